@@ -1,0 +1,122 @@
+"""tensord: one copy of every tensor per machine.
+
+Workers create, attach and seal *regions* of shared memory through a local server and map them themselves: no tensor
+byte travels over HTTP, and nothing is copied to attach. Start with ``connect``; see the README for the rest.
+"""
+
+from ._client import Client
+from ._connect import attach, attach_shared_tensor, connect, create_shared_tensor
+from ._descriptor import Checksum, DeleteResult, RegionDescriptor, Storage, TensorInfo, VerifyResult
+from ._errors import (
+    AccessDenied,
+    Cancelled,
+    Closed,
+    Conflict,
+    FeatureUnavailable,
+    Forbidden,
+    InternalError,
+    InvalidRequest,
+    MalformedBody,
+    MappingFailed,
+    MethodNotAllowed,
+    ModelExists,
+    ModelInUse,
+    ModelLimitExceeded,
+    ModelNotFound,
+    NameTaken,
+    NotFound,
+    OutOfInodes,
+    OutOfMemory,
+    OutOfSharedMemory,
+    OwnerRequired,
+    PayloadTooLarge,
+    PoolFull,
+    ReadWriteError,
+    RegionBusy,
+    RegionDraining,
+    RegionHasWriters,
+    RegionNotFound,
+    RegionNotSealed,
+    RegionSealed,
+    RevisionMismatch,
+    RouteNotFound,
+    ServerFault,
+    ServerUnavailable,
+    StaleRef,
+    StorageUnavailable,
+    TensordError,
+    TensorNotFound,
+    TooManyRequests,
+    UnsupportedMediaType,
+    ValidationFailed,
+    WrongNamespace,
+)
+from ._reference import TensorReference
+from ._region import Region
+from ._tensor import OpenedTensor, Tensor
+
+__all__ = [
+    "AccessDenied",
+    "Cancelled",
+    "Checksum",
+    "Client",
+    "Closed",
+    "Conflict",
+    "DeleteResult",
+    "FeatureUnavailable",
+    "Forbidden",
+    "InternalError",
+    "InvalidRequest",
+    "MalformedBody",
+    "MappingFailed",
+    "MethodNotAllowed",
+    "ModelExists",
+    "ModelInUse",
+    "ModelLimitExceeded",
+    "ModelNotFound",
+    "NameTaken",
+    "NotFound",
+    "OpenedTensor",
+    "OutOfInodes",
+    "OutOfMemory",
+    "OutOfSharedMemory",
+    "OwnerRequired",
+    "PayloadTooLarge",
+    "PoolFull",
+    "ReadWriteError",
+    "Region",
+    "RegionBusy",
+    "RegionDescriptor",
+    "RegionDraining",
+    "RegionHasWriters",
+    "RegionNotFound",
+    "RegionNotSealed",
+    "RegionSealed",
+    "RevisionMismatch",
+    "RouteNotFound",
+    "ServerFault",
+    "ServerUnavailable",
+    "StaleRef",
+    "Storage",
+    "StorageUnavailable",
+    "Tensor",
+    "TensorInfo",
+    "TensorNotFound",
+    "TensorReference",
+    "TensordError",
+    "TooManyRequests",
+    "UnsupportedMediaType",
+    "ValidationFailed",
+    "VerifyResult",
+    "WrongNamespace",
+    "attach",
+    "attach_shared_tensor",
+    "connect",
+    "create_shared_tensor",
+]
+
+# What a traceback and a pickle call them: the name that a caller can import.
+for _name in __all__:
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
+del _name

@@ -1,0 +1,60 @@
+"""The bodies of create and patch, from what the caller gave. Nothing is sent from here."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any, SupportsIndex
+
+from ._api import Json
+from ._copy import LONE_TENSOR, Source, to_sources
+from ._dtype import parse_dtype
+from ._errors import ValidationFailed
+
+Shape = SupportsIndex | Iterable[SupportsIndex]
+
+
+def to_specs(
+    data: Any, shape: Shape | None, dtype: Any, tensors: Mapping[str, tuple[Any, Shape]] | None
+) -> tuple[list[Source], list[Json]]:
+    """What to copy, and the wire form of the tensors, from one of three ways to say it. Raises ``ValidationFailed``."""
+    ways = [data is not None, shape is not None or dtype is not None, tensors is not None]
+    if sum(ways) != 1 or (shape is None) != (dtype is None):
+        raise ValidationFailed("Cannot create a region: want either data, or shape and dtype, or tensors")
+    if data is not None:
+        sources = to_sources(data)
+        return sources, [_to_spec(source.name, source.dtype, source.shape) for source in sources]
+    wanted = tensors if tensors is not None else {LONE_TENSOR: (dtype, shape if shape is not None else ())}
+    return [], [_to_spec(name, parse_dtype(kind), sizes) for name, (kind, sizes) in wanted.items()]
+
+
+def _to_spec(name: str, dtype: str, shape: Shape) -> Json:
+    return {"name": name, "dtype": dtype, "shape": list(to_sizes(shape))}
+
+
+def to_sizes(shape: Shape) -> tuple[int, ...]:
+    """A shape as numpy takes it: one size or several."""
+    return tuple(operator.index(size) for size in (shape if isinstance(shape, Iterable) else (shape,)))
+
+
+def to_changes(ttl: float | None, persist: bool, labels: Mapping[str, str | None] | None) -> Json:
+    """The owner and the labels, as create and patch both take them."""
+    return {
+        "ttl_ms": _to_ms(ttl),
+        "persist": True if persist else None,
+        "labels": None if labels is None else dict(labels),
+    }
+
+
+def without_none(body: Mapping[str, Any]) -> Json:
+    """Only what was given: the server's defaults stay the server's."""
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _to_ms(seconds: float | None) -> int | None:
+    if seconds is None:
+        return None
+    if not math.isfinite(seconds):
+        raise ValidationFailed(f"Cannot keep a region for {seconds} seconds: want a number", hint="or persist=True")
+    return math.ceil(seconds * 1000)

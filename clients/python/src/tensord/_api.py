@@ -1,0 +1,193 @@
+"""The server's routes, one method each: JSON in, records out, problems raised. No mapping and no waiting loops.
+
+Bodies carry only what the caller gave, so that the server's defaults and refusals stay the server's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from ._descriptor import (
+    DeleteResult,
+    RegionDescriptor,
+    VerifyResult,
+    parse_delete_result,
+    parse_descriptor,
+    parse_verify_result,
+)
+from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
+from ._transport import Reply, Transport
+
+# Allocating, checksumming and freeing take time by the gigabyte.
+LONG_SECONDS = 600.0
+LIST_PAGE = 1000
+
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The answer of a create: ``created`` is false if the region was there before."""
+
+    region: RegionDescriptor
+    created: bool
+
+
+class Api:
+    """One server's routes. Every method raises the exceptions of ``_errors.from_problem`` and of ``Transport``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    def is_ready(self) -> bool:
+        return self.transport.request("GET", "/readyz", repeatable=False).status == 200
+
+    def create_region(self, body: Json) -> Allocation:
+        # A repeat after a lost answer could make a second region, or find its own name taken. With "attach" it finds
+        # the region that the lost request made, if it made one.
+        attach = body.get("if_exists") == "attach"
+        asked_at = time.time()
+        reply = self.transport.request("POST", "/v1/regions", body, repeatable=attach, answer_seconds=LONG_SECONDS)
+        region = parse_descriptor(_expect(reply))
+        created = reply.status == 201
+        if reply.repeated and not created:
+            created = self._is_from(region, asked_at)
+        return Allocation(region, created)
+
+    def _is_from(self, region: RegionDescriptor, asked_at: float) -> bool:
+        """Whether the region is our own lost request's: open, younger than it, and mapped by nobody yet.
+
+        If it were taken for somebody else's, nobody would ever fill it.
+        """
+        if region.state != "open" or _to_seconds(region.created_at) < math.floor(asked_at * 1000) / 1000:
+            return False
+        return self.region(region.id).in_use is False
+
+    def region(self, region_id: str) -> RegionDescriptor:
+        return parse_descriptor(self._get(_region_path(region_id)))
+
+    def region_by_name(self, model: str, name: str, wait_until: float | None = None) -> RegionDescriptor:
+        path = f"{_model_path(model)}/regions/{_checked(name, 'region')}"
+        return parse_descriptor(_expect(self.transport.request("GET", path, repeatable=True, wait_until=wait_until)))
+
+    def seal(self, region_id: str, body: Json) -> RegionDescriptor:
+        path = f"{_region_path(region_id)}/seal"
+        reply = self.transport.request("POST", path, body, repeatable=True, answer_seconds=LONG_SECONDS)
+        try:
+            return parse_descriptor(_expect(reply))
+        except RegionSealed:
+            # The lost request has sealed it: this is its answer.
+            if reply.repeated:
+                return self.region(region_id)
+            raise
+
+    def verify(self, region_id: str) -> VerifyResult:
+        path = f"{_region_path(region_id)}/verify"
+        reply = self.transport.request("POST", path, repeatable=True, answer_seconds=LONG_SECONDS)
+        return parse_verify_result(_expect(reply))
+
+    def patch_region(self, region_id: str, body: Json) -> RegionDescriptor:
+        return parse_descriptor(
+            _expect(self.transport.request("PATCH", _region_path(region_id), body, repeatable=True))
+        )
+
+    def delete_region(self, region_id: str) -> DeleteResult:
+        path = _region_path(region_id)
+        reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
+        try:
+            return parse_delete_result(_expect(reply))
+        except RegionNotFound:
+            if reply.repeated:
+                return DeleteResult("deleted", 0)
+            raise
+
+    def regions(self, query: Mapping[str, str]) -> Iterator[RegionDescriptor]:
+        yield from map(parse_descriptor, self._pages("/v1/regions", query))
+
+    def create_model(self, body: Json) -> Json:
+        return _object(_expect(self.transport.request("POST", "/v1/models", body, repeatable=False)))
+
+    def models(self) -> Iterator[Json]:
+        yield from map(_object, self._pages("/v1/models", {}))
+
+    def model(self, name: str) -> Json:
+        return _object(self._get(_model_path(name)))
+
+    def patch_model(self, name: str, body: Json) -> Json:
+        return _object(_expect(self.transport.request("PATCH", _model_path(name), body, repeatable=True)))
+
+    def delete_model(self, name: str, *, drain: bool) -> DeleteResult:
+        path = _model_path(name) + ("?drain=true" if drain else "")
+        reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
+        return parse_delete_result(_expect(reply))
+
+    def stats(self) -> Json:
+        return _object(self._get("/v1/stats"))
+
+    def _get(self, path: str) -> Any:
+        return _expect(self.transport.request("GET", path, repeatable=True))
+
+    def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
+        parameters = {"limit": str(LIST_PAGE), **query}
+        while True:
+            page = _object(self._get(f"{path}?{urlencode(parameters)}"))
+            yield from page.get("items", ())
+            if not page.get("next_cursor"):
+                return
+            parameters["cursor"] = str(page["next_cursor"])
+
+
+def _expect(reply: Reply) -> Any:
+    if 200 <= reply.status < 300:
+        return reply.body
+    if isinstance(reply.body, dict):
+        raise from_problem(reply.status, reply.body)
+    if reply.status == 503:
+        raise ServerUnavailable("Cannot use tensord: it answered 503 without a reason", status=503)
+    raise from_problem(
+        reply.status, {"detail": f"The answer is status {reply.status} and no problem: is this a tensord server?"}
+    )
+
+
+def _object(value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise ServerFault("Cannot read the server's answer: it is no JSON object", hint="is this a tensord server?")
+    return value
+
+
+def _region_path(region_id: str) -> str:
+    if _ID.fullmatch(region_id) is None:
+        raise ValidationFailed(f"Cannot ask for region {region_id!r}: it is no region id", hint="ids begin with reg_")
+    return f"/v1/regions/{region_id}"
+
+
+def _model_path(model: str) -> str:
+    return f"/v1/models/{_checked(model, 'model')}"
+
+
+def _checked(name: str, what: str) -> str:
+    # Checked here because a name like ".." would be folded away, and the request would reach another route.
+    if _NAME.fullmatch(name) is None:
+        raise ValidationFailed(
+            f"Cannot ask for {what} {name!r}: want 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', not beginning with '.'",
+            hint="write org/name as org--name",
+        )
+    return quote(name, safe="")
+
+
+def _to_seconds(time_text: str) -> float:
+    try:
+        # Python 3.10 does not read the Z.
+        return datetime.fromisoformat(time_text.replace("Z", "+00:00")).timestamp()
+    except ValueError as error:
+        raise ServerFault(f"Cannot read the server's answer: {time_text!r} is no time") from error

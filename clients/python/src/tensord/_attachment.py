@@ -1,0 +1,57 @@
+"""A mapped region, as its regions and tensors share it: the mapping, the file it came from, and the switch between
+writing and reading that a seal makes. It asks no server.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ._attach import Place, map_place, remap_place
+from ._errors import Closed
+from ._mapping import Access, Mapping
+from ._reference import instance_of
+
+
+class Attachment:
+    """Holds one mapping until ``close``. Every use after that raises ``Closed``."""
+
+    def __init__(self, place: Place, byte_offset: int, byte_size: int, access: Access) -> None:
+        self.place = place
+        self._mapping = map_place(place, byte_offset, byte_size, access)
+
+    @property
+    def mapping(self) -> Mapping:
+        """The mapping. Raises ``Closed``."""
+        if self._mapping.closed:
+            raise Closed(
+                f"Cannot use region {self.place.region}: it was closed here",
+                hint="attach it again; arrays and tensors taken before stay valid",
+            )
+        return self._mapping
+
+    @property
+    def closed(self) -> bool:
+        return self._mapping.closed
+
+    @property
+    def access(self) -> Access:
+        return self._mapping.access
+
+    @property
+    def instance(self) -> str:
+        """The instance whose region it is, as the file's name says."""
+        return instance_of(self.place.path) or ""
+
+    def close(self) -> None:
+        self._mapping.close()
+
+    def stop_writing(self) -> None:
+        """Gives up the writer lease and keeps the lease and every address. Raises as ``map_place`` does."""
+        remap_place(self.place, self.mapping, Access.PRIVATE)
+
+    def resume_writing(self) -> None:
+        """Takes the writer lease again. Raises as ``map_place`` does; a ``Mismatch`` if the region is sealed now."""
+        remap_place(self.place, self.mapping, Access.WRITE)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a mapped region cannot be pickled or copied: send tensor.ref() and open it there")

@@ -1,0 +1,124 @@
+"""The way in: ``connect``, and the one-call forms that need no client in hand."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ._allocation import Shape, to_sizes
+from ._api import Api
+from ._client import DEFAULT_MODEL, RETRY_SECONDS, Client, IfExists
+from ._descriptor import RegionDescriptor
+from ._dtype import parse_dtype
+from ._endpoint import Endpoint, find_endpoint
+from ._errors import ServerUnavailable, ValidationFailed
+from ._region import Region
+from ._transport import Transport
+
+READY_POLL_SECONDS = 0.05
+
+_clients: dict[Endpoint, Client] = {}
+
+
+def connect(url: str | None = None, *, wait: float = 0.0, retry: float = RETRY_SECONDS) -> Client:
+    """A client of the server at ``url``, else at ``TENSORD_URL`` (``http://host:port`` or ``unix:///path``), else on
+    the Unix socket ``<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock`` (``/dev/shm`` and ``default``).
+
+    Nothing is sent before the first call, unless ``wait`` gives a number of seconds: then it returns when the server is
+    ready. ``retry`` bounds, in seconds, how long a call waits for a server that was there before, as in a restart.
+    Raises ``ServerUnavailable`` when the wait is over, ``ValidationFailed`` for what is no address.
+    """
+    endpoint = find_endpoint(url)
+    if wait > 0:
+        _wait_until_ready(endpoint, wait)
+    return Client(endpoint, retry=retry)
+
+
+def attach(
+    region: str | RegionDescriptor,
+    *,
+    model: str = DEFAULT_MODEL,
+    timeout: float = 0.0,
+    writable: bool = False,
+    strict: bool = False,
+) -> Region:
+    """``Client.attach`` on the server that the environment names."""
+    return _client().attach(region, model=model, timeout=timeout, writable=writable, strict=strict)
+
+
+def create_shared_tensor(
+    name: str,
+    array: Any,
+    *,
+    model: str = DEFAULT_MODEL,
+    ttl: float | None = None,
+    persist: bool = False,
+    if_exists: IfExists = "fail",
+    labels: Mapping[str, str] | None = None,
+) -> Region:
+    """``Client.create`` of one array on the server that the environment names. It is open: write on, then ``seal``."""
+    return _client().create(
+        name, {"data": array}, model=model, ttl=ttl, persist=persist, if_exists=if_exists, labels=labels
+    )
+
+
+def attach_shared_tensor(
+    name: str,
+    shape: Shape | None = None,
+    dtype: Any = None,
+    *,
+    model: str = DEFAULT_MODEL,
+    timeout: float = 0.0,
+    writable: bool = False,
+) -> Region:
+    """``attach`` of a region with one tensor, which must have that shape and dtype if they are given.
+
+    Raises ``ValidationFailed`` if it has others, and what ``Client.attach`` raises.
+    """
+    region = attach(name, model=model, timeout=timeout, writable=writable)
+    try:
+        _check_lone(region, shape, dtype)
+    except BaseException:
+        region.close()
+        raise
+    return region
+
+
+def _check_lone(region: Region, shape: Shape | None, dtype: Any) -> None:
+    if len(region) != 1:
+        raise ValidationFailed(
+            f"Cannot attach {region.descriptor.shown} as one tensor: it has {len(region)}",
+            hint="use attach(name)[tensor]",
+        )
+    (tensor,) = region.tensors.values()
+    want_shape = tensor.shape if shape is None else to_sizes(shape)
+    want_dtype = tensor.dtype if dtype is None else parse_dtype(dtype)
+    if (tensor.dtype, tensor.shape) != (want_dtype, want_shape):
+        raise ValidationFailed(
+            f"Cannot attach {region.descriptor.shown}: its tensor is {tensor.dtype} {list(tensor.shape)}, "
+            f"want {want_dtype} {list(want_shape)}"
+        )
+
+
+def _client() -> Client:
+    # One a server and process: the environment may change, as in tests, and then the old one's regions still need it.
+    endpoint = find_endpoint()
+    return _clients.setdefault(endpoint, Client(endpoint))
+
+
+def _wait_until_ready(endpoint: Endpoint, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    with contextlib.closing(Transport(endpoint, retry_seconds=0.0)) as transport:
+        api = Api(transport)
+        while True:
+            try:
+                if api.is_ready():
+                    return
+                error = ServerUnavailable(f"Cannot use tensord on {endpoint.url}: it was not ready within {wait:g} s")
+            except ServerUnavailable as unavailable:
+                error = unavailable
+            if time.monotonic() >= deadline:
+                raise error
+            time.sleep(READY_POLL_SECONDS)

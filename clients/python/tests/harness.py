@@ -1,0 +1,198 @@
+"""What the tests share: a real server process, child processes that talk in lines of JSON, and waits with a deadline."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import tensord
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+SHM_DIRECTORY = Path("/dev/shm")
+DEADLINE_SECONDS = 30.0
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+    """Returns the condition's first true value; fails the test with ``what`` when the time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:g} s in vain until {what}")
+        time.sleep(0.005)
+
+
+class Server:
+    """``tensord serve`` as a process of its own, on a fresh instance, with its Unix socket alone."""
+
+    def __init__(self, **settings: str) -> None:
+        self.instance = f"py-{secrets.token_hex(6)}"
+        self.environ = {
+            "TENSORD_INSTANCE": self.instance,
+            "TENSORD_SHM_DIR": str(SHM_DIRECTORY),
+            "TENSORD_PORT": "",
+            **settings,
+        }
+        self._log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  # closed in stop
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def url(self) -> str:
+        return f"unix://{SHM_DIRECTORY}/tensord.{self.instance}/http.sock"
+
+    def connect(self, **options: Any) -> tensord.Client:
+        return tensord.connect(self.url, **options)
+
+    def start(self) -> None:
+        bun = REPOSITORY / "node_modules/.bin/bun"
+        assert bun.exists(), f"{bun} is missing: run `npm ci` in {REPOSITORY}"
+        self._process = subprocess.Popen(
+            [str(bun), "src/main.ts", "serve"],
+            cwd=REPOSITORY,
+            env={**os.environ, **self.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+        try:
+            self.connect(wait=DEADLINE_SECONDS).close()
+        except tensord.ServerUnavailable as error:
+            raise AssertionError(f"the server did not start:\n{self.log()}") from error
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(DEADLINE_SECONDS)
+        self._process = None
+
+    def stop(self) -> None:
+        """Ends and purges the instance; fails if anything of it is left."""
+        if self._process is not None:
+            self.signal(signal.SIGTERM)
+        purged = subprocess.run(
+            [str(REPOSITORY / "node_modules/.bin/bun"), "src/main.ts", "purge", "--instance", self.instance],
+            cwd=REPOSITORY,
+            env={**os.environ, **self.environ},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+        log = self.log()
+        self._log.close()
+        assert purged.returncode == 0, f"{purged.stdout}{purged.stderr}\n{log}"
+        assert self.names() == []
+
+    def names(self) -> list[str]:
+        """Everything in the shared-memory directory that carries the instance's name."""
+        return sorted(path.name for path in SHM_DIRECTORY.glob(f"tensord.{self.instance}*"))
+
+    def region_names(self) -> list[str]:
+        return [name for name in self.names() if name != f"tensord.{self.instance}"]
+
+
+_PRELUDE = """
+import json, os, signal, sys
+import numpy as np
+import tensord
+def say(value): print(json.dumps(value), flush=True)
+def hear(): return json.loads(sys.stdin.readline())
+"""
+
+
+class Child:
+    """A Python process that runs ``script``, which can ``say`` and ``hear`` JSON values. Killed at the block's end."""
+
+    def __init__(self, script: str, *, environ: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
+        self._process = subprocess.Popen(
+            [*prefix, sys.executable, "-W", "error", "-c", _PRELUDE + script],
+            env={**os.environ, **(environ or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._errors: list[str] = []
+        self._threads = [
+            threading.Thread(target=self._pump, args=(self._process.stdout, self._lines.put)),
+            threading.Thread(target=self._pump, args=(self._process.stderr, self._errors.append)),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def hear(self) -> Any:
+        """The next value that the child says."""
+        line = self._lines.get(timeout=DEADLINE_SECONDS)
+        if line is None:
+            self._process.wait(DEADLINE_SECONDS)
+            raise AssertionError(f"the child ended with {self._process.returncode}:\n{self.errors()}")
+        return json.loads(line)
+
+    def say(self, value: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(value) + "\n")
+        self._process.stdin.flush()
+
+    def errors(self) -> str:
+        self._threads[1].join(DEADLINE_SECONDS)
+        return "".join(line for line in self._errors if line is not None)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(DEADLINE_SECONDS)
+
+    def finish(self) -> None:
+        """Waits for its end, which must be a good one."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        code = self._process.wait(DEADLINE_SECONDS)
+        assert code == 0, f"the child ended with {code}:\n{self.errors()}"
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        for thread in self._threads:
+            thread.join(DEADLINE_SECONDS)
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert stream is not None
+            try:
+                stream.close()
+            except BrokenPipeError:
+                pass
+
+    @staticmethod
+    def _pump(stream: IO[str] | None, put: Callable[[Any], None]) -> None:
+        assert stream is not None
+        for line in stream:
+            put(line)
+        put(None)

@@ -1,0 +1,76 @@
+/**
+ * Rebuilding a region's row from its own file, for when the store was lost. The header is hostile data: workers could
+ * write it. What does not hold together is kept without a name, so that no byte is lost to a bad guess.
+ */
+
+import { defaultModelName } from "./books.ts";
+import { TensordError } from "./error.ts";
+import { headerByteSize, parseHeader, type Tensor } from "./layout.ts";
+import { limits } from "./limits.ts";
+import { namePattern } from "./naming.ts";
+import type { RegionRecord } from "./region.ts";
+import { ensureModel, reviveRegion } from "./revive.ts";
+import type { KeptFile } from "./storage.ts";
+import type { Store } from "./store.ts";
+
+/** Enters a kept file as a region again, labelled `tensord.recovered`. */
+export function adoptRegion(store: Store, file: KeptFile): void {
+  const content = readContent(store, file);
+  const model = content.model ?? defaultModelName;
+  const isFree = content.name !== undefined && ensureModel(store, model).names.get(content.name) === undefined;
+  const name = isFree ? (content.name ?? null) : null;
+  const isSealed = file.access === "sealed" || file.access === "sealed-stock-writable";
+  const now = store.now();
+  const record: RegionRecord = {
+    key: store.books.nextKey(),
+    token: file.token,
+    model,
+    name,
+    pendingName: null,
+    state: isSealed ? "sealed" : "open",
+    reason: null,
+    // Its owner is not in the file. A name can be found again and deleted; what has none ends by itself.
+    owner: name === null ? { kind: "ttl", ttlMs: limits.recoveredTtlMs } : { kind: "persist" },
+    expiresAt: name === null ? now + limits.recoveredTtlMs : null,
+    labels: { "tensord.recovered": "true" },
+    revision: 1,
+    storageKind: "shm",
+    identity: file.identity,
+    byteSize: file.byteSize,
+    dataOffset: content.dataOffset,
+    tensors: content.tensors,
+    checksum: null,
+    stockWritable: file.access === "sealed-stock-writable",
+    createdAt: now,
+    sealedAt: isSealed ? now : null,
+  };
+  store.journal.insertRegion(record);
+  reviveRegion(store, record, file);
+}
+
+interface Content {
+  readonly tensors: readonly Tensor[];
+  readonly dataOffset: number;
+  readonly model?: string;
+  readonly name?: string;
+}
+
+function readContent(store: Store, file: KeptFile): Content {
+  try {
+    const size = headerByteSize(store.storage.readPrefix(file.token, 8), file.byteSize);
+    const { tensors, metadata, dataOffset } = parseHeader(store.storage.readPrefix(file.token, size), file.byteSize);
+    const model = metadata["tensord.model"] ?? "";
+    const name = metadata["tensord.name"] ?? "";
+    return {
+      tensors,
+      dataOffset,
+      ...(namePattern.test(model) ? { model } : {}),
+      ...(namePattern.test(name) ? { name } : {}),
+    };
+  } catch (error) {
+    if (!(error instanceof TensordError)) throw error;
+    store.warn(`Cannot read the header of ${file.token}; it is kept as plain bytes`, error);
+    const tensor = { name: "data", dtype: "U8", shape: [file.byteSize], byteOffset: 0, byteSize: file.byteSize } as const;
+    return { tensors: [{ ...tensor, aligned: true }], dataOffset: 0 };
+  }
+}

@@ -1,0 +1,45 @@
+/**
+ * A file of written pages that is given up when the file system is full, so that the store can still record deletes:
+ * SQLite needs a page even for a DELETE. Written again when there is room.
+ */
+
+import { closeSync, fstatSync, openSync, statfsSync, statSync, truncateSync, unlinkSync } from "node:fs";
+import { fallocate } from "./libc.ts";
+import { limits } from "./limits.ts";
+
+export class Ballast {
+  readonly #path: string;
+  readonly #fileSystemPath: string;
+  #isWhole = false;
+
+  constructor(path: string, fileSystemPath: string) {
+    this.#path = path;
+    this.#fileSystemPath = fileSystemPath;
+  }
+
+  /** Frees its pages; false if they were gone already. */
+  giveUp(): boolean {
+    const held = statSync(this.#path, { throwIfNoEntry: false })?.blocks ?? 0;
+    this.#isWhole = false;
+    if (held === 0) return false;
+    truncateSync(this.#path, 0);
+    return true;
+  }
+
+  /** Writes it again if it is missing and twice its size is free. */
+  restore(): void {
+    if (this.#isWhole) return;
+    const { bavail, bsize } = statfsSync(this.#fileSystemPath);
+    if (bavail * bsize < 2 * limits.ballastBytes) return;
+    const fd = openSync(this.#path, "a+", 0o600);
+    try {
+      if (fstatSync(fd).blocks * 512 < limits.ballastBytes) fallocate(fd, 0, limits.ballastBytes);
+      this.#isWhole = true;
+    } catch {
+      // Somebody took the room meanwhile. Half a ballast is worse than none: it holds pages and frees too few.
+      unlinkSync(this.#path);
+    } finally {
+      closeSync(fd);
+    }
+  }
+}

@@ -1,0 +1,184 @@
+/**
+ * The maps of everything that is alive, and the arithmetic of quotas over them. Every change is synchronous and leaves
+ * the sums right; nothing here waits, writes or emits.
+ */
+
+import { TensordError } from "./error.ts";
+import { limits } from "./limits.ts";
+import { namePattern, parseRegionId } from "./naming.ts";
+import { OrderedIndex } from "./ordered-index.ts";
+import { describe, type Model, type Region } from "./region.ts";
+
+export const defaultModelName = "default";
+
+export class Books {
+  readonly #models = new Map<string, Model>();
+  readonly #byToken = new Map<string, Region>();
+  readonly regions = new OrderedIndex<Region>();
+  readonly counts = { creating: 0, open: 0, sealing: 0, sealed: 0, draining: 0, deleted: 0 };
+  /** Bytes charged, the draining ones apart. */
+  usedBytes = 0;
+  drainingBytes = 0;
+  readonly limitBytes: number;
+  #lastKey = 0;
+
+  constructor(limitBytes: number) {
+    this.limitBytes = limitBytes;
+  }
+
+  /** What may still be charged, the store's own pages set aside. */
+  get availableBytes(): number {
+    return Math.max(0, this.limitBytes - limits.storeBytes - this.usedBytes - this.drainingBytes);
+  }
+
+  nextKey(): number {
+    this.#lastKey += 1;
+    return this.#lastKey;
+  }
+
+  /** @throws TensordError `model-not-found`. */
+  model(name: string): Model {
+    const model = this.#models.get(name);
+    if (model !== undefined && !model.closing) return model;
+    throw new TensordError("model-not-found", `Cannot find model ${quote(name)}: it is not registered`, {
+      hint: `Register it with POST /v1/models, or use the model "${defaultModelName}", which always exists.`,
+    });
+  }
+
+  /** As `model`, or undefined. */
+  findModel(name: string): Model | undefined {
+    return this.#models.get(name);
+  }
+
+  get models(): ReadonlyMap<string, Model> {
+    return this.#models;
+  }
+
+  addModel(model: Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">): Model {
+    const added: Model = {
+      ...model,
+      usedBytes: 0,
+      drainingBytes: 0,
+      closing: false,
+      names: new Map(),
+      regions: new OrderedIndex(),
+    };
+    this.#models.set(model.name, added);
+    return added;
+  }
+
+  removeModel(model: Model): void {
+    this.#models.delete(model.name);
+  }
+
+  /** @throws TensordError `region-not-found`. */
+  region(id: string): Region {
+    const token = parseRegionId(id);
+    const region = token === undefined ? undefined : this.#byToken.get(token);
+    if (region !== undefined) return region;
+    throw new TensordError("region-not-found", `Cannot find region ${quote(id)}: it is deleted or never was`, {
+      hint: "List what exists with GET /v1/regions; find one by name with GET /v1/models/{model}/regions/{name}.",
+    });
+  }
+
+  regionByToken(token: string): Region | undefined {
+    return this.#byToken.get(token);
+  }
+
+  /** Whether `bytes` more may be charged to `model`. @throws TensordError `model-limit-exceeded`, `pool-full`. */
+  checkQuota(model: Model, bytes: number): void {
+    const limit = model.memoryLimitBytes;
+    const free = limit === null ? Number.POSITIVE_INFINITY : limit - model.usedBytes - model.drainingBytes;
+    if (bytes > free) {
+      throw new TensordError(
+        "model-limit-exceeded",
+        `Cannot allocate ${bytes} bytes for model ${quote(model.name)}: ${Math.max(0, free)} of its ${limit} bytes are free`,
+        {
+          requested_bytes: bytes,
+          available_bytes: Math.max(0, free),
+          hint: "Delete regions of this model, or raise its memory_limit_bytes with PATCH /v1/models/{model}.",
+        },
+      );
+    }
+    if (this.regions.size >= limits.regions) {
+      throw new TensordError("pool-full", `Cannot allocate a region: ${limits.regions} exist, the most that may`, {
+        hint: "Delete regions, or put several tensors into one.",
+      });
+    }
+    if (bytes <= this.availableBytes) return;
+    throw new TensordError(
+      "pool-full",
+      `Cannot allocate ${bytes} bytes: ${this.availableBytes} of the server's ${this.limitBytes} bytes are free`,
+      {
+        requested_bytes: bytes,
+        available_bytes: this.availableBytes,
+        hint: "Delete regions, or give the server more memory (TENSORD_MEMORY_LIMIT_BYTES, a larger tmpfs or cgroup).",
+      },
+    );
+  }
+
+  /** Enters a region in whatever state it has, and charges it. */
+  add(region: Region): void {
+    this.#lastKey = Math.max(this.#lastKey, region.key);
+    this.#byToken.set(region.token, region);
+    this.regions.append(region);
+    region.pool.regions.append(region);
+    if (region.name !== null) region.pool.names.set(region.name, region);
+    this.counts[region.state] += 1;
+    this.#charge(region, 1);
+  }
+
+  /** Moves a region to `state`, its charge with it. `deleted` takes it out of the books. */
+  setState(region: Region, state: Region["state"]): void {
+    if (region.state === state) return;
+    this.#charge(region, -1);
+    this.counts[region.state] -= 1;
+    region.state = state;
+    if (state === "deleted") {
+      this.#byToken.delete(region.token);
+      this.regions.remove(region);
+      region.pool.regions.remove(region);
+      return;
+    }
+    this.counts[state] += 1;
+    this.#charge(region, 1);
+  }
+
+  /** Gives up a region's name at once, so that another one may hold it. */
+  releaseName(region: Region): void {
+    if (region.name !== null && region.pool.names.get(region.name) === region) region.pool.names.delete(region.name);
+    region.name = null;
+    region.pendingName = null;
+  }
+
+  /** Lets `region` hold `name`, which must be free. */
+  holdName(region: Region, name: string): void {
+    region.pool.names.set(name, region);
+    region.name = name;
+    region.pendingName = null;
+  }
+
+  #charge(region: Region, sign: 1 | -1): void {
+    const bytes = sign * region.chargedBytes;
+    const books = region.state === "draining" ? "drainingBytes" : "usedBytes";
+    this[books] += bytes;
+    region.pool[books] += bytes;
+  }
+}
+
+/** A name as an error shows it: whole if it is an allowed one, else as JSON and cut. */
+export function quote(name: string): string {
+  return namePattern.test(name) ? `"${name}"` : JSON.stringify(name.slice(0, 80));
+}
+
+export function nameTaken(region: Region, difference?: unknown): TensordError {
+  const detail =
+    difference === undefined
+      ? `Cannot create the name: ${describe(region)} holds it (${region.state})`
+      : `Cannot attach to the name: ${describe(region)} holds it with other tensors`;
+  return new TensordError("name-taken", detail, {
+    region: `reg_${region.token}`,
+    ...(difference === undefined ? {} : { difference }),
+    hint: 'Delete that region, choose another name, or ask with "if_exists": "attach" or "replace".',
+  });
+}

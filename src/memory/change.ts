@@ -1,0 +1,54 @@
+/** Changes to a region that stands: its owner and its labels. Bytes and tensors never change here. */
+
+import { TensordError } from "./error.ts";
+import { nextState } from "./lifecycle.ts";
+import { describe, type Owner, type Region } from "./region.ts";
+import type { Store } from "./store.ts";
+
+export interface RegionChange {
+  readonly owner?: Owner | undefined;
+  /** Merged into what is there; null removes a label. */
+  readonly labels?: Readonly<Record<string, string | null>> | undefined;
+}
+
+/** Applies `change`. A TTL counts anew from now. @throws TensordError `revision-mismatch`, `region-draining`. */
+export function changeRegion(store: Store, region: Region, change: RegionChange, expectedRevision?: number): Region {
+  checkRevision(describe(region), region.revision, expectedRevision);
+  nextState(region.state, "attach", describe(region));
+  const { owner = region.owner, labels = {} } = change;
+  if (owner.kind === "persist" && region.name === null && region.pendingName === null) {
+    throw new TensordError("validation-failed", `Cannot let ${describe(region)} persist: it has no name, want one`, {
+      hint: "Nobody could find it again. Give it a ttl_ms, or create it with a name.",
+    });
+  }
+  const changed = {
+    owner,
+    labels: mergeLabels(region.labels, labels),
+    expiresAt: expiryOf(store, region, change.owner),
+    revision: region.revision + 1,
+  };
+  store.journal.updateRegion({ ...region, ...changed });
+  Object.assign(region, changed);
+  if (changed.expiresAt === null) store.expiring.cancel(region);
+  else store.expiring.schedule(region, changed.expiresAt);
+  store.emit({ type: "tensord.region.changed", region });
+  return region;
+}
+
+function expiryOf(store: Store, region: Region, owner: Owner | undefined): number | null {
+  if (owner === undefined) return region.expiresAt;
+  return owner.kind === "ttl" ? store.now() + owner.ttlMs : null;
+}
+
+function mergeLabels(labels: Readonly<Record<string, string>>, patch: Readonly<Record<string, string | null>>) {
+  const merged = Object.entries({ ...labels, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null);
+  return Object.fromEntries(merged);
+}
+
+/** @throws TensordError `revision-mismatch` unless `expected` is undefined or the current one. */
+export function checkRevision(what: string, revision: number, expected: number | undefined): void {
+  if (expected === undefined || expected === revision) return;
+  throw new TensordError("revision-mismatch", `Cannot change ${what}: its revision is ${revision}, want ${expected}`, {
+    hint: "Somebody changed it meanwhile. Read it again and repeat the change on what is there now.",
+  });
+}

@@ -1,0 +1,46 @@
+/**
+ * The way out of memory: name, question, keeper, row, in this order. What is still leased, or linked elsewhere, drains
+ * and is asked again, quickly at first.
+ */
+
+import { limits } from "./limits.ts";
+import { nextState } from "./lifecycle.ts";
+import { describe, type Region } from "./region.ts";
+import type { Store } from "./store.ts";
+
+/**
+ * Tries once to free a draining region, and schedules the next try if it cannot go yet.
+ * @returns whether it is gone. An error of the system is reported and tried again, never thrown.
+ */
+export async function drainRegion(store: Store, region: Region, actor: string | undefined): Promise<boolean> {
+  try {
+    if (await tryFree(store, region, actor)) return true;
+  } catch (error) {
+    region.pollDelayMs = limits.drainPollMaxMs;
+    store.warn(`Cannot free ${describe(region)} yet`, error);
+  }
+  region.pollDelayMs = Math.min(Math.max(2 * region.pollDelayMs, limits.drainPollMinMs), limits.drainPollMaxMs);
+  store.draining.schedule(region, store.now() + region.pollDelayMs);
+  return false;
+}
+
+async function tryFree(store: Store, region: Region, actor: string | undefined): Promise<boolean> {
+  const { storage } = store;
+  // The name first: whoever opened it earlier and locks it only now looks at the name after that, and lets go.
+  storage.withdraw(region.token, region.identity);
+  store.step("delete.withdrawn");
+  region.waitsFor = "lease";
+  if (region.serverLeases > 0 || storage.usage(region.token)?.leased === true) return false;
+  store.step("delete.asked");
+  if ((await storage.free(region.token, region.byteSize)) === "hard-link") {
+    region.waitsFor = "hard-link";
+    return false;
+  }
+  store.step("delete.keeper-unlinked");
+  store.journal.deleteRegion(region.key);
+  store.step("delete.row-deleted");
+  region.waitsFor = null;
+  store.books.setState(region, nextState(region.state, "freed", describe(region)));
+  store.emit({ type: "tensord.region.deleted", region, actor });
+  return true;
+}

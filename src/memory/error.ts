@@ -1,0 +1,75 @@
+/**
+ * The one table of failures, and the error that carries a row of it. Every layer throws `TensordError`; how a failure
+ * looks on the wire is decided in `src/routes/problem.ts`, never here.
+ */
+
+/** Each code with its HTTP status, its title, and whether the same request may succeed later without a change. */
+export const failures = {
+  "malformed-body": { status: 400, title: "The request body cannot be read", retryable: false },
+  forbidden: { status: 403, title: "The request is not allowed from there", retryable: false },
+  "route-not-found": { status: 404, title: "No such route", retryable: false },
+  "model-not-found": { status: 404, title: "No such model", retryable: false },
+  "region-not-found": { status: 404, title: "No such region", retryable: false },
+  "method-not-allowed": { status: 405, title: "The route does not take this method", retryable: false },
+  "model-exists": { status: 409, title: "The model is registered already", retryable: false },
+  "model-in-use": { status: 409, title: "The model still has regions", retryable: false },
+  "name-taken": { status: 409, title: "The name belongs to another region", retryable: false },
+  "region-sealed": { status: 409, title: "The region is sealed", retryable: false },
+  "region-not-sealed": { status: 409, title: "The region is not sealed", retryable: false },
+  "region-draining": { status: 409, title: "The region is deleted and drains", retryable: false },
+  "region-has-writers": { status: 409, title: "Somebody maps the region for writing", retryable: true },
+  "region-busy": { status: 409, title: "The region is in the middle of another step", retryable: true },
+  cancelled: { status: 409, title: "The work was cancelled by another request", retryable: false },
+  "revision-mismatch": { status: 412, title: "The revision is not the expected one", retryable: false },
+  "payload-too-large": { status: 413, title: "The request body is too large", retryable: false },
+  "unsupported-media-type": { status: 415, title: "The body is not application/json", retryable: false },
+  "validation-failed": { status: 422, title: "The request does not follow the schema", retryable: false },
+  "owner-required": { status: 422, title: "The region needs an owner", retryable: false },
+  "too-many-requests": { status: 429, title: "Too many requests at once", retryable: true },
+  internal: { status: 500, title: "An unexpected failure inside the server", retryable: false },
+  "io-error": { status: 500, title: "The operating system refused an operation", retryable: false },
+  "storage-unavailable": { status: 501, title: "This host cannot give that storage", retryable: false },
+  "shutting-down": { status: 503, title: "The server is shutting down", retryable: true },
+  "model-limit-exceeded": { status: 507, title: "The model's memory limit is reached", retryable: true },
+  "pool-full": { status: 507, title: "The server's memory limit is reached", retryable: true },
+  "out-of-shared-memory": { status: 507, title: "The shared memory file system is full", retryable: true },
+  "out-of-inodes": { status: 507, title: "The shared memory file system has no free inodes", retryable: true },
+} as const satisfies Record<string, { status: number; title: string; retryable: boolean }>;
+
+export type FailureCode = keyof typeof failures;
+
+/** What a failure may add to its sentence: numbers to act on, the errno, what to do next. */
+export interface FailureFacts {
+  readonly hint?: string;
+  readonly errno?: string;
+  readonly [key: string]: unknown;
+}
+
+/** A failure of the world: a row of the table, a sentence, and the facts. Our own mistakes are assertions instead. */
+export class TensordError extends Error {
+  override readonly name = "TensordError";
+  readonly code: FailureCode;
+  readonly facts: FailureFacts;
+
+  /** @param detail what was asked, what is, and why: `Cannot <action>: <state>, want <state>`. */
+  constructor(code: FailureCode, detail: string, facts: FailureFacts = {}, options?: { cause?: unknown }) {
+    super(detail, options);
+    this.code = code;
+    this.facts = facts;
+  }
+}
+
+/** A C library call that failed. Thrown by the seam to C only; the storage translates it and keeps it as the cause. */
+export class SystemError extends Error {
+  override readonly name = "SystemError";
+  readonly call: string;
+  readonly errno: number;
+  readonly code: string;
+
+  constructor(call: string, errno: number, code: string) {
+    super(`${call}: ${code}`);
+    this.call = call;
+    this.errno = errno;
+    this.code = code;
+  }
+}

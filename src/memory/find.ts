@@ -1,0 +1,96 @@
+/** Finding regions: by id, by name (also one that is yet to come), and page by page. Reads only; nothing is O(regions). */
+
+import { TensordError } from "./error.ts";
+import { quote } from "./books.ts";
+import { limits } from "./limits.ts";
+import type { State } from "./lifecycle.ts";
+import type { Region } from "./region.ts";
+import { inspectName } from "./names.ts";
+import type { Store } from "./store.ts";
+
+/** The region with this id; its public name is looked at, and mended, on the way. @throws TensordError `region-not-found`. */
+export function findRegion(store: Store, id: string): Region {
+  return touch(store, store.books.region(id));
+}
+
+/**
+ * The region that holds `name`. With `waitMs` it waits until there is one and it is sealed; when the time is over it
+ * answers with what is there.
+ * @throws TensordError `region-not-found`, `model-not-found`, `shutting-down`.
+ */
+export async function findRegionByName(
+  store: Store,
+  model: string,
+  name: string,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<Region> {
+  const deadline = performance.now() + waitMs;
+  const stop = AbortSignal.any([signal, store.stopping]);
+  for (;;) {
+    const region = store.books.findModel(model)?.names.get(name);
+    if (region?.state === "sealed") return touch(store, region);
+    const leftMs = deadline - performance.now();
+    if (leftMs > 0) {
+      await store.waiters.wait(model, name, leftMs, stop);
+      continue;
+    }
+    if (region !== undefined) return touch(store, region);
+    store.books.model(model);
+    throw new TensordError(
+      "region-not-found",
+      `Cannot find a region named ${quote(name)} in model ${quote(model)}` + (waitMs > 0 ? ` within ${waitMs} ms` : ""),
+      { hint: "Create it with POST /v1/regions, or wait for it with the header Prefer: wait=30." },
+    );
+  }
+}
+
+function touch(store: Store, region: Region): Region {
+  region.lastUsedAt = store.now();
+  inspectName(store, region);
+  return region;
+}
+
+export interface Filter {
+  readonly model?: string | undefined;
+  readonly name?: string | undefined;
+  readonly state?: State | undefined;
+  readonly label?: readonly [key: string, value: string] | undefined;
+}
+
+export interface Page {
+  readonly regions: readonly Region[];
+  /** Where the next page begins, or null at the end. A page may be short and still have a next one. */
+  readonly nextCursor: string | null;
+}
+
+/** One page in the order of creation, after `cursor`. Looks at a bounded number of regions however rare a match is. */
+export function listRegions(store: Store, filter: Filter, limit: number, cursor: string | undefined): Page {
+  const model = filter.model === undefined ? undefined : store.books.model(filter.model);
+  if (model !== undefined && filter.name !== undefined) {
+    const region = model.names.get(filter.name);
+    return { regions: region !== undefined && matches(region, filter) ? [region] : [], nextCursor: null };
+  }
+  const regions: Region[] = [];
+  let looked = 0;
+  for (const region of (model ?? store.books).regions.after(parseCursor(cursor))) {
+    if (matches(region, filter)) regions.push(region);
+    looked += 1;
+    if (regions.length === limit || looked === limits.listScan) return { regions, nextCursor: String(region.key) };
+  }
+  return { regions, nextCursor: null };
+}
+
+function matches(region: Region, { name, state, label }: Filter): boolean {
+  if (name !== undefined && region.name !== name) return false;
+  if (state !== undefined && region.state !== state) return false;
+  return label === undefined || (Object.hasOwn(region.labels, label[0]) && region.labels[label[0]] === label[1]);
+}
+
+function parseCursor(cursor: string | undefined): number {
+  const key = cursor === undefined ? 0 : Number(cursor);
+  if (Number.isSafeInteger(key) && key >= 0) return key;
+  throw new TensordError("validation-failed", `Cannot continue the list: ${quote(cursor ?? "")} is no cursor`, {
+    hint: "Pass the next_cursor of the page before, unchanged, or leave it out to begin.",
+  });
+}

@@ -1,0 +1,277 @@
+/**
+ * The books on disk: one SQLite database in the instance's own directory, so that it lives and dies with the memory it
+ * describes. It stores rows and decides nothing; the order of writes is the operations'.
+ */
+
+import { Database, SQLiteError, type Statement } from "bun:sqlite";
+import { readdirSync, renameSync, statSync } from "node:fs";
+import { Ballast } from "./ballast.ts";
+import { TensordError } from "./error.ts";
+import type { InstanceDirectory } from "./instance-directory.ts";
+import type { RegionRecord } from "./region.ts";
+
+const schemaVersion = 1;
+
+/**
+ * `name` is held by one region of a model at most. What a query never asks for is JSON in `record`: a row with few
+ * columns is the cheap end (`bench/`).
+ */
+const schema = `
+  CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE models (name TEXT PRIMARY KEY, memory_limit_bytes INTEGER, revision INTEGER NOT NULL,
+    created_at INTEGER NOT NULL) WITHOUT ROWID;
+  CREATE TABLE regions (key INTEGER PRIMARY KEY, state TEXT NOT NULL, model TEXT NOT NULL, name TEXT, pending_name TEXT,
+    reason TEXT, owner TEXT NOT NULL, record TEXT NOT NULL);
+  CREATE UNIQUE INDEX region_names ON regions (model, name) WHERE name IS NOT NULL;
+`;
+
+export interface ModelRow {
+  readonly name: string;
+  readonly memory_limit_bytes: number | null;
+  readonly revision: number;
+  readonly created_at: number;
+}
+
+interface RegionRow {
+  readonly key: number;
+  readonly state: RegionRecord["state"];
+  readonly model: string;
+  readonly name: string | null;
+  readonly pending_name: string | null;
+  readonly reason: RegionRecord["reason"];
+  readonly owner: string;
+  readonly record: string;
+}
+
+export class Journal implements Disposable {
+  readonly #folder: string;
+  readonly #database: Database;
+  readonly #ballast: Ballast;
+  readonly #insertRegion: Statement;
+  readonly #updateRegion: Statement;
+  readonly #deleteRegion: Statement;
+  readonly #putModel: Statement;
+  readonly #deleteModel: Statement;
+  /** True if no usable store was there: what lies in the keeper is then adopted instead of drained. */
+  readonly isFresh: boolean;
+
+  private constructor(folder: string, { database, ballast, isFresh }: OpenDatabase) {
+    this.#folder = folder;
+    this.#database = database;
+    this.#ballast = ballast;
+    this.isFresh = isFresh;
+    this.#insertRegion = database.query("INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    this.#updateRegion = database.query(
+      "UPDATE regions SET state = ?2, name = ?4, pending_name = ?5, reason = ?6, owner = ?7, record = ?8 WHERE key = ?1",
+    );
+    this.#deleteRegion = database.query("DELETE FROM regions WHERE key = ?");
+    this.#putModel = database.query("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)");
+    this.#deleteModel = database.query("DELETE FROM models WHERE name = ?");
+  }
+
+  /** Opens the store of `directory`, or makes it. A damaged one is set aside, never deleted. */
+  static open(directory: InstanceDirectory): Journal {
+    const folder = directory.path("store");
+    const ballast = new Ballast(`${folder}ballast`, folder);
+    return new Journal(folder, openWhatIsThere(`${folder}tensord.sqlite`, ballast));
+  }
+
+  /** Counts this start; a client that sees another epoch knows that the server began anew. */
+  raiseEpoch(): number {
+    const row = this.#database.query("SELECT value FROM meta WHERE key = 'epoch'").get() as { value: string } | null;
+    const epoch = Number(row?.value ?? 0) + 1;
+    this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", [String(epoch)]));
+    return epoch;
+  }
+
+  models(): ModelRow[] {
+    return this.#database.query("SELECT * FROM models").all() as ModelRow[];
+  }
+
+  *regions(): Generator<RegionRecord> {
+    const rows = this.#database.query("SELECT * FROM regions ORDER BY key").iterate() as Iterable<RegionRow>;
+    for (const row of rows) yield toRecord(row);
+  }
+
+  /** @throws TensordError `out-of-shared-memory` if the file system has no page left for it. */
+  insertRegion(record: RegionRecord): void {
+    this.#charging(() => this.#insertRegion.run(...toRow(record)));
+  }
+
+  updateRegion(record: RegionRecord): void {
+    this.#freeing(() => this.#updateRegion.run(...toRow(record)));
+  }
+
+  /** One region takes over another's name: both rows change, or none. */
+  replaceRegion(replacement: RegionRecord, replaced: RegionRecord): void {
+    const both = this.#database.transaction(() => {
+      this.#updateRegion.run(...toRow(replaced));
+      this.#updateRegion.run(...toRow(replacement));
+    });
+    this.#freeing(both);
+  }
+
+  deleteRegion(key: number): void {
+    this.#freeing(() => this.#deleteRegion.run(key));
+    this.#ballast.restore();
+  }
+
+  putModel(model: ModelRow): void {
+    this.#charging(() => this.#putModel.run(model.name, model.memory_limit_bytes, model.revision, model.created_at));
+  }
+
+  deleteModel(name: string): void {
+    this.#freeing(() => this.#deleteModel.run(name));
+  }
+
+  #charging(write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
+  /** A write that leads to free memory gets the ballast's pages when there are no others. */
+  #freeing(write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      if (!isFull(error) || !this.#ballast.giveUp()) throw translate(error);
+      this.#charging(write);
+    }
+  }
+
+  /** What the database, its log and the ballast occupy. */
+  byteSize(): number {
+    const files = readdirSync(this.#folder).map((name) => statSync(this.#folder + name, { throwIfNoEntry: false }));
+    return files.reduce((sum, file) => sum + (file?.blocks ?? 0) * 512, 0);
+  }
+
+  [Symbol.dispose](): void {
+    this.#database.close();
+  }
+}
+
+interface OpenDatabase {
+  readonly database: Database;
+  readonly ballast: Ballast;
+  readonly isFresh: boolean;
+}
+
+function openWhatIsThere(path: string, ballast: Ballast): OpenDatabase {
+  try {
+    return openDatabase(path, ballast);
+  } catch (error) {
+    if (isFull(error) && ballast.giveUp()) return openDatabase(path, ballast);
+    if (!isDamage(error)) throw translate(error);
+    // Its log belongs to the damaged database and must not be replayed into a new one.
+    for (const suffix of ["", "-wal"]) renameIfThere(path + suffix, `${path}.damaged-${Date.now()}${suffix}`);
+    return openDatabase(path, ballast);
+  }
+}
+
+function openDatabase(path: string, ballast: Ballast): OpenDatabase {
+  const database = new Database(path, { create: true, readwrite: true, strict: true });
+  try {
+    // The directory's lock lets one server in, so SQLite need not share; the kernel keeps the pages when we die, so it
+    // need not sync. Temporary tables in files would lie outside the instance's directory.
+    for (const pragma of [
+      "locking_mode = EXCLUSIVE",
+      "journal_mode = WAL",
+      "synchronous = OFF",
+      "temp_store = MEMORY",
+      "wal_autocheckpoint = 256",
+    ]) {
+      database.run(`PRAGMA ${pragma}`);
+    }
+    const isFresh = migrate(database);
+    ballast.restore();
+    return { database, ballast, isFresh };
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}
+
+/** Brings the schema forward. True if there was none. */
+function migrate(database: Database): boolean {
+  const { user_version: version } = database.query("PRAGMA user_version").get() as { user_version: number };
+  if (version > schemaVersion) {
+    throw new TensordError(
+      "io-error",
+      `Cannot open the store: its schema is version ${version}, want at most ${schemaVersion}`,
+      { hint: "A newer tensord wrote it: start that one, or purge the instance." },
+    );
+  }
+  if (version === schemaVersion) {
+    database.query("SELECT count(*) FROM sqlite_schema").get();
+    return false;
+  }
+  database.transaction(() => {
+    database.run(schema);
+    database.run(`PRAGMA user_version = ${schemaVersion}`);
+  })();
+  return true;
+}
+
+function toRow(record: RegionRecord): [number, string, string, string | null, string | null, string | null, string, string] {
+  const { key, state, model, name, pendingName, reason, owner } = record;
+  return [key, state, model, name, pendingName, reason, JSON.stringify(owner), JSON.stringify(toStored(record))];
+}
+
+/** The part of a record without columns of its own. Picked by name: a `Region` carries more than its record. */
+function toStored(record: RegionRecord) {
+  const { token, expiresAt, labels, revision, storageKind, identity, byteSize, dataOffset, tensors } = record;
+  const { checksum, stockWritable, createdAt, sealedAt } = record;
+  return {
+    token,
+    expiresAt,
+    labels,
+    revision,
+    storageKind,
+    identity,
+    byteSize,
+    dataOffset,
+    tensors,
+    checksum,
+    stockWritable,
+    createdAt,
+    sealedAt,
+  };
+}
+
+function toRecord(row: RegionRow): RegionRecord {
+  const stored = JSON.parse(row.record) as ReturnType<typeof toStored>;
+  const { key, state, model, name, reason } = row;
+  return { ...stored, key, state, model, name, pendingName: row.pending_name, reason, owner: JSON.parse(row.owner) };
+}
+
+function isFull(error: unknown): boolean {
+  return error instanceof SQLiteError && (error.code === "SQLITE_FULL" || error.code?.startsWith("SQLITE_IOERR") === true);
+}
+
+function isDamage(error: unknown): boolean {
+  return error instanceof SQLiteError && (error.code === "SQLITE_CORRUPT" || error.code === "SQLITE_NOTADB");
+}
+
+function translate(error: unknown): unknown {
+  if (isFull(error)) {
+    return new TensordError(
+      "out-of-shared-memory",
+      "Cannot write to the store: the shared memory file system has no free page",
+      { errno: "ENOSPC", hint: "Remove foreign files from it, delete regions, or mount it larger." },
+      { cause: error },
+    );
+  }
+  if (!(error instanceof SQLiteError)) return error;
+  return new TensordError("io-error", `Cannot use the store: ${error.message}`, {}, { cause: error });
+}
+
+function renameIfThere(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * The Worker behind a lane: runs one blocking job at a time and answers with its result or its errno. It decides
+ * nothing.
+ */
+
+import { readSync, unlinkSync } from "node:fs";
+import { SystemError } from "./error.ts";
+import type { Job, JobReply } from "./lane.ts";
+import { fallocate } from "./libc.ts";
+import { limits } from "./limits.ts";
+
+declare const self: Worker;
+
+let chunk: Buffer | undefined;
+let chunkTimer: Timer | undefined;
+
+self.onmessage = (event: MessageEvent<Job>) => {
+  self.postMessage(run(event.data));
+};
+
+function run(job: Job): JobReply {
+  try {
+    return { ok: true, value: perform(job) };
+  } catch (error) {
+    if (error instanceof SystemError) return { ok: false, call: error.call, errno: error.errno, code: error.code };
+    const { syscall = job.kind, errno = 0, code = String(error) } = error as NodeJS.ErrnoException;
+    return { ok: false, call: syscall, errno: Math.abs(errno), code };
+  }
+}
+
+function perform(job: Job): bigint {
+  switch (job.kind) {
+    case "allocate":
+      fallocate(job.fd, job.byteOffset, job.byteSize);
+      return 0n;
+    case "hash":
+      return hash(job.fd, job.byteOffset, job.byteSize);
+    case "unlink":
+      unlinkSync(job.path);
+      return 0n;
+  }
+}
+
+/** Reads with pread, never through a mapping: a worker that truncates the file makes a short read here, not a SIGBUS. */
+function hash(fd: number, byteOffset: number, byteSize: number): bigint {
+  chunk ??= Buffer.allocUnsafeSlow(limits.checksumChunkBytes);
+  clearTimeout(chunkTimer);
+  chunkTimer = setTimeout(releaseChunk, limits.hashBufferIdleMs);
+  let filled = 0;
+  while (filled < byteSize) {
+    const piece = Math.min(byteSize - filled, limits.hashReadBytes);
+    const got = readSync(fd, chunk, filled, piece, byteOffset + filled);
+    if (got === 0) throw new SystemError("pread", 0, "EOF");
+    filled += got;
+  }
+  return Bun.hash.xxHash3(chunk.subarray(0, byteSize));
+}
+
+function releaseChunk(): void {
+  chunk = undefined;
+}

@@ -1,0 +1,269 @@
+/**
+ * Where each tensor of a region lies, as a safetensors header in both directions: laid out from what is asked for, and
+ * parsed from files that anybody may have written. It reads and writes no file.
+ */
+
+import assert from "node:assert/strict";
+import { type Dtype, dtypeBits, isDtype } from "./dtype.ts";
+import { TensordError } from "./error.ts";
+import { readHeaderText } from "./header-text.ts";
+import { limits } from "./limits.ts";
+import { checkTensorName, quote } from "./tensor-name.ts";
+
+/** What is asked for: `shape` in elements, outermost dimension first, C order. `[]` is one element. */
+export interface TensorSpec {
+  readonly name: string;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+}
+
+/** A tensor with its place. */
+export interface Tensor extends TensorSpec {
+  /** From the start of the *file*. */
+  readonly byteOffset: number;
+  readonly byteSize: number;
+  /** Whether `byteOffset` is a multiple of the element's size. True of elements smaller than a byte. */
+  readonly aligned: boolean;
+}
+
+export interface RegionLayout {
+  /** The first `dataOffset` bytes of the file: 8 bytes little-endian length, and the JSON padded with spaces. */
+  readonly header: Uint8Array;
+  /** Where data starts, a multiple of `limits.dataAlignmentBytes`. */
+  readonly dataOffset: number;
+  /** Of the whole file. */
+  readonly byteSize: number;
+  /** In the order asked for. */
+  readonly tensors: readonly Tensor[];
+}
+
+const lengthBytes = 8;
+
+/**
+ * Lays tensors out by descending element size, so that each is aligned without a gap, and in the order asked for within
+ * one size. Zero-element tensors and scalars are legal.
+ * @param metadata becomes `__metadata__`; an empty one is left out.
+ * @throws TensordError `validation-failed` when a name, shape or sum breaks a rule of the format or a limit.
+ */
+export function layOutRegion(tensors: readonly TensorSpec[], metadata: Readonly<Record<string, string>>): RegionLayout {
+  checkTensorCount(tensors.length);
+  const names = new Set<string>();
+  const slots = tensors.map((spec) => {
+    checkTensorName(spec.name);
+    if (names.has(spec.name)) {
+      throw refused(`Cannot lay out region: the tensor name ${quote(spec.name)} occurs twice, want each name once`);
+    }
+    names.add(spec.name);
+    return { spec, byteSize: tensorByteSize(spec), begin: 0 };
+  });
+  const inDataOrder = slots.toSorted((a, b) => dtypeBits[b.spec.dtype] - dtypeBits[a.spec.dtype]);
+  let dataByteSize = 0;
+  for (const slot of inDataOrder) {
+    slot.begin = dataByteSize;
+    dataByteSize += slot.byteSize;
+    checkRegionByteSize(dataByteSize);
+  }
+  const header = writeHeader(inDataOrder, metadata);
+  const dataOffset = header.length;
+  checkRegionByteSize(dataOffset + dataByteSize);
+  const placed = slots.map(({ spec, begin, byteSize }) => toTensor(spec, dataOffset + begin, byteSize));
+  assert(placed.every((tensor) => tensor.aligned));
+  return { header, dataOffset, byteSize: dataOffset + dataByteSize, tensors: placed };
+}
+
+/**
+ * Bytes of a tensor's data.
+ * @throws TensordError `validation-failed` on a bad dimension, an overflow, or bits that are no multiple of 8. The product
+ * leaves dimensions of 0 out: NumPy and safetensors' own reader overflow on `[2 ** 40, 2 ** 40, 0]`, empty as it is.
+ */
+export function tensorByteSize(spec: TensorSpec): number {
+  const { name, dtype, shape } = spec;
+  if (shape.length > limits.tensorDimensions) {
+    const want = `want at most ${limits.tensorDimensions}`;
+    throw refused(`Cannot size tensor ${quote(name)}: it has ${shape.length} dimensions, ${want}`);
+  }
+  let product = 1n;
+  let isEmpty = false;
+  for (const dimension of shape) {
+    if (!Number.isSafeInteger(dimension) || dimension < 0) {
+      const want = `want whole numbers from 0 to ${Number.MAX_SAFE_INTEGER}`;
+      throw refused(`Cannot size tensor ${quote(name)}: a dimension is ${dimension}, ${want}`);
+    }
+    if (dimension === 0) isEmpty = true;
+    else product *= BigInt(dimension);
+  }
+  const bits = product * BigInt(dtypeBits[dtype]);
+  if (bits > BigInt(limits.regionBytes) * 8n) {
+    const state = `${dtype} of shape [${shape.join(", ")}] overflows`;
+    throw refused(`Cannot size tensor ${quote(name)}: ${state}, want at most ${limits.regionBytes} bytes`);
+  }
+  if (isEmpty) return 0;
+  if (bits % 8n !== 0n) {
+    const state = `${dtype} of shape [${shape.join(", ")}] has ${bits} bits`;
+    const hint = `Ask for a number of elements that is a multiple of ${dtypeBits[dtype] === 4 ? 2 : 4}.`;
+    throw refused(`Cannot size tensor ${quote(name)}: ${state}, want a multiple of 8`, hint);
+  }
+  return Number(bits / 8n);
+}
+
+/**
+ * How many bytes at the start of a file `parseHeader` needs: the length's own 8, and the JSON.
+ * @param prefix8 at least the first 8 bytes.
+ * @throws TensordError `validation-failed` when the length breaks the format's limit or passes the end of the file.
+ */
+export function headerByteSize(prefix8: Uint8Array, fileSize: number): number {
+  assert(Number.isSafeInteger(fileSize) && fileSize >= 0);
+  if (prefix8.length < lengthBytes || fileSize < lengthBytes) {
+    const bytes = Math.min(prefix8.length, fileSize);
+    throw refused(`Cannot read safetensors header: there are ${bytes} bytes, want at least 8`);
+  }
+  const view = new DataView(prefix8.buffer, prefix8.byteOffset, prefix8.byteLength);
+  const length = view.getBigUint64(0, true);
+  const maximum = Math.min(limits.headerBytes, fileSize - lengthBytes);
+  if (length < 2n || length > BigInt(maximum)) {
+    const want = `want 2 to ${maximum} in a file of ${fileSize} bytes`;
+    throw refused(`Cannot read safetensors header: its length is ${length}, ${want}`);
+  }
+  return lengthBytes + Number(length);
+}
+
+/**
+ * Reads a header that anybody may have written: names unique, data contiguous and covering the file to its last byte.
+ * @param prefix at least the first `headerByteSize` bytes of the file; more is ignored.
+ * @returns the tensors in the order of their data; `metadata` is empty if there is none.
+ * @throws TensordError `validation-failed` with the broken rule.
+ */
+export function parseHeader(
+  prefix: Uint8Array,
+  fileSize: number,
+): { tensors: readonly Tensor[]; metadata: Readonly<Record<string, string>>; dataOffset: number } {
+  const dataOffset = headerByteSize(prefix, fileSize);
+  if (prefix.length < dataOffset) {
+    throw refused(`Cannot read safetensors header: ${prefix.length} bytes of it are there, want ${dataOffset}`);
+  }
+  const { metadata, entries } = readHeaderText(prefix.subarray(lengthBytes, dataOffset));
+  checkTensorCount(entries.length);
+  const inDataOrder = entries.toSorted(
+    (a, b) => a.dataOffsets[0] - b.dataOffsets[0] || a.dataOffsets[1] - b.dataOffsets[1],
+  );
+  let end = 0;
+  const tensors = inDataOrder.map(({ name, dtype, shape, dataOffsets }) => {
+    checkTensorName(name);
+    const tensor = `tensor ${quote(name)}`;
+    if (!isDtype(dtype)) {
+      throw refused(`Cannot read safetensors header: ${tensor} has dtype ${quote(dtype)}, want one of safetensors'`);
+    }
+    const byteSize = tensorByteSize({ name, dtype, shape });
+    if (dataOffsets[0] !== end) {
+      throw refused(`Cannot read safetensors header: ${tensor} begins at ${dataOffsets[0]}, want ${end}`);
+    }
+    if (dataOffsets[1] - dataOffsets[0] !== byteSize) {
+      const state = `${tensor} occupies ${dataOffsets[1] - dataOffsets[0]} bytes`;
+      throw refused(`Cannot read safetensors header: ${state}, want ${byteSize} by its shape and dtype`);
+    }
+    end = dataOffsets[1];
+    return toTensor({ name, dtype, shape }, dataOffset + dataOffsets[0], byteSize);
+  });
+  if (dataOffset + end !== fileSize) {
+    throw refused(`Cannot read safetensors header: the data ends at byte ${dataOffset + end}, want ${fileSize}`);
+  }
+  return { tensors, metadata, dataOffset };
+}
+
+/** What keeps two sets of tensors apart; at most `limits.tensorDifferences` entries in each list. */
+export interface TensorDifference {
+  /** Names that were asked for and do not exist. */
+  readonly missing: readonly string[];
+  /** Names that exist and were not asked for. */
+  readonly unexpected: readonly string[];
+  readonly different: readonly { readonly name: string; readonly asked: TensorType; readonly existing: TensorType }[];
+}
+
+export type TensorType = Pick<TensorSpec, "dtype" | "shape">;
+
+/**
+ * Compares two sets of (name, dtype, shape); the order does not count. A name asked for twice is missing once.
+ * @returns undefined when they agree.
+ */
+export function tensorDifference(
+  asked: readonly TensorSpec[],
+  existing: readonly TensorSpec[],
+): TensorDifference | undefined {
+  const rest = new Map(existing.map((tensor) => [tensor.name, tensor]));
+  const missing: string[] = [];
+  const different: TensorDifference["different"][number][] = [];
+  for (const tensor of asked) {
+    const other = rest.get(tensor.name);
+    rest.delete(tensor.name);
+    if (other === undefined) missing.push(tensor.name);
+    else if (!isSameType(tensor, other)) {
+      different.push({ name: tensor.name, asked: toTensorType(tensor), existing: toTensorType(other) });
+    }
+  }
+  if (missing.length + rest.size + different.length === 0) return undefined;
+  const count = limits.tensorDifferences;
+  const unexpected = [...rest.keys()].slice(0, count);
+  return { missing: missing.slice(0, count), unexpected, different: different.slice(0, count) };
+}
+
+function toTensorType({ dtype, shape }: TensorSpec): TensorType {
+  return { dtype, shape };
+}
+
+function isSameType(a: TensorType, b: TensorType): boolean {
+  const isSameShape = a.shape.length === b.shape.length && a.shape.every((dimension, i) => dimension === b.shape[i]);
+  return isSameShape && a.dtype === b.dtype;
+}
+
+function writeHeader(
+  inDataOrder: readonly { readonly spec: TensorSpec; readonly begin: number; readonly byteSize: number }[],
+  metadata: Readonly<Record<string, string>>,
+): Uint8Array {
+  // Joined by hand: an object would put names like "10" first and lose "__proto__".
+  const members = inDataOrder.map(({ spec, begin, byteSize }) => {
+    const place = `"shape":[${spec.shape.join(",")}],"data_offsets":[${begin},${begin + byteSize}]`;
+    return `${JSON.stringify(spec.name)}:{"dtype":"${spec.dtype}",${place}}`;
+  });
+  const pairs = Object.entries(metadata);
+  if (
+    pairs.length > limits.headerMetadataEntries ||
+    !pairs.every((pair) => pair.every((text) => text.isWellFormed()))
+  ) {
+    const want = `want at most ${limits.headerMetadataEntries} of Unicode text`;
+    throw refused(`Cannot lay out region: one of its ${pairs.length} metadata entries cannot be written, ${want}`);
+  }
+  const words = pairs.map(([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`);
+  if (words.length > 0) members.unshift(`"__metadata__":{${words.join(",")}}`);
+  const json = Buffer.from(`{${members.join(",")}}`);
+  const alignment = limits.dataAlignmentBytes;
+  const dataOffset = Math.ceil((lengthBytes + json.length) / alignment) * alignment;
+  if (dataOffset - lengthBytes > limits.headerBytes) {
+    throw refused(`Cannot lay out region: its header has ${json.length} bytes, want at most ${limits.headerBytes}`);
+  }
+  const header = new Uint8Array(dataOffset).fill(0x20);
+  new DataView(header.buffer).setBigUint64(0, BigInt(dataOffset - lengthBytes), true);
+  header.set(json, lengthBytes);
+  return header;
+}
+
+function toTensor(spec: TensorSpec, byteOffset: number, byteSize: number): Tensor {
+  const elementBytes = Math.max(1, dtypeBits[spec.dtype] / 8);
+  const { name, dtype, shape } = spec;
+  return { name, dtype, shape, byteOffset, byteSize, aligned: byteOffset % elementBytes === 0 };
+}
+
+function checkTensorCount(count: number): void {
+  if (count >= 1 && count <= limits.regionTensors) return;
+  throw refused(`Cannot make region: it has ${count} tensors, want 1 to ${limits.regionTensors}`);
+}
+
+function checkRegionByteSize(byteSize: number): void {
+  if (byteSize <= limits.regionBytes) return;
+  throw refused(
+    `Cannot lay out region: its tensors are ${byteSize} bytes and more, want at most ${limits.regionBytes}`,
+  );
+}
+
+function refused(detail: string, hint = "Correct what the sentence names and ask again."): TensordError {
+  return new TensordError("validation-failed", detail, { hint });
+}

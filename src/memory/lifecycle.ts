@@ -1,0 +1,168 @@
+/**
+ * The life of a region as one total table: state × event → the next state, or a named failure. It decides what follows;
+ * what has to be done on the way (modes, links, rows, events) is the store's business.
+ */
+
+import assert from "node:assert/strict";
+import { type FailureCode, TensordError } from "./error.ts";
+
+/** In the order of a life; `deleted` is the end. */
+export const states = ["creating", "open", "sealing", "sealed", "draining", "deleted"] as const;
+export type State = (typeof states)[number];
+
+export const lifecycleEvents = [
+  /** The bytes, the row and the name stand. */
+  "commit",
+  /** The creation failed or was cancelled. */
+  "abort",
+  /** Somebody asks for a seal; `seal-refused` or `seal-committed` ends it. */
+  "seal",
+  "seal-refused",
+  "seal-committed",
+  /** Asked for by request, owner or policy. Cancels a creation and a seal. */
+  "delete",
+  /** The last lease of a draining region is gone, and so are its pages. */
+  "freed",
+  /** The file itself is gone, by a hand that is not ours. */
+  "lost",
+  "verify",
+  "attach",
+  /** Another region takes the name at its seal. */
+  "replaced",
+] as const;
+export type LifecycleEvent = (typeof lifecycleEvents)[number];
+
+type Failure = Extract<
+  FailureCode,
+  "region-busy" | "region-sealed" | "region-not-sealed" | "region-draining" | "region-not-found" | "cancelled"
+>;
+
+/** A cell that only our own mistake can reach. */
+const bug = Symbol("bug");
+
+/**
+ * A missing cell does not compile. `cancelled` is for work that began before a delete and ends after it: nobody's
+ * mistake. `delete` of a draining region changes nothing, so that a client may repeat it.
+ */
+const table = {
+  creating: {
+    commit: "open",
+    abort: "deleted",
+    seal: "region-busy",
+    "seal-refused": bug,
+    "seal-committed": bug,
+    delete: "deleted",
+    freed: bug,
+    lost: bug,
+    verify: "region-busy",
+    attach: "region-busy",
+    replaced: "region-busy",
+  },
+  open: {
+    commit: bug,
+    abort: bug,
+    seal: "sealing",
+    "seal-refused": bug,
+    "seal-committed": bug,
+    delete: "draining",
+    freed: bug,
+    lost: "deleted",
+    verify: "region-not-sealed",
+    attach: "open",
+    replaced: "draining",
+  },
+  sealing: {
+    commit: bug,
+    abort: bug,
+    seal: "region-busy",
+    "seal-refused": "open",
+    "seal-committed": "sealed",
+    delete: "draining",
+    freed: bug,
+    lost: "deleted",
+    verify: "region-busy",
+    attach: "sealing",
+    replaced: "draining",
+  },
+  sealed: {
+    commit: bug,
+    abort: bug,
+    seal: "region-sealed",
+    "seal-refused": bug,
+    "seal-committed": bug,
+    delete: "draining",
+    freed: bug,
+    lost: "deleted",
+    verify: "sealed",
+    attach: "sealed",
+    replaced: "draining",
+  },
+  draining: {
+    commit: bug,
+    abort: bug,
+    seal: "region-draining",
+    "seal-refused": "cancelled",
+    "seal-committed": "cancelled",
+    delete: "draining",
+    freed: "deleted",
+    lost: "deleted",
+    verify: "region-draining",
+    attach: "region-draining",
+    replaced: bug,
+  },
+  deleted: {
+    commit: "cancelled",
+    abort: "cancelled",
+    seal: "region-not-found",
+    "seal-refused": "cancelled",
+    "seal-committed": "cancelled",
+    delete: "region-not-found",
+    freed: "region-not-found",
+    lost: "region-not-found",
+    verify: "region-not-found",
+    attach: "region-not-found",
+    replaced: "region-not-found",
+  },
+} as const satisfies Record<State, Record<LifecycleEvent, State | Failure | typeof bug>>;
+
+/** How a sentence names what was tried. */
+const actions = {
+  commit: "finish the creation of",
+  abort: "undo the creation of",
+  seal: "seal",
+  "seal-refused": "reopen",
+  "seal-committed": "finish the seal of",
+  delete: "delete",
+  freed: "free",
+  lost: "give up",
+  verify: "verify",
+  attach: "attach to",
+  replaced: "replace",
+} as const satisfies Record<LifecycleEvent, string>;
+
+const hints = {
+  "region-busy": "Wait until the step that is under way has ended, and ask again.",
+  "region-sealed": 'A seal is final: read the region, or create another one with if_exists "replace".',
+  "region-not-sealed": "Seal the region first.",
+  "region-draining": "Its name is free: create another region, or attach to the one that has the name now.",
+  "region-not-found": "List the regions to see which exist, and create it anew if it is needed.",
+  cancelled: "It was deleted meanwhile; create it anew if it is needed.",
+} as const satisfies Record<Failure, string>;
+
+/**
+ * The state that follows.
+ * @param what the region as a sentence names it: `region reg_…`.
+ * @throws TensordError with the cell's failure. A cell that only our own mistake can reach is an assertion.
+ */
+export function nextState(state: State, event: LifecycleEvent, what: string): State {
+  const cell = table[state][event];
+  assert(cell !== bug, `${event} of ${what} cannot happen: it is ${state}`);
+  if (isState(cell)) return cell;
+  const wanted = states.filter((from) => isState(table[from][event]));
+  const detail = `Cannot ${actions[event]} ${what}: it is ${state}, want ${wanted.join(" or ")}`;
+  throw new TensordError(cell, detail, { hint: hints[cell], state });
+}
+
+function isState(cell: State | Failure | typeof bug): cell is State {
+  return states.some((state) => state === cell);
+}

@@ -1,0 +1,87 @@
+/**
+ * Every bound and every tuned number of the server, one line each. Nothing here is computed; tuned numbers name the file
+ * in `bench/` that owns them.
+ */
+
+export const KiB = 1024;
+export const MiB = 1024 * KiB;
+export const GiB = 1024 * MiB;
+
+export const limits = {
+  /** Largest JSON request body. 10,000 tensors with names of 512 bytes fit. */
+  requestBodyBytes: 16 * MiB,
+  /** Deepest nesting of a JSON body; the deepest one that a schema accepts has 4 levels. */
+  requestBodyDepth: 16,
+  /** Mistakes of one request that its answer lists. */
+  validationIssues: 20,
+  /** Tensors of one region. */
+  regionTensors: 10_000,
+  /** UTF-8 bytes of a tensor's name. */
+  tensorNameBytes: 512,
+  /** Dimensions of a tensor, as in DLPack's consumers. */
+  tensorDimensions: 64,
+  /** Entries of `__metadata__` in a header that we read or write. */
+  headerMetadataEntries: 10_000,
+  /** Entries in each list of a difference between two sets of tensors. */
+  tensorDifferences: 20,
+  /** Largest region: what a JavaScript number, and every client's, holds exactly. */
+  regionBytes: Number.MAX_SAFE_INTEGER,
+  /** Largest safetensors header, by the format's own rule. */
+  headerBytes: 100_000_000,
+  /** Data of a region starts at a multiple of this. */
+  dataAlignmentBytes: 4096,
+  /** Regions alive at once. */
+  regions: 1_000_000,
+  models: 10_000,
+  labels: 32,
+  labelKeyCharacters: 64,
+  labelValueCharacters: 256,
+  /** Longest life that a TTL can ask for: 10 years. */
+  ttlMs: 10 * 365 * 24 * 3600 * 1000,
+  /** Longest `Prefer: wait`. */
+  waitSeconds: 300,
+  /** Requests that wait for a name at once. */
+  waiters: 10_000,
+  listItems: 1000,
+  listItemsDefault: 100,
+  /** Regions looked at for one page of a list, however few of them match. */
+  listScan: 10_000,
+  /** Life of a region without a name whose owner was lost with the store. */
+  recoveredTtlMs: 24 * 3600 * 1000,
+  /** A checksum is over hashes of chunks of this size: part of the wire format, never tuned. */
+  checksumChunkBytes: 64 * MiB,
+  /** A checksum reads in pieces of this size: larger ones leave the cache before they are hashed. */
+  hashReadBytes: 512 * KiB,
+  /** The checksum's buffer is given back after this long without work. */
+  hashBufferIdleMs: 1000,
+  /** Pages are allocated in windows of this size, so that it can be cancelled. `bench/latency-under-allocation.ts`. */
+  allocateWindowBytes: 32 * MiB,
+  /** Up to this size memory is allocated and freed on the event loop: cheaper than a Worker's round trip, under 0.5 ms. */
+  inlineBytes: 1 * MiB,
+  /** Tensors up to which a header is laid out on the event loop. */
+  inlineTensors: 256,
+  /** Kept for SQLite on a full tmpfs, where even a DELETE needs a page. */
+  ballastBytes: 1 * MiB,
+  /** What the store itself may grow to before it is counted: its database, its log and the ballast. */
+  storeBytes: 8 * MiB,
+  /** Kept free below a cgroup's maximum, past which is SIGKILL: the larger of these two. */
+  cgroupHeadroomBytes: 256 * MiB,
+  cgroupHeadroomPercent: 5,
+  /** What the pool may take of its tmpfs. */
+  tmpfsPercent: 90,
+  /** Draining regions are asked for leases after this long at first, then up to `drainPollMaxMs`. */
+  drainPollMinMs: 5,
+  drainPollMaxMs: 1000,
+  /** Draining regions asked in one turn of the event loop. */
+  drainPollSlice: 512,
+  /** Public names looked at in one turn of a sweep. */
+  sweepSlice: 512,
+  /** Every public name is looked at within this time, even if the watch saw nothing. */
+  sweepIntervalMs: 30_000,
+  /** How long requests may go on after SIGTERM. */
+  shutdownGraceMs: 10_000,
+  /** Creations that are still under way are cancelled this long before the grace ends, so that they can undo. */
+  shutdownUndoMs: 3000,
+  /** Longest Unix socket path, less its NUL (unix(7)). */
+  socketPathBytes: 107,
+} as const;

@@ -1,0 +1,95 @@
+/** Models: registering a pool with its limit, changing the limit, and unregistering it with all that it holds. */
+
+import { defaultModelName, quote } from "./books.ts";
+import { checkRevision } from "./change.ts";
+import { type Deletion, deleteRegion } from "./delete.ts";
+import { TensordError } from "./error.ts";
+import { limits } from "./limits.ts";
+import type { Model } from "./region.ts";
+import type { Store } from "./store.ts";
+
+/** @throws TensordError `model-exists`. */
+export function registerModel(store: Store, name: string, memoryLimitBytes: number | null): Model {
+  store.refuseIfStopping();
+  if (store.books.findModel(name) !== undefined) {
+    throw new TensordError("model-exists", `Cannot register model ${quote(name)}: it exists`, {
+      hint: "Use it as it is, or change its limit with PATCH /v1/models/{model}.",
+    });
+  }
+  if (store.books.models.size >= limits.models) {
+    throw new TensordError("too-many-requests", `Cannot register a model: ${limits.models} exist, the most that may`, {
+      hint: "Unregister models that are no longer used.",
+    });
+  }
+  const row = { name, memoryLimitBytes, revision: 1, createdAt: store.now() };
+  store.journal.putModel(toModelRow(row));
+  const model = store.books.addModel(row);
+  store.emit({ type: "tensord.model.registered", model });
+  return model;
+}
+
+/** One page of models by name, after the name `cursor`. */
+export function listModels(store: Store, limit: number, cursor = "") {
+  const models = [...store.books.models.values()].filter(({ name }) => name > cursor);
+  models.sort((a, b) => (a.name < b.name ? -1 : 1));
+  const page = models.slice(0, limit);
+  return { models: page, nextCursor: models.length > limit ? (page.at(-1)?.name ?? null) : null };
+}
+
+/** Changes the limit, at once. One below what is used stops further allocations and takes nothing away. */
+export function changeModel(
+  store: Store,
+  model: Model,
+  memoryLimitBytes: number | null,
+  expectedRevision?: number,
+): Model {
+  checkRevision(`model ${quote(model.name)}`, model.revision, expectedRevision);
+  const revision = model.revision + 1;
+  store.journal.putModel(toModelRow({ ...model, memoryLimitBytes, revision }));
+  Object.assign(model, { memoryLimitBytes, revision });
+  store.emit({ type: "tensord.model.changed", model });
+  return model;
+}
+
+/**
+ * Unregisters a model; with `drain` its regions are deleted first.
+ * @throws TensordError `model-in-use` if it has regions and `drain` is false, or if it is the default model.
+ */
+export async function unregisterModel(store: Store, model: Model, drain: boolean, actor?: string): Promise<Deletion> {
+  if (model.name === defaultModelName) {
+    throw new TensordError("model-in-use", `Cannot unregister model "${defaultModelName}": it always exists`, {
+      hint: "Delete its regions instead, one by one or with `tensord rm`.",
+    });
+  }
+  if (model.regions.size > 0 && !drain) {
+    throw new TensordError("model-in-use", `Cannot unregister model ${quote(model.name)}: it has ${model.regions.size} regions`, {
+      regions: model.regions.size,
+      hint: "Delete them first, or pass ?drain=true to delete them with it.",
+    });
+  }
+  model.closing = true;
+  let freedBytes = 0;
+  try {
+    for (let key = 0, region = first(model, key); region !== undefined; region = first(model, key)) {
+      key = region.key;
+      freedBytes += (await deleteRegion(store, region, "request", actor)).freedBytes;
+    }
+    store.journal.deleteModel(model.name);
+  } catch (error) {
+    model.closing = false;
+    throw error;
+  }
+  store.books.removeModel(model);
+  store.emit({ type: "tensord.model.unregistered", model });
+  return { state: model.regions.size > 0 ? "draining" : "deleted", freedBytes };
+}
+
+function first(model: Model, key: number) {
+  for (const region of model.regions.after(key)) return region;
+  return undefined;
+}
+
+function toModelRow(model: Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">) {
+  const { name, memoryLimitBytes, revision, createdAt } = model;
+  return { name, memory_limit_bytes: memoryLimitBytes, revision, created_at: createdAt };
+}

@@ -1,0 +1,78 @@
+/**
+ * Public names cannot be lost to a reader: one function looks at one region's name and mends it; a watch on the
+ * directory and a slow sweep call it, and so does every GET.
+ */
+
+import { type FSWatcher, watch } from "node:fs";
+import { limits } from "./limits.ts";
+import { parseFileName } from "./naming.ts";
+import { describe, type Region } from "./region.ts";
+import type { Store } from "./store.ts";
+
+/** Looks at the region's public name in one synchronous turn, links it back if it is gone, and says so. */
+export function inspectName(store: Store, region: Region): void {
+  if (region.state !== "open" && region.state !== "sealing" && region.state !== "sealed") return;
+  switch (store.storage.inspectName(region.token, region.identity)) {
+    case "relinked":
+      store.emit({ type: "tensord.region.relinked", region, cause: "unlinked" });
+      break;
+    case "replaced":
+      store.emit({ type: "tensord.region.relinked", region, cause: "foreign-file" });
+      break;
+    case "blocked":
+      store.warn(`Cannot bring the name of ${describe(region)} back; the next look tries again`, undefined);
+      break;
+    case "lost":
+      store.warn(`Cannot find the memory of ${describe(region)} in the keeper: somebody removed it`, undefined);
+      break;
+    case "intact":
+      break;
+  }
+}
+
+/** Watches the directory of public names until disposed; sweeps when the watch has lost something, and slowly anyway. */
+export class NameWatch implements Disposable {
+  readonly #store: Store;
+  readonly #watcher: FSWatcher;
+  readonly #timer: Timer;
+  #sweeping = false;
+
+  constructor(store: Store, directory: string) {
+    this.#store = store;
+    this.#watcher = watch(directory, { persistent: false }, (_, fileName) => this.#onChange(fileName));
+    this.#watcher.on("error", (error) => store.warn("The watch on public names failed; the sweep goes on", error));
+    this.#timer = setInterval(() => void this.#sweep(), limits.sweepIntervalMs);
+    this.#timer.unref();
+  }
+
+  #onChange(fileName: string | null): void {
+    // A null name is the only sign that the kernel's queue overflowed.
+    if (fileName === null) return void this.#sweep();
+    const token = parseFileName(this.#store.instance, fileName);
+    const region = token === undefined ? undefined : this.#store.books.regionByToken(token);
+    if (region !== undefined) inspectName(this.#store, region);
+  }
+
+  async #sweep(): Promise<void> {
+    if (this.#sweeping) return;
+    this.#sweeping = true;
+    try {
+      for (let key = 0, more = true; more; await Bun.sleep(0)) {
+        more = false;
+        const slice = this.#store.books.regions.after(key).take(limits.sweepSlice);
+        for (const region of [...slice]) {
+          key = region.key;
+          more = true;
+          inspectName(this.#store, region);
+        }
+      }
+    } finally {
+      this.#sweeping = false;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#watcher.close();
+    clearInterval(this.#timer);
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * Names: which ones are allowed, how random ones are made, and how a region's token appears in its id, its file's name
+ * and its POSIX name. Pure but for the random source. Paths are `instance-directory.ts`'s.
+ */
+
+/** Models and regions: what a URL segment and a file name both carry without escapes. `org/name` is written `org--name`. */
+export const namePattern = /^(?!\.)[A-Za-z0-9._-]{1,128}$/;
+export const instancePattern = /^[a-z0-9-]{1,32}$/;
+/** 26 characters of RFC 4648's base32 alphabet in lower case: 130 random bits. */
+export const tokenPattern = /^[a-z2-7]{26}$/;
+
+const alphabet = "abcdefghijklmnopqrstuvwxyz234567";
+const tokenCharacters = 26;
+
+export type RegionId = `reg_${string}`;
+
+/** A fresh token. Not a secret: permissions protect a region, its name only has to be unique. */
+export function createToken(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(tokenCharacters));
+  let token = "";
+  for (const byte of bytes) token += alphabet[byte & 31];
+  return token;
+}
+
+export function toRegionId(token: string): RegionId {
+  return `reg_${token}`;
+}
+
+/** The token in a region id, or undefined if it is not one. */
+export function parseRegionId(id: string): string | undefined {
+  const token = id.startsWith("reg_") ? id.slice(4) : "";
+  return tokenPattern.test(token) ? token : undefined;
+}
+
+export function toFileName(instance: string, token: string): string {
+  return `tensord.${instance}.${token}`;
+}
+
+/** The token in a public file name of `instance`, or undefined if it is none. It proves nothing about ownership. */
+export function parseFileName(instance: string, fileName: string): string | undefined {
+  const prefix = `tensord.${instance}.`;
+  const token = fileName.startsWith(prefix) ? fileName.slice(prefix.length) : "";
+  return tokenPattern.test(token) ? token : undefined;
+}

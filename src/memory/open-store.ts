@@ -1,0 +1,78 @@
+/** Opens an instance's store: lock, limit, journal, recovery, watch. Closing it keeps every region. */
+
+import { readFileSync, statfsSync } from "node:fs";
+import { Agenda } from "./agenda.ts";
+import { Books } from "./books.ts";
+import { type GlobalLimit, globalLimit } from "./capacity.ts";
+import { findMemoryLimits } from "./cgroup.ts";
+import { expireRegion } from "./delete.ts";
+import { drainRegion } from "./drain.ts";
+import { InstanceDirectory, type InstanceLocation } from "./instance-directory.ts";
+import { Journal } from "./journal.ts";
+import { limits } from "./limits.ts";
+import { NameWatch } from "./names.ts";
+import { recoverStore } from "./recover.ts";
+import type { Region } from "./region.ts";
+import { ShmStorage } from "./shm-storage.ts";
+import type { OnStep } from "./steps.ts";
+import { Store } from "./store.ts";
+
+export interface StoreOptions extends InstanceLocation {
+  /** The operator's bound of all regions together; undefined leaves it to the host. */
+  readonly memoryLimitBytes: number | undefined;
+  readonly onWarning: (message: string, error: unknown) => void;
+  readonly onStep?: OnStep;
+}
+
+export interface OpenStore extends AsyncDisposable {
+  readonly store: Store;
+  readonly limit: GlobalLimit;
+  readonly directory: InstanceDirectory;
+}
+
+/**
+ * @returns the store, ready for requests. Dispose of it to give the instance's lock back.
+ * @throws TensordError if another server holds the instance, a directory is not ours, or no memory is left for a pool.
+ */
+export async function openStore(options: StoreOptions): Promise<OpenStore> {
+  await using opened = new AsyncDisposableStack();
+  const directory = opened.use(InstanceDirectory.open(options));
+  const limit = globalLimit({
+    settingBytes: options.memoryLimitBytes,
+    tmpfsBytes: sizeOf(directory.shmPath),
+    memoryLimits: findMemoryLimits(readIfThere),
+  });
+  const journal = opened.use(Journal.open(directory));
+  const storage = opened.use(new ShmStorage(directory, options.onStep));
+  const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void drainRegion(store, region, undefined));
+  const expiring = new Agenda<Region>(limits.drainPollSlice, (region) => expireRegion(store, region));
+  const store: Store = new Store({
+    instance: directory.instance,
+    books: new Books(limit.limitBytes),
+    journal,
+    storage,
+    addresses: { path: (token) => directory.advertisedPath(token), shmName: (token) => directory.shmName(token) },
+    epoch: journal.raiseEpoch(),
+    draining: opened.use(draining),
+    expiring: opened.use(expiring),
+    onWarning: options.onWarning,
+    onStep: options.onStep,
+  });
+  await recoverStore(store);
+  opened.use(new NameWatch(store, directory.shmPath));
+  const all = opened.move();
+  return { store, limit, directory, [Symbol.asyncDispose]: () => all.disposeAsync() };
+}
+
+function sizeOf(path: string): number {
+  const { blocks, bsize } = statfsSync(path);
+  return blocks * bsize;
+}
+
+function readIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return undefined;
+  }
+}

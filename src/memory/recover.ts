@@ -1,0 +1,68 @@
+/**
+ * The start: makes books, store and keeper agree again after whatever happened. What is kept and has a row comes back as
+ * it was; what cannot be proved to be ours is left alone.
+ */
+
+import { adoptRegion } from "./adopt.ts";
+import { defaultModelName } from "./books.ts";
+import { describe, type RegionRecord } from "./region.ts";
+import { ensureModel, reviveRegion } from "./revive.ts";
+import type { KeptFile } from "./storage.ts";
+import type { Store } from "./store.ts";
+
+/** Runs once, before the first request. */
+export async function recoverStore(store: Store): Promise<void> {
+  await store.storage.clearUnkept();
+  for (const { name, memory_limit_bytes, revision, created_at } of store.journal.models()) {
+    store.books.addModel({ name, memoryLimitBytes: memory_limit_bytes, revision, createdAt: created_at });
+  }
+  ensureModel(store, defaultModelName);
+  const kept = new Map(store.storage.kept().map((file) => [file.token, file]));
+  for (const record of [...store.journal.regions()]) {
+    const file = kept.get(record.token);
+    kept.delete(record.token);
+    if (file === undefined || file.identity.ino !== record.identity.ino) forget(store, record);
+    else reviveRegion(store, { ...record, identity: file.identity }, file);
+  }
+  for (const file of kept.values()) {
+    if (store.journal.isFresh) adoptRegion(store, file);
+    else drainOrphan(store, file);
+  }
+}
+
+/** A row without its file. A draining one was freed just before its row could go; any other was lost. */
+function forget(store: Store, record: RegionRecord): void {
+  store.journal.deleteRegion(record.key);
+  if (record.state === "draining") return;
+  store.warn(`Lost ${describe(record)}: its memory is gone from the keeper`, undefined);
+}
+
+/** Kept, but never entered: the server died between the two, and nobody was told of it. */
+function drainOrphan(store: Store, file: KeptFile): void {
+  reviveRegion(store, toOrphan(store, file), file);
+}
+
+function toOrphan(store: Store, file: KeptFile): RegionRecord {
+  return {
+    key: store.books.nextKey(),
+    token: file.token,
+    model: defaultModelName,
+    name: null,
+    pendingName: null,
+    state: "draining",
+    reason: "orphaned",
+    owner: { kind: "persist" },
+    expiresAt: null,
+    labels: {},
+    revision: 1,
+    storageKind: "shm",
+    identity: file.identity,
+    byteSize: file.byteSize,
+    dataOffset: 0,
+    tensors: [],
+    checksum: null,
+    stockWritable: false,
+    createdAt: store.now(),
+    sealedAt: null,
+  };
+}

@@ -1,0 +1,46 @@
+/** A region from an earlier server enters the books again, with the mode and the name that its state asks for. */
+
+import { roundUpToPage } from "./capacity.ts";
+import { inspectName } from "./names.ts";
+import type { Model, Region, RegionRecord } from "./region.ts";
+import type { Access, KeptFile } from "./storage.ts";
+import type { Store } from "./store.ts";
+
+/** A model that a region names and no row knows: it comes back without a limit, because losing the region is worse. */
+export function ensureModel(store: Store, name: string): Model {
+  return (
+    store.books.findModel(name) ??
+    store.books.addModel({ name, memoryLimitBytes: null, revision: 1, createdAt: store.now() })
+  );
+}
+
+/** Enters `record`, whose bytes are `file`, and mends what a crash left half done. */
+export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile): Region {
+  const region: Region = {
+    ...record,
+    // A seal that was under way is not finished: nobody was told that it is.
+    state: record.state === "sealing" ? "open" : record.state,
+    pool: ensureModel(store, record.model),
+    chargedBytes: roundUpToPage(record.byteSize, store.storage.pageSize),
+    lastUsedAt: store.now(),
+    serverLeases: 0,
+    waitsFor: null,
+    pollDelayMs: 0,
+    creation: null,
+  };
+  store.books.add(region);
+  if (region.state === "draining") {
+    store.draining.schedule(region, store.now());
+    return region;
+  }
+  const access = accessOf(region);
+  if (file.access !== access) store.storage.setAccess(region.token, access);
+  inspectName(store, region);
+  if (region.expiresAt !== null) store.expiring.schedule(region, region.expiresAt);
+  return region;
+}
+
+function accessOf(region: Region): Access {
+  if (region.state !== "sealed") return "open";
+  return region.stockWritable ? "sealed-stock-writable" : "sealed";
+}

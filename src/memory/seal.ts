@@ -1,0 +1,124 @@
+/**
+ * Sealing makes a region final: mode first, then the question for writers, then the checksum, then the commit, which
+ * also hands over the name of a region that this one replaces.
+ */
+
+import { type Checksum, toChecksum } from "./checksum.ts";
+import { beginDrain, toDraining } from "./delete.ts";
+import { drainRegion } from "./drain.ts";
+import { TensordError } from "./error.ts";
+import { nextState } from "./lifecycle.ts";
+import { describe, type Region } from "./region.ts";
+import type { Access } from "./storage.ts";
+import type { Store } from "./store.ts";
+
+export interface SealOptions {
+  /** Take a checksum of the data bytes, which `verify` compares with. */
+  readonly checksum: boolean;
+  /** Leave the file writable by mode, for stock readers that always open read-write. */
+  readonly stockWritable: boolean;
+}
+
+/**
+ * Seals `region`. A failure leaves it open.
+ * @throws TensordError `region-has-writers` while anybody maps it for writing, `cancelled` if it is deleted meanwhile,
+ * `io-error` if a worker truncated its file.
+ */
+export async function sealRegion(store: Store, region: Region, options: SealOptions, actor?: string): Promise<Region> {
+  store.books.setState(region, nextState(region.state, "seal", describe(region)));
+  store.step("seal.begun");
+  region.serverLeases += 1;
+  try {
+    const access: Access = options.stockWritable ? "sealed-stock-writable" : "sealed";
+    store.storage.setAccess(region.token, access);
+    store.step("seal.mode-set");
+    // After the mode: a writer that locks later sees a sealed file and lets go.
+    checkUsage(store, region);
+    store.step("seal.writers-asked");
+    const checksum = options.checksum ? await hashRegion(store, region, "sealing") : null;
+    store.step("seal.hashed");
+    commit(store, region, { checksum, stockWritable: options.stockWritable }, actor);
+    return region;
+  } catch (error) {
+    if (region.state === "sealing") reopen(store, region);
+    throw error;
+  } finally {
+    region.serverLeases -= 1;
+  }
+}
+
+function checkUsage(store: Store, region: Region): void {
+  const usage = store.storage.usage(region.token);
+  if (usage?.written === true) {
+    throw new TensordError("region-has-writers", `Cannot seal ${describe(region)}: a process maps it for writing`, {
+      hint: "Let every writer close its mapping, or seal from the client that wrote it, which lets go of its own first.",
+    });
+  }
+  if (usage?.byteSize === region.byteSize) return;
+  throw new TensordError(
+    "io-error",
+    `Cannot seal ${describe(region)}: its file has ${usage?.byteSize ?? 0} bytes, want ${region.byteSize}`,
+    { hint: "A worker truncated or removed it. Delete the region and create it again." },
+  );
+}
+
+/** One turn: the row, and with it the row of the region whose name this one takes. */
+function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "stockWritable">, actor?: string): void {
+  const state = nextState(region.state, "seal-committed", describe(region));
+  const holder = region.pendingName === null ? undefined : region.pool.names.get(region.pendingName);
+  const name = region.pendingName ?? region.name;
+  const sealed = { ...seal, sealedAt: store.now(), revision: region.revision + 1 };
+  const row = { ...region, ...sealed, state, name, pendingName: null };
+  if (holder === undefined) {
+    store.journal.updateRegion(row);
+    store.step("seal.journaled");
+  } else {
+    const drainingRow = toDraining(holder, "replaced");
+    beginDrain(store, holder, "replaced", () => store.journal.replaceRegion(row, drainingRow));
+    store.step("seal.replaced-journaled");
+  }
+  Object.assign(region, sealed);
+  if (name !== null) store.books.holdName(region, name);
+  store.books.setState(region, state);
+  store.emit({ type: "tensord.region.sealed", region });
+  if (name !== null) store.waiters.wake(region.model, name);
+  if (holder === undefined) return;
+  store.emit({ type: "tensord.region.draining", region: holder, actor });
+  void drainRegion(store, holder, actor);
+}
+
+function reopen(store: Store, region: Region): void {
+  store.books.setState(region, nextState(region.state, "seal-refused", describe(region)));
+  try {
+    store.storage.setAccess(region.token, "open");
+  } catch (error) {
+    store.warn(`Cannot give ${describe(region)} its open mode back`, error);
+  }
+}
+
+/**
+ * Recomputes the checksum of a sealed region.
+ * @returns what was taken at the seal (null if none was) and what is there now.
+ */
+export async function verifyRegion(
+  store: Store,
+  region: Region,
+): Promise<{ readonly expected: Checksum | null; readonly actual: Checksum }> {
+  nextState(region.state, "verify", describe(region));
+  region.serverLeases += 1;
+  try {
+    return { expected: region.checksum, actual: await hashRegion(store, region, "sealed") };
+  } finally {
+    region.serverLeases -= 1;
+  }
+}
+
+async function hashRegion(store: Store, region: Region, state: Region["state"]): Promise<Checksum> {
+  const check = () => {
+    if (region.state === state) return store.refuseIfStopping();
+    throw new TensordError("cancelled", `Cannot hash ${describe(region)} to its end: it was deleted meanwhile`, {
+      hint: "Create it anew if it is needed.",
+    });
+  };
+  return toChecksum(await store.storage.hash(region.token, region.dataOffset, region.byteSize, check));
+}

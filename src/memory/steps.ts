@@ -1,0 +1,28 @@
+/**
+ * The steps of every operation that changes the books, by name. Whoever opens the store may pass a function that is told
+ * after each: the fault tests kill the server there. Production passes none.
+ */
+
+export const steps = [
+  "create.reserved",
+  "create.file-made",
+  "create.window-allocated",
+  "create.header-written",
+  "create.kept",
+  "create.journaled",
+  "create.published",
+  "seal.begun",
+  "seal.mode-set",
+  "seal.writers-asked",
+  "seal.hashed",
+  "seal.journaled",
+  "seal.replaced-journaled",
+  "delete.journaled",
+  "delete.withdrawn",
+  "delete.asked",
+  "delete.keeper-unlinked",
+  "delete.row-deleted",
+] as const;
+
+export type Step = (typeof steps)[number];
+export type OnStep = (step: Step) => void;

@@ -1,0 +1,102 @@
+/** The app, assembled: what every request passes, the routes, and what answers when none does. Knows no transport. */
+
+import { OpenAPIHono } from "@hono/zod-openapi";
+import type { MiddlewareHandler } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { requestId } from "hono/request-id";
+import { TensordError } from "../memory/error.ts";
+import { limits } from "../memory/limits.ts";
+import type { Environment, Services, Traffic } from "./environment.ts";
+import { defineHostRoutes } from "./host.ts";
+import { checkDepth } from "./json-depth.ts";
+import { defineModelRoutes } from "./models.ts";
+import { toProblem, toProblemResponse, unsupportedMediaType } from "./problem.ts";
+import { defineRegionRoutes } from "./regions.ts";
+
+/**
+ * The whole HTTP contract over `services`.
+ * @example
+ * const response = await createApp(services).request("/v1/stats");
+ */
+export function createApp(services: Services): OpenAPIHono<Environment> {
+  const app = new OpenAPIHono<Environment>({
+    strict: false,
+    defaultHook: (result) => {
+      if (!result.success) throw toValidationFailure(result.error.issues);
+    },
+  });
+  app.use(requestId({ limitLength: 128 }));
+  app.use(rememberSignal());
+  app.use(limitBody(services.traffic));
+  defineRegionRoutes(app, services);
+  defineModelRoutes(app, services);
+  defineHostRoutes(app, services);
+  app.onError((error, c) => {
+    const id = c.get("requestId");
+    return toProblemResponse(toProblem(error, id, (cause) => services.onUnexpected(cause, id)));
+  });
+  app.notFound((c) => {
+    const { error, allow } = toRouteFailure(app, c.req.method, c.req.path);
+    const response = toProblemResponse(toProblem(error, c.get("requestId"), () => {}));
+    if (allow.length > 0) response.headers.set("allow", allow.join(", "));
+    return response;
+  });
+  return app;
+}
+
+/** Reading a body may replace the raw request, and its signal with it. */
+function rememberSignal(): MiddlewareHandler<Environment> {
+  return async function rememberSignal(c, next) {
+    c.set("signal", c.req.raw.signal);
+    await next();
+  };
+}
+
+function limitBody(traffic: Traffic): MiddlewareHandler<Environment> {
+  const refuse = () => {
+    throw new TensordError("payload-too-large", `Cannot read the body: want at most ${limits.requestBodyBytes} bytes`, {
+      hint: "Tensor bytes are written to the mapping, never sent; many tensors can be split into several regions.",
+    });
+  };
+  const limit = bodyLimit({ maxSize: limits.requestBodyBytes, onError: refuse });
+  return async function limitBody(c, next) {
+    if (c.req.method === "GET" || c.req.method === "HEAD") return next();
+    return limit(c, async () => {
+      const text = await c.req.text();
+      traffic.receivedBytes += Buffer.byteLength(text);
+      if (text !== "" && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
+      checkDepth(text);
+      await next();
+    });
+  };
+}
+
+function isJson(contentType: string | undefined): boolean {
+  return /^application\/([a-z.-]+\+)?json\s*(;|$)/i.test(contentType ?? "");
+}
+
+function toValidationFailure(issues: readonly { path: PropertyKey[]; message: string }[]): TensordError {
+  const shown = issues.slice(0, limits.validationIssues).map(({ path, message }) => ({ path: path.join("."), message }));
+  const [first] = shown;
+  const where = first === undefined || first.path === "" ? "" : ` at ${first.path}`;
+  const others = issues.length > 1 ? `, and ${issues.length - 1} more` : "";
+  return new TensordError("validation-failed", `Cannot accept the request${where}: ${first?.message}${others}`, {
+    issues: shown,
+    hint: "See the operation's schema in /openapi.json.",
+  });
+}
+
+function toRouteFailure(app: OpenAPIHono<Environment>, method: string, path: string) {
+  const known = app.routes.filter((route) => route.method !== "ALL" && toPattern(route.path).test(path));
+  const allow = [...new Set(known.map((route) => route.method))];
+  if (allow.length === 0) {
+    const detail = `Cannot find ${method} ${JSON.stringify(path.slice(0, 200))}: there is no such route`;
+    return { allow, error: new TensordError("route-not-found", detail, { hint: "See /openapi.json for all routes." }) };
+  }
+  const detail = `Cannot ${method} ${JSON.stringify(path.slice(0, 200))}: it takes ${allow.join(", ")}`;
+  return { allow, error: new TensordError("method-not-allowed", detail, { hint: `Use ${allow.join(" or ")}.` }) };
+}
+
+function toPattern(path: string): RegExp {
+  return new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/:[a-z_]+/g, "[^/]+")}/?$`);
+}

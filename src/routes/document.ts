@@ -1,0 +1,24 @@
+/** The OpenAPI document, from the routes as they stand. `openapi.yaml` is its committed copy. */
+
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import type { Environment } from "./environment.ts";
+
+export function toDocument(app: OpenAPIHono<Environment>, version: string) {
+  return app.getOpenAPI31Document({
+    openapi: "3.1.0",
+    info: {
+      title: "tensord",
+      version,
+      license: { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" },
+      description:
+        "One copy of every tensor per machine. Allocate a region, map the file that its descriptor names, and no tensor " +
+        "byte travels here. Failures are RFC 9457 Problem Details.",
+    },
+    servers: [{ url: "http://127.0.0.1:7411", description: "The default TCP address; the Unix socket has the same routes." }],
+    tags: [
+      { name: "regions", description: "One memory object each: the unit of allocation, mapping, sealing and deletion." },
+      { name: "models", description: "Pools of regions, each with a memory limit." },
+      { name: "host", description: "The server itself." },
+    ],
+  });
+}

@@ -1,0 +1,59 @@
+/** Routes about the server itself: books, probes, the document. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { readStats } from "../memory/stats.ts";
+import { toDocument } from "./document.ts";
+import type { Environment, Services } from "./environment.ts";
+import { declareFailures } from "./problem.ts";
+import { json } from "./regions.ts";
+import * as schemas from "./schemas.ts";
+
+const Probe = z.object({ status: z.enum(["ok"]) }).openapi("Probe");
+const tags = ["host"];
+
+const stats = createRoute({
+  operationId: "getStats",
+  method: "get",
+  path: "/v1/stats",
+  tags,
+  summary: "The books: bytes, inodes, regions, traffic",
+  responses: { 200: json("As of now.", schemas.Stats), ...declareFailures("forbidden", "internal") },
+});
+
+const livez = createRoute({
+  operationId: "isLive",
+  method: "get",
+  path: "/livez",
+  tags,
+  summary: "Whether the process answers",
+  responses: { 200: json("It does.", Probe), ...declareFailures("forbidden", "internal") },
+});
+
+const readyz = createRoute({
+  operationId: "isReady",
+  method: "get",
+  path: "/readyz",
+  tags,
+  summary: "Whether requests are welcome: not before recovery is done, not while the server stops",
+  responses: { 200: json("They are.", Probe), ...declareFailures("forbidden", "internal", "shutting-down") },
+});
+
+export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Services): void {
+  const { store, traffic } = services;
+  app.openapi(stats, (c) => {
+    const { requests, receivedBytes, sentBytes } = traffic;
+    const http = { requests, received_bytes: receivedBytes, sent_bytes: sentBytes };
+    const { storeBytes, ...books } = readStats(store);
+    const bytes = { ...books.bytes, store: storeBytes };
+    return c.json({ instance: store.instance, version: services.version, epoch: store.epoch, ...books, bytes, http }, 200);
+  });
+
+  app.openapi(livez, (c) => c.json({ status: "ok" } as const, 200));
+
+  app.openapi(readyz, (c) => {
+    store.refuseIfStopping();
+    return c.json({ status: "ok" } as const, 200);
+  });
+
+  app.get("/openapi.json", (c) => c.json(toDocument(app, services.version)));
+}

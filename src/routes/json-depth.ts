@@ -1,0 +1,37 @@
+/**
+ * How deep a JSON text nests, found before it is parsed: a parser takes seconds over a few megabytes of brackets, and
+ * the event loop with it.
+ */
+
+import { TensordError } from "../memory/error.ts";
+import { limits } from "../memory/limits.ts";
+
+/** @throws TensordError `validation-failed` if `text` nests deeper than any schema. Broken JSON passes: the parser says so. */
+export function checkDepth(text: string): void {
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    const character = text.charCodeAt(at);
+    if (character === 0x22) at = endOfString(text, at);
+    else if (character === 0x5b || character === 0x7b) depth += 1;
+    else if (character === 0x5d || character === 0x7d) depth -= 1;
+    if (depth > limits.requestBodyDepth) throw tooDeep();
+  }
+}
+
+/** The index of the quote that ends the string which begins at `start`. */
+function endOfString(text: string, start: number): number {
+  for (let at = text.indexOf('"', start + 1); at !== -1; at = text.indexOf('"', at + 1)) {
+    let backslashes = 0;
+    while (text.charCodeAt(at - 1 - backslashes) === 0x5c) backslashes += 1;
+    if (backslashes % 2 === 0) return at;
+  }
+  return text.length;
+}
+
+function tooDeep(): TensordError {
+  return new TensordError(
+    "validation-failed",
+    `Cannot accept the request: its JSON nests deeper than ${limits.requestBodyDepth} levels`,
+    { hint: "See the operation's schema in /openapi.json." },
+  );
+}

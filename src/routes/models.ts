@@ -1,0 +1,126 @@
+/** Routes of models: register a pool, read its books, change its limit, unregister it. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { changeModel, listModels, registerModel, unregisterModel } from "../memory/models.ts";
+import { limits } from "../memory/limits.ts";
+import type { Environment, Services } from "./environment.ts";
+import { IfMatchHeader, parseIfMatch } from "./headers.ts";
+import { declareFailures } from "./problem.ts";
+import { body, json, Limit } from "./regions.ts";
+import * as schemas from "./schemas.ts";
+import { toModel } from "./to-wire.ts";
+
+const ModelParameters = z.object({ model: schemas.ModelName });
+const tags = ["models"];
+
+const register = createRoute({
+  operationId: "registerModel",
+  method: "post",
+  path: "/v1/models",
+  tags,
+  summary: "Register a pool with its limit",
+  request: { body: body(schemas.RegisterModel) },
+  responses: {
+    201: json("Registered.", schemas.Model),
+    ...declareFailures("malformed-body", "forbidden", "model-exists", "payload-too-large", "unsupported-media-type"),
+    ...declareFailures("validation-failed", "too-many-requests", "internal", "shutting-down", "out-of-shared-memory"),
+  },
+});
+
+const list = createRoute({
+  operationId: "listModels",
+  method: "get",
+  path: "/v1/models",
+  tags,
+  summary: "List models by name",
+  request: { query: z.object({ limit: Limit, cursor: z.string().max(128).optional() }) },
+  responses: {
+    200: json("One page.", schemas.ModelList),
+    ...declareFailures("forbidden", "validation-failed", "internal"),
+  },
+});
+
+const get = createRoute({
+  operationId: "getModel",
+  method: "get",
+  path: "/v1/models/{model}",
+  tags,
+  summary: "A model's limit and books",
+  request: { params: ModelParameters },
+  responses: {
+    200: json("The model.", schemas.Model),
+    ...declareFailures("forbidden", "model-not-found", "validation-failed", "internal"),
+  },
+});
+
+const change = createRoute({
+  operationId: "changeModel",
+  method: "patch",
+  path: "/v1/models/{model}",
+  tags,
+  summary: "Change a model's limit, at once",
+  request: { params: ModelParameters, headers: IfMatchHeader, body: body(schemas.ChangeModel) },
+  responses: {
+    200: json("Changed.", schemas.Model),
+    ...declareFailures("malformed-body", "forbidden", "model-not-found", "revision-mismatch", "payload-too-large"),
+    ...declareFailures("unsupported-media-type", "validation-failed", "internal", "out-of-shared-memory"),
+  },
+});
+
+const unregister = createRoute({
+  operationId: "unregisterModel",
+  method: "delete",
+  path: "/v1/models/{model}",
+  tags,
+  summary: "Unregister a model",
+  request: {
+    params: ModelParameters,
+    query: z.object({
+      drain: z.enum(["true", "false"]).optional().openapi({ description: "Delete its regions with it." }),
+    }),
+  },
+  responses: {
+    200: json("Unregistered; `draining` if a process still maps one of its regions.", schemas.Deletion),
+    ...declareFailures("forbidden", "model-not-found", "model-in-use", "validation-failed", "internal"),
+    ...declareFailures("out-of-shared-memory"),
+  },
+});
+
+export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
+  app.openapi(register, (c) => {
+    const { name, memory_limit_bytes = null } = c.req.valid("json");
+    const model = registerModel(store, name, memory_limit_bytes);
+    c.header("Location", `/v1/models/${name}`);
+    c.header("ETag", `"${model.revision}"`);
+    return c.json(toModel(model), 201);
+  });
+
+  app.openapi(list, (c) => {
+    const { limit, cursor } = c.req.valid("query");
+    const count = limit === undefined ? limits.listItemsDefault : Number(limit);
+    const page = listModels(store, count, cursor);
+    return c.json({ items: page.models.map(toModel), next_cursor: page.nextCursor }, 200);
+  });
+
+  app.openapi(get, (c) => {
+    const model = store.books.model(c.req.valid("param").model);
+    c.header("ETag", `"${model.revision}"`);
+    return c.json(toModel(model), 200);
+  });
+
+  app.openapi(change, (c) => {
+    const model = store.books.model(c.req.valid("param").model);
+    const expected = parseIfMatch(c.req.valid("header")["if-match"]);
+    changeModel(store, model, c.req.valid("json").memory_limit_bytes, expected);
+    c.header("ETag", `"${model.revision}"`);
+    return c.json(toModel(model), 200);
+  });
+
+  app.openapi(unregister, async (c) => {
+    c.env.keepOpen?.();
+    const model = store.books.model(c.req.valid("param").model);
+    const drain = c.req.valid("query").drain === "true";
+    const { state, freedBytes } = await unregisterModel(store, model, drain, c.get("requestId"));
+    return c.json({ state, freed_bytes: freedBytes }, 200);
+  });
+}

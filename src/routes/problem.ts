@@ -1,0 +1,87 @@
+/**
+ * The one mapping from a failure to RFC 9457 Problem Details, and how a route declares the failures it may answer with.
+ * What is not one of ours becomes a 500 with an id and nothing else.
+ */
+
+import { z } from "@hono/zod-openapi";
+import { HTTPException } from "hono/http-exception";
+import { type FailureCode, failures, TensordError } from "../memory/error.ts";
+
+export const problemMediaType = "application/problem+json";
+
+export const Problem = z
+  .looseObject({
+    type: z.string().openapi({ description: "A URI that stands for the code.", example: "urn:tensord:problem:name-taken" }),
+    title: z.string().openapi({ example: "The name belongs to another region" }),
+    status: z.int().openapi({ example: 409 }),
+    detail: z.string().openapi({ example: "Cannot create the name: reg_… (llama/weights) holds it (sealed)" }),
+    code: z.enum(Object.keys(failures) as [FailureCode, ...FailureCode[]]).openapi({ example: "name-taken" }),
+    hint: z.string().optional().openapi({ description: "What to do about it." }),
+    errno: z.string().optional().openapi({ description: "What the operating system said, where it was asked." }),
+    request_id: z.string().optional(),
+    requested_bytes: z.int().optional(),
+    available_bytes: z.int().optional(),
+  })
+  .openapi("Problem", { description: "RFC 9457 Problem Details. Further members carry the numbers of the failure." });
+
+export type ProblemBody = z.infer<typeof Problem>;
+
+/** Answers that a route declares for these failures, grouped by status. */
+export function declareFailures(...codes: FailureCode[]) {
+  const byStatus: Record<number, { description: string; content: Record<string, { schema: typeof Problem }> }> = {};
+  for (const code of codes) {
+    const { status, title } = failures[code];
+    const line = `\`${code}\`: ${title}.`;
+    const known = byStatus[status];
+    if (known === undefined) byStatus[status] = { description: line, content: { [problemMediaType]: { schema: Problem } } };
+    else known.description += ` ${line}`;
+  }
+  return byStatus;
+}
+
+/** @param onUnexpected hears of what is a mistake of ours, with the id that the client gets. */
+export function toProblem(
+  error: unknown,
+  requestId: string | undefined,
+  onUnexpected: (error: unknown) => void,
+): ProblemBody {
+  const failure = toFailure(error, onUnexpected);
+  const { status, title } = failures[failure.code];
+  const { hint, ...facts } = failure.facts;
+  return {
+    type: `urn:tensord:problem:${failure.code}`,
+    title,
+    status,
+    detail: failure.message,
+    code: failure.code,
+    ...(hint === undefined ? {} : { hint }),
+    ...(requestId === undefined ? {} : { request_id: requestId }),
+    ...facts,
+  };
+}
+
+export function toProblemResponse(problem: ProblemBody): Response {
+  const headers: Record<string, string> = { "content-type": problemMediaType };
+  if (problem.status === 503) headers["retry-after"] = "1";
+  return new Response(JSON.stringify(problem), { status: problem.status, headers });
+}
+
+function toFailure(error: unknown, onUnexpected: (error: unknown) => void): TensordError {
+  if (error instanceof TensordError) return error;
+  if (error instanceof HTTPException && error.status === 400) {
+    return new TensordError("malformed-body", "Cannot read the body: it is not JSON", {
+      hint: "Send one JSON object, in UTF-8.",
+    });
+  }
+  if (error instanceof HTTPException && error.status === 415) return unsupportedMediaType();
+  onUnexpected(error);
+  return new TensordError("internal", "Cannot answer the request: the server made a mistake", {
+    hint: "The server's log has the cause under this request_id. Please report it.",
+  });
+}
+
+export function unsupportedMediaType(): TensordError {
+  return new TensordError("unsupported-media-type", "Cannot read the body: its content type is not application/json", {
+    hint: "Send the header Content-Type: application/json.",
+  });
+}

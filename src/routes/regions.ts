@@ -1,0 +1,275 @@
+/** Routes of regions: allocate, find, change, seal, verify, delete. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { changeRegion } from "../memory/change.ts";
+import { type CreateRequest, createRegion } from "../memory/create.ts";
+import { deleteRegion } from "../memory/delete.ts";
+import { TensordError } from "../memory/error.ts";
+import { findRegion, findRegionByName, listRegions } from "../memory/find.ts";
+import { states } from "../memory/lifecycle.ts";
+import { limits } from "../memory/limits.ts";
+import { idOf, type Owner } from "../memory/region.ts";
+import { sealRegion, verifyRegion } from "../memory/seal.ts";
+import type { Environment, Services } from "./environment.ts";
+import { IfMatchHeader, PreferHeader, parseIfMatch, parseWaitMs } from "./headers.ts";
+import { declareFailures } from "./problem.ts";
+import * as schemas from "./schemas.ts";
+import { toRegion, toRegionDetail } from "./to-wire.ts";
+
+const RegionParameters = z.object({ region: schemas.RegionIdParameter });
+const tags = ["regions"];
+
+/** The query's `limit`: a string on the wire, an integer in the document. */
+export const Limit = z
+  .string()
+  .regex(/^[1-9]\d{0,3}$/, `want 1 to ${limits.listItems}`)
+  .refine((text) => Number(text) <= limits.listItems, `want 1 to ${limits.listItems}`)
+  .optional()
+  .openapi({ type: "integer", minimum: 1, maximum: limits.listItems, default: limits.listItemsDefault });
+
+export function json<Schema extends z.ZodType>(description: string, schema: Schema) {
+  return { description, content: { "application/json": { schema } } };
+}
+
+export function body<Schema extends z.ZodType>(schema: Schema) {
+  return { required: true, content: { "application/json": { schema } } } as const;
+}
+
+const allocate = createRoute({
+  operationId: "createRegion",
+  method: "post",
+  path: "/v1/regions",
+  tags,
+  summary: "Allocate a region",
+  request: { body: body(schemas.CreateRegion) },
+  responses: {
+    201: json("Allocated; map it at storage.path.", schemas.Region),
+    200: json("It existed and `if_exists` is `attach`.", schemas.Region),
+    ...declareFailures("malformed-body", "forbidden", "model-not-found", "name-taken", "cancelled", "payload-too-large"),
+    ...declareFailures("unsupported-media-type", "storage-unavailable", "shutting-down"),
+    ...declareFailures("validation-failed", "owner-required", "internal", "io-error"),
+    ...declareFailures("model-limit-exceeded", "pool-full", "out-of-shared-memory", "out-of-inodes"),
+  },
+});
+
+const list = createRoute({
+  operationId: "listRegions",
+  method: "get",
+  path: "/v1/regions",
+  tags,
+  summary: "List regions in the order of their creation",
+  request: {
+    query: z.object({
+      model: schemas.ModelName.optional(),
+      name: schemas.RegionName.optional(),
+      state: z.enum(states).optional(),
+      label: z.string().max(512).optional().openapi({ description: "key=value", example: "job=nightly" }),
+      limit: Limit,
+      cursor: z.string().max(32).optional(),
+    }),
+  },
+  responses: {
+    200: json("One page; it may be short and still have a next one.", schemas.RegionList),
+    ...declareFailures("forbidden", "model-not-found", "validation-failed", "internal"),
+  },
+});
+
+const get = createRoute({
+  operationId: "getRegion",
+  method: "get",
+  path: "/v1/regions/{region}",
+  tags,
+  summary: "A region's descriptor, and who maps it",
+  request: { params: RegionParameters },
+  responses: {
+    200: json("The descriptor.", schemas.RegionDetail),
+    ...declareFailures("forbidden", "region-not-found", "validation-failed", "internal"),
+  },
+});
+
+const getByName = createRoute({
+  operationId: "getRegionByName",
+  method: "get",
+  path: "/v1/models/{model}/regions/{name}",
+  tags,
+  summary: "Find a region by name, or wait until it is there and sealed",
+  request: { params: z.object({ model: schemas.ModelName, name: schemas.RegionName }), headers: PreferHeader },
+  responses: {
+    200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail),
+    ...declareFailures("forbidden", "model-not-found", "region-not-found", "validation-failed", "too-many-requests"),
+    ...declareFailures("internal", "shutting-down"),
+  },
+});
+
+const change = createRoute({
+  operationId: "changeRegion",
+  method: "patch",
+  path: "/v1/regions/{region}",
+  tags,
+  summary: "Change a region's owner or labels",
+  request: { params: RegionParameters, headers: IfMatchHeader, body: body(schemas.ChangeRegion) },
+  responses: {
+    200: json("Changed.", schemas.Region),
+    ...declareFailures("malformed-body", "forbidden", "region-not-found", "region-busy", "region-draining"),
+    ...declareFailures("revision-mismatch", "payload-too-large", "unsupported-media-type", "validation-failed"),
+    ...declareFailures("internal", "out-of-shared-memory"),
+  },
+});
+
+const seal = createRoute({
+  operationId: "sealRegion",
+  method: "post",
+  path: "/v1/regions/{region}/seal",
+  tags,
+  summary: "Make a region final",
+  request: { params: RegionParameters, body: body(schemas.SealRegion) },
+  responses: {
+    200: json("Sealed.", schemas.Region),
+    ...declareFailures("malformed-body", "forbidden", "region-not-found", "region-sealed", "region-draining"),
+    ...declareFailures("region-busy", "region-has-writers", "cancelled", "payload-too-large"),
+    ...declareFailures("unsupported-media-type", "validation-failed", "internal", "io-error", "shutting-down"),
+    ...declareFailures("out-of-shared-memory"),
+  },
+});
+
+const verify = createRoute({
+  operationId: "verifyRegion",
+  method: "post",
+  path: "/v1/regions/{region}/verify",
+  tags,
+  summary: "Recompute a sealed region's checksum and compare",
+  request: { params: RegionParameters },
+  responses: {
+    200: json("What was found.", schemas.Verification),
+    ...declareFailures("forbidden", "region-not-found", "region-not-sealed", "region-busy", "region-draining"),
+    ...declareFailures("cancelled", "validation-failed", "internal", "io-error", "shutting-down"),
+  },
+});
+
+const remove = createRoute({
+  operationId: "deleteRegion",
+  method: "delete",
+  path: "/v1/regions/{region}",
+  tags,
+  summary: "Delete a region: its name now, its bytes when nobody maps them",
+  request: { params: RegionParameters },
+  responses: {
+    200: json("Deleted, or draining.", schemas.Deletion),
+    ...declareFailures("forbidden", "region-not-found", "validation-failed", "internal", "out-of-shared-memory"),
+  },
+});
+
+export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
+  app.openapi(allocate, async (c) => {
+    c.env.keepOpen?.();
+    const { region, created } = await createRegion(store, toCreateRequest(c.req.valid("json")), c.get("signal"));
+    c.header("Location", `/v1/regions/${idOf(region)}`);
+    c.header("ETag", `"${region.revision}"`);
+    return c.json(toRegion(store, region), created ? 201 : 200);
+  });
+
+  app.openapi(list, (c) => {
+    const { limit, cursor, label, ...filter } = c.req.valid("query");
+    const count = limit === undefined ? limits.listItemsDefault : Number(limit);
+    const page = listRegions(store, { ...filter, label: parseLabel(label) }, count, cursor);
+    return c.json({ items: page.regions.map((region) => toRegion(store, region)), next_cursor: page.nextCursor }, 200);
+  });
+
+  app.openapi(get, (c) => {
+    const region = findRegion(store, c.req.valid("param").region);
+    c.header("ETag", `"${region.revision}"`);
+    return c.json(toRegionDetail(store, region), 200);
+  });
+
+  app.openapi(getByName, async (c) => {
+    const { model, name } = c.req.valid("param");
+    const waitMs = parseWaitMs(c.req.valid("header").prefer);
+    if (waitMs > 0) {
+      c.env.keepOpen?.();
+      c.header("Preference-Applied", `wait=${waitMs / 1000}`);
+    }
+    const region = await findRegionByName(store, model, name, waitMs, c.get("signal"));
+    c.header("ETag", `"${region.revision}"`);
+    return c.json(toRegionDetail(store, region), 200);
+  });
+
+  app.openapi(change, (c) => {
+    const region = store.books.region(c.req.valid("param").region);
+    const { ttl_ms, persist, labels } = c.req.valid("json");
+    const owner = ttl_ms === undefined && persist === undefined ? undefined : toOwner({ ttl_ms, persist });
+    const revision = parseIfMatch(c.req.valid("header")["if-match"]);
+    changeRegion(store, region, { owner, labels }, revision);
+    c.header("ETag", `"${region.revision}"`);
+    return c.json(toRegion(store, region), 200);
+  });
+
+  app.openapi(seal, async (c) => {
+    c.env.keepOpen?.();
+    const region = store.books.region(c.req.valid("param").region);
+    const { checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
+    await sealRegion(store, region, { checksum, stockWritable }, c.get("requestId"));
+    return c.json(toRegion(store, region), 200);
+  });
+
+  app.openapi(verify, async (c) => {
+    c.env.keepOpen?.();
+    const region = store.books.region(c.req.valid("param").region);
+    const { expected, actual } = await verifyRegion(store, region);
+    const ok = expected === null ? null : expected.value === actual.value;
+    const { algorithm, value } = actual;
+    return c.json({ ok, algorithm, expected: expected?.value ?? null, actual: value }, 200);
+  });
+
+  app.openapi(remove, async (c) => {
+    c.env.keepOpen?.();
+    const region = store.books.region(c.req.valid("param").region);
+    const { state, freedBytes } = await deleteRegion(store, region, "request", c.get("requestId"));
+    return c.json({ state, freed_bytes: freedBytes }, 200);
+  });
+}
+
+function toCreateRequest(request: z.infer<typeof schemas.CreateRegion>): CreateRequest {
+  const { model = "default", name = null, storage = "shm", if_exists: ifExists = "fail", labels = {} } = request;
+  if (storage !== "shm") {
+    throw new TensordError("storage-unavailable", `Cannot allocate ${storage} storage: this server has shm only`, {
+      hint: 'Leave "storage" out, or ask for "shm".',
+    });
+  }
+  if (name === null && ifExists !== "fail") {
+    throw refused(`Cannot apply "if_exists": "${ifExists}": the region has no name, want one`);
+  }
+  const owner = toOwner(request);
+  if (owner.kind === "persist" && name === null) {
+    throw refused('Cannot let the region persist: it has no name, want one, or nobody could find it again');
+  }
+  return { model, name, tensors: toTensors(request), owner, ifExists, labels };
+}
+
+function toTensors({ tensors, byte_size }: z.infer<typeof schemas.CreateRegion>): CreateRequest["tensors"] {
+  if (tensors !== undefined && byte_size === undefined) return tensors;
+  if (tensors === undefined && byte_size !== undefined) return [{ name: "data", dtype: "U8", shape: [byte_size] }];
+  const state = tensors === undefined ? 'neither "tensors" nor "byte_size" is there' : 'both "tensors" and "byte_size" are there';
+  throw refused(`Cannot size the region: ${state}, want one of them`);
+}
+
+function toOwner({ ttl_ms, persist }: { ttl_ms?: number | undefined; persist?: true | undefined }): Owner {
+  if (ttl_ms !== undefined && persist !== undefined) {
+    throw refused('Cannot choose the owner: both "ttl_ms" and "persist" are there, want one of them');
+  }
+  if (ttl_ms !== undefined) return { kind: "ttl", ttlMs: ttl_ms };
+  if (persist !== undefined) return { kind: "persist" };
+  throw new TensordError("owner-required", "Cannot allocate the region: it has no owner, and so nothing would end it", {
+    hint: 'Say "ttl_ms": 600000 for ten minutes, or "persist": true together with a name.',
+  });
+}
+
+function parseLabel(label: string | undefined): readonly [string, string] | undefined {
+  if (label === undefined) return undefined;
+  const at = label.indexOf("=");
+  if (at > 0) return [label.slice(0, at), label.slice(at + 1)];
+  throw refused(`Cannot filter by label: ${JSON.stringify(label.slice(0, 80))} has no "=", want key=value`);
+}
+
+function refused(detail: string): TensordError {
+  return new TensordError("validation-failed", detail, { hint: "See the operation's description in /openapi.json." });
+}

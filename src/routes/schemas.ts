@@ -1,0 +1,225 @@
+/** The zod schemas of what travels: requests, descriptors, lists. How a region becomes a descriptor is `to-wire.ts`'s. */
+
+import { z } from "@hono/zod-openapi";
+import { checksumAlgorithm } from "../memory/checksum.ts";
+import { dtypes } from "../memory/dtype.ts";
+import { states } from "../memory/lifecycle.ts";
+import { limits } from "../memory/limits.ts";
+import { namePattern } from "../memory/naming.ts";
+
+const byteCount = z.int().min(0).max(limits.regionBytes);
+const time = z.string().openapi({ format: "date-time", example: "2026-11-21T12:00:00.000Z" });
+
+export const Name = z.string().regex(namePattern, "want 1 to 128 of A-Z a-z 0-9 . _ - and no leading dot");
+export const ModelName = Name.openapi({ description: "A model's name; write org/name as org--name.", example: "llama-7b" });
+export const RegionName = Name.openapi({ description: "A region's name, unique in its model.", example: "weights" });
+export const RegionIdParameter = z.string().max(64).openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" });
+
+export const Dtype = z.enum(dtypes).openapi("Dtype", { description: "As safetensors names it.", example: "F32" });
+
+const Shape = z
+  .array(byteCount)
+  .max(limits.tensorDimensions)
+  .openapi({ description: "Elements in each dimension, outermost first; [] is a scalar.", example: [1024, 1024] });
+
+const TensorName = z.string().min(1).max(limits.tensorNameBytes).openapi({ example: "w" });
+
+export const TensorRequest = z
+  .strictObject({ name: TensorName, dtype: Dtype, shape: Shape })
+  .openapi("TensorRequest", { description: "A tensor to lay out in a new region." });
+
+export const Tensor = z
+  .object({
+    name: TensorName,
+    dtype: Dtype,
+    shape: Shape,
+    byte_offset: byteCount.openapi({ description: "From the start of the file or mapping.", example: 4096 }),
+    byte_size: byteCount.openapi({ example: 4_194_304 }),
+    aligned: z.boolean().openapi({ description: "Whether byte_offset is a multiple of the element's size." }),
+  })
+  .openapi("Tensor");
+
+export const Owner = z
+  .object({ kind: z.enum(["ttl", "persist"]), ttl_ms: z.int().optional() })
+  .openapi("Owner", { description: "What decides the region's end.", example: { kind: "ttl", ttl_ms: 600_000 } });
+
+export const Storage = z
+  .object({
+    kind: z.enum(["shm"]),
+    format: z.enum(["safetensors"]).openapi({ description: "The file is a valid safetensors file." }),
+    shm_name: z.string().nullable().openapi({
+      description: "For shm_open; null outside /dev/shm.",
+      example: "/tensord.default.abcdefghijklmnopqrstuvwxyz",
+    }),
+    path: z.string().openapi({ example: "/dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz" }),
+    dev: z.string().openapi({ description: "Device and inode: another one means another /dev/shm.", example: "27" }),
+    ino: z.string().openapi({ example: "4711" }),
+    byte_size: byteCount.openapi({ description: "The whole file.", example: 4_198_400 }),
+    page_size: z.int().openapi({ example: 4096 }),
+  })
+  .openapi("Storage");
+
+export const Checksum = z
+  .object({
+    algorithm: z.enum([checksumAlgorithm]),
+    chunk_bytes: z.int().openapi({ example: limits.checksumChunkBytes }),
+    value: z.string().openapi({ description: "16 hexadecimal digits.", example: "2d06800538d394c2" }),
+  })
+  .openapi("Checksum", { description: "Specified in docs/protocol.md." });
+
+const labelKey = z.string().min(1).max(limits.labelKeyCharacters);
+const labelValue = z.string().max(limits.labelValueCharacters);
+const atMostLabels = (labels: object) => Object.keys(labels).length <= limits.labels;
+const Labels = z
+  .record(labelKey, labelValue)
+  .refine(atMostLabels, `want at most ${limits.labels} labels`)
+  .openapi({ example: { job: "nightly" } });
+
+export const Region = z
+  .object({
+    id: z.string().openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" }),
+    model: ModelName,
+    name: z.string().nullable().openapi({ example: "weights" }),
+    pending_name: z.string().nullable().openapi({ description: "The name it takes over when it is sealed." }),
+    state: z.enum(states),
+    revision: z.int().openapi({ description: "Raised by every change; also the ETag." }),
+    owner: Owner,
+    expires_at: z.union([time, z.null()]),
+    evictable: z.boolean(),
+    labels: z.record(z.string(), z.string()),
+    storage: Storage,
+    tensors: z.array(Tensor),
+    checksum: z.union([Checksum, z.null()]),
+    created_at: time,
+    sealed_at: z.union([time, z.null()]),
+    last_used_at: time,
+  })
+  .openapi("Region", { description: "A region's descriptor: enough to map it." });
+
+export const RegionDetail = Region.extend({
+  in_use: z.boolean().openapi({ description: "Whether any process maps it, as the kernel knows." }),
+  has_writers: z.boolean().openapi({ description: "Whether any process maps it for writing." }),
+  drain: z
+    .object({
+      reason: z.string().nullable(),
+      waits_for: z.enum(["lease", "hard-link"]).nullable().openapi({
+        description: "`lease`: a process still maps it. `hard-link`: something outside links its file.",
+      }),
+    })
+    .optional()
+    .openapi({ description: "Only while it drains." }),
+}).openapi("RegionDetail", { description: "A descriptor, and what the kernel says of it now." });
+
+export const CreateRegion = z
+  .strictObject({
+    model: ModelName.optional().openapi({ description: "Default: `default`." }),
+    name: RegionName.optional(),
+    storage: z.enum(["shm", "memfd", "file", "heap", "cuda_vmm"]).optional().openapi({ description: "Default: `shm`." }),
+    tensors: z.array(TensorRequest).min(1).max(limits.regionTensors).optional(),
+    byte_size: byteCount.optional().openapi({ description: "Instead of `tensors`: one U8 tensor named `data`." }),
+    ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "Owner: it ends this long after now." }),
+    persist: z.literal(true).optional().openapi({ description: "Owner: it ends by DELETE only. Needs a name." }),
+    if_exists: z.enum(["fail", "attach", "replace"]).optional().openapi({
+      description:
+        "Default `fail`. `attach`: the existing region, if its tensors agree. `replace`: takes the name over when it is sealed.",
+    }),
+    labels: Labels.optional(),
+  })
+  .openapi("CreateRegion", {
+    description: "Exactly one of `tensors` and `byte_size`, and exactly one owner: `ttl_ms` or `persist`.",
+    example: {
+      model: "default",
+      name: "weights",
+      tensors: [{ name: "w", dtype: "F32", shape: [1024, 1024] }],
+      ttl_ms: 600_000,
+    },
+  });
+
+export const ChangeRegion = z
+  .strictObject({
+    ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "A new TTL, counted from now." }),
+    persist: z.literal(true).optional(),
+    labels: z.record(labelKey, labelValue.nullable()).refine(atMostLabels, `want at most ${limits.labels} labels`).optional(),
+  })
+  .openapi("ChangeRegion", { description: "Merged into what is there (RFC 7396).", example: { ttl_ms: 3_600_000 } });
+
+export const SealRegion = z
+  .strictObject({
+    checksum: z.boolean().optional().openapi({ description: "Take a checksum of the data. Default false." }),
+    stock_writable: z.boolean().optional().openapi({
+      description: "Leave the file writable by mode, for stock readers that always open read-write. Default false.",
+    }),
+  })
+  .openapi("SealRegion", { example: { checksum: true } });
+
+export const Verification = z
+  .object({
+    ok: z.boolean().nullable().openapi({ description: "null: it was sealed without a checksum." }),
+    algorithm: z.enum([checksumAlgorithm]),
+    expected: z.string().nullable(),
+    actual: z.string(),
+  })
+  .openapi("Verification");
+
+export const Deletion = z
+  .object({
+    state: z.enum(["deleted", "draining"]),
+    freed_bytes: byteCount,
+  })
+  .openapi("Deletion", { description: "`draining`: a process still maps it; the bytes go when the last one lets go." });
+
+export const Model = z
+  .object({
+    name: ModelName,
+    memory_limit_bytes: byteCount.nullable(),
+    used_bytes: byteCount,
+    draining_bytes: byteCount,
+    regions: z.int(),
+    revision: z.int(),
+    created_at: time,
+  })
+  .openapi("Model");
+
+export const RegisterModel = z
+  .strictObject({ name: ModelName, memory_limit_bytes: byteCount.nullable().optional() })
+  .openapi("RegisterModel", { example: { name: "llama-7b", memory_limit_bytes: 17_179_869_184 } });
+
+export const ChangeModel = z
+  .strictObject({ memory_limit_bytes: byteCount.nullable() })
+  .openapi("ChangeModel", { example: { memory_limit_bytes: 34_359_738_368 } });
+
+export const Stats = z
+  .object({
+    instance: z.string(),
+    version: z.string(),
+    epoch: z.int().openapi({ description: "Raised at every start of the server." }),
+    bytes: z
+      .object({
+        limit: byteCount,
+        used: byteCount,
+        draining: byteCount,
+        store: byteCount.openapi({ description: "What the server's own database and ballast occupy." }),
+        available: byteCount.openapi({ description: "What may still be allocated, by the limit and the file system." }),
+        unaccounted: z.int().openapi({ description: "Used in the file system and not by this instance." }),
+      })
+      .openapi("ByteStats"),
+    inodes: z.object({ used: z.int(), free: z.int() }),
+    regions: z.object({
+      creating: z.int(),
+      open: z.int(),
+      sealing: z.int(),
+      sealed: z.int(),
+      draining: z.int(),
+    }),
+    models: z.int(),
+    http: z.object({
+      requests: z.int(),
+      received_bytes: z.int().openapi({ description: "Request bodies. Tensor bytes never travel here." }),
+      sent_bytes: z.int().openapi({ description: "Response bodies." }),
+    }),
+  })
+  .openapi("Stats");
+
+export const nextCursor = z.string().nullable().openapi({ description: "For the next page; null at the end." });
+export const RegionList = z.object({ items: z.array(Region), next_cursor: nextCursor }).openapi("RegionList");
+export const ModelList = z.object({ items: z.array(Model), next_cursor: nextCursor }).openapi("ModelList");

@@ -1,0 +1,34 @@
+/** `purge`: removes everything of an instance whose server is not running, and nothing else. */
+
+import { lstatSync, readdirSync, unlinkSync } from "node:fs";
+import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/instance-directory.ts";
+import { ShmStorage } from "../../memory/shm-storage.ts";
+import { toJson } from "./commands.ts";
+import { toBytes } from "./table.ts";
+
+/**
+ * Deletes every region of the instance, leased ones too: who maps one keeps its bytes until it lets go.
+ * @throws TensordError if a server runs on the instance.
+ */
+export function purge(location: InstanceLocation, dryRun: boolean, asJson: boolean): string {
+  const path = toInstancePath(location);
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) {
+    return asJson ? toJson({ regions: 0, bytes: 0 }) : `nothing to purge: ${path} is not there`;
+  }
+  using directory = InstanceDirectory.open(location);
+  using storage = new ShmStorage(directory);
+  const files = storage.kept();
+  const bytes = files.reduce((sum, file) => sum + file.byteSize, 0);
+  const leased = files.filter((file) => storage.usage(file.token)?.leased === true).length;
+  if (!dryRun) {
+    for (const { token, identity } of files) {
+      storage.withdraw(token, identity);
+      unlinkSync(directory.path("keep", token));
+    }
+    for (const name of readdirSync(directory.path("new"))) unlinkSync(directory.path("new", name));
+    directory.remove();
+  }
+  if (asJson) return toJson({ regions: files.length, bytes, leased, dry_run: dryRun });
+  const mapped = leased === 0 ? "" : `; ${leased} of them are still mapped, their bytes go with the last mapping`;
+  return `${dryRun ? "would purge" : "purged"} ${files.length} regions, ${toBytes(bytes)}, of instance ${location.instance}${mapped}`;
+}

@@ -1,0 +1,138 @@
+/**
+ * Every setting of the server, once: its environment variable, its flag, its bound, its default and what it means. The
+ * command line and the table in `docs/operating.md` are made from it.
+ */
+
+import { isAbsolute } from "node:path";
+import { z } from "@hono/zod-openapi";
+import { TensordError } from "../memory/error.ts";
+import { limits, MiB } from "../memory/limits.ts";
+import { instancePattern } from "../memory/naming.ts";
+
+interface Setting {
+  readonly variable: `TENSORD_${string}`;
+  readonly flag: `--${string}`;
+  readonly placeholder: string;
+  readonly fallback: string;
+  readonly schema: z.ZodType<unknown, string>;
+  readonly meaning: string;
+}
+
+const integer = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^\d{1,16}$/, `want an integer from ${min} to ${max}`)
+    .transform(Number)
+    .pipe(z.number().min(min, `want at least ${min}`).max(max, `want at most ${max}`));
+
+const emptyOr = <Schema extends z.ZodType<unknown, string>>(schema: Schema) =>
+  z.union([z.literal("").transform(() => undefined), schema]);
+
+const absolutePath = z.string().refine(isAbsolute, "want an absolute path");
+
+/** Loopback only: a wider address needs tokens, which this version does not have. */
+const loopback = z
+  .string()
+  .regex(
+    /^(localhost|127(\.\d{1,3}){3}|::1)$/,
+    "want a loopback address (127.0.0.1, ::1, localhost): the API has no tokens yet, so nobody else may reach it",
+  );
+
+export const settings = {
+  host: {
+    variable: "TENSORD_HOST",
+    flag: "--host",
+    placeholder: "address",
+    fallback: "127.0.0.1",
+    schema: loopback,
+    meaning: "The loopback address that TCP listens on.",
+  },
+  port: {
+    variable: "TENSORD_PORT",
+    flag: "--port",
+    placeholder: "port",
+    fallback: "7411",
+    schema: emptyOr(integer(0, 65_535)),
+    meaning: "The TCP port; 0 takes a free one, empty means no TCP.",
+  },
+  socket: {
+    variable: "TENSORD_SOCKET",
+    flag: "--socket",
+    placeholder: "path",
+    fallback: "",
+    schema: emptyOr(absolutePath),
+    meaning: "The Unix socket, at most 107 bytes; empty is `http.sock` in the instance's directory.",
+  },
+  instance: {
+    variable: "TENSORD_INSTANCE",
+    flag: "--instance",
+    placeholder: "name",
+    fallback: "default",
+    schema: z.string().regex(instancePattern, "want 1 to 32 of a-z 0-9 -"),
+    meaning: "The instance: several servers can share one directory under different names.",
+  },
+  shmDirectory: {
+    variable: "TENSORD_SHM_DIR",
+    flag: "--shm-dir",
+    placeholder: "path",
+    fallback: "/dev/shm",
+    schema: absolutePath,
+    meaning: "The tmpfs that holds regions; clients must see the same one.",
+  },
+  memoryLimitBytes: {
+    variable: "TENSORD_MEMORY_LIMIT_BYTES",
+    flag: "--memory-limit-bytes",
+    placeholder: "bytes",
+    fallback: "",
+    schema: emptyOr(integer(16 * MiB, limits.regionBytes)),
+    meaning: "All regions together; empty leaves it to the tmpfs (90 %) and the cgroup. The smallest of them counts.",
+  },
+  logLevel: {
+    variable: "TENSORD_LOG_LEVEL",
+    flag: "--log-level",
+    placeholder: "level",
+    fallback: "info",
+    schema: z.enum(["debug", "info", "warn", "error", "silent"]),
+    meaning: "The least severe log line that is written: debug, info, warn, error or silent.",
+  },
+} as const satisfies Record<string, Setting>;
+
+export type SettingName = keyof typeof settings;
+export type Config = { readonly [Name in SettingName]: z.output<(typeof settings)[Name]["schema"]> };
+
+type Texts = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Reads the settings: a flag wins over the environment, which wins over the default.
+ * @throws TensordError `validation-failed` with all mistakes at once.
+ */
+export function parseConfig(environment: Texts, flags: Texts = {}): Config {
+  const mistakes: string[] = [];
+  const values = Object.entries(settings).map(([name, setting]) => {
+    const text = flags[name] ?? environment[setting.variable] ?? setting.fallback;
+    const result = (setting.schema as z.ZodType<unknown, string>).safeParse(text);
+    if (!result.success) mistakes.push(toMistake(setting, text, result.error));
+    return [name, result.data];
+  });
+  const known = new Set<string>(Object.values(settings).map((setting) => setting.variable));
+  for (const variable of Object.keys(environment)) {
+    if (variable.startsWith("TENSORD_") && !known.has(variable) && !clientVariables.has(variable)) {
+      mistakes.push(`${variable} is no setting; want one of ${[...known].join(", ")}`);
+    }
+  }
+  if (mistakes.length === 0) return Object.fromEntries(values) as Config;
+  throw new TensordError("validation-failed", `Cannot start: ${mistakes.join("; ")}`, {
+    hint: "docs/operating.md has all settings with their bounds.",
+  });
+}
+
+/** Read by clients, so they may stand in the environment of a server too. */
+const clientVariables = new Set(["TENSORD_URL"]);
+
+function toMistake({ variable, flag }: Setting, text: string, error: z.ZodError): string {
+  const messages = error.issues.flatMap((issue) =>
+    issue.code === "invalid_union" ? issue.errors.flat().map(({ message }) => message) : [issue.message],
+  );
+  const message = messages.find((line) => line.startsWith("want")) ?? messages[0];
+  return `${variable} (${flag}) is ${JSON.stringify(text.slice(0, 120))}, ${message}`;
+}

@@ -1,0 +1,30 @@
+/** The server's log: one JSON line each on standard output, without tensor content. Writing never holds the event loop. */
+
+import pino, { type Logger } from "pino";
+import { MiB } from "../memory/limits.ts";
+import { idOf } from "../memory/region.ts";
+import type { StoreEvent } from "../memory/store.ts";
+
+export interface ServerLog {
+  readonly log: Logger;
+  /** Writes out what is still buffered; call it last. */
+  flush(): void;
+}
+
+export function createLog(level: string, instance: string): ServerLog {
+  // A reader that stalls must not stall us: lines are buffered, and dropped when it has not read for long.
+  const destination = pino.destination({ dest: 1, sync: false, minLength: 0, maxLength: 16 * MiB });
+  const log = pino({ level, base: { instance }, timestamp: pino.stdTimeFunctions.isoTime }, destination);
+  return { log, flush: () => destination.flushSync() };
+}
+
+/** Writes each change of the books as a line. */
+export function logEvent(log: Logger, event: StoreEvent): void {
+  const { type } = event;
+  if (!("region" in event)) return log.info({ event: type, model: event.model.name }, type);
+  const { model, name, state, reason, byteSize } = event.region;
+  const facts = { event: type, region: idOf(event.region), model, name, state, reason, byte_size: byteSize };
+  const extra = "actor" in event ? { actor: event.actor } : "cause" in event ? { cause: event.cause } : {};
+  if (type === "tensord.region.relinked" || type === "tensord.region.lost") log.warn({ ...facts, ...extra }, type);
+  else log.info({ ...facts, ...extra }, type);
+}

@@ -1,0 +1,65 @@
+/** The composition root: store, app and transports, put together from a config and taken apart in order. */
+
+import packageJson from "../../package.json" with { type: "json" };
+import { stopCreations } from "../memory/create.ts";
+import { limits } from "../memory/limits.ts";
+import { openStore } from "../memory/open-store.ts";
+import type { OnStep } from "../memory/steps.ts";
+import { createApp } from "../routes/app.ts";
+import type { Config } from "./config.ts";
+import { createLog, logEvent } from "./log.ts";
+import { Transport } from "./transport.ts";
+
+export interface RunningServer {
+  /** Where it listens: `unix://…`, and `http://…` unless TCP is off. */
+  readonly urls: readonly string[];
+  /** Stops in order; regions stay for the next start. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts a server.
+ * @param onStep told after each step that changes the books; for fault tests.
+ * @throws TensordError with what to do, and everything taken back.
+ */
+export async function startServer(config: Config, onStep?: OnStep): Promise<RunningServer> {
+  const { log, flush } = createLog(config.logLevel, config.instance);
+  await using started = new AsyncDisposableStack();
+  started.defer(flush);
+  const opened = started.use(
+    await openStore({
+      shmDirectory: config.shmDirectory,
+      instance: config.instance,
+      memoryLimitBytes: config.memoryLimitBytes,
+      onWarning: (message, error) => log.warn({ err: error }, message),
+      ...(onStep === undefined ? {} : { onStep }),
+    }),
+  );
+  const { store, limit, directory } = opened;
+  store.subscribe((event) => logEvent(log, event));
+  const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
+  const onUnexpected = (error: unknown, requestId?: string) =>
+    log.error({ err: error, request_id: requestId }, "a request met a mistake of ours");
+  const app = createApp({ store, version: packageJson.version, traffic, onUnexpected });
+  const transport = new Transport(app, traffic, onUnexpected);
+  started.defer(() => transport.stop(0));
+  const urls = [await transport.listenUnix(config.socket ?? `${directory.advertisedDirectory}/http.sock`)];
+  if (config.port !== undefined) urls.push(transport.listenTcp(config.host, config.port));
+  const { open, sealed, draining } = store.books.counts;
+  log.info({ limit_bytes: limit.limitBytes, because: limit.reason }, "memory limit");
+  log.info({ urls, pid: process.pid, epoch: store.epoch, regions: { open, sealed, draining } }, `ready on ${urls.join(" and ")}`);
+  if (config.port !== undefined) {
+    log.warn(`every local user can reach ${urls.at(-1)}: set TENSORD_PORT empty to serve the Unix socket alone`);
+  }
+  const all = started.move();
+  return {
+    urls,
+    async stop() {
+      log.info("stopping: requests under way may end, regions stay");
+      store.stop();
+      setTimeout(() => stopCreations(store), limits.shutdownGraceMs - limits.shutdownUndoMs).unref();
+      await transport.stop(limits.shutdownGraceMs);
+      await all.disposeAsync();
+    },
+  };
+}

@@ -1,0 +1,158 @@
+/**
+ * The two ways in, loopback TCP and the Unix socket, over one app: guards, counts, keeps slow requests open, and stops
+ * in order. It knows no route.
+ */
+
+import { chmodSync, lstatSync, unlinkSync } from "node:fs";
+import { connect } from "node:net";
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import { TensordError } from "../memory/error.ts";
+import { checkSocketPath } from "../memory/instance-directory.ts";
+import type { Environment, Traffic } from "../routes/environment.ts";
+import { toProblem, toProblemResponse } from "../routes/problem.ts";
+import { createHostGuard } from "./guard.ts";
+
+type Server = Bun.Server<undefined>;
+type Guard = (headers: Headers) => void;
+
+export class Transport {
+  readonly #app: OpenAPIHono<Environment>;
+  readonly #traffic: Traffic;
+  readonly #onUnexpected: (error: unknown) => void;
+  readonly #servers: Server[] = [];
+  readonly #sockets: { readonly path: string; readonly ino: bigint }[] = [];
+  #active = 0;
+  #idle: (() => void) | undefined;
+
+  constructor(app: OpenAPIHono<Environment>, traffic: Traffic, onUnexpected: (error: unknown) => void) {
+    this.#app = app;
+    this.#traffic = traffic;
+    this.#onUnexpected = onUnexpected;
+  }
+
+  /** Listens on loopback TCP. @returns the URL, with the port that 0 became. @throws TensordError `io-error`. */
+  listenTcp(host: string, port: number): string {
+    let guard: Guard = () => {};
+    const server = this.#listen(`${host}:${port}`, () =>
+      Bun.serve({ hostname: host, port, idleTimeout: 60, ...this.#options((headers) => guard(headers)) }),
+    );
+    guard = createHostGuard(host, server.port ?? port);
+    return `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
+  }
+
+  /** Listens on a Unix socket of mode 0660. A stale file is removed, a living one refused. @throws TensordError. */
+  async listenUnix(path: string): Promise<string> {
+    checkSocketPath(path);
+    await removeStaleSocket(path);
+    // The mode must be right from birth: between bind and chmod anybody could connect.
+    const umask = process.umask(0o117);
+    try {
+      this.#listen(path, () => Bun.serve({ unix: path, ...this.#options(() => {}) }));
+    } finally {
+      process.umask(umask);
+    }
+    chmodSync(path, 0o660);
+    this.#sockets.push({ path, ino: lstatSync(path, { bigint: true }).ino });
+    return `unix://${path}`;
+  }
+
+  #listen(where: string, serve: () => Server): Server {
+    try {
+      const server = serve();
+      this.#servers.push(server);
+      return server;
+    } catch (error) {
+      const { code = "unknown" } = error as NodeJS.ErrnoException;
+      const inUse = code === "EADDRINUSE";
+      throw new TensordError(
+        "io-error",
+        `Cannot listen on ${where}: ${inUse ? "the address is in use" : (error as Error).message}`,
+        {
+          errno: code,
+          hint: inUse
+            ? "Stop what listens there, choose another TENSORD_PORT (0 takes a free one), or set it empty for no TCP."
+            : "Check TENSORD_HOST, TENSORD_PORT and TENSORD_SOCKET.",
+        },
+        { cause: error },
+      );
+    }
+  }
+
+  #options(guard: Guard) {
+    return {
+      // Bun's own limit answers an empty 413; the app's says what to do.
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+      fetch: (request: Request, server: Server) => this.#handle(request, server, guard),
+      error: (error: unknown) => toProblemResponse(toProblem(error, undefined, this.#onUnexpected)),
+    };
+  }
+
+  async #handle(request: Request, server: Server, guard: Guard): Promise<Response> {
+    this.#active += 1;
+    this.#traffic.requests += 1;
+    try {
+      guard(request.headers);
+      const response = await this.#app.fetch(request, { keepOpen: () => server.timeout(request, 0) });
+      return await this.#count(response);
+    } catch (error) {
+      return this.#count(toProblemResponse(toProblem(error, undefined, this.#onUnexpected)));
+    } finally {
+      this.#active -= 1;
+      if (this.#active === 0) this.#idle?.();
+    }
+  }
+
+  /** Every answer is a small JSON text, so reading it to count it costs little. */
+  async #count(response: Response): Promise<Response> {
+    const bytes = await response.bytes();
+    this.#traffic.sentBytes += bytes.length;
+    return new Response(response.status === 204 ? null : bytes, response);
+  }
+
+  /** Takes no new connection, waits for requests under way up to `graceMs`, then closes what is left. */
+  async stop(graceMs: number): Promise<void> {
+    for (const server of this.#servers) void server.stop();
+    if (this.#active > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#idle = resolve;
+      const timer = setTimeout(resolve, graceMs);
+      await promise;
+      clearTimeout(timer);
+    }
+    // What was answered last still has to leave the socket's buffer.
+    await Bun.sleep(0);
+    await Promise.all(this.#servers.map((server) => server.stop(true)));
+    for (const { path, ino } of this.#sockets) {
+      if (lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === ino) unlinkSync(path);
+    }
+  }
+}
+
+/** Removes a socket file that nobody listens on. @throws TensordError `io-error` if it lives or is no socket. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  if (!stat.isSocket()) {
+    throw new TensordError("io-error", `Cannot listen on ${path}: a file that is no socket stands there`, {
+      hint: "Remove it, or choose another TENSORD_SOCKET.",
+    });
+  }
+  if (await isListening(path)) {
+    throw new TensordError("io-error", `Cannot listen on ${path}: another server listens there`, {
+      hint: "Stop it, or choose another TENSORD_SOCKET or TENSORD_INSTANCE.",
+    });
+  }
+  unlinkSync(path);
+}
+
+function isListening(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const answer = (value: boolean) => {
+      socket.destroy();
+      resolve(value);
+    };
+    socket.once("connect", () => answer(true));
+    socket.once("error", () => answer(false));
+  });
+}
