@@ -1,4 +1,4 @@
-/** Writes `openapi.yaml` from the routes (`npm run openapi`). A test compares the committed file with the same text. */
+/** Writes `openapi.yaml` from the routes (`npm run generate`). A test compares the committed file with the same text. */
 
 import { writeFileSync } from "node:fs";
 import { stringify } from "yaml";
@@ -13,7 +13,7 @@ export const openApiPath = new URL("../openapi.yaml", import.meta.url).pathname;
 export function toOpenApiYaml(): string {
   const { version } = packageJson;
   const services = { version, traffic: { requests: 0, receivedBytes: 0, sentBytes: 0 } } as unknown as Services;
-  const head = "# Generated from src/routes by `npm run openapi`; a test compares it with the code.\n";
+  const head = "# Generated from src/routes by `npm run generate`; a test compares it with the code.\n";
   return head + stringify(toDocument(createApp(services), version), { lineWidth: 120, aliasDuplicateObjects: false });
 }
 

@@ -58,8 +58,6 @@ export const limits = {
   allocateWindowBytes: 32 * MiB,
   /** Up to this size memory is allocated and freed on the event loop: cheaper than a Worker's round trip, under 0.5 ms. */
   inlineBytes: 1 * MiB,
-  /** Tensors up to which a header is laid out on the event loop. */
-  inlineTensors: 256,
   /** Kept for SQLite on a full tmpfs, where even a DELETE needs a page. */
   ballastBytes: 1 * MiB,
   /** What the store itself may grow to before it is counted: its database, its log and the ballast. */

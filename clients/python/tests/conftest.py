@@ -64,7 +64,9 @@ def shm_directory() -> Iterator[Path]:
 def make_place(shm_directory: Path) -> Callable[..., Place]:
     """Makes a file that looks like an open region's and tells where it is."""
 
-    def make(content: bytes = bytes(range(256)) * 32, *, name: str = f"tensord.test.{TOKEN}", mode: int = 0o660) -> Place:
+    def make(
+        content: bytes = bytes(range(256)) * 32, *, name: str = f"tensord.test.{TOKEN}", mode: int = 0o660
+    ) -> Place:
         path = shm_directory / name
         path.write_bytes(content)
         os.chmod(path, mode)

@@ -1,7 +1,8 @@
-"""What the tests share: a real server process, child processes that talk in lines of JSON, and waits with a deadline."""
+"""What the tests share: a real server process, child processes that talk in JSON lines, and waits with a deadline."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -185,10 +186,8 @@ class Child:
             thread.join(DEADLINE_SECONDS)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert stream is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
 
     @staticmethod
     def _pump(stream: IO[str] | None, put: Callable[[Any], None]) -> None:

@@ -48,7 +48,8 @@ def test_a_type_may_be_said_in_many_ways(value: object, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [object, "S3", str, np.complex128, "datetime64[ns]", [("a", "i4")], "F7", "f32x", 5, None.__class__, "F128"]
+    "value",
+    [object, "S3", str, np.complex128, "datetime64[ns]", [("a", "i4")], "F7", "f32x", 5, None.__class__, "F128"],
 )
 def test_a_type_that_regions_do_not_hold_is_refused(value: object) -> None:
     with pytest.raises(tensord.ValidationFailed, match="Cannot store elements of type"):
@@ -73,7 +74,8 @@ def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("dtype", "shape", "size"), [("F32", (), 4), ("F32", (0, 5), 0), ("F4", (4,), 2), ("F6_E2M3", (4, 3), 9), ("I64", (2, 3), 48)]
+    ("dtype", "shape", "size"),
+    [("F32", (), 4), ("F32", (0, 5), 0), ("F4", (4,), 2), ("F6_E2M3", (4, 3), 9), ("I64", (2, 3), 48)],
 )
 def test_sizes_follow_from_bits(dtype: str, shape: tuple[int, ...], size: int) -> None:
     assert _dtype.byte_size_of(dtype, shape) == size

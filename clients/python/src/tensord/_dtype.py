@@ -96,7 +96,8 @@ def byte_size_of(dtype: str, shape: Iterable[int]) -> int:
     shape = tuple(shape)
     bits = math.prod(shape) * _TABLE[dtype].bits
     if bits % 8 != 0 or bits // 8 > MAX_BYTES:
-        raise ValidationFailed(f"Cannot have {dtype} of shape {list(shape)}: {bits} bits, want whole, fewer bytes")
+        state = "it would be too large" if bits // 8 > MAX_BYTES else f"its {bits} bits are no whole bytes"
+        raise ValidationFailed(f"Cannot have {dtype} of shape {str(list(shape))[:200]}: {state}")
     return bits // 8
 
 

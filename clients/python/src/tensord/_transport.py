@@ -124,6 +124,9 @@ class Transport:
             response = connection.getresponse()
             content = response.read(MAX_ANSWER_BYTES + 1)
             complete = response.isclosed()
+            if not complete and len(content) <= MAX_ANSWER_BYTES:
+                # Asked for an upper bound, http.client takes an early end for all there is.
+                raise http.client.IncompleteRead(content)
         except (OSError, http.client.HTTPException) as error:
             raise _AnswerLost(str(error) or type(error).__name__) from error
         finally:

@@ -1,0 +1,149 @@
+"""Whatever the caller hands over arrives bit by bit, in windows and on threads or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import tensord
+from tensord import _copy
+from tensord._attach import Place, map_place
+from tensord._copy import copy_all, to_sources
+from tensord._mapping import Access
+
+
+def _stored(data: Any) -> npt.NDArray[np.uint8]:
+    (source,) = to_sources(data)
+    raw = np.full(source.array.nbytes, 0xEE, np.uint8)
+    copy_all([(raw, source)])
+    return raw
+
+
+RANDOM = np.random.default_rng(5)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        RANDOM.standard_normal((4, 5), np.float32),
+        RANDOM.standard_normal((40, 50)).T,
+        RANDOM.standard_normal((40, 50))[::3, ::-7],
+        np.asfortranarray(RANDOM.standard_normal((6, 7, 8))),
+        np.broadcast_to(np.arange(5, dtype=np.int16), (3, 5)),
+        np.array(3.5),
+        np.zeros((0, 5), np.float64),
+        np.array([True, False]),
+        np.array([1 + 2j, 3 - 4j], np.complex64),
+        np.array([1.5, np.nan, -0.0], np.float16),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_arrays_of_every_layout_arrive_in_row_major_order(array: npt.NDArray[Any]) -> None:
+    assert _stored(array).tobytes() == array.tobytes()
+
+
+def test_big_endian_arrays_are_swapped() -> None:
+    array = np.arange(10, dtype=">u4").reshape(2, 5)
+    (source,) = to_sources(array)
+    assert source.dtype == "U32"
+    assert _stored(array).tobytes() == array.astype("<u4").tobytes()
+
+
+def test_lists_and_scalars_are_arrays_too() -> None:
+    (source,) = to_sources([[1, 2], [3, 4]])
+    assert (source.name, source.dtype, source.shape) == ("data", "I64", (2, 2))
+    (source,) = to_sources(2.5)
+    assert (source.dtype, source.shape) == ("F64", ())
+
+
+def test_a_mapping_names_its_tensors_in_order() -> None:
+    sources = to_sources({"b": np.zeros(1, np.int8), "a": np.zeros((2, 2), np.uint16)})
+    assert [(source.name, source.dtype, source.shape) for source in sources] == [
+        ("b", "I8", (1,)),
+        ("a", "U16", (2, 2)),
+    ]
+
+
+@pytest.mark.parametrize("data", [np.array(["x"]), np.array([object()]), np.array([1j]), {"x": "text"}])
+def test_what_regions_cannot_hold_is_refused(data: Any) -> None:
+    with pytest.raises(tensord.ValidationFailed, match="Cannot store elements of type"):
+        to_sources(data)
+
+
+def test_a_tensor_name_is_text() -> None:
+    with pytest.raises(tensord.ValidationFailed, match="want str"):
+        to_sources({5: np.zeros(1)})
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"])
+def test_ml_dtypes_arrays_arrive(name: str) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes gives numpy bf16 and fp8")
+    array = np.arange(1, 13, dtype=np.float32).astype(getattr(ml_dtypes, name)).reshape(3, 4)[:, ::2]
+    assert _stored(array).tobytes() == array.tobytes()
+
+
+def test_torch_tensors_arrive() -> None:
+    torch = pytest.importorskip("torch", reason="torch is an extra")
+    base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+    cases = {
+        "BF16": base.to(torch.bfloat16).T,
+        "F8_E4M3": base.to(torch.float8_e4m3fn)[::2],
+        "F32": base.requires_grad_(),
+        "BOOL": base > 5,
+        "I64": base.to(torch.int64)[:, 1],
+        "C64": (base + 1j * base).conj(),
+        "F64": torch.tensor(2.5, dtype=torch.float64),
+        "F16": torch.zeros((0, 3), dtype=torch.float16),
+    }
+    for dtype, tensor in cases.items():
+        (source,) = to_sources(tensor)
+        assert (source.dtype, source.shape) == (dtype, tuple(tensor.shape))
+        expected = tensor.detach().resolve_conj().contiguous()
+        raw = _stored(tensor)
+        assert raw.tobytes() == (
+            expected.view(torch.uint8).numpy().tobytes() if expected.dim() else expected.numpy().tobytes()
+        )
+
+
+def test_torch_tensors_that_are_elsewhere_are_refused_with_the_cure() -> None:
+    torch = pytest.importorskip("torch", reason="torch is an extra")
+    with pytest.raises(tensord.ValidationFailed, match=r"tensor\.cpu\(\)"):
+        to_sources(torch.zeros(3, device="meta"))
+    with pytest.raises(tensord.ValidationFailed, match=r"to_dense\(\)"):
+        to_sources(torch.zeros(3, 3).to_sparse())
+    with pytest.raises(tensord.ValidationFailed, match="Cannot store elements"):
+        to_sources(torch.zeros(3, dtype=torch.complex128))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_large_arrays_are_cut_into_windows(order: Any, cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_copy, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(_copy, "INLINE_BYTES", 0)
+    monkeypatch.setattr(_copy, "POPULATE_BYTES", 1 << 60)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    array = np.array(RANDOM.standard_normal((37, 41)), order=order)
+    assert _stored(array).tobytes() == array.tobytes()
+
+
+def test_windows_are_populated_before_they_are_written(make_place: Callable[..., Place]) -> None:
+    array = RANDOM.integers(0, 256, 1 << 20, np.uint8)
+    place = make_place(bytes(4096 + array.nbytes))
+    mapping = map_place(place, 0, place.byte_size, Access.WRITE)
+    copy_all([(mapping.bytes(4096, array.nbytes), source) for source in to_sources(array)])
+    assert Path(place.path).read_bytes()[4096:] == array.tobytes()
+
+
+def test_a_truncated_file_is_an_error_and_no_signal(make_place: Callable[..., Place]) -> None:
+    array = np.ones(1 << 20, np.uint8)
+    place = make_place(bytes(array.nbytes))
+    mapping = map_place(place, 0, place.byte_size, Access.WRITE)
+    os.truncate(place.path, 4096)
+    with pytest.raises(tensord.MappingFailed, match="truncate"):
+        copy_all([(mapping.bytes(0, array.nbytes), source) for source in to_sources(array)])

@@ -1,0 +1,60 @@
+"""Where a client looks for its server."""
+
+from __future__ import annotations
+
+import pytest
+
+import tensord
+from tensord._endpoint import find_endpoint
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({}, "unix:///dev/shm/tensord.default/http.sock"),
+        ({"TENSORD_INSTANCE": "a1"}, "unix:///dev/shm/tensord.a1/http.sock"),
+        ({"TENSORD_INSTANCE": "", "TENSORD_SHM_DIR": ""}, "unix:///dev/shm/tensord.default/http.sock"),
+        ({"TENSORD_SHM_DIR": "/mnt/shm/"}, "unix:///mnt/shm/tensord.default/http.sock"),
+        ({"TENSORD_URL": "http://10.0.0.1:7411", "TENSORD_INSTANCE": "a1"}, "http://10.0.0.1:7411"),
+        ({"TENSORD_URL": "unix:///run/t.sock"}, "unix:///run/t.sock"),
+    ],
+)
+def test_the_environment_names_the_server(environ: dict[str, str], url: str) -> None:
+    assert find_endpoint(None, environ).url == url
+
+
+def test_an_argument_wins_over_the_environment() -> None:
+    assert find_endpoint("http://[::1]:7411/", {"TENSORD_URL": "http://other:1"}).url == "http://[::1]:7411"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:7411",
+        "https://host:7411",
+        "http://",
+        "http://host:port",
+        "http://host:99999",
+        "http://host/v1",
+        "http://user:secret@host",
+        "http://host?x=1",
+        "unix://relative",
+        "unix:///a.sock?x",
+        "unix:relative",
+        "/dev/shm/http.sock",
+    ],
+)
+def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(tensord.ValidationFailed, match=r"want http://host:port or unix:///path"):
+        tensord.connect(url)
+
+
+def test_an_instance_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(tensord.ValidationFailed, match="TENSORD_INSTANCE"):
+        find_endpoint(None, {"TENSORD_INSTANCE": "../x"})
+
+
+def test_a_socket_path_that_the_kernel_would_cut_is_refused() -> None:
+    with pytest.raises(tensord.ValidationFailed, match="107"):
+        find_endpoint(None, {"TENSORD_SHM_DIR": "/" + "x" * 90})

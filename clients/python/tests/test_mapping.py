@@ -1,0 +1,177 @@
+"""Mappings live as long as what was taken from them, and change between writing and reading in place."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tensord
+from tensord import _lease
+from tensord._attach import Place, map_place, remap_place
+from tensord._mapping import Access, Mapping
+
+MakePlace = Callable[..., Place]
+
+
+def _map(place: Place, access: Access = Access.PRIVATE) -> Mapping:
+    return map_place(place, 0, place.byte_size, access)
+
+
+def _is_mapped(path: str) -> bool:
+    return f" {path}\n" in Path("/proc/self/maps").read_text()
+
+
+def test_a_mapping_goes_with_the_last_view(make_place: MakePlace) -> None:
+    place = make_place()
+    mapping = _map(place)
+    view = mapping.bytes(256, 512).view(np.uint32)[::2].reshape(8, 8).T
+    expected = view.copy()
+    mapping.close()
+    assert mapping.closed
+    assert _is_mapped(place.path)
+    assert _lease.is_leased(place.path)
+    assert np.array_equal(view, expected)
+    del view
+    assert not _is_mapped(place.path)
+    assert not _lease.is_leased(place.path)
+
+
+def test_a_mapping_without_views_goes_at_once(make_place: MakePlace) -> None:
+    place = make_place()
+    mapping = _map(place)
+    mapping.close()
+    mapping.close()
+    assert not _is_mapped(place.path)
+
+
+def test_a_mapping_that_is_dropped_goes_without_close(make_place: MakePlace) -> None:
+    place = make_place()
+    mapping = _map(place)
+    assert _is_mapped(place.path)
+    del mapping
+    assert not _is_mapped(place.path)
+
+
+def test_a_torch_tensor_keeps_the_mapping(make_place: MakePlace) -> None:
+    torch = pytest.importorskip("torch", reason="torch is an extra")
+    place = make_place()
+    mapping = _map(place)
+    anchor, start = mapping.buffer()
+    tensor = torch.frombuffer(anchor, dtype=torch.uint8, count=256, offset=256 - start)[10:20]
+    del anchor
+    mapping.close()
+    assert tensor.tolist() == list(range(10, 20))
+    assert _is_mapped(place.path)
+    del tensor
+    assert not _is_mapped(place.path)
+
+
+def test_a_closed_mapping_raises(make_place: MakePlace) -> None:
+    mapping = _map(make_place())
+    mapping.close()
+    with pytest.raises(tensord.Closed):
+        mapping.bytes(0, 1)
+    with pytest.raises(tensord.Closed):
+        mapping.buffer()
+
+
+def test_a_mapping_in_the_middle_of_a_file_counts_from_its_start(make_place: MakePlace) -> None:
+    content = np.random.default_rng(1).integers(0, 256, 20_000, np.uint8)
+    place = make_place(content.tobytes())
+    mapping = map_place(place, 9_000, 500, Access.PRIVATE)
+    assert np.array_equal(mapping.bytes(9_000, 500), content[9_000:9_500])
+    assert np.array_equal(mapping.bytes(9_100, 7), content[9_100:9_107])
+
+
+def test_no_bytes_at_the_very_end_can_be_mapped(make_place: MakePlace) -> None:
+    place = make_place(bytes(8192))
+    mapping = map_place(place, 8192, 0, Access.PRIVATE)
+    assert mapping.bytes(8192, 0).shape == (0,)
+    assert _lease.is_leased(place.path)
+
+
+def test_reads_see_what_others_write_later(make_place: MakePlace) -> None:
+    place = make_place()
+    writer, reader = _map(place, Access.WRITE), _map(place)
+    before = reader.bytes(0, 8192)
+    assert before[5] == 5
+    writer.bytes(0, 8192)[5] = 99
+    assert before[5] == 99
+
+
+def test_arrays_of_a_reader_cannot_be_written_nor_made_writable_again(make_place: MakePlace) -> None:
+    for access in (Access.PRIVATE, Access.STRICT):
+        array = _map(make_place(), access).bytes(0, 10)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
+
+
+def test_a_remap_keeps_addresses_and_moves_the_locks(make_place: MakePlace) -> None:
+    place = make_place()
+    mapping = _map(place, Access.WRITE)
+    array = mapping.hand_out(mapping.bytes(0, 100))
+    address = array.ctypes.data
+    array[:] = 7
+    assert _lease.has_writer(place.path)
+
+    remap_place(place, mapping, Access.PRIVATE)
+    assert (array.ctypes.data, mapping.address) == (address, mapping.address)
+    assert array.flags.writeable is False
+    assert mapping.bytes(0, 100).flags.writeable is False
+    assert np.all(array == 7)
+    assert _lease.is_leased(place.path)
+    assert not _lease.has_writer(place.path)
+
+    remap_place(place, mapping, Access.WRITE)
+    assert array.flags.writeable is True
+    assert _lease.has_writer(place.path)
+    array[:] = 8
+    assert Path(place.path).read_bytes()[:100] == bytes([8] * 100)
+
+
+def test_a_view_that_was_not_handed_out_writes_to_itself_after_a_remap(make_place: MakePlace) -> None:
+    place = make_place(bytes(8192))
+    mapping = _map(place, Access.WRITE)
+    own = mapping.hand_out(mapping.bytes(0, 100))[10:20]
+    remap_place(place, mapping, Access.PRIVATE)
+    own[:] = 1
+    assert Path(place.path).read_bytes() == bytes(8192)
+
+
+def test_an_array_that_the_caller_locked_stays_locked(make_place: MakePlace) -> None:
+    place = make_place()
+    mapping = _map(place, Access.WRITE)
+    locked, free = (mapping.hand_out(mapping.bytes(0, 10)) for _ in "ab")
+    locked.flags.writeable = False
+    remap_place(place, mapping, Access.PRIVATE)
+    remap_place(place, mapping, Access.WRITE)
+    assert (locked.flags.writeable, free.flags.writeable) == (False, True)
+
+
+def test_arrays_that_were_handed_out_are_not_kept_alive(make_place: MakePlace) -> None:
+    place = make_place()
+    mapping = _map(place, Access.WRITE)
+    for _ in range(100):
+        mapping.hand_out(mapping.bytes(0, 10))
+    gc.collect()
+    assert len(mapping._handed_out) == 0
+    keep = mapping.hand_out(mapping.bytes(0, 10))
+    remap_place(place, mapping, Access.PRIVATE)
+    mapping.close()
+    del keep
+    assert not _is_mapped(place.path)
+
+
+def test_a_mapping_is_neither_copied_nor_pickled(make_place: MakePlace) -> None:
+    mapping = _map(make_place())
+    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be pickled or copied"):
+            attempt(mapping)

@@ -1,0 +1,53 @@
+/** The gate: format, lint and types of both languages. All of it runs, side by side, and every result is printed. */
+
+import { join } from "node:path";
+import { root, run, secondsSince } from "./process.mjs";
+import { pythonEnvironment, python } from "./python-packages.mjs";
+
+const deadlineMs = 5 * 60_000;
+
+const nodeTool = (name) => join(root, "node_modules/.bin", name);
+const client = join(root, "clients/python");
+const inClient = { cwd: client, env: pythonEnvironment() };
+
+/** What runs, in the order in which it is printed. With `fix`, formatters and linters write what they can. */
+function checks(fix) {
+  return [
+    { name: "biome", command: nodeTool("biome"), args: fix ? ["check", "--write"] : ["ci", "--error-on-warnings"] },
+    { name: "tsc", command: nodeTool("tsc"), args: ["--noEmit"] },
+    { name: "ruff check", command: python, args: ["-m", "ruff", "check", ...(fix ? ["--fix"] : [])], options: inClient },
+    { name: "ruff format", command: python, args: ["-m", "ruff", "format", ...(fix ? [] : ["--check"])], options: inClient },
+    { name: "mypy", command: python, args: ["-m", "mypy"], options: inClient },
+  ];
+}
+
+async function runCheck({ name, command, args, options }) {
+  const start = performance.now();
+  const result = await run(command, args, { ...options, capture: true, deadlineMs });
+  return { name, ...result, time: secondsSince(start) };
+}
+
+function report({ name, status, late, output, time }) {
+  const passed = status === 0;
+  if (!passed) console.log(output.trimEnd());
+  console.log(`${name}: ${passed ? "passed" : late ? "failed, past its deadline" : "failed"} in ${time}`);
+  return passed;
+}
+
+/**
+ * Runs every check. The packages of both languages must be set up.
+ *
+ * @param {{ fix?: boolean }} options
+ * @returns whether all passed
+ */
+export async function runChecks({ fix = false } = {}) {
+  // A fix rewrites files that the others read, so it goes first and alone.
+  const [biome, tsc, ruffCheck, ruffFormat, mypy] = checks(fix);
+  const groups = fix ? [[biome], [ruffCheck], [ruffFormat], [tsc, mypy]] : [[biome, tsc, ruffCheck, ruffFormat, mypy]];
+  let passed = true;
+  for (const group of groups) {
+    const results = await Promise.all(group.map(runCheck));
+    passed = results.map(report).every(Boolean) && passed;
+  }
+  return passed;
+}

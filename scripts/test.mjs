@@ -1,0 +1,10 @@
+/**
+ * `npm test`: everything, from a fresh clone. `-- --only unit` runs one step (`check`, `bun`, a folder of `tests/`,
+ * `python`, `demo`); `-- tests/unit/layout.test.ts` gives Bun's test runner that path.
+ */
+
+import "./lib/require-node.mjs";
+
+Promise.all([import("./lib/process.mjs"), import("./lib/test.mjs")]).then(([{ main }, { runTests }]) =>
+  main(() => runTests(process.argv.slice(2))),
+);
