@@ -2,7 +2,7 @@
 
 import "./lib/require-node.mjs";
 
-Promise.all([
+void Promise.all([
   import("./lib/check.mjs"),
   import("./lib/process.mjs"),
   import("./lib/python-packages.mjs"),

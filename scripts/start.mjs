@@ -2,4 +2,4 @@
 
 import "./lib/require-node.mjs";
 
-import("./lib/launch.mjs").then(({ launch }) => launch(["serve", ...process.argv.slice(2)]));
+void import("./lib/launch.mjs").then(({ launch }) => launch(["serve", ...process.argv.slice(2)]));

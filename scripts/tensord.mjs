@@ -3,4 +3,4 @@
 
 import "./lib/require-node.mjs";
 
-import("./lib/launch.mjs").then(({ launch }) => launch(process.argv.slice(2)));
+void import("./lib/launch.mjs").then(({ launch }) => launch(process.argv.slice(2)));

@@ -5,6 +5,6 @@
 
 import "./lib/require-node.mjs";
 
-Promise.all([import("./lib/process.mjs"), import("./lib/test.mjs")]).then(([{ main }, { runTests }]) =>
+void Promise.all([import("./lib/process.mjs"), import("./lib/test.mjs")]).then(([{ main }, { runTests }]) =>
   main(() => runTests(process.argv.slice(2))),
 );

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import { root, run, secondsSince } from "./process.mjs";
-import { pythonEnvironment, python } from "./python-packages.mjs";
+import { python, pythonEnvironment } from "./python-packages.mjs";
 
 const deadlineMs = 5 * 60_000;
 
@@ -10,13 +10,30 @@ const nodeTool = (name) => join(root, "node_modules/.bin", name);
 const client = join(root, "clients/python");
 const inClient = { cwd: client, env: pythonEnvironment() };
 
+const biomeArguments = (fix) => [
+  ...(fix ? ["check", "--write"] : ["ci"]),
+  "--error-on-warnings",
+  // Biome writes colours even into a pipe when it believes to be in CI.
+  `--colors=${process.stdout.isTTY ? "force" : "off"}`,
+];
+
 /** What runs, in the order in which it is printed. With `fix`, formatters and linters write what they can. */
 function checks(fix) {
   return [
-    { name: "biome", command: nodeTool("biome"), args: fix ? ["check", "--write"] : ["ci", "--error-on-warnings"] },
+    { name: "biome", command: nodeTool("biome"), args: biomeArguments(fix) },
     { name: "tsc", command: nodeTool("tsc"), args: ["--noEmit"] },
-    { name: "ruff check", command: python, args: ["-m", "ruff", "check", ...(fix ? ["--fix"] : [])], options: inClient },
-    { name: "ruff format", command: python, args: ["-m", "ruff", "format", ...(fix ? [] : ["--check"])], options: inClient },
+    {
+      name: "ruff check",
+      command: python,
+      args: ["-m", "ruff", "check", ...(fix ? ["--fix"] : [])],
+      options: inClient,
+    },
+    {
+      name: "ruff format",
+      command: python,
+      args: ["-m", "ruff", "format", ...(fix ? [] : ["--check"])],
+      options: inClient,
+    },
     { name: "mypy", command: python, args: ["-m", "mypy"], options: inClient },
   ];
 }

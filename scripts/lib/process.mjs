@@ -87,10 +87,13 @@ function finished(child, deadlineMs) {
   return new Promise((resolve, reject) => {
     let late = false;
     children.add(child);
-    const timer = deadlineMs === undefined ? undefined : setTimeout(() => {
-      late = true;
-      killGroup(child, "SIGKILL");
-    }, deadlineMs);
+    const timer =
+      deadlineMs === undefined
+        ? undefined
+        : setTimeout(() => {
+            late = true;
+            killGroup(child, "SIGKILL");
+          }, deadlineMs);
     const settle = (done, value) => {
       clearTimeout(timer);
       children.delete(child);

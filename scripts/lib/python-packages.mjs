@@ -19,7 +19,8 @@ export const python = join(venv, "bin/python");
 const minimumMinor = 11;
 const candidates = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
 
-const networkErrors = /(NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|Temporary failure in name resolution|Network is unreachable)/;
+const networkErrors =
+  /(NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|Temporary failure in name resolution|Network is unreachable)/;
 
 /** Variables that would send an environment's interpreter to modules outside of it. */
 export const pythonEnvironment = () => {
@@ -79,24 +80,35 @@ async function step(what, command, args) {
   throw new Failure(`Cannot ${what}: the command ended with status ${status} and said:\n${tail}`);
 }
 
-async function build(command) {
-  const pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--no-deps", "--no-compile"];
+const pipInstall = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--no-deps", "--no-compile"];
+
+async function installPackages(command) {
   rmSync(venv, { recursive: true, force: true });
   await step("make the virtual environment .venv", command, ["-m", "venv", venv]);
   // The lock file is complete, and leaves out on purpose what pip would add (see its head): hence --no-deps.
-  await step("install the Python packages", python, [...pip, "--requirement", join(root, lockFile)]);
-  // The build backend comes from the lock file too; pip would otherwise fetch one that nothing pins.
-  await step("install the Python client", python, [...pip, "--no-build-isolation", "--editable", client]);
+  await step("install the Python packages", python, [...pipInstall, "--requirement", join(root, lockFile)]);
 }
+
+/** The build backend comes from the lock file too; pip would otherwise fetch one that nothing pins. */
+const installClient = () =>
+  step("install the Python client", python, [...pipInstall, "--no-build-isolation", "--editable", client]);
 
 /** Makes `.venv` what the lock file says. Takes a fraction of a second when it is. */
 export async function setUpPython() {
   const { command, identity } = await needPython();
+  const facts = [identity, process.platform, process.arch, root];
   await once({
-    title: "Installing Python packages into .venv (about 3.9 GB, torch's libraries above all; a minute or more)",
+    title: "Installing Python packages into .venv (3.9 GB, nearly all of it torch's; about a minute)",
     lock: "python-packages",
-    stamp: ".venv/.tensord-set-up",
-    fingerprint: fingerprint([lockFile, "clients/python/pyproject.toml"], [identity, process.platform, process.arch, root]),
-    work: () => build(command),
+    stamp: ".venv/.tensord-packages",
+    fingerprint: fingerprint([lockFile], facts),
+    work: () => installPackages(command),
+  });
+  await once({
+    title: "Installing the Python client, editable",
+    lock: "python-packages",
+    stamp: ".venv/.tensord-client",
+    fingerprint: fingerprint([lockFile, "clients/python/pyproject.toml"], facts),
+    work: installClient,
   });
 }

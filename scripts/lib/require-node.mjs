@@ -8,8 +8,12 @@ const major = Number(process.versions.node.split(".")[0]);
 
 if (major < minimum) {
   console.error(
-    "tensord: cannot start: this is Node " + process.versions.node + ", want Node " + minimum + " or newer. " +
-      "Install it from https://nodejs.org or with your version manager, and run the command again."
+    "tensord: cannot start: this is Node " +
+      process.versions.node +
+      ", want Node " +
+      minimum +
+      " or newer. " +
+      "Install it from https://nodejs.org or with your version manager, and run the command again.",
   );
   process.exit(1);
 }

@@ -11,7 +11,8 @@ import { fingerprint, once } from "./stamp.mjs";
 /** The Bun that the lock file pins. Whatever Bun is on the PATH is not used. */
 export const bun = join(root, "node_modules/.bin/bun");
 
-const networkErrors = /\b(EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT|ERR_SOCKET_TIMEOUT)\b/;
+const networkErrors =
+  /\b(EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT|ERR_SOCKET_TIMEOUT)\b/;
 
 /** npm as it was started, so that `npm start` uses one npm throughout; else the one on the PATH. */
 function npmCommand() {
@@ -23,10 +24,18 @@ async function install() {
   const [command, ...before] = npmCommand();
   // Packages that npm has in its cache are not asked for again; short pauses between tries, so that a machine without a
   // network is told so in seconds and not after a minute.
-  const flags = ["--prefer-offline", "--no-audit", "--no-fund", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"];
+  const flags = [
+    "--prefer-offline",
+    "--no-audit",
+    "--no-fund",
+    "--fetch-retry-mintimeout=1000",
+    "--fetch-retry-maxtimeout=5000",
+  ];
   const { status, output, missing } = await run(command, [...before, "ci", ...flags], { capture: true });
   if (missing) {
-    throw new Failure("Cannot install the server's packages: npm is not on the PATH. Install Node with npm 10 or newer.");
+    throw new Failure(
+      "Cannot install the server's packages: npm is not on the PATH. Install Node with npm 10 or newer.",
+    );
   }
   if (status !== 0) throw installFailure(status, output);
 }
@@ -53,7 +62,10 @@ async function hasBun() {
 /** Bun's package moves its executable into place in an install script, which npm can be told not to run. */
 async function placeBun() {
   if (await hasBun()) return;
-  const { output } = await run(process.execPath, ["install.js"], { cwd: join(root, "node_modules/bun"), capture: true });
+  const { output } = await run(process.execPath, ["install.js"], {
+    cwd: join(root, "node_modules/bun"),
+    capture: true,
+  });
   if (await hasBun()) return;
   throw new Failure(
     `Cannot set up Bun: its package has no executable for ${process.platform} ${process.arch} that runs here. ` +

@@ -38,7 +38,7 @@ function testEnvironment() {
 function testFolders() {
   const directory = join(root, "tests");
   if (!existsSync(directory)) return [];
-  const rank = (name) => (folderOrder.indexOf(name) + 1 || folderOrder.length + 1);
+  const rank = (name) => folderOrder.indexOf(name) + 1 || folderOrder.length + 1;
   return readdirSync(directory, { withFileTypes: true })
     .filter((entry) => entry.isDirectory() && hasTests(join(directory, entry.name)))
     .map((entry) => entry.name)
@@ -53,10 +53,21 @@ const bunStep = (name, filters) => ({
   kind: "bun",
   tests: true,
   run: (report) =>
-    run(bun, ["--no-env-file", "test", `--timeout=${testTimeoutMs}`, "--reporter=junit", `--reporter-outfile=${report}`, ...filters], {
-      env: testEnvironment(),
-      deadlineMs: stepDeadlineMs,
-    }),
+    run(
+      bun,
+      [
+        "--no-env-file",
+        "test",
+        `--timeout=${testTimeoutMs}`,
+        "--reporter=junit",
+        `--reporter-outfile=${report}`,
+        ...filters,
+      ],
+      {
+        env: testEnvironment(),
+        deadlineMs: stepDeadlineMs,
+      },
+    ),
 });
 
 /** @type {Step} */
@@ -108,11 +119,12 @@ function chosenSteps(args) {
   }
   const names = [...new Set(steps.flatMap(({ name, kind }) => [kind, name]))];
   const unknown = only.find((name) => !names.includes(name));
-  if (only.length > 0 && unknown !== undefined || only.includes(undefined)) {
+  if ((only.length > 0 && unknown !== undefined) || only.includes(undefined)) {
     throw new Failure(`Cannot choose the step ${unknown ?? "after --only"}: want one of ${names.join(", ")}.`);
   }
   if (filters.length > 0) {
-    if (only.length > 0) throw new Failure("Cannot use --only together with paths: paths go to Bun's test runner alone.");
+    if (only.length > 0)
+      throw new Failure("Cannot use --only together with paths: paths go to Bun's test runner alone.");
     return [bunStep("bun", filters)];
   }
   return only.length === 0 ? steps : steps.filter(({ name, kind }) => only.includes(name) || only.includes(kind));
@@ -120,7 +132,9 @@ function chosenSteps(args) {
 
 function needSharedMemory() {
   if (!existsSync(shmDirectory)) {
-    throw new Failure(`Cannot test: there is no ${shmDirectory} here, and the tests need a tmpfs there. Run them on Linux.`);
+    throw new Failure(
+      `Cannot test: there is no ${shmDirectory} here, and the tests need a tmpfs there. Run them on Linux.`,
+    );
   }
   const { bsize, blocks } = statfsSync(shmDirectory);
   const size = bsize * blocks;
@@ -139,7 +153,13 @@ async function runStep(step) {
   const counts = readCounts(report);
   // A runner that finds no test may well be content; we are not.
   const empty = step.tests && counts.passed + counts.failed === 0;
-  const outcome = late ? "failed, past its deadline" : status !== 0 ? "failed" : empty ? "failed, no test ran" : "passed";
+  const outcome = late
+    ? "failed, past its deadline"
+    : status !== 0
+      ? "failed"
+      : empty
+        ? "failed, no test ran"
+        : "passed";
   const failed = outcome !== "passed";
   const result = { name: step.name, outcome, failed, counts, time: secondsSince(start) };
   console.log(`${step.name}: ${outcome} in ${result.time}`);

@@ -70,7 +70,13 @@ function readContent(store: Store, file: KeptFile): Content {
   } catch (error) {
     if (!(error instanceof TensordError)) throw error;
     store.warn(`Cannot read the header of ${file.token}; it is kept as plain bytes`, error);
-    const tensor = { name: "data", dtype: "U8", shape: [file.byteSize], byteOffset: 0, byteSize: file.byteSize } as const;
+    const tensor = {
+      name: "data",
+      dtype: "U8",
+      shape: [file.byteSize],
+      byteOffset: 0,
+      byteSize: file.byteSize,
+    } as const;
     return { tensors: [{ ...tensor, aligned: true }], dataOffset: 0 };
   }
 }

@@ -40,24 +40,31 @@ export function findMemoryLimits(read: Read): readonly MemoryLimit[] {
   const found = new Map<string, MemoryLimit>();
   const hidden: MemoryLimit[] = [];
   for (const mount of parseMounts(read("/proc/self/mountinfo") ?? "")) {
-    const { version, mountPoint, root } = mount;
-    const place = own.get(version);
-    const below = place === undefined ? undefined : namesBelow(root, place);
-    if (below === undefined) continue;
-    for (let depth = below.length; depth >= 0; depth -= 1) {
-      const names = below.slice(0, depth);
-      const identity = [version, root.ups, ...root.names, ...names].join("/");
-      const folder = toPath(mountPoint, names);
+    const { version } = mount;
+    const folders = visibleFolders(mount, own.get(version));
+    for (const { folder, identity } of folders) {
       const path = `${folder}/${files[version]}`;
       const maximumBytes = found.has(identity) ? undefined : parseMaximum(read(path));
       if (maximumBytes !== undefined) found.set(identity, { path, version, maximumBytes });
-      if (version === 1 && depth === below.length) hidden.push(...findHidden(read, folder));
     }
+    const lowest = version === 1 ? folders[0] : undefined;
+    if (lowest !== undefined) hidden.push(...findHidden(read, lowest.folder));
   }
   const limits = [...found.values()];
   const smallest = Math.min(...limits.map((limit) => limit.maximumBytes));
   const [least] = hidden.toSorted((a, b) => a.maximumBytes - b.maximumBytes);
   return least !== undefined && least.maximumBytes < smallest ? [...limits, least] : limits;
+}
+
+/** The folders of a cgroup and its ancestors under a mount, lowest first; `identity` is the same under every mount. */
+function visibleFolders({ version, mountPoint, root }: Mount, place: Place | undefined) {
+  const below = place === undefined ? undefined : namesBelow(root, place);
+  if (below === undefined) return [];
+  const depths = [...below.keys(), below.length].toReversed();
+  return depths.map((depth) => {
+    const names = below.slice(0, depth);
+    return { folder: toPath(mountPoint, names), identity: [version, root.ups, ...root.names, ...names].join("/") };
+  });
 }
 
 /**

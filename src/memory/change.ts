@@ -41,7 +41,9 @@ function expiryOf(store: Store, region: Region, owner: Owner | undefined): numbe
 }
 
 function mergeLabels(labels: Readonly<Record<string, string>>, patch: Readonly<Record<string, string | null>>) {
-  const merged = Object.entries({ ...labels, ...patch }).filter((entry): entry is [string, string] => entry[1] !== null);
+  const merged = Object.entries({ ...labels, ...patch }).filter(
+    (entry): entry is [string, string] => entry[1] !== null,
+  );
   return Object.fromEntries(merged);
 }
 

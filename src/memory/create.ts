@@ -97,7 +97,10 @@ async function make(
   signal.addEventListener("abort", onAbort);
   try {
     store.step("create.reserved");
-    region.identity = await store.storage.allocate({ token, byteSize: layout.byteSize, header: layout.header }, cancel.signal);
+    region.identity = await store.storage.allocate(
+      { token, byteSize: layout.byteSize, header: layout.header },
+      cancel.signal,
+    );
     cancel.signal.throwIfAborted();
     await commit(store, region);
     return region;

@@ -2,8 +2,8 @@
 
 import { cancelled } from "./create.ts";
 import { drainRegion } from "./drain.ts";
-import { limits } from "./limits.ts";
 import { nextState } from "./lifecycle.ts";
+import { limits } from "./limits.ts";
 import { describe, type EndReason, type Region } from "./region.ts";
 import type { Store } from "./store.ts";
 

@@ -3,8 +3,8 @@
  * and is asked again, quickly at first.
  */
 
-import { limits } from "./limits.ts";
 import { nextState } from "./lifecycle.ts";
+import { limits } from "./limits.ts";
 import { describe, type Region } from "./region.ts";
 import type { Store } from "./store.ts";
 

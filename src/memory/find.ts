@@ -1,16 +1,18 @@
 /** Finding regions: by id, by name (also one that is yet to come), and page by page. Reads only; nothing is O(regions). */
 
-import { TensordError } from "./error.ts";
 import { quote } from "./books.ts";
-import { limits } from "./limits.ts";
+import { TensordError } from "./error.ts";
 import type { State } from "./lifecycle.ts";
-import type { Region } from "./region.ts";
+import { limits } from "./limits.ts";
 import { inspectName } from "./names.ts";
+import type { Region } from "./region.ts";
 import type { Store } from "./store.ts";
 
 /** The region with this id; its public name is looked at, and mended, on the way. @throws TensordError `region-not-found`. */
 export function findRegion(store: Store, id: string): Region {
-  return touch(store, store.books.region(id));
+  touch(store, store.books.region(id));
+  // The look at its name may have found that it is lost.
+  return store.books.region(id);
 }
 
 /**
@@ -39,7 +41,7 @@ export async function findRegionByName(
     store.books.model(model);
     throw new TensordError(
       "region-not-found",
-      `Cannot find a region named ${quote(name)} in model ${quote(model)}` + (waitMs > 0 ? ` within ${waitMs} ms` : ""),
+      `Cannot find a region named ${quote(name)} in model ${quote(model)}${waitMs > 0 ? ` within ${waitMs} ms` : ""}`,
       { hint: "Create it with POST /v1/regions, or wait for it with the header Prefer: wait=30." },
     );
   }

@@ -50,10 +50,14 @@ function decodeUtf8(bytes: Uint8Array): string {
     // Without ignoreBOM a byte order mark would vanish, and the header would seem to begin with {.
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (cause) {
-    const hint = "Write the file anew with a safetensors library.";
-    const detail = "Cannot read safetensors header: its bytes are not UTF-8, want JSON text";
-    throw new TensordError("validation-failed", detail, { hint }, { cause });
+    throw refused("its bytes are not UTF-8", "JSON text", cause);
   }
+}
+
+function refused(state: string, want: string, cause?: unknown): TensordError {
+  const detail = `Cannot read safetensors header: ${state}, want ${want}`;
+  const hint = "Write the file anew with a safetensors library.";
+  return new TensordError("validation-failed", detail, { hint }, cause === undefined ? undefined : { cause });
 }
 
 function readMetadata(cursor: Cursor): Readonly<Record<string, string>> {
@@ -95,11 +99,7 @@ class Cursor {
   }
 
   refuse(state: string, want: string): never {
-    throw new TensordError(
-      "validation-failed",
-      `Cannot read safetensors header: at character ${this.#at} ${state}, want ${want}`,
-      { hint: "Write the file anew with a safetensors library." },
-    );
+    throw refused(`at character ${this.#at} ${state}`, want);
   }
 
   /** Calls `visit` for each key, with the cursor at its value. Refuses a second value of one key. */

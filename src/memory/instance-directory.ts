@@ -47,11 +47,7 @@ export class InstanceDirectory implements Disposable {
   readonly #folders: Readonly<Record<PrivateFolder, number>>;
   readonly #descriptors: readonly number[];
 
-  private constructor(
-    location: InstanceLocation,
-    { shm, own, folders }: HeldDirectories,
-    descriptors: number[],
-  ) {
+  private constructor(location: InstanceLocation, { shm, own, folders }: HeldDirectories, descriptors: number[]) {
     this.instance = location.instance;
     this.shmDirectory = location.shmDirectory;
     this.#shm = shm;

@@ -96,6 +96,7 @@ export class Journal implements Disposable {
   /** @throws TensordError `out-of-shared-memory` if the file system has no page left for it. */
   insertRegion(record: RegionRecord): void {
     this.#charging(() => this.#insertRegion.run(...toRow(record)));
+    this.#ballast.restore();
   }
 
   updateRegion(record: RegionRecord): void {
@@ -215,7 +216,9 @@ function migrate(database: Database): boolean {
   return true;
 }
 
-function toRow(record: RegionRecord): [number, string, string, string | null, string | null, string | null, string, string] {
+function toRow(
+  record: RegionRecord,
+): [number, string, string, string | null, string | null, string | null, string, string] {
   const { key, state, model, name, pendingName, reason, owner } = record;
   return [key, state, model, name, pendingName, reason, JSON.stringify(owner), JSON.stringify(toStored(record))];
 }
@@ -248,7 +251,9 @@ function toRecord(row: RegionRow): RegionRecord {
 }
 
 function isFull(error: unknown): boolean {
-  return error instanceof SQLiteError && (error.code === "SQLITE_FULL" || error.code?.startsWith("SQLITE_IOERR") === true);
+  return (
+    error instanceof SQLiteError && (error.code === "SQLITE_FULL" || error.code?.startsWith("SQLITE_IOERR") === true)
+  );
 }
 
 function isDamage(error: unknown): boolean {

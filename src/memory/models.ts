@@ -62,10 +62,14 @@ export async function unregisterModel(store: Store, model: Model, drain: boolean
     });
   }
   if (model.regions.size > 0 && !drain) {
-    throw new TensordError("model-in-use", `Cannot unregister model ${quote(model.name)}: it has ${model.regions.size} regions`, {
-      regions: model.regions.size,
-      hint: "Delete them first, or pass ?drain=true to delete them with it.",
-    });
+    throw new TensordError(
+      "model-in-use",
+      `Cannot unregister model ${quote(model.name)}: it has ${model.regions.size} regions`,
+      {
+        regions: model.regions.size,
+        hint: "Delete them first, or pass ?drain=true to delete them with it.",
+      },
+    );
   }
   model.closing = true;
   let freedBytes = 0;

@@ -4,6 +4,7 @@
  */
 
 import { type FSWatcher, watch } from "node:fs";
+import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { parseFileName } from "./naming.ts";
 import { describe, type Region } from "./region.ts";
@@ -23,11 +24,20 @@ export function inspectName(store: Store, region: Region): void {
       store.warn(`Cannot bring the name of ${describe(region)} back; the next look tries again`, undefined);
       break;
     case "lost":
-      store.warn(`Cannot find the memory of ${describe(region)} in the keeper: somebody removed it`, undefined);
+      loseRegion(store, region);
       break;
     case "intact":
       break;
   }
+}
+
+/** Neither the name nor the keeper's link is there: nobody can map it again, and nothing can bring it back. */
+function loseRegion(store: Store, region: Region): void {
+  store.journal.deleteRegion(region.key);
+  store.expiring.cancel(region);
+  store.books.releaseName(region);
+  store.books.setState(region, nextState(region.state, "lost", describe(region)));
+  store.emit({ type: "tensord.region.lost", region });
 }
 
 /** Watches the directory of public names until disposed; sweeps when the watch has lost something, and slowly anyway. */

@@ -13,7 +13,7 @@ import type { OrderedIndex } from "./ordered-index.ts";
 export type Owner = { readonly kind: "ttl"; readonly ttlMs: number } | { readonly kind: "persist" };
 
 /** Why a region ends. */
-export type EndReason = "request" | "ttl" | "aborted" | "replaced" | "orphaned" | "lost";
+export type EndReason = "request" | "ttl" | "aborted" | "replaced" | "orphaned";
 
 /** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */
 export interface Identity {

@@ -91,7 +91,7 @@ export class ShmStorage implements Storage, Disposable {
   }
 
   keep(token: string): void {
-    renameSync(this.#directory.path("new", token), this.#directory.path("keep", token));
+    this.#translated(() => renameSync(this.#directory.path("new", token), this.#directory.path("keep", token)));
   }
 
   publish(token: string): void {
@@ -125,7 +125,7 @@ export class ShmStorage implements Storage, Disposable {
   }
 
   setAccess(token: string, access: Access): void {
-    const fd = openSync(this.#directory.path("keep", token), O_RDONLY | O_NOFOLLOW);
+    const fd = this.#openKept(token);
     try {
       fchmodSync(fd, modes[access]);
     } finally {
@@ -134,7 +134,7 @@ export class ShmStorage implements Storage, Disposable {
   }
 
   async hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]> {
-    const fd = openSync(this.#directory.path("keep", token), O_RDONLY | O_NOFOLLOW);
+    const fd = this.#openKept(token);
     try {
       const hashes: bigint[] = [];
       checkSize(fd, byteSize);
@@ -208,7 +208,7 @@ export class ShmStorage implements Storage, Disposable {
   }
 
   readPrefix(token: string, byteSize: number): Uint8Array {
-    const fd = openSync(this.#directory.path("keep", token), O_RDONLY | O_NOFOLLOW);
+    const fd = this.#openKept(token);
     try {
       const prefix = new Uint8Array(byteSize);
       return prefix.subarray(0, readSync(fd, prefix, 0, byteSize, 0));
@@ -220,6 +220,10 @@ export class ShmStorage implements Storage, Disposable {
   async #unlink(path: string, byteSize: number): Promise<void> {
     if (byteSize <= limits.inlineBytes) unlinkIfThere(path);
     else await this.#freeing.run({ kind: "unlink", path }).catch(ignoreMissing);
+  }
+
+  #openKept(token: string): number {
+    return this.#translated(() => openSync(this.#directory.path("keep", token), O_RDONLY | O_NOFOLLOW));
   }
 
   #checkRoom(byteSize: number): void {
@@ -288,7 +292,7 @@ function checkSize(fd: number, byteSize: number): void {
   if (size !== byteSize) throw truncated(byteSize, undefined, size);
 }
 
-export function truncated(byteSize: number, cause: unknown, size?: number): TensordError {
+function truncated(byteSize: number, cause: unknown, size?: number): TensordError {
   return new TensordError(
     "io-error",
     `Cannot read the region to its end: a worker changed its file's size${size === undefined ? "" : ` to ${size} bytes`}, ` +

@@ -76,7 +76,9 @@ function isJson(contentType: string | undefined): boolean {
 }
 
 function toValidationFailure(issues: readonly { path: PropertyKey[]; message: string }[]): TensordError {
-  const shown = issues.slice(0, limits.validationIssues).map(({ path, message }) => ({ path: path.join("."), message }));
+  const shown = issues
+    .slice(0, limits.validationIssues)
+    .map(({ path, message }) => ({ path: path.join("."), message }));
   const [first] = shown;
   const where = first === undefined || first.path === "" ? "" : ` at ${first.path}`;
   const others = issues.length > 1 ? `, and ${issues.length - 1} more` : "";

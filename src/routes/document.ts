@@ -14,9 +14,14 @@ export function toDocument(app: OpenAPIHono<Environment>, version: string) {
         "One copy of every tensor per machine. Allocate a region, map the file that its descriptor names, and no tensor " +
         "byte travels here. Failures are RFC 9457 Problem Details.",
     },
-    servers: [{ url: "http://127.0.0.1:7411", description: "The default TCP address; the Unix socket has the same routes." }],
+    servers: [
+      { url: "http://127.0.0.1:7411", description: "The default TCP address; the Unix socket has the same routes." },
+    ],
     tags: [
-      { name: "regions", description: "One memory object each: the unit of allocation, mapping, sealing and deletion." },
+      {
+        name: "regions",
+        description: "One memory object each: the unit of allocation, mapping, sealing and deletion.",
+      },
       { name: "models", description: "Pools of regions, each with a memory limit." },
       { name: "host", description: "The server itself." },
     ],

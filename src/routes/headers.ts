@@ -5,10 +5,13 @@ import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
 
 export const PreferHeader = z.object({
-  prefer: z.string().optional().openapi({
-    description: `wait=N waits up to N seconds (at most ${limits.waitSeconds}).`,
-    example: "wait=30",
-  }),
+  prefer: z
+    .string()
+    .optional()
+    .openapi({
+      description: `wait=N waits up to N seconds (at most ${limits.waitSeconds}).`,
+      example: "wait=30",
+    }),
 });
 
 export const IfMatchHeader = z.object({
@@ -26,7 +29,11 @@ export function parseIfMatch(value: string | undefined): number | undefined {
   if (value === undefined || value.trim() === "*") return undefined;
   const match = /^\s*"(\d{1,15})"\s*$/.exec(value);
   if (match !== null) return Number(match[1]);
-  throw new TensordError("validation-failed", `Cannot read If-Match: ${JSON.stringify(value.slice(0, 80))} is no revision`, {
-    hint: 'Send the ETag of the answer before, such as "3", or leave the header out.',
-  });
+  throw new TensordError(
+    "validation-failed",
+    `Cannot read If-Match: ${JSON.stringify(value.slice(0, 80))} is no revision`,
+    {
+      hint: 'Send the ETag of the answer before, such as "3", or leave the header out.',
+    },
+  );
 }

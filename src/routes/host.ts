@@ -45,7 +45,10 @@ export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Servic
     const http = { requests, received_bytes: receivedBytes, sent_bytes: sentBytes };
     const { storeBytes, ...books } = readStats(store);
     const bytes = { ...books.bytes, store: storeBytes };
-    return c.json({ instance: store.instance, version: services.version, epoch: store.epoch, ...books, bytes, http }, 200);
+    return c.json(
+      { instance: store.instance, version: services.version, epoch: store.epoch, ...books, bytes, http },
+      200,
+    );
   });
 
   app.openapi(livez, (c) => c.json({ status: "ok" } as const, 200));

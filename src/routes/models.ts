@@ -1,8 +1,8 @@
 /** Routes of models: register a pool, read its books, change its limit, unregister it. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { changeModel, listModels, registerModel, unregisterModel } from "../memory/models.ts";
 import { limits } from "../memory/limits.ts";
+import { changeModel, listModels, registerModel, unregisterModel } from "../memory/models.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, parseIfMatch } from "./headers.ts";
 import { declareFailures } from "./problem.ts";

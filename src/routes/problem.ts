@@ -11,7 +11,9 @@ export const problemMediaType = "application/problem+json";
 
 export const Problem = z
   .looseObject({
-    type: z.string().openapi({ description: "A URI that stands for the code.", example: "urn:tensord:problem:name-taken" }),
+    type: z
+      .string()
+      .openapi({ description: "A URI that stands for the code.", example: "urn:tensord:problem:name-taken" }),
     title: z.string().openapi({ example: "The name belongs to another region" }),
     status: z.int().openapi({ example: 409 }),
     detail: z.string().openapi({ example: "Cannot create the name: reg_… (llama/weights) holds it (sealed)" }),
@@ -33,7 +35,8 @@ export function declareFailures(...codes: FailureCode[]) {
     const { status, title } = failures[code];
     const line = `\`${code}\`: ${title}.`;
     const known = byStatus[status];
-    if (known === undefined) byStatus[status] = { description: line, content: { [problemMediaType]: { schema: Problem } } };
+    if (known === undefined)
+      byStatus[status] = { description: line, content: { [problemMediaType]: { schema: Problem } } };
     else known.description += ` ${line}`;
   }
   return byStatus;

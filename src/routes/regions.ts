@@ -45,7 +45,14 @@ const allocate = createRoute({
   responses: {
     201: json("Allocated; map it at storage.path.", schemas.Region),
     200: json("It existed and `if_exists` is `attach`.", schemas.Region),
-    ...declareFailures("malformed-body", "forbidden", "model-not-found", "name-taken", "cancelled", "payload-too-large"),
+    ...declareFailures(
+      "malformed-body",
+      "forbidden",
+      "model-not-found",
+      "name-taken",
+      "cancelled",
+      "payload-too-large",
+    ),
     ...declareFailures("unsupported-media-type", "storage-unavailable", "shutting-down"),
     ...declareFailures("validation-failed", "owner-required", "internal", "io-error"),
     ...declareFailures("model-limit-exceeded", "pool-full", "out-of-shared-memory", "out-of-inodes"),
@@ -240,7 +247,7 @@ function toCreateRequest(request: z.infer<typeof schemas.CreateRegion>): CreateR
   }
   const owner = toOwner(request);
   if (owner.kind === "persist" && name === null) {
-    throw refused('Cannot let the region persist: it has no name, want one, or nobody could find it again');
+    throw refused("Cannot let the region persist: it has no name, want one, or nobody could find it again");
   }
   return { model, name, tensors: toTensors(request), owner, ifExists, labels };
 }
@@ -248,7 +255,8 @@ function toCreateRequest(request: z.infer<typeof schemas.CreateRegion>): CreateR
 function toTensors({ tensors, byte_size }: z.infer<typeof schemas.CreateRegion>): CreateRequest["tensors"] {
   if (tensors !== undefined && byte_size === undefined) return tensors;
   if (tensors === undefined && byte_size !== undefined) return [{ name: "data", dtype: "U8", shape: [byte_size] }];
-  const state = tensors === undefined ? 'neither "tensors" nor "byte_size" is there' : 'both "tensors" and "byte_size" are there';
+  const state =
+    tensors === undefined ? 'neither "tensors" nor "byte_size" is there' : 'both "tensors" and "byte_size" are there';
   throw refused(`Cannot size the region: ${state}, want one of them`);
 }
 

@@ -11,7 +11,10 @@ const byteCount = z.int().min(0).max(limits.regionBytes);
 const time = z.string().openapi({ format: "date-time", example: "2026-11-21T12:00:00.000Z" });
 
 export const Name = z.string().regex(namePattern, "want 1 to 128 of A-Z a-z 0-9 . _ - and no leading dot");
-export const ModelName = Name.openapi({ description: "A model's name; write org/name as org--name.", example: "llama-7b" });
+export const ModelName = Name.openapi({
+  description: "A model's name; write org/name as org--name.",
+  example: "llama-7b",
+});
 export const RegionName = Name.openapi({ description: "A region's name, unique in its model.", example: "weights" });
 export const RegionIdParameter = z.string().max(64).openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" });
 
@@ -114,7 +117,10 @@ export const CreateRegion = z
   .strictObject({
     model: ModelName.optional().openapi({ description: "Default: `default`." }),
     name: RegionName.optional(),
-    storage: z.enum(["shm", "memfd", "file", "heap", "cuda_vmm"]).optional().openapi({ description: "Default: `shm`." }),
+    storage: z
+      .enum(["shm", "memfd", "file", "heap", "cuda_vmm"])
+      .optional()
+      .openapi({ description: "Default: `shm`." }),
     tensors: z.array(TensorRequest).min(1).max(limits.regionTensors).optional(),
     byte_size: byteCount.optional().openapi({ description: "Instead of `tensors`: one U8 tensor named `data`." }),
     ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "Owner: it ends this long after now." }),
@@ -139,7 +145,10 @@ export const ChangeRegion = z
   .strictObject({
     ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "A new TTL, counted from now." }),
     persist: z.literal(true).optional(),
-    labels: z.record(labelKey, labelValue.nullable()).refine(atMostLabels, `want at most ${limits.labels} labels`).optional(),
+    labels: z
+      .record(labelKey, labelValue.nullable())
+      .refine(atMostLabels, `want at most ${limits.labels} labels`)
+      .optional(),
   })
   .openapi("ChangeRegion", { description: "Merged into what is there (RFC 7396).", example: { ttl_ms: 3_600_000 } });
 

@@ -116,7 +116,7 @@ export function parseConfig(environment: Texts, flags: Texts = {}): Config {
   });
   const known = new Set<string>(Object.values(settings).map((setting) => setting.variable));
   for (const variable of Object.keys(environment)) {
-    if (variable.startsWith("TENSORD_") && !known.has(variable) && !clientVariables.has(variable)) {
+    if (variable.startsWith("TENSORD_") && !known.has(variable) && !notOurs.test(variable)) {
       mistakes.push(`${variable} is no setting; want one of ${[...known].join(", ")}`);
     }
   }
@@ -126,13 +126,16 @@ export function parseConfig(environment: Texts, flags: Texts = {}): Config {
   });
 }
 
-/** Read by clients, so they may stand in the environment of a server too. */
-const clientVariables = new Set(["TENSORD_URL"]);
+/** Read by clients; and what Kubernetes sets in every pod beside a Service that is called tensord. */
+const notOurs = /^TENSORD_(URL$|SERVICE_|PORT_)/;
 
 function toMistake({ variable, flag }: Setting, text: string, error: z.ZodError): string {
   const messages = error.issues.flatMap((issue) =>
     issue.code === "invalid_union" ? issue.errors.flat().map(({ message }) => message) : [issue.message],
   );
   const message = messages.find((line) => line.startsWith("want")) ?? messages[0];
-  return `${variable} (${flag}) is ${JSON.stringify(text.slice(0, 120))}, ${message}`;
+  const kubernetes = text.startsWith("tcp://")
+    ? " (Kubernetes sets it for a Service of that name: enableServiceLinks: false)"
+    : "";
+  return `${variable} (${flag}) is ${JSON.stringify(text.slice(0, 120))}, ${message}${kubernetes}`;
 }

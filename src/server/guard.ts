@@ -26,7 +26,11 @@ export function createHostGuard(host: string, port: number): (headers: Headers) 
 
 function refused(header: string, value: string, allowed: ReadonlySet<string>): TensordError {
   const want = [...allowed].join(", ");
-  return new TensordError("forbidden", `Cannot answer: ${header} is ${JSON.stringify(value.slice(0, 100))}, want one of ${want}`, {
-    hint: "Call the server by a loopback name and its own port, or use the Unix socket. Web pages may not call it.",
-  });
+  return new TensordError(
+    "forbidden",
+    `Cannot answer: ${header} is ${JSON.stringify(value.slice(0, 100))}, want one of ${want}`,
+    {
+      hint: "Call the server by a loopback name and its own port, or use the Unix socket. Web pages may not call it.",
+    },
+  );
 }

@@ -47,7 +47,10 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   if (config.port !== undefined) urls.push(transport.listenTcp(config.host, config.port));
   const { open, sealed, draining } = store.books.counts;
   log.info({ limit_bytes: limit.limitBytes, because: limit.reason }, "memory limit");
-  log.info({ urls, pid: process.pid, epoch: store.epoch, regions: { open, sealed, draining } }, `ready on ${urls.join(" and ")}`);
+  log.info(
+    { urls, pid: process.pid, epoch: store.epoch, regions: { open, sealed, draining } },
+    `ready on ${urls.join(" and ")}`,
+  );
   if (config.port !== undefined) {
     log.warn(`every local user can reach ${urls.at(-1)}: set TENSORD_PORT empty to serve the Unix socket alone`);
   }

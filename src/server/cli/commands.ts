@@ -95,14 +95,19 @@ export async function remove(api: Api, targets: readonly string[], asJson: boole
 }
 
 function toRest(state: string, freedBytes: number): string {
-  return state === "deleted" ? `, ${toBytes(freedBytes)} freed` : ", a process still maps it; its bytes go with the last one";
+  return state === "deleted"
+    ? `, ${toBytes(freedBytes)} freed`
+    : ", a process still maps it; its bytes go with the last one";
 }
 
 async function toId(api: Api, target: string): Promise<string> {
   const parts = target.split("/");
   const [model, name] = parts.length === 1 ? ["default", parts[0]] : parts;
   if (parts.length > 2 || model === undefined || name === undefined) {
-    throw new TensordError("validation-failed", `Cannot delete ${JSON.stringify(target)}: want a region's id, name or model/name`);
+    throw new TensordError(
+      "validation-failed",
+      `Cannot delete ${JSON.stringify(target)}: want a region's id, name or model/name`,
+    );
   }
   const path = `/v1/models/${encodeURIComponent(model)}/regions/${encodeURIComponent(name)}`;
   return (await api.call<Region>("GET", path)).id;

@@ -78,7 +78,7 @@ function toAttribute(flag: string): string {
 }
 
 function toApi(flags: Flags): Api {
-  const url = flags["url"] ?? (process.env["TENSORD_URL"] || undefined);
+  const url = flags.url ?? (process.env.TENSORD_URL || undefined);
   return new Api(toConfig(flags), typeof url === "string" ? url : undefined);
 }
 

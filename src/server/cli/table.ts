@@ -40,7 +40,11 @@ export function toBytes(bytes: number): string {
 /** How long from now, or how long ago, in its largest unit. */
 export function toSpan(ms: number): string {
   const seconds = Math.abs(ms) / 1000;
-  for (const [unit, size] of [["d", 86_400], ["h", 3600], ["min", 60]] as const) {
+  for (const [unit, size] of [
+    ["d", 86_400],
+    ["h", 3600],
+    ["min", 60],
+  ] as const) {
     if (seconds >= 2 * size) return `${Math.floor(seconds / size)} ${unit}`;
   }
   return `${Math.floor(seconds)} s`;
