@@ -44,7 +44,7 @@ export function adoptRegion(store: Store, file: KeptFile): void {
     createdAt: now,
     sealedAt: isSealed ? now : null,
   };
-  store.journal.insertRegion(record);
+  store.journal.adoptRegion(record);
   reviveRegion(store, record, file);
 }
 

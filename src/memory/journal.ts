@@ -52,14 +52,17 @@ export class Journal implements Disposable {
   readonly #deleteRegion: Statement;
   readonly #putModel: Statement;
   readonly #deleteModel: Statement;
-  /** True if no usable store was there: what lies in the keeper is then adopted instead of drained. */
-  readonly isFresh: boolean;
+  /**
+   * True if no usable store was there, and until the start that found this out has adopted everything: what lies in the
+   * keeper without a row is then adopted instead of drained.
+   */
+  readonly isAdopting: boolean;
 
-  private constructor(folder: string, { database, ballast, isFresh }: OpenDatabase) {
+  private constructor(folder: string, { database, ballast }: OpenDatabase) {
     this.#folder = folder;
     this.#database = database;
     this.#ballast = ballast;
-    this.isFresh = isFresh;
+    this.isAdopting = database.query("SELECT 1 FROM meta WHERE key = 'adopting'").get() !== null;
     this.#insertRegion = database.query("INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     this.#updateRegion = database.query(
       "UPDATE regions SET state = ?2, name = ?4, pending_name = ?5, reason = ?6, owner = ?7, record = ?8 WHERE key = ?1",
@@ -79,7 +82,8 @@ export class Journal implements Disposable {
   /** Counts this start; a client that sees another epoch knows that the server began anew. */
   raiseEpoch(): number {
     const row = this.#database.query("SELECT value FROM meta WHERE key = 'epoch'").get() as { value: string } | null;
-    const epoch = Number(row?.value ?? 0) + 1;
+    // A store that was lost must not count from one again: a client would take the new server for the old one.
+    const epoch = row === null ? Math.floor(Date.now() / 1000) : Number(row.value) + 1;
     this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", [String(epoch)]));
     return epoch;
   }
@@ -97,6 +101,16 @@ export class Journal implements Disposable {
   insertRegion(record: RegionRecord): void {
     this.#charging(() => this.#insertRegion.run(...toRow(record)));
     this.#ballast.restore();
+  }
+
+  /** Enters a region that stands already; worth the ballast, because without its row it would be lost. */
+  adoptRegion(record: RegionRecord): void {
+    this.#freeing(() => this.#insertRegion.run(...toRow(record)));
+  }
+
+  /** Everything in the keeper has its row again. */
+  endAdoption(): void {
+    this.#freeing(() => this.#database.run("DELETE FROM meta WHERE key = 'adopting'"));
   }
 
   updateRegion(record: RegionRecord): void {
@@ -157,7 +171,6 @@ export class Journal implements Disposable {
 interface OpenDatabase {
   readonly database: Database;
   readonly ballast: Ballast;
-  readonly isFresh: boolean;
 }
 
 function openWhatIsThere(path: string, ballast: Ballast): OpenDatabase {
@@ -186,17 +199,17 @@ function openDatabase(path: string, ballast: Ballast): OpenDatabase {
     ]) {
       database.run(`PRAGMA ${pragma}`);
     }
-    const isFresh = migrate(database);
+    migrate(database);
     ballast.restore();
-    return { database, ballast, isFresh };
+    return { database, ballast };
   } catch (error) {
     database.close();
     throw error;
   }
 }
 
-/** Brings the schema forward. True if there was none. */
-function migrate(database: Database): boolean {
+/** Brings the schema forward. */
+function migrate(database: Database): void {
   const { user_version: version } = database.query("PRAGMA user_version").get() as { user_version: number };
   if (version > schemaVersion) {
     throw new TensordError(
@@ -207,13 +220,14 @@ function migrate(database: Database): boolean {
   }
   if (version === schemaVersion) {
     database.query("SELECT count(*) FROM sqlite_schema").get();
-    return false;
+    return;
   }
   database.transaction(() => {
     database.run(schema);
+    // In the same transaction: a start that dies before it has adopted everything must leave the rest to the next one.
+    database.run("INSERT INTO meta VALUES ('adopting', '1')");
     database.run(`PRAGMA user_version = ${schemaVersion}`);
   })();
-  return true;
 }
 
 function toRow(

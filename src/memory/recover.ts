@@ -25,9 +25,10 @@ export async function recoverStore(store: Store): Promise<void> {
     else reviveRegion(store, { ...record, identity: file.identity }, file);
   }
   for (const file of kept.values()) {
-    if (store.journal.isFresh) adoptRegion(store, file);
+    if (store.journal.isAdopting) adoptRegion(store, file);
     else drainOrphan(store, file);
   }
+  if (store.journal.isAdopting) store.journal.endAdoption();
 }
 
 /** A row without its file. A draining one was freed just before its row could go; any other was lost. */
