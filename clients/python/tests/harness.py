@@ -119,7 +119,7 @@ import json, os, signal, sys
 import numpy as np
 import tensord
 def say(value): print(json.dumps(value), flush=True)
-def hear(): return json.loads(sys.stdin.readline())
+def hear(): return json.loads(sys.stdin.readline() or "null")
 """
 
 

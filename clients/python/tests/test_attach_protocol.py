@@ -12,7 +12,7 @@ import pytest
 
 import tensord
 from tensord import _attach, _lease, _libc
-from tensord._attach import Mismatch, Place, leased, map_place
+from tensord._attach import Mismatch, Place, map_place, open_leased
 from tensord._mapping import Access
 
 MakePlace = Callable[..., Place]
@@ -21,11 +21,11 @@ MakePlace = Callable[..., Place]
 def test_a_reader_takes_the_lease_and_a_writer_both(make_place: MakePlace) -> None:
     place = make_place()
     assert not _lease.is_leased(place.path)
-    with leased(place, writable=False):
-        assert (_lease.is_leased(place.path), _lease.has_writer(place.path)) == (True, False)
-    with leased(place, writable=True):
-        assert (_lease.is_leased(place.path), _lease.has_writer(place.path)) == (True, True)
-    assert (_lease.is_leased(place.path), _lease.has_writer(place.path)) == (False, False)
+    for writable in (False, True):
+        fd = open_leased(place, writable=writable)
+        assert (_lease.is_leased(place.path), _lease.has_writer(place.path)) == (True, writable)
+        os.close(fd)
+        assert (_lease.is_leased(place.path), _lease.has_writer(place.path)) == (False, False)
 
 
 def test_leases_are_shared(make_place: MakePlace) -> None:
@@ -41,7 +41,12 @@ def test_the_lock_comes_before_the_check(make_place: MakePlace, monkeypatch: pyt
     place = make_place()
     seen: list[bool] = []
     check = _attach._check
-    monkeypatch.setattr(_attach, "_check", lambda *args: (seen.append(_lease.has_writer(place.path)), check(*args)))
+
+    def look_and_check(fd: int, place: Place, writable: bool) -> None:
+        seen.append(_lease.has_writer(place.path))
+        check(fd, place, writable)
+
+    monkeypatch.setattr(_attach, "_check", look_and_check)
     map_place(place, 0, 1, Access.WRITE).close()
     assert seen == [True]
 

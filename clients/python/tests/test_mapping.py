@@ -123,15 +123,14 @@ def test_a_remap_keeps_addresses_and_moves_the_locks(make_place: MakePlace) -> N
     assert _lease.has_writer(place.path)
 
     remap_place(place, mapping, Access.PRIVATE)
-    assert (array.ctypes.data, mapping.address) == (address, mapping.address)
-    assert array.flags.writeable is False
-    assert mapping.bytes(0, 100).flags.writeable is False
+    assert array.ctypes.data == address == mapping.address
+    assert [view.flags.writeable for view in (array, mapping.bytes(0, 100))] == [False, False]
     assert np.all(array == 7)
     assert _lease.is_leased(place.path)
     assert not _lease.has_writer(place.path)
 
     remap_place(place, mapping, Access.WRITE)
-    assert array.flags.writeable is True
+    assert [view.flags.writeable for view in (array, mapping.bytes(0, 100))] == [True, True]
     assert _lease.has_writer(place.path)
     array[:] = 8
     assert Path(place.path).read_bytes()[:100] == bytes([8] * 100)
@@ -162,7 +161,7 @@ def test_arrays_that_were_handed_out_are_not_kept_alive(make_place: MakePlace) -
     for _ in range(100):
         mapping.hand_out(mapping.bytes(0, 10))
     gc.collect()
-    assert len(mapping._handed_out) == 0
+    assert not mapping._handed_out
     keep = mapping.hand_out(mapping.bytes(0, 10))
     remap_place(place, mapping, Access.PRIVATE)
     mapping.close()

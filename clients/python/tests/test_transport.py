@@ -70,10 +70,11 @@ def test_a_body_is_json_and_a_wait_is_a_preference(path: Path, make_transport: M
         transport.request("GET", "/x", repeatable=True, wait_until=time.monotonic() + 2.5)
         transport.request("GET", "/x", repeatable=True, wait_until=time.monotonic() + 1e6)
         transport.request("GET", "/x", repeatable=True, wait_until=time.monotonic() - 1)
+        transport.request("GET", "/x", repeatable=True, wait_until=time.monotonic() + 0.5)
         first, *rest = fake.requests
         assert first.body == {"a": [1]}
         assert first.headers["content-type"] == "application/json"
-        assert [request.headers.get("prefer") for request in rest] == ["wait=3", "wait=300", None]
+        assert [request.headers.get("prefer") for request in rest] == ["wait=2", "wait=300", None, None]
 
 
 def test_a_lost_answer_is_asked_for_again_where_that_is_safe(path: Path, make_transport: MakeTransport) -> None:

@@ -187,7 +187,6 @@ def _checked(name: str, what: str) -> str:
 
 def _to_seconds(time_text: str) -> float:
     try:
-        # Python 3.10 does not read the Z.
-        return datetime.fromisoformat(time_text.replace("Z", "+00:00")).timestamp()
+        return datetime.fromisoformat(time_text).timestamp()
     except ValueError as error:
         raise ServerFault(f"Cannot read the server's answer: {time_text!r} is no time") from error

@@ -4,16 +4,14 @@ that happens at the same time. It knows files and locks; who is asked when a che
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
 from . import _lease
-from ._errors import AccessDenied, MappingFailed, StaleRef, TensordError, WrongNamespace
+from ._errors import AccessDenied, MappingFailed, RegionSealed, StaleRef, TensordError, WrongNamespace
 from ._mapping import Access, Mapping
 
 # A symbolic link, a FIFO and a terminal in the place of a region's file must neither be followed nor waited for.
@@ -35,14 +33,19 @@ class Place:
 class Mismatch(Exception):
     """The path does not show what the caller was told. It may have been told too long ago: ask again."""
 
-    def __init__(self, place: Place, seen: str, *, sealed: bool = False) -> None:
+    def __init__(self, place: Place, seen: str, *, sealed: bool = False, truncated: bool = False) -> None:
         super().__init__(f"Cannot map region {place.region}: {place.path} {seen}")
         self.place = place
         self.sealed = sealed
+        self.truncated = truncated
 
     def to_error(self) -> TensordError:
         """What is left to say when the other side insists."""
         place = self.place
+        if self.sealed:
+            return RegionSealed(str(self), hint="map it for reading")
+        if self.truncated:
+            return MappingFailed(str(self), hint="delete the region and create it again")
         directory = os.path.dirname(place.path)
         try:
             here = os.stat(directory).st_dev
@@ -61,49 +64,45 @@ class Mismatch(Exception):
         return StaleRef(str(self), hint="the region was deleted or replaced: attach it by name again")
 
 
-@contextlib.contextmanager
-def leased(place: Place, *, writable: bool) -> Iterator[int]:
-    """A descriptor of the file at ``place``, locked and checked, for as long as the block runs.
+def map_place(place: Place, byte_offset: int, byte_size: int, access: Access) -> Mapping:
+    """Maps a range of the file at ``place``, locked and checked; the locks live as long as the mapping does.
 
-    Map it inside: the locks then live as long as the mapping does. Raises ``Mismatch``, ``AccessDenied``,
-    ``MappingFailed``.
+    Raises ``Mismatch``, ``AccessDenied``, ``MappingFailed``, and leaves neither descriptor nor lock then.
     """
-    fd = _open(place, writable)
+    fd = open_leased(place, writable=access is Access.WRITE)
     try:
-        try:
-            _lease.take_lease(fd)
-            if writable:
-                _lease.take_writer_lease(fd)
-        except OSError as error:
-            raise MappingFailed(
-                f"Cannot map region {place.region}: locking {place.path} failed ({error})",
-                hint="another process write-locks the lease bytes of this file, or its file system has no such locks",
-            ) from error
-        _check(fd, place, writable)
-        yield fd
+        return Mapping(fd, byte_offset, byte_size, access)
+    except OSError as error:
+        raise MappingFailed(
+            f"Cannot map region {place.region}: {error} for {byte_size} bytes of {place.path}",
+            hint="is the address space limited (ulimit -v), are there too many mappings (vm.max_map_count), or does "
+            "vm.overcommit_memory=2 count private mappings? Then strict=True helps a reader",
+        ) from error
     finally:
         os.close(fd)
 
 
-def map_place(place: Place, byte_offset: int, byte_size: int, access: Access) -> Mapping:
-    """Maps a range of the file at ``place``. Raises as ``leased`` does."""
-    with leased(place, writable=access is Access.WRITE) as fd:
-        try:
-            return Mapping(fd, byte_offset, byte_size, access)
-        except OSError as error:
-            raise MappingFailed(
-                f"Cannot map region {place.region}: {error} for {byte_size} bytes of {place.path}",
-                hint="is the address space limited (ulimit -v), or are there too many mappings (vm.max_map_count)?",
-            ) from error
-
-
 def remap_place(place: Place, mapping: Mapping, access: Access) -> None:
-    """Maps the file at ``place`` over ``mapping``, in place. Raises as ``leased`` does, and then changes nothing."""
-    with leased(place, writable=access is Access.WRITE) as fd:
-        try:
-            mapping.remap(fd, access)
-        except OSError as error:
-            raise MappingFailed(f"Cannot re-map region {place.region}: {error} for {place.path}") from error
+    """Maps the file at ``place`` over ``mapping``, in place. Raises as ``map_place`` does, and changes nothing then."""
+    fd = open_leased(place, writable=access is Access.WRITE)
+    try:
+        mapping.remap(fd, access)
+    except OSError as error:
+        raise MappingFailed(f"Cannot re-map region {place.region}: {error} for {place.path}") from error
+    finally:
+        os.close(fd)
+
+
+def open_leased(place: Place, *, writable: bool) -> int:
+    """A descriptor of the file at ``place``, locked and then checked. Map it and close it. Raises as ``map_place``."""
+    fd = _open(place, writable)
+    try:
+        _lock(fd, place, writable)
+        _check(fd, place, writable)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _open(place: Place, writable: bool) -> int:
@@ -115,6 +114,18 @@ def _open(place: Place, writable: bool) -> int:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             _refuse_access(place, writable, error)
         raise MappingFailed(f"Cannot open region {place.region}: {error.strerror} for {place.path}") from error
+
+
+def _lock(fd: int, place: Place, writable: bool) -> None:
+    try:
+        _lease.take_lease(fd)
+        if writable:
+            _lease.take_writer_lease(fd)
+    except OSError as error:
+        raise MappingFailed(
+            f"Cannot map region {place.region}: locking {place.path} failed ({error})",
+            hint="another process write-locks the lease bytes of this file, or its file system has no such locks",
+        ) from error
 
 
 def _check(fd: int, place: Place, writable: bool) -> None:
@@ -132,7 +143,8 @@ def _check(fd: int, place: Place, writable: bool) -> None:
                 place, f"is inode {status.st_ino} of device {status.st_dev}, want {place.ino} of {place.dev}"
             )
     if opened.st_size < place.byte_size:
-        raise Mismatch(place, f"has {opened.st_size} bytes, want {place.byte_size}: somebody truncated it")
+        seen = f"has {opened.st_size} bytes, want {place.byte_size}: somebody truncated it"
+        raise Mismatch(place, seen, truncated=True)
     if writable and _is_sealed(opened.st_mode):
         raise Mismatch(place, "is sealed", sealed=True)
 

@@ -45,13 +45,9 @@ class Attachment:
     def close(self) -> None:
         self._mapping.close()
 
-    def stop_writing(self) -> None:
-        """Gives up the writer lease and keeps the lease and every address. Raises as ``map_place`` does."""
-        remap_place(self.place, self.mapping, Access.PRIVATE)
-
-    def resume_writing(self) -> None:
-        """Takes the writer lease again. Raises as ``map_place`` does; a ``Mismatch`` if the region is sealed now."""
-        remap_place(self.place, self.mapping, Access.WRITE)
+    def remap(self, access: Access) -> None:
+        """Changes how it is mapped, and which locks it holds; every address stays. Raises as ``map_place`` does."""
+        remap_place(self.place, self.mapping, access)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mapped region cannot be pickled or copied: send tensor.ref() and open it there")

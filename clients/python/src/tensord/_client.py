@@ -106,10 +106,10 @@ class Client:
         """Maps a region that exists, by its name in ``model``, or by a descriptor in hand, which costs no request.
 
         ``timeout=0`` maps it at once, open or sealed; an open one shows what its writers write. With a ``timeout`` in
-        seconds (rounded up to whole ones by the server) a reader waits until the region is there *and sealed*, a writer
-        until it is there. ``writable=True`` maps an open region for writing. Otherwise it is read-only: ``numpy()`` is
-        ``writeable=False``, and in-place torch operations stay private to this process; ``strict=True`` makes any such
-        write a crash instead, and forbids ``torch()``.
+        seconds a reader waits until the region is there *and sealed*, a writer until it is there. ``writable=True``
+        maps an open region for writing. Otherwise it is read-only: ``numpy()`` is ``writeable=False``, and in-place
+        torch operations stay private to this process; ``strict=True`` makes any such write a crash instead, and
+        forbids ``torch()``.
 
         Raises ``RegionNotFound``, ``RegionNotSealed`` if the time ends with an open region, ``RegionSealed`` for a
         writer, ``WrongNamespace`` if this process sees another file system than the server, ``AccessDenied``.

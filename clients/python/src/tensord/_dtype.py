@@ -113,7 +113,7 @@ def to_numpy_dtype(dtype: str) -> np.dtype[Any]:
     except ImportError as error:
         raise FeatureUnavailable(
             f"Cannot show {dtype} in numpy: ml_dtypes is not installed",
-            hint='pip install ml_dtypes (or "tensord[ml_dtypes]"), or use .torch() or .bytes()',
+            hint='pip install ml_dtypes (or "tensord[dtypes]"), or use .torch() or .bytes()',
         ) from error
     found: np.dtype[Any] = np.dtype(getattr(module, row.ml_dtypes))
     return found

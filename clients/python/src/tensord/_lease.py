@@ -9,6 +9,10 @@ import os
 import struct
 import sys
 
+if sys.platform != "win32":
+    # Not at the first lock: a worker may have dropped the right to read Python's library by then.
+    import fcntl
+
 LEASE_BYTE = 1 << 62
 WRITER_BYTE = LEASE_BYTE + (1 << 61)
 
@@ -20,7 +24,7 @@ _F_WRLCK = 1
 _F_UNLCK = 2
 
 # struct flock {short l_type, l_whence; off_t l_start, l_len; pid_t l_pid;}, padded to 32 bytes on 64-bit Linux.
-_FLOCK = "@hhqqi0q"
+_FLOCK = struct.Struct("@hhqqi0q")
 
 
 def take_lease(fd: int) -> None:
@@ -56,8 +60,5 @@ def _is_locked(path: str, start: int) -> bool:
 def _ofd_lock(fd: int, command: int, kind: int, start: int) -> int:
     if sys.platform == "win32":
         raise OSError("no open-file-description locks on Windows")
-    import fcntl
-
-    request = struct.pack(_FLOCK, kind, os.SEEK_SET, start, 1, 0)
-    answer: int = struct.unpack(_FLOCK, fcntl.fcntl(fd, command, request))[0]
+    answer: int = _FLOCK.unpack(fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, start, 1, 0)))[0]
     return answer

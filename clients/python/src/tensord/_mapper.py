@@ -28,9 +28,11 @@ from ._mapping import Access
 from ._reference import TensorReference
 from ._tensor import OpenedTensor
 
-# A region may be replaced, or its name taken off by a stock reader, between the answer and the open; not four times.
-ATTACH_TRIES = 4
-# How often to look when the server cannot hold its answer back: for a region that is there but not yet sealed.
+# A stock reader may unlink the name that the server has just brought back; not four times in a row.
+SAME_REGION_TRIES = 4
+# A name may have a new region whenever it is asked for, but some answer is in time.
+ATTACH_TRIES = 100
+# How often to look where the server does not hold its answer back: for a writer, and within the last second.
 POLL_SECONDS = 0.05
 
 
@@ -83,18 +85,21 @@ def map_region(
     the access for each one. Raises ``WrongNamespace`` or ``StaleRef`` if the server insists on what this process
     cannot see.
     """
-    tries = ATTACH_TRIES
-    while True:
+    same = 0
+    for _ in range(ATTACH_TRIES):
         access = choose(region)
         _check_state(region, access)
         place = Place(region.id, region.storage.path, region.storage.dev, region.storage.ino, region.storage.byte_size)
         try:
             return region, Attachment(place, 0, place.byte_size, access)
-        except Mismatch as mismatch:
-            tries -= 1
-            if tries == 0:
-                raise _busy(region) if mismatch.sealed else mismatch.to_error() from mismatch
-        region = ask()
+        except Mismatch as error:
+            mismatch = error
+        answer = ask()
+        same = same + 1 if answer.storage == region.storage else 0
+        if same == SAME_REGION_TRIES:
+            break
+        region = answer
+    raise _busy(region) if mismatch.sealed else mismatch.to_error() from mismatch
 
 
 def open_reference(ref: TensorReference, access: Access) -> OpenedTensor:
@@ -103,12 +108,13 @@ def open_reference(ref: TensorReference, access: Access) -> OpenedTensor:
     try:
         attachment = Attachment(place, ref.byte_offset, ref.byte_size, access)
     except Mismatch as mismatch:
-        if mismatch.sealed:
-            raise RegionSealed(f"{mismatch}", hint="open it without writable=True") from mismatch
+        error = mismatch.to_error()
+        if isinstance(error, RegionSealed):
+            raise error from mismatch
         raise StaleRef(
             str(mismatch),
             hint="its region was deleted, or this process sees another file system than the sender; ask for a new one",
-            fields={"cause": mismatch.to_error().code},
+            fields={"cause": error.code},
         ) from mismatch
     return OpenedTensor(attachment, TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import itertools
+import functools
 import weakref
 from typing import Any, NoReturn
 
@@ -56,14 +56,12 @@ class Mapping:
         self._access = access
         protection, flags = _PROTECTION[access]
         self._address = _libc.mmap(None, self._length, protection, flags, fd, self._start)
-        self._anchor: Any = (ctypes.c_ubyte * self._length).from_address(self._address)
+        self._anchor: Any = _array_type(self._length).from_address(self._address)
         finalizer = weakref.finalize(self._anchor, _libc.munmap, self._address, self._length)
         # At interpreter exit arrays may live on in other threads and atexit hooks; the kernel frees the pages anyway.
         finalizer.atexit = False
-        view = memoryview(self._anchor)
-        self._root: Bytes | None = np.frombuffer(view if access is Access.WRITE else view.toreadonly(), np.uint8)
-        self._handed_out: weakref.WeakValueDictionary[int, npt.NDArray[Any]] = weakref.WeakValueDictionary()
-        self._numbers = itertools.count()
+        self._root: Bytes | None = None
+        self._handed_out: weakref.WeakValueDictionary[int, npt.NDArray[Any]] | None = None
         self._flipped: list[weakref.ref[npt.NDArray[Any]]] = []
 
     @property
@@ -76,7 +74,7 @@ class Mapping:
 
     @property
     def closed(self) -> bool:
-        return self._root is None
+        return self._anchor is None
 
     def close(self) -> None:
         """Lets go. What was handed out stays valid and keeps the pages."""
@@ -85,23 +83,29 @@ class Mapping:
 
     def bytes(self, byte_offset: int, byte_size: int) -> Bytes:
         """The bytes as an array over the mapping, writable if the mapping is. Raises ``Closed``."""
+        anchor, _ = self.buffer()
         root = self._root
         if root is None:
-            _refuse_closed()
+            view = memoryview(anchor)
+            root = np.frombuffer(view if self._access is Access.WRITE else view.toreadonly(), np.uint8)
+            self._root = root
         start = byte_offset - self._start
         assert 0 <= start <= start + byte_size <= self._length, "outside the mapping"
         return root[start : start + byte_size]
 
     def hand_out(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Remembers an array over the mapping, weakly, so that ``remap`` can change whether it is writable."""
-        self._handed_out[next(self._numbers)] = array
+        if self._access is Access.WRITE:
+            if self._handed_out is None:
+                self._handed_out = weakref.WeakValueDictionary()
+            self._handed_out[id(array)] = array
         return array
 
     def buffer(self) -> tuple[Any, int]:
         """The anchor, which is a writable buffer, and the file offset of its first byte. Raises ``Closed``."""
         anchor = self._anchor
         if anchor is None:
-            _refuse_closed()
+            raise Closed("Cannot use the mapping: it is closed")
         return anchor, self._start
 
     def remap(self, fd: int, access: Access) -> None:
@@ -111,24 +115,28 @@ class Mapping:
         that the caller made of them do not, and write into private pages then. Raises ``OSError`` and changes nothing.
         """
         protection, flags = _PROTECTION[access]
+        # Held until the end: if another thread closes the mapping meanwhile, the range must not become somebody else's.
+        anchor, _ = self.buffer()
         _libc.mmap(self._address, self._length, protection, flags | _libc.MAP_FIXED, fd, self._start)
         self._access = access
-        root = self._root
-        if root is None:
-            return
+        # The next array gets a root of the new kind; those that are out keep theirs.
+        self._root = None
         writable = access is Access.WRITE
-        root.flags.writeable = writable
-        # Only what was writable before becomes so again: the caller may have locked an array of its own accord.
         if not writable:
-            self._flipped = [weakref.ref(array) for array in self._handed_out.values() if array.flags.writeable]
+            arrays = list((self._handed_out or {}).values())
+            # What the caller had locked of its own accord is not unlocked again.
+            self._flipped = [weakref.ref(array) for array in arrays if array.flags.writeable]
         for reference in self._flipped:
             array = reference()
             if array is not None:
                 array.flags.writeable = writable
+        del anchor
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mapping cannot be pickled or copied")
 
 
-def _refuse_closed() -> NoReturn:
-    raise Closed("Cannot use the mapping: it is closed")
+@functools.lru_cache(maxsize=64)
+def _array_type(length: int) -> Any:
+    # Kept, because ctypes makes a class for each length, which costs as much as the mapping.
+    return ctypes.c_ubyte * length

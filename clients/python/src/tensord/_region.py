@@ -14,13 +14,16 @@ from ._api import Api
 from ._attach import Mismatch
 from ._attachment import Attachment
 from ._descriptor import RegionDescriptor
-from ._errors import TensordError, TensorNotFound
+from ._errors import RegionDraining, TensordError, TensorNotFound
 from ._mapping import Access
 from ._reference import TensorReference
 from ._tensor import Tensor
 
 if TYPE_CHECKING:
     from torch import Tensor as TorchTensor
+
+# A stock reader may unlink the name that the server has just brought back; not four times.
+REMAP_TRIES = 4
 
 
 class Region:
@@ -143,12 +146,12 @@ class Region:
         body = {"checksum": checksum, "stock_writable": stock_writable}
         with self._seal_lock:
             wrote = self._attachment.mapping.access is Access.WRITE
-            if wrote:
-                self._attachment.stop_writing()
             try:
+                if wrote:
+                    self._remap(Access.PRIVATE)
                 self._descriptor = self._api.seal(self.id, body)
             except BaseException as error:
-                if wrote:
+                if wrote and self._attachment.access is not Access.WRITE:
                     self._resume_writing(error)
                 raise
             return self._descriptor
@@ -185,10 +188,23 @@ class Region:
             )
         return self[next(iter(self._infos))]
 
+    def _remap(self, access: Access) -> None:
+        for _ in range(REMAP_TRIES):
+            try:
+                return self._attachment.remap(access)
+            except Mismatch as error:
+                mismatch = error
+            if mismatch.sealed or mismatch.truncated:
+                break
+            # Somebody unlinked the public name; when it is asked about a region, the server links it back.
+            if self.refresh().state in ("draining", "deleted"):
+                raise RegionDraining(f"Cannot seal {self._descriptor.shown}: it was deleted") from mismatch
+        raise mismatch.to_error() from mismatch
+
     def _resume_writing(self, seal_error: BaseException) -> None:
         try:
-            self._attachment.resume_writing()
-        except (Mismatch, TensordError) as error:
+            self._remap(Access.WRITE)
+        except TensordError as error:
             # The seal's own error is the one to report; this one only explains why writing is over.
             if isinstance(seal_error, TensordError):
                 seal_error.fields["writable"] = False

@@ -113,7 +113,8 @@ class Transport:
         if payload is not None:
             headers["Content-Type"] = "application/json"
         if wait_until is not None:
-            wait = math.ceil(min(MAX_WAIT_SECONDS, max(0.0, wait_until - time.monotonic())))
+            # Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
+            wait = math.floor(min(MAX_WAIT_SECONDS, wait_until - time.monotonic()))
             if wait > 0:
                 headers["Prefer"] = f"wait={wait}"
                 answer_seconds += wait

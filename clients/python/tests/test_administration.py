@@ -1,0 +1,111 @@
+"""The thin calls: lists, labels, owners, models and the books."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from harness import Server
+
+import tensord
+from tensord import _api
+
+
+def test_lists_filter_and_page(client: tensord.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_api, "LIST_PAGE", 2)
+    client.create_model("other")
+    for number in range(5):
+        client.create(f"r{number}", [number], ttl=60, labels={"parity": str(number % 2)}).close()
+    client.create("r0", [0], model="other", ttl=60).close()
+    with client.attach("r1") as region:
+        region.seal()
+    assert [region.name for region in client.list()] == ["r0", "r1", "r2", "r3", "r4", "r0"]
+    assert [region.name for region in client.list(model="default", label=("parity", "1"))] == ["r1", "r3"]
+    assert [region.model for region in client.list(name="r0")] == ["default", "other"]
+    assert [region.name for region in client.list(state="sealed")] == ["r1"]
+    with pytest.raises(tensord.ModelNotFound):
+        list(client.list(model="absent"))
+    with pytest.raises(tensord.ValidationFailed):
+        list(client.list(state="molten"))
+
+
+def test_owners_and_labels_change(client: tensord.Client) -> None:
+    with client.create("r", [1], ttl=60, labels={"a": "1", "b": "2"}) as region:
+        patched = client.patch(region, labels={"a": None, "c": "3"})
+        assert dict(patched.labels) == {"b": "2", "c": "3"}
+        assert patched.expires_at is not None
+        assert client.patch(region.id, persist=True).expires_at is None
+        assert dict(client.patch(patched, ttl=1.5).owner) == {"kind": "ttl", "ttl_ms": 1500}
+        assert region.refresh().revision > patched.revision
+        with pytest.raises(tensord.RegionNotFound):
+            client.patch("reg_" + "a" * 26, ttl=5)
+
+
+def test_a_region_is_deleted_by_any_of_its_names(server: Server, client: tensord.Client) -> None:
+    regions = [client.create(f"r{number}", [number], ttl=60) for number in range(3)]
+    for region in regions:
+        region.close()
+    assert client.delete(regions[0]).state == "deleted"
+    assert client.delete(regions[1].descriptor).freed_bytes >= 4096
+    assert client.delete(regions[2].id).state == "deleted"
+    assert server.region_names() == []
+    with pytest.raises(tensord.RegionNotFound):
+        client.delete(regions[0])
+    with pytest.raises(tensord.RegionNotFound):
+        client.get("r0")
+
+
+def test_verify_compares_with_what_was_sealed(client: tensord.Client) -> None:
+    with client.create("r", np.arange(1000), ttl=60) as region:
+        with pytest.raises(tensord.RegionNotSealed):
+            client.verify(region)
+        region.seal(stock_writable=True)
+        assert (client.verify(region).ok, client.verify(region).expected) == (None, None)
+    with client.create("s", np.arange(1000), ttl=60) as region:
+        region.seal(checksum=True, stock_writable=True)
+        with open(region.descriptor.storage.path, "r+b") as file:
+            file.seek(5000)
+            file.write(b"\xff")
+        result = client.verify(region)
+        assert result.ok is False
+        assert result.expected != result.actual
+
+
+def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
+    model = client.create_model("small", memory_limit_bytes=1 << 20)
+    assert (model["name"], model["memory_limit_bytes"]) == ("small", 1 << 20)
+    with pytest.raises(tensord.ModelExists):
+        client.create_model("small")
+    with pytest.raises(tensord.ModelLimitExceeded) as caught:
+        client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=60)
+    assert isinstance(caught.value, MemoryError)
+    assert caught.value.fields["requested_bytes"] > 2 << 20
+    assert caught.value.fields["available_bytes"] == 1 << 20
+
+    assert client.patch_model("small", memory_limit_bytes=None)["memory_limit_bytes"] is None
+    client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=60).close()
+    assert client.model("small")["regions"] == 1
+    assert sorted(model["name"] for model in client.models()) == ["default", "small"]
+    with pytest.raises(tensord.ModelInUse):
+        client.delete_model("small")
+    assert client.delete_model("small", drain=True).freed_bytes >= 2 << 20
+    with pytest.raises(tensord.ModelNotFound):
+        client.model("small")
+    with pytest.raises(tensord.ModelNotFound):
+        client.create("r", [1], model="small", ttl=60)
+
+
+def test_more_than_there_is_says_how_much_there_is(client: tensord.Client) -> None:
+    limit = client.stats()["bytes"]["limit"]
+    with pytest.raises(tensord.PoolFull) as caught:
+        client.create("r", shape=limit + 1, dtype="U8", ttl=60)
+    assert caught.value.fields["requested_bytes"] > limit >= caught.value.fields["available_bytes"]
+    assert caught.value.status == 507
+    assert caught.value.hint
+
+
+def test_the_books_balance(server: Server, client: tensord.Client) -> None:
+    assert client.stats()["instance"] == server.instance
+    with client.create("r", shape=10_000, dtype="U8", ttl=60):
+        stats = client.stats()
+        assert stats["regions"]["open"] == 1
+        assert stats["bytes"]["used"] >= 10_000

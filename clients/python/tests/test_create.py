@@ -1,0 +1,194 @@
+"""Making regions: what may be stored, who owns it, and what a taken name means."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from harness import Server
+
+import tensord
+from tensord import _client
+
+
+def test_several_tensors_are_found_by_name(client: tensord.Client) -> None:
+    data: dict[str, npt.NDArray[Any]] = {
+        "w": np.ones((2, 3), np.float16),
+        "b": np.arange(4, dtype=np.int64),
+        "flag": np.array(True),
+        "none": np.zeros((0, 7)),
+    }
+    with client.create("layer", data, ttl=60) as region:
+        assert sorted(region.keys()) == sorted(data) == sorted(region)
+        assert len(region) == 4
+        assert "w" in region
+        assert "x" not in region
+        for name, array in data.items():
+            tensor = region[name]
+            assert (tensor.name, tensor.shape, tensor.byte_size) == (name, array.shape, array.nbytes)
+            assert np.array_equal(tensor.numpy(), array)
+            assert tensor.numpy().dtype == array.dtype
+            assert tensor.numpy().flags.aligned
+        assert {name: tensor.dtype for name, tensor in region.tensors.items()} == {
+            "w": "F16",
+            "b": "I64",
+            "flag": "BOOL",
+            "none": "F64",
+        }
+        with pytest.raises(KeyError, match="Cannot find tensor 'x'"):
+            region["x"]
+        with pytest.raises(tensord.TensorNotFound, match="it has"):
+            region["x"]
+        for call in (region.numpy, region.torch, region.bytes, region.ref, lambda: np.asarray(region)):
+            with pytest.raises(TypeError, match="has 4 tensors"):
+                call()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(2.5, np.float32),
+        np.zeros((0,), np.int8),
+        np.zeros((3, 0, 2), np.float64),
+        np.arange(24).reshape(4, 6)[::2, ::-1],
+        np.arange(24).reshape(4, 6).T,
+        np.arange(5, dtype=">i4"),
+        np.array([1 + 2j], np.complex64),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_arrays_of_every_kind_come_back_equal(client: tensord.Client, array: npt.NDArray[Any]) -> None:
+    with client.create("kind", array, ttl=60) as region:
+        region.seal()
+        with client.attach("kind") as attached:
+            assert attached.numpy().shape == array.shape
+            assert attached.numpy().dtype == array.dtype.newbyteorder("=")
+            assert np.array_equal(attached.numpy(), array)
+
+
+def test_a_large_array_comes_back_equal(client: tensord.Client) -> None:
+    array = np.random.default_rng(3).integers(0, 256, (70 << 20) + 12_345, np.uint8)
+    with client.create("large", array, ttl=60) as region:
+        assert np.array_equal(region.numpy(), array)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_bf16_and_fp8_come_back_equal(client: tensord.Client, name: str) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes gives numpy bf16 and fp8")
+    array = np.linspace(-4, 4, 50, dtype=np.float32).astype(getattr(ml_dtypes, name))
+    with client.create("small", array, ttl=60) as region:
+        assert region.numpy().dtype == array.dtype
+        assert region.numpy().tobytes() == array.tobytes()
+
+
+def test_a_type_that_numpy_lacks_is_there_as_bytes(client: tensord.Client) -> None:
+    with client.create("f4", tensors={"q": ("F4", (4, 6))}, ttl=60) as region:
+        with pytest.raises(tensord.FeatureUnavailable, match="bytes"):
+            region.numpy()
+        region.bytes()[:] = 0x21
+        assert region.bytes().shape == (12,)
+        assert region.bytes().sum() == 12 * 0x21
+
+
+def test_memory_can_be_asked_for_without_data(client: tensord.Client) -> None:
+    with client.create("zeros", shape=(2, 3), dtype="bfloat16", ttl=60) as region:
+        assert (region["data"].dtype, region["data"].shape) == ("BF16", (2, 3))
+        assert not region.bytes().any()
+    with client.create("line", shape=np.int64(5), dtype=np.uint8, ttl=60) as region:
+        assert region.numpy().shape == (5,)
+    with client.create("scalar", shape=(), dtype="F64", ttl=60) as region:
+        assert region.numpy().shape == ()
+    with client.create("both", tensors={"a": ("F32", 3), "b": (np.int8, [1, 2])}, ttl=60) as region:
+        assert {name: t.shape for name, t in region.tensors.items()} == {"a": (3,), "b": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"shape": 3}, {"dtype": "F32"}, {"data": [1], "shape": 1, "dtype": "I64"}, {"data": [1], "tensors": {}}],
+    ids=str,
+)
+def test_what_a_region_holds_is_said_exactly_once(client: tensord.Client, arguments: dict[str, Any]) -> None:
+    with pytest.raises(tensord.ValidationFailed, match="want either"):
+        client.create("x", **arguments, ttl=60)
+
+
+def test_a_region_needs_an_owner_and_the_error_says_how(client: tensord.Client) -> None:
+    with pytest.raises(tensord.OwnerRequired, match=r"ttl=<seconds>, or persist=True"):
+        client.create("x", [1])
+    with pytest.raises(tensord.ValidationFailed):
+        client.create("x", [1], ttl=5, persist=True)
+    with pytest.raises(tensord.ValidationFailed):
+        client.create("x", [1], ttl=float("inf"))
+    with client.create("kept", [1], persist=True) as region:
+        assert dict(region.descriptor.owner) == {"kind": "persist"}
+        assert region.descriptor.expires_at is None
+
+
+def test_a_taken_name_is_refused_attached_or_replaced(client: tensord.Client) -> None:
+    first = client.create("name", [1, 2], ttl=60)
+    with pytest.raises(tensord.NameTaken):
+        client.create("name", [3, 4], ttl=60)
+    with pytest.raises(tensord.NameTaken):
+        client.create("name", [3.5, 4], ttl=60, if_exists="attach")
+
+    with client.create("name", [3, 4], ttl=60, if_exists="attach") as second:
+        assert (second.id, second.created, second.writable) == (first.id, False, True)
+        assert second.numpy().tolist() == [1, 2]
+    first.seal()
+    with client.create("name", [3, 4], ttl=60, if_exists="attach") as third:
+        assert (third.id, third.created, third.writable) == (first.id, False, False)
+        assert third.numpy().tolist() == [1, 2]
+
+    with client.create("name", [5, 6], ttl=60, if_exists="replace") as fourth:
+        assert (fourth.created, client.get("name").id) == (True, first.id)
+        fourth.seal()
+        assert client.get("name").id == fourth.id
+    assert first.numpy().tolist() == [1, 2]
+    first.close()
+
+
+def test_a_failed_copy_leaves_no_region(
+    server: Server, client: tensord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_client, "copy_all", fail)
+    with pytest.raises(KeyboardInterrupt):
+        client.create("half", [1], ttl=60)
+    assert server.region_names() == []
+    with pytest.raises(tensord.RegionNotFound):
+        client.get("half")
+
+
+def test_what_cannot_be_stored_is_refused_before_the_server_is_asked(client: tensord.Client) -> None:
+    before = client.stats()["http"]["requests"]
+    with pytest.raises(tensord.ValidationFailed):
+        client.create("x", np.array(["text"]), ttl=60)
+    assert client.stats()["http"]["requests"] == before + 1
+
+
+def test_many_threads_create_and_attach(server: Server, client: tensord.Client) -> None:
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(10):
+                name = f"t{number}-{turn}"
+                with client.create(name, np.full(1000, number), ttl=60) as region:
+                    region.seal()
+                    with client.attach(name, timeout=5) as attached:
+                        assert attached.numpy()[999] == number
+                client.delete(region)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []

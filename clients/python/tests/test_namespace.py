@@ -1,0 +1,61 @@
+"""A process with another /dev/shm is told so, instead of "no such file"."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from harness import Child, Server
+
+import tensord
+from tensord import _api
+
+
+def test_a_descriptor_of_another_device_is_another_namespace(
+    client: tensord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client.create("here", [1], ttl=60):
+        real = client.get("here")
+        fake = replace(real, storage=replace(real.storage, dev=1 << 40))
+        monkeypatch.setattr(_api.Api, "region_by_name", lambda *_: fake)
+        monkeypatch.setattr(_api.Api, "region", lambda *_: fake)
+        with pytest.raises(tensord.WrongNamespace, match="mount the same volume in both containers") as caught:
+            client.attach("here")
+        assert f"here is device {real.storage.dev}, the server's is {1 << 40}" in str(caught.value)
+        assert caught.value.fields == {"dev_here": real.storage.dev, "dev_server": 1 << 40}
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can mount, and unshare(1) is needed"
+)
+def test_a_process_in_another_mount_namespace_is_told_so(
+    server: Server, client: tensord.Client, tmp_path: Path
+) -> None:
+    # The socket is reached over a bind mount, as when only the instance's directory is shared between containers.
+    script = """
+for attempt in (lambda: tensord.attach("here"), lambda: tensord.connect().create("there", [1], ttl=60)):
+    try: attempt()
+    except tensord.WrongNamespace as error: say([str(error), error.fields])
+try: tensord.connect().open(tensord.TensorReference.from_dict(hear()))
+except tensord.StaleRef as error: say([str(error), error.fields])
+"""
+    directory = f"/dev/shm/tensord.{server.instance}"
+    mount = (
+        f"mount --bind {directory} {tmp_path} && mount -t tmpfs none /dev/shm && mkdir {directory} && "
+        f'mount --bind {tmp_path} {directory} && exec "$@"'
+    )
+    with client.create("here", [1], ttl=60) as region:
+        with Child(script, prefix=("unshare", "-m", "sh", "-c", mount, "sh")) as child:
+            for _ in range(2):
+                text, fields = child.hear()
+                assert f"the server's is {region.descriptor.storage.dev}" in text
+                assert fields["dev_server"] == region.descriptor.storage.dev != fields["dev_here"]
+            child.say(region.ref().to_dict())
+            text, fields = child.hear()
+            assert fields == {"cause": "wrong-namespace"}
+            child.finish()
+        # A create whose memory cannot be reached is taken back.
+        assert [found.name for found in client.list()] == ["here"]

@@ -1,0 +1,109 @@
+"""torch over shared memory: no copy, the same lifetime, and no crash where torch insists on writing."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensord
+
+torch = pytest.importorskip("torch", reason="torch is an extra")
+
+
+def test_a_tensor_shares_the_memory(client: tensord.Client) -> None:
+    with client.create("t", np.arange(6, dtype=np.float32).reshape(2, 3), ttl=60) as region:
+        tensor = region.torch()
+        assert tensor.dtype == torch.float32
+        assert tensor.shape == (2, 3)
+        assert tensor.is_contiguous()
+        assert tensor.data_ptr() == region.numpy().ctypes.data
+        tensor[0, 0] = 9
+        assert region.numpy()[0, 0] == 9
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float16", "bool", "uint16", "uint64", "complex64"],
+)
+def test_every_type_comes_back_equal(client: tensord.Client, dtype: str) -> None:
+    source = torch.arange(12, dtype=torch.float32).reshape(3, 4).to(getattr(torch, dtype))
+    with client.create("t", source, ttl=60) as region:
+        region.seal()
+        with client.attach("t") as attached:
+            tensor = attached.torch()
+            assert tensor.dtype == source.dtype
+            assert torch.equal(tensor.view(torch.uint8), source.view(torch.uint8))
+
+
+def test_an_in_place_operation_on_a_read_only_attachment_stays_private(client: tensord.Client) -> None:
+    with client.create("t", torch.ones(5000), ttl=60) as region:
+        region.seal()
+        with client.attach("t") as first, client.attach("t") as second, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tensor = first.torch()
+            tensor.mul_(3)
+            assert tensor.sum() == 15_000
+            assert first.numpy()[4999] == 3
+            assert second.torch().sum() == 5000
+            assert region.torch().sum() == 5000
+        stored = np.frombuffer(Path(region.descriptor.storage.path).read_bytes()[4096:], np.float32)
+        assert stored.sum() == 5000
+
+
+def test_a_tensor_outlives_its_region(client: tensord.Client) -> None:
+    tensor = client.create("t", torch.arange(100), ttl=60).torch()[5:10]
+    assert client.get("t").has_writers is True
+    assert tensor.tolist() == [5, 6, 7, 8, 9]
+    del tensor
+    assert client.get("t").has_writers is False
+
+
+def test_a_tensor_of_the_writer_is_private_after_the_seal(client: tensord.Client) -> None:
+    with client.create("t", torch.zeros(10), ttl=60) as region:
+        tensor = region.torch()
+        tensor += 1
+        region.seal()
+        assert tensor.tolist() == [1] * 10
+        tensor += 1
+        with client.attach("t") as attached:
+            assert attached.torch().tolist() == [1] * 10
+
+
+def test_scalars_and_empty_tensors_keep_their_shape(client: tensord.Client) -> None:
+    with client.create("t", {"s": torch.tensor(2.5), "e": torch.zeros(0, 3, dtype=torch.bfloat16)}, ttl=60) as region:
+        assert region["s"].torch().shape == ()
+        assert region["s"].torch().item() == 2.5
+        assert region["e"].torch().shape == (0, 3)
+        assert region["e"].torch().dtype == torch.bfloat16
+
+
+def test_a_state_dict_is_loaded_without_a_copy(client: tensord.Client) -> None:
+    def build() -> Any:
+        torch.manual_seed(1)
+        return torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.LayerNorm(32), torch.nn.Linear(32, 4)).to(
+            torch.bfloat16
+        )
+
+    module = build()
+    with client.create("model", module.state_dict(), ttl=60) as region:
+        region.seal()
+    with client.attach("model", timeout=5) as attached:
+        state = attached.state_dict()
+        with torch.device("meta"):
+            loaded = build()
+        result = loaded.load_state_dict(state, strict=True, assign=True)
+        assert (result.missing_keys, result.unexpected_keys) == ([], [])
+        for name, parameter in loaded.state_dict().items():
+            assert parameter.data_ptr() == attached[name].bytes().ctypes.data
+    x = torch.randn(2, 16, dtype=torch.bfloat16)
+    assert torch.equal(loaded(x), module(x))
+
+
+def test_a_reference_opens_as_torch(client: tensord.Client) -> None:
+    with client.create("t", {"pad": torch.zeros(3), "x": torch.arange(5, dtype=torch.bfloat16)}, ttl=60) as region:
+        with client.open(region["x"].ref()) as tensor:
+            assert tensor.torch().tolist() == [0, 1, 2, 3, 4]
