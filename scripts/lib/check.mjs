@@ -13,6 +13,7 @@ const inClient = { cwd: client, env: pythonEnvironment() };
 const biomeArguments = (fix) => [
   ...(fix ? ["check", "--write"] : ["ci"]),
   "--error-on-warnings",
+  "--diagnostic-level=warn",
   // Biome writes colours even into a pipe when it believes to be in CI.
   `--colors=${process.stdout.isTTY ? "force" : "off"}`,
 ];

@@ -1,13 +1,14 @@
 /** Starts the server's program in Bun and becomes invisible: same streams, same signals, same exit status. */
 
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { Failure, main, root, signalStatus, throwIfStopped } from "./process.mjs";
+import { main, root, signalStatus, throwIfStopped } from "./process.mjs";
 import { bun, setUpServer } from "./server-packages.mjs";
 
 /** A signal again within this time is the same one, which npm has forwarded as well. */
 const echoMs = 250;
+
+const parentPollMs = 1_000;
 
 // No `.env` and no `bunfig.toml` of the directory that the user happens to be in, and no package fetched by an import.
 // Without us nobody would stop the server, so it ends with us, even if we are killed.
@@ -21,9 +22,6 @@ const bunFlags = ["--no-env-file", "--no-install", `--config=${join(root, "bunfi
 export function launch(args) {
   return main(async () => {
     await setUpServer();
-    if (!existsSync(bun)) {
-      throw new Failure("Cannot start Bun: node_modules has lost it. Delete node_modules and run the command again.");
-    }
     return await runBun(args);
   });
 }
@@ -42,8 +40,21 @@ function runBun(args) {
       child.kill(signal);
     });
   }
+  endWithNpm(() => child.kill("SIGTERM"));
   return new Promise((resolve, reject) => {
     child.once("error", reject);
     child.once("exit", (code, signal) => resolve(signal ? signalStatus(signal) : code));
   });
+}
+
+/** Under `npm start` our parent is npm. If it is killed it cannot pass that on, and nobody would stop the server. */
+function endWithNpm(stop) {
+  if (process.env.npm_lifecycle_event === undefined) return;
+  const npm = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid === npm) return;
+    clearInterval(timer);
+    stop();
+  }, parentPollMs);
+  timer.unref();
 }

@@ -1,9 +1,20 @@
 /**
- * A lock between processes of this repository: a directory that holds one file named after its owner. Every step is one
- * rename, so that of two processes exactly one wins, also when both find the lock of a dead one.
+ * A lock between processes of this repository: a directory that holds one file named after its owner, with the owner's
+ * children in it. Every step is one rename, so that of two processes exactly one wins, also when both find the lock of a
+ * dead one.
  */
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { root, throwIfStopped } from "./process.mjs";
@@ -53,7 +64,27 @@ function tryTake(lock, me) {
   const [owner] = readOwners(lock);
   if (owner === undefined) return "nobody";
   if (isAlive(owner)) return owner;
-  return renamed(join(lock, owner), join(lock, me), ["ENOENT"]) ? undefined : "nobody";
+  if (!renamed(join(lock, owner), join(lock, me), ["ENOENT"])) return "nobody";
+  endChildren(join(lock, me));
+  return undefined;
+}
+
+/** Is there still a process of the group that `leader` was made for? Its number is not used again while there is. */
+function isGroupAlive(leader) {
+  const pid = Number(leader.split("-")[0]);
+  try {
+    process.kill(-pid, 0);
+  } catch (error) {
+    if (error.code === "ESRCH") return false;
+  }
+  return !existsSync(`/proc/${pid}`) || processName(pid) === leader;
+}
+
+/** An owner that was killed has left its children at work, which would write into ours. */
+function endChildren(path) {
+  const leaders = readFileSync(path, "utf8").split("\n").filter(Boolean);
+  for (const leader of leaders.filter(isGroupAlive)) process.kill(-Number(leader.split("-")[0]), "SIGKILL");
+  writeFileSync(path, "");
 }
 
 function readOwners(lock) {
@@ -80,7 +111,7 @@ function giveBack(lock, me) {
  * @template T
  * @param {string} name
  * @param {(owner: string) => void} onWait called once, with the number of the process that is waited for
- * @param {() => Promise<T>} body
+ * @param {(onStart: (pid: number) => void) => Promise<T>} body calls `onStart` for each child that leads a group
  */
 export async function withLock(name, onWait, body) {
   mkdirSync(join(root, ".tmp"), { recursive: true });
@@ -95,7 +126,7 @@ export async function withLock(name, onWait, body) {
     await sleep(pollMs);
   }
   try {
-    return await body();
+    return await body((pid) => appendFileSync(join(lock, me), `${processName(pid)}\n`));
   } finally {
     giveBack(lock, me);
   }

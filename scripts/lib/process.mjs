@@ -63,15 +63,16 @@ export function throwIfStopped() {
  *
  * @param command a path, or a name on the PATH
  * @param {string[]} args
- * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, capture?: boolean, deadlineMs?: number }} options
+ * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, capture?: boolean, deadlineMs?: number, onStart?: (pid: number) => void }} options
  *   `capture` keeps stdout and stderr together instead of passing them on; past `deadlineMs` the group is killed
  * @returns {Promise<{ status: number, output: string, missing: boolean, late: boolean }>} `status` as a shell reports it;
  *   `missing` says that there is no such program
  */
-export async function run(command, args, { cwd = root, env = process.env, capture = false, deadlineMs } = {}) {
+export async function run(command, args, { cwd = root, env = process.env, capture = false, deadlineMs, onStart } = {}) {
   throwIfStopped();
   const stdio = capture ? ["ignore", "pipe", "pipe"] : ["ignore", "inherit", "inherit"];
   const child = spawn(command, args, { cwd, env, stdio, detached: true });
+  if (child.pid !== undefined) onStart?.(child.pid);
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding("utf8").on("data", (text) => {

@@ -12,8 +12,10 @@ const venv = join(root, ".venv");
 const client = join(root, "clients/python");
 const lockFile = "clients/python/requirements.lock";
 
+const pythonPath = ".venv/bin/python";
+
 /** The environment's interpreter. */
-export const python = join(venv, "bin/python");
+export const python = join(root, pythonPath);
 
 // The oldest Python that the locked numpy takes.
 const minimumMinor = 11;
@@ -28,7 +30,8 @@ export const pythonEnvironment = () => {
   return rest;
 };
 
-const runPython = (command, args) => run(command, args, { capture: true, env: pythonEnvironment() });
+const runPython = (command, args, options) =>
+  run(command, args, { capture: true, env: pythonEnvironment(), ...options });
 
 /** The first Python that is new enough and can make virtual environments, with its version and place. */
 async function findPython() {
@@ -67,8 +70,8 @@ async function needPython() {
   );
 }
 
-async function step(what, command, args) {
-  const { status, output } = await runPython(command, args);
+async function step(what, command, args, onStart) {
+  const { status, output } = await runPython(command, args, { onStart });
   if (status === 0) return;
   if (networkErrors.test(output)) {
     throw new Failure(
@@ -82,16 +85,16 @@ async function step(what, command, args) {
 
 const pipInstall = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--no-deps", "--no-compile"];
 
-async function installPackages(command) {
+async function installPackages(command, onStart) {
   rmSync(venv, { recursive: true, force: true });
-  await step("make the virtual environment .venv", command, ["-m", "venv", venv]);
+  await step("make the virtual environment .venv", command, ["-m", "venv", venv], onStart);
   // The lock file is complete, and leaves out on purpose what pip would add (see its head): hence --no-deps.
-  await step("install the Python packages", python, [...pipInstall, "--requirement", join(root, lockFile)]);
+  await step("install the Python packages", python, [...pipInstall, "--requirement", join(root, lockFile)], onStart);
 }
 
 /** The build backend comes from the lock file too; pip would otherwise fetch one that nothing pins. */
-const installClient = () =>
-  step("install the Python client", python, [...pipInstall, "--no-build-isolation", "--editable", client]);
+const installClient = (onStart) =>
+  step("install the Python client", python, [...pipInstall, "--no-build-isolation", "--editable", client], onStart);
 
 /** Makes `.venv` what the lock file says. Takes a fraction of a second when it is. */
 export async function setUpPython() {
@@ -101,13 +104,15 @@ export async function setUpPython() {
     title: "Installing Python packages into .venv (3.9 GB, nearly all of it torch's; about a minute)",
     lock: "python-packages",
     stamp: ".venv/.tensord-packages",
+    result: pythonPath,
     fingerprint: fingerprint([lockFile], facts),
-    work: () => installPackages(command),
+    work: (onStart) => installPackages(command, onStart),
   });
   await once({
     title: "Installing the Python client, editable",
     lock: "python-packages",
     stamp: ".venv/.tensord-client",
+    result: pythonPath,
     fingerprint: fingerprint([lockFile, "clients/python/pyproject.toml"], facts),
     work: installClient,
   });

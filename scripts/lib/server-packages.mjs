@@ -8,8 +8,10 @@ import { basename, join } from "node:path";
 import { Failure, root, run } from "./process.mjs";
 import { fingerprint, once } from "./stamp.mjs";
 
+const bunPath = "node_modules/.bin/bun";
+
 /** The Bun that the lock file pins. Whatever Bun is on the PATH is not used. */
-export const bun = join(root, "node_modules/.bin/bun");
+export const bun = join(root, bunPath);
 
 const networkErrors =
   /\b(EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT|ERR_SOCKET_TIMEOUT)\b/;
@@ -20,7 +22,7 @@ function npmCommand() {
   return cli && basename(cli) === "npm-cli.js" ? [process.execPath, cli] : ["npm"];
 }
 
-async function install() {
+async function install(onStart) {
   const [command, ...before] = npmCommand();
   // Packages that npm has in its cache are not asked for again; short pauses between tries, so that a machine without a
   // network is told so in seconds and not after a minute.
@@ -31,7 +33,7 @@ async function install() {
     "--fetch-retry-mintimeout=1000",
     "--fetch-retry-maxtimeout=5000",
   ];
-  const { status, output, missing } = await run(command, [...before, "ci", ...flags], { capture: true });
+  const { status, output, missing } = await run(command, [...before, "ci", ...flags], { capture: true, onStart });
   if (missing) {
     throw new Failure(
       "Cannot install the server's packages: npm is not on the PATH. Install Node with npm 10 or newer.",
@@ -79,9 +81,10 @@ export async function setUpServer() {
     title: "Installing server packages (npm ci)",
     lock: "server-packages",
     stamp: "node_modules/.tensord-set-up",
+    result: bunPath,
     fingerprint: fingerprint(["package-lock.json", ".npmrc"], [process.version, process.platform, process.arch]),
-    work: async () => {
-      await install();
+    work: async (onStart) => {
+      await install(onStart);
       await placeBun();
     },
   });

@@ -4,7 +4,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { withLock } from "./lock.mjs";
 import { root, secondsSince } from "./process.mjs";
@@ -20,6 +20,10 @@ export function fingerprint(files, facts) {
   return hash.digest("hex");
 }
 
+function isDone({ stamp, result, fingerprint: wanted }) {
+  return existsSync(join(root, result)) && readStamp(join(root, stamp)) === wanted;
+}
+
 function readStamp(path) {
   try {
     return readFileSync(path, "utf8");
@@ -29,23 +33,26 @@ function readStamp(path) {
 }
 
 /**
- * Does `work` unless the stamp says that it was done for the same fingerprint. Two processes do it one after the other,
- * and the second finds it done. Progress goes to stderr: stdout belongs to the program that is started afterwards.
+ * Does `work` unless the stamp says that it was done for the same fingerprint, and its `result` is still there. Two
+ * processes do it one after the other, and the second finds it done. Progress goes to stderr: stdout belongs to the
+ * program that is started afterwards.
  *
- * @param {{ title: string, lock: string, stamp: string, fingerprint: string, work: () => Promise<void> }} step
+ * @typedef {{ title: string, lock: string, stamp: string, result: string, fingerprint: string }} Step
+ * @param {Step & { work: (onStart: (pid: number) => void) => Promise<void> }} step
+ *   `work` tells `onStart` of the children that must not outlive it
  */
-export async function once({ title, lock, stamp, fingerprint: wanted, work }) {
-  const path = join(root, stamp);
-  if (readStamp(path) === wanted) return;
+export async function once(step) {
+  if (isDone(step)) return;
   const onWait = (pid) => console.error(`Waiting for process ${pid}, which sets up the same checkout …`);
-  await withLock(lock, onWait, async () => {
-    if (readStamp(path) === wanted) return;
+  await withLock(step.lock, onWait, async (onStart) => {
+    if (isDone(step)) return;
     const start = performance.now();
-    console.error(`${title} …`);
-    rmSync(path, { force: true });
-    await work();
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, wanted);
-    console.error(`${title}: done in ${secondsSince(start)}`);
+    const stamp = join(root, step.stamp);
+    console.error(`${step.title} …`);
+    rmSync(stamp, { force: true });
+    await step.work(onStart);
+    mkdirSync(dirname(stamp), { recursive: true });
+    writeFileSync(stamp, step.fingerprint);
+    console.error(`${step.title}: done in ${secondsSince(start)}`);
   });
 }
