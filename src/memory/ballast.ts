@@ -3,7 +3,7 @@
  * SQLite needs a page even for a DELETE. Written again when there is room.
  */
 
-import { closeSync, fstatSync, openSync, statfsSync, statSync, truncateSync, unlinkSync } from "node:fs";
+import { closeSync, fstatSync, openSync, statfsSync, statSync, truncateSync } from "node:fs";
 import { fallocate } from "./libc.ts";
 import { limits } from "./limits.ts";
 
@@ -17,12 +17,15 @@ export class Ballast {
     this.#fileSystemPath = fileSystemPath;
   }
 
-  /** Frees its pages; false if they were gone already. */
+  /**
+   * Frees some of its pages; false if there are none left. Not all at once: a neighbour that keeps writing would take
+   * what the store does not need now, and leave nothing for the next delete.
+   */
   giveUp(): boolean {
-    const held = statSync(this.#path, { throwIfNoEntry: false })?.blocks ?? 0;
+    const byteSize = statSync(this.#path, { throwIfNoEntry: false })?.size ?? 0;
     this.#isWhole = false;
-    if (held === 0) return false;
-    truncateSync(this.#path, 0);
+    if (byteSize === 0) return false;
+    truncateSync(this.#path, Math.max(0, byteSize - limits.ballastSliceBytes));
     return true;
   }
 
@@ -36,8 +39,7 @@ export class Ballast {
       if (fstatSync(fd).blocks * 512 < limits.ballastBytes) fallocate(fd, 0, limits.ballastBytes);
       this.#isWhole = true;
     } catch {
-      // Somebody took the room meanwhile. Half a ballast is worse than none: it holds pages and frees too few.
-      unlinkSync(this.#path);
+      // Somebody took the room meanwhile; the next write tries again.
     } finally {
       closeSync(fd);
     }

@@ -1,7 +1,8 @@
 /** Deletion by request, TTL or replacement: the name goes at once, the bytes when the last lease is gone. */
 
 import { cancelled } from "./create.ts";
-import { drainRegion } from "./drain.ts";
+import { drainRegion, isLeased } from "./drain.ts";
+import { isOutOfMemory } from "./journal.ts";
 import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { describe, type EndReason, type Region } from "./region.ts";
@@ -27,11 +28,25 @@ export async function deleteRegion(store: Store, region: Region, reason: EndReas
     return { state: "deleted", freedBytes: region.chargedBytes };
   }
   if (region.state === "draining") return { state: "draining", freedBytes: 0 };
-  beginDrain(store, region, reason, () => store.journal.updateRegion(toDraining(region, reason)));
+  beginRequestedDrain(store, region, reason);
   store.step("delete.journaled");
   store.emit({ type: "tensord.region.draining", region, actor });
   const freed = await drainRegion(store, region, actor);
   return freed ? { state: "deleted", freedBytes: region.chargedBytes } : { state: "draining", freedBytes: 0 };
+}
+
+/**
+ * On a file system so full that the row cannot be written, a region that nobody maps goes without it: its own pages make
+ * room for the row's end. A crash in between leaves the row of a region that nobody was told is deleted.
+ */
+function beginRequestedDrain(store: Store, region: Region, reason: EndReason): void {
+  const row = toDraining(region, reason);
+  try {
+    beginDrain(store, region, reason, () => store.journal.updateRegion(row));
+  } catch (error) {
+    if (!isOutOfMemory(error) || isLeased(store, region)) throw error;
+    beginDrain(store, region, reason, () => {});
+  }
 }
 
 /** How the row of a region looks once it drains. */
@@ -56,8 +71,8 @@ export function expireRegion(store: Store, region: Region): void {
   const now = store.now();
   if (region.expiresAt > now) return store.expiring.schedule(region, region.expiresAt);
   try {
-    const isLeased = region.serverLeases > 0 || store.storage.usage(region.token)?.leased === true;
-    if (region.state === "sealed" && isLeased) return store.expiring.schedule(region, now + limits.drainPollMaxMs);
+    if (region.state === "sealed" && isLeased(store, region))
+      return store.expiring.schedule(region, now + limits.drainPollMaxMs);
   } catch (error) {
     store.warn(`Cannot ask for leases of ${describe(region)}`, error);
   }

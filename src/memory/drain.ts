@@ -30,7 +30,7 @@ async function tryFree(store: Store, region: Region, actor: string | undefined):
   storage.withdraw(region.token, region.identity);
   store.step("delete.withdrawn");
   region.waitsFor = "lease";
-  if (region.serverLeases > 0 || storage.usage(region.token)?.leased === true) return false;
+  if (isLeased(store, region)) return false;
   store.step("delete.asked");
   if ((await storage.free(region.token, region.byteSize)) === "hard-link") {
     region.waitsFor = "hard-link";
@@ -43,4 +43,9 @@ async function tryFree(store: Store, region: Region, actor: string | undefined):
   store.books.setState(region, nextState(region.state, "freed", describe(region)));
   store.emit({ type: "tensord.region.deleted", region, actor });
   return true;
+}
+
+/** Whether anybody maps the region, a request inside the server included. */
+export function isLeased(store: Store, region: Region): boolean {
+  return region.serverLeases > 0 || store.storage.usage(region.token)?.leased === true;
 }

@@ -82,9 +82,14 @@ export class Journal implements Disposable {
   /** Counts this start; a client that sees another epoch knows that the server began anew. */
   raiseEpoch(): number {
     const row = this.#database.query("SELECT value FROM meta WHERE key = 'epoch'").get() as { value: string } | null;
-    // A store that was lost must not count from one again: a client would take the new server for the old one.
-    const epoch = row === null ? Math.floor(Date.now() / 1000) : Number(row.value) + 1;
-    this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", [String(epoch)]));
+    // Never below the clock: a store that was lost, or that could not be written, must not repeat an epoch.
+    const epoch = Math.max(Number(row?.value ?? 0) + 1, Math.floor(Date.now() / 1000));
+    try {
+      this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", [String(epoch)]));
+    } catch (error) {
+      // Without a free page the start must not fail: it is what lets regions be deleted. The next epoch is later anyway.
+      if (!isOutOfMemory(error)) throw error;
+    }
     return epoch;
   }
 
@@ -149,11 +154,12 @@ export class Journal implements Disposable {
 
   /** A write that leads to free memory gets the ballast's pages when there are no others. */
   #freeing(write: () => void): void {
-    try {
-      write();
-    } catch (error) {
-      if (!isFull(error) || !this.#ballast.giveUp()) throw translate(error);
-      this.#charging(write);
+    for (;;) {
+      try {
+        return write();
+      } catch (error) {
+        if (!isFull(error) || !this.#ballast.giveUp()) throw translate(error);
+      }
     }
   }
 
@@ -177,7 +183,7 @@ function openWhatIsThere(path: string, ballast: Ballast): OpenDatabase {
   try {
     return openDatabase(path, ballast);
   } catch (error) {
-    if (isFull(error) && ballast.giveUp()) return openDatabase(path, ballast);
+    if (isFull(error) && ballast.giveUp()) return openWhatIsThere(path, ballast);
     if (!isDamage(error)) throw translate(error);
     // Its log belongs to the damaged database and must not be replayed into a new one.
     for (const suffix of ["", "-wal"]) renameIfThere(path + suffix, `${path}.damaged-${Date.now()}${suffix}`);
@@ -268,6 +274,11 @@ function isFull(error: unknown): boolean {
   return (
     error instanceof SQLiteError && (error.code === "SQLITE_FULL" || error.code?.startsWith("SQLITE_IOERR") === true)
   );
+}
+
+/** Whether `error` says that the store could not be written because the file system is full. */
+export function isOutOfMemory(error: unknown): boolean {
+  return error instanceof TensordError && error.code === "out-of-shared-memory";
 }
 
 function isDamage(error: unknown): boolean {

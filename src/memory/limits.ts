@@ -60,6 +60,8 @@ export const limits = {
   inlineBytes: 1 * MiB,
   /** Kept for SQLite on a full tmpfs, where even a DELETE needs a page. */
   ballastBytes: 1 * MiB,
+  /** What is given up of it at a time: some pages more than one write of the store needs. */
+  ballastSliceBytes: 64 * KiB,
   /** What the store itself may grow to before it is counted: its database, its log and the ballast. */
   storeBytes: 8 * MiB,
   /** Kept free below a cgroup's maximum, past which is SIGKILL: the larger of these two. */

@@ -33,7 +33,11 @@ export async function recoverStore(store: Store): Promise<void> {
 
 /** A row without its file. A draining one was freed just before its row could go; any other was lost. */
 function forget(store: Store, record: RegionRecord): void {
-  store.journal.deleteRegion(record.key);
+  try {
+    store.journal.deleteRegion(record.key);
+  } catch (error) {
+    store.warn(`Cannot remove the row of ${describe(record)}; the next start tries again`, error);
+  }
   if (record.state === "draining") return;
   store.warn(`Lost ${describe(record)}: its memory is gone from the keeper`, undefined);
 }
