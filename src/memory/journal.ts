@@ -83,7 +83,7 @@ export class Journal implements Disposable {
   raiseEpoch(): number {
     const row = this.#database.query("SELECT value FROM meta WHERE key = 'epoch'").get() as { value: string } | null;
     // Never below the clock: a store that was lost, or that could not be written, must not repeat an epoch.
-    const epoch = Math.max(Number(row?.value ?? 0) + 1, Math.floor(Date.now() / 1000));
+    const epoch = Math.max(Number(row?.value ?? 0) + 1, Date.now());
     try {
       this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", [String(epoch)]));
     } catch (error) {

@@ -3,7 +3,7 @@
  * `bun tests/hostile/generate-headers.ts` after a change; the files are committed, so that other clients can use them.
  */
 
-import { readdirSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** File name, what it tries, words that its refusal must contain, and the bytes of the whole file. */
@@ -354,10 +354,11 @@ const readme = `# Hostile files
 
 Each file in \`headers/\` is a whole file that is no safetensors file, or one that breaks a limit of ours. \`parseHeader\` refuses all
 with \`validation-failed\`, and for the reason that the file was made for: its sentence contains the words on the right
-(\`tests/unit/hostile-headers.test.ts\`). Written by \`generate-headers.ts\`, this page included.
+(\`tests/unit/hostile-headers.test.ts\`). Written by \`generate-headers.ts\`, this section included.
 
 | file | what it tries | words of the refusal |
 |---|---|---|
 ${lines.join("\n")}
 `;
-writeFileSync(join(here, "README.md"), readme);
+const [, bodies = ""] = readFileSync(join(here, "README.md"), "utf8").split(/(?=^# Hostile bodies$)/m);
+writeFileSync(join(here, "README.md"), `${readme}\n${bodies}`);
