@@ -185,6 +185,7 @@ function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan
     lastUsedAt: now,
     serverLeases: 0,
     waitsFor: null,
+    isRowOwed: false,
     pollDelayMs: 0,
     creation: null,
   };

@@ -1,7 +1,7 @@
 /** Deletion by request, TTL or replacement: the name goes at once, the bytes when the last lease is gone. */
 
 import { cancelled } from "./create.ts";
-import { drainRegion, isLeased } from "./drain.ts";
+import { drainRegion, isLeased, writeOwedRow } from "./drain.ts";
 import { isOutOfMemory } from "./journal.ts";
 import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
@@ -27,12 +27,15 @@ export async function deleteRegion(store: Store, region: Region, reason: EndReas
     if (region.state !== "deleted") return deleteRegion(store, region, reason, actor);
     return { state: "deleted", freedBytes: region.chargedBytes };
   }
-  if (region.state === "draining") return { state: "draining", freedBytes: 0 };
-  beginRequestedDrain(store, region, reason);
-  store.step("delete.journaled");
-  store.emit({ type: "tensord.region.draining", region, actor });
-  const freed = await drainRegion(store, region, actor);
-  return freed ? { state: "deleted", freedBytes: region.chargedBytes } : { state: "draining", freedBytes: 0 };
+  if (region.state !== "draining") {
+    beginRequestedDrain(store, region, reason);
+    store.step("delete.journaled");
+    store.emit({ type: "tensord.region.draining", region, actor });
+    if (await drainRegion(store, region, actor)) return { state: "deleted", freedBytes: region.chargedBytes };
+  }
+  // What is not written would be undone by a crash, so it is not promised.
+  writeOwedRow(store, region);
+  return { state: "draining", freedBytes: 0 };
 }
 
 /**
@@ -46,6 +49,7 @@ function beginRequestedDrain(store: Store, region: Region, reason: EndReason): v
   } catch (error) {
     if (!isOutOfMemory(error) || isLeased(store, region)) throw error;
     beginDrain(store, region, reason, () => {});
+    region.isRowOwed = true;
   }
 }
 

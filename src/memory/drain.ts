@@ -3,6 +3,7 @@
  * and is asked again, quickly at first.
  */
 
+import { isOutOfMemory } from "./journal.ts";
 import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { describe, type Region } from "./region.ts";
@@ -26,6 +27,7 @@ export async function drainRegion(store: Store, region: Region, actor: string | 
 
 async function tryFree(store: Store, region: Region, actor: string | undefined): Promise<boolean> {
   const { storage } = store;
+  if (region.isRowOwed) tryWriteOwedRow(store, region);
   // The name first: whoever opened it earlier and locks it only now looks at the name after that, and lets go.
   storage.withdraw(region.token, region.identity);
   store.step("delete.withdrawn");
@@ -43,6 +45,21 @@ async function tryFree(store: Store, region: Region, actor: string | undefined):
   store.books.setState(region, nextState(region.state, "freed", describe(region)));
   store.emit({ type: "tensord.region.deleted", region, actor });
   return true;
+}
+
+function tryWriteOwedRow(store: Store, region: Region): void {
+  try {
+    writeOwedRow(store, region);
+  } catch (error) {
+    if (!isOutOfMemory(error)) throw error;
+  }
+}
+
+/** Writes the row that was owed, if one is. @throws TensordError `out-of-shared-memory` while there is no page for it. */
+export function writeOwedRow(store: Store, region: Region): void {
+  if (!region.isRowOwed) return;
+  store.journal.updateRegion(region);
+  region.isRowOwed = false;
 }
 
 /** Whether anybody maps the region, a request inside the server included. */

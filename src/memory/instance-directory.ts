@@ -215,8 +215,12 @@ function openOrMake(path: string, shown: string, mode: number): number {
 
 function cannotOpen(verb: string, shown: string, cause: unknown): TensordError {
   const { code = "unknown" } = cause as NodeJS.ErrnoException;
+  const owner = code === "EACCES" ? lstatSync(shown, { throwIfNoEntry: false })?.uid : undefined;
   const hints: Record<string, string> = {
-    EACCES: `Give uid ${process.geteuid?.()} write permission on the directory above it.`,
+    EACCES:
+      owner === undefined
+        ? `Give uid ${process.geteuid?.()} write permission on the directory above it.`
+        : `It belongs to uid ${owner}, and this is uid ${process.geteuid?.()}: choose another TENSORD_INSTANCE.`,
     ENOSPC: "The file system is full: free memory or inodes there.",
     ENOTDIR: "Something that is no directory stands in its place: remove it, or choose another TENSORD_INSTANCE.",
     ELOOP: "A symbolic link stands in its place: remove it, or choose another TENSORD_INSTANCE.",

@@ -295,6 +295,14 @@ function translate(error: unknown): unknown {
     );
   }
   if (!(error instanceof SQLiteError)) return error;
+  if (error.code === "SQLITE_CONSTRAINT_UNIQUE") {
+    return new TensordError(
+      "name-taken",
+      "Cannot take the name: the row of a region that is being deleted still holds it",
+      { hint: "Ask again in a moment." },
+      { cause: error },
+    );
+  }
   return new TensordError("io-error", `Cannot use the store: ${error.message}`, {}, { cause: error });
 }
 

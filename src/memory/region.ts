@@ -63,6 +63,8 @@ export interface Region extends RegionRecord {
   serverLeases: number;
   /** What a draining region waits for. */
   waitsFor: "lease" | "hard-link" | null;
+  /** It drains, and the file system was too full to write so: the row still says what it was before. */
+  isRowOwed: boolean;
   /** How long the next question for leases waits, while it drains. */
   pollDelayMs: number;
   /** While `creating`: cancels the work, and settles when it has ended either way. */

@@ -25,6 +25,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     lastUsedAt: store.now(),
     serverLeases: 0,
     waitsFor: null,
+    isRowOwed: false,
     pollDelayMs: 0,
     creation: null,
   };

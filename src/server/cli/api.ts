@@ -45,9 +45,10 @@ export class Api {
       return await fetch(this.#base + path, { method, ...(this.#unix === undefined ? {} : { unix: this.#unix }) });
     } catch (error) {
       const where = this.#unix === undefined ? this.#base : `unix://${this.#unix}`;
+      const { code = "unknown" } = error as NodeJS.ErrnoException;
       throw new TensordError(
         "io-error",
-        `Cannot reach a server at ${where}: ${(error as Error).message}`,
+        `Cannot reach a server at ${where}: ${code}`,
         { hint: "Start one with `npm start`, or name another with --url, --instance or --shm-dir." },
         { cause: error },
       );
