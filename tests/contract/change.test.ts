@@ -1,0 +1,200 @@
+/** PATCH of a region: TTL, persistence and labels, on the revision that the client knows. */
+
+import { describe, expect, test } from "bun:test";
+import { limits } from "../../src/memory/limits.ts";
+import type { Answer, Region } from "../harness/answers.ts";
+import { type TestApp, withApp } from "../harness/app.ts";
+import { idInState, slowBytes } from "./support/region-failures.ts";
+
+function patch(app: TestApp, id: string, body: object): Promise<Region> {
+  return app.ok(200, "PATCH", `/v1/regions/${id}`, body);
+}
+
+function patchIf(app: TestApp, id: string, ifMatch: string): Promise<Answer> {
+  return app.request("PATCH", `/v1/regions/${id}`, { ttl_ms: 9000 }, { headers: { "if-match": ifMatch } });
+}
+
+describe("a new TTL", () => {
+  test(
+    "counts from now and is the new owner",
+    withApp(async (app) => {
+      const { id } = await app.create({ ttl_ms: 600_000 });
+      const before = Date.now();
+      const changed = await patch(app, id, { ttl_ms: 5000 });
+      expect(changed).toMatchObject({ owner: { kind: "ttl", ttl_ms: 5000 }, revision: 2 });
+      expect(Date.parse(changed.expires_at ?? "")).toBeWithin(before + 5000, Date.now() + 5001);
+    }),
+  );
+
+  test(
+    "may be of one millisecond, or of ten years",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      const { expires_at } = await patch(app, id, { ttl_ms: limits.ttlMs });
+      expect(Date.parse(expires_at ?? "")).toBeGreaterThan(Date.now() + 9 * 365 * 24 * 3600 * 1000);
+      await app.refused("validation-failed", "PATCH", `/v1/regions/${id}`, { ttl_ms: limits.ttlMs + 1 });
+      await patch(app, id, { ttl_ms: 1 });
+    }),
+  );
+
+  test(
+    "ends a life that was to persist, and persistence ends a TTL",
+    withApp(async (app) => {
+      const { id } = await app.create({ name: "weights", persist: true });
+      expect(await patch(app, id, { ttl_ms: 5000 })).toMatchObject({ owner: { kind: "ttl", ttl_ms: 5000 } });
+      expect(await patch(app, id, { persist: true })).toMatchObject({ owner: { kind: "persist" }, expires_at: null });
+    }),
+  );
+
+  test(
+    "lets a region persist that has a name, or will have one",
+    withApp(async (app) => {
+      await app.create({ name: "weights" });
+      const next = await app.create({ name: "weights", if_exists: "replace" });
+      expect(await patch(app, next.id, { persist: true })).toMatchObject({ owner: { kind: "persist" }, name: null });
+      const { id } = await app.create();
+      await app.refused("validation-failed", "PATCH", `/v1/regions/${id}`, { persist: true });
+    }),
+  );
+});
+
+describe("labels", () => {
+  test(
+    "are merged: new ones come, named ones change, null takes away, the rest stays",
+    withApp(async (app) => {
+      const { id } = await app.create({ labels: { stays: "1", changes: "1", goes: "1" } });
+      const { labels, owner } = await patch(app, id, { labels: { changes: "2", goes: null, comes: "2", never: null } });
+      expect(labels).toEqual({ stays: "1", changes: "2", comes: "2" });
+      expect(owner).toEqual({ kind: "ttl", ttl_ms: 600_000 });
+    }),
+  );
+
+  test(
+    "may be as many and as long as the limits say, and carry any text",
+    withApp(async (app) => {
+      const most = Object.fromEntries(
+        Array.from({ length: limits.labels }, (_, index) => {
+          return [`${index}`.padEnd(limits.labelKeyCharacters, "k"), "ü".repeat(limits.labelValueCharacters)];
+        }),
+      );
+      const { id, labels } = await app.create({ labels: most });
+      expect(labels).toEqual(most);
+      const odd = { constructor: "c", toString: "t", "a=b": "=", "größe 😀": '"\n\\', hasOwnProperty: "" };
+      const other = await app.create({ labels: odd });
+      expect(other.labels).toEqual(odd);
+      expect((await app.get(id)).labels).toEqual(most);
+    }),
+  );
+
+  test(
+    "are never more than the limit, however they are put together",
+    withApp(async (app) => {
+      const some = (prefix: string, count: number) =>
+        Object.fromEntries(Array.from({ length: count }, (_, index) => [`${prefix}${index}`, "v"]));
+      const { id } = await app.create({ labels: some("a", limits.labels) });
+      await app.refused("validation-failed", "PATCH", `/v1/regions/${id}`, { labels: { one: "more" } });
+      expect(await app.get(id)).toMatchObject({ revision: 1, labels: some("a", limits.labels) });
+      const swapped = { ...Object.fromEntries(Object.keys(some("a", 16)).map((key) => [key, null])), ...some("b", 16) };
+      expect(Object.keys((await patch(app, id, { labels: swapped })).labels).length).toBe(limits.labels);
+    }),
+  );
+
+  for (const method of ["POST", "PATCH"]) {
+    test(
+      `called __proto__ are kept or refused by ${method}, and never dropped in silence`,
+      withApp(async (app) => {
+        const { id } = await app.create();
+        const path = method === "POST" ? "/v1/regions" : `/v1/regions/${id}`;
+        const rest = method === "POST" ? '"byte_size":64,"ttl_ms":60000,' : "";
+        const { status, body } = await app.request(method, path, `{${rest}"labels":{"__proto__":"x","a":"b"}}`);
+        if (status >= 400) return expect(body).toMatchObject({ code: "validation-failed" });
+        expect(Object.entries((body as Region).labels)).toEqual([
+          ["__proto__", "x"],
+          ["a", "b"],
+        ]);
+      }),
+    );
+  }
+});
+
+describe("If-Match", () => {
+  test(
+    "lets the known revision change, and answers with the next one",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      const { status, headers, body } = await patchIf(app, id, '"1"');
+      expect({ status, etag: headers.get("etag"), body }).toMatchObject({
+        status: 200,
+        etag: '"2"',
+        body: { revision: 2 },
+      });
+      expect((await patchIf(app, id, "*")).body).toMatchObject({ revision: 3 });
+    }),
+  );
+
+  test(
+    "keeps out who knows an older or a later one, and changes nothing",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      await patch(app, id, { ttl_ms: 5000 });
+      for (const stale of ['"1"', '"3"', '"0"']) {
+        expect((await patchIf(app, id, stale)).body).toMatchObject({ code: "revision-mismatch", status: 412 });
+      }
+      expect(await app.get(id)).toMatchObject({ revision: 2, owner: { kind: "ttl", ttl_ms: 5000 } });
+    }),
+  );
+
+  for (const garbage of ["1", "", '""', '"one"', 'W/"1"', '"1", "2"', '"-1"', '"1.0"', '"9999999999999999"', "'1'"]) {
+    test(
+      `${JSON.stringify(garbage)} is refused, not ignored`,
+      withApp(async (app) => {
+        const { id } = await app.create();
+        expect((await patchIf(app, id, garbage)).body).toMatchObject({ code: "validation-failed" });
+        expect((await app.get(id)).revision).toBe(1);
+      }),
+    );
+  }
+
+  test(
+    "lets one of many changes on one revision through",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      const answers = await Promise.all(Array.from({ length: 20 }, () => patchIf(app, id, '"1"')));
+      expect(answers.filter(({ status }) => status === 200).length).toBe(1);
+      expect(answers.filter(({ status }) => status === 412).length).toBe(19);
+    }),
+  );
+});
+
+describe("a change", () => {
+  test(
+    "of nothing is a change of the revision alone",
+    withApp(async (app) => {
+      const region = await app.create({ labels: { a: "b" } });
+      const { last_used_at: _, ...rest } = await patch(app, region.id, {});
+      expect(rest).toMatchObject({ revision: 2, labels: region.labels, expires_at: region.expires_at });
+    }),
+  );
+
+  test(
+    "is open to a sealed region, whose seal it does not touch",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      const sealed = await app.seal(id, { checksum: true });
+      const changed = await patch(app, id, { ttl_ms: 5000 });
+      expect(changed).toMatchObject({ state: "sealed", checksum: sealed.checksum, sealed_at: sealed.sealed_at });
+      expect(await app.verify(id)).toMatchObject({ ok: true });
+    }),
+  );
+
+  test(
+    "during a seal is kept by the seal",
+    withApp(async (app) => {
+      const { id } = await app.create({ byte_size: slowBytes });
+      const sealing = app.seal(id, { checksum: true });
+      expect(await idInState(app, "sealing")).toBe(id);
+      await patch(app, id, { labels: { while: "sealing" } });
+      expect(await sealing).toMatchObject({ labels: { while: "sealing" }, state: "sealed", revision: 3 });
+    }),
+  );
+});

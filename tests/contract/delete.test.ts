@@ -1,0 +1,130 @@
+/** DELETE: the name goes at once, the bytes when nobody maps them, and asking again changes nothing. */
+
+import { describe, expect, test } from "bun:test";
+import { existsSync, linkSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { toCharge, until, withApp } from "../harness/app.ts";
+import { lease } from "./support/lease.ts";
+import { idInState, slowBytes } from "./support/region-failures.ts";
+
+describe("a deleted region", () => {
+  test(
+    "is gone at once if nobody maps it, whatever its state",
+    withApp(async (app) => {
+      const before = app.footprint();
+      for (const isSealed of [false, true]) {
+        const { id, storage } = await app.create({ name: "weights", byte_size: 10_000 });
+        if (isSealed) await app.seal(id);
+        expect(await app.remove(id)).toEqual({ state: "deleted", freed_bytes: toCharge(storage.byte_size) });
+        expect(existsSync(storage.path)).toBeFalse();
+        expect(app.footprint()).toEqual(before);
+        await app.refused("region-not-found", "DELETE", `/v1/regions/${id}`);
+      }
+    }),
+  );
+
+  test(
+    "drains while somebody maps it, says why, and is charged until then",
+    withApp(async (app) => {
+      const { id, storage } = await app.create({ name: "weights", byte_size: 10_000 });
+      const charge = toCharge(storage.byte_size);
+      {
+        using _ = lease(storage.path);
+        expect(await app.remove(id)).toEqual({ state: "draining", freed_bytes: 0 });
+        expect(await app.get(id)).toMatchObject({
+          state: "draining",
+          name: null,
+          in_use: true,
+          drain: { reason: "request", waits_for: "lease" },
+        });
+        expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: charge });
+        await app.refused("region-not-found", "GET", "/v1/models/default/regions/weights");
+        expect(existsSync(storage.path)).toBeFalse();
+      }
+      await until("it is freed", async () => (await app.stats()).bytes.draining === 0);
+      await app.refused("region-not-found", "GET", `/v1/regions/${id}`);
+    }),
+  );
+
+  test(
+    "that drains stays as it is when it is deleted again",
+    withApp(async (app) => {
+      const { id, storage } = await app.create();
+      using _ = lease(storage.path);
+      await app.remove(id);
+      const first = await app.get(id);
+      for (let again = 0; again < 3; again++)
+        expect(await app.remove(id)).toEqual({ state: "draining", freed_bytes: 0 });
+      expect((await app.get(id)).revision).toBe(first.revision);
+    }),
+  );
+
+  test(
+    "drains as long as something else links its file",
+    withApp(async (app) => {
+      const { id, storage } = await app.create();
+      const link = `${app.shmDirectory}/other-${app.instance}`;
+      linkSync(storage.path, link);
+      try {
+        expect(await app.remove(id)).toEqual({ state: "draining", freed_bytes: 0 });
+        expect(await app.get(id)).toMatchObject({ in_use: false, drain: { waits_for: "hard-link" } });
+      } finally {
+        unlinkSync(link);
+      }
+      await until("it is freed", async () => (await app.request("GET", `/v1/regions/${id}`)).status === 404);
+    }),
+  );
+
+  test(
+    "during its seal cancels the seal and is freed",
+    withApp(async (app) => {
+      const before = app.footprint();
+      const { id } = await app.create({ byte_size: slowBytes, name: "weights" });
+      const seal = app.request("POST", `/v1/regions/${id}/seal`, { checksum: true });
+      expect(await idInState(app, "sealing")).toBe(id);
+      await app.remove(id);
+      expect((await seal).body).toMatchObject({ code: "cancelled" });
+      await until("it is freed", () => Bun.deepEquals(app.footprint(), before));
+    }),
+  );
+
+  test(
+    "by many at once is deleted once",
+    withApp(async (app) => {
+      const { id, storage } = await app.create({ byte_size: slowBytes });
+      const answers = await Promise.all(Array.from({ length: 10 }, () => app.request("DELETE", `/v1/regions/${id}`)));
+      const freed = answers.map(({ body }) => (body as { freed_bytes?: number }).freed_bytes ?? 0);
+      expect(freed.reduce((sum, bytes) => sum + bytes, 0)).toBe(toCharge(storage.byte_size));
+      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+    }),
+  );
+
+  test(
+    "leaves a foreign file alone that took its public name",
+    withApp(async (app) => {
+      const { id, storage } = await app.create();
+      const foreign = `${tmpdir()}/foreign-${app.instance}`;
+      writeFileSync(`${storage.path}.foreign`, "not ours");
+      renameSync(`${storage.path}.foreign`, storage.path);
+      await app.remove(id);
+      // Either it was renamed over when the watch saw it, and went with the region, or it stands as it was.
+      if (existsSync(storage.path)) unlinkSync(storage.path);
+      expect(existsSync(foreign)).toBeFalse();
+      expect((await app.stats()).regions).toMatchObject({ open: 0, draining: 0 });
+    }),
+  );
+});
+
+describe("a public name", () => {
+  test(
+    "that somebody removed is back when the region is asked for",
+    withApp(async (app) => {
+      const { id, storage } = await app.create({ name: "weights" });
+      for (const path of [`/v1/regions/${id}`, "/v1/models/default/regions/weights"]) {
+        unlinkSync(storage.path);
+        await app.ok(200, "GET", path);
+        expect(existsSync(storage.path)).toBeTrue();
+      }
+    }),
+  );
+});

@@ -1,0 +1,119 @@
+/** The OpenAPI document: the committed copy is the generated one, and each operation says what a client has to know. */
+
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { openApiPath, toOpenApiYaml } from "../../scripts/openapi.ts";
+import { failures } from "../../src/memory/error.ts";
+import { problemMediaType } from "../../src/routes/problem.ts";
+import { checkSchema, declaredCodes, document, operations } from "../harness/answers.ts";
+import { withApp } from "../harness/app.ts";
+import { withBody } from "./support/requests.ts";
+
+describe("the document", () => {
+  test("is committed as it is generated, byte for byte", () => {
+    expect(readFileSync(openApiPath, "utf8")).toBe(toOpenApiYaml());
+  });
+
+  test(
+    "is served as it is generated",
+    withApp(async (app) => {
+      const { status, headers, body } = await app.request("GET", "/openapi.json");
+      expect({ status, contentType: headers.get("content-type") }).toEqual({
+        status: 200,
+        contentType: "application/json",
+      });
+      expect(body).toEqual(JSON.parse(JSON.stringify(document)));
+    }),
+  );
+
+  test("has no reference that leads nowhere, and no schema that nothing refers to", () => {
+    const referred = [...JSON.stringify(document).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name);
+    expect([...new Set(referred)].toSorted()).toEqual(Object.keys(document.components.schemas).toSorted());
+  });
+
+  test("names each operation once", () => {
+    const ids = operations.map(({ operationId }) => operationId);
+    expect(ids.length).toBeGreaterThan(15);
+    expect(ids.filter((id, index) => ids.indexOf(id) !== index)).toEqual([]);
+  });
+});
+
+describe("each operation", () => {
+  for (const operation of operations) {
+    const { operationId, summary, path, parameters = [], responses } = operation;
+
+    test(`${operationId} says what it does in one line`, () => {
+      expect(operationId).toMatch(/^[a-z][A-Za-z]+$/);
+      expect(summary).toMatch(/^[A-Z].{5,100}[^.]$/);
+    });
+
+    test(`${operationId} has a parameter for each segment that varies, and no other in its path`, () => {
+      const inPath = parameters.filter((parameter) => parameter.in === "path");
+      expect(inPath.map(({ name }) => `{${name}}`)).toEqual(path.match(/\{\w+\}/g) ?? []);
+      expect(inPath.every(({ required }) => required === true)).toBeTrue();
+      expect(parameters.filter((parameter) => parameter.in !== "path" && parameter.required === true)).toEqual([]);
+    });
+
+    test(`${operationId} declares a success and its failures, each under the status of the table`, () => {
+      const statuses = Object.keys(responses);
+      expect(statuses.filter((status) => status < "300")).not.toEqual([]);
+      for (const [status, { description, content = {} }] of Object.entries(responses)) {
+        if (status < "300") {
+          expect(Object.keys(content)).toEqual(["application/json"]);
+          continue;
+        }
+        expect(content).toEqual({ [problemMediaType]: { schema: { $ref: "#/components/schemas/Problem" } } });
+        const codes = declaredCodes(description);
+        expect(codes).not.toEqual([]);
+        for (const code of codes) expect([code, String(failures[code].status)]).toEqual([code, status]);
+      }
+    });
+  }
+
+  for (const { operationId, requestBody } of withBody) {
+    test(`${operationId} requires its body, and shows one that it accepts`, () => {
+      expect(requestBody?.required).toBeTrue();
+      expect(Object.keys(requestBody?.content ?? {})).toEqual(["application/json"]);
+      const name = requestBody?.content["application/json"]?.schema.$ref?.split("/").at(-1) ?? "";
+      const { example } = document.components.schemas[name] as { example?: unknown };
+      expect(example).toBeObject();
+      checkSchema(name, example, `the example of ${operationId}`);
+    });
+  }
+
+  test(
+    "takes the example of its body",
+    withApp(async (app) => {
+      const exampleOf = (name: string) => document.components.schemas[name]?.example as object;
+      const region = await app.create(exampleOf("CreateRegion") as Record<string, unknown>);
+      await app.ok(200, "PATCH", `/v1/regions/${region.id}`, exampleOf("ChangeRegion"));
+      await app.seal(region.id, exampleOf("SealRegion"));
+      await app.ok(201, "POST", "/v1/models", exampleOf("RegisterModel"));
+      await app.ok(200, "PATCH", "/v1/models/llama-7b", exampleOf("ChangeModel"));
+      expect(withBody.map(({ operationId }) => operationId).toSorted()).toEqual(
+        ["createRegion", "changeRegion", "sealRegion", "registerModel", "changeModel"].toSorted(),
+      );
+    }),
+  );
+});
+
+describe("holding an answer against the document", () => {
+  const whole = { state: "deleted", freed_bytes: 4096 };
+  const cases: readonly (readonly [what: string, value: unknown])[] = [
+    ["a missing member", { state: "deleted" }],
+    ["a member that the schema does not name", { ...whole, extra: 1 }],
+    ["a value of another type", { ...whole, freed_bytes: "4096" }],
+    ["a word that is none of the schema's", { ...whole, state: "gone" }],
+    ["half a byte", { ...whole, freed_bytes: 0.5 }],
+  ];
+
+  test("accepts what fits", () => {
+    expect(() => checkSchema("Deletion", whole, "it")).not.toThrow();
+  });
+
+  for (const [what, value] of cases) {
+    test(`refuses ${what}`, () => {
+      expect(() => checkSchema("Deletion", value, "it")).toThrow("it is no Deletion");
+    });
+  }
+});

@@ -1,0 +1,157 @@
+/** Every failure that an operation declares is provoked, and answered as the document says. */
+
+import { describe, expect, test } from "bun:test";
+import type { FailureCode } from "../../src/memory/error.ts";
+import { failures } from "../../src/memory/error.ts";
+import { createApp } from "../../src/routes/app.ts";
+import type { Services } from "../../src/routes/environment.ts";
+import { type Answer, checkAnswer, declaredCodes, operations, type Problem, toAnswer } from "../harness/answers.ts";
+import { TestApp, withApp } from "../harness/app.ts";
+import { bodyCases, missingCases, parameterCases, strayBodyCases } from "./support/failure-case.ts";
+import { fullCases } from "./support/full-failures.ts";
+import { modelCases } from "./support/model-failures.ts";
+import { regionCases } from "./support/region-failures.ts";
+import { bareRequest, goodRequest, goodRequests } from "./support/requests.ts";
+import { noMountBecause, SmallTmpfs, smallTmpfsBytes } from "./support/small-tmpfs.ts";
+import { withTcp } from "./support/socket.ts";
+
+/** Declared pairs that no case provokes, each with its reason. */
+const exempt: Readonly<Record<string, string>> = {
+  "isLive internal": "it reads nothing, so that nothing it could ask can be broken",
+};
+
+const declared = operations.flatMap(({ operationId, responses }) =>
+  Object.values(responses).flatMap(({ description }) =>
+    declaredCodes(description).map((code) => `${operationId} ${code}`),
+  ),
+);
+const provoked = new Set<string>();
+
+function claim(operationId: string, code: FailureCode): string {
+  provoked.add(`${operationId} ${code}`);
+  return `${operationId} answers ${code}`;
+}
+
+function expectFailure(answer: Answer, code: FailureCode): void {
+  expect(answer.body).toMatchObject({ code, status: failures[code].status });
+}
+
+describe("operations", () => {
+  test("are all known by a request that succeeds", () => {
+    expect(Object.keys(goodRequests).toSorted()).toEqual(operations.map(({ operationId }) => operationId).toSorted());
+  });
+
+  for (const { operationId } of operations) {
+    test(
+      `${operationId} answers a good request with success`,
+      withApp(async (app) => {
+        const { method, path, body } = await goodRequest(app, operationId);
+        expect((await app.request(method, path, body)).status).toBeOneOf([200, 201]);
+      }),
+    );
+  }
+});
+
+describe("a declared failure", () => {
+  for (const { operationId, code, provoke, options } of [
+    ...bodyCases,
+    ...strayBodyCases,
+    ...missingCases,
+    ...parameterCases,
+    ...regionCases,
+    ...modelCases,
+  ]) {
+    test(
+      claim(operationId, code),
+      withApp(async (app) => expectFailure(await provoke(app), code), options),
+    );
+  }
+});
+
+describe(`in a file system without room (${noMountBecause ?? "a small tmpfs"})`, () => {
+  for (const { operationId, code, provoke } of fullCases) {
+    test.skipIf(noMountBecause !== undefined)(claim(operationId, code), async () => {
+      using tmpfs = new SmallTmpfs();
+      const use = withApp(
+        async (app) => {
+          try {
+            expectFailure(await provoke(app, tmpfs), code);
+          } finally {
+            tmpfs.drain();
+          }
+        },
+        { shmDirectory: tmpfs.path, memoryLimitBytes: smallTmpfsBytes },
+      );
+      await use();
+    });
+  }
+});
+
+describe("a mistake of ours", () => {
+  const secret = "the key is under the mat";
+  const store = new Proxy(
+    {},
+    {
+      get() {
+        throw new Error(secret);
+      },
+    },
+  );
+
+  for (const operation of operations.filter(({ operationId }) => !(`${operationId} internal` in exempt))) {
+    test(`${claim(operation.operationId, "internal")} with an id and nothing of the cause`, async () => {
+      const heard: (string | undefined)[] = [];
+      const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
+      const onUnexpected: Services["onUnexpected"] = (_, id) => heard.push(id);
+      const services = { store, version: "0", traffic, onUnexpected } as unknown as Services;
+      const { method, path } = bareRequest(operation);
+      const body =
+        operation.requestBody === undefined ? {} : { body: JSON.stringify(await anyBody(operation.operationId)) };
+      const headers = { "content-type": "application/json" };
+      const request = new Request(`http://localhost${path}`, { method, headers, ...body });
+      const answer = await toAnswer(await createApp(services).fetch(request, {}));
+      checkAnswer(method, path, answer);
+      expectFailure(answer, "internal");
+      expect(JSON.stringify(answer.body)).not.toContain(secret);
+      expect(heard).toEqual([(answer.body as Problem).request_id]);
+      expect(heard[0]).toBeString();
+    });
+  }
+
+  /** The body of a request that would succeed. */
+  async function anyBody(operationId: string) {
+    const app = await TestApp.open();
+    const { body } = await goodRequest(app, operationId);
+    await app.close();
+    return body;
+  }
+});
+
+describe("a web page that found its way to the port", () => {
+  for (const operation of operations) {
+    test(
+      claim(operation.operationId, "forbidden"),
+      withTcp(async ({ url }) => {
+        const { method, path } = bareRequest(operation);
+        const answer = await toAnswer(await fetch(url + path, { method, headers: { origin: "https://evil.example" } }));
+        checkAnswer(method, path, answer);
+        expectFailure(answer, "forbidden");
+      }),
+    );
+  }
+});
+
+test("every failure that is declared is provoked, but for those with a reason", () => {
+  expect(declared.filter((pair) => !provoked.has(pair) && !(pair in exempt))).toEqual([]);
+});
+
+test("every failure that is provoked is declared, and no reason stands without need", () => {
+  expect([...provoked].filter((pair) => !declared.includes(pair))).toEqual([]);
+  expect(Object.keys(exempt).filter((pair) => provoked.has(pair) || !declared.includes(pair))).toEqual([]);
+});
+
+test("every failure of the table is declared by an operation, but for those of no route", () => {
+  const codes = new Set(declared.map((pair) => pair.split(" ")[1]));
+  const undeclared = Object.keys(failures).filter((code) => !codes.has(code));
+  expect(undeclared).toEqual(["route-not-found", "method-not-allowed"]);
+});

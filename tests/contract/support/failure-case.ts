@@ -1,0 +1,119 @@
+/** What a declared failure and the way to provoke it look like, and the cases that many operations share. */
+
+import type { FailureCode } from "../../../src/memory/error.ts";
+import { limits } from "../../../src/memory/limits.ts";
+import type { Answer } from "../../harness/answers.ts";
+import { declaredCodes, findOperation, operations } from "../../harness/answers.ts";
+import type { AppOptions, Body, TestApp } from "../../harness/app.ts";
+import { bareRequest, goodRequest, unknownRegion, withBody, withoutBody } from "./requests.ts";
+import type { SmallTmpfs } from "./small-tmpfs.ts";
+
+export interface FailureCase {
+  readonly operationId: string;
+  readonly code: FailureCode;
+  /** Brings the world about and asks; resolves with the answer that must be the failure. */
+  readonly provoke: (app: TestApp) => Promise<Answer>;
+  readonly options?: AppOptions;
+}
+
+/** A case in a file system that can be filled. */
+export interface FullCase extends Omit<FailureCase, "provoke" | "options"> {
+  readonly provoke: (app: TestApp, tmpfs: SmallTmpfs) => Promise<Answer>;
+}
+
+/** Asks what must be refused, and sees to it that the refusal left nothing behind. */
+export async function askInVain(app: TestApp, method: string, path: string, body?: Body): Promise<Answer> {
+  const operation = findOperation(method, path);
+  const before = app.footprint();
+  const answer = await app.request(method, path, body);
+  const after = app.footprint();
+  if (!Bun.deepEquals(before, after)) {
+    throw new Error(`${operation?.operationId} left something behind: ${JSON.stringify({ before, after })}`);
+  }
+  return answer;
+}
+
+/** Every operation with a body, when the body is none that it can read. */
+export const bodyCases: readonly FailureCase[] = withBody.flatMap(({ operationId }) => [
+  {
+    operationId,
+    code: "malformed-body" as const,
+    provoke: async (app: TestApp) => {
+      const { method, path } = await goodRequest(app, operationId);
+      return askInVain(app, method, path, '{"broken":');
+    },
+  },
+  {
+    operationId,
+    code: "unsupported-media-type" as const,
+    provoke: async (app: TestApp) => {
+      const { method, path, body } = await goodRequest(app, operationId);
+      return app.request(method, path, JSON.stringify(body), { headers: { "content-type": "text/plain" } });
+    },
+  },
+  {
+    operationId,
+    code: "payload-too-large" as const,
+    provoke: async (app: TestApp) => {
+      const { method, path, body } = await goodRequest(app, operationId);
+      return askInVain(app, method, path, JSON.stringify(body).padEnd(limits.requestBodyBytes + 1));
+    },
+  },
+  {
+    operationId,
+    code: "validation-failed" as const,
+    provoke: async (app: TestApp) => {
+      const { method, path, body } = await goodRequest(app, operationId);
+      return askInVain(app, method, path, { ...(body as object), surprise: true });
+    },
+  },
+]);
+
+/** Operations without a body that read one all the same, and say so, when it is none that they can read. */
+export const strayBodyCases: readonly FailureCase[] = withoutBody.flatMap(({ operationId, responses }) => {
+  const declared = Object.values(responses).flatMap(({ description }) => declaredCodes(description));
+  const bodies = {
+    "malformed-body": { body: '{"broken":', contentType: "application/json" },
+    "unsupported-media-type": { body: "hello", contentType: "text/plain" },
+    "payload-too-large": { body: " ".repeat(limits.requestBodyBytes + 1), contentType: "application/json" },
+  } as const;
+  const codes = (Object.keys(bodies) as (keyof typeof bodies)[]).filter((code) => declared.includes(code));
+  return codes.map((code) => ({
+    operationId,
+    code,
+    provoke: async (app: TestApp) => {
+      const { method, path } = await goodRequest(app, operationId);
+      const { body, contentType } = bodies[code];
+      return app.request(method, path, body, { headers: { "content-type": contentType } });
+    },
+  }));
+});
+
+/** Every operation whose path names something, when that is not there. */
+export const missingCases: readonly FailureCase[] = operations.flatMap((operation): FailureCase[] => {
+  const { operationId } = operation;
+  const provoke = async (app: TestApp) => {
+    const { body } = await goodRequest(app, operationId);
+    const { method, path } = bareRequest(operation);
+    return askInVain(app, method, path, body);
+  };
+  if (operation.path.includes("{region}")) return [{ operationId, code: "region-not-found", provoke }];
+  if (operation.path.includes("{model}")) return [{ operationId, code: "model-not-found", provoke }];
+  return [];
+});
+
+/** What the parts of a request that are no body can get wrong. */
+export const parameterCases: readonly FailureCase[] = [
+  refusedParameter("listRegions", "GET", "/v1/regions?limit=0"),
+  refusedParameter("getRegion", "GET", `/v1/regions/${unknownRegion.repeat(3)}`),
+  refusedParameter("verifyRegion", "POST", `/v1/regions/${unknownRegion.repeat(3)}/verify`),
+  refusedParameter("deleteRegion", "DELETE", `/v1/regions/${unknownRegion.repeat(3)}`),
+  refusedParameter("getRegionByName", "GET", "/v1/models/default/regions/a%2Fb"),
+  refusedParameter("listModels", "GET", "/v1/models?limit=1001"),
+  refusedParameter("getModel", "GET", "/v1/models/.hidden"),
+  refusedParameter("unregisterModel", "DELETE", "/v1/models/default?drain=maybe"),
+];
+
+function refusedParameter(operationId: string, method: string, path: string): FailureCase {
+  return { operationId, code: "validation-failed", provoke: (app) => askInVain(app, method, path) };
+}

@@ -1,0 +1,69 @@
+/** One request for each operation that it answers with success, and the operations by what they have in common. */
+
+import { type Operation, operations } from "../../harness/answers.ts";
+import type { Body, TestApp } from "../../harness/app.ts";
+
+export interface PlainRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly body?: Body;
+}
+
+/** A well-formed id that no region has. */
+export const unknownRegion = `reg_${"a".repeat(26)}`;
+
+/** Makes what the operation needs, and gives the request that succeeds. */
+export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<PlainRequest>>> = {
+  createRegion: async () => ({ method: "POST", path: "/v1/regions", body: { byte_size: 64, ttl_ms: 60_000 } }),
+  listRegions: async () => ({ method: "GET", path: "/v1/regions" }),
+  getRegion: async (app) => ({ method: "GET", path: `/v1/regions/${(await app.create()).id}` }),
+  getRegionByName: async (app) => {
+    await app.create({ name: "weights" });
+    return { method: "GET", path: "/v1/models/default/regions/weights" };
+  },
+  changeRegion: async (app) => {
+    return { method: "PATCH", path: `/v1/regions/${(await app.create()).id}`, body: { labels: { job: "nightly" } } };
+  },
+  sealRegion: async (app) => {
+    return { method: "POST", path: `/v1/regions/${(await app.create()).id}/seal`, body: { checksum: true } };
+  },
+  verifyRegion: async (app) => {
+    const { id } = await app.create();
+    await app.seal(id);
+    return { method: "POST", path: `/v1/regions/${id}/verify` };
+  },
+  deleteRegion: async (app) => ({ method: "DELETE", path: `/v1/regions/${(await app.create()).id}` }),
+  registerModel: async () => ({ method: "POST", path: "/v1/models", body: { name: "llama" } }),
+  listModels: async () => ({ method: "GET", path: "/v1/models" }),
+  getModel: async () => ({ method: "GET", path: "/v1/models/default" }),
+  changeModel: async (app) => {
+    await app.register("llama");
+    return { method: "PATCH", path: "/v1/models/llama", body: { memory_limit_bytes: 1_000_000 } };
+  },
+  unregisterModel: async (app) => {
+    await app.register("llama");
+    return { method: "DELETE", path: "/v1/models/llama" };
+  },
+  getStats: async () => ({ method: "GET", path: "/v1/stats" }),
+  isLive: async () => ({ method: "GET", path: "/livez" }),
+  isReady: async () => ({ method: "GET", path: "/readyz" }),
+};
+
+export function goodRequest(app: TestApp, operationId: string): Promise<PlainRequest> {
+  const make = goodRequests[operationId];
+  if (make === undefined) throw new Error(`no request that succeeds is known for ${operationId}`);
+  return make(app);
+}
+
+/** The request of an operation with a path that fits, whether or not what it names is there. */
+export function bareRequest(operation: Operation): PlainRequest {
+  const { method } = operation;
+  const path = operation.path
+    .replace("{region}", unknownRegion)
+    .replace("{model}", "nobody")
+    .replace("{name}", "nothing");
+  return { method, path };
+}
+
+export const withBody = operations.filter(({ requestBody }) => requestBody !== undefined);
+export const withoutBody = operations.filter(({ requestBody }) => requestBody === undefined);

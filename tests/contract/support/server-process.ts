@@ -1,0 +1,60 @@
+/** The server as a process of its own, for what is asked of a process: how much memory it takes, and that it lives on. */
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { purge } from "../../../src/server/cli/purge.ts";
+
+const root = join(import.meta.dirname, "../../..");
+const shmDirectory = "/dev/shm";
+
+export class ServerProcess implements AsyncDisposable {
+  readonly instance: string;
+  readonly socket: string;
+  readonly #child: Bun.Subprocess<"ignore", "pipe", "inherit">;
+
+  private constructor(instance: string, child: Bun.Subprocess<"ignore", "pipe", "inherit">) {
+    this.instance = instance;
+    this.socket = `${shmDirectory}/tensord.${instance}/http.sock`;
+    this.#child = child;
+  }
+
+  static async start(): Promise<ServerProcess> {
+    const instance = `test-${crypto.randomUUID().slice(0, 13)}`;
+    const child = Bun.spawn([process.execPath, "src/main.ts", "serve"], {
+      cwd: root,
+      env: { PATH: process.env.PATH, TENSORD_INSTANCE: instance, TENSORD_PORT: "", TENSORD_SHM_DIR: shmDirectory },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "inherit",
+    });
+    const server = new ServerProcess(instance, child);
+    await server.#untilReady();
+    return server;
+  }
+
+  async #untilReady(): Promise<void> {
+    let text = "";
+    for await (const bytes of this.#child.stdout) {
+      text += Buffer.from(bytes).toString();
+      if (text.includes("ready on")) return;
+    }
+    throw new Error(`the server did not start: ${text}`);
+  }
+
+  /** Resident bytes: now, and the most since the last `forgetPeak`. proc(5). */
+  get memory(): { readonly residentBytes: number; readonly peakBytes: number } {
+    const status = readFileSync(`/proc/${this.#child.pid}/status`, "utf8");
+    const bytes = (field: string) => Number(new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(status)?.[1]) * 1024;
+    return { residentBytes: bytes("VmRSS"), peakBytes: bytes("VmHWM") };
+  }
+
+  forgetPeak(): void {
+    writeFileSync(`/proc/${this.#child.pid}/clear_refs`, "5");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill("SIGTERM");
+    await this.#child.exited;
+    purge({ shmDirectory, instance: this.instance }, false, true);
+  }
+}

@@ -1,0 +1,140 @@
+/** What ends a 4 GiB allocation before its time: SIGTERM, SIGKILL, a client that hangs up, a DELETE. One at a time. */
+
+import { afterAll, expect } from "bun:test";
+import { readdirSync, statSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { join } from "node:path";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { checkBooks, checkRows } from "../harness/instance-check.ts";
+import { needsRoom, testWith } from "../harness/instance-needs.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+import { NoAnswer, type Region } from "../harness/server-api.ts";
+import { until, within } from "../harness/server-wait.ts";
+
+const GiB = 2 ** 30;
+const byteSize = 4 * GiB;
+const needsFour = needsRoom(5 * GiB);
+const minute = 60_000;
+const request = { name: "huge", byte_size: byteSize, ttl_ms: minute };
+
+afterAll(assertNothingLeft);
+
+/** Waits until pages of the creation are there, and some are not yet. */
+async function untilHalfway({ instance }: TestServer): Promise<void> {
+  await until("the allocation has begun", () =>
+    readdirSync(instance.new).some((name) => {
+      const allocated = (statSync(join(instance.new, name), { throwIfNoEntry: false })?.blocks ?? 0) * 512;
+      return allocated > GiB / 4;
+    }),
+  );
+}
+
+/** Nothing of it is left, in files or in the books, and its name can be used at once. */
+async function checkUndone(server: TestServer): Promise<void> {
+  expect(readdirSync(server.instance.new)).toEqual([]);
+  expect((await server.api.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+  expect(await server.api.findByName("huge")).toBeUndefined();
+  const next = await server.api.create({ ...request, byte_size: 1 });
+  expect((await server.api.delete(next.id)).state).toBe("deleted");
+  await checkBooks(server);
+}
+
+testWith(needsFour)(
+  "SIGTERM lets it finish or undoes it within the grace, and the start after it agrees",
+  async () => {
+    await using server = await startServer();
+    const answer = server.api.request<Region>("POST", "/v1/regions", request, minute);
+    await untilHalfway(server);
+    server.signal("SIGTERM");
+    const { status, body } = await answer;
+    expect(status).toBeOneOf([201, 503]);
+    expect(await server.exited(20_000)).toBe(0);
+    checkRows(server.instance);
+    await server.start();
+    if (status === 201) {
+      expect((await server.api.get(body.id)).storage.ino).toBe(body.storage.ino);
+      expect((await server.api.delete(body.id)).state).toBe("deleted");
+    }
+    await checkUndone(server);
+  },
+  minute,
+);
+
+testWith(needsFour)(
+  "SIGKILL leaves only what the next start removes",
+  async () => {
+    await using server = await startServer();
+    const answer = server.api.create(request, minute).catch((error: unknown) => error);
+    await untilHalfway(server);
+    await server.kill("SIGKILL");
+    expect(await answer).toBeInstanceOf(NoAnswer);
+    expect(readdirSync(server.instance.new)).toHaveLength(1);
+    await server.start();
+    await checkUndone(server);
+  },
+  minute,
+);
+
+testWith(needsFour)(
+  "a client that hangs up cancels it, gets its charge back and leaves the name free",
+  async () => {
+    await using server = await startServer();
+    const socket = await hangingPost(server.instance.socket, request);
+    await untilHalfway(server);
+    expect((await server.api.stats()).bytes.used).toBeGreaterThan(byteSize);
+    expect(await server.api.problem("POST", "/v1/regions", { ...request, byte_size: 1 })).toMatchObject({
+      code: "name-taken",
+    });
+    socket.destroy();
+    await until("the charge is refunded", async () => (await server.api.stats()).bytes.used === 0);
+    await checkUndone(server);
+  },
+  minute,
+);
+
+testWith(needsFour)(
+  "a DELETE cancels it, and the client that waits for it is told so",
+  async () => {
+    await using server = await startServer();
+    const answer = server.api.problem("POST", "/v1/regions", request, minute);
+    await untilHalfway(server);
+    const [creating] = await server.api.list();
+    expect(creating?.state).toBe("creating");
+    expect((await server.api.delete(creating?.id ?? "")).state).toBe("deleted");
+    expect(await answer).toMatchObject({ status: 409, code: "cancelled" });
+    await checkUndone(server);
+  },
+  minute,
+);
+
+testWith(needsFour)(
+  "other requests are answered while it is under way",
+  async () => {
+    await using server = await startServer();
+    const answer = server.api.create(request, minute);
+    await untilHalfway(server);
+    const small = await server.api.create({ name: "small", byte_size: 1000, ttl_ms: minute });
+    await server.api.seal(small.id, { checksum: true });
+    await server.api.delete(small.id);
+    expect((await server.api.stats()).regions.creating, "the large one is still in creation").toBe(1);
+    const region = await answer;
+    expect(region.state).toBe("open");
+    expect(statSync(region.storage.path).blocks * 512).toBeGreaterThanOrEqual(byteSize);
+    // Its pages go in the background, too.
+    const deletion = server.api.delete(region.id);
+    await server.api.stats();
+    expect((await deletion).state).toBe("deleted");
+    await checkBooks(server);
+  },
+  minute,
+);
+
+/** Sends an allocation over a socket that the test can destroy. */
+async function hangingPost(path: string, body: unknown): Promise<Socket> {
+  const socket = connect(path);
+  await within("the socket connects", new Promise((resolve) => socket.once("connect", resolve)));
+  const text = JSON.stringify(body);
+  const head = ["POST /v1/regions HTTP/1.1", "Host: localhost", "Content-Type: application/json"];
+  socket.write(`${[...head, `Content-Length: ${text.length}`].join("\r\n")}\r\n\r\n${text}`);
+  return socket;
+}

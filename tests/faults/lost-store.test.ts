@@ -1,0 +1,290 @@
+/** The store is deleted, damaged or forged while no server runs. Regions are worth more than the books about them. */
+
+import { afterAll, expect } from "bun:test";
+import { createHash } from "node:crypto";
+import { linkSync, readdirSync, readFileSync, rmSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
+import { checkBooks, checkRows } from "../harness/instance-check.ts";
+import { type Content, readContent, writeContent } from "../harness/instance-content.ts";
+import { ForeignFiles } from "../harness/instance-foreign.ts";
+import { needsPython, needsRoot, root, testWith } from "../harness/instance-needs.ts";
+import { Tmpfs } from "../harness/instance-tmpfs.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+import type { Region } from "../harness/server-api.ts";
+import { until } from "../harness/server-wait.ts";
+import { WorkerProcess } from "../harness/worker.ts";
+
+const MiB = 2 ** 20;
+const minute = 60_000;
+const tensors = [
+  { name: "w", dtype: "F32" as const, shape: [100, 10] },
+  { name: "b", dtype: "BF16" as const, shape: [7] },
+];
+
+afterAll(assertNothingLeft);
+
+interface Made {
+  readonly region: Region;
+  readonly content: Content;
+}
+
+/** A named open region, a named sealed one of another model, and one without a name. */
+async function makeRegions({ api }: TestServer): Promise<{ open: Made; sealed: Made; nameless: Made }> {
+  await api.call("POST", "/v1/models", { name: "llama" });
+  const make = async (request: Parameters<typeof api.create>[0], seal: boolean) => {
+    const region = await api.create(request);
+    writeContent(region, region.storage.byte_size);
+    if (seal) await api.seal(region.id, { checksum: true });
+    return { region, content: readContent(region.storage.path) };
+  };
+  return {
+    open: await make({ name: "open", tensors, persist: true, labels: { a: "1" } }, false),
+    sealed: await make({ name: "sealed", model: "llama", tensors, ttl_ms: minute }, true),
+    nameless: await make({ byte_size: 3 * MiB, ttl_ms: minute }, false),
+  };
+}
+
+function forgetStore({ instance }: TestServer): void {
+  for (const name of readdirSync(instance.store)) {
+    if (name.startsWith("tensord.sqlite")) unlinkSync(join(instance.store, name));
+  }
+}
+
+/** Asserts that each region is back from its own file. */
+async function checkAdopted({ api }: TestServer, made: Awaited<ReturnType<typeof makeRegions>>): Promise<void> {
+  for (const { region, content } of Object.values(made)) {
+    const now = await api.get(region.id);
+    expect(now).toMatchObject({ model: region.model, name: region.name, storage: region.storage });
+    expect(now.tensors).toEqual(region.tensors);
+    expect(now.labels).toEqual({ "tensord.recovered": "true" });
+    expect(readContent(region.storage.path)).toEqual(content);
+  }
+  expect((await api.get(made.open.region.id)).state).toBe("open");
+  expect(await api.get(made.sealed.region.id)).toMatchObject({ state: "sealed", checksum: null });
+  expect((await api.get(made.open.region.id)).owner).toEqual({ kind: "persist" });
+  expect((await api.get(made.nameless.region.id)).owner).toMatchObject({ kind: "ttl" });
+}
+
+testWith(needsPython)(
+  "regions of a deleted store are adopted from their own files, and their leases are seen",
+  async () => {
+    await using server = await startServer();
+    using foreign = new ForeignFiles(server.instance);
+    await using worker = new WorkerProcess();
+    const made = await makeRegions(server);
+    await worker.attach("r", made.sealed.region);
+    const { epoch } = await server.api.stats();
+    await server.stop();
+    forgetStore(server);
+    await server.start();
+    await checkAdopted(server, made);
+    expect((await server.api.get(made.sealed.region.id)).in_use).toBeTrue();
+    expect((await server.api.stats()).epoch, "a client sees that the server began anew").not.toBe(epoch);
+    await checkBooks(server, foreign.names);
+    // They are regions like any other now, over the next start too.
+    await server.crash();
+    await checkAdopted(server, made);
+    expect((await server.api.delete(made.open.region.id)).state).toBe("deleted");
+    foreign.assertUntouched();
+  },
+);
+
+testWith()(
+  "a store of which only the database or only its log is deleted is no reason not to start, and loses no bytes",
+  async () => {
+    for (const lost of ["tensord.sqlite", "tensord.sqlite-wal"]) {
+      await using server = await startServer();
+      const made = await makeRegions(server);
+      await server.kill("SIGKILL");
+      rmSync(join(server.instance.store, lost));
+      await server.start();
+      for (const { region, content } of Object.values(made)) {
+        expect(readContent(region.storage.path), `${lost} is gone`).toEqual(content);
+      }
+      await checkBooks(server);
+    }
+  },
+);
+
+for (const [how, damage] of Object.entries<(path: string) => void>({
+  "overwritten with text": (path) => writeFileSync(path, "this is no database\n".repeat(1000)),
+  "overwritten from its second page on": (path) => {
+    const bytes = readFileSync(path);
+    writeFileSync(path, bytes.fill(0xa5, 100));
+  },
+  "cut in the middle": (path) => truncateSync(path, Math.floor(readFileSync(path).length / 2)),
+})) {
+  testWith()(`a database ${how} is set aside, and the regions are adopted`, async () => {
+    await using server = await startServer();
+    const made = await makeRegions(server);
+    await server.stop();
+    damage(join(server.instance.store, "tensord.sqlite"));
+    await server.start();
+    await checkAdopted(server, made);
+    expect(readdirSync(server.instance.store).filter((name) => name.includes("damaged")).length).toBeGreaterThan(0);
+    await checkBooks(server);
+    await server.stop();
+    checkRows(server.instance);
+  });
+}
+
+testWith()("an adoption that is killed in between goes on at the next start, and drains nothing", async () => {
+  await using server = await startServer();
+  const made = await makeRegions(server);
+  const count = 400;
+  await Promise.all(
+    Array.from({ length: count }, (_, at) => server.api.create({ name: `r${at}`, byte_size: 1000, persist: true })),
+  );
+  await server.stop();
+  forgetStore(server);
+  // Wherever it dies between its first write and the last, nothing may be lost.
+  for (let round = 0; round < 6; round++) {
+    server.spawn();
+    await until("the store is there", () => readdirSync(server.instance.store).includes("tensord.sqlite-wal"));
+    await Bun.sleep(2 * round);
+    await server.kill("SIGKILL");
+  }
+  await server.start();
+  await checkAdopted(server, made);
+  expect(await server.api.list()).toHaveLength(count + 3);
+  await checkBooks(server);
+});
+
+testWith(needsRoot)("an adoption that finds the file system full loses nothing once there is room", async () => {
+  using tmpfs = new Tmpfs({ sizeBytes: 64 * MiB });
+  await using server = await startServer({ shmDirectory: tmpfs.path });
+  const made = await makeRegions(server);
+  const count = 500;
+  await Promise.all(
+    Array.from({ length: count }, (_, at) => server.api.create({ name: `r${at}`, byte_size: 1000, persist: true })),
+  );
+  await server.stop();
+  forgetStore(server);
+  rmSync(join(server.instance.store, "ballast"));
+  const foreign = tmpfs.fill();
+  // Enough for the schema and some rows, and not for all of them.
+  truncateSync(foreign, tmpfs.usedBytes > 0 ? readFileSync(foreign).length - 200_000 : 0);
+  server.spawn();
+  const status = await Promise.race([server.exited(), until("it is ready", () => isReady(server)).then(() => "ready")]);
+  server.log.errors = "";
+  unlinkSync(foreign);
+  if (status === "ready") await server.crash();
+  else await server.start();
+  await checkAdopted(server, made);
+  expect(await server.api.list()).toHaveLength(count + 3);
+  await checkBooks(server);
+});
+
+async function isReady(server: TestServer): Promise<boolean> {
+  return server.isRunning && (await server.api.request("GET", "/readyz").catch(() => ({ status: 0 }))).status === 200;
+}
+
+testWith()(
+  "hostile headers in the keeper do not keep the server from starting: their bytes are adopted as they are",
+  async () => {
+    const folder = join(root, "tests/hostile/headers");
+    const files = readdirSync(folder);
+    await using server = await startServer();
+    server.log.expect(/^Cannot read the header of /);
+    const made = await makeRegions(server);
+    await server.stop();
+    forgetStore(server);
+    for (const file of files)
+      writeFileSync(join(server.instance.keep, toToken(file)), readFileSync(join(folder, file)));
+    await server.start();
+    await checkAdopted(server, made);
+    for (const file of files) {
+      const region = await server.api.get(`reg_${toToken(file)}`);
+      const byteSize = readFileSync(join(folder, file)).length;
+      expect(region, file).toMatchObject({ name: null, model: "default", state: "open" });
+      expect(region.tensors).toMatchObject([{ name: "data", dtype: "U8", shape: [byteSize], byte_offset: 0 }]);
+      expect(readFileSync(region.storage.path)).toEqual(readFileSync(join(folder, file)));
+      expect(region.expires_at).not.toBeNull();
+    }
+    await checkBooks(server);
+  },
+);
+
+testWith()(
+  "a file that claims another's name is adopted without one, and a name out of bounds is dropped",
+  async () => {
+    await using server = await startServer();
+    const made = await makeRegions(server);
+    const original = readFileSync(made.open.region.storage.path);
+    await server.stop();
+    forgetStore(server);
+    const twin = toToken("twin");
+    writeFileSync(join(server.instance.keep, twin), original);
+    const evil = toToken("evil");
+    writeFileSync(
+      join(server.instance.keep, evil),
+      withMetadata({ "tensord.model": "../../etc", "tensord.name": ".." }),
+    );
+    await server.start();
+    const holders = [made.open.region.id, `reg_${twin}`].map((id) => server.api.get(id));
+    const names = (await Promise.all(holders)).map(({ name }) => name);
+    expect(names.toSorted()).toEqual([null, "open"].toSorted());
+    expect(await server.api.get(`reg_${evil}`)).toMatchObject({ model: "default", name: null, state: "open" });
+    await checkBooks(server);
+  },
+);
+
+testWith()("what is no region in the keeper is left alone", async () => {
+  await using server = await startServer();
+  const made = await makeRegions(server);
+  await server.stop();
+  forgetStore(server);
+  const strange = join(server.instance.keep, "not-a-token");
+  writeFileSync(strange, "left alone");
+  await server.start();
+  await checkAdopted(server, made);
+  expect(readFileSync(strange, "utf8")).toBe("left alone");
+  unlinkSync(strange);
+  await checkBooks(server);
+});
+
+testWith()("a file in the keeper that no row knows is drained, for nobody was told of it", async () => {
+  await using server = await startServer();
+  const made = await makeRegions(server);
+  await server.kill("SIGKILL");
+  const orphan = toToken("orphan");
+  writeFileSync(join(server.instance.keep, orphan), withMetadata({}));
+  linkSync(
+    join(server.instance.keep, orphan),
+    join(server.instance.shmDirectory, `tensord.${server.instance.name}.${orphan}`),
+  );
+  await server.start();
+  await server.api.untilGone(`reg_${orphan}`);
+  expect(readdirSync(server.instance.keep)).toHaveLength(3);
+  for (const { region, content } of Object.values(made)) expect(readContent(region.storage.path)).toEqual(content);
+  await checkBooks(server);
+});
+
+testWith()("a row whose file is gone is reported as lost and dropped; the others are untouched", async () => {
+  await using server = await startServer();
+  server.log.expect(/^Lost .+: its memory is gone from the keeper$/);
+  const made = await makeRegions(server);
+  await server.stop();
+  const { region } = made.open;
+  for (const path of [region.storage.path, join(server.instance.keep, tokenOf(region.id))]) unlinkSync(path);
+  await server.start();
+  expect(await server.api.find(region.id)).toBeUndefined();
+  await until("the log says so", () => server.log.find(/^Lost /));
+  expect((await server.api.create({ name: "open", byte_size: 1, ttl_ms: minute })).state).toBe("open");
+  await checkBooks(server);
+});
+
+/** A token that follows from a word. */
+function toToken(word: string): string {
+  const alphabet = "abcdefghijklmnopqrstuvwxyz234567";
+  return [...createHash("sha256").update(word).digest().subarray(0, 26)].map((byte) => alphabet[byte & 31]).join("");
+}
+
+/** A safetensors file of one byte, with the given `__metadata__`. */
+function withMetadata(metadata: Record<string, string>): Buffer {
+  const header = JSON.stringify({ __metadata__: metadata, data: { dtype: "U8", shape: [1], data_offsets: [0, 1] } });
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return Buffer.concat([length, Buffer.from(header), Buffer.from([42])]);
+}

@@ -1,0 +1,150 @@
+/**
+ * Holds answers against the OpenAPI document: the status and the failure are declared, the body has every member that the
+ * schema names and none that it does not, and a problem says what to do.
+ */
+
+import { expect } from "bun:test";
+import { z } from "@hono/zod-openapi";
+import type { FailureCode } from "../../src/memory/error.ts";
+import { createApp } from "../../src/routes/app.ts";
+import { toDocument } from "../../src/routes/document.ts";
+import type { Services } from "../../src/routes/environment.ts";
+import { type ProblemBody, problemMediaType } from "../../src/routes/problem.ts";
+import type * as schemas from "../../src/routes/schemas.ts";
+
+export type Region = z.infer<typeof schemas.Region>;
+export type RegionDetail = z.infer<typeof schemas.RegionDetail>;
+export type RegionList = z.infer<typeof schemas.RegionList>;
+export type Model = z.infer<typeof schemas.Model>;
+export type ModelList = z.infer<typeof schemas.ModelList>;
+export type Stats = z.infer<typeof schemas.Stats>;
+export type Deletion = z.infer<typeof schemas.Deletion>;
+export type Verification = z.infer<typeof schemas.Verification>;
+export type Problem = ProblemBody;
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  /** Parsed, or undefined if there is none. */
+  readonly body: unknown;
+}
+
+export interface Operation {
+  readonly operationId: string;
+  readonly summary?: string;
+  readonly method: string;
+  readonly path: string;
+  readonly requestBody?: { readonly required?: boolean; readonly content: Readonly<Record<string, Media>> };
+  readonly parameters?: readonly { readonly name: string; readonly in: string; readonly required?: boolean }[];
+  readonly responses: Readonly<Record<string, { description: string; content?: Readonly<Record<string, Media>> }>>;
+}
+
+interface Media {
+  readonly schema: { readonly $ref?: string };
+  readonly example?: unknown;
+}
+
+interface Document {
+  readonly paths: Readonly<Record<string, Readonly<Record<string, Omit<Operation, "method" | "path">>>>>;
+  readonly components: { readonly schemas: Readonly<Record<string, Record<string, unknown>>> };
+}
+
+/** The document needs the routes only, so the app gets services that nobody calls. */
+export const document = toDocument(createApp({ traffic: {} } as unknown as Services), "0.0.0") as unknown as Document;
+
+export const operations: readonly Operation[] = Object.entries(document.paths).flatMap(([path, methods]) =>
+  Object.entries(methods).map(([method, operation]) => ({ ...operation, method: method.toUpperCase(), path })),
+);
+
+/** The failures that a response of an operation declares in its description. */
+export function declaredCodes(description: string): FailureCode[] {
+  return [...description.matchAll(/`([a-z-]+)`:/g)].map(([, code]) => code as FailureCode);
+}
+
+/** Answered where no operation is, so no operation declares them. */
+const undeclared: readonly unknown[] = ["route-not-found", "method-not-allowed"];
+
+export async function toAnswer(response: Response): Promise<Answer> {
+  const text = await response.text();
+  return { status: response.status, headers: response.headers, body: text === "" ? undefined : JSON.parse(text) };
+}
+
+/** @throws an assertion's failure if the document does not allow `answer` to this request. */
+export function checkAnswer(method: string, path: string, answer: Answer): void {
+  if (answer.status >= 400) checkProblem(answer);
+  const operation = findOperation(method, path);
+  if (method === "HEAD") return checkHead(operation, answer);
+  const code = (answer.body as Partial<Problem> | undefined)?.code;
+  if (operation === undefined) {
+    if (path.split("?")[0] !== "/openapi.json") expect(undeclared).toContain(code);
+    return;
+  }
+  const declared = operation.responses[String(answer.status)];
+  const where = `${operation.operationId} ${answer.status} ${code ?? ""}`;
+  if (declared === undefined) throw new Error(`undeclared: ${where}: ${JSON.stringify(answer.body)}`);
+  if (answer.status >= 400) {
+    if (!declaredCodes(declared.description).some((known) => known === code)) throw new Error(`undeclared: ${where}`);
+    return;
+  }
+  const [mediaType, media] = Object.entries(declared.content ?? {})[0] ?? [];
+  expect(answer.headers.get("content-type")).toBe(mediaType ?? null);
+  checkSchema(toSchemaName(media), answer.body, where);
+}
+
+/** HEAD has GET's status and no body, not even of a problem. */
+function checkHead(operation: Operation | undefined, { status, body }: Answer): void {
+  expect(body).toBeUndefined();
+  if (operation === undefined) expect(status).toBeOneOf([404, 405]);
+  else expect(Object.keys(operation.responses)).toContain(String(status));
+}
+
+/** RFC 9457, and the project's own rules: a sentence that says what was asked and what is, and a hint what to do. */
+export function checkProblem(answer: Answer): void {
+  expect(answer.headers.get("content-type")).toBe(problemMediaType);
+  if (answer.body === undefined) return;
+  checkSchema("Problem", answer.body, "a problem");
+  const problem = answer.body as Problem;
+  expect(problem.type).toBe(`urn:tensord:problem:${problem.code}`);
+  expect(problem.status).toBe(answer.status);
+  expect(problem.title).not.toBe("");
+  expect(problem.detail).toMatch(/^Cannot [^:]+.*: .+/s);
+  expect(problem.detail.length).toBeLessThan(2000);
+  expect(problem.hint).toMatch(/^[A-Z].+\.$/);
+}
+
+export function findOperation(method: string, path: string): Operation | undefined {
+  const bare = new URL(path, "http://localhost").pathname;
+  const wanted = method === "HEAD" ? "GET" : method;
+  return operations.find((operation) => operation.method === wanted && toPattern(operation.path).test(bare));
+}
+
+function toPattern(path: string): RegExp {
+  return new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{[a-z]+\}/g, "[^/]+")}/?$`);
+}
+
+function toSchemaName(media: Media | undefined): string {
+  const name = media?.schema.$ref?.split("/").at(-1);
+  if (name === undefined) throw new Error("a response without a named schema");
+  return name;
+}
+
+const compiled = new Map<string, z.ZodType>();
+const definitions = toDefinitions();
+
+/** Holds `value` against a schema of the document, in which no member is left that the schema does not name. */
+export function checkSchema(name: string, value: unknown, where: string): void {
+  const schema = compiled.getOrInsertComputed(name, () =>
+    z.fromJSONSchema({ $ref: `#/$defs/${name}`, $defs: definitions }),
+  );
+  const result = schema.safeParse(value);
+  if (!result.success) throw new Error(`${where} is no ${name}: ${z.prettifyError(result.error)}`);
+}
+
+/** The document's schemas with every object closed that is not open on purpose. */
+function toDefinitions(): Record<string, z.core.JSONSchema.JSONSchema> {
+  const text = JSON.stringify(document.components.schemas).replaceAll("#/components/schemas/", "#/$defs/");
+  return JSON.parse(text, (_, value) => {
+    if (typeof value !== "object" || value === null || !("properties" in value)) return value;
+    return { additionalProperties: false, ...value };
+  });
+}

@@ -1,0 +1,232 @@
+/**
+ * The app over a real store on a private instance, without a socket. Every answer is held against the OpenAPI document
+ * on its way; at the end everything is purged, and nothing of the instance may be left in the shared directory.
+ */
+
+import { expect } from "bun:test";
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import type { FailureCode } from "../../src/memory/error.ts";
+import { limits, MiB } from "../../src/memory/limits.ts";
+import { openStore } from "../../src/memory/open-store.ts";
+import type { OnStep } from "../../src/memory/steps.ts";
+import type { Store } from "../../src/memory/store.ts";
+import { createApp } from "../../src/routes/app.ts";
+import type { Environment, Traffic } from "../../src/routes/environment.ts";
+import { purge } from "../../src/server/cli/purge.ts";
+import type { Deletion, Model, Problem, Region, RegionDetail, Stats, Verification } from "./answers.ts";
+import { type Answer, checkAnswer, toAnswer } from "./answers.ts";
+
+export interface AppOptions {
+  readonly shmDirectory?: string;
+  readonly memoryLimitBytes?: number;
+  readonly onStep?: OnStep;
+}
+
+export interface RequestOptions {
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly signal?: AbortSignal;
+}
+
+/** `body` is sent as JSON, text and bytes as they are. */
+export type Body = object | string | undefined;
+
+/** A test's body with an app of its own: `test("a claim", withApp(async (app) => …))`. */
+export function withApp(use: (app: TestApp) => Promise<void>, options?: AppOptions): () => Promise<void> {
+  return async function useApp() {
+    const app = await TestApp.open(options);
+    try {
+      await use(app);
+    } catch (error) {
+      // The first failure is the one to read; what the end finds in its wake would hide it.
+      await app.close().catch(() => {});
+      if (app.mistakes.length > 0) console.error("mistakes of ours:", app.mistakes);
+      throw error;
+    }
+    await app.close();
+    expect(app.mistakes).toEqual([]);
+  };
+}
+
+export class TestApp {
+  readonly instance: string;
+  readonly shmDirectory: string;
+  readonly store: Store;
+  readonly app: OpenAPIHono<Environment>;
+  readonly traffic: Traffic;
+  /** Mistakes of ours. A test that provokes some takes them out; what is left at the end fails it. */
+  readonly mistakes: string[];
+  /** What the store warned of. Not all of it is wrong, so it is there to be looked at. */
+  readonly warnings: string[];
+  readonly #closeStore: () => Promise<void>;
+
+  private constructor(parts: Pick<TestApp, "instance" | "shmDirectory" | "store" | "app" | "traffic">, rest: Rest) {
+    this.instance = parts.instance;
+    this.shmDirectory = parts.shmDirectory;
+    this.store = parts.store;
+    this.app = parts.app;
+    this.traffic = parts.traffic;
+    this.mistakes = rest.mistakes;
+    this.warnings = rest.warnings;
+    this.#closeStore = rest.closeStore;
+  }
+
+  static async open(options: AppOptions = {}): Promise<TestApp> {
+    const { shmDirectory = "/dev/shm", memoryLimitBytes = 512 * MiB, onStep } = options;
+    const instance = `test-${crypto.randomUUID().slice(0, 13)}`;
+    const warnings: string[] = [];
+    const mistakes: string[] = [];
+    const opened = await openStore({
+      shmDirectory,
+      instance,
+      memoryLimitBytes,
+      onWarning: (message, error) => warnings.push(error === undefined ? message : `${message}: ${error}`),
+      ...(onStep === undefined ? {} : { onStep }),
+    });
+    const { store } = opened;
+    const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
+    const onUnexpected = (error: unknown) => mistakes.push(toMistake(error));
+    const app = createApp({ store, version: "0.0.0", traffic, onUnexpected });
+    const closeStore = async () => await opened[Symbol.asyncDispose]();
+    return new TestApp({ instance, shmDirectory, store, app, traffic }, { warnings, mistakes, closeStore });
+  }
+
+  /** Asks, and holds the answer against the document. */
+  async request(method: string, path: string, body?: Body, options: RequestOptions = {}): Promise<Answer> {
+    const response = await this.app.fetch(new Request(`http://localhost${path}`, toInit(method, body, options)), {});
+    const answer = await toAnswer(response);
+    checkAnswer(method, path, answer);
+    return answer;
+  }
+
+  /** Asks for what must be refused with `code`, and sees to it that the refusal left nothing behind. */
+  async refused(
+    code: FailureCode,
+    method: string,
+    path: string,
+    body?: Body,
+    options?: RequestOptions,
+  ): Promise<Problem> {
+    const before = this.footprint();
+    const answer = await this.request(method, path, body, options);
+    expect(answer.body).toMatchObject({ code });
+    expect(this.footprint()).toEqual(before);
+    return answer.body as Problem;
+  }
+
+  /** Everything that a request could leave behind: the books, and the names in the shared directory. */
+  footprint() {
+    const { books } = this.store;
+    const { usedBytes, drainingBytes, counts, limitBytes } = books;
+    const models = [...books.models.values()].map(({ name, memoryLimitBytes, revision, names, regions, closing }) => {
+      return { name, memoryLimitBytes, revision, names: names.size, regions: regions.size, closing };
+    });
+    const { deleted: _, ...living } = counts;
+    return { usedBytes, drainingBytes, limitBytes, counts: living, models, files: this.files() };
+  }
+
+  /** Every file of the instance but the store's own, relative to the shared directory. */
+  files(): string[] {
+    const own = `tensord.${this.instance}`;
+    const names = readdirSync(this.shmDirectory).filter((name) => name.startsWith(own));
+    for (const folder of ["new", "keep"]) {
+      names.push(...readdirSync(`${this.shmDirectory}/${own}/${folder}`).map((name) => `${own}/${folder}/${name}`));
+    }
+    return names.toSorted();
+  }
+
+  /** Puts back a private folder that a test removed, so that the instance can be purged. */
+  restoreFolder(name: "new" | "keep"): void {
+    mkdirSync(`${this.shmDirectory}/tensord.${this.instance}/${name}`, { mode: 0o700 });
+  }
+
+  async create(body: Readonly<Record<string, unknown>> = {}): Promise<Region> {
+    const sized = "tensors" in body || "byte_size" in body ? {} : { byte_size: 64 };
+    const owned = "ttl_ms" in body || "persist" in body ? {} : { ttl_ms: 600_000 };
+    return this.ok<Region>(201, "POST", "/v1/regions", { ...sized, ...owned, ...body });
+  }
+
+  async seal(id: string, body: object = {}): Promise<Region> {
+    return this.ok<Region>(200, "POST", `/v1/regions/${id}/seal`, body);
+  }
+
+  async verify(id: string): Promise<Verification> {
+    return this.ok<Verification>(200, "POST", `/v1/regions/${id}/verify`);
+  }
+
+  async get(id: string): Promise<RegionDetail> {
+    return this.ok<RegionDetail>(200, "GET", `/v1/regions/${id}`);
+  }
+
+  async remove(id: string): Promise<Deletion> {
+    return this.ok<Deletion>(200, "DELETE", `/v1/regions/${id}`);
+  }
+
+  async register(name: string, memoryLimitBytes?: number): Promise<Model> {
+    const limit = memoryLimitBytes === undefined ? {} : { memory_limit_bytes: memoryLimitBytes };
+    return this.ok<Model>(201, "POST", "/v1/models", { name, ...limit });
+  }
+
+  async stats(): Promise<Stats> {
+    return this.ok<Stats>(200, "GET", "/v1/stats");
+  }
+
+  /** Asks for what must be answered with `status`. */
+  async ok<Type>(status: number, method: string, path: string, body?: Body, options?: RequestOptions): Promise<Type> {
+    const answer = await this.request(method, path, body, options);
+    if (answer.status !== status) expect(answer).toMatchObject({ status });
+    return answer.body as Type;
+  }
+
+  /** Closes the store and purges the instance. @throws if anything of it is left in the shared directory. */
+  async close(): Promise<void> {
+    // Whoever waits answers now; requests that a test left behind must not outlive their store.
+    this.store.stop();
+    await this.#closeStore();
+    purge({ shmDirectory: this.shmDirectory, instance: this.instance }, false, true);
+    const left = readdirSync(this.shmDirectory).filter((name) => name.includes(this.instance));
+    for (const name of left) rmSync(`${this.shmDirectory}/${name}`, { recursive: true, force: true });
+    expect(left).toEqual([]);
+  }
+}
+
+interface Rest {
+  readonly warnings: string[];
+  readonly mistakes: string[];
+  readonly closeStore: () => Promise<void>;
+}
+
+/** An error that was nobody's fault but ours, in words. */
+export function toMistake(error: unknown): string {
+  return error instanceof Error ? `${error} ${error.stack}` : String(error);
+}
+
+function toInit(method: string, body: Body, { headers, signal }: RequestOptions): RequestInit {
+  const isRaw = typeof body === "string" || body instanceof Uint8Array;
+  return {
+    method,
+    headers: { ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
+    ...(body === undefined ? {} : { body: isRaw ? body : JSON.stringify(body) }),
+    ...(signal === undefined ? {} : { signal }),
+  };
+}
+
+/** Resolves once `condition` gives something that is not false or undefined. @throws after `deadlineMs`, with `what`. */
+export async function until<Value>(
+  what: string,
+  condition: () => Value | Promise<Value>,
+  deadlineMs = 10_000,
+): Promise<Exclude<Value, false | undefined>> {
+  const deadline = performance.now() + deadlineMs;
+  for (;;) {
+    const value = await condition();
+    if (value !== false && value !== undefined) return value as Exclude<Value, false | undefined>;
+    if (performance.now() > deadline) throw new Error(`not within ${deadlineMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** What a region of `byteSize` bytes is charged. */
+export function toCharge(byteSize: number): number {
+  return Math.ceil(byteSize / limits.dataAlignmentBytes) * limits.dataAlignmentBytes;
+}

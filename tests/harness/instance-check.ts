@@ -1,0 +1,90 @@
+/**
+ * What must hold of an instance at any time when nothing is under way: the books, the files and, once the server is down,
+ * the rows tell the same story.
+ */
+
+import { Database } from "bun:sqlite";
+import { expect } from "bun:test";
+import { lstatSync, readdirSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { type Instance, listNames, tokenOf } from "./instance.ts";
+import type { TestServer } from "./server.ts";
+import type { Region, Stats } from "./server-api.ts";
+
+/** Modes as `docs/protocol.md` has them: the sticky bit says sealed. */
+export const modes = { open: 0o660, sealed: 0o1440, stockWritable: 0o1660 };
+
+/**
+ * Holds the running server's books against what lies in the directories.
+ * @param foreign names of the test's own that look like the instance's.
+ */
+export async function checkBooks(server: TestServer, foreign: readonly string[] = []): Promise<Region[]> {
+  const regions = await server.api.list();
+  const { instance } = server;
+  const kept = regions.map(({ id }) => tokenOf(id)).toSorted();
+  expect(readdirSync(instance.keep).toSorted(), "keep/ has the books' regions and no other").toEqual(kept);
+  expect(readdirSync(instance.new), "new/ is empty").toEqual([]);
+  const standing = regions.filter(({ state }) => state !== "draining");
+  const names = [...standing.map(({ storage }) => basename(storage.path)), ...foreign, basename(instance.directory)];
+  expect(listNames(instance).toSorted(), "every region has its name, and no other has one").toEqual(names.toSorted());
+  for (const region of standing) checkFile(instance, region);
+  checkSums(await server.api.stats(), regions);
+  return regions;
+}
+
+function checkFile(instance: Instance, region: Region): void {
+  const { storage, id, state } = region;
+  expect(["open", "sealed"], `${id} is whole`).toContain(state);
+  const named = lstatSync(storage.path, { bigint: true });
+  const kept = lstatSync(join(instance.keep, tokenOf(id)), { bigint: true });
+  expect(named.isFile()).toBeTrue();
+  expect([named.ino, named.dev], `${id} is one file under both names`).toEqual([kept.ino, kept.dev]);
+  expect([named.ino.toString(), named.dev.toString()]).toEqual([storage.ino, storage.dev]);
+  expect(Number(named.size)).toBe(storage.byte_size);
+  const mode = Number(named.mode & 0o7777n);
+  expect(mode, `${id} (${state}) has a mode of its state`).toBeOneOf(
+    state === "open" ? [modes.open] : [modes.sealed, modes.stockWritable],
+  );
+}
+
+function checkSums({ bytes, regions: counts }: Stats, regions: readonly Region[]): void {
+  const sum = (list: readonly Region[]) =>
+    list.reduce(
+      (total, { storage }) => total + Math.ceil(storage.byte_size / storage.page_size) * storage.page_size,
+      0,
+    );
+  const inState = (state: Region["state"]) => regions.filter((region) => region.state === state);
+  expect(bytes.used, "used bytes are those of the standing regions").toBe(
+    sum(regions.filter(({ state }) => state !== "draining")),
+  );
+  expect(bytes.draining).toBe(sum(inState("draining")));
+  const { creating, open, sealing, sealed, draining } = counts;
+  expect({ creating, open, sealing, sealed, draining }).toEqual({
+    creating: 0,
+    open: inState("open").length,
+    sealing: 0,
+    sealed: inState("sealed").length,
+    draining: inState("draining").length,
+  });
+}
+
+/** Holds the rows of a stopped server against its files: no row without a file, no file without a row. */
+export function checkRows(instance: Instance): void {
+  const database = new Database(join(instance.store, "tensord.sqlite"), { readwrite: true });
+  try {
+    const rows = database.query("SELECT state, record FROM regions").all() as { state: string; record: string }[];
+    const tokens = rows.map(({ record }) => (JSON.parse(record) as { token: string }).token).toSorted();
+    expect(readdirSync(instance.keep).toSorted(), "each file has its row, each row its file").toEqual(tokens);
+    for (const { state } of rows) expect(["open", "sealed", "draining"]).toContain(state);
+  } finally {
+    database.close();
+  }
+}
+
+/** The `__metadata__` of the region's own header, read as any safetensors reader would. */
+export function readMetadata({ storage }: Region): Record<string, string> {
+  const bytes = readFileSync(storage.path);
+  const byteSize = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.toString("utf8", 8, 8 + byteSize)) as { __metadata__: Record<string, string> };
+  return header.__metadata__;
+}

@@ -1,0 +1,56 @@
+/** Bytes in regions, as a test writes them and finds them again: through the file, without a mapping and without a lease. */
+
+import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, writeSync } from "node:fs";
+import type { Region } from "./server-api.ts";
+
+const { O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
+
+/** Fills the region's data with bytes that follow from `seed`. */
+export function writeContent({ storage, tensors }: Region, seed: number): void {
+  const begin = Math.min(...tensors.map((tensor) => tensor.byte_offset));
+  const block = Buffer.alloc(64 * 1024);
+  for (let at = 0; at < block.length; at += 4) block.writeUInt32LE(Math.imul(at + 1, 2654435761 ^ seed) >>> 0, at);
+  const fd = openSync(storage.path, O_RDWR | O_NOFOLLOW);
+  try {
+    for (let at = begin; at < storage.byte_size; ) {
+      at += writeSync(fd, block, 0, Math.min(block.length, storage.byte_size - at), at);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** What a crash must not change of a region's file. */
+export interface Content {
+  readonly ino: string;
+  readonly mode: number;
+  readonly byteSize: number;
+  readonly hash: string;
+}
+
+/** The file that stands at `path` now. Throws what open(2) says if there is none. */
+export function readContent(path: string): Content {
+  const fd = openSync(path, O_RDONLY | O_NOFOLLOW);
+  try {
+    const stat = fstatSync(fd, { bigint: true });
+    const hasher = new Bun.CryptoHasher("blake2b256");
+    const block = Buffer.alloc(1024 * 1024);
+    for (let at = 0, got = 1; got > 0; at += got) {
+      got = readSync(fd, block, 0, block.length, at);
+      hasher.update(block.subarray(0, got));
+    }
+    return {
+      ino: stat.ino.toString(),
+      mode: Number(stat.mode & 0o7777n),
+      byteSize: Number(stat.size),
+      hash: hasher.digest("hex"),
+    };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Whether anything, a dangling link included, stands at `path`. */
+export function exists(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+}

@@ -1,0 +1,77 @@
+/** What some tests need of the host. Each need is a reason to skip, or undefined where the host has it. */
+
+import { test } from "bun:test";
+import { existsSync, readFileSync, statfsSync } from "node:fs";
+import { join } from "node:path";
+import { globalLimit } from "../../src/memory/capacity.ts";
+import { findMemoryLimits } from "../../src/memory/cgroup.ts";
+import { defaultShmDirectory } from "./instance.ts";
+
+/** The repository's root. */
+export const root = join(import.meta.dirname, "../..");
+
+const MiB = 2 ** 20;
+const GiB = 2 ** 30;
+
+export const needsRoot = process.getuid?.() === 0 ? undefined : "needs root, to take other uids and to mount";
+
+export const python = ["python3", "python"].map((name) => Bun.which(name)).find((path) => path !== null);
+export const needsPython = python === undefined ? "needs python3" : undefined;
+
+/** The Python that has stock readers (numpy, safetensors): the one that `npm test` sets up, or TEST_PYTHON. */
+export const stockPython = process.env.TEST_PYTHON ?? join(root, ".venv/bin/python");
+export const needsStockPython = existsSync(stockPython) ? undefined : "needs .venv, which `npm test` makes";
+
+/** The checkout must be readable by the uid of `nobody`, or nothing can run under it. */
+export function needsReadableCheckout(): string | undefined {
+  if (needsRoot !== undefined) return needsRoot;
+  const probe = Bun.spawnSync([
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    process.execPath,
+    "--version",
+  ]);
+  return probe.exitCode === 0 ? undefined : `needs a checkout that uid 65534 can read; ${root} is not`;
+}
+
+/** @param shmBytes to be free in /dev/shm, within what a server may take of it, and as memory with a margin for others. */
+export function needsRoom(shmBytes: number): string | undefined {
+  const { bavail, blocks, bsize } = statfsSync(defaultShmDirectory);
+  const available = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1];
+  const { limitBytes } = globalLimit({
+    settingBytes: undefined,
+    tmpfsBytes: blocks * bsize,
+    memoryLimits: findMemoryLimits(readIfThere),
+  });
+  const rooms = { [`free in ${defaultShmDirectory}`]: bavail * bsize, "for a server's pool": limitBytes };
+  for (const [where, bytes] of Object.entries({ ...rooms, "of memory to spare": Number(available) * 1024 - GiB })) {
+    if (bytes < shmBytes)
+      return `needs ${Math.ceil(shmBytes / MiB)} MiB ${where}: ${Math.floor(bytes / MiB)} are there`;
+  }
+  return undefined;
+}
+
+function readIfThere(path: string): string | undefined {
+  return existsSync(path) ? readFileSync(path, "utf8") : undefined;
+}
+
+/** `test`, or a skipped one that says why if one of the needs is not met. */
+export function testWith(...needs: (string | undefined)[]) {
+  const reason = needs.find((need) => need !== undefined);
+  return function declare(claim: string, run: () => Promise<void>, timeoutMs = 30_000): void {
+    if (reason === undefined) test(claim, () => run().catch(throwFirst), timeoutMs);
+    else test.skip(`${claim} [${reason}]`, run);
+  };
+}
+
+/** Of an error and those that disposal met after it, throws the first and prints the others: the runner shows neither. */
+function throwFirst(error: unknown): never {
+  let first = error;
+  while (first instanceof SuppressedError) {
+    console.error("and then, while it was taken down:", first.error);
+    first = first.suppressed;
+  }
+  throw first;
+}

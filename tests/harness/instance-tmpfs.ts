@@ -1,0 +1,103 @@
+/** A tmpfs of a test's own: small, or measured to the byte, because nobody else is in it. Needs root. */
+
+import {
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmdirSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export interface TmpfsOptions {
+  readonly sizeBytes: number;
+  readonly inodes?: number;
+}
+
+export class Tmpfs implements Disposable {
+  readonly path: string;
+  readonly #parent: string;
+
+  /** Mounts it with mode 1777, as /dev/shm has. */
+  constructor({ sizeBytes, inodes }: TmpfsOptions) {
+    this.#parent = mkdtempSync(join(tmpdir(), "tensord-test-"));
+    chmodSync(this.#parent, 0o755);
+    this.path = join(this.#parent, "shm");
+    mkdirSync(this.path);
+    const options = [`size=${sizeBytes}`, "mode=1777", ...(inodes === undefined ? [] : [`nr_inodes=${inodes}`])];
+    run("mount", "-t", "tmpfs", "-o", options.join(","), "tensord-test", this.path);
+  }
+
+  get usedBytes(): number {
+    const { bsize, blocks, bfree } = statfsSync(this.path);
+    return (blocks - bfree) * bsize;
+  }
+
+  get freeBytes(): number {
+    const { bsize, bfree } = statfsSync(this.path);
+    return bfree * bsize;
+  }
+
+  get freeInodes(): number {
+    return statfsSync(this.path).ffree;
+  }
+
+  /** A foreign file of `byteSize` bytes. Returns its path. */
+  occupy(name: string, byteSize: number): string {
+    const path = join(this.path, name);
+    writeFileSync(path, Buffer.alloc(byteSize, 1));
+    return path;
+  }
+
+  /** Takes every page that is free, with a foreign file that grows with each call. Returns its path. */
+  fill(name = "foreign"): string {
+    const path = join(this.path, name);
+    const page = Buffer.alloc(4096, 1);
+    const fd = openSync(path, "a");
+    try {
+      for (;;) writeSync(fd, page);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    } finally {
+      closeSync(fd);
+    }
+    return path;
+  }
+
+  /** Takes every inode that is free, with empty foreign files. Returns what gives them back. */
+  fillInodes(): () => void {
+    const paths: string[] = [];
+    for (;;) {
+      const path = join(this.path, `foreign-${paths.length}`);
+      try {
+        writeFileSync(path, "");
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+        return () => {
+          for (const made of paths) rmSync(made, { force: true });
+        };
+      }
+      paths.push(path);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    const { exitCode, stderr } = Bun.spawnSync(["umount", this.path]);
+    // What a failed test left running must not keep it from the next one.
+    if (exitCode !== 0) run("umount", "-l", this.path);
+    rmdirSync(this.path);
+    rmdirSync(this.#parent);
+    if (exitCode !== 0) throw new Error(`a process still uses the file system of the test: ${stderr}`);
+  }
+}
+
+function run(...command: string[]): void {
+  const { exitCode, stderr } = Bun.spawnSync(command);
+  if (exitCode !== 0) throw new Error(`${command.join(" ")}: ${stderr}`);
+}

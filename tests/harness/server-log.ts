@@ -1,0 +1,72 @@
+/** What a server process writes: its JSON lines as they come, and a check that nothing bad is among them unexpected. */
+
+export interface LogLine {
+  readonly level: number;
+  readonly msg: string;
+  readonly [key: string]: unknown;
+}
+
+const warnLevel = 40;
+
+/** Warnings that every server may write, because of what the tests do and not of what it is. */
+const harmless = [/^every local user can reach /];
+
+export class ServerLog {
+  readonly lines: LogLine[] = [];
+  readonly #expected: RegExp[] = [...harmless];
+  /** Standard error, whole. */
+  errors = "";
+  #rest = "";
+
+  /** Reads both streams to their ends. A line that a SIGKILL tore stays in the rest. */
+  async read(stdout: ReadableStream<Uint8Array>, stderr: ReadableStream<Uint8Array>): Promise<void> {
+    this.#rest = "";
+    await Promise.all([this.#readLines(stdout), this.#readErrors(stderr)]);
+  }
+
+  async #readLines(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) {
+      const texts = (this.#rest + decoder.decode(chunk, { stream: true })).split("\n");
+      this.#rest = texts.pop() ?? "";
+      for (const text of texts) this.lines.push(parseLine(text));
+    }
+  }
+
+  async #readErrors(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) this.errors += decoder.decode(chunk, { stream: true });
+  }
+
+  /** The first line whose message matches. */
+  find(pattern: RegExp): LogLine | undefined {
+    return this.lines.find(({ msg }) => pattern.test(msg));
+  }
+
+  /** Lets warnings and errors pass whose message matches. */
+  expect(...patterns: RegExp[]): void {
+    this.#expected.push(...patterns);
+  }
+
+  /** @throws Error with every warning, error and word on standard error that nobody expected. */
+  assertQuiet(): void {
+    const loud = this.lines.filter(
+      ({ level, msg }) => level >= warnLevel && !this.#expected.some((pattern) => pattern.test(msg)),
+    );
+    const unexpected = [...loud.map((line) => JSON.stringify(line)), ...(this.errors === "" ? [] : [this.errors])];
+    if (unexpected.length > 0) throw new Error(`the server wrote what nobody expected:\n${unexpected.join("\n")}`);
+  }
+
+  toString(): string {
+    return [...this.lines.slice(-30).map((line) => JSON.stringify(line)), this.#rest, this.errors].join("\n");
+  }
+}
+
+function parseLine(text: string): LogLine {
+  try {
+    return JSON.parse(text) as LogLine;
+  } catch {
+    // Not one of the log's own lines, so certainly one to look at.
+    return { level: 60, msg: text };
+  }
+}

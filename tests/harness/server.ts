@@ -1,0 +1,178 @@
+/**
+ * A real server process on an instance of its own: started, killed and restarted by a test, and at the end stopped,
+ * purged and searched for what it left behind.
+ */
+
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import type { Step } from "../../src/memory/steps.ts";
+import { createInstance, type Instance, listNames } from "./instance.ts";
+import { root } from "./instance-needs.ts";
+import { NoAnswer, ServerApi } from "./server-api.ts";
+import { type CommandResult, runTensord } from "./server-command.ts";
+import { ServerLog } from "./server-log.ts";
+import { until, within } from "./server-wait.ts";
+
+export interface ServerOptions {
+  /** Further `TENSORD_*` settings. TCP is off unless TENSORD_PORT is among them. */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly shmDirectory?: string;
+  /** Runs the server, and purges, as this user and group. Needs root. */
+  readonly uid?: number;
+}
+
+/** Where a server kills itself: after the step, the `count`th time it gets there. */
+export interface KillPoint {
+  readonly step: Step;
+  readonly count?: number;
+}
+
+export class TestServer implements AsyncDisposable {
+  readonly instance: Instance;
+  readonly api: ServerApi;
+  readonly log = new ServerLog();
+  readonly #options: ServerOptions;
+  #process: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
+  #reading: Promise<void> = Promise.resolve();
+
+  /** Nothing runs before `start`. */
+  constructor(options: ServerOptions = {}) {
+    this.#options = options;
+    this.instance = createInstance(options.shmDirectory);
+    this.api = new ServerApi(options.env?.TENSORD_SOCKET ?? this.instance.socket);
+  }
+
+  get env(): Record<string, string> {
+    return {
+      PATH: process.env.PATH ?? "",
+      TENSORD_PORT: "",
+      TENSORD_INSTANCE: this.instance.name,
+      TENSORD_SHM_DIR: this.instance.shmDirectory,
+      ...this.#options.env,
+    };
+  }
+
+  get pid(): number {
+    if (this.#process === undefined) throw new Error("no server runs");
+    return this.#process.pid;
+  }
+
+  get isRunning(): boolean {
+    return this.#process !== undefined;
+  }
+
+  /** Spawns the process. `start` also waits until it is ready. */
+  spawn(killPoint?: KillPoint): void {
+    if (this.#process !== undefined) throw new Error("a server runs already");
+    const entry = killPoint === undefined ? ["src/main.ts", "serve"] : ["tests/harness/stepped-server.ts"];
+    const steps = killPoint && { TEST_KILL_STEP: killPoint.step, TEST_KILL_COUNT: String(killPoint.count ?? 1) };
+    this.#process = Bun.spawn([...asUser(this.#options.uid), process.execPath, ...entry], {
+      cwd: root,
+      env: { ...this.env, ...steps },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    this.#reading = this.log.read(this.#process.stdout, this.#process.stderr);
+  }
+
+  /** Starts the server and waits until it is ready. @throws Error with its log if it exits instead. */
+  async start(killPoint?: KillPoint): Promise<this> {
+    this.spawn(killPoint);
+    await until("the server is ready", () => this.#isReady());
+    return this;
+  }
+
+  async #isReady(): Promise<boolean> {
+    if (this.#process?.exitCode !== null || this.#process.signalCode !== null) {
+      await this.#reading;
+      throw new Error(`the server did not start:\n${this.log}`);
+    }
+    try {
+      return (await this.api.request("GET", "/readyz")).status === 200;
+    } catch (error) {
+      if (error instanceof NoAnswer) return false;
+      throw error;
+    }
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    process.kill(this.pid, signal);
+  }
+
+  /** Waits for the process's end. @returns its exit status, or the signal that ended it. */
+  async exited(deadlineMs?: number): Promise<number | NodeJS.Signals> {
+    const child = this.#process;
+    if (child === undefined) throw new Error("no server runs");
+    await within("the server exits", child.exited, deadlineMs);
+    await this.#reading;
+    this.#process = undefined;
+    return child.signalCode ?? child.exitCode ?? 0;
+  }
+
+  /** Ends the process by `signal` and waits for it. */
+  async kill(signal: NodeJS.Signals): Promise<number | NodeJS.Signals> {
+    this.signal(signal);
+    return this.exited();
+  }
+
+  /** The TCP URL that the server's log tells. */
+  async readUrl(): Promise<string> {
+    const line = await until("the log says where the server listens", () => this.log.find(/^ready on /));
+    return (line.urls as string[]).find((url) => url.startsWith("http:")) ?? "";
+  }
+
+  /** SIGKILL, and the next start. */
+  async crash(killPoint?: KillPoint): Promise<void> {
+    await this.kill("SIGKILL");
+    await this.start(killPoint);
+  }
+
+  /** SIGTERM. @throws Error if the server does not leave in order. */
+  async stop(): Promise<void> {
+    const status = await this.kill("SIGTERM");
+    if (status !== 0) throw new Error(`the server left with ${status}:\n${this.log}`);
+  }
+
+  /** The command line on this instance. */
+  command(...args: string[]): Promise<CommandResult> {
+    return runTensord(args, this.env, asUser(this.#options.uid));
+  }
+
+  /** Stops, purges, and asserts that nothing is left and that the log had nothing unexpected. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const failures: string[] = [];
+    if (this.#process !== undefined) {
+      const status = await this.#end();
+      if (status !== 0) failures.push(`the server left with ${status}:\n${this.log}`);
+    }
+    const { status, stderr } = await this.command("purge");
+    if (status !== 0) failures.push(`purge left with ${status}: ${stderr}`);
+    const left = listNames(this.instance);
+    if (left.length > 0) failures.push(`left behind after purge: ${left.join(", ")}`);
+    for (const name of left) rmSync(join(this.instance.shmDirectory, name), { recursive: true });
+    if (failures.length > 0) throw new Error(failures.join("\n"));
+    this.log.assertQuiet();
+  }
+
+  /** Ends the process whatever its state, with SIGTERM first. */
+  async #end(): Promise<number | NodeJS.Signals> {
+    try {
+      this.signal("SIGCONT");
+      return await this.kill("SIGTERM");
+    } catch {
+      this.#process?.kill("SIGKILL");
+      return this.exited();
+    }
+  }
+}
+
+/** A started server. Dispose of it with `await using`. */
+export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
+  return new TestServer(options).start();
+}
+
+/** A command line's beginning that drops root for `uid`, with the group of the same number and no other. */
+function asUser(uid: number | undefined): string[] {
+  return uid === undefined ? [] : ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
+}
