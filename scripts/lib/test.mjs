@@ -145,9 +145,20 @@ function needSharedMemory() {
   );
 }
 
+/** Every instance that has something in the shared memory directory, other people's included. */
+const instances = () => new Set(readdirSync(shmDirectory).flatMap((name) => /^tensord\.[^.]+/.exec(name)?.[0] ?? []));
+
+/** What a step left in the shared memory directory: instances that were not there before it. */
+function leftOver(before) {
+  const names = [...instances()].filter((name) => !before.has(name));
+  if (names.length > 0) console.log(`left in ${shmDirectory}: ${names.join(", ")}`);
+  return names.length > 0;
+}
+
 async function runStep(step) {
   console.log(`\n${step.name}: started`);
   const start = performance.now();
+  const before = instances();
   const report = join(reports, `${step.name}.xml`);
   const { status, late = false } = await step.run(report);
   const counts = readCounts(report);
@@ -159,7 +170,9 @@ async function runStep(step) {
       ? "failed"
       : empty
         ? "failed, no test ran"
-        : "passed";
+        : leftOver(before)
+          ? "failed, regions are left"
+          : "passed";
   const failed = outcome !== "passed";
   const result = { name: step.name, outcome, failed, counts, time: secondsSince(start) };
   console.log(`${step.name}: ${outcome} in ${result.time}`);

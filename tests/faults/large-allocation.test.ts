@@ -1,4 +1,4 @@
-/** What ends a 4 GiB allocation before its time: SIGTERM, SIGKILL, a client that hangs up, a DELETE. One at a time. */
+/** What ends a 4 GiB allocation, or another long piece of work, before its time: signals, a client that hangs up, a DELETE. */
 
 import { afterAll, expect } from "bun:test";
 import { readdirSync, statSync } from "node:fs";
@@ -125,6 +125,25 @@ testWith(needsFour)(
     await server.api.stats();
     expect((await deletion).state).toBe("deleted");
     await checkBooks(server);
+  },
+  minute,
+);
+
+testWith(needsRoom(2 * GiB))(
+  "SIGTERM while a checksum is taken answers the seal, and the start after it agrees with the answer",
+  async () => {
+    await using server = await startServer();
+    const region = await server.api.create({ name: "hashed", byte_size: 1.5 * GiB, persist: true });
+    const answer = server.api.request<Region>("POST", `/v1/regions/${region.id}/seal`, { checksum: true }, minute);
+    await until("the seal is under way", async () => (await server.api.get(region.id)).state === "sealing");
+    server.signal("SIGTERM");
+    const { status } = await answer;
+    expect(status).toBeOneOf([200, 503]);
+    expect(await server.exited(20_000)).toBe(0);
+    await server.start();
+    expect((await server.api.get(region.id)).state).toBe(status === 200 ? "sealed" : "open");
+    await checkBooks(server);
+    expect((await server.api.delete(region.id)).state).toBe("deleted");
   },
   minute,
 );

@@ -36,6 +36,22 @@ export function needsReadableCheckout(): string | undefined {
   return probe.exitCode === 0 ? undefined : `needs a checkout that uid 65534 can read; ${root} is not`;
 }
 
+/** A command line's beginning under which the kernel has no inotify instance to give. */
+export const withoutInotify = [
+  "unshare",
+  "--user",
+  "--map-root-user",
+  "sh",
+  "-c",
+  'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"',
+  "sh",
+];
+
+export const needsUserNamespaces =
+  Bun.which("unshare") !== null && Bun.spawnSync([...withoutInotify, "true"]).exitCode === 0
+    ? undefined
+    : "needs user namespaces, to take inotify away";
+
 /** @param shmBytes to be free in /dev/shm, within what a server may take of it, and as memory with a margin for others. */
 export function needsRoom(shmBytes: number): string | undefined {
   const { bavail, blocks, bsize } = statfsSync(defaultShmDirectory);

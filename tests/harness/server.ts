@@ -19,6 +19,8 @@ export interface ServerOptions {
   readonly shmDirectory?: string;
   /** Runs the server, and purges, as this user and group. Needs root. */
   readonly uid?: number;
+  /** The beginning of the server's command line, for what else it is to run under. */
+  readonly prefix?: readonly string[];
 }
 
 /** Where a server kills itself: after the step, the `count`th time it gets there. */
@@ -66,13 +68,16 @@ export class TestServer implements AsyncDisposable {
     if (this.#process !== undefined) throw new Error("a server runs already");
     const entry = killPoint === undefined ? ["src/main.ts", "serve"] : ["tests/harness/stepped-server.ts"];
     const steps = killPoint && { TEST_KILL_STEP: killPoint.step, TEST_KILL_COUNT: String(killPoint.count ?? 1) };
-    this.#process = Bun.spawn([...asUser(this.#options.uid), process.execPath, ...entry], {
-      cwd: root,
-      env: { ...this.env, ...steps },
-      stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
-    });
+    this.#process = Bun.spawn(
+      [...(this.#options.prefix ?? []), ...asUser(this.#options.uid), process.execPath, ...entry],
+      {
+        cwd: root,
+        env: { ...this.env, ...steps },
+        stdin: "ignore",
+        stdout: "pipe",
+        stderr: "pipe",
+      },
+    );
     this.#reading = this.log.read(this.#process.stdout, this.#process.stderr);
   }
 
@@ -169,7 +174,10 @@ export class TestServer implements AsyncDisposable {
 
 /** A started server. Dispose of it with `await using`. */
 export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
-  return new TestServer(options).start();
+  await using started = new AsyncDisposableStack();
+  const server = await started.use(new TestServer(options)).start();
+  started.move();
+  return server;
 }
 
 /** A command line's beginning that drops root for `uid`, with the group of the same number and no other. */

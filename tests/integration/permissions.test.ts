@@ -123,6 +123,7 @@ testWith(needsReadableCheckout())(
     const { status, stderr } = await runTensord(["serve"], server.env, asNobody);
     expect(status).toBe(1);
     expect(stderr).toMatch(/^tensord: Cannot (open|use) .+\nhint: .+\n$/);
+    expect(stderr).toContain("elongs to uid 0");
     expect(stderr).toContain(server.instance.directory);
     expect(exists(server.instance.keep)).toBeTrue();
   },

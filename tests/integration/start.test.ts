@@ -6,10 +6,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assertNothingLeft, createInstance, listNames } from "../harness/instance.ts";
 import { exists } from "../harness/instance-content.ts";
-import { needsRoot, testWith } from "../harness/instance-needs.ts";
+import { needsRoot, needsUserNamespaces, testWith, withoutInotify } from "../harness/instance-needs.ts";
 import { Tmpfs } from "../harness/instance-tmpfs.ts";
 import { startServer, TestServer } from "../harness/server.ts";
 import { runTensord } from "../harness/server-command.ts";
+import { until } from "../harness/server-wait.ts";
 
 const MiB = 2 ** 20;
 const minute = 60_000;
@@ -183,3 +184,16 @@ testWith(needsRoot)("a directory without a free inode is refused in words", asyn
   expect(hint).toContain("inode");
   giveBack();
 });
+
+testWith(needsUserNamespaces)(
+  "a host without inotify instances is no reason not to start: a GET still mends names",
+  async () => {
+    await using server = await startServer({ prefix: withoutInotify });
+    server.log.expect(/watch/i, /^tensord\.region\.relinked$/);
+    const region = await server.api.create({ name: "unwatched", byte_size: 1, ttl_ms: minute });
+    rmSync(region.storage.path);
+    expect((await server.api.get(region.id)).state).toBe("open");
+    expect(exists(region.storage.path)).toBeTrue();
+    await until("the log says so", () => server.log.find(/watch/i));
+  },
+);
