@@ -3,6 +3,7 @@
  * command line and the table in `docs/operating.md` are made from it.
  */
 
+import { isIPv4 } from "node:net";
 import { isAbsolute } from "node:path";
 import { z } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
@@ -33,8 +34,8 @@ const absolutePath = z.string().refine(isAbsolute, "want an absolute path");
 /** Loopback only: a wider address needs tokens, which this version does not have. */
 const loopback = z
   .string()
-  .regex(
-    /^(localhost|127(\.\d{1,3}){3}|::1)$/,
+  .refine(
+    (host) => host === "localhost" || host === "::1" || (isIPv4(host) && host.startsWith("127.")),
     "want a loopback address (127.0.0.1, ::1, localhost): the API has no tokens yet, so nobody else may reach it",
   );
 

@@ -204,8 +204,18 @@ describe("limits", () => {
         ttl_ms: 1000,
       });
       expect(problem).toMatchObject({ requested_bytes: 3 * 4096, available_bytes: 2 * 4096 });
-      await app.create({ model: "small", byte_size: 4096 });
-      await app.remove(region.id);
+      const second = await app.create({ model: "small", byte_size: 4096 });
+      {
+        using _ = lease(region.storage.path);
+        await app.remove(region.id);
+        // What drains still is in memory.
+        await app.refused("model-limit-exceeded", "POST", "/v1/regions", {
+          model: "small",
+          byte_size: 4096,
+          ttl_ms: 1000,
+        });
+      }
+      await app.remove(second.id);
       await app.create({ model: "small", byte_size: 4096 });
     }),
   );

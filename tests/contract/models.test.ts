@@ -190,6 +190,10 @@ describe("unregistering a model", () => {
       const creation = app.request("POST", "/v1/regions", { model: "llama", byte_size: slowBytes, ttl_ms: 1000 });
       await idInState(app, "creating");
       const unregistering = unregister(app, "llama");
+      // The DELETE is at work by now, and waits for the creation to undo itself.
+      for (let turn = 0; turn < 3; turn++) await app.request("GET", "/livez");
+      const late = await app.request("POST", "/v1/regions", { model: "llama", byte_size: 1, ttl_ms: 1000 });
+      expect(late.body).toMatchObject({ code: "model-not-found" });
       expect((await creation).body).toMatchObject({ code: "cancelled" });
       expect(await unregistering).toEqual({ state: "deleted", freed_bytes: toCharge(slowBytes + 4096) });
       expect((await app.stats()).bytes.used).toBe(0);

@@ -108,7 +108,7 @@ describe("the Unix socket", () => {
   );
 
   test(
-    "belongs to owner and group alone, from its birth",
+    "belongs to owner and group alone",
     withUnix(async (server) => {
       expect(statSync(server.path).mode & 0o777).toBe(0o660);
     }),
