@@ -78,6 +78,8 @@ export const limits = {
   sweepSlice: 512,
   /** Every public name is looked at within this time, even if the watch saw nothing. */
   sweepIntervalMs: 30_000,
+  /** The same on a host that lets us watch nothing. */
+  sweepUnwatchedMs: 5000,
   /** How long requests may go on after SIGTERM. */
   shutdownGraceMs: 10_000,
   /** Creations that are still under way are cancelled this long before the grace ends, so that they can undo. */

@@ -8,12 +8,24 @@ import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { parseFileName } from "./naming.ts";
 import { describe, type Region } from "./region.ts";
+import type { NameState } from "./storage.ts";
 import type { Store } from "./store.ts";
 
-/** Looks at the region's public name in one synchronous turn, links it back if it is gone, and says so. */
+/**
+ * Looks at the region's public name in one synchronous turn, links it back if it is gone, and says so. It never throws:
+ * what cannot be mended now is reported, and looked at again.
+ */
 export function inspectName(store: Store, region: Region): void {
   if (region.state !== "open" && region.state !== "sealing" && region.state !== "sealed") return;
-  switch (store.storage.inspectName(region.token, region.identity)) {
+  try {
+    act(store, region, store.storage.inspectName(region.token, region.identity));
+  } catch (error) {
+    store.warn(`Cannot look after the name of ${describe(region)}; the next look tries again`, error);
+  }
+}
+
+function act(store: Store, region: Region, found: NameState): void {
+  switch (found) {
     case "relinked":
       store.emit({ type: "tensord.region.relinked", region, cause: "unlinked" });
       break;
@@ -43,16 +55,29 @@ function loseRegion(store: Store, region: Region): void {
 /** Watches the directory of public names until disposed; sweeps when the watch has lost something, and slowly anyway. */
 export class NameWatch implements Disposable {
   readonly #store: Store;
-  readonly #watcher: FSWatcher;
+  readonly #watcher: FSWatcher | undefined;
   readonly #timer: Timer;
   #sweeping = false;
 
   constructor(store: Store, directory: string) {
     this.#store = store;
-    this.#watcher = watch(directory, { persistent: false }, (_, fileName) => this.#onChange(fileName));
-    this.#watcher.on("error", (error) => store.warn("The watch on public names failed; the sweep goes on", error));
-    this.#timer = setInterval(() => void this.#sweep(), limits.sweepIntervalMs);
+    this.#watcher = this.#watch(directory);
+    const intervalMs = this.#watcher === undefined ? limits.sweepUnwatchedMs : limits.sweepIntervalMs;
+    this.#timer = setInterval(() => void this.#sweep(), intervalMs);
     this.#timer.unref();
+  }
+
+  /** A host may have no inotify instance left (fs.inotify.max_user_instances); names are then found lost by sweeps. */
+  #watch(directory: string): FSWatcher | undefined {
+    const onError = (error: unknown) =>
+      this.#store.warn("Cannot watch public names; sweeps and every GET still look at them", error);
+    try {
+      const watcher = watch(directory, { persistent: false }, (_, fileName) => this.#onChange(fileName));
+      return watcher.on("error", onError);
+    } catch (error) {
+      onError(error);
+      return undefined;
+    }
   }
 
   #onChange(fileName: string | null): void {
@@ -82,7 +107,7 @@ export class NameWatch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#watcher.close();
+    this.#watcher?.close();
     clearInterval(this.#timer);
   }
 }

@@ -42,6 +42,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     tmpfsBytes: sizeOf(directory.shmPath),
     memoryLimits: findMemoryLimits(readIfThere),
   });
+  warnIfNotTmpfs(directory, options.onWarning);
   const journal = opened.use(Journal.open(directory));
   const storage = opened.use(new ShmStorage(directory, options.onStep));
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void drainRegion(store, region, undefined));
@@ -62,6 +63,17 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   opened.use(new NameWatch(store, directory.shmPath));
   const all = opened.move();
   return { store, limit, directory, [Symbol.asyncDispose]: () => all.disposeAsync() };
+}
+
+/** TMPFS_MAGIC, statfs(2). */
+const tmpfsMagic = 0x01021994;
+
+function warnIfNotTmpfs(directory: InstanceDirectory, onWarning: StoreOptions["onWarning"]): void {
+  if (statfsSync(directory.shmPath).type === tmpfsMagic) return;
+  onWarning(
+    `${directory.shmDirectory} is not on a tmpfs: regions are written to a disk there. Set TENSORD_SHM_DIR to a tmpfs`,
+    undefined,
+  );
 }
 
 function sizeOf(path: string): number {
