@@ -54,17 +54,10 @@ export class Books {
     return this.#models;
   }
 
-  addModel(model: Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">): Model {
-    const added: Model = {
-      ...model,
-      usedBytes: 0,
-      drainingBytes: 0,
-      closing: false,
-      names: new Map(),
-      regions: new OrderedIndex(),
-    };
-    this.#models.set(model.name, added);
-    return added;
+  addModel(row: ModelFacts): Model {
+    const model = createModel(row);
+    this.#models.set(model.name, model);
+    return model;
   }
 
   removeModel(model: Model): void {
@@ -164,6 +157,20 @@ export class Books {
     this[books] += bytes;
     region.pool[books] += bytes;
   }
+}
+
+export type ModelFacts = Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">;
+
+/** Empty books for a model. Regions of one that is unregistered drain in books that nobody finds. */
+export function createModel(facts: ModelFacts): Model {
+  return {
+    ...facts,
+    usedBytes: 0,
+    drainingBytes: 0,
+    closing: false,
+    names: new Map(),
+    regions: new OrderedIndex(),
+  };
 }
 
 /** A name as an error shows it: whole if it is an allowed one, else as JSON and cut. */

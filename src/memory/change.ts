@@ -2,6 +2,7 @@
 
 import { TensordError } from "./error.ts";
 import { nextState } from "./lifecycle.ts";
+import { limits } from "./limits.ts";
 import { describe, type Owner, type Region } from "./region.ts";
 import type { Store } from "./store.ts";
 
@@ -44,7 +45,12 @@ function mergeLabels(labels: Readonly<Record<string, string>>, patch: Readonly<R
   const merged = Object.entries({ ...labels, ...patch }).filter(
     (entry): entry is [string, string] => entry[1] !== null,
   );
-  return Object.fromEntries(merged);
+  if (merged.length <= limits.labels) return Object.fromEntries(merged);
+  throw new TensordError(
+    "validation-failed",
+    `Cannot change the labels: together they are ${merged.length}, want at most ${limits.labels}`,
+    { hint: "Take labels away in the same request: null for each that is no longer needed." },
+  );
 }
 
 /** @throws TensordError `revision-mismatch` unless `expected` is undefined or the current one. */

@@ -41,7 +41,7 @@ export async function findRegionByName(
     store.books.model(model);
     throw new TensordError(
       "region-not-found",
-      `Cannot find a region named ${quote(name)} in model ${quote(model)}${waitMs > 0 ? ` within ${waitMs} ms` : ""}`,
+      `Cannot find region ${quote(name)} of model ${quote(model)}: nobody has the name${waitMs > 0 ? `, waited for ${waitMs} ms` : ""}`,
       { hint: "Create it with POST /v1/regions, or wait for it with the header Prefer: wait=30." },
     );
   }
@@ -90,8 +90,8 @@ function matches(region: Region, { name, state, label }: Filter): boolean {
 }
 
 function parseCursor(cursor: string | undefined): number {
-  const key = cursor === undefined ? 0 : Number(cursor);
-  if (Number.isSafeInteger(key) && key >= 0) return key;
+  const key = cursor === undefined ? 0 : /^\d{1,16}$/.test(cursor) ? Number(cursor) : Number.NaN;
+  if (Number.isSafeInteger(key)) return key;
   throw new TensordError("validation-failed", `Cannot continue the list: ${quote(cursor ?? "")} is no cursor`, {
     hint: "Pass the next_cursor of the page before, unchanged, or leave it out to begin.",
   });

@@ -303,7 +303,12 @@ function translate(error: unknown): unknown {
       { cause: error },
     );
   }
-  return new TensordError("io-error", `Cannot use the store: ${error.message}`, {}, { cause: error });
+  return new TensordError(
+    "io-error",
+    `Cannot use the store: ${error.message}`,
+    { hint: "See the server's log." },
+    { cause: error },
+  );
 }
 
 function renameIfThere(from: string, to: string): void {

@@ -12,6 +12,8 @@ export const limits = {
   requestBodyBytes: 16 * MiB,
   /** Deepest nesting of a JSON body; the deepest one that a schema accepts has 4 levels. */
   requestBodyDepth: 16,
+  /** Members and elements of a JSON body: 10,000 tensors of 20 dimensions fit. Parsed, a value takes 100 bytes and more. */
+  requestBodyValues: 250_000,
   /** Mistakes of one request that its answer lists. */
   validationIssues: 20,
   /** Tensors of one region. */

@@ -1,5 +1,6 @@
 /** A region from an earlier server enters the books again, with the mode and the name that its state asks for. */
 
+import { createModel, type ModelFacts } from "./books.ts";
 import { roundUpToPage } from "./capacity.ts";
 import { inspectName } from "./names.ts";
 import type { Model, Region, RegionRecord } from "./region.ts";
@@ -8,10 +9,16 @@ import type { Store } from "./store.ts";
 
 /** A model that a region names and no row knows: it comes back without a limit, because losing the region is worse. */
 export function ensureModel(store: Store, name: string): Model {
-  return (
-    store.books.findModel(name) ??
-    store.books.addModel({ name, memoryLimitBytes: null, revision: 1, createdAt: store.now() })
-  );
+  return store.books.findModel(name) ?? store.books.addModel(unlimited(store, name));
+}
+
+/** A region that drains does not bring its unregistered model back. */
+function findOrCreateModel(store: Store, name: string): Model {
+  return store.books.findModel(name) ?? createModel(unlimited(store, name));
+}
+
+function unlimited(store: Store, name: string): ModelFacts {
+  return { name, memoryLimitBytes: null, revision: 1, createdAt: store.now() };
 }
 
 /** Enters `record`, whose bytes are `file`, and mends what a crash left half done. */
@@ -20,7 +27,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     ...record,
     // A seal that was under way is not finished: nobody was told that it is.
     state: record.state === "sealing" ? "open" : record.state,
-    pool: ensureModel(store, record.model),
+    pool: record.state === "draining" ? findOrCreateModel(store, record.model) : ensureModel(store, record.model),
     chargedBytes: roundUpToPage(record.byteSize, store.storage.pageSize),
     lastUsedAt: store.now(),
     serverLeases: 0,

@@ -1,14 +1,16 @@
 /** The app, assembled: what every request passes, the routes, and what answers when none does. Knows no transport. */
 
+import { isUtf8 } from "node:buffer";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import type { MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
+import { HTTPException } from "hono/http-exception";
 import { requestId } from "hono/request-id";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
 import type { Environment, Services, Traffic } from "./environment.ts";
 import { defineHostRoutes } from "./host.ts";
-import { checkDepth } from "./json-depth.ts";
+import { checkJsonBounds } from "./json-bounds.ts";
 import { defineModelRoutes } from "./models.ts";
 import { toProblem, toProblemResponse, unsupportedMediaType } from "./problem.ts";
 import { defineRegionRoutes } from "./regions.ts";
@@ -33,7 +35,11 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineHostRoutes(app, services);
   app.onError((error, c) => {
     const id = c.get("requestId");
-    return toProblemResponse(toProblem(error, id, (cause) => services.onUnexpected(cause, id)));
+    const isGone = c.get("signal")?.aborted === true && error === c.get("signal").reason;
+    const failure = isGone
+      ? new TensordError("cancelled", "Cannot answer: the client went away", { hint: "Ask again." })
+      : error;
+    return toProblemResponse(toProblem(failure, id, (cause) => services.onUnexpected(cause, id)));
   });
   app.notFound((c) => {
     const { error, allow } = toRouteFailure(app, c.req.method, c.req.path);
@@ -62,10 +68,12 @@ function limitBody(traffic: Traffic): MiddlewareHandler<Environment> {
   return async function limitBody(c, next) {
     if (c.req.method === "GET" || c.req.method === "HEAD") return next();
     return limit(c, async () => {
-      const text = await c.req.text();
-      traffic.receivedBytes += Buffer.byteLength(text);
+      const bytes = Buffer.from(await c.req.arrayBuffer());
+      traffic.receivedBytes += bytes.length;
+      if (!isUtf8(bytes)) throw new HTTPException(400);
+      const text = bytes.toString("utf8");
       if (text !== "" && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
-      checkDepth(text);
+      checkJsonBounds(text);
       await next();
     });
   };
@@ -76,9 +84,10 @@ function isJson(contentType: string | undefined): boolean {
 }
 
 function toValidationFailure(issues: readonly { path: PropertyKey[]; message: string }[]): TensordError {
-  const shown = issues
-    .slice(0, limits.validationIssues)
-    .map(({ path, message }) => ({ path: path.join("."), message }));
+  const shown = issues.slice(0, limits.validationIssues).map(({ path, message }) => ({
+    path: cut(path.map((part) => cut(String(part))).join(".")),
+    message: cut(message),
+  }));
   const [first] = shown;
   const where = first === undefined || first.path === "" ? "" : ` at ${first.path}`;
   const others = issues.length > 1 ? `, and ${issues.length - 1} more` : "";
@@ -86,6 +95,11 @@ function toValidationFailure(issues: readonly { path: PropertyKey[]; message: st
     issues: shown,
     hint: "See the operation's schema in /openapi.json.",
   });
+}
+
+/** What a client sent comes back in part. */
+function cut(text: string): string {
+  return text.length > 160 ? `${text.slice(0, 160)}…` : text;
 }
 
 function toRouteFailure(app: OpenAPIHono<Environment>, method: string, path: string) {

@@ -4,7 +4,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { readStats } from "../memory/stats.ts";
 import { toDocument } from "./document.ts";
 import type { Environment, Services } from "./environment.ts";
-import { declareFailures } from "./problem.ts";
+import { alwaysPossible, declareFailures } from "./problem.ts";
 import { json } from "./regions.ts";
 import * as schemas from "./schemas.ts";
 
@@ -17,7 +17,7 @@ const stats = createRoute({
   path: "/v1/stats",
   tags,
   summary: "The books: bytes, inodes, regions, traffic",
-  responses: { 200: json("As of now.", schemas.Stats), ...declareFailures("forbidden", "internal") },
+  responses: { 200: json("As of now.", schemas.Stats), ...declareFailures(...alwaysPossible) },
 });
 
 const livez = createRoute({
@@ -26,7 +26,7 @@ const livez = createRoute({
   path: "/livez",
   tags,
   summary: "Whether the process answers",
-  responses: { 200: json("It does.", Probe), ...declareFailures("forbidden", "internal") },
+  responses: { 200: json("It does.", Probe), ...declareFailures(...alwaysPossible) },
 });
 
 const readyz = createRoute({
@@ -35,7 +35,7 @@ const readyz = createRoute({
   path: "/readyz",
   tags,
   summary: "Whether requests are welcome: not before recovery is done, not while the server stops",
-  responses: { 200: json("They are.", Probe), ...declareFailures("forbidden", "internal", "shutting-down") },
+  responses: { 200: json("They are.", Probe), ...declareFailures(...alwaysPossible, "shutting-down") },
 });
 
 export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Services): void {

@@ -5,8 +5,9 @@ import { limits } from "../memory/limits.ts";
 import { changeModel, listModels, registerModel, unregisterModel } from "../memory/models.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, parseIfMatch } from "./headers.ts";
-import { declareFailures } from "./problem.ts";
+import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { body, json, Limit } from "./regions.ts";
+import { requireBody } from "./require-body.ts";
 import * as schemas from "./schemas.ts";
 import { toModel } from "./to-wire.ts";
 
@@ -15,6 +16,7 @@ const tags = ["models"];
 
 const register = createRoute({
   operationId: "registerModel",
+  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/models",
   tags,
@@ -22,8 +24,14 @@ const register = createRoute({
   request: { body: body(schemas.RegisterModel) },
   responses: {
     201: json("Registered.", schemas.Model),
-    ...declareFailures("malformed-body", "forbidden", "model-exists", "payload-too-large", "unsupported-media-type"),
-    ...declareFailures("validation-failed", "too-many-requests", "internal", "shutting-down", "out-of-shared-memory"),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "model-exists",
+      "too-many-requests",
+      "shutting-down",
+      "out-of-shared-memory",
+    ),
   },
 });
 
@@ -36,7 +44,7 @@ const list = createRoute({
   request: { query: z.object({ limit: Limit, cursor: z.string().max(128).optional() }) },
   responses: {
     200: json("One page.", schemas.ModelList),
-    ...declareFailures("forbidden", "validation-failed", "internal"),
+    ...declareFailures(...alwaysPossible, "validation-failed"),
   },
 });
 
@@ -49,12 +57,13 @@ const get = createRoute({
   request: { params: ModelParameters },
   responses: {
     200: json("The model.", schemas.Model),
-    ...declareFailures("forbidden", "model-not-found", "validation-failed", "internal"),
+    ...declareFailures(...alwaysPossible, "model-not-found", "validation-failed"),
   },
 });
 
 const change = createRoute({
   operationId: "changeModel",
+  middleware: [requireBody] as const,
   method: "patch",
   path: "/v1/models/{model}",
   tags,
@@ -62,8 +71,13 @@ const change = createRoute({
   request: { params: ModelParameters, headers: IfMatchHeader, body: body(schemas.ChangeModel) },
   responses: {
     200: json("Changed.", schemas.Model),
-    ...declareFailures("malformed-body", "forbidden", "model-not-found", "revision-mismatch", "payload-too-large"),
-    ...declareFailures("unsupported-media-type", "validation-failed", "internal", "out-of-shared-memory"),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "model-not-found",
+      "revision-mismatch",
+      "out-of-shared-memory",
+    ),
   },
 });
 
@@ -81,8 +95,15 @@ const unregister = createRoute({
   },
   responses: {
     200: json("Unregistered; `draining` if a process still maps one of its regions.", schemas.Deletion),
-    ...declareFailures("forbidden", "model-not-found", "model-in-use", "validation-failed", "internal"),
-    ...declareFailures("out-of-shared-memory"),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "model-not-found",
+      "model-in-use",
+      "validation-failed",
+      "out-of-shared-memory",
+    ),
   },
 });
 

@@ -28,7 +28,18 @@ export const Problem = z
 
 export type ProblemBody = z.infer<typeof Problem>;
 
-/** Answers that a route declares for these failures, grouped by status. */
+/** What any request may meet: the transport's guard, and a mistake of ours. */
+export const alwaysPossible = ["forbidden", "internal"] as const satisfies readonly FailureCode[];
+
+/** What a request with a body may meet beside that. */
+export const bodyFailures = [
+  "malformed-body",
+  "payload-too-large",
+  "unsupported-media-type",
+  "validation-failed",
+] as const satisfies readonly FailureCode[];
+
+/** Answers that a route declares for these failures, grouped by status. Call it once a route: statuses would collide. */
 export function declareFailures(...codes: FailureCode[]) {
   const byStatus: Record<number, { description: string; content: Record<string, { schema: typeof Problem }> }> = {};
   for (const code of codes) {
@@ -66,6 +77,7 @@ export function toProblem(
 export function toProblemResponse(problem: ProblemBody): Response {
   const headers: Record<string, string> = { "content-type": problemMediaType };
   if (problem.status === 503) headers["retry-after"] = "1";
+  if (problem.request_id !== undefined) headers["x-request-id"] = problem.request_id;
   return new Response(JSON.stringify(problem), { status: problem.status, headers });
 }
 

@@ -12,7 +12,8 @@ import { idOf, type Owner } from "../memory/region.ts";
 import { sealRegion, verifyRegion } from "../memory/seal.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, PreferHeader, parseIfMatch, parseWaitMs } from "./headers.ts";
-import { declareFailures } from "./problem.ts";
+import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
+import { requireBody } from "./require-body.ts";
 import * as schemas from "./schemas.ts";
 import { toRegion, toRegionDetail } from "./to-wire.ts";
 
@@ -37,6 +38,7 @@ export function body<Schema extends z.ZodType>(schema: Schema) {
 
 const allocate = createRoute({
   operationId: "createRegion",
+  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/regions",
   tags,
@@ -46,16 +48,20 @@ const allocate = createRoute({
     201: json("Allocated; map it at storage.path.", schemas.Region),
     200: json("It existed and `if_exists` is `attach`.", schemas.Region),
     ...declareFailures(
-      "malformed-body",
-      "forbidden",
+      ...bodyFailures,
+      ...alwaysPossible,
       "model-not-found",
       "name-taken",
       "cancelled",
-      "payload-too-large",
+      "storage-unavailable",
+      "shutting-down",
+      "owner-required",
+      "io-error",
+      "model-limit-exceeded",
+      "pool-full",
+      "out-of-shared-memory",
+      "out-of-inodes",
     ),
-    ...declareFailures("unsupported-media-type", "storage-unavailable", "shutting-down"),
-    ...declareFailures("validation-failed", "owner-required", "internal", "io-error"),
-    ...declareFailures("model-limit-exceeded", "pool-full", "out-of-shared-memory", "out-of-inodes"),
   },
 });
 
@@ -77,7 +83,7 @@ const list = createRoute({
   },
   responses: {
     200: json("One page; it may be short and still have a next one.", schemas.RegionList),
-    ...declareFailures("forbidden", "model-not-found", "validation-failed", "internal"),
+    ...declareFailures(...alwaysPossible, "model-not-found", "validation-failed"),
   },
 });
 
@@ -90,7 +96,7 @@ const get = createRoute({
   request: { params: RegionParameters },
   responses: {
     200: json("The descriptor.", schemas.RegionDetail),
-    ...declareFailures("forbidden", "region-not-found", "validation-failed", "internal"),
+    ...declareFailures(...alwaysPossible, "region-not-found", "validation-failed"),
   },
 });
 
@@ -103,13 +109,20 @@ const getByName = createRoute({
   request: { params: z.object({ model: schemas.ModelName, name: schemas.RegionName }), headers: PreferHeader },
   responses: {
     200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail),
-    ...declareFailures("forbidden", "model-not-found", "region-not-found", "validation-failed", "too-many-requests"),
-    ...declareFailures("internal", "shutting-down"),
+    ...declareFailures(
+      ...alwaysPossible,
+      "model-not-found",
+      "region-not-found",
+      "validation-failed",
+      "too-many-requests",
+      "shutting-down",
+    ),
   },
 });
 
 const change = createRoute({
   operationId: "changeRegion",
+  middleware: [requireBody] as const,
   method: "patch",
   path: "/v1/regions/{region}",
   tags,
@@ -117,14 +130,21 @@ const change = createRoute({
   request: { params: RegionParameters, headers: IfMatchHeader, body: body(schemas.ChangeRegion) },
   responses: {
     200: json("Changed.", schemas.Region),
-    ...declareFailures("malformed-body", "forbidden", "region-not-found", "region-busy", "region-draining"),
-    ...declareFailures("revision-mismatch", "payload-too-large", "unsupported-media-type", "validation-failed"),
-    ...declareFailures("internal", "out-of-shared-memory"),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "region-not-found",
+      "region-busy",
+      "region-draining",
+      "revision-mismatch",
+      "out-of-shared-memory",
+    ),
   },
 });
 
 const seal = createRoute({
   operationId: "sealRegion",
+  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/regions/{region}/seal",
   tags,
@@ -132,10 +152,19 @@ const seal = createRoute({
   request: { params: RegionParameters, body: body(schemas.SealRegion) },
   responses: {
     200: json("Sealed.", schemas.Region),
-    ...declareFailures("malformed-body", "forbidden", "region-not-found", "region-sealed", "region-draining"),
-    ...declareFailures("region-busy", "region-has-writers", "cancelled", "payload-too-large"),
-    ...declareFailures("unsupported-media-type", "validation-failed", "internal", "io-error", "shutting-down"),
-    ...declareFailures("out-of-shared-memory"),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "region-not-found",
+      "region-sealed",
+      "region-draining",
+      "region-busy",
+      "region-has-writers",
+      "cancelled",
+      "io-error",
+      "shutting-down",
+      "out-of-shared-memory",
+    ),
   },
 });
 
@@ -148,8 +177,19 @@ const verify = createRoute({
   request: { params: RegionParameters },
   responses: {
     200: json("What was found.", schemas.Verification),
-    ...declareFailures("forbidden", "region-not-found", "region-not-sealed", "region-busy", "region-draining"),
-    ...declareFailures("cancelled", "validation-failed", "internal", "io-error", "shutting-down"),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "region-not-found",
+      "region-not-sealed",
+      "region-busy",
+      "region-draining",
+      "cancelled",
+      "validation-failed",
+      "io-error",
+      "shutting-down",
+    ),
   },
 });
 
@@ -162,7 +202,14 @@ const remove = createRoute({
   request: { params: RegionParameters },
   responses: {
     200: json("Deleted, or draining.", schemas.Deletion),
-    ...declareFailures("forbidden", "region-not-found", "validation-failed", "internal", "out-of-shared-memory"),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "region-not-found",
+      "validation-failed",
+      "out-of-shared-memory",
+    ),
   },
 });
 

@@ -18,13 +18,17 @@ type Guard = (headers: Headers) => void;
 export class Transport {
   readonly #app: OpenAPIHono<Environment>;
   readonly #traffic: Traffic;
-  readonly #onUnexpected: (error: unknown) => void;
+  readonly #onUnexpected: (error: unknown, requestId: string) => void;
   readonly #servers: Server[] = [];
   readonly #sockets: { readonly path: string; readonly ino: bigint }[] = [];
   #active = 0;
   #idle: (() => void) | undefined;
 
-  constructor(app: OpenAPIHono<Environment>, traffic: Traffic, onUnexpected: (error: unknown) => void) {
+  constructor(
+    app: OpenAPIHono<Environment>,
+    traffic: Traffic,
+    onUnexpected: (error: unknown, requestId: string) => void,
+  ) {
     this.#app = app;
     this.#traffic = traffic;
     this.#onUnexpected = onUnexpected;
@@ -83,7 +87,7 @@ export class Transport {
       // Bun's own limit answers an empty 413; the app's says what to do.
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       fetch: (request: Request, server: Server) => this.#handle(request, server, guard),
-      error: (error: unknown) => toProblemResponse(toProblem(error, undefined, this.#onUnexpected)),
+      error: (error: unknown) => this.#toProblemResponse(error),
     };
   }
 
@@ -92,19 +96,28 @@ export class Transport {
     this.#traffic.requests += 1;
     try {
       guard(request.headers);
-      const response = await this.#app.fetch(request, { keepOpen: () => server.timeout(request, 0) });
-      return await this.#count(response);
+      const isHead = request.method === "HEAD";
+      // As GET, so that its length is known; Bun sends no body to HEAD.
+      const asked = isHead ? new Request(request, { method: "GET" }) : request;
+      const response = await this.#app.fetch(asked, { keepOpen: () => server.timeout(request, 0) });
+      return await this.#count(response, isHead);
     } catch (error) {
-      return this.#count(toProblemResponse(toProblem(error, undefined, this.#onUnexpected)));
+      return this.#count(this.#toProblemResponse(error));
     } finally {
       this.#active -= 1;
       if (this.#active === 0) this.#idle?.();
     }
   }
 
+  #toProblemResponse(error: unknown): Response {
+    const id = crypto.randomUUID();
+    return toProblemResponse(toProblem(error, id, (cause) => this.#onUnexpected(cause, id)));
+  }
+
   /** Every answer is a small JSON text, so reading it to count it costs little. */
-  async #count(response: Response): Promise<Response> {
+  async #count(response: Response, isHead = false): Promise<Response> {
     const bytes = await response.bytes();
+    if (isHead) return new Response(bytes, response);
     this.#traffic.sentBytes += bytes.length;
     return new Response(response.status === 204 ? null : bytes, response);
   }

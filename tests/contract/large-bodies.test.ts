@@ -209,6 +209,24 @@ describe("a hostile body of megabytes", () => {
     );
   }
 
+  test("after another: a row of them leaves the server's memory bounded", async () => {
+    await using server = await ServerProcess.start();
+    const before = server.memory.residentBytes;
+    const body = `{"ttl_ms":1,"tensors":[${"{},".repeat(5_000_000)}{}]}`;
+    const headers = { "content-type": "application/json" };
+    for (let round = 0; round < 6; round++) {
+      const response = await fetch("http://localhost/v1/regions", {
+        unix: server.socket,
+        method: "POST",
+        body,
+        headers,
+      });
+      expect(response.status).toBe(422);
+      await response.text();
+      expect(server.memory.peakBytes - before).toBeLessThan(384 * MiB);
+    }
+  });
+
   test(
     "for labels of a region that stands is refused too",
     withApp(async (app) => {

@@ -2,13 +2,13 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { TensordError } from "../../src/memory/error.ts";
 import { limits } from "../../src/memory/limits.ts";
-import { checkDepth } from "../../src/routes/json-depth.ts";
+import { checkJsonBounds } from "../../src/routes/json-bounds.ts";
 
 const most = limits.requestBodyDepth;
 
 function isRefused(text: string): boolean {
   try {
-    checkDepth(text);
+    checkJsonBounds(text);
     return false;
   } catch (error) {
     if (error instanceof TensordError && error.code === "validation-failed") return true;
@@ -22,7 +22,7 @@ function depthOf(value: unknown): number {
   return 1 + Math.max(0, ...Object.values(value).map(depthOf));
 }
 
-describe("checkDepth", () => {
+describe("checkJsonBounds", () => {
   test("lets the deepest allowed nesting pass, and not one level more", () => {
     for (const [open, close] of [
       ["[", "]"],
@@ -38,7 +38,7 @@ describe("checkDepth", () => {
   });
 
   test("counts levels and not brackets", () => {
-    expect(isRefused(`[${"[],{},".repeat(100_000)}[]]`)).toBeFalse();
+    expect(isRefused(`[${"[],{},".repeat(10_000)}[]]`)).toBeFalse();
   });
 
   test("does not count brackets in strings, whatever they are escaped with", () => {
@@ -103,7 +103,7 @@ describe("checkDepth", () => {
 
   test("says how deep is allowed, and where the schema is", () => {
     try {
-      checkDepth("[".repeat(100));
+      checkJsonBounds("[".repeat(100));
       expect.unreachable();
     } catch (error) {
       expect((error as TensordError).message).toContain(`deeper than ${most} levels`);

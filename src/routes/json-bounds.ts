@@ -1,20 +1,23 @@
 /**
- * How deep a JSON text nests, found before it is parsed: a parser takes seconds over a few megabytes of brackets, and
- * the event loop with it.
+ * How deep a JSON text nests and how many values it holds, found before it is parsed: a parser takes seconds and
+ * gigabytes over a few megabytes of brackets, and the event loop with it.
  */
 
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
 
-/** @throws TensordError `validation-failed` if `text` nests deeper than any schema. Broken JSON passes: the parser says so. */
-export function checkDepth(text: string): void {
+/** @throws TensordError `validation-failed` if `text` nests deeper, or holds more, than any schema. Broken JSON passes: the parser says so. */
+export function checkJsonBounds(text: string): void {
   let depth = 0;
+  let values = 1;
   for (let at = 0; at < text.length; at++) {
     const character = text.charCodeAt(at);
     if (character === 0x22) at = endOfString(text, at);
     else if (character === 0x5b || character === 0x7b) depth += 1;
     else if (character === 0x5d || character === 0x7d) depth -= 1;
+    else if (character === 0x2c) values += 1;
     if (depth > limits.requestBodyDepth) throw tooDeep();
+    if (values > limits.requestBodyValues) throw tooMany();
   }
 }
 
@@ -26,6 +29,14 @@ function endOfString(text: string, start: number): number {
     if (backslashes % 2 === 0) return at;
   }
   return text.length;
+}
+
+function tooMany(): TensordError {
+  return new TensordError(
+    "validation-failed",
+    `Cannot accept the request: its JSON has more than ${limits.requestBodyValues} values`,
+    { hint: "Many tensors can be split into several regions." },
+  );
 }
 
 function tooDeep(): TensordError {
