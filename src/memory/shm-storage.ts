@@ -53,7 +53,6 @@ export class ShmStorage implements Storage, Disposable {
 
   async allocate(segment: Segment, signal: AbortSignal): Promise<Identity> {
     const path = this.#directory.path("new", segment.token);
-    this.#checkRoom(segment.byteSize);
     const fd = this.#translated(() => openSync(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, modes.open));
     try {
       this.#onStep?.("create.file-made");
