@@ -74,7 +74,7 @@ testWith()("rm goes on after a region that it cannot find, and fails at the end 
   expect(status).toBe(1);
   expect(stdout).toContain("llama/weights: deleted");
   expect(stdout).toContain(`${scratch.id}: deleted`);
-  expect(stderr).toContain('tensord: Cannot find a region named "missing" in model "default"');
+  expect(stderr).toContain('tensord: Cannot find region "missing" of model "default"');
   expect(stderr).toContain("hint: ");
   expect(await server.api.find(weights.id)).toBeUndefined();
 });
