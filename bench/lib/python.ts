@@ -1,0 +1,44 @@
+/** Runs a Python half of a benchmark: it prints one JSON value, and is run again if others disturbed it. */
+
+import { join } from "node:path";
+import { round } from "./machine.ts";
+import { python, repository } from "./places.ts";
+import { say } from "./result.ts";
+import { OthersWatch } from "./room.ts";
+
+const triesMost = 4;
+
+/**
+ * Runs `bench/<script>` until a run was undisturbed, and gives what it printed; of the last try whatever it was.
+ * @param pids processes whose work is part of what is measured.
+ */
+export async function runPython<Output>(
+  script: string,
+  args: readonly string[],
+  pids: readonly number[],
+): Promise<Output> {
+  for (let tries = 1; ; tries++) {
+    const { output, others } = await runOnce(script, args, pids);
+    if (others.isQuiet) return JSON.parse(output) as Output;
+    const cores = `others used ${round(others.cores)} cores during ${script}`;
+    if (tries === triesMost) {
+      say(`note   ${cores}, and in ${triesMost - 1} runs before: times are high and ratios uncertain`);
+      return JSON.parse(output) as Output;
+    }
+    say(`again  ${cores}`);
+  }
+}
+
+async function runOnce(script: string, args: readonly string[], pids: readonly number[]) {
+  const watch = new OthersWatch([process.pid, ...pids]);
+  const child = Bun.spawn([python, join(repository, "bench", script), ...args], {
+    env: { ...process.env, PYTHONPATH: join(repository, "clients/python/src") },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const output = await child.stdout.text();
+  const status = await child.exited;
+  const childSeconds = Number(child.resourceUsage()?.cpuTime.total ?? 0) / 1e6;
+  const cores = watch.cores(childSeconds);
+  if (status !== 0) throw new Error(`${script} ended with ${status}`);
+  return { output, others: { cores, isQuiet: watch.isQuiet(childSeconds) } };
+}

@@ -1,0 +1,98 @@
+/** A real server process on an instance of its own, its Unix socket alone, and the end of both when the benchmark ends. */
+
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { shmDirectory } from "./machine.ts";
+import { bun, serverTree } from "./places.ts";
+
+const readyDeadlineMs = 60_000;
+
+export class BenchServer implements AsyncDisposable {
+  readonly instance = `bench-${crypto.randomUUID().slice(0, 8)}`;
+  readonly socket = `${shmDirectory}/tensord.${this.instance}/http.sock`;
+  readonly #folder = mkdtempSync(join(tmpdir(), "tensord-bench-"));
+  readonly #environment = { TENSORD_INSTANCE: this.instance, TENSORD_PORT: "", TENSORD_LOG_LEVEL: "info" };
+  #process: ChildProcess | undefined;
+
+  static async start(): Promise<BenchServer> {
+    const server = new BenchServer();
+    await server.start();
+    return server;
+  }
+
+  get pid(): number {
+    if (this.#process?.pid === undefined) throw new Error("the server does not run");
+    return this.#process.pid;
+  }
+
+  get environment(): Readonly<Record<string, string>> {
+    return this.#environment;
+  }
+
+  /** Starts the process. @returns the ms from its spawn to a `/readyz` that is answered with 200. */
+  async start(): Promise<number> {
+    const log = openSync(join(this.#folder, "log"), "a");
+    const begin = performance.now();
+    this.#process = spawn(bun, ["--no-env-file", "--no-install", "--no-orphans", "src/main.ts", "serve"], {
+      cwd: serverTree,
+      env: { ...process.env, ...this.#environment },
+      stdio: ["ignore", log, log],
+    });
+    while (!(await this.#isReady())) {
+      if (this.#process.exitCode !== null || performance.now() - begin > readyDeadlineMs) {
+        throw new Error(`the server did not start:\n${readFileSync(join(this.#folder, "log"), "utf8")}`);
+      }
+      await Bun.sleep(1);
+    }
+    return performance.now() - begin;
+  }
+
+  /** Ends the process with `signal` and waits for its end. Regions stay. */
+  async end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
+    const running = this.#process;
+    if (running === undefined || running.exitCode !== null || running.signalCode !== null) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    running.once("exit", () => resolve());
+    running.kill(signal);
+    await promise;
+  }
+
+  /** One request. @throws Error with the answer, unless its status is below 300. */
+  async call<Answer = unknown>(method: string, path: string, body?: unknown): Promise<Answer> {
+    const response = await fetch(`http://localhost${path}`, {
+      method,
+      unix: this.socket,
+      ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
+    });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}: ${text}`);
+    return JSON.parse(text) as Answer;
+  }
+
+  async #isReady(): Promise<boolean> {
+    try {
+      return (await fetch("http://localhost/readyz", { unix: this.socket })).ok;
+    } catch {
+      return false;
+    }
+  }
+
+  /** A line of `/proc/<pid>/smaps_rollup`, in bytes. */
+  memoryBytes(field: "Pss" | "Rss" | "Private_Dirty" | "Anonymous"): number {
+    const text = readFileSync(`/proc/${this.pid}/smaps_rollup`, "utf8");
+    return Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, "m").exec(text)?.[1]) * 1024;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end("SIGTERM");
+    const { status, stderr } = spawnSync(bun, ["src/main.ts", "purge"], {
+      cwd: serverTree,
+      env: { ...process.env, ...this.#environment },
+      encoding: "utf8",
+    });
+    if (status !== 0) throw new Error(`purge failed: ${stderr}`);
+    rmSync(this.#folder, { recursive: true });
+  }
+}
