@@ -41,9 +41,13 @@ function serveTrivially(unix: string): void {
 class TrivialServer implements Disposable {
   readonly #folder = mkdtempSync(join(tmpdir(), "tensord-bench-"));
   readonly socket = join(this.#folder, "socket");
-  readonly #process: ChildProcess = spawn(bun, ["--no-env-file", import.meta.path, "serve-trivially", this.socket], {
-    stdio: ["ignore", "inherit", "inherit"],
-  });
+  readonly #process: ChildProcess = spawn(
+    bun,
+    ["--no-env-file", "--no-orphans", import.meta.path, "serve-trivially", this.socket],
+    {
+      stdio: ["ignore", "inherit", "inherit"],
+    },
+  );
 
   get pid(): number {
     return this.#process.pid ?? 0;

@@ -8,6 +8,16 @@ import { shmDirectory } from "./machine.ts";
 import { bun, serverTree } from "./places.ts";
 
 const readyDeadlineMs = 60_000;
+const purgeDeadlineMs = 5000;
+
+/** Servers that run: a benchmark that is stopped must not leave its gigabytes behind. */
+const running = new Set<BenchServer>();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.once(signal, () => {
+    for (const server of running) server.killAndPurge();
+    process.exit(1);
+  });
+}
 
 export class BenchServer implements AsyncDisposable {
   readonly instance = `bench-${crypto.randomUUID().slice(0, 8)}`;
@@ -18,8 +28,13 @@ export class BenchServer implements AsyncDisposable {
 
   static async start(): Promise<BenchServer> {
     const server = new BenchServer();
-    await server.start();
-    return server;
+    try {
+      await server.start();
+      return server;
+    } catch (error) {
+      server.killAndPurge();
+      throw error;
+    }
   }
 
   get pid(): number {
@@ -27,18 +42,17 @@ export class BenchServer implements AsyncDisposable {
     return this.#process.pid;
   }
 
-  get environment(): Readonly<Record<string, string>> {
-    return this.#environment;
-  }
-
   /** Starts the process. @returns the ms from its spawn to a `/readyz` that is answered with 200. */
   async start(): Promise<number> {
+    running.add(this);
     const log = openSync(join(this.#folder, "log"), "a");
     const begin = performance.now();
     this.#process = spawn(bun, ["--no-env-file", "--no-install", "--no-orphans", "src/main.ts", "serve"], {
       cwd: serverTree,
       env: { ...process.env, ...this.#environment },
       stdio: ["ignore", log, log],
+      // A group of its own: the signals of a terminal are for us, and we end it.
+      detached: true,
     });
     while (!(await this.#isReady())) {
       if (this.#process.exitCode !== null || performance.now() - begin > readyDeadlineMs) {
@@ -51,11 +65,11 @@ export class BenchServer implements AsyncDisposable {
 
   /** Ends the process with `signal` and waits for its end. Regions stay. */
   async end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
-    const running = this.#process;
-    if (running === undefined || running.exitCode !== null || running.signalCode !== null) return;
+    const child = this.#process;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    running.once("exit", () => resolve());
-    running.kill(signal);
+    child.once("exit", () => resolve());
+    child.kill(signal);
     await promise;
   }
 
@@ -87,12 +101,28 @@ export class BenchServer implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end("SIGTERM");
-    const { status, stderr } = spawnSync(bun, ["src/main.ts", "purge"], {
-      cwd: serverTree,
-      env: { ...process.env, ...this.#environment },
-      encoding: "utf8",
-    });
-    if (status !== 0) throw new Error(`purge failed: ${stderr}`);
+    this.#purge();
+  }
+
+  /** The end in one synchronous turn. */
+  killAndPurge(): void {
+    this.#process?.kill("SIGKILL");
+    this.#purge();
+  }
+
+  #purge(): void {
+    running.delete(this);
+    const deadline = performance.now() + purgeDeadlineMs;
+    for (;;) {
+      const { status, stderr } = spawnSync(bun, ["src/main.ts", "purge"], {
+        cwd: serverTree,
+        env: { ...process.env, ...this.#environment },
+        encoding: "utf8",
+      });
+      if (status === 0) break;
+      // A killed server holds its lock until the kernel has taken it down.
+      if (performance.now() > deadline) throw new Error(`purge failed: ${stderr}`);
+    }
     rmSync(this.#folder, { recursive: true });
   }
 }

@@ -151,7 +151,7 @@ const instances = () => new Set(readdirSync(shmDirectory).flatMap((name) => /^te
 /** What a step left in the shared memory directory: instances that were not there before it. */
 function leftOver(before) {
   const names = [...instances()].filter((name) => !before.has(name));
-  if (names.length > 0) console.log(`left in ${shmDirectory}: ${names.join(", ")}`);
+  if (names.length > 0) console.log(`left in ${shmDirectory}, or made by somebody else meanwhile: ${names.join(", ")}`);
   return names.length > 0;
 }
 
