@@ -138,7 +138,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
   });
 
   app.openapi(unregister, async (c) => {
-    c.env.keepOpen?.();
+    c.env?.keepOpen?.();
     const model = store.books.model(c.req.valid("param").model);
     const drain = c.req.valid("query").drain === "true";
     const { state, freedBytes } = await unregisterModel(store, model, drain, c.get("requestId"));

@@ -215,7 +215,7 @@ const remove = createRoute({
 
 export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(allocate, async (c) => {
-    c.env.keepOpen?.();
+    c.env?.keepOpen?.();
     const { region, created } = await createRegion(store, toCreateRequest(c.req.valid("json")), c.get("signal"));
     c.header("Location", `/v1/regions/${idOf(region)}`);
     c.header("ETag", `"${region.revision}"`);
@@ -239,7 +239,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     const { model, name } = c.req.valid("param");
     const waitMs = parseWaitMs(c.req.valid("header").prefer);
     if (waitMs > 0) {
-      c.env.keepOpen?.();
+      c.env?.keepOpen?.();
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }
     const region = await findRegionByName(store, model, name, waitMs, c.get("signal"));
@@ -258,7 +258,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
   });
 
   app.openapi(seal, async (c) => {
-    c.env.keepOpen?.();
+    c.env?.keepOpen?.();
     const region = store.books.region(c.req.valid("param").region);
     const { checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
     await sealRegion(store, region, { checksum, stockWritable }, c.get("requestId"));
@@ -266,7 +266,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
   });
 
   app.openapi(verify, async (c) => {
-    c.env.keepOpen?.();
+    c.env?.keepOpen?.();
     const region = store.books.region(c.req.valid("param").region);
     const { expected, actual } = await verifyRegion(store, region);
     const ok = expected === null ? null : expected.value === actual.value;
@@ -275,7 +275,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
   });
 
   app.openapi(remove, async (c) => {
-    c.env.keepOpen?.();
+    c.env?.keepOpen?.();
     const region = store.books.region(c.req.valid("param").region);
     const { state, freedBytes } = await deleteRegion(store, region, "request", c.get("requestId"));
     return c.json({ state, freed_bytes: freedBytes }, 200);
