@@ -4,12 +4,16 @@
  */
 
 import { readSync, unlinkSync } from "node:fs";
+import { setPriority } from "node:os";
 import { SystemError } from "./error.ts";
 import type { Job, JobReply } from "./lane.ts";
 import { fallocate } from "./libc.ts";
 import { limits } from "./limits.ts";
 
 declare const self: Worker;
+
+// On Linux a priority is a thread's own (setpriority(2) with 0): whoever answers requests goes before this one.
+setPriority(0, limits.laneNice);
 
 let chunk: Buffer | undefined;
 let chunkTimer: Timer | undefined;

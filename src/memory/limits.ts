@@ -61,6 +61,8 @@ export const limits = {
    * waits for a few ms only. 2 % slower than 32 MiB. `bench/latency-under-allocation.ts`.
    */
   allocateWindowBytes: 16 * MiB,
+  /** Nice value of a lane's thread. It keeps others' p99 within 2x of idle, and costs speed only where every core is busy. */
+  laneNice: 10,
   /** Up to this size memory is allocated and freed on the event loop: cheaper than a Worker's round trip, under 0.5 ms. */
   inlineBytes: 1 * MiB,
   /** Kept for SQLite on a full tmpfs, where even a DELETE needs a page. */
