@@ -91,6 +91,8 @@ export const limits = {
   shutdownGraceMs: 10_000,
   /** Creations that are still under way are cancelled this long before the grace ends, so that they can undo. */
   shutdownUndoMs: 3000,
+  /** How long the last log lines may take to leave. */
+  logCloseMs: 1000,
   /** Longest Unix socket path, less its NUL (unix(7)). */
   socketPathBytes: 107,
 } as const;

@@ -1,14 +1,14 @@
 /** The server's log: one JSON line each on standard output, without tensor content. Writing never holds the event loop. */
 
 import pino, { type Logger } from "pino";
-import { KiB, MiB } from "../memory/limits.ts";
+import { KiB, limits, MiB } from "../memory/limits.ts";
 import { idOf } from "../memory/region.ts";
 import type { StoreEvent } from "../memory/store.ts";
 
 export interface ServerLog {
   readonly log: Logger;
-  /** Writes out what is still buffered; call it last. */
-  flush(): void;
+  /** Writes out what is still buffered, if its reader still takes it, and closes; call it last. */
+  close(): Promise<void>;
 }
 
 export function createLog(level: string, instance: string): ServerLog {
@@ -22,7 +22,16 @@ export function createLog(level: string, instance: string): ServerLog {
     periodicFlush: 100,
   });
   const log = pino({ level, base: { instance }, timestamp: pino.stdTimeFunctions.isoTime }, destination);
-  return { log, flush: () => destination.flushSync() };
+  return {
+    log,
+    async close() {
+      // Never flushSync: on a pipe that nobody reads any more it tries for ever, and the server would not end.
+      const { promise, resolve } = Promise.withResolvers<void>();
+      destination.flush(() => resolve());
+      await Promise.race([promise, Bun.sleep(limits.logCloseMs)]);
+      destination.destroy();
+    },
+  };
 }
 
 /** Writes each change of the books as a line. */

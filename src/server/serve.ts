@@ -23,9 +23,9 @@ export interface RunningServer {
  * @throws TensordError with what to do, and everything taken back.
  */
 export async function startServer(config: Config, onStep?: OnStep): Promise<RunningServer> {
-  const { log, flush } = createLog(config.logLevel, config.instance);
+  const { log, close } = createLog(config.logLevel, config.instance);
   await using started = new AsyncDisposableStack();
-  started.defer(flush);
+  started.defer(close);
   const opened = started.use(
     await openStore({
       shmDirectory: config.shmDirectory,

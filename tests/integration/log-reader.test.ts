@@ -1,0 +1,26 @@
+/** The server's log may lose its reader at any moment; that must not keep the server from ending. */
+
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+import { purge } from "../../src/server/cli/purge.ts";
+
+const root = join(import.meta.dirname, "../..");
+const shmDirectory = "/dev/shm";
+
+test("a server whose log nobody reads any more ends all the same when it is told to", async () => {
+  const instance = `log-${crypto.randomUUID().slice(0, 8)}`;
+  const child = Bun.spawn([process.execPath, "src/main.ts", "serve"], {
+    cwd: root,
+    env: { PATH: process.env.PATH, TENSORD_INSTANCE: instance, TENSORD_PORT: "", TENSORD_SHM_DIR: shmDirectory },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let text = "";
+  for await (const bytes of child.stdout) {
+    text += Buffer.from(bytes).toString();
+    // Leaving the loop closes the pipe; the lines of the stop then meet nobody.
+    if (text.includes("ready on")) break;
+  }
+  child.kill("SIGTERM");
+  expect(await child.exited).toBe(0);
+  purge({ shmDirectory, instance }, false, true);
+});
