@@ -25,6 +25,7 @@ export const failures = {
   "unsupported-media-type": { status: 415, title: "The body is not application/json", retryable: false },
   "validation-failed": { status: 422, title: "The request does not follow the schema", retryable: false },
   "owner-required": { status: 422, title: "The region needs an owner", retryable: false },
+  "upgrade-required": { status: 426, title: "The route is a WebSocket", retryable: false },
   "too-many-requests": { status: 429, title: "Too many requests at once", retryable: true },
   internal: { status: 500, title: "An unexpected failure inside the server", retryable: false },
   "io-error": { status: 500, title: "The operating system refused an operation", retryable: false },

@@ -79,6 +79,11 @@ export class Journal implements Disposable {
     return new Journal(folder, openWhatIsThere(`${folder}tensord.sqlite`, ballast));
   }
 
+  /** Where the kept events lie between an orderly stop and the next start. */
+  get eventsPath(): string {
+    return `${this.#folder}events`;
+  }
+
   /** Counts this start; a client that sees another epoch knows that the server began anew. */
   raiseEpoch(): number {
     const row = this.#database.query("SELECT value FROM meta WHERE key = 'epoch'").get() as { value: string } | null;
@@ -91,6 +96,20 @@ export class Journal implements Disposable {
       if (!isOutOfMemory(error)) throw error;
     }
     return epoch;
+  }
+
+  /**
+   * A sequence number that no event of an earlier start has, nor any above it. At least the clock in microseconds, since
+   * a store that was lost, or that could not be written, must not repeat one.
+   */
+  nextSequence(): number {
+    const row = this.#database.query("SELECT value FROM meta WHERE key = 'sequence'").get() as { value: string } | null;
+    return Math.max(Number(row?.value ?? 0), Date.now() * 1000);
+  }
+
+  /** Numbers below `end` may be in use from here on. @throws TensordError `out-of-shared-memory`. */
+  reserveSequences(end: number): void {
+    this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('sequence', ?)", [String(end)]));
   }
 
   models(): ModelRow[] {

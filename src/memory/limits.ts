@@ -44,6 +44,29 @@ export const limits = {
   waitSeconds: 300,
   /** Requests that wait for a name at once. */
   waiters: 10_000,
+  /** Events kept for those who resume: the smaller of these two. */
+  keptEvents: 10_000,
+  keptEventBytes: 16 * MiB,
+  /** Sequence numbers reserved in the store at a time; a crash skips what is left of them. */
+  sequenceBlock: 10_000,
+  /** Those who follow the events at once. */
+  subscribers: 10_000,
+  /** Frames sent to subscribers in one turn of the event loop, and to one of them in a row. `bench/events.ts`. */
+  eventSlice: 64,
+  eventVisit: 16,
+  /** Events that a filter may pass over in one step of a cursor. */
+  eventScan: 1000,
+  /** A subscriber that takes nothing for this long is closed; it resumes by id. */
+  subscriberStallMs: 60_000,
+  /** What is buffered for one that follows over HTTP, beside the kernel's buffers. */
+  eventStreamBytes: 64 * KiB,
+  /** A comment goes to those who follow over HTTP this often, so that both sides notice a dead connection. */
+  eventKeepAliveMs: 15_000,
+  /** Prefixes of one filter by type, and their length. */
+  eventTypes: 16,
+  eventTypeCharacters: 64,
+  /** Largest frame that a WebSocket client may send. */
+  socketFrameBytes: 64 * KiB,
   listItems: 1000,
   listItemsDefault: 100,
   /** Regions looked at for one page of a list, however few of them match. */
@@ -91,6 +114,10 @@ export const limits = {
   shutdownGraceMs: 10_000,
   /** Creations that are still under way are cancelled this long before the grace ends, so that they can undo. */
   shutdownUndoMs: 3000,
+  /** How often a stopping server looks whether requests are still under way. */
+  stopPollMs: 10,
+  /** A connection that is given up is cut when it has not moved for this long. */
+  endSoonSeconds: 5,
   /** How long the last log lines may take to leave. */
   logCloseMs: 1000,
   /** Longest Unix socket path, less its NUL (unix(7)). */

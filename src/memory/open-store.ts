@@ -7,6 +7,8 @@ import { type GlobalLimit, globalLimit } from "./capacity.ts";
 import { findMemoryLimits } from "./cgroup.ts";
 import { expireRegion } from "./delete.ts";
 import { drainRegion } from "./drain.ts";
+import { saveEvents, takeEvents } from "./event-file.ts";
+import { EventLog } from "./event-log.ts";
 import { InstanceDirectory, type InstanceLocation } from "./instance-directory.ts";
 import { Journal } from "./journal.ts";
 import { limits } from "./limits.ts";
@@ -15,12 +17,15 @@ import { recoverStore } from "./recover.ts";
 import type { Region } from "./region.ts";
 import { ShmStorage } from "./shm-storage.ts";
 import type { OnStep } from "./steps.ts";
-import { Store } from "./store.ts";
+import { type EventWriter, Store, type StoreEvent } from "./store.ts";
 
 export interface StoreOptions extends InstanceLocation {
   /** The operator's bound of all regions together; undefined leaves it to the host. */
   readonly memoryLimitBytes: number | undefined;
   readonly onWarning: (message: string, error: unknown) => void;
+  readonly toEventText: EventWriter;
+  /** Hears of each change from the beginning, the recovery's included. */
+  readonly onEvent?: (event: StoreEvent) => void;
   readonly onStep?: OnStep;
 }
 
@@ -45,6 +50,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   warnIfNotTmpfs(directory, options.onWarning);
   const journal = opened.use(Journal.open(directory));
   const storage = opened.use(new ShmStorage(directory, options.onStep));
+  const events = openEvents(journal, options.onWarning);
+  opened.defer(() => keepEvents(journal, events, options.onWarning));
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void drainRegion(store, region, undefined));
   const expiring = new Agenda<Region>(limits.drainPollSlice, (region) => expireRegion(store, region));
   const store: Store = new Store({
@@ -53,16 +60,43 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     journal,
     storage,
     addresses: { path: (token) => directory.advertisedPath(token), shmName: (token) => directory.shmName(token) },
+    events,
+    toEventText: options.toEventText,
     epoch: journal.raiseEpoch(),
     draining: opened.use(draining),
     expiring: opened.use(expiring),
     onWarning: options.onWarning,
     onStep: options.onStep,
   });
+  opened.use(store.feeder);
+  if (options.onEvent !== undefined) store.listen(options.onEvent);
   await recoverStore(store);
   opened.use(new NameWatch(store, directory.shmPath));
   const all = opened.move();
   return { store, limit, directory, [Symbol.asyncDispose]: () => all.disposeAsync() };
+}
+
+/** The events that the last server kept, if it stopped in order; else none, under numbers that nobody has seen. */
+function openEvents(journal: Journal, onWarning: StoreOptions["onWarning"]): EventLog {
+  const history = takeEvents(journal.eventsPath) ?? { next: journal.nextSequence(), events: [] };
+  return new EventLog(history, (end) => {
+    try {
+      journal.reserveSequences(end);
+      return true;
+    } catch (error) {
+      onWarning("Cannot reserve numbers for events in the store; the next event tries again", error);
+      return false;
+    }
+  });
+}
+
+/** Losing them costs those who resume a gap, and nothing else, so a full file system must not keep the server from stopping. */
+async function keepEvents(journal: Journal, events: EventLog, onWarning: StoreOptions["onWarning"]): Promise<void> {
+  try {
+    await saveEvents(journal.eventsPath, events.history());
+  } catch (error) {
+    onWarning("Cannot keep the events for the next start: those who resume will be told of a gap", error);
+  }
 }
 
 /** TMPFS_MAGIC, statfs(2). */

@@ -38,8 +38,11 @@ function forget(store: Store, record: RegionRecord): void {
   } catch (error) {
     store.warn(`Cannot remove the row of ${describe(record)}; the next start tries again`, error);
   }
-  if (record.state === "draining") return;
-  store.warn(`Lost ${describe(record)}: its memory is gone from the keeper`, undefined);
+  const region = { ...record, lastUsedAt: record.createdAt };
+  if (record.state === "draining") {
+    return store.emit({ type: "tensord.region.deleted", region: { ...region, state: "deleted" }, actor: undefined });
+  }
+  store.emit({ type: "tensord.region.lost", region });
 }
 
 /** Kept, but never entered: the server died between the two, and nobody was told of it. */

@@ -6,23 +6,34 @@
 import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
 import { TensordError } from "./error.ts";
+import { EventFeeder } from "./event-feeder.ts";
+import type { EventLog } from "./event-log.ts";
 import type { Journal } from "./journal.ts";
 import { NameWaiters } from "./name-waiters.ts";
-import type { Model, Region } from "./region.ts";
+import type { Model, Region, RegionRecord } from "./region.ts";
 import type { OnStep, Step } from "./steps.ts";
 import type { Storage } from "./storage.ts";
 
+/** A region as an event shows it: one that was lost has no books any more. */
+export type EventRegion = RegionRecord & Pick<Region, "lastUsedAt">;
+
 export type StoreEvent =
-  | { readonly type: "tensord.region.allocated"; readonly region: Region }
-  | { readonly type: "tensord.region.sealed"; readonly region: Region }
-  | { readonly type: "tensord.region.changed"; readonly region: Region }
-  | { readonly type: "tensord.region.draining"; readonly region: Region; readonly actor: string | undefined }
-  | { readonly type: "tensord.region.deleted"; readonly region: Region; readonly actor: string | undefined }
-  | { readonly type: "tensord.region.lost"; readonly region: Region }
-  | { readonly type: "tensord.region.relinked"; readonly region: Region; readonly cause: "unlinked" | "foreign-file" }
+  | { readonly type: "tensord.region.allocated"; readonly region: EventRegion }
+  | { readonly type: "tensord.region.sealed"; readonly region: EventRegion }
+  | { readonly type: "tensord.region.changed"; readonly region: EventRegion }
+  | { readonly type: "tensord.region.draining"; readonly region: EventRegion; readonly actor: string | undefined }
+  | { readonly type: "tensord.region.deleted"; readonly region: EventRegion; readonly actor: string | undefined }
+  | { readonly type: "tensord.region.lost"; readonly region: EventRegion }
+  | {
+      readonly type: "tensord.region.relinked";
+      readonly region: EventRegion;
+      readonly cause: "unlinked" | "foreign-file";
+    }
   | { readonly type: "tensord.model.registered"; readonly model: Model }
   | { readonly type: "tensord.model.changed"; readonly model: Model }
   | { readonly type: "tensord.model.unregistered"; readonly model: Model };
+
+export type EventWriter = (store: Store, event: StoreEvent, sequence: number) => string;
 
 export interface StoreParts {
   readonly instance: string;
@@ -30,6 +41,9 @@ export interface StoreParts {
   readonly journal: Journal;
   readonly storage: Storage;
   readonly addresses: Addresses;
+  readonly events: EventLog;
+  /** How an event is written down for those who follow. */
+  readonly toEventText: EventWriter;
   readonly epoch: number;
   /** Regions that drain, each to be asked for leases again. */
   readonly draining: Agenda<Region>;
@@ -52,11 +66,14 @@ export class Store {
   readonly journal: Journal;
   readonly storage: Storage;
   readonly addresses: Addresses;
+  readonly events: EventLog;
+  readonly feeder: EventFeeder;
   readonly epoch: number;
   readonly draining: Agenda<Region>;
   readonly expiring: Agenda<Region>;
   readonly waiters = new NameWaiters();
   readonly warn: (message: string, error: unknown) => void;
+  readonly #toEventText: EventWriter;
   readonly #onStep: OnStep | undefined;
   readonly #listeners = new Set<(event: StoreEvent) => void>();
   readonly #stopping = new AbortController();
@@ -67,6 +84,9 @@ export class Store {
     this.journal = parts.journal;
     this.storage = parts.storage;
     this.addresses = parts.addresses;
+    this.events = parts.events;
+    this.feeder = new EventFeeder(parts.events);
+    this.#toEventText = parts.toEventText;
     this.epoch = parts.epoch;
     this.draining = parts.draining;
     this.expiring = parts.expiring;
@@ -82,13 +102,16 @@ export class Store {
     this.#onStep?.(step);
   }
 
-  /** Calls `listener` after each change, in the turn that made it. Returns what ends the subscription. */
-  subscribe(listener: (event: StoreEvent) => void): () => void {
+  /** Calls `listener` after each change, in the turn that made it. Returns what ends that. */
+  listen(listener: (event: StoreEvent) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
+  /** Tells of a change, in the turn that made it: it is kept for those who follow, and the listeners hear it. */
   emit(event: StoreEvent): void {
+    const model = "region" in event ? event.region.model : event.model.name;
+    this.events.append(event.type, model, (sequence) => this.#toEventText(this, event, sequence));
     for (const listener of this.#listeners) listener(event);
   }
 

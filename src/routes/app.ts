@@ -9,6 +9,7 @@ import { requestId } from "hono/request-id";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
 import type { Environment, Services, Traffic } from "./environment.ts";
+import { defineEventRoutes } from "./events.ts";
 import { defineHostRoutes } from "./host.ts";
 import { checkJsonBounds } from "./json-bounds.ts";
 import { defineModelRoutes } from "./models.ts";
@@ -32,6 +33,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   app.use(limitBody(services.traffic));
   defineRegionRoutes(app, services);
   defineModelRoutes(app, services);
+  defineEventRoutes(app, services);
   defineHostRoutes(app, services);
   app.onError((error, c) => {
     const id = c.get("requestId");

@@ -23,6 +23,7 @@ export function toDocument(app: OpenAPIHono<Environment>, version: string) {
         description: "One memory object each: the unit of allocation, mapping, sealing and deletion.",
       },
       { name: "models", description: "Pools of regions, each with a memory limit." },
+      { name: "events", description: "Every change, live and by page." },
       { name: "host", description: "The server itself." },
     ],
   });

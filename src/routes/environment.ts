@@ -17,10 +17,30 @@ export interface Services {
   readonly onUnexpected: (error: unknown, requestId: string | undefined) => void;
 }
 
+/** A WebSocket as a protocol uses it. */
+export interface Socket {
+  /** @returns the bytes sent; −1 if they wait for the peer to read; 0 if they were dropped. */
+  send(text: string): number;
+  close(code: number, reason: string): void;
+}
+
+/** What a route does with a WebSocket: called by the transport, `closed` last. */
+export interface SocketProtocol {
+  open(socket: Socket): void;
+  message(text: string): void;
+  /** The peer has read what waited for it. */
+  drain(): void;
+  closed(): void;
+}
+
 export interface Environment {
   Bindings: {
     /** Keeps a request open that may take longer than the transport's idle time. */
     readonly keepOpen?: () => void;
+    /** Takes that back: a connection that does not move is cut. */
+    readonly endSoon?: () => void;
+    /** Turns a WebSocket handshake into a socket that speaks `protocol`. */
+    readonly upgrade?: (protocol: SocketProtocol) => void;
   };
   Variables: {
     requestId: string;

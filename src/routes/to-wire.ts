@@ -3,10 +3,15 @@
 import type { z } from "@hono/zod-openapi";
 import type * as memory from "../memory/region.ts";
 import { idOf } from "../memory/region.ts";
-import type { Store } from "../memory/store.ts";
+import type { EventRegion, Store } from "../memory/store.ts";
 import type { Model, Region, RegionDetail } from "./schemas.ts";
 
 export function toRegion(store: Store, region: memory.Region): z.infer<typeof Region> {
+  return { ...toRegionFacts(store, region), tensors: region.tensors.map(toTensor) };
+}
+
+/** A descriptor but for its tensors, of which there may be thousands. */
+export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<typeof Region>, "tensors"> {
   const { owner, checksum } = region;
   return {
     id: idOf(region),
@@ -28,14 +33,6 @@ export function toRegion(store: Store, region: memory.Region): z.infer<typeof Re
       byte_size: region.byteSize,
       page_size: store.storage.pageSize,
     },
-    tensors: region.tensors.map(({ name, dtype, shape, byteOffset, byteSize, aligned }) => ({
-      name,
-      dtype,
-      shape: [...shape],
-      byte_offset: byteOffset,
-      byte_size: byteSize,
-      aligned,
-    })),
     checksum:
       checksum === null
         ? null
@@ -44,6 +41,10 @@ export function toRegion(store: Store, region: memory.Region): z.infer<typeof Re
     sealed_at: toTime(region.sealedAt),
     last_used_at: new Date(region.lastUsedAt).toISOString(),
   };
+}
+
+function toTensor({ name, dtype, shape, byteOffset, byteSize, aligned }: memory.Region["tensors"][number]) {
+  return { name, dtype, shape: [...shape], byte_offset: byteOffset, byte_size: byteSize, aligned };
 }
 
 /** Asks the kernel who maps the region, which a list must not. */

@@ -6,6 +6,7 @@ import { limits } from "../memory/limits.ts";
 import { openStore } from "../memory/open-store.ts";
 import type { OnStep } from "../memory/steps.ts";
 import { createApp } from "../routes/app.ts";
+import { toEventText } from "../routes/to-event.ts";
 import type { Config } from "./config.ts";
 import { createLog, logEvent } from "./log.ts";
 import { Transport } from "./transport.ts";
@@ -32,11 +33,12 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
       instance: config.instance,
       memoryLimitBytes: config.memoryLimitBytes,
       onWarning: (message, error) => log.warn({ err: error }, message),
+      toEventText,
+      onEvent: (event) => logEvent(log, event),
       ...(onStep === undefined ? {} : { onStep }),
     }),
   );
   const { store, limit, directory } = opened;
-  store.subscribe((event) => logEvent(log, event));
   const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
   const onUnexpected = (error: unknown, requestId?: string) =>
     log.error({ err: error, request_id: requestId }, "a request met a mistake of ours");

@@ -8,11 +8,12 @@ import { connect } from "node:net";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
 import { checkSocketPath } from "../memory/instance-directory.ts";
-import type { Environment, Traffic } from "../routes/environment.ts";
+import { limits } from "../memory/limits.ts";
+import type { Environment, SocketProtocol, Traffic } from "../routes/environment.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
 import { createHostGuard } from "./guard.ts";
 
-type Server = Bun.Server<undefined>;
+type Server = Bun.Server<SocketProtocol>;
 type Guard = (headers: Headers) => void;
 
 export class Transport {
@@ -21,8 +22,6 @@ export class Transport {
   readonly #onUnexpected: (error: unknown, requestId: string) => void;
   readonly #servers: Server[] = [];
   readonly #sockets: { readonly path: string; readonly ino: bigint }[] = [];
-  #active = 0;
-  #idle: (() => void) | undefined;
 
   constructor(
     app: OpenAPIHono<Environment>,
@@ -88,24 +87,37 @@ export class Transport {
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       fetch: (request: Request, server: Server) => this.#handle(request, server, guard),
       error: (error: unknown) => this.#toProblemResponse(error),
+      websocket: {
+        maxPayloadLength: limits.socketFrameBytes,
+        open: (socket: Bun.ServerWebSocket<SocketProtocol>) => socket.data.open(socket),
+        message: (socket: Bun.ServerWebSocket<SocketProtocol>, message: string | Buffer) =>
+          socket.data.message(String(message)),
+        drain: (socket: Bun.ServerWebSocket<SocketProtocol>) => socket.data.drain(),
+        close: (socket: Bun.ServerWebSocket<SocketProtocol>) => socket.data.closed(),
+      },
     };
   }
 
-  async #handle(request: Request, server: Server, guard: Guard): Promise<Response> {
-    this.#active += 1;
+  async #handle(request: Request, server: Server, guard: Guard): Promise<Response | undefined> {
     this.#traffic.requests += 1;
+    let isUpgraded = false;
+    const bindings: Environment["Bindings"] = {
+      keepOpen: () => server.timeout(request, 0),
+      endSoon: () => server.timeout(request, limits.endSoonSeconds),
+      upgrade: (protocol) => {
+        isUpgraded = server.upgrade(request, { data: protocol });
+      },
+    };
     try {
       guard(request.headers);
       const isHead = request.method === "HEAD";
       // As GET, so that its length is known; Bun sends no body to HEAD.
       const asked = isHead ? new Request(request, { method: "GET" }) : request;
-      const response = await this.#app.fetch(asked, { keepOpen: () => server.timeout(request, 0) });
-      return await this.#count(response, isHead);
+      const response = await this.#app.fetch(asked, bindings);
+      // Bun wants no answer for a request that has become a socket.
+      return isUpgraded ? undefined : await this.#count(response, isHead);
     } catch (error) {
       return this.#count(this.#toProblemResponse(error));
-    } finally {
-      this.#active -= 1;
-      if (this.#active === 0) this.#idle?.();
     }
   }
 
@@ -114,8 +126,9 @@ export class Transport {
     return toProblemResponse(toProblem(error, id, (cause) => this.#onUnexpected(cause, id)));
   }
 
-  /** Every answer is a small JSON text, so reading it to count it costs little. */
+  /** A JSON text is small, so reading it to count it costs little. What streams passes as it is. */
   async #count(response: Response, isHead = false): Promise<Response> {
+    if (!/^application\/([a-z]+\+)?json/.test(response.headers.get("content-type") ?? "")) return response;
     const bytes = await response.bytes();
     if (isHead) return new Response(bytes, response);
     this.#traffic.sentBytes += bytes.length;
@@ -125,12 +138,9 @@ export class Transport {
   /** Takes no new connection, waits for requests under way up to `graceMs`, then closes what is left. */
   async stop(graceMs: number): Promise<void> {
     for (const server of this.#servers) void server.stop();
-    if (this.#active > 0) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#idle = resolve;
-      const timer = setTimeout(resolve, graceMs);
-      await promise;
-      clearTimeout(timer);
+    const deadline = performance.now() + graceMs;
+    while (this.#servers.some((server) => server.pendingRequests > 0) && performance.now() < deadline) {
+      await Bun.sleep(limits.stopPollMs);
     }
     // What was answered last still has to leave the socket's buffer.
     await Bun.sleep(0);

@@ -7,6 +7,7 @@ import { createApp } from "../../src/routes/app.ts";
 import type { Services } from "../../src/routes/environment.ts";
 import { type Answer, checkAnswer, declaredCodes, operations, type Problem, toAnswer } from "../harness/answers.ts";
 import { TestApp, withApp } from "../harness/app.ts";
+import { eventCases } from "./support/event-failures.ts";
 import { bodyCases, missingCases, parameterCases, strayBodyCases } from "./support/failure-case.ts";
 import { fullCases } from "./support/full-failures.ts";
 import { modelCases } from "./support/model-failures.ts";
@@ -60,6 +61,7 @@ describe("a declared failure", () => {
     ...parameterCases,
     ...regionCases,
     ...modelCases,
+    ...eventCases,
   ]) {
     test(
       claim(operationId, code),
@@ -153,5 +155,5 @@ test("every failure that is provoked is declared, and no reason stands without n
 test("every failure of the table is declared by an operation, but for those of no route", () => {
   const codes = new Set(declared.map((pair) => pair.split(" ")[1]));
   const undeclared = Object.keys(failures).filter((code) => !codes.has(code));
-  expect(undeclared).toEqual(["route-not-found", "method-not-allowed"]);
+  expect(undeclared).toEqual(["route-not-found", "method-not-allowed", "upgrade-required"]);
 });

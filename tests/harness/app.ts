@@ -13,6 +13,7 @@ import type { OnStep } from "../../src/memory/steps.ts";
 import type { Store } from "../../src/memory/store.ts";
 import { createApp } from "../../src/routes/app.ts";
 import type { Environment, Traffic } from "../../src/routes/environment.ts";
+import { toEventText } from "../../src/routes/to-event.ts";
 import { purge } from "../../src/server/cli/purge.ts";
 import type { Deletion, Model, Problem, Region, RegionDetail, Stats, Verification } from "./answers.ts";
 import { type Answer, checkAnswer, toAnswer } from "./answers.ts";
@@ -80,6 +81,7 @@ export class TestApp {
       shmDirectory,
       instance,
       memoryLimitBytes,
+      toEventText,
       onWarning: (message, error) => warnings.push(error === undefined ? message : `${message}: ${error}`),
       ...(onStep === undefined ? {} : { onStep }),
     });

@@ -109,6 +109,7 @@ export const parameterCases: readonly FailureCase[] = [
   refusedParameter("verifyRegion", "POST", `/v1/regions/${unknownRegion.repeat(3)}/verify`),
   refusedParameter("deleteRegion", "DELETE", `/v1/regions/${unknownRegion.repeat(3)}`),
   refusedParameter("getRegionByName", "GET", "/v1/models/default/regions/a%2Fb"),
+  refusedParameter("listEvents", "GET", "/v1/events?after=yesterday"),
   refusedParameter("listModels", "GET", "/v1/models?limit=1001"),
   refusedParameter("getModel", "GET", "/v1/models/.hidden"),
   refusedParameter("unregisterModel", "DELETE", "/v1/models/default?drain=maybe"),

@@ -44,6 +44,7 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
     await app.register("llama");
     return { method: "DELETE", path: "/v1/models/llama" };
   },
+  listEvents: async () => ({ method: "GET", path: "/v1/events" }),
   getStats: async () => ({ method: "GET", path: "/v1/stats" }),
   isLive: async () => ({ method: "GET", path: "/livez" }),
   isReady: async () => ({ method: "GET", path: "/readyz" }),

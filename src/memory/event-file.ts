@@ -1,0 +1,49 @@
+/**
+ * The kept events between two servers: written when one stops in order, read and removed by the next. After a crash
+ * there is no such file, and who resumes is told of a gap.
+ */
+
+import { readFileSync, rmSync } from "node:fs";
+import { rename, writeFile } from "node:fs/promises";
+import type { EventHistory, KeptEvent } from "./event-log.ts";
+
+/** Writes `history` for the next server, whole or not at all. */
+export async function saveEvents(path: string, { next, events }: EventHistory): Promise<void> {
+  const lines = events.map(({ sequence, type, model, text }) => [sequence, type, model ?? "", text].join("\t"));
+  try {
+    await writeFile(`${path}.new`, [next, ...lines].join("\n"), { mode: 0o600 });
+    await rename(`${path}.new`, path);
+  } catch (error) {
+    rmSync(`${path}.new`, { force: true });
+    throw error;
+  }
+}
+
+/** What was saved, or undefined. The file is gone after that: it tells of one stop only. */
+export function takeEvents(path: string): EventHistory | undefined {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  rmSync(path);
+  return parseEvents(text);
+}
+
+function parseEvents(text: string): EventHistory | undefined {
+  const [head, ...lines] = text.split("\n");
+  const next = Number(head);
+  const events = lines.map(parseEvent);
+  // Only a whole, unbroken row of numbers up to the next one is what a server saved.
+  const first = next - events.length;
+  const isWhole = events.every((event, index): event is KeptEvent => event?.sequence === first + index);
+  return isWhole && Number.isSafeInteger(next) && next > 0 ? { next, events } : undefined;
+}
+
+function parseEvent(line: string): KeptEvent | undefined {
+  const [sequence, type, model, text] = line.split("\t");
+  if (sequence === undefined || type === undefined || model === undefined || text === undefined) return undefined;
+  return { sequence: Number(sequence), type, model: model === "" ? null : model, text };
+}

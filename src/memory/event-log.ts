@@ -1,0 +1,103 @@
+/**
+ * The kept events: a bounded ring of what was told, each under a sequence number that never repeats. It knows neither
+ * the wire nor who listens.
+ */
+
+import { limits } from "./limits.ts";
+
+export interface KeptEvent {
+  readonly sequence: number;
+  readonly type: string;
+  /** The model that it is about, or null. */
+  readonly model: string | null;
+  /** As it is sent. */
+  readonly text: string;
+}
+
+/** What an earlier server kept, and the first number that none of its events has. */
+export interface EventHistory {
+  readonly next: number;
+  readonly events: readonly KeptEvent[];
+}
+
+export class EventLog {
+  readonly #slots: (KeptEvent | undefined)[] = new Array(limits.keptEvents);
+  readonly #reserve: (end: number) => boolean;
+  readonly #listeners = new Set<() => void>();
+  #first: number;
+  #next: number;
+  #reservedEnd: number;
+  #bytes = 0;
+
+  /** @param reserve writes down that numbers below `end` may be in use; false if it could not, to be tried again. */
+  constructor(history: EventHistory, reserve: (end: number) => boolean) {
+    this.#reserve = reserve;
+    this.#next = history.next;
+    this.#first = history.events[0]?.sequence ?? history.next;
+    this.#reservedEnd = history.next;
+    for (const event of history.events) this.#keep(event);
+  }
+
+  /** Everything after this number is kept. */
+  get floor(): number {
+    return this.#first - 1;
+  }
+
+  /** The newest event's number, or `floor` if none is kept. */
+  get last(): number {
+    return this.#next - 1;
+  }
+
+  get size(): number {
+    return this.#next - this.#first;
+  }
+
+  get byteSize(): number {
+    return this.#bytes;
+  }
+
+  /** The event with this number, which must be kept. */
+  at(sequence: number): KeptEvent {
+    const event = this.#slots[sequence % limits.keptEvents];
+    if (event?.sequence !== sequence) throw new RangeError(`event ${sequence} is not kept`);
+    return event;
+  }
+
+  /** Keeps an event under the next number, which `toText` gets to write it. */
+  append(type: string, model: string | null, toText: (sequence: number) => string): void {
+    if (this.#next >= this.#reservedEnd) {
+      const end = this.#next + limits.sequenceBlock;
+      if (this.#reserve(end)) this.#reservedEnd = end;
+    }
+    const sequence = this.#next;
+    const event = { sequence, type, model, text: toText(sequence) };
+    this.#next += 1;
+    this.#keep(event);
+    for (const listener of this.#listeners) listener();
+  }
+
+  #keep(event: KeptEvent): void {
+    if (event.sequence - this.#first >= limits.keptEvents) this.#drop();
+    this.#slots[event.sequence % limits.keptEvents] = event;
+    this.#bytes += event.text.length;
+    while (this.#bytes > limits.keptEventBytes && this.#first < event.sequence) this.#drop();
+  }
+
+  #drop(): void {
+    const slot = this.#first % limits.keptEvents;
+    this.#bytes -= this.#slots[slot]?.text.length ?? 0;
+    this.#slots[slot] = undefined;
+    this.#first += 1;
+  }
+
+  /** Calls `listener` after each event. Returns what ends that. */
+  listen(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  history(): EventHistory {
+    const events = Array.from({ length: this.size }, (_, index) => this.at(this.#first + index));
+    return { next: this.#next, events };
+  }
+}

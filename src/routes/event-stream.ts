@@ -1,0 +1,83 @@
+/** A subscriber over HTTP: Server-Sent Events, sent as fast as the peer reads them and no faster. */
+
+import type { EventCursor, EventGap } from "../memory/event-cursor.ts";
+import type { Subscriber } from "../memory/event-feeder.ts";
+import type { KeptEvent } from "../memory/event-log.ts";
+import { limits } from "../memory/limits.ts";
+import type { Store } from "../memory/store.ts";
+import { toGapText, toOpenedText } from "./to-event.ts";
+
+type Controller = ReadableStreamDefaultController<Uint8Array>;
+
+const encoder = new TextEncoder();
+
+export class EventStream implements Subscriber {
+  readonly cursor: EventCursor;
+  readonly #store: Store;
+  readonly #endSoon: () => void;
+  #controller: Controller | undefined;
+  #keepAlive: Timer | undefined;
+
+  /** @param endSoon has the transport cut the connection if its peer goes on not reading. */
+  constructor(store: Store, cursor: EventCursor, endSoon: () => void) {
+    this.#store = store;
+    this.cursor = cursor;
+    this.#endSoon = endSoon;
+  }
+
+  toResponse(): Response {
+    const source = {
+      start: (controller: Controller) => this.#start(controller),
+      pull: () => this.#store.feeder.resume(this),
+      cancel: () => this.#forget(),
+    };
+    const strategy = new ByteLengthQueuingStrategy({ highWaterMark: limits.eventStreamBytes });
+    const headers = { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" };
+    return new Response(new ReadableStream(source, strategy), { headers });
+  }
+
+  #start(controller: Controller): void {
+    this.#controller = controller;
+    this.#write(`retry: 1000\n${toBlock(this.cursor.position, toOpenedText(this.#store, this.cursor.position))}`);
+    this.#keepAlive = setInterval(() => this.#comment(), limits.eventKeepAliveMs);
+    this.#store.stopping.addEventListener("abort", this.#end);
+    this.#store.feeder.add(this);
+  }
+
+  send(found: KeptEvent | EventGap): boolean {
+    const isEvent = "text" in found;
+    const sequence = isEvent ? found.sequence : found.firstAvailable - 1;
+    this.#write(toBlock(sequence, isEvent ? found.text : toGapText(this.#store, found)));
+    return (this.#controller?.desiredSize ?? 0) > 0;
+  }
+
+  endStalled(): void {
+    this.#end();
+    this.#endSoon();
+  }
+
+  /** To a peer that does not read it would only pile up. */
+  #comment(): void {
+    if ((this.#controller?.desiredSize ?? 0) === limits.eventStreamBytes) this.#write(": keep-alive\n\n");
+  }
+
+  #write(text: string): void {
+    this.#controller?.enqueue(encoder.encode(text));
+  }
+
+  readonly #end = () => {
+    this.#controller?.close();
+    this.#forget();
+  };
+
+  #forget(): void {
+    this.#controller = undefined;
+    clearInterval(this.#keepAlive);
+    this.#store.stopping.removeEventListener("abort", this.#end);
+    this.#store.feeder.remove(this);
+  }
+}
+
+function toBlock(sequence: number, text: string): string {
+  return `id: ${sequence}\ndata: ${text}\n\n`;
+}

@@ -1,0 +1,160 @@
+/** The live stream of changes: pages and Server-Sent Events over HTTP, and the WebSocket. All read from one kept ring. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { TensordError } from "../memory/error.ts";
+import { EventCursor, type EventGap } from "../memory/event-cursor.ts";
+import type { KeptEvent } from "../memory/event-log.ts";
+import { limits } from "../memory/limits.ts";
+import type { Store } from "../memory/store.ts";
+import type { Environment, Services, Socket, SocketProtocol } from "./environment.ts";
+import { EventStream } from "./event-stream.ts";
+import { alwaysPossible, declareFailures } from "./problem.ts";
+import { Limit } from "./regions.ts";
+import * as schemas from "./schemas.ts";
+import { toGapText, toOpenedText } from "./to-event.ts";
+
+const filters = {
+  after: z.string().max(16).optional().openapi({
+    description:
+      "The id of the last event that you have. Left out: pages begin with the oldest kept event, streams with the next.",
+  }),
+  model: schemas.ModelName.optional().openapi({ description: "Only events about this model and its regions." }),
+  types: z
+    .string()
+    .max(limits.eventTypes * (limits.eventTypeCharacters + 1))
+    .optional()
+    .openapi({ description: "Only types with one of these prefixes, comma separated.", example: "tensord.region." }),
+};
+const StreamQuery = z.object(filters);
+
+const list = createRoute({
+  operationId: "listEvents",
+  method: "get",
+  path: "/v1/events",
+  tags: ["events"],
+  summary: "Events that are kept, page by page; or all to come, as Server-Sent Events",
+  description:
+    "With `Accept: text/event-stream` it is a stream that never ends: first `tensord.stream.opened`, then every event after " +
+    "`Last-Event-ID` (or `after`), then live. `/v1/events/ws` is the same as a WebSocket (asyncapi.yaml).",
+  request: {
+    query: z.object({ ...filters, limit: Limit }),
+    headers: z.object({
+      "last-event-id": z.string().optional().openapi({ description: "As `after`, and wins over it." }),
+    }),
+  },
+  responses: {
+    200: {
+      description: "One page, or the stream.",
+      content: {
+        "application/json": { schema: schemas.EventPage },
+        "text/event-stream": { schema: z.string().openapi({ description: "Each `data` line is an Event." }) },
+      },
+    },
+    ...declareFailures(...alwaysPossible, "validation-failed", "too-many-requests", "shutting-down"),
+  },
+});
+
+export function defineEventRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
+  app.openapi(list, (c) => {
+    const { limit, after, ...filter } = c.req.valid("query");
+    const from = parseAfter(c.req.valid("header")["last-event-id"] ?? after);
+    if (wantsStream(c.req.header("accept"))) {
+      store.refuseIfStopping();
+      store.feeder.checkRoom();
+      c.env?.keepOpen?.();
+      const stream = new EventStream(store, toCursor(store, filter, from), () => c.env?.endSoon?.());
+      // A stream is none of the bodies that the document types.
+      return stream.toResponse() as never;
+    }
+    const cursor = toCursor(store, filter, from ?? store.events.floor);
+    const count = limit === undefined ? limits.listItemsDefault : Number(limit);
+    const texts = [...take(store, cursor, count)];
+    const body = `{"items":[${texts.join(",")}],"next_after":"${cursor.position}"}`;
+    return c.body(body, 200, { "content-type": "application/json" }) as never;
+  });
+
+  app.get("/v1/events/ws", (c) => {
+    if (c.req.header("upgrade")?.toLowerCase() !== "websocket" || c.env?.upgrade === undefined) throw upgradeRequired();
+    const query = StreamQuery.safeParse(c.req.query());
+    if (!query.success) throw refused(`${query.error.issues[0]?.path.join(".")}: ${query.error.issues[0]?.message}`);
+    const { after, ...filter } = query.data;
+    store.refuseIfStopping();
+    store.feeder.checkRoom();
+    c.env.upgrade(toProtocol(store, toCursor(store, filter, parseAfter(after))));
+    return c.body(null);
+  });
+}
+
+function* take(store: Store, cursor: EventCursor, count: number): Generator<string> {
+  for (let taken = 0; taken < count && cursor.isBehind; ) {
+    const found = cursor.next();
+    if (found === undefined) continue;
+    taken += 1;
+    yield toFrame(store, found);
+  }
+}
+
+export function toFrame(store: Store, found: KeptEvent | EventGap): string {
+  return "text" in found ? found.text : toGapText(store, found);
+}
+
+/** What a subscriber's WebSocket does. It sends, and takes nothing. */
+function toProtocol(store: Store, cursor: EventCursor): SocketProtocol {
+  let socket: Socket | undefined;
+  const subscriber = {
+    cursor,
+    // −1: taken, and more than the peer reads now. 0: not taken, because the connection is gone.
+    send: (found: KeptEvent | EventGap) => (socket?.send(toFrame(store, found)) ?? 0) > 0,
+    endStalled: () => socket?.close(1013, "not read for too long; resume with the last id"),
+  };
+  const stop = () => socket?.close(1001, "the server is shutting down");
+  return {
+    open(opened) {
+      socket = opened;
+      socket.send(toOpenedText(store, cursor.position));
+      store.stopping.addEventListener("abort", stop);
+      store.feeder.add(subscriber);
+    },
+    message: () => socket?.close(1008, "this channel takes no messages"),
+    drain: () => store.feeder.resume(subscriber),
+    closed() {
+      store.stopping.removeEventListener("abort", stop);
+      store.feeder.remove(subscriber);
+    },
+  };
+}
+
+function toCursor(
+  store: Store,
+  filter: { model?: string | undefined; types?: string | undefined },
+  after: number | undefined,
+) {
+  const types = filter.types?.split(",").filter((prefix) => prefix !== "");
+  if (types !== undefined && types.length > limits.eventTypes)
+    throw refused(`types has ${types.length} prefixes, want at most ${limits.eventTypes}`);
+  return new EventCursor(store.events, { model: filter.model, types }, after);
+}
+
+function parseAfter(after: string | undefined): number | undefined {
+  if (after === undefined || after === "") return undefined;
+  const sequence = /^\d{1,16}$/.test(after) ? Number(after) : Number.NaN;
+  if (Number.isSafeInteger(sequence)) return sequence;
+  throw refused(`${JSON.stringify(after.slice(0, 80))} is no id of an event, want its decimal number`);
+}
+
+/** Whether a stream is asked for by name: `*` alone gets the page, which every client can read. */
+function wantsStream(accept: string | undefined): boolean {
+  return /(^|,)\s*text\/event-stream\s*(;|,|$)/i.test(accept ?? "");
+}
+
+function refused(state: string): TensordError {
+  return new TensordError("validation-failed", `Cannot follow the events: ${state}`, {
+    hint: "Pass the id of the last event that you have, unchanged, or leave it out.",
+  });
+}
+
+function upgradeRequired(): TensordError {
+  return new TensordError("upgrade-required", "Cannot follow the events here: the request is no WebSocket handshake", {
+    hint: "Use a WebSocket client, or GET /v1/events with Accept: text/event-stream.",
+  });
+}

@@ -1,0 +1,45 @@
+/** How a change becomes an event on the wire: CloudEvents 1.0 in JSON. `asyncapi.yaml` documents each type. */
+
+import type { EventGap } from "../memory/event-cursor.ts";
+import { idOf } from "../memory/region.ts";
+import type { Store, StoreEvent } from "../memory/store.ts";
+import { toModel, toRegionFacts } from "./to-wire.ts";
+
+/** The first frame of a stream: where it stands. */
+export const openedType = "tensord.stream.opened";
+/** Something that was asked for is not kept. */
+export const gapType = "tensord.stream.gap";
+
+/** An event as it is kept and sent. */
+export function toEventText(store: Store, event: StoreEvent, sequence: number): string {
+  if (!("region" in event)) return toText(store, sequence, event.type, toModel(event.model), event.model.name);
+  const { type, region, ...rest } = event;
+  const facts = { ...toRegionFacts(store, region), tensor_count: region.tensors.length };
+  const reason = "actor" in rest ? { reason: region.reason, actor: rest.actor ?? null } : rest;
+  return toText(store, sequence, type, { ...facts, ...reason }, idOf(region));
+}
+
+export function toOpenedText(store: Store, position: number): string {
+  return toText(store, position, openedType, { after: String(position) });
+}
+
+/** Its id is the position before the first event that is available, so that who has it resumes there. */
+export function toGapText(store: Store, { requestedAfter, firstAvailable }: EventGap): string {
+  const data = { requested_after: String(requestedAfter), first_available: String(firstAvailable) };
+  return toText(store, firstAvailable - 1, gapType, data);
+}
+
+function toText(store: Store, sequence: number, type: string, data: object, subject?: string): string {
+  return JSON.stringify({
+    specversion: "1.0",
+    id: String(sequence),
+    source: `/tensord/${store.instance}`,
+    type,
+    time: new Date(store.now()).toISOString(),
+    ...(subject === undefined ? {} : { subject }),
+    datacontenttype: "application/json",
+    // CloudEvents' integers have 32 bits.
+    tensordepoch: String(store.epoch),
+    data,
+  });
+}
