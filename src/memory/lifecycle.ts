@@ -27,6 +27,9 @@ export const lifecycleEvents = [
   "lost",
   "verify",
   "attach",
+  /** Its bytes pass through the server. */
+  "read",
+  "write",
   /** Another region takes the name at its seal. */
   "replaced",
 ] as const;
@@ -56,6 +59,8 @@ const table = {
     lost: bug,
     verify: "region-busy",
     attach: "region-busy",
+    read: "region-busy",
+    write: "region-busy",
     replaced: "region-busy",
   },
   open: {
@@ -69,6 +74,8 @@ const table = {
     lost: "deleted",
     verify: "region-not-sealed",
     attach: "open",
+    read: "open",
+    write: "open",
     replaced: "draining",
   },
   sealing: {
@@ -82,6 +89,8 @@ const table = {
     lost: "deleted",
     verify: "region-busy",
     attach: "sealing",
+    read: "sealing",
+    write: "region-busy",
     replaced: "draining",
   },
   sealed: {
@@ -95,6 +104,8 @@ const table = {
     lost: "deleted",
     verify: "sealed",
     attach: "sealed",
+    read: "sealed",
+    write: "region-sealed",
     replaced: "draining",
   },
   draining: {
@@ -108,6 +119,8 @@ const table = {
     lost: "deleted",
     verify: "region-draining",
     attach: "region-draining",
+    read: "region-draining",
+    write: "region-draining",
     replaced: bug,
   },
   deleted: {
@@ -121,6 +134,8 @@ const table = {
     lost: "region-not-found",
     verify: "region-not-found",
     attach: "region-not-found",
+    read: "region-not-found",
+    write: "region-not-found",
     replaced: "region-not-found",
   },
 } as const satisfies Record<State, Record<LifecycleEvent, State | Failure | typeof bug>>;
@@ -137,6 +152,8 @@ const actions = {
   lost: "give up",
   verify: "verify",
   attach: "attach to",
+  read: "read",
+  write: "write to",
   replaced: "replace",
 } as const satisfies Record<LifecycleEvent, string>;
 

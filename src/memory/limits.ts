@@ -67,6 +67,12 @@ export const limits = {
   eventTypeCharacters: 64,
   /** Largest frame that a WebSocket client may send. */
   socketFrameBytes: 64 * KiB,
+  /** An upload that brings nothing for this long is ended, and with it its writer's lock. */
+  uploadStallMs: 10_000,
+  /** How often the server looks whether its downloads have ended: a lease lasts that much longer. */
+  downloadPollMs: 50,
+  /** Own descriptors looked at in one turn of the event loop. */
+  descriptorSlice: 512,
   listItems: 1000,
   listItemsDefault: 100,
   /** Regions looked at for one page of a list, however few of them match. */

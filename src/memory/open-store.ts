@@ -69,6 +69,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     onStep: options.onStep,
   });
   opened.use(store.feeder);
+  opened.use(store.downloads);
   if (options.onEvent !== undefined) store.listen(options.onEvent);
   await recoverStore(store);
   opened.use(new NameWatch(store, directory.shmPath));

@@ -20,6 +20,7 @@ import {
   writeSync,
 } from "node:fs";
 import { toChunks } from "./checksum.ts";
+import { type DataAccess, DataFile } from "./data-file.ts";
 import { SystemError, TensordError } from "./error.ts";
 import type { InstanceDirectory } from "./instance-directory.ts";
 import { Lane } from "./lane.ts";
@@ -130,6 +131,10 @@ export class ShmStorage implements Storage, Disposable {
     } finally {
       closeSync(fd);
     }
+  }
+
+  openData(token: string, access: DataAccess): DataFile {
+    return this.#translated(() => DataFile.open(this.#directory.path("keep", token), access));
   }
 
   async hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]> {

@@ -3,6 +3,7 @@
  * knows no books: it is told what to do, in the order that the store owes to crashes.
  */
 
+import type { DataAccess, DataFile } from "./data-file.ts";
 import type { Identity } from "./region.ts";
 
 /** What is to be made: `header` at the front of `byteSize` bytes. */
@@ -41,6 +42,8 @@ export interface Storage {
   /** Frees a region that has no name and no lease; `hard-link` if something else still links it. */
   free(token: string, byteSize: number): Promise<"freed" | "hard-link">;
   setAccess(token: string, access: Access): void;
+  /** Opens the region's file with the locks of a reader, or of a writer, until disposed. */
+  openData(token: string, access: DataAccess): DataFile;
   /** Hashes `[dataOffset, byteSize)` of the region chunk by chunk, asking `check` between two. */
   hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]>;
   /** Looks at the public name and mends it, in one synchronous turn. */

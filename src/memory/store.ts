@@ -5,6 +5,7 @@
 
 import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
+import { Downloads } from "./downloads.ts";
 import { TensordError } from "./error.ts";
 import { EventFeeder } from "./event-feeder.ts";
 import type { EventLog } from "./event-log.ts";
@@ -72,6 +73,7 @@ export class Store {
   readonly draining: Agenda<Region>;
   readonly expiring: Agenda<Region>;
   readonly waiters = new NameWaiters();
+  readonly downloads = new Downloads();
   readonly warn: (message: string, error: unknown) => void;
   readonly #toEventText: EventWriter;
   readonly #onStep: OnStep | undefined;

@@ -8,6 +8,7 @@ import { HTTPException } from "hono/http-exception";
 import { requestId } from "hono/request-id";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
+import { dataPath, defineDataRoutes } from "./data.ts";
 import type { Environment, Services, Traffic } from "./environment.ts";
 import { defineEventRoutes } from "./events.ts";
 import { defineHostRoutes } from "./host.ts";
@@ -32,6 +33,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   app.use(rememberSignal());
   app.use(limitBody(services.traffic));
   defineRegionRoutes(app, services);
+  defineDataRoutes(app, services);
   defineModelRoutes(app, services);
   defineEventRoutes(app, services);
   defineHostRoutes(app, services);
@@ -69,6 +71,7 @@ function limitBody(traffic: Traffic): MiddlewareHandler<Environment> {
   const limit = bodyLimit({ maxSize: limits.requestBodyBytes, onError: refuse });
   return async function limitBody(c, next) {
     if (c.req.method === "GET" || c.req.method === "HEAD") return next();
+    if (c.req.method === "PUT" && dataPath.test(c.req.path)) return next();
     return limit(c, async () => {
       const bytes = Buffer.from(await c.req.arrayBuffer());
       traffic.receivedBytes += bytes.length;

@@ -77,6 +77,7 @@ export function toProblem(
 export function toProblemResponse(problem: ProblemBody): Response {
   const headers: Record<string, string> = { "content-type": problemMediaType };
   if (problem.status === 503) headers["retry-after"] = "1";
+  if (typeof problem.complete_length === "number") headers["content-range"] = `bytes */${problem.complete_length}`;
   if (problem.request_id !== undefined) headers["x-request-id"] = problem.request_id;
   return new Response(JSON.stringify(problem), { status: problem.status, headers });
 }

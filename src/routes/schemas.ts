@@ -212,6 +212,8 @@ export const Verification = z
   })
   .openapi("Verification");
 
+export const DataWritten = z.object({ written_bytes: byteCount }).openapi("DataWritten");
+
 export const Deletion = z
   .object({
     state: z.enum(["deleted", "draining"]),
@@ -265,7 +267,9 @@ export const Stats = z
     models: z.int(),
     http: z.object({
       requests: z.int(),
-      received_bytes: z.int().openapi({ description: "Request bodies. Tensor bytes never travel here." }),
+      received_bytes: z
+        .int()
+        .openapi({ description: "Request bodies. Tensor bytes are among them only by PUT …/data." }),
       sent_bytes: z.int().openapi({ description: "Response bodies." }),
     }),
   })

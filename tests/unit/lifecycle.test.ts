@@ -17,6 +17,9 @@ const cells: Record<LifecycleEvent, string> = {
   lost: "           -            deleted           deleted     deleted       deleted         region-not-found",
   verify: "         region-busy  region-not-sealed region-busy sealed        region-draining region-not-found",
   attach: "         region-busy  open              sealing     sealed        region-draining region-not-found",
+  read: "           region-busy  open              sealing     sealed        region-draining region-not-found",
+  write:
+    "         region-busy  open              region-busy     region-sealed        region-draining region-not-found",
   replaced: "       region-busy  draining          draining    draining      -               region-not-found",
 };
 

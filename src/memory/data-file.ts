@@ -1,0 +1,61 @@
+/**
+ * A region's file held open while its bytes pass through the server. It holds the locks that any worker's mapping would,
+ * so that leases and writers are one thing, whoever has them.
+ */
+
+import { closeSync, constants, fstatSync, openSync, write } from "node:fs";
+import { promisify } from "node:util";
+import { leaseByte, writerByte } from "./lease.ts";
+import { tryReadLock } from "./libc.ts";
+
+export type DataAccess = "read" | "write";
+
+const { O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
+const writeAt = promisify(write);
+
+export class DataFile implements Disposable {
+  readonly #fd: number;
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  static open(path: string, access: DataAccess): DataFile {
+    const fd = openSync(path, O_NOFOLLOW | (access === "write" ? O_RDWR : O_RDONLY));
+    // The server only ever asks at these bytes and takes no write lock there, so neither of them can be refused.
+    tryReadLock(fd, leaseByte, 1n);
+    if (access === "write") tryReadLock(fd, writerByte, 1n);
+    return new DataFile(fd);
+  }
+
+  /** Opens the same file again, whatever became of its names. */
+  get path(): string {
+    return `/proc/self/fd/${this.#fd}`;
+  }
+
+  get byteSize(): number {
+    return fstatSync(this.#fd).size;
+  }
+
+  /** Tells one file from another: device and inode. */
+  get identity(): string {
+    return toFileIdentity(this.#fd);
+  }
+
+  /** Writes all of `bytes` at `byteOffset`, off the event loop. */
+  async write(bytes: Uint8Array, byteOffset: number): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesWritten } = await writeAt(this.#fd, bytes, done, bytes.length - done, byteOffset + done);
+      done += bytesWritten;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#fd);
+  }
+}
+
+export function toFileIdentity(fd: number): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino}`;
+}
