@@ -1,0 +1,157 @@
+/**
+ * Clients that others generate from `openapi.yaml`: the generator drops nothing, what it writes compiles together with a
+ * small driver (`tests/generated`), and the driver talks to a live server.
+ */
+
+import { describe, expect } from "bun:test";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { basename, join } from "node:path";
+import { openApiPath } from "../../scripts/openapi.ts";
+import { checkSchema, document, operations, type Problem, type Region } from "../harness/answers.ts";
+import { needsStockPython, root, stockPython, testWith } from "../harness/instance-needs.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+import { within } from "../harness/server-wait.ts";
+
+interface Generator {
+  readonly name: string;
+  readonly needs?: string | undefined;
+  /** Paths below `tests/generated`. */
+  readonly files: readonly string[];
+  readonly generate: readonly string[];
+  /** All that a generator says that understood the whole document. */
+  readonly quiet: RegExp;
+  readonly check: readonly string[];
+  /** The driver, which gets the server's URL as well. */
+  readonly drive: readonly string[];
+}
+
+const sources = join(root, "tests/generated");
+const nodeTool = (name: string) => join(sources, "node_modules/.bin", name);
+
+const generators: readonly Generator[] = [
+  {
+    name: "openapi-typescript",
+    files: ["tsconfig.json", "openapi-typescript/driver.ts"],
+    generate: [nodeTool("openapi-typescript"), openApiPath, "--output", "client.ts"],
+    quiet: /^✨ openapi-typescript [\d.]+\n🚀 .*openapi\.yaml → client\.ts \[[\d.]+m?s\]$/,
+    check: [nodeTool("tsc"), "--project", "."],
+    drive: ["node", "driver.js"],
+  },
+  {
+    name: "@hey-api/openapi-ts",
+    files: ["tsconfig.json", "hey-api/driver.ts"],
+    generate: [nodeTool("openapi-ts"), "--input", openApiPath, "--output", "client", "--no-log-file"],
+    quiet:
+      /^@hey-api\/openapi-ts v[\d.]+\n\n\[Job 1\] ⏳ Generating from 1 input:\n\[Job 1\] {3}\[1\] .*openapi\.yaml\n\[Job 1\] ✅ Done! Your output is in .*client$/,
+    check: [nodeTool("tsc"), "--project", "."],
+    drive: ["node", "driver.js"],
+  },
+  {
+    name: "openapi-python-client",
+    needs: needsStockPython,
+    files: ["openapi-python-client/config.yaml", "openapi-python-client/driver.py"],
+    generate: [
+      ...[stockPython, "-m", "openapi_python_client", "generate", "--path", openApiPath, "--meta=none"],
+      ...["--output-path=client", "--config=config.yaml", "--fail-on-warning"],
+    ],
+    quiet: /^Generating client$/,
+    check: [stockPython, "-m", "mypy", "--strict", "--config-file=", "driver.py"],
+    drive: [stockPython, "driver.py"],
+  },
+];
+
+/** A folder from which Node finds the packages of the root, and which is gone at the end. */
+function makeFolder() {
+  const parent = join(root, ".tmp/generated");
+  mkdirSync(parent, { recursive: true });
+  const path = mkdtempSync(join(parent, "client-"));
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true }) };
+}
+
+/** What the command says on both streams. @throws Error with it if the command fails. */
+async function run(command: readonly string[], folder: string): Promise<string> {
+  const child = Bun.spawn([...command], {
+    cwd: folder,
+    env: { PATH: process.env.PATH ?? "", NO_COLOR: "1" },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  try {
+    const ended = Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    const [stdout, stderr, status] = await within(`${command.join(" ")} ends`, ended, 60_000);
+    const said = Bun.stripANSI(stdout + stderr).trim();
+    if (status !== 0) throw new Error(`${command.join(" ")} left with ${status}:\n${said}`);
+    return said;
+  } finally {
+    child.kill("SIGKILL");
+  }
+}
+
+/** Operations and schemas of the document that no file of the client mentions, in its name or in its text. */
+function findLost(folder: string): string[] {
+  const entries = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const paths = entries.map((entry) => join(entry.parentPath, entry.name));
+  const client = paths.filter((path) => path.startsWith(join(folder, "client")));
+  const words = new Set(client.flatMap((path) => `${path}\n${readFileSync(path, "utf8")}`.match(/\w+/g) ?? []));
+  const names = [...operations.map(({ operationId }) => operationId), ...Object.keys(document.components.schemas)];
+  return names.filter((name) => !words.has(name) && !words.has(toSnakeCase(name)));
+}
+
+/** As Python writes it. */
+function toSnakeCase(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+/** What a driver tells of its talk with the server, once it has gone through the generated types and back. */
+interface Told {
+  readonly region: Region;
+  readonly listed: readonly Region[];
+  readonly problem: Problem;
+}
+
+async function checkTold(told: Told, server: TestServer): Promise<void> {
+  expect(told).toMatchObject({
+    allocated: 201,
+    region: {
+      model: "default",
+      name: "weights",
+      state: "open",
+      owner: { kind: "ttl", ttl_ms: 60_000 },
+      labels: { job: "nightly" },
+      tensors: [{ name: "w", dtype: "BF16", shape: [2, 3], byte_offset: 4096, byte_size: 12 }],
+      checksum: null,
+    },
+    next_cursor: null,
+    events: [{ type: "tensord.region.allocated", subject: told.region.id }],
+    open: 1,
+    instance: server.instance.name,
+    missing: 404,
+    problem: { status: 404, code: "region-not-found" },
+    // A page for the header, one for the tensor.
+    deletion: { state: "deleted", freed_bytes: 2 * 4096 },
+  });
+  checkSchema("Region", told.region, "the region as the client has it");
+  checkSchema("Problem", told.problem, "the problem as the client has it");
+  expect(told.listed).toEqual([told.region]);
+  expect(await server.api.list()).toEqual([]);
+}
+
+describe("a client generated by", () => {
+  for (const { name, needs, files, generate, quiet, check, drive } of generators) {
+    testWith(needs)(
+      `${name} loses nothing of the document, compiles, and talks to the server`,
+      async () => {
+        using folder = makeFolder();
+        for (const file of files) copyFileSync(join(sources, file), join(folder.path, basename(file)));
+        expect(await run(generate, folder.path)).toMatch(quiet);
+        expect(findLost(folder.path)).toEqual([]);
+        await run(check, folder.path);
+        await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+        const told = await run([...drive, await server.readUrl()], folder.path);
+        await checkTold(JSON.parse(told), server);
+      },
+      60_000,
+    );
+  }
+});
