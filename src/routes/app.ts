@@ -9,11 +9,14 @@ import { requestId } from "hono/request-id";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
 import { dataPath, defineDataRoutes } from "./data.ts";
+import { defineDiagnosisRoutes } from "./diagnosis.ts";
+import { defineDocsPage } from "./docs-page.ts";
 import type { Environment, Services, Traffic } from "./environment.ts";
 import { defineEventRoutes } from "./events.ts";
 import { defineHostRoutes } from "./host.ts";
 import { checkJsonBounds } from "./json-bounds.ts";
 import { defineModelRoutes } from "./models.ts";
+import { observe } from "./observe.ts";
 import { toProblem, toProblemResponse, unsupportedMediaType } from "./problem.ts";
 import { defineRegionRoutes } from "./regions.ts";
 
@@ -30,6 +33,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
     },
   });
   app.use(requestId({ limitLength: 128 }));
+  app.use(observe(app, services));
   app.use(rememberSignal());
   app.use(limitBody(services.traffic));
   defineRegionRoutes(app, services);
@@ -37,9 +41,13 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineModelRoutes(app, services);
   defineEventRoutes(app, services);
   defineHostRoutes(app, services);
+  defineDiagnosisRoutes(app, services);
+  defineDocsPage(app);
   app.onError((error, c) => {
     const id = c.get("requestId");
-    const isGone = c.get("signal")?.aborted === true && error === c.get("signal").reason;
+    const { aborted = false, reason } = c.get("signal") ?? {};
+    // A body that was cut off fails with an error of its own.
+    const isGone = aborted && (error === reason || error.name === "AbortError");
     const failure = isGone
       ? new TensordError("cancelled", "Cannot answer: the client went away", { hint: "Ask again." })
       : error;

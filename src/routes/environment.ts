@@ -1,5 +1,8 @@
 /** What every handler gets beside the request: the store, and what the transport knows of the request. */
 
+import type { HostCapabilities } from "../memory/capabilities.ts";
+import type { DeviceReport } from "../memory/device.ts";
+import type { Diagnosis } from "../memory/doctor/finding.ts";
 import type { Store } from "../memory/store.ts";
 
 /** What passed over HTTP since the start; the transports count it. */
@@ -9,10 +12,21 @@ export interface Traffic {
   sentBytes: number;
 }
 
+/** What the composition root finds out for routes that explain the server. */
+export interface Host {
+  capabilities(): Promise<HostCapabilities>;
+  devices(): Promise<DeviceReport>;
+  diagnose(): Promise<Diagnosis>;
+  metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
+}
+
 export interface Services {
   readonly store: Store;
+  readonly host: Host;
   readonly version: string;
   readonly traffic: Traffic;
+  /** Hears of each request that was answered. */
+  readonly observe: (operation: string, method: string, status: number, seconds: number) => void;
   /** Hears of a mistake of ours, with the id that the client was given. */
   readonly onUnexpected: (error: unknown, requestId: string | undefined) => void;
 }

@@ -35,7 +35,7 @@ const readyz = createRoute({
   path: "/readyz",
   tags,
   summary: "Whether requests are welcome: not before recovery is done, not while the server stops",
-  responses: { 200: json("They are.", Probe), ...declareFailures(...alwaysPossible, "shutting-down") },
+  responses: { 200: json("They are.", Probe), ...declareFailures(...alwaysPossible, "not-ready", "shutting-down") },
 });
 
 export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Services): void {

@@ -39,6 +39,22 @@ const loopback = z
     "want a loopback address (127.0.0.1, ::1, localhost): the API has no tokens yet, so nobody else may reach it",
   );
 
+export interface HealthAddress {
+  /** undefined: all interfaces. */
+  readonly host: string | undefined;
+  readonly port: number;
+}
+
+/** `host:port`, `[v6]:port`, or `:port`. */
+const healthAddress = z
+  .string()
+  .regex(/^(\[[0-9a-f:.]+\]|[a-z0-9.-]*):\d{1,5}$/i, "want host:port, [v6]:port, or :port for all interfaces")
+  .transform((text): HealthAddress => {
+    const [, host = "", port = ""] = /^\[?(.*?)\]?:(\d+)$/.exec(text) ?? [];
+    return { host: host === "" ? undefined : host, port: Number(port) };
+  })
+  .refine(({ port }) => port <= 65_535, "want a port up to 65535");
+
 export const settings = {
   host: {
     variable: "TENSORD_HOST",
@@ -87,6 +103,14 @@ export const settings = {
     fallback: "",
     schema: emptyOr(integer(16 * MiB, limits.regionBytes)),
     meaning: "All regions together; empty leaves it to the tmpfs (90 %) and the cgroup. The smallest of them counts.",
+  },
+  healthAddress: {
+    variable: "TENSORD_HEALTH_ADDRESS",
+    flag: "--health-address",
+    placeholder: "address",
+    fallback: "",
+    schema: emptyOr(healthAddress),
+    meaning: "Where `/livez`, `/readyz` and `/metrics` alone are served too, such as `:7412`; empty is nowhere.",
   },
   logLevel: {
     variable: "TENSORD_LOG_LEVEL",

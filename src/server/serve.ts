@@ -8,7 +8,10 @@ import type { OnStep } from "../memory/steps.ts";
 import { createApp } from "../routes/app.ts";
 import { toEventText } from "../routes/to-event.ts";
 import type { Config } from "./config.ts";
+import { HealthListener } from "./health.ts";
+import { createHost } from "./host.ts";
 import { createLog, logEvent } from "./log.ts";
+import { Metrics } from "./metrics.ts";
 import { Transport } from "./transport.ts";
 
 export interface RunningServer {
@@ -27,6 +30,12 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   const { log, close } = createLog(config.logLevel, config.instance);
   await using started = new AsyncDisposableStack();
   started.defer(close);
+  const onUnexpected = (error: unknown, requestId?: string) =>
+    log.error({ err: error, request_id: requestId }, "a request met a mistake of ours");
+  const metrics = new Metrics(packageJson.version);
+  const health = new HealthListener(metrics, onUnexpected);
+  started.defer(() => health.stop());
+  if (config.healthAddress !== undefined) log.info(`probes on ${health.start(config.healthAddress)}`);
   const opened = started.use(
     await openStore({
       shmDirectory: config.shmDirectory,
@@ -39,14 +48,18 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
     }),
   );
   const { store, limit, directory } = opened;
+  metrics.watch(store);
   const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
-  const onUnexpected = (error: unknown, requestId?: string) =>
-    log.error({ err: error, request_id: requestId }, "a request met a mistake of ours");
-  const app = createApp({ store, version: packageJson.version, traffic, onUnexpected });
+  const urls: string[] = [];
+  const host = createHost({ store, directory, settingBytes: config.memoryLimitBytes, urls: () => urls, metrics });
+  const { http } = metrics;
+  const observe = http.observe.bind(http);
+  const app = createApp({ store, host, version: packageJson.version, traffic, observe, onUnexpected });
   const transport = new Transport(app, traffic, onUnexpected);
   started.defer(() => transport.stop(0));
-  const urls = [await transport.listenUnix(config.socket ?? `${directory.advertisedDirectory}/http.sock`)];
+  urls.push(await transport.listenUnix(config.socket ?? `${directory.advertisedDirectory}/http.sock`));
   if (config.port !== undefined) urls.push(transport.listenTcp(config.host, config.port));
+  health.ready(store);
   const { open, sealed, draining } = store.books.counts;
   log.info({ limit_bytes: limit.limitBytes, because: limit.reason }, "memory limit");
   log.info(

@@ -7,6 +7,7 @@ import { createApp } from "../../src/routes/app.ts";
 import type { Services } from "../../src/routes/environment.ts";
 import { type Answer, checkAnswer, declaredCodes, operations, type Problem, toAnswer } from "../harness/answers.ts";
 import { TestApp, withApp } from "../harness/app.ts";
+import { dataCases } from "./support/data-failures.ts";
 import { eventCases } from "./support/event-failures.ts";
 import { bodyCases, missingCases, parameterCases, strayBodyCases } from "./support/failure-case.ts";
 import { fullCases } from "./support/full-failures.ts";
@@ -19,6 +20,7 @@ import { withTcp } from "./support/socket.ts";
 /** Declared pairs that no case provokes, each with its reason. */
 const exempt: Readonly<Record<string, string>> = {
   "isLive internal": "it reads nothing, so that nothing it could ask can be broken",
+  "isReady not-ready": "the health listener alone is there before the app is; health.test.ts asks it",
 };
 
 const declared = operations.flatMap(({ operationId, responses }) =>
@@ -62,6 +64,7 @@ describe("a declared failure", () => {
     ...regionCases,
     ...modelCases,
     ...eventCases,
+    ...dataCases,
   ]) {
     test(
       claim(operationId, code),
@@ -105,7 +108,7 @@ describe("a mistake of ours", () => {
       const heard: (string | undefined)[] = [];
       const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
       const onUnexpected: Services["onUnexpected"] = (_, id) => heard.push(id);
-      const services = { store, version: "0", traffic, onUnexpected } as unknown as Services;
+      const services = { store, version: "0", traffic, observe: () => {}, onUnexpected } as unknown as Services;
       const { method, path } = bareRequest(operation);
       const body =
         operation.requestBody === undefined ? {} : { body: JSON.stringify(await anyBody(operation.operationId)) };
@@ -123,9 +126,11 @@ describe("a mistake of ours", () => {
   /** The body of a request that would succeed. */
   async function anyBody(operationId: string) {
     const app = await TestApp.open();
-    const { body } = await goodRequest(app, operationId);
-    await app.close();
-    return body;
+    try {
+      return (await goodRequest(app, operationId)).body;
+    } finally {
+      await app.close();
+    }
   }
 });
 

@@ -15,6 +15,8 @@ import { createApp } from "../../src/routes/app.ts";
 import type { Environment, Traffic } from "../../src/routes/environment.ts";
 import { toEventText } from "../../src/routes/to-event.ts";
 import { purge } from "../../src/server/cli/purge.ts";
+import { createHost } from "../../src/server/host.ts";
+import { Metrics } from "../../src/server/metrics.ts";
 import type { Deletion, Model, Problem, Region, RegionDetail, Stats, Verification } from "./answers.ts";
 import { type Answer, checkAnswer, toAnswer } from "./answers.ts";
 
@@ -85,10 +87,13 @@ export class TestApp {
       onWarning: (message, error) => warnings.push(error === undefined ? message : `${message}: ${error}`),
       ...(onStep === undefined ? {} : { onStep }),
     });
-    const { store } = opened;
+    const { store, directory } = opened;
     const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
     const onUnexpected = (error: unknown) => mistakes.push(toMistake(error));
-    const app = createApp({ store, version: "0.0.0", traffic, onUnexpected });
+    const metrics = new Metrics("0.0.0");
+    metrics.watch(store);
+    const host = createHost({ store, directory, settingBytes: memoryLimitBytes, urls: () => [], metrics });
+    const app = createApp({ store, host, version: "0.0.0", traffic, observe: () => {}, onUnexpected });
     const closeStore = async () => await opened[Symbol.asyncDispose]();
     return new TestApp({ instance, shmDirectory, store, app, traffic }, { warnings, mistakes, closeStore });
   }

@@ -22,6 +22,7 @@ describe("parseConfig", () => {
       instance: "default",
       shmDirectory: "/dev/shm",
       memoryLimitBytes: undefined,
+      healthAddress: undefined,
       logLevel: "info",
     });
   });
@@ -34,6 +35,7 @@ describe("parseConfig", () => {
       instance: ["a-1", "a-1"],
       shmDirectory: ["/mnt/shm", "/mnt/shm"],
       memoryLimitBytes: ["1073741824", 1_073_741_824],
+      healthAddress: [":7412", { host: undefined, port: 7412 }],
       logLevel: ["silent", "silent"],
     };
     for (const name of Object.keys(settings) as SettingName[]) {

@@ -4,6 +4,12 @@ import { TensordError } from "../../memory/error.ts";
 import { toInstancePath } from "../../memory/instance-directory.ts";
 import type { Config } from "../config.ts";
 
+/** What a success answered with. */
+export interface Answer<Body> {
+  readonly status: number;
+  readonly body: Body;
+}
+
 /** A server, as the command line reaches it. */
 export class Api {
   readonly #base: string;
@@ -15,16 +21,18 @@ export class Api {
     this.#base = this.#unix === undefined ? target.replace(/\/$/, "") : "http://localhost";
   }
 
-  /** @returns the answer's body. @throws the server's failure, or one that says that nobody answers. */
-  async call<Body>(method: "GET" | "DELETE", path: string): Promise<Body> {
-    const response = await this.#fetch(method, path);
-    const body = await response.json();
-    if (response.ok) return body as Body;
-    const { code, detail, ...facts } = body as ConstructorParameters<typeof TensordError>[2] & {
-      code: TensordError["code"];
-      detail: string;
-    };
-    throw new TensordError(code, detail, facts);
+  /** @throws the server's failure, or one that says that nobody answers. */
+  async ask<Body>(method: "GET" | "POST" | "DELETE", path: string, request?: unknown): Promise<Answer<Body>> {
+    const json =
+      request === undefined ? {} : { body: JSON.stringify(request), headers: { "content-type": "application/json" } };
+    const response = await this.#fetch(path, { method, ...json });
+    if (!response.ok) throw await toFailure(response);
+    return { status: response.status, body: (await response.json()) as Body };
+  }
+
+  /** @returns the answer's body. @throws as `ask` does. */
+  async call<Body>(method: "GET" | "POST" | "DELETE", path: string, request?: unknown): Promise<Body> {
+    return (await this.ask<Body>(method, path, request)).body;
   }
 
   /** All items of a list, page after page. */
@@ -40,9 +48,23 @@ export class Api {
     }
   }
 
-  async #fetch(method: string, path: string): Promise<Response> {
+  /**
+   * The text of an answer that goes on, as it comes, until the server ends it.
+   * @throws as `ask` does, and when the connection breaks or `signal` aborts.
+   */
+  async *open(path: string, headers: Record<string, string>, signal: AbortSignal): AsyncGenerator<string> {
+    const response = await this.#fetch(path, { headers, signal });
+    if (!response.ok || response.body === null) throw await toFailure(response);
     try {
-      return await fetch(this.#base + path, { method, ...(this.#unix === undefined ? {} : { unix: this.#unix }) });
+      yield* response.body.pipeThrough(new TextDecoderStream());
+    } catch (cause) {
+      throw new TensordError("io-error", "Cannot read on: the connection broke", {}, { cause });
+    }
+  }
+
+  async #fetch(path: string, init: RequestInit): Promise<Response> {
+    try {
+      return await fetch(this.#base + path, { ...init, ...(this.#unix === undefined ? {} : { unix: this.#unix }) });
     } catch (error) {
       const where = this.#unix === undefined ? this.#base : `unix://${this.#unix}`;
       const { code = "unknown" } = error as NodeJS.ErrnoException;
@@ -54,4 +76,12 @@ export class Api {
       );
     }
   }
+}
+
+async function toFailure(response: Response): Promise<TensordError> {
+  const { code, detail, ...facts } = (await response.json()) as ConstructorParameters<typeof TensordError>[2] & {
+    code: TensordError["code"];
+    detail: string;
+  };
+  return new TensordError(code, detail, facts);
 }

@@ -4,11 +4,18 @@ import { Command, Option } from "commander";
 import packageJson from "../../../package.json" with { type: "json" };
 import { type Config, parseConfig, type SettingName, settings } from "../config.ts";
 import { startServer } from "../serve.ts";
+import { alloc } from "./alloc.ts";
 import { Api } from "./api.ts";
 import { list, remove, status } from "./commands.ts";
+import { doctor } from "./doctor.ts";
+import { events } from "./events.ts";
+import { healthcheck } from "./healthcheck.ts";
 import { purge } from "./purge.ts";
+import { top } from "./top.ts";
+import { untilStopped } from "./until-stopped.ts";
 
 const locating: readonly SettingName[] = ["instance", "shmDirectory", "socket"];
+const urlMeaning = "the server: unix:///path or http://host:port (TENSORD_URL)";
 
 /** @returns the program, to be given the arguments. Its actions write to standard output. */
 export function createProgram(): Command {
@@ -36,10 +43,51 @@ export function createProgram(): Command {
       await print(await list(toApi(flags), options, flags.json === true));
     });
 
+  withApi(program.command("alloc"))
+    .description("allocate a region")
+    .argument("<name>", "its name in the model")
+    .option("--model <name>", "the model (default default)")
+    .option("--size <bytes>", "its size, as 1GiB: one tensor of U8 called data")
+    .option("--tensor <name:dtype:shape>", "a tensor, as w:F32:1024x1024, or x:F32: for a scalar; repeatable", gather)
+    .option("--ttl <duration>", "it ends after this time, as 30s, 10min, 12h, 7d")
+    .option("--persist", "it ends only when it is deleted")
+    .addOption(new Option("--if-exists <what>", "if the name is taken").choices(["fail", "attach", "replace"]))
+    .option("--label <key=value>", "a label; repeatable", gather)
+    .action(async (name, flags) => await print(await alloc(toApi(flags), name, flags, flags.json === true)));
+
+  withApi(program.command("events"))
+    .description("follow what happens to regions and models, one event a line, until Ctrl-C")
+    .option("--after <id>", "begin after this event, instead of now")
+    .option("--model <name>", "only this model's")
+    .option("--types <prefixes>", "only types that begin so, comma separated, as region.sealed,model")
+    .option("--count <n>", "end after so many")
+    .option("--no-follow", "print the kept events, and end")
+    .action(async (flags) => await events(toApi(flags), flags, flags.json === true, untilStopped()));
+
+  withApi(program.command("top"))
+    .description("watch memory, models, the largest regions, what drains, and what happens, until Ctrl-C")
+    .option("--interval <seconds>", "how often it looks (default 2)")
+    .option("--once", "print one look, and end")
+    .action(async (flags) => await top(toApi(flags), flags, flags.json === true, untilStopped()));
+
   withApi(program.command("rm"))
     .description("delete regions: their names at once, their bytes when nobody maps them")
     .argument("<regions...>", "id, name (of the model default) or model/name")
     .action(async (targets: string[], flags) => await print(await remove(toApi(flags), targets, flags.json === true)));
+
+  withApi(program.command("doctor"))
+    .description("what is wrong with this host, or will be, with the cure; also where no server can start")
+    .action(async (flags) => {
+      const { text, ok } = await doctor(toApi(flags), toConfig(flags), flags.json === true);
+      await print(text);
+      if (!ok) process.exit(1);
+    });
+
+  withSettings(program.command("healthcheck"), locating)
+    .description("end with status 0 if the server is ready, for exec probes")
+    .option("--url <url>", urlMeaning)
+    .option("--live", "ask only whether it answers")
+    .action(async (flags) => await print(await healthcheck(toApi(flags), flags.live === true)));
 
   withSettings(program.command("purge"), ["instance", "shmDirectory"])
     .description("remove everything of an instance whose server is not running")
@@ -60,9 +108,12 @@ function withSettings(command: Command, names: readonly SettingName[]): Command 
 }
 
 function withApi(command: Command): Command {
-  return withSettings(command, locating)
-    .option("--url <url>", "the server: unix:///path or http://host:port (TENSORD_URL)")
-    .option("--json", "print JSON");
+  return withSettings(command, locating).option("--url <url>", urlMeaning).option("--json", "print JSON");
+}
+
+/** Collects what a repeatable option was given. */
+function gather(value: string, earlier: readonly string[] = []): readonly string[] {
+  return [...earlier, value];
 }
 
 type Flags = Readonly<Record<string, string | boolean | undefined>>;

@@ -32,6 +32,10 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
     await app.seal(id);
     return { method: "POST", path: `/v1/regions/${id}/verify` };
   },
+  readData: async (app) => ({ method: "GET", path: `/v1/regions/${(await app.create()).id}/data` }),
+  writeData: async (app) => {
+    return { method: "PUT", path: `/v1/regions/${(await app.create()).id}/data`, body: new Uint8Array(64) };
+  },
   deleteRegion: async (app) => ({ method: "DELETE", path: `/v1/regions/${(await app.create()).id}` }),
   registerModel: async () => ({ method: "POST", path: "/v1/models", body: { name: "llama" } }),
   listModels: async () => ({ method: "GET", path: "/v1/models" }),
@@ -45,6 +49,10 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
     return { method: "DELETE", path: "/v1/models/llama" };
   },
   listEvents: async () => ({ method: "GET", path: "/v1/events" }),
+  getCapabilities: async () => ({ method: "GET", path: "/v1/capabilities" }),
+  listDevices: async () => ({ method: "GET", path: "/v1/devices" }),
+  diagnose: async () => ({ method: "GET", path: "/v1/doctor" }),
+  getMetrics: async () => ({ method: "GET", path: "/metrics" }),
   getStats: async () => ({ method: "GET", path: "/v1/stats" }),
   isLive: async () => ({ method: "GET", path: "/livez" }),
   isReady: async () => ({ method: "GET", path: "/readyz" }),
@@ -66,5 +74,6 @@ export function bareRequest(operation: Operation): PlainRequest {
   return { method, path };
 }
 
-export const withBody = operations.filter(({ requestBody }) => requestBody !== undefined);
+/** Those whose body is JSON. */
+export const withBody = operations.filter(({ requestBody }) => requestBody?.content["application/json"] !== undefined);
 export const withoutBody = operations.filter(({ requestBody }) => requestBody === undefined);

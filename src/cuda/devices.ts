@@ -1,0 +1,56 @@
+/**
+ * The GPUs that the NVIDIA kernel driver shows in `/proc/driver/nvidia`. It makes no CUDA call, so it says nothing about
+ * what a process may use: only what the driver lists, where a container's runtime may have hidden some.
+ */
+
+import { readdir, readFile } from "node:fs/promises";
+import type { Device, DeviceReport } from "../memory/device.ts";
+
+const root = "/proc/driver/nvidia";
+
+/** @param from where the driver's files are; another place in tests. */
+export async function readDevices(from: string = root): Promise<DeviceReport> {
+  const version = await readIfThere(`${from}/version`);
+  if (version === undefined) {
+    return {
+      devices: [],
+      driverVersion: null,
+      reason: `No NVIDIA kernel driver is loaded here: ${from} is not there.`,
+    };
+  }
+  const folders = await readdir(`${from}/gpus`).catch(() => []);
+  const texts = await Promise.all(
+    folders.toSorted().map((folder) => readIfThere(`${from}/gpus/${folder}/information`)),
+  );
+  const devices = texts.flatMap((text) => parseInformation(text ?? "") ?? []);
+  const reason = devices.length === 0 ? "The NVIDIA kernel driver is loaded and lists no GPU here." : null;
+  return { devices, driverVersion: parseDriverVersion(version), reason };
+}
+
+/** The driver's version in `/proc/driver/nvidia/version`, or null if the text has none. */
+export function parseDriverVersion(text: string): string | null {
+  return /^NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s/m.exec(text)?.[1] ?? null;
+}
+
+/** One GPU of `/proc/driver/nvidia/gpus/<bus id>/information`, or undefined if the text names none. */
+export function parseInformation(text: string): Device | undefined {
+  const lines = text.split("\n").map((line) => /^([^:]+):\s*(.*?)\s*$/.exec(line));
+  const fields = new Map(lines.flatMap((match) => (match === null ? [] : [[match[1] ?? "", match[2] ?? ""] as const])));
+  const name = fields.get("Model");
+  const busId = fields.get("Bus Location");
+  if (name === undefined || busId === undefined) return undefined;
+  const minor = fields.get("Device Minor") ?? "";
+  return {
+    kind: "cuda",
+    // The driver writes question marks until it has initialised the GPU.
+    uuid: /^GPU-[0-9a-f-]{36}$/.exec(fields.get("GPU UUID") ?? "")?.[0] ?? null,
+    name,
+    busId,
+    minor: /^\d{1,9}$/.test(minor) ? Number(minor) : null,
+    excluded: fields.get("GPU Excluded") === "Yes",
+  };
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  return readFile(path, "utf8").catch(() => undefined);
+}

@@ -1,0 +1,101 @@
+/**
+ * What this host and this server can do, in words that clients and people decide by. It reads what the kernel shows and
+ * tries nothing out.
+ */
+
+import { readFile, realpath, statfs } from "node:fs/promises";
+import { release } from "node:os";
+import { findMount, type Mount } from "./mount.ts";
+
+/** What this server offers. Clients send only what is here; each name has an operation behind it. */
+export const features = [
+  "regions",
+  "models",
+  "attach",
+  "replace",
+  "wait",
+  "labels",
+  "checksum",
+  "stock-writable",
+  "events",
+  "data",
+  "doctor",
+  "metrics",
+] as const;
+
+export interface StorageCapability {
+  readonly kind: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
+  readonly available: boolean;
+  /** Whether its regions are there again after the server was killed. */
+  readonly survivesRestart: boolean;
+  /** Why it is not available. */
+  readonly reason: string | null;
+}
+
+const notYet = "This version of the server does not have it.";
+
+/** In the order in which a client would choose. */
+export const storages: readonly StorageCapability[] = [
+  { kind: "shm", available: true, survivesRestart: true, reason: null },
+  { kind: "memfd", available: false, survivesRestart: false, reason: notYet },
+  { kind: "file", available: false, survivesRestart: true, reason: notYet },
+  { kind: "heap", available: false, survivesRestart: false, reason: notYet },
+  { kind: "cuda_vmm", available: false, survivesRestart: false, reason: `${notYet} /v1/devices lists the GPUs.` },
+];
+
+/** When tmpfs takes huge pages: the words of its mount option `huge`. */
+export const hugePageModes = ["never", "always", "within_size", "advise"] as const;
+export type HugePages = (typeof hugePageModes)[number];
+
+export interface HostCapabilities {
+  readonly os: string;
+  readonly arch: string;
+  readonly kernel: string;
+  readonly shm: {
+    readonly path: string;
+    readonly fileSystem: string;
+    /** null: the file system has no size of its own. */
+    readonly totalBytes: number | null;
+    readonly hugePages: HugePages;
+    readonly pageSize: number;
+  };
+}
+
+/** @param shmDirectory as clients know it. */
+export async function readCapabilities(shmDirectory: string): Promise<HostCapabilities> {
+  const [mountinfo, shmemEnabled, realPath, { blocks, bsize }] = await Promise.all([
+    readIfThere("/proc/self/mountinfo"),
+    readIfThere("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
+    realpath(shmDirectory),
+    statfs(shmDirectory),
+  ]);
+  const mount = findMount(mountinfo, realPath);
+  return {
+    os: process.platform,
+    arch: process.arch,
+    kernel: release(),
+    shm: {
+      path: shmDirectory,
+      fileSystem: mount?.type ?? "unknown",
+      totalBytes: blocks === 0 ? null : blocks * bsize,
+      hugePages: parseHugePages(mount, shmemEnabled),
+      pageSize: bsize,
+    },
+  };
+}
+
+/**
+ * When a tmpfs takes huge pages: its mount option, unless `shmem_enabled` forces or denies them for all
+ * (Documentation/admin-guide/mm/transhuge.rst).
+ */
+export function parseHugePages(mount: Mount | undefined, shmemEnabled: string): HugePages {
+  const chosen = /\[(\w+)\]/.exec(shmemEnabled)?.[1];
+  if (mount?.type !== "tmpfs" || chosen === "deny" || chosen === undefined) return "never";
+  if (chosen === "force") return "always";
+  const option = mount.options.find((text) => text.startsWith("huge="))?.slice("huge=".length);
+  return hugePageModes.find((mode) => mode === option) ?? "never";
+}
+
+async function readIfThere(path: string): Promise<string> {
+  return readFile(path, "utf8").catch(() => "");
+}

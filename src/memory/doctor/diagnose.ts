@@ -1,0 +1,43 @@
+/** The checks in the order in which they are told, and what they come to. Pure. */
+
+import type { Facts } from "./facts.ts";
+import type { Diagnosis, Finding } from "./finding.ts";
+import {
+  judgeFileSystem,
+  judgeInodes,
+  judgeMoved,
+  judgeOwn,
+  judgeSize,
+  judgeSocket,
+  judgeSpace,
+  judgeSticky,
+} from "./judge-directory.ts";
+import { judgeDraining, judgeForeign, judgeInstances, judgeLimit, judgeSwap } from "./judge-memory.ts";
+import { judgeOpenFiles, judgeRemoveIpc, judgeServer, judgeTcp, judgeWatch } from "./judge-process.ts";
+
+/** Each gives one finding, or none where there is nothing to look at. */
+const judges: readonly ((facts: Facts) => Finding | undefined)[] = [
+  judgeServer,
+  judgeFileSystem,
+  judgeSize,
+  judgeSpace,
+  judgeInodes,
+  judgeSticky,
+  judgeMoved,
+  judgeOwn,
+  judgeSocket,
+  judgeForeign,
+  judgeInstances,
+  judgeLimit,
+  judgeSwap,
+  judgeRemoveIpc,
+  judgeTcp,
+  judgeWatch,
+  judgeOpenFiles,
+  judgeDraining,
+];
+
+export function diagnose(facts: Facts): Diagnosis {
+  const findings = judges.flatMap((judge) => judge(facts) ?? []);
+  return { ok: findings.every(({ status }) => status !== "error"), findings };
+}

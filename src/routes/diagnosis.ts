@@ -1,0 +1,120 @@
+/** Routes by which a server explains itself: what it can do, which devices there are, what is wrong, and its metrics. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { features, storages } from "../memory/capabilities.ts";
+import { dtypes } from "../memory/dtype.ts";
+import { limits } from "../memory/limits.ts";
+import type { Environment, Services } from "./environment.ts";
+import { alwaysPossible, declareFailures } from "./problem.ts";
+import { json } from "./regions.ts";
+import * as schemas from "./schemas-host.ts";
+
+const tags = ["host"];
+
+const capabilities = createRoute({
+  operationId: "getCapabilities",
+  method: "get",
+  path: "/v1/capabilities",
+  tags,
+  summary: "What this host and this server can do",
+  responses: { 200: json("As of now.", schemas.Capabilities), ...declareFailures(...alwaysPossible) },
+});
+
+const devices = createRoute({
+  operationId: "listDevices",
+  method: "get",
+  path: "/v1/devices",
+  tags,
+  summary: "The GPUs that the kernel driver shows",
+  responses: { 200: json("All of them.", schemas.DeviceList), ...declareFailures(...alwaysPossible) },
+});
+
+const doctor = createRoute({
+  operationId: "diagnose",
+  method: "get",
+  path: "/v1/doctor",
+  tags,
+  summary: "What is wrong with this host or will be, in words, with the cure",
+  responses: {
+    200: json("Every check, those that found nothing too.", schemas.Diagnosis),
+    ...declareFailures(...alwaysPossible),
+  },
+});
+
+const metrics = createRoute({
+  operationId: "getMetrics",
+  method: "get",
+  path: "/metrics",
+  tags,
+  summary: "The server's metrics in the text format of Prometheus",
+  responses: {
+    200: { description: "As of now.", content: { "text/plain": { schema: z.string() } } },
+    ...declareFailures(...alwaysPossible),
+  },
+});
+
+const nameCharacters = 128;
+
+export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: Services): void {
+  app.openapi(capabilities, async (c) => {
+    const { shm, ...platform } = await services.host.capabilities();
+    const body: z.infer<typeof schemas.Capabilities> = {
+      api: "v1",
+      version: services.version,
+      instance: services.store.instance,
+      features: [...features],
+      platform,
+      shm: {
+        path: shm.path,
+        filesystem: shm.fileSystem,
+        total_bytes: shm.totalBytes,
+        huge_pages: shm.hugePages,
+        page_size: shm.pageSize,
+      },
+      storages: storages.map(({ kind, available, survivesRestart, reason }) => ({
+        kind,
+        available,
+        survives_restart: survivesRestart,
+        reason,
+      })),
+      dtypes: [...dtypes],
+      limits: toLimits(),
+    };
+    return c.json(body, 200);
+  });
+
+  app.openapi(devices, async (c) => {
+    const report = await services.host.devices();
+    const items = report.devices.map(({ busId, ...device }) => ({ ...device, bus_id: busId }));
+    return c.json({ items, driver_version: report.driverVersion, reason: report.reason }, 200);
+  });
+
+  app.openapi(doctor, async (c) => {
+    const { ok, findings } = await services.host.diagnose();
+    return c.json({ ok, findings: [...findings] }, 200);
+  });
+
+  app.openapi(metrics, async (c) => {
+    const { contentType, text } = await services.host.metrics();
+    return c.body(text, 200, { "content-type": contentType }) as never;
+  });
+}
+
+function toLimits() {
+  return {
+    request_body_bytes: limits.requestBodyBytes,
+    region_bytes: limits.regionBytes,
+    region_tensors: limits.regionTensors,
+    regions: limits.regions,
+    models: limits.models,
+    name_characters: nameCharacters,
+    tensor_name_bytes: limits.tensorNameBytes,
+    tensor_dimensions: limits.tensorDimensions,
+    labels: limits.labels,
+    label_key_characters: limits.labelKeyCharacters,
+    label_value_characters: limits.labelValueCharacters,
+    ttl_ms: limits.ttlMs,
+    list_items: limits.listItems,
+    wait_seconds: limits.waitSeconds,
+  };
+}

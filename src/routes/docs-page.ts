@@ -1,0 +1,83 @@
+/**
+ * The reference page at `/docs`: Swagger UI over `/openapi.json`, all of it from this server. Nothing on it leads to
+ * another origin, and its policy lets the browser load nothing from one.
+ */
+
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import styles from "swagger-ui-dist/swagger-ui.css" with { type: "file" };
+import script from "swagger-ui-dist/swagger-ui-bundle.js" with { type: "file" };
+import { TensordError } from "../memory/error.ts";
+import type { Environment } from "./environment.ts";
+
+const policy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join("; ");
+
+const page = `<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <title>tensord</title>
+    <link rel="stylesheet" href="/docs/swagger-ui.css">
+    <link rel="icon" href="data:,">
+  </head>
+  <body>
+    <div id="reference"></div>
+    <script src="/docs/swagger-ui-bundle.js"></script>
+    <script type="module" src="/docs/reference.js"></script>
+  </body>
+</html>
+`;
+
+/** The document names the default address; what is tried out here goes to this server, wherever it listens. */
+const start = `const document = await (await fetch("/openapi.json")).json();
+SwaggerUIBundle({
+  spec: { ...document, servers: [{ url: "/" }] },
+  dom_id: "#reference",
+  deepLinking: true,
+  validatorUrl: null,
+});
+`;
+
+const assets = new Map<string, { readonly type: string; readonly content: () => Blob | string }>([
+  ["swagger-ui.css", { type: "text/css; charset=utf-8", content: () => Bun.file(styles) }],
+  ["swagger-ui-bundle.js", { type: "text/javascript; charset=utf-8", content: () => Bun.file(script) }],
+  ["reference.js", { type: "text/javascript; charset=utf-8", content: () => start }],
+]);
+
+const headers = {
+  "content-security-policy": policy,
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+};
+
+export function defineDocsPage(app: OpenAPIHono<Environment>): void {
+  app.get("/docs", () => {
+    return new Response(page, {
+      headers: { ...headers, "content-type": "text/html; charset=utf-8", "cache-control": "no-cache" },
+    });
+  });
+
+  app.get("/docs/:asset", (c) => {
+    const asset = assets.get(c.req.param("asset"));
+    if (asset === undefined) {
+      throw new TensordError(
+        "route-not-found",
+        `Cannot find ${JSON.stringify(c.req.path.slice(0, 200))}: no such asset`,
+        {
+          hint: "The page is at /docs, the document at /openapi.json.",
+        },
+      );
+    }
+    return new Response(asset.content(), {
+      headers: { ...headers, "content-type": asset.type, "cache-control": "max-age=3600" },
+    });
+  });
+}

@@ -1,0 +1,108 @@
+/** The zod schemas of what the server says of itself and its host: capabilities, devices, the diagnosis. */
+
+import { z } from "@hono/zod-openapi";
+import { features, hugePageModes } from "../memory/capabilities.ts";
+import { limits } from "../memory/limits.ts";
+import { Dtype } from "./schemas.ts";
+
+const byteCount = z.int().min(0).max(limits.regionBytes);
+
+const Platform = z
+  .object({
+    os: z.string().openapi({ example: "linux" }),
+    arch: z.string().openapi({ example: "x64" }),
+    kernel: z.string().openapi({ example: "6.18.0" }),
+  })
+  .openapi("Platform");
+
+const ShmCapability = z
+  .object({
+    path: z.string().openapi({ description: "Where regions are; clients must see the same.", example: "/dev/shm" }),
+    filesystem: z.string().openapi({ example: "tmpfs" }),
+    total_bytes: z.union([byteCount, z.null()]).openapi({ description: "null: it has no size of its own." }),
+    huge_pages: z.enum(hugePageModes).openapi({ description: "When the file system takes huge pages." }),
+    page_size: z.int().openapi({ description: "What sizes are rounded up to.", example: 4096 }),
+  })
+  .openapi("ShmCapability");
+
+const StorageCapability = z
+  .object({
+    kind: z.enum(["shm", "memfd", "file", "heap", "cuda_vmm"]),
+    available: z.boolean(),
+    survives_restart: z.boolean().openapi({ description: "Whether its regions outlive the server." }),
+    reason: z.string().nullable().openapi({ description: "Why it is not available." }),
+  })
+  .openapi("StorageCapability");
+
+const Limits = z
+  .object({
+    request_body_bytes: byteCount,
+    region_bytes: byteCount,
+    region_tensors: z.int(),
+    regions: z.int(),
+    models: z.int(),
+    name_characters: z.int().openapi({ description: "Names of models and regions." }),
+    tensor_name_bytes: z.int(),
+    tensor_dimensions: z.int(),
+    labels: z.int(),
+    label_key_characters: z.int(),
+    label_value_characters: z.int(),
+    ttl_ms: z.int(),
+    list_items: z.int(),
+    wait_seconds: z.int().openapi({ description: "Longest `Prefer: wait`." }),
+  })
+  .openapi("Limits", { description: "The most of each that a request may ask for." });
+
+export const Capabilities = z
+  .object({
+    api: z.enum(["v1"]),
+    version: z.string().openapi({ description: "The server's.", example: "0.2.0" }),
+    instance: z.string().openapi({ example: "default" }),
+    features: z.array(z.string()).openapi({
+      description: "What this server offers: clients send only what is here.",
+      example: [...features],
+    }),
+    platform: Platform,
+    shm: ShmCapability,
+    storages: z.array(StorageCapability),
+    dtypes: z.array(Dtype),
+    limits: Limits,
+  })
+  .openapi("Capabilities");
+
+const Device = z
+  .object({
+    kind: z.enum(["cuda"]),
+    uuid: z.string().nullable().openapi({ example: "GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e" }),
+    name: z.string().openapi({ example: "NVIDIA H100 80GB HBM3" }),
+    bus_id: z.string().openapi({ description: "Its PCI address.", example: "0000:19:00.0" }),
+    minor: z.int().nullable().openapi({ description: "N of /dev/nvidia<N>.", example: 0 }),
+    excluded: z.boolean().openapi({ description: "The driver was told to leave it alone." }),
+  })
+  .openapi("Device");
+
+export const DeviceList = z
+  .object({
+    items: z.array(Device),
+    driver_version: z.string().nullable().openapi({ example: "580.65.06" }),
+    reason: z.string().nullable().openapi({ description: "Why there is none." }),
+  })
+  .openapi("DeviceList", {
+    description: "What the kernel driver shows. Whether a process may use it is another thing.",
+  });
+
+const Finding = z
+  .object({
+    check: z.string().openapi({ description: "What was looked at.", example: "shm-size" }),
+    status: z.enum(["ok", "warning", "error"]),
+    summary: z.string().openapi({ example: "/dev/shm has 64 MiB in all: a container's default." }),
+    cure: z.string().nullable().openapi({ description: "What to do about it.", example: "Mount it larger." }),
+  })
+  .openapi("Finding");
+
+export const Diagnosis = z
+  .object({
+    ok: z.boolean().openapi({ description: "Whether no finding is an error." }),
+    findings: z.array(Finding),
+  })
+  .openapi("Diagnosis");

@@ -1,0 +1,64 @@
+/**
+ * `doctor`: the diagnosis in words. A running server makes its own; where none answers, this process looks at the
+ * directory by itself, and says so.
+ */
+
+import { resolve } from "node:path";
+import { diagnose } from "../../memory/doctor/diagnose.ts";
+import type { Diagnosis, Finding } from "../../memory/doctor/finding.ts";
+import { gatherFacts } from "../../memory/doctor/gather.ts";
+import { count } from "../../memory/doctor/words.ts";
+import { TensordError } from "../../memory/error.ts";
+import type { Config } from "../config.ts";
+import type { Api } from "./api.ts";
+import { toJson } from "./commands.ts";
+import { within } from "./within.ts";
+
+/** Longer than a directory of 100,000 files takes; a server that is stuck must not keep its own diagnosis from us. */
+const patienceMs = 10_000;
+
+export interface DoctorResult {
+  readonly text: string;
+  /** False if a finding is an error. */
+  readonly ok: boolean;
+}
+
+export async function doctor(api: Api, config: Config, asJson: boolean): Promise<DoctorResult> {
+  const diagnosis = (await askServer(api)) ?? lookMyself(config);
+  return { ok: diagnosis.ok, text: asJson ? toJson(diagnosis) : toText(diagnosis) };
+}
+
+/** The server's own diagnosis, or undefined if none answers. @throws TensordError what else it answers. */
+async function askServer(api: Api): Promise<Diagnosis | undefined> {
+  try {
+    return await within(patienceMs, api.call<Diagnosis>("GET", "/v1/doctor"));
+  } catch (error) {
+    if (error instanceof TensordError && error.code === "io-error") return undefined;
+    throw error;
+  }
+}
+
+function lookMyself(config: Config): Diagnosis {
+  const question = {
+    instance: config.instance,
+    shmDirectory: resolve(config.shmDirectory),
+    socket: null,
+    uid: process.geteuid?.() ?? 0,
+    settingBytes: config.memoryLimitBytes,
+    held: null,
+    draining: [],
+  };
+  return diagnose({ question, host: gatherFacts(question), server: null, now: Date.now() });
+}
+
+const marks = { ok: "ok     ", warning: "WARNING", error: "ERROR  " } as const;
+
+function toText({ findings }: Diagnosis): string {
+  const sum = (status: Finding["status"]) => findings.filter((finding) => finding.status === status).length;
+  const lines = findings.flatMap(({ check, status, summary, cure }) => [
+    `${marks[status]}  ${check}: ${summary}`,
+    ...(cure === null ? [] : [`${" ".repeat(9)}cure: ${cure}`]),
+  ]);
+  const sums = `${count(sum("error"), "error")}, ${count(sum("warning"), "warning")}, ${sum("ok")} fine`;
+  return [...lines, "", sums].join("\n");
+}

@@ -1,0 +1,83 @@
+/** `events`: what happens on the server, one event a line, from now on or from an earlier one. */
+
+import { gapType } from "../../routes/to-event.ts";
+import type { Api } from "./api.ts";
+import { type Event, follow } from "./follow.ts";
+import { parseCount } from "./quantity.ts";
+import { toBytes } from "./table.ts";
+import type { Running } from "./until-stopped.ts";
+
+/** As they were written. */
+export interface EventsOptions {
+  readonly after?: string;
+  readonly model?: string;
+  readonly types?: string;
+  readonly count?: string;
+  readonly follow: boolean;
+}
+
+const pageItems = 1000;
+
+/** Prints events until it is stopped, `count` is reached, or, without `follow`, there are no more. */
+export async function events(api: Api, options: EventsOptions, asJson: boolean, running: Running): Promise<void> {
+  const count = options.count === undefined ? Number.POSITIVE_INFINITY : parseCount("--count", options.count);
+  const query = toQuery(options);
+  const source = options.follow ? toFollowed(api, query, running) : readKept(api, query);
+  let printed = 0;
+  for await (const event of source) {
+    await running.write(`${asJson ? JSON.stringify(event) : toLine(event)}\n`);
+    printed += 1;
+    if (printed >= count || running.signal.aborted) return;
+  }
+}
+
+function toQuery({ after, model, types }: EventsOptions): URLSearchParams {
+  const prefixes = types?.split(",").map((prefix) => (prefix.startsWith("tensord.") ? prefix : `tensord.${prefix}`));
+  return new URLSearchParams({
+    ...(after !== undefined && { after }),
+    ...(model !== undefined && { model }),
+    ...(prefixes !== undefined && { types: prefixes.join(",") }),
+  });
+}
+
+function toFollowed(api: Api, query: URLSearchParams, { signal, tell }: Running): AsyncGenerator<Event> {
+  const onCut = (after: string) =>
+    tell(`the stream broke off; it goes on after event ${after} when the server is back`);
+  return follow(api, { query, signal, onCut, onResumed: () => tell("the stream goes on") });
+}
+
+/** The kept events from `after` on, else from the oldest, page by page. */
+export async function* readKept(api: Api, query: URLSearchParams): AsyncGenerator<Event> {
+  const page = new URLSearchParams(query);
+  page.set("limit", String(pageItems));
+  for (let isFull = true; isFull; ) {
+    const { items, next_after } = await api.call<{ items: Event[]; next_after: string }>("GET", `/v1/events?${page}`);
+    yield* items;
+    isFull = items.length === pageItems;
+    page.set("after", next_after);
+  }
+}
+
+/** One line for people: time, type, subject, and what is worth a word. */
+export function toLine({ time, type, subject, data }: Event): string {
+  return `${time}  ${type.replace(/^tensord\./, "").padEnd(18)}  ${toFacts(type, subject, data)}`;
+}
+
+/** What each type carries says asyncapi.yaml; what is not there is left out. */
+function toFacts(type: string, subject: string | undefined, data: Event["data"]): string {
+  if (type === gapType) {
+    return `events after ${data.requested_after} are not kept; the next is ${data.first_available} or later: list again`;
+  }
+  const facts = [subject];
+  if (type.startsWith("tensord.model.")) {
+    const limit = data.memory_limit_bytes;
+    facts.push(typeof limit === "number" ? `limit ${toBytes(limit)}` : "no limit");
+  }
+  if (type.startsWith("tensord.region.")) {
+    const { byte_size: byteSize } = (data.storage ?? {}) as { byte_size?: number };
+    facts.unshift(`${data.model}/${data.name ?? "-"}`);
+    if (byteSize !== undefined) facts.push(toBytes(byteSize));
+    for (const key of ["reason", "cause"]) if (typeof data[key] === "string") facts.push(`${key} ${data[key]}`);
+  }
+  return facts.filter((fact) => fact !== undefined).join("  ");
+}

@@ -1,0 +1,97 @@
+/**
+ * The server's events as they happen, for as long as the caller wants: through cut connections and restarts of the
+ * server, each time from where the last connection broke off. It prints nothing.
+ */
+
+import type { z } from "@hono/zod-openapi";
+import { TensordError } from "../../memory/error.ts";
+import type * as schemas from "../../routes/schemas.ts";
+import { openedType } from "../../routes/to-event.ts";
+import type { Api } from "./api.ts";
+import { pause } from "./until-stopped.ts";
+
+export type Event = z.infer<typeof schemas.Event>;
+
+export interface FollowOptions {
+  /** The query's `after`, `model` and `types`; without `after` it begins with the next event. */
+  readonly query: URLSearchParams;
+  readonly signal: AbortSignal;
+  /** Hears once of each outage, with the id of the last event before it. */
+  readonly onCut: (after: string) => void;
+  readonly onResumed: () => void;
+  /** A connection without a byte for this long is dead: the server says something every 15 s. */
+  readonly silenceMs?: number;
+}
+
+const silenceMs = 45_000;
+const firstPauseMs = 50;
+const longestPauseMs = 2000;
+/** No event is as long: they come without their tensors. */
+const blockCharacters = 2 ** 20;
+
+/** Ends when `signal` aborts. @throws TensordError if the first connection fails, or the server refuses a later one. */
+export async function* follow(api: Api, options: FollowOptions): AsyncGenerator<Event> {
+  const { signal, onCut, onResumed } = options;
+  let after: string | undefined;
+  let isCut = false;
+  for (let pauseMs = firstPauseMs; !signal.aborted; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {
+    try {
+      for await (const event of connect(api, options, after)) {
+        after = event.id;
+        if (isCut) onResumed();
+        isCut = false;
+        if (event.type === openedType) continue;
+        pauseMs = firstPauseMs;
+        yield event;
+      }
+    } catch (error) {
+      if (!signal.aborted && (after === undefined || !isCutShort(error))) throw error;
+    }
+    if (signal.aborted) return;
+    if (after === undefined) throw noStream("it ended before it began");
+    if (!isCut) onCut(after);
+    isCut = true;
+    await pause(pauseMs, signal);
+  }
+}
+
+/** A server that is away, or leaving, comes back. One that says no is believed. */
+function isCutShort(error: unknown): boolean {
+  return error instanceof TensordError && (error.code === "io-error" || error.code === "shutting-down");
+}
+
+/** The events of one connection. */
+async function* connect(api: Api, options: FollowOptions, after: string | undefined): AsyncGenerator<Event> {
+  const silence = new AbortController();
+  const timer = setTimeout(() => silence.abort(), options.silenceMs ?? silenceMs);
+  const headers = { accept: "text/event-stream", ...(after !== undefined && { "last-event-id": after }) };
+  const signal = AbortSignal.any([options.signal, silence.signal]);
+  try {
+    let rest = "";
+    for await (const text of api.open(`/v1/events?${options.query}`, headers, signal)) {
+      timer.refresh();
+      const blocks = (rest + text).split("\n\n");
+      rest = blocks.pop() ?? "";
+      if (rest.length > blockCharacters) throw noStream(`one is longer than ${blockCharacters} characters`);
+      for (const block of blocks) yield* parseBlock(block);
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The event in a block of lines; one of comments has none. */
+function* parseBlock(block: string): Generator<Event> {
+  const data = /^data: (.*)$/m.exec(block)?.[1];
+  if (data === undefined) return;
+  try {
+    yield JSON.parse(data) as Event;
+  } catch (cause) {
+    if (cause instanceof SyntaxError) throw noStream("one is no JSON");
+    throw cause;
+  }
+}
+
+function noStream(state: string): TensordError {
+  return new TensordError("internal", `Cannot follow the events: ${state}`, { hint: "Is this a tensord server?" });
+}

@@ -1,0 +1,83 @@
+/** How a snapshot reads: a function of it and of the room there is. */
+
+import { toLine } from "./events.ts";
+import type { Model, Region, RegionDetail, Snapshot, Stats } from "./snapshot.ts";
+import { toBytes, toEnd, toTable } from "./table.ts";
+
+const barCharacters = 40;
+
+/** @param rows how many of each kind are listed. */
+export function toLines(snapshot: Snapshot, rows: number): string[] {
+  const { stats, time, models, regions, more_regions: more, draining, events } = snapshot;
+  const largest = `LARGEST REGIONS${more ? " of the 1000 oldest; there are more" : ""}`;
+  return [
+    `tensord ${stats.version}  instance ${stats.instance}  epoch ${stats.epoch}  ${time}`,
+    ...toBooks(stats),
+    ...toSection("MODELS BY USE", toRows(modelHead, models, toModelRow, rows)),
+    ...toSection(largest, toRows(regionHead, regions, toRegionRow, rows)),
+    ...toSection("DRAINING", toRows(drainHead, draining, toDrainRow, rows)),
+    ...toSection("EVENTS", events.slice(-rows).map(toLine)),
+  ];
+}
+
+function toBooks({ bytes, regions, inodes }: Stats): string[] {
+  const { used, draining, limit, available } = bytes;
+  return [
+    `memory   ${toBar(used, draining, limit)} ${toBytes(used)} used, ${toBytes(draining)} draining of ${toBytes(limit)}`,
+    `         ${toBytes(available)} available, ${inodes.free} inodes free`,
+    `regions  ${regions.sealed} sealed, ${regions.open + regions.sealing} open, ${regions.creating} in creation, ${regions.draining} draining`,
+  ];
+}
+
+/** `[####==----]`: used, draining, and the rest. What is there at all shows. */
+export function toBar(used: number, draining: number, limit: number): string {
+  const toCells = (bytes: number) => (limit === 0 ? barCharacters : Math.ceil((barCharacters * bytes) / limit));
+  const usedCells = Math.min(toCells(used), barCharacters);
+  const drainingCells = Math.min(toCells(draining), barCharacters - usedCells);
+  return `[${"#".repeat(usedCells)}${"=".repeat(drainingCells)}${"-".repeat(barCharacters - usedCells - drainingCells)}]`;
+}
+
+function toSection(title: string, lines: readonly string[]): string[] {
+  return lines.length === 0 ? [] : ["", title, ...lines.map((line) => `  ${line}`)];
+}
+
+function toRows<Item>(
+  head: readonly string[],
+  items: readonly Item[],
+  toRow: (item: Item) => string[],
+  rows: number,
+): string[] {
+  return items.length === 0 ? [] : toTable(head, items.slice(0, rows).map(toRow)).split("\n");
+}
+
+const modelHead = ["MODEL", "REGIONS", "USED", "DRAINING", "LIMIT"];
+
+function toModelRow(model: Model): string[] {
+  const { name, regions, used_bytes, draining_bytes, memory_limit_bytes: limit } = model;
+  return [
+    name,
+    String(regions),
+    toBytes(used_bytes),
+    toBytes(draining_bytes),
+    limit === null ? "none" : toBytes(limit),
+  ];
+}
+
+const regionHead = ["REGION", "NAME", "STATE", "SIZE", "ENDS"];
+
+function toRegionRow(region: Region): string[] {
+  const { id, model, name, state, storage } = region;
+  return [id, `${model}/${name ?? "-"}`, state, toBytes(storage.byte_size), toEnd(region.expires_at)];
+}
+
+const drainHead = ["REGION", "MODEL", "SIZE", "REASON", "WAITS FOR"];
+
+function toDrainRow({ id, model, storage, drain }: RegionDetail): string[] {
+  return [id, model, toBytes(storage.byte_size), drain?.reason ?? "-", toWait(drain?.waits_for ?? null)];
+}
+
+function toWait(waitsFor: NonNullable<RegionDetail["drain"]>["waits_for"]): string {
+  if (waitsFor === "lease") return "a process that maps it";
+  if (waitsFor === "hard-link") return "a hard link to its file, outside";
+  return "its turn";
+}

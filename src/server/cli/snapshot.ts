@@ -1,0 +1,84 @@
+/** What `top` shows, as one server tells it at one moment. Bounded, however much there is. */
+
+import type { z } from "@hono/zod-openapi";
+import { TensordError } from "../../memory/error.ts";
+import type * as schemas from "../../routes/schemas.ts";
+import type { Api } from "./api.ts";
+import { readKept } from "./events.ts";
+import type { Event } from "./follow.ts";
+
+export type Region = z.infer<typeof schemas.Region>;
+export type RegionDetail = z.infer<typeof schemas.RegionDetail>;
+export type Model = z.infer<typeof schemas.Model>;
+export type Stats = z.infer<typeof schemas.Stats>;
+
+export interface Snapshot {
+  readonly time: string;
+  readonly stats: Stats;
+  /** Those that use most first. */
+  readonly models: readonly Model[];
+  /** The largest first, of the oldest ones on the first page of the list. */
+  readonly regions: readonly Region[];
+  /** Whether there are regions beyond that page, which may be larger. */
+  readonly more_regions: boolean;
+  readonly draining: readonly RegionDetail[];
+  /** The newest last. */
+  readonly events: readonly Event[];
+}
+
+const pageItems = 1000;
+/** The most of anything that a snapshot holds. */
+const shownItems = 20;
+
+/** Takes snapshots, and remembers which events it has seen. */
+export class Observer {
+  readonly #api: Api;
+  #events: Event[] = [];
+
+  constructor(api: Api) {
+    this.#api = api;
+  }
+
+  async look(): Promise<Snapshot> {
+    const stats = await this.#api.call<Stats>("GET", "/v1/stats");
+    const models = await this.#page<Model>(`/v1/models?limit=${pageItems}`);
+    const regions = await this.#page<Region>(`/v1/regions?limit=${pageItems}`);
+    const draining = await this.#page<Region>(`/v1/regions?state=draining&limit=${shownItems}`);
+    return {
+      time: new Date().toISOString(),
+      stats,
+      models: models.items.toSorted((a, b) => toUse(b) - toUse(a)).slice(0, shownItems),
+      regions: regions.items.toSorted((a, b) => b.storage.byte_size - a.storage.byte_size).slice(0, shownItems),
+      more_regions: regions.next_cursor !== null,
+      draining: (await Promise.all(draining.items.map(({ id }) => this.#detail(id)))).flatMap((found) => found ?? []),
+      events: await this.#newest(),
+    };
+  }
+
+  #page<Item>(path: string): Promise<{ items: Item[]; next_cursor: string | null }> {
+    return this.#api.call("GET", path);
+  }
+
+  /** Undefined if it went since it was listed. */
+  async #detail(id: string): Promise<RegionDetail | undefined> {
+    try {
+      return await this.#api.call<RegionDetail>("GET", `/v1/regions/${id}`);
+    } catch (error) {
+      if (error instanceof TensordError && error.code === "region-not-found") return undefined;
+      throw error;
+    }
+  }
+
+  async #newest(): Promise<readonly Event[]> {
+    const after = this.#events.at(-1)?.id;
+    for await (const event of readKept(this.#api, new URLSearchParams(after === undefined ? {} : { after }))) {
+      this.#events.push(event);
+      if (this.#events.length > shownItems) this.#events.shift();
+    }
+    return [...this.#events];
+  }
+}
+
+function toUse({ used_bytes, draining_bytes }: Model): number {
+  return used_bytes + draining_bytes;
+}

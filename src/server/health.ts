@@ -1,0 +1,105 @@
+/**
+ * A listener of its own for probes and scrapers, who reach the machine's address and not loopback: `/livez`, `/readyz` and
+ * `/metrics`, and nothing else. It reads only, is up before recovery begins, and stays until the server is gone.
+ */
+
+import { TensordError } from "../memory/error.ts";
+import { KiB } from "../memory/limits.ts";
+import type { Store } from "../memory/store.ts";
+import { toProblem, toProblemResponse } from "../routes/problem.ts";
+import type { HealthAddress } from "./config.ts";
+import type { Metrics } from "./metrics.ts";
+
+type OnUnexpected = (error: unknown, requestId?: string) => void;
+
+export class HealthListener {
+  readonly #metrics: Metrics;
+  readonly #onUnexpected: OnUnexpected;
+  #server: Bun.Server<undefined> | undefined;
+  #store: Store | undefined;
+
+  constructor(metrics: Metrics, onUnexpected: OnUnexpected) {
+    this.#metrics = metrics;
+    this.#onUnexpected = onUnexpected;
+  }
+
+  /** Listens; not ready yet. @returns the URL, with the port that 0 became. @throws TensordError `io-error`. */
+  start(address: HealthAddress): string {
+    // Without IPv6 the kernel refuses to listen on all interfaces of both kinds.
+    const hosts = address.host === undefined ? ["::", "0.0.0.0"] : [address.host];
+    this.#server = hosts.reduce<Bun.Server<undefined> | undefined>(
+      (server, host, index) => server ?? this.#tryListen(host, address.port, index === hosts.length - 1),
+      undefined,
+    );
+    const { hostname = "", port } = this.#server ?? {};
+    return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+  }
+
+  #tryListen(hostname: string, port: number, isLast: boolean): Bun.Server<undefined> | undefined {
+    try {
+      const fetch = (request: Request) => this.#handle(request);
+      return Bun.serve({ hostname, port, maxRequestBodySize: KiB, fetch });
+    } catch (error) {
+      const { code = "unknown" } = error as NodeJS.ErrnoException;
+      const isInUse = code === "EADDRINUSE";
+      if (!isLast && !isInUse) return undefined;
+      const state = isInUse ? "the address is in use" : (error as Error).message;
+      throw new TensordError(
+        "io-error",
+        `Cannot listen for probes on ${hostname}, port ${port}: ${state}`,
+        { errno: code, hint: "Choose another TENSORD_HEALTH_ADDRESS, or leave it empty." },
+        { cause: error },
+      );
+    }
+  }
+
+  /** From now on it is ready for as long as `store` does not stop. */
+  ready(store: Store): void {
+    this.#store = store;
+  }
+
+  async stop(): Promise<void> {
+    await this.#server?.stop(true);
+  }
+
+  async #handle(request: Request): Promise<Response> {
+    try {
+      return await this.#answer(request.method, new URL(request.url).pathname);
+    } catch (error) {
+      const id = crypto.randomUUID();
+      const response = toProblemResponse(toProblem(error, id, (cause) => this.#onUnexpected(cause, id)));
+      if (response.status === 405) response.headers.set("allow", "GET, HEAD");
+      return response;
+    }
+  }
+
+  async #answer(method: string, path: string): Promise<Response> {
+    if (path !== "/livez" && path !== "/readyz" && path !== "/metrics") {
+      throw new TensordError(
+        "route-not-found",
+        `Cannot find ${JSON.stringify(path.slice(0, 200))}: this is for probes`,
+        {
+          hint: "Ask /livez, /readyz or /metrics. The API listens on TENSORD_SOCKET and TENSORD_HOST.",
+        },
+      );
+    }
+    if (method !== "GET" && method !== "HEAD") {
+      throw new TensordError("method-not-allowed", `Cannot ${method} ${path}: it takes GET, HEAD`, {
+        hint: "Use GET.",
+      });
+    }
+    if (path === "/metrics") {
+      const { contentType, text } = await this.#metrics.render();
+      return new Response(text, { headers: { "content-type": contentType } });
+    }
+    if (path === "/readyz") this.#refuseUnlessReady();
+    return Response.json({ status: "ok" });
+  }
+
+  #refuseUnlessReady(): void {
+    if (this.#store !== undefined) return this.#store.refuseIfStopping();
+    throw new TensordError("not-ready", "Cannot take requests yet: the server is still bringing its regions back", {
+      hint: "Ask again in a moment.",
+    });
+  }
+}

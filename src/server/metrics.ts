@@ -1,0 +1,45 @@
+/**
+ * The server's metrics in Prometheus' text format, in a registry of its own. What it counts is here and in the two files
+ * beside it; `docs/operating.md` has the table, which a test holds against the registry.
+ */
+
+import { Gauge, Registry } from "prom-client";
+import type { Store } from "../memory/store.ts";
+import { HttpMetrics } from "./metrics-http.ts";
+import { defineProcessMetrics } from "./metrics-process.ts";
+import { defineStoreMetrics } from "./metrics-store.ts";
+
+export interface MetricsText {
+  readonly contentType: string;
+  readonly text: string;
+}
+
+export class Metrics {
+  readonly http: HttpMetrics;
+  readonly #registry = new Registry();
+  /** Each brings a group of metrics up to date. */
+  readonly #updates: (() => void | Promise<void>)[];
+
+  /** Of the process alone; what is in the store is added by `watch`, once there is one. */
+  constructor(version: string) {
+    const info = new Gauge({
+      name: "tensord_build_info",
+      help: "Always 1; the label is the server's version.",
+      labelNames: ["version"],
+      registers: [this.#registry],
+    });
+    info.set({ version }, 1);
+    this.#updates = [defineProcessMetrics(this.#registry)];
+    this.http = new HttpMetrics(this.#registry);
+  }
+
+  /** Adds what the store's books say. */
+  watch(store: Store): void {
+    this.#updates.push(defineStoreMetrics(this.#registry, store));
+  }
+
+  async render(): Promise<MetricsText> {
+    for (const update of this.#updates) await update();
+    return { contentType: this.#registry.contentType, text: await this.#registry.metrics() };
+  }
+}

@@ -1,0 +1,97 @@
+/** `/v1/capabilities` and `/v1/devices`: what is told is what the server does. */
+
+import { describe, expect, test } from "bun:test";
+import { statfsSync } from "node:fs";
+import type { z } from "@hono/zod-openapi";
+import { dtypes } from "../../src/memory/dtype.ts";
+import type * as schemas from "../../src/routes/schemas-host.ts";
+import { type TestApp, withApp } from "../harness/app.ts";
+
+type Capabilities = z.infer<typeof schemas.Capabilities>;
+
+const ask = (app: TestApp) => app.ok<Capabilities>(200, "GET", "/v1/capabilities");
+
+describe("capabilities", () => {
+  test(
+    "name the server, the instance and the directory",
+    withApp(async (app) => {
+      const { api, version, instance, shm, platform } = await ask(app);
+      expect({ api, version, instance }).toEqual({ api: "v1", version: "0.0.0", instance: app.instance });
+      expect(platform.os).toBe(process.platform);
+      const { blocks, bsize } = statfsSync("/dev/shm");
+      expect(shm).toMatchObject({
+        path: "/dev/shm",
+        filesystem: "tmpfs",
+        total_bytes: blocks * bsize,
+        page_size: bsize,
+      });
+    }),
+  );
+
+  test(
+    "have the storage that a region is made of, and no other that the server gives",
+    withApp(async (app) => {
+      const { storages } = await ask(app);
+      for (const { kind, available, reason } of storages) {
+        const answer = await app.request("POST", "/v1/regions", { byte_size: 1, ttl_ms: 60_000, storage: kind });
+        expect([kind, answer.status]).toEqual([kind, available ? 201 : 501]);
+        expect(reason === null).toBe(available);
+      }
+    }),
+  );
+
+  test(
+    "have every dtype that a tensor may have",
+    withApp(async (app) => {
+      expect((await ask(app)).dtypes).toEqual([...dtypes]);
+    }),
+  );
+
+  test(
+    "have limits at which the server takes a request, and beyond which it does not",
+    withApp(async (app) => {
+      const { limits } = await ask(app);
+      const body = (changes: object) => ({ byte_size: 1, ttl_ms: 60_000, ...changes });
+      const tensor = (name: string, shape: number[]) => ({ tensors: [{ name, dtype: "U8", shape }], ttl_ms: 60_000 });
+      const labels = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, at) => [`l${at}`, "x"]));
+      const pairs: Readonly<Record<string, readonly [at: object, beyond: object]>> = {
+        name: [
+          body({ name: "n".repeat(limits.name_characters) }),
+          body({ name: "n".repeat(limits.name_characters + 1) }),
+        ],
+        ttl: [body({ ttl_ms: limits.ttl_ms }), body({ ttl_ms: limits.ttl_ms + 1 })],
+        labels: [body({ labels: labels(limits.labels) }), body({ labels: labels(limits.labels + 1) })],
+        key: [
+          body({ labels: { ["k".repeat(limits.label_key_characters)]: "" } }),
+          body({ labels: { ["k".repeat(limits.label_key_characters + 1)]: "" } }),
+        ],
+        value: [
+          body({ labels: { k: "v".repeat(limits.label_value_characters) } }),
+          body({ labels: { k: "v".repeat(limits.label_value_characters + 1) } }),
+        ],
+        dimensions: [
+          tensor("t", new Array(limits.tensor_dimensions).fill(1)),
+          tensor("t", new Array(limits.tensor_dimensions + 1).fill(1)),
+        ],
+        tensorName: [
+          tensor("t".repeat(limits.tensor_name_bytes), [1]),
+          tensor("t".repeat(limits.tensor_name_bytes + 1), [1]),
+        ],
+      };
+      for (const [what, [at, beyond]] of Object.entries(pairs)) {
+        expect([what, (await app.request("POST", "/v1/regions", at)).status]).toEqual([what, 201]);
+        expect([what, (await app.request("POST", "/v1/regions", beyond)).status]).toEqual([what, 422]);
+      }
+      expect((await app.request("GET", `/v1/regions?limit=${limits.list_items}`)).status).toBe(200);
+      expect((await app.request("GET", `/v1/regions?limit=${limits.list_items + 1}`)).status).toBe(422);
+    }),
+  );
+});
+
+test(
+  "devices are a list with a reason if it is empty",
+  withApp(async (app) => {
+    const { items, reason } = await app.ok<z.infer<typeof schemas.DeviceList>>(200, "GET", "/v1/devices");
+    expect(reason === null).toBe(items.length > 0);
+  }),
+);

@@ -1,0 +1,96 @@
+/** `/metrics`: the numbers of the books, in Prometheus' text format. */
+
+import { describe, expect, test } from "bun:test";
+import { type TestApp, toCharge, withApp } from "../harness/app.ts";
+import { lease } from "./support/lease.ts";
+
+/** Every sample by its name and labels, as they are written. */
+async function scrape(app: TestApp): Promise<ReadonlyMap<string, number>> {
+  const text = await app.ok<string>(200, "GET", "/metrics");
+  const samples = [...text.matchAll(/^(tensord_\w+(?:\{[^}]*\})?) (\S+)$/gm)];
+  return new Map(samples.map(([, name = "", value]) => [name, Number(value)]));
+}
+
+describe("metrics", () => {
+  test(
+    "are in the text format, each with its help and its type",
+    withApp(async (app) => {
+      const { headers, body } = await app.request("GET", "/metrics");
+      expect(headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
+      for (const line of (body as string).split("\n").filter(Boolean)) {
+        expect(line).toMatch(
+          /^(# (HELP|TYPE) tensord_|tensord_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? -?[\d.e+-]+$)/,
+        );
+      }
+    }),
+  );
+
+  test(
+    "agree with the books",
+    withApp(async (app) => {
+      await app.register("llama", 1_000_000);
+      await app.seal((await app.create({ model: "llama", byte_size: 10_000 })).id);
+      const leased = await app.create({ byte_size: 20_000 });
+      using _ = lease(leased.storage.path);
+      await app.remove(leased.id);
+      await app.create();
+      const stats = await app.stats();
+      const samples = await scrape(app);
+      for (const [state, count] of Object.entries(stats.regions)) {
+        expect(samples.get(`tensord_regions{state="${state}"}`)).toBe(count);
+      }
+      for (const kind of ["limit", "used", "draining", "store"] as const) {
+        expect(samples.get(`tensord_memory_bytes{kind="${kind}"}`)).toBe(stats.bytes[kind]);
+      }
+      for (const kind of ["available", "unaccounted"])
+        expect(samples.has(`tensord_memory_bytes{kind="${kind}"}`)).toBeTrue();
+      expect(stats.regions).toMatchObject({ sealed: 1, open: 1, draining: 1 });
+      expect(samples.get("tensord_models")).toBe(2);
+      expect(samples.get('tensord_model_used_bytes{model="llama"}')).toBe(toCharge(10_000 + 4096));
+      expect(samples.get('tensord_model_limit_bytes{model="llama"}')).toBe(1_000_000);
+      expect(samples.has('tensord_model_limit_bytes{model="default"}')).toBeFalse();
+      expect(samples.get("tensord_inodes_free")).toBeGreaterThan(0);
+      expect(samples.get("tensord_events_last_sequence")).toBe(app.store.events.last);
+      expect(samples.get("tensord_events_kept")).toBe(app.store.events.size);
+      expect(app.store.events.size).toBeGreaterThan(3);
+      expect(samples.get("tensord_event_subscribers")).toBe(0);
+    }),
+  );
+
+  test(
+    "forget a model that is gone",
+    withApp(async (app) => {
+      await app.register("llama", 1_000_000);
+      expect((await scrape(app)).has('tensord_model_used_bytes{model="llama"}')).toBeTrue();
+      await app.ok(200, "DELETE", "/v1/models/llama");
+      expect((await scrape(app)).has('tensord_model_used_bytes{model="llama"}')).toBeFalse();
+    }),
+  );
+
+  test(
+    "tell of the process",
+    withApp(async (app) => {
+      const first = await scrape(app);
+      const now = Date.now() / 1000;
+      const started = first.get("tensord_process_start_time_seconds") ?? 0;
+      expect(started).toBeLessThan(now);
+      expect(started).toBeGreaterThan(now - 24 * 3600);
+      expect(first.get("tensord_process_resident_memory_bytes")).toBeGreaterThan(2 ** 20);
+      expect(first.get("tensord_process_open_fds")).toBeGreaterThan(3);
+      expect(first.get("tensord_event_loop_lag_seconds")).toBeGreaterThan(0);
+      const second = await scrape(app);
+      const cpu = (samples: ReadonlyMap<string, number>) => samples.get("tensord_process_cpu_seconds_total") ?? 0;
+      expect(cpu(first)).toBeGreaterThan(0);
+      expect(cpu(second)).toBeGreaterThanOrEqual(cpu(first));
+    }),
+  );
+
+  test(
+    "that are asked for at once agree",
+    withApp(async (app) => {
+      await app.register("llama", 1_000_000);
+      const all = await Promise.all(Array.from({ length: 20 }, () => scrape(app)));
+      for (const samples of all) expect(samples.get('tensord_model_limit_bytes{model="llama"}')).toBe(1_000_000);
+    }),
+  );
+});

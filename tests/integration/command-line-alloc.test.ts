@@ -1,0 +1,158 @@
+/** `tensord alloc` against a real server: what it makes, what it prints, and what it says of each bad spelling. */
+
+import { afterAll, expect, test } from "bun:test";
+import { TensordError } from "../../src/memory/error.ts";
+import { parseByteSize, parseCount, parseDurationMs, parseLabel, parseTensor } from "../../src/server/cli/quantity.ts";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { testWith } from "../harness/instance-needs.ts";
+import { startServer, TestServer } from "../harness/server.ts";
+import type { Region } from "../harness/server-api.ts";
+
+afterAll(assertNothingLeft);
+
+test("sizes are exact, in units of 1024 and of 1000", () => {
+  const sizes = ["0B", "1B", "3KiB", "1536MiB", "1GiB", "8191TiB", "5 kB", "5KB", "7MB", "2GB", "9007TB"];
+  const bytes = [0, 1, 3072, 1536 * 2 ** 20, 2 ** 30, 8191 * 2 ** 40, 5000, 5000, 7e6, 2e9, 9007e12];
+  expect(sizes.map((text) => parseByteSize("--size", text))).toEqual(bytes);
+  expect(parseByteSize("--size", "9007199254740991B")).toBe(Number.MAX_SAFE_INTEGER);
+});
+
+test("durations are whole seconds, minutes, hours or days", () => {
+  const durations = ["30s", "10min", "12 h", "7d", "3650d"];
+  const ms = [30_000, 600_000, 43_200_000, 604_800_000, 315_360_000_000];
+  expect(durations.map((text) => parseDurationMs("--ttl", text))).toEqual(ms);
+});
+
+test("a tensor is a name, a dtype and sizes; the name may hold colons, and no sizes are a scalar", () => {
+  expect(parseTensor("w:F32:1024x3")).toEqual({ name: "w", dtype: "F32", shape: [1024, 3] });
+  expect(parseTensor("x:BF16:")).toEqual({ name: "x", dtype: "BF16", shape: [] });
+  expect(parseTensor("a:b::U8:0")).toEqual({ name: "a:b:", dtype: "U8", shape: [0] });
+});
+
+test("a label's value may hold an equals sign, and be empty", () => {
+  expect([parseLabel("a=b=c"), parseLabel("a=")]).toEqual([
+    ["a", "b=c"],
+    ["a", ""],
+  ]);
+});
+
+test.each([
+  [() => parseByteSize("--size", ""), 'Cannot read --size "": it is no number with a unit, want a whole number and B,'],
+  [() => parseByteSize("--size", "1024"), "it has no unit"],
+  [() => parseByteSize("--size", "1G"), '"G" is no unit'],
+  [() => parseByteSize("--size", "1gib"), '"gib" is no unit'],
+  [() => parseByteSize("--size", "1constructor"), '"constructor" is no unit'],
+  [() => parseByteSize("--size", "1.5GiB"), "it is no number with a unit"],
+  [() => parseByteSize("--size", "-1B"), "it is no number with a unit"],
+  [() => parseByteSize("--size", "9007199254740992B"), "it is too large, want at most 9007199254740991B"],
+  [() => parseByteSize("--size", `${"9".repeat(400)}TiB`), "it is too large"],
+  [() => parseDurationMs("--ttl", "10"), "it has no unit, want a whole number and s, min, h, d, as 90min"],
+  [() => parseDurationMs("--ttl", "10m"), '"m" is no unit'],
+  [() => parseDurationMs("--ttl", "0s"), "it is too small, want more than 0"],
+  [() => parseDurationMs("--ttl", "3651d"), "it is too large, want at most 3650d"],
+  [() => parseTensor("w"), "it has not the three parts, want name:dtype:shape"],
+  [() => parseTensor(":F32:1"), "it has not the three parts"],
+  [() => parseTensor("w:F32"), "it has not the three parts"],
+  [() => parseTensor("w:float32:1"), '"float32" is no dtype, want one of BOOL, '],
+  [() => parseTensor("w:toString:1"), '"toString" is no dtype'],
+  [() => parseTensor("w:F32:1*2"), '"1*2" is no shape, want sizes joined by x'],
+  [() => parseTensor("w:F32:1x"), '"1x" is no shape'],
+  [() => parseTensor("w:F32:9007199254740992"), '"9007199254740992" is no shape'],
+  [() => parseLabel("a"), "want key=value"],
+  [() => parseLabel("=b"), "want key=value"],
+  [() => parseCount("--count", "0"), 'Cannot read --count "0": it is no count, want a whole number from 1 on'],
+  [() => parseCount("--count", "1e3"), "it is no count"],
+])("%p is refused with what is wrong: %s", (parse, says) => {
+  expect(parse).toThrow(TensordError);
+  expect(parse).toThrow(says);
+});
+
+testWith()(
+  "alloc makes a region of tensors, and says where it is, when it ends, how to attach and remove it",
+  async () => {
+    await using server = await startServer();
+    await server.api.call("POST", "/v1/models", { name: "llama" });
+    const tensors = ["--tensor", "w:F32:16x3", "--tensor", "x:F64:"];
+    const flags = ["--model", "llama", ...tensors, "--ttl", "10min", "--label", "job=nightly", "--label", "by=hand"];
+    const { status, stdout, stderr } = await server.command("alloc", "weights", ...flags);
+    expect([status, stderr]).toEqual([0, ""]);
+    const [region] = await server.api.list();
+    expect(region).toMatchObject({ model: "llama", name: "weights", labels: { job: "nightly", by: "hand" } });
+    expect(region?.owner).toEqual({ kind: "ttl", ttl_ms: 600_000 });
+    expect(region?.tensors.map(({ name, dtype, shape }) => [name, dtype, shape])).toEqual([
+      ["w", "F32", [16, 3]],
+      ["x", "F64", []],
+    ]);
+    expect(stdout).toStartWith("allocated llama/weights, open, 4.2 KiB\n");
+    expect(stdout).toContain(`  id      ${region?.id}\n  path    ${region?.storage.path}\n`);
+    expect(stdout).toMatch(/^ {2}ends {4}in (10|9) min$/m);
+    expect(stdout).toContain('client.attach("weights", model="llama", writable=True) in Python');
+    expect(stdout).toMatch(/^w +F32 +\[16, 3\] +4104 +192 B\nx +F64 +\[\] +4096 +8 B$/m);
+    const [, command = ""] = /^ {2}remove {2}tensord (.*)$/m.exec(stdout) ?? [];
+    expect((await server.command(...command.split(" "))).status).toBe(0);
+    expect(await server.api.list()).toEqual([]);
+  },
+);
+
+testWith()("alloc of a size makes one tensor of bytes, and --json prints the descriptor", async () => {
+  await using server = await startServer();
+  const { stdout } = await server.command("alloc", "scratch", "--size", "1MiB", "--persist", "--json");
+  const region = JSON.parse(stdout) as Region;
+  expect(region).toEqual(await server.api.list().then(([only]) => only as Region));
+  expect(region.tensors).toMatchObject([{ name: "data", dtype: "U8", shape: [2 ** 20] }]);
+  expect(region.owner).toEqual({ kind: "persist" });
+});
+
+testWith()("alloc of a name that is taken says so in the command line's words, attaches, or replaces", async () => {
+  await using server = await startServer();
+  const args = ["alloc", "w", "--tensor", "w:F32:4", "--ttl", "1h"];
+  const region = JSON.parse((await server.command(...args, "--json")).stdout) as Region;
+  const refused = await server.command(...args);
+  expect([refused.status, refused.stdout]).toEqual([1, ""]);
+  expect(refused.stderr).toContain(`tensord: Cannot create the name: ${region.id} (default/w) holds it (open)`);
+  expect(refused.stderr).toContain("hint: Remove that region with `tensord rm`");
+  expect(refused.stderr).toContain("--if-exists attach or replace");
+  await server.api.seal(region.id);
+  const attached = await server.command(...args, "--if-exists", "attach");
+  expect(attached.stdout).toStartWith(`there already: default/w, sealed, `);
+  expect(attached.stdout).toContain('client.attach("w") in Python');
+  const replacing = await server.command(...args, "--if-exists", "replace");
+  expect(replacing.stdout).toStartWith("allocated default/w, open, ");
+  expect(replacing.stdout).toContain("it takes the name w over when it is sealed");
+  expect(replacing.stdout).toMatch(/^ {2}remove {2}tensord rm reg_/m);
+});
+
+testWith()(
+  "alloc without an owner, or with what cannot be right, makes nothing and says what to say instead",
+  async () => {
+    await using server = await startServer();
+    const size = ["--size", "1KiB"];
+    const ttl = ["--ttl", "1min"];
+    for (const [args, says] of [
+      [
+        [...size],
+        "Cannot allocate w: it has no owner, and so nothing would end it, want --ttl or --persist\nhint: Say --ttl",
+      ],
+      [[...size, ...ttl, "--persist"], "both --ttl and --persist are there, want one of them"],
+      [[...ttl], "neither --size nor --tensor is there, want one of them\nhint: Say --size 1GiB, or --tensor"],
+      [[...size, ...ttl, "--tensor", "w:F32:1"], "both --size and --tensor are there"],
+      [[...ttl, "--size", "12"], 'Cannot read --size "12": it has no unit'],
+      [[...size, ...ttl, "--if-exists", "maybe"], "Allowed choices are fail, attach, replace"],
+      [[...size, ...ttl, "--model", "nobody"], 'Cannot find model "nobody"'],
+      [[...ttl, "--tensor", "w:F32:1", "--tensor", "w:F32:1"], 'the tensor name "w" occurs twice'],
+      [[...ttl, "--size", "8191TiB"], "Cannot allocate 9006099743117312 bytes"],
+    ] as const) {
+      const { status, stdout, stderr } = await server.command("alloc", "w", ...args);
+      expect([status, stdout], args.join(" ")).toEqual([1, ""]);
+      expect(stderr).toContain(says);
+    }
+    expect(await server.api.list()).toEqual([]);
+  },
+);
+
+testWith()("alloc says how to get a server when there is none", async () => {
+  await using server = new TestServer();
+  const { status, stderr } = await server.command("alloc", "w", "--size", "1KiB", "--ttl", "1min");
+  expect(status).toBe(1);
+  expect(stderr).toContain("hint: Start one with `npm start`");
+});

@@ -1,0 +1,77 @@
+/** Metrics: bounded labels, what a request counts as, and a table in the docs that has exactly what is served. */
+
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { Registry } from "prom-client";
+import { operatingPath } from "../../scripts/settings.ts";
+import { Metrics } from "../../src/server/metrics.ts";
+import { HttpMetrics } from "../../src/server/metrics-http.ts";
+import { sumModels } from "../../src/server/metrics-store.ts";
+import { TestApp } from "../harness/app.ts";
+
+const model = (name: string, usedBytes: number, memoryLimitBytes: number | null = null) => ({
+  name,
+  usedBytes,
+  memoryLimitBytes,
+});
+
+describe("models", () => {
+  test("up to a bound have their own series, the others one together without a limit", () => {
+    const models = Array.from({ length: 250 }, (_, index) => model(`m${index}`, index, 1000));
+    const sums = sumModels(models);
+    expect(sums.size).toBe(101);
+    expect(sums.get("m99")).toEqual({ usedBytes: 99, limitBytes: 1000 });
+    expect(sums.has("m100")).toBeFalse();
+    const rest = models.slice(100).reduce((sum, { usedBytes }) => sum + usedBytes, 0);
+    expect(sums.get("_other")).toEqual({ usedBytes: rest, limitBytes: null });
+  });
+
+  test("are all shown while they are few, and one that is called like the rest is counted with it", () => {
+    expect([...sumModels([model("default", 1)]).keys()]).toEqual(["default"]);
+    expect(sumModels([model("_other", 5, 10), model("a", 1)])).toEqual(
+      new Map([
+        ["a", { usedBytes: 1, limitBytes: null }],
+        ["_other", { usedBytes: 5, limitBytes: null }],
+      ]),
+    );
+  });
+});
+
+test("a request is counted by its method and the class of its status, whatever the client calls its method", async () => {
+  const registry = new Registry();
+  const http = new HttpMetrics(registry);
+  http.observe("createRegion", "POST", 201, 0.002);
+  http.observe("createRegion", "POST", 507, 0.003);
+  http.observe("none", "BREW", 405, 0.001);
+  const text = await registry.metrics();
+  expect(text).toContain('tensord_http_requests_total{method="POST",status="2xx"} 1');
+  expect(text).toContain('tensord_http_requests_total{method="POST",status="5xx"} 1');
+  expect(text).toContain('tensord_http_requests_total{method="other",status="4xx"} 1');
+  expect(text).toContain('tensord_http_request_duration_seconds_count{operation="createRegion"} 2');
+  expect(text).toContain('tensord_http_request_duration_seconds_sum{operation="createRegion"} 0.005');
+  expect(text).not.toContain("BREW");
+});
+
+test("two servers in one process have metrics of their own", async () => {
+  const [one, two] = [new Metrics("1.0.0"), new Metrics("2.0.0")];
+  one.http.observe("none", "GET", 200, 1);
+  expect((await one.render()).text).toContain('tensord_build_info{version="1.0.0"} 1');
+  const { text } = await two.render();
+  expect(text).toContain('tensord_build_info{version="2.0.0"} 1');
+  expect(text).not.toContain('method="GET"');
+});
+
+test("docs/operating.md has every metric that is served, with its kind and its meaning, and no other", async () => {
+  const app = await TestApp.open();
+  const metrics = new Metrics("0.0.0");
+  metrics.watch(app.store);
+  const { text } = await metrics.render();
+  await app.close();
+  const rows = [...text.matchAll(/^# HELP (\S+) (.+)\n# TYPE \S+ (\w+)$/gm)].map(
+    ([, name, help, kind]) => `| \`${name}\` | ${kind} | ${help} |`,
+  );
+  expect(rows.length).toBeGreaterThan(15);
+  const written = readFileSync(operatingPath, "utf8").matchAll(/^\| `tensord_\w+` \| .+$/gm);
+  expect([...written].map(([row]) => row)).toEqual(rows);
+  for (const row of rows) expect(row).toMatch(/^\| `tensord_[a-z_]+` \| (gauge|counter|histogram) \| [A-Z].+\. \|$/);
+});
