@@ -12,6 +12,7 @@ from ._errors import (
     Cancelled,
     Closed,
     Conflict,
+    DeadlineExceeded,
     FeatureUnavailable,
     Forbidden,
     InternalError,
@@ -31,6 +32,7 @@ from ._errors import (
     OwnerRequired,
     PayloadTooLarge,
     PoolFull,
+    RangeNotSatisfiable,
     ReadWriteError,
     RegionBusy,
     RegionDraining,
@@ -48,9 +50,12 @@ from ._errors import (
     TensorNotFound,
     TooManyRequests,
     UnsupportedMediaType,
+    UpgradeRequired,
     ValidationFailed,
     WrongNamespace,
 )
+from ._event import Event
+from ._event_stream import EventStream
 from ._reference import TensorReference
 from ._region import Region
 from ._tensor import OpenedTensor, Tensor
@@ -62,7 +67,10 @@ __all__ = [
     "Client",
     "Closed",
     "Conflict",
+    "DeadlineExceeded",
     "DeleteResult",
+    "Event",
+    "EventStream",
     "FeatureUnavailable",
     "Forbidden",
     "InternalError",
@@ -83,6 +91,7 @@ __all__ = [
     "OwnerRequired",
     "PayloadTooLarge",
     "PoolFull",
+    "RangeNotSatisfiable",
     "ReadWriteError",
     "Region",
     "RegionBusy",
@@ -106,6 +115,7 @@ __all__ = [
     "TensordError",
     "TooManyRequests",
     "UnsupportedMediaType",
+    "UpgradeRequired",
     "ValidationFailed",
     "VerifyResult",
     "WrongNamespace",

@@ -58,7 +58,7 @@ class Api:
         attach = body.get("if_exists") == "attach"
         asked_at = time.time()
         reply = self.transport.request("POST", "/v1/regions", body, repeatable=attach, answer_seconds=LONG_SECONDS)
-        region = parse_descriptor(_expect(reply))
+        region = parse_descriptor(expect(reply))
         created = reply.status == 201
         if reply.repeated and not created:
             created = self._is_from(region, asked_at)
@@ -78,13 +78,13 @@ class Api:
 
     def region_by_name(self, model: str, name: str, wait_until: float | None = None) -> RegionDescriptor:
         path = f"{_model_path(model)}/regions/{_checked(name, 'region')}"
-        return parse_descriptor(_expect(self.transport.request("GET", path, repeatable=True, wait_until=wait_until)))
+        return parse_descriptor(expect(self.transport.request("GET", path, repeatable=True, wait_until=wait_until)))
 
     def seal(self, region_id: str, body: Json) -> RegionDescriptor:
         path = f"{_region_path(region_id)}/seal"
         reply = self.transport.request("POST", path, body, repeatable=True, answer_seconds=LONG_SECONDS)
         try:
-            return parse_descriptor(_expect(reply))
+            return parse_descriptor(expect(reply))
         except RegionSealed:
             # The lost request has sealed it: this is its answer.
             if reply.repeated:
@@ -94,18 +94,16 @@ class Api:
     def verify(self, region_id: str) -> VerifyResult:
         path = f"{_region_path(region_id)}/verify"
         reply = self.transport.request("POST", path, repeatable=True, answer_seconds=LONG_SECONDS)
-        return parse_verify_result(_expect(reply))
+        return parse_verify_result(expect(reply))
 
     def patch_region(self, region_id: str, body: Json) -> RegionDescriptor:
-        return parse_descriptor(
-            _expect(self.transport.request("PATCH", _region_path(region_id), body, repeatable=True))
-        )
+        return parse_descriptor(expect(self.transport.request("PATCH", _region_path(region_id), body, repeatable=True)))
 
     def delete_region(self, region_id: str) -> DeleteResult:
         path = _region_path(region_id)
         reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
         try:
-            return parse_delete_result(_expect(reply))
+            return parse_delete_result(expect(reply))
         except RegionNotFound:
             if reply.repeated:
                 return DeleteResult("deleted", 0)
@@ -115,7 +113,7 @@ class Api:
         yield from map(parse_descriptor, self._pages("/v1/regions", query))
 
     def create_model(self, body: Json) -> Json:
-        return _object(_expect(self.transport.request("POST", "/v1/models", body, repeatable=False)))
+        return _object(expect(self.transport.request("POST", "/v1/models", body, repeatable=False)))
 
     def models(self) -> Iterator[Json]:
         yield from map(_object, self._pages("/v1/models", {}))
@@ -124,18 +122,18 @@ class Api:
         return _object(self._get(_model_path(name)))
 
     def patch_model(self, name: str, body: Json) -> Json:
-        return _object(_expect(self.transport.request("PATCH", _model_path(name), body, repeatable=True)))
+        return _object(expect(self.transport.request("PATCH", _model_path(name), body, repeatable=True)))
 
     def delete_model(self, name: str, *, drain: bool) -> DeleteResult:
         path = _model_path(name) + ("?drain=true" if drain else "")
         reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
-        return parse_delete_result(_expect(reply))
+        return parse_delete_result(expect(reply))
 
     def stats(self) -> Json:
         return _object(self._get("/v1/stats"))
 
     def _get(self, path: str) -> Any:
-        return _expect(self.transport.request("GET", path, repeatable=True))
+        return expect(self.transport.request("GET", path, repeatable=True))
 
     def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
         parameters = {"limit": str(LIST_PAGE), **query}
@@ -147,7 +145,8 @@ class Api:
             parameters["cursor"] = str(page["next_cursor"])
 
 
-def _expect(reply: Reply) -> Any:
+def expect(reply: Reply) -> Any:
+    """The body of a success. Raises what the server says otherwise."""
     if 200 <= reply.status < 300:
         return reply.body
     if isinstance(reply.body, dict):

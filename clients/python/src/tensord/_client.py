@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
@@ -12,6 +12,7 @@ from ._api import Api, Json
 from ._copy import copy_all
 from ._descriptor import DeleteResult, RegionDescriptor, VerifyResult
 from ._endpoint import Endpoint
+from ._event_stream import EventStream
 from ._mapper import find_region, map_region, open_reference, to_access
 from ._mapping import Access
 from ._reference import TensorReference
@@ -199,8 +200,31 @@ class Client:
         """The server's books: bytes, inodes, regions by state, models."""
         return self._api.stats()
 
+    def events(
+        self,
+        *,
+        after: str | None = None,
+        model: str | None = None,
+        types: str | Iterable[str] | None = None,
+        reconnect: bool = True,
+    ) -> EventStream:
+        """Follows what happens to regions and models: everything from now on, or after the event with the id ``after``.
+
+        When this returns the stream has begun: whatever changes from here on will come, so list *then*, and follow.
+        ``model`` narrows it to one model and its regions, ``types`` to types with one of these prefixes
+        (``"tensord.region."``).
+
+        The stream resumes by itself after a cut connection and through restarts of the server, however long they take;
+        ``reconnect=False`` ends it with ``ServerUnavailable`` at the first cut instead. An event of the type
+        ``tensord.stream.gap`` says that some are not kept any more, or that nobody knows after a crash: list again.
+        Raises ``ServerUnavailable``, ``ValidationFailed``, ``TooManyRequests``.
+        """
+        prefixes = types if types is None or isinstance(types, str) else ",".join(types)
+        query = without_none({"after": after, "model": model, "types": prefixes})
+        return EventStream(self._transport, query, reconnect=reconnect)
+
     def close(self) -> None:
-        """Closes the connections. Safe to call twice. Regions stay mapped."""
+        """Closes the connections; event streams raise ``Closed``. Safe to call twice. Regions stay mapped."""
         self._transport.close()
 
     def __enter__(self) -> Client:

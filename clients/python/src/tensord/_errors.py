@@ -3,7 +3,7 @@
 The tree; what stands in brackets is a built-in class that the exception is as well, so that plain ``except`` works::
 
     TensordError
-    ├── ServerUnavailable  [ConnectionError]  nobody listens, the answer was lost, or it is shutting down
+    ├── ServerUnavailable  [ConnectionError]  nobody listens, the answer was lost, it is starting or shutting down
     ├── AccessDenied       [PermissionError]  this uid may not open the socket or the region's file
     ├── MappingFailed      [OSError]          a system call on the region's file failed
     ├── WrongNamespace                        this process looks at another file system than the server
@@ -33,9 +33,12 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── MalformedBody
     │   ├── MethodNotAllowed
     │   ├── PayloadTooLarge
-    │   └── UnsupportedMediaType
+    │   ├── RangeNotSatisfiable
+    │   ├── UnsupportedMediaType
+    │   └── UpgradeRequired
     ├── Forbidden                             the server refuses the origin of the request
-    ├── TooManyRequests                       too many wait at once
+    ├── TooManyRequests                       too many wait, or follow, at once
+    ├── DeadlineExceeded   [TimeoutError]     the server waited in vain for the rest of the request
     ├── OutOfMemory        [MemoryError]
     │   ├── ModelLimitExceeded
     │   ├── PoolFull
@@ -223,12 +226,24 @@ class PayloadTooLarge(InvalidRequest):
     code = "payload-too-large"
 
 
+class RangeNotSatisfiable(InvalidRequest):
+    code = "range-not-satisfiable"
+
+
 class UnsupportedMediaType(InvalidRequest):
     code = "unsupported-media-type"
 
 
+class UpgradeRequired(InvalidRequest):
+    code = "upgrade-required"
+
+
 class TooManyRequests(TensordError):
     code = "too-many-requests"
+
+
+class DeadlineExceeded(TensordError, TimeoutError):
+    code = "deadline-exceeded"
 
 
 class Forbidden(TensordError):
@@ -273,7 +288,10 @@ def _descendants(kind: type[TensordError]) -> Iterator[type[TensordError]]:
         yield from _descendants(child)
 
 
-_by_code = {kind.code: kind for kind in _descendants(TensordError)} | {"shutting-down": ServerUnavailable}
+_by_code = {kind.code: kind for kind in _descendants(TensordError)} | {
+    "not-ready": ServerUnavailable,
+    "shutting-down": ServerUnavailable,
+}
 _by_status: dict[int, type[TensordError]] = {
     403: Forbidden,
     404: NotFound,

@@ -5,28 +5,25 @@ It moves JSON and repeats what may be repeated. What an answer means is decided 
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import math
 import os
-import select
-import socket
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ._connection import Connection
 from ._endpoint import Endpoint
 from ._errors import AccessDenied, Closed, ServerFault, ServerUnavailable
+from ._long_answer import LongAnswer
 
-CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 MAX_WAIT_SECONDS = 300
 MAX_ANSWER_BYTES = 256 << 20
-# Younger than the idle timeout of any server: it will not close such a connection while a request is under way.
-KEEP_SECONDS = 4.0
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25
 
@@ -91,19 +88,49 @@ class Transport:
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long to go on asking where nobody answers: a server that never was there is not waited for."""
+        return self._retry_seconds if self._was_there else 0.0
+
+    def open_long(self, path: str, headers: Mapping[str, str], silence_seconds: float) -> LongAnswer:
+        """Sends a GET, once and over a connection of its own, and returns its answer before any of it has come.
+
+        Its reads break off when nothing comes for ``silence_seconds``. Raises ``ServerUnavailable``, ``AccessDenied``,
+        ``Closed``.
+        """
+        try:
+            connection = self._connect()
+            sock = connection.sock
+            connection.expect_within(silence_seconds)
+            connection.request("GET", path, headers=dict(headers))
+        except (_NotSent, OSError) as error:
+            if isinstance(error, AccessDenied):
+                raise
+            raise self._unavailable(error, lost=False) from error
+        self._was_there = True
+        # The answer's from now on.
+        connection.sock = None
+        answer = LongAnswer(sock)
+        self._long_answers.add(answer)
+        return answer
+
     def close(self) -> None:
         """Closes every connection. A request afterwards raises ``Closed``."""
         self._closed = True
         if self._pid == os.getpid():
             for connection in list(self._connections):
                 connection.close()
+            for answer in list(self._long_answers):
+                answer.interrupt()
         self._forget()
 
     def _forget(self) -> None:
         # Also after a fork: the parent's sockets are not ours to speak on, and closing our copy does not disturb it.
         self._pid = os.getpid()
         self._kept = threading.local()
-        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._long_answers: weakref.WeakSet[LongAnswer] = weakref.WeakSet()
 
     def _exchange(
         self, method: str, path: str, payload: bytes | None, wait_until: float | None, answer_seconds: float
@@ -137,17 +164,23 @@ class Transport:
         connection.used_at = time.monotonic()
         return response.status, _parse_body(response, content)
 
-    def _connection(self) -> _Connection:
-        if self._closed:
-            raise Closed("Cannot ask the server: the client was closed", hint="connect again")
+    def _connection(self) -> Connection:
         if self._pid != os.getpid():
             self._forget()
-        connection: _Connection | None = getattr(self._kept, "connection", None)
+        connection: Connection | None = getattr(self._kept, "connection", None)
         if connection is not None and connection.is_fresh():
             return connection
         if connection is not None:
             connection.close()
-        connection = _Connection(self.endpoint)
+        self._kept.connection = connection = self._connect()
+        return connection
+
+    def _connect(self) -> Connection:
+        if self._closed:
+            raise Closed("Cannot ask the server: the client was closed", hint="connect again")
+        if self._pid != os.getpid():
+            self._forget()
+        connection = Connection(self.endpoint)
         try:
             connection.connect()
         except PermissionError as error:
@@ -157,7 +190,6 @@ class Transport:
             ) from error
         except OSError as error:
             raise _NotSent(error.strerror or str(error)) from error
-        self._kept.connection = connection
         self._connections.add(connection)
         return connection
 
@@ -178,47 +210,6 @@ class _NotSent(Exception):
 
 class _AnswerLost(Exception):
     """The connection broke: the server may have seen the request, and may have done what it asks."""
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection to an endpoint, closed with its thread or its client, whichever ends first."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(endpoint.host, endpoint.port, timeout=CONNECT_SECONDS)
-        # Reconnecting is the transport's decision: it knows what may be sent twice.
-        self.auto_open = 0
-        self._path = endpoint.path
-        self.used_at = time.monotonic()
-
-    def connect(self) -> None:
-        if self._path is None:
-            super().connect()
-            return
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(CONNECT_SECONDS)
-            sock.connect(self._path)
-        except BaseException:
-            sock.close()
-            raise
-        self.sock = sock
-
-    def expect_within(self, seconds: float) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(seconds)
-
-    def is_fresh(self) -> bool:
-        """Whether it can carry a request: open, young, and with nothing to read, which would be the server's end."""
-        if self.sock is None or time.monotonic() - self.used_at > KEEP_SECONDS:
-            return False
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return not poll.poll(0)
-
-    def __del__(self) -> None:
-        # Threads end without closing; the socket's own finalizer would warn.
-        with contextlib.suppress(Exception):
-            self.close()
 
 
 def _parse_body(response: http.client.HTTPResponse, content: bytes) -> Any:
