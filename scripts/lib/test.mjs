@@ -6,6 +6,7 @@
 import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { runChecks } from "./check.mjs";
+import { setUpNodeClient } from "./node-client.mjs";
 import { Failure, root, run, secondsSince } from "./process.mjs";
 import { python, pythonEnvironment, setUpPython } from "./python-packages.mjs";
 import { bun, setUpServer } from "./server-packages.mjs";
@@ -209,6 +210,7 @@ function summarize(steps, results, total) {
  */
 export async function runTests(args) {
   await setUpServer();
+  await setUpNodeClient();
   const steps = chosenSteps(args);
   if (steps.some(({ kind }) => kind !== "check")) needSharedMemory();
   await setUpPython();

@@ -1,0 +1,203 @@
+/**
+ * The attach protocol (docs/protocol.md): open, lock, *then* check. The order is what makes it safe against a free or a
+ * seal that happens at the same time. It knows files and locks; who is asked when a check fails is the caller's business.
+ */
+
+import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { TensordError } from "./errors.ts";
+import { takeLease, takeWriterLease } from "./lease.ts";
+import { type Access, Mapping } from "./mapping.ts";
+
+// <fcntl.h>, the same on x86-64 and arm64; node:fs has no name for it.
+const O_CLOEXEC = 0o2000000;
+// A symbolic link, a FIFO and a terminal in the place of a region's file must neither be followed nor waited for.
+const openFlags = O_CLOEXEC | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const absent = new Set(["ENOENT", "ENOTDIR", "ELOOP", "ENXIO", "EISDIR"]);
+const forbidden = new Set(["EACCES", "EPERM", "EROFS"]);
+
+const stickyBit = 0o1000n;
+const writeBits = 0o220n;
+
+/** Where a region's bytes should be. `dev` and `ino` are decimal; `byteSize` is what the file must at least have. */
+export interface Place {
+  readonly region: string;
+  readonly path: string;
+  readonly dev: string;
+  readonly ino: string;
+  readonly byteSize: number;
+}
+
+type Difference = "sealed" | "truncated" | "other";
+
+/** The path does not show what the caller was told. It may have been told too long ago: ask again. */
+export class Mismatch extends Error {
+  override readonly name = "Mismatch";
+  readonly difference: Difference;
+  readonly #place: Place;
+
+  constructor(place: Place, seen: string, difference: Difference = "other") {
+    super(`Cannot map region ${place.region}: ${place.path} ${seen}`);
+    this.difference = difference;
+    this.#place = place;
+  }
+
+  /** What is left to say when the other side insists. */
+  toError(): TensordError {
+    const { region, path, dev } = this.#place;
+    const options = { cause: this };
+    if (this.difference === "sealed") {
+      return new TensordError("region-sealed", this.message, { ...options, hint: "map it for reading" });
+    }
+    if (this.difference === "truncated") {
+      const hint = "delete the region and create it again";
+      return new TensordError("mapping-failed", this.message, { ...options, hint });
+    }
+    const directory = dirname(path);
+    let here: string;
+    try {
+      here = String(statSync(directory, { bigint: true }).dev);
+    } catch (error) {
+      return new TensordError(
+        "wrong-namespace",
+        `Cannot map region ${region}: ${directory} is not here (${codeOf(error)}), and the server's is device ${dev}`,
+        { ...options, hint: "mount the same volume at that path in both containers" },
+      );
+    }
+    if (here !== dev) {
+      return new TensordError(
+        "wrong-namespace",
+        `Cannot map region ${region}: ${directory} here is device ${here}, the server's is ${dev}`,
+        {
+          ...options,
+          hint: "mount the same volume in both containers",
+          fields: { devHere: here, devServer: dev },
+        },
+      );
+    }
+    const hint = "the region was deleted or replaced: attach it by name again";
+    return new TensordError("stale-ref", this.message, { ...options, hint });
+  }
+}
+
+/**
+ * Maps a range of the file at `place`, locked and checked; the locks live as long as the mapping does.
+ * @throws Mismatch, TensordError `access-denied`, `mapping-failed`; neither descriptor nor lock is left then
+ */
+export function mapPlace(place: Place, byteOffset: number, byteSize: number, access: Access): Mapping {
+  return withLeased(place, access, (fd) => {
+    try {
+      return new Mapping(fd, byteOffset, byteSize, access);
+    } catch (cause) {
+      throw asMappingFailed(
+        cause,
+        `map region ${place.region}: ${codeOf(cause)} for ${byteSize} bytes of ${place.path}`,
+        {
+          hint:
+            "is the address space limited (ulimit -v), are there too many mappings (vm.max_map_count), or does " +
+            "vm.overcommit_memory=2 count private mappings? Then { strict: true } helps a reader",
+        },
+      );
+    }
+  });
+}
+
+/** Maps the file at `place` over `mapping`, in place. Throws as `mapPlace` does, and changes nothing then. */
+export function remapPlace(place: Place, mapping: Mapping, access: Access): void {
+  withLeased(place, access, (fd) => {
+    try {
+      mapping.remap(fd, access);
+    } catch (cause) {
+      throw asMappingFailed(cause, `re-map region ${place.region}: ${codeOf(cause)} for ${place.path}`);
+    }
+  });
+}
+
+/** Opens the file at `place`, locks it, and only then checks it; closes it after `use`. */
+function withLeased<Result>(place: Place, access: Access, use: (fd: number) => Result): Result {
+  const isWriter = access === "write";
+  const fd = open(place, isWriter);
+  try {
+    lock(fd, place, isWriter);
+    check(fd, place, isWriter);
+    return use(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function open(place: Place, isWriter: boolean): number {
+  try {
+    return openSync(place.path, (isWriter ? constants.O_RDWR : constants.O_RDONLY) | openFlags);
+  } catch (cause) {
+    const code = codeOf(cause);
+    if (absent.has(code)) throw new Mismatch(place, `cannot be opened here (${code})`);
+    if (forbidden.has(code)) throw accessDenied(place, isWriter, cause);
+    throw asMappingFailed(cause, `open region ${place.region}: ${code} for ${place.path}`);
+  }
+}
+
+function lock(fd: number, place: Place, isWriter: boolean): void {
+  try {
+    takeLease(fd);
+    if (isWriter) takeWriterLease(fd);
+  } catch (cause) {
+    throw asMappingFailed(cause, `map region ${place.region}: locking ${place.path} failed (${codeOf(cause)})`, {
+      hint: "another process write-locks the lease bytes of this file, or its file system has no such locks",
+    });
+  }
+}
+
+function check(fd: number, place: Place, isWriter: boolean): void {
+  const opened = fstatSync(fd, { bigint: true });
+  if (!opened.isFile()) throw new Mismatch(place, "is no regular file");
+  let named: BigIntStats;
+  try {
+    named = lstatSync(place.path, { bigint: true });
+  } catch (error) {
+    throw new Mismatch(place, `went away meanwhile (${codeOf(error)})`);
+  }
+  for (const { dev, ino } of [opened, named]) {
+    if (String(dev) === place.dev && String(ino) === place.ino) continue;
+    throw new Mismatch(place, `is inode ${ino} of device ${dev}, want ${place.ino} of ${place.dev}`);
+  }
+  if (opened.size < place.byteSize) {
+    const seen = `has ${opened.size} bytes, want ${place.byteSize}: somebody truncated it`;
+    throw new Mismatch(place, seen, "truncated");
+  }
+  if (isWriter && isSealed(opened)) throw new Mismatch(place, "is sealed", "sealed");
+}
+
+function isSealed({ mode }: BigIntStats): boolean {
+  return (mode & stickyBit) !== 0n || (mode & writeBits) === 0n;
+}
+
+/** What to throw when the file may not be opened: a sealed one refuses every writer but root. */
+function accessDenied(place: Place, isWriter: boolean, cause: unknown): Error {
+  let facts = "it cannot be looked at either";
+  try {
+    const status = lstatSync(place.path, { bigint: true });
+    const isOurs = String(status.dev) === place.dev && String(status.ino) === place.ino;
+    if (isWriter && isOurs && isSealed(status)) return new Mismatch(place, "is sealed", "sealed");
+    facts = `it is uid ${status.uid}, gid ${status.gid}, mode ${(status.mode & 0o7777n).toString(8).padStart(4, "0")}`;
+  } catch {
+    // The first failure is the one to tell.
+  }
+  const groups = [...new Set([process.getegid?.() ?? -1, ...(process.getgroups?.() ?? [])])].sort((a, b) => a - b);
+  return new TensordError(
+    "access-denied",
+    `Cannot open region ${place.region} for ${isWriter ? "writing" : "reading"}: ${codeOf(cause)} for ${place.path}; ` +
+      `${facts}, and this process is uid ${process.geteuid?.()} in groups ${groups.join(", ")}`,
+    { hint: "run this process in the server's group (Kubernetes: the same fsGroup; docker: group_add)", cause },
+  );
+}
+
+function asMappingFailed(cause: unknown, what: string, { hint }: { readonly hint?: string } = {}): Error {
+  if (cause instanceof TensordError) return cause;
+  return new TensordError("mapping-failed", `Cannot ${what}`, { hint, cause });
+}
+
+/** The errno's name, or what else there is to say. */
+function codeOf(error: unknown): string {
+  return String((error as NodeJS.ErrnoException).code ?? error);
+}

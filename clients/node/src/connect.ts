@@ -1,0 +1,57 @@
+/** The way in. */
+
+import { setTimeout as pause } from "node:timers/promises";
+import { Api } from "./api.ts";
+import { Client } from "./client.ts";
+import { type Endpoint, findEndpoint } from "./endpoint.ts";
+import { isTensordError, TensordError } from "./errors.ts";
+import { Transport } from "./transport.ts";
+
+const defaultRetryMs = 10_000;
+const readyPollMs = 50;
+
+export interface ConnectOptions {
+  /** `http://host:port` or `unix:///path`. */
+  readonly url?: string;
+  /** How long to wait until the server is ready. Without it nothing is sent before the first call. */
+  readonly waitMs?: number;
+  /** How long a call waits for a server that was there before, as in a restart. Default: 10 s. */
+  readonly retryMs?: number;
+}
+
+/**
+ * A client of the server at `url`, else at `TENSORD_URL`, else on the Unix socket
+ * `<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock` (`/dev/shm` and `default`).
+ * @throws TensordError `server-unavailable` when the wait is over, `validation-failed` for what is no address
+ */
+export async function connect({ url, waitMs = 0, retryMs = defaultRetryMs }: ConnectOptions = {}): Promise<Client> {
+  const endpoint = findEndpoint(url);
+  if (waitMs > 0) await waitUntilReady(endpoint, waitMs);
+  return new Client(new Transport(endpoint, retryMs));
+}
+
+async function waitUntilReady(endpoint: Endpoint, waitMs: number): Promise<void> {
+  const deadline = performance.now() + waitMs;
+  const transport = new Transport(endpoint, 0);
+  const api = new Api(transport);
+  try {
+    for (;;) {
+      const failure = await api.isReady().then(
+        (isReady) => (isReady ? undefined : notReady(endpoint, waitMs)),
+        (error: unknown) => {
+          if (isTensordError(error, "server-unavailable")) return error;
+          throw error;
+        },
+      );
+      if (failure === undefined) return;
+      if (performance.now() >= deadline) throw failure;
+      await pause(readyPollMs);
+    }
+  } finally {
+    transport.close();
+  }
+}
+
+function notReady({ url }: Endpoint, waitMs: number): TensordError {
+  return new TensordError("server-unavailable", `Cannot use tensord on ${url}: it was not ready within ${waitMs} ms`);
+}

@@ -1,0 +1,84 @@
+/** The one error class of this package, and the one place where a server's answer becomes one. */
+
+import type { components } from "./generated/openapi.ts";
+
+/** What a server answers with: the table is in its OpenAPI document. */
+export type ServerCode = components["schemas"]["Problem"]["code"];
+
+/** What this package finds out by itself. */
+export type ClientCode =
+  /** Nobody listens, or the answer was lost. */
+  | "server-unavailable"
+  /** This uid may not open the socket or the region's file. */
+  | "access-denied"
+  /** A system call on the region's file failed. */
+  | "mapping-failed"
+  /** This process looks at another file system than the server. */
+  | "wrong-namespace"
+  /** A reference, or a descriptor, to a region that is gone. */
+  | "stale-ref"
+  /** The region, tensor or client was closed by this program. */
+  | "closed"
+  /** This host, runtime or dtype cannot do it. */
+  | "feature-unavailable"
+  /** The region has no such tensor. */
+  | "tensor-not-found"
+  /** The server answered what is no answer. */
+  | "server-fault";
+
+/** A known code, or one that a newer server has. */
+export type ErrorCode = ServerCode | ClientCode | (string & {});
+
+export interface ErrorOptions {
+  /** The HTTP status, if a server was involved. */
+  readonly status?: number | undefined;
+  /** What to do about it. */
+  readonly hint?: string | undefined;
+  /** The numbers beside the sentence: `requestedBytes`, `availableBytes` … */
+  readonly fields?: Readonly<Record<string, unknown>> | undefined;
+  readonly cause?: unknown;
+}
+
+/** Everything that this package throws on purpose; `code` says what it is, and `isTensordError` asks for it. */
+export class TensordError extends Error {
+  override readonly name = "TensordError";
+  readonly code: ErrorCode;
+  readonly status: number | undefined;
+  /** What was asked, and why it failed. `message` is this and the hint. */
+  readonly detail: string;
+  readonly hint: string | undefined;
+  readonly fields: Readonly<Record<string, unknown>>;
+
+  constructor(code: ErrorCode, detail: string, { status, hint, fields = {}, cause }: ErrorOptions = {}) {
+    super(hint === undefined ? detail : `${detail}\nhint: ${hint}`, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.status = status;
+    this.detail = detail;
+    this.hint = hint;
+    this.fields = fields;
+  }
+}
+
+/** Whether `error` is one of ours, and of that `code` if one is given. */
+export function isTensordError(error: unknown, code?: ErrorCode): error is TensordError {
+  return error instanceof TensordError && (code === undefined || error.code === code);
+}
+
+/** What the server's hint cannot know: how the cure is spelled here. */
+const ownHints: Readonly<Record<string, string>> = {
+  "owner-required": "pass { ttlMs }, or { persist: true } with a name",
+};
+
+const standardFields = new Set(["type", "title", "status", "detail", "code", "hint", "instance"]);
+
+/** Turns an `application/problem+json` object, in our words, into its error. */
+export function fromProblem(status: number, problem: Readonly<Record<string, unknown>>): TensordError {
+  const text = (key: string) => (typeof problem[key] === "string" ? problem[key] : undefined);
+  const code = text("code") ?? `http-${status}`;
+  const hints = [text("hint"), ownHints[code]].filter((hint) => hint !== undefined);
+  return new TensordError(code, text("detail") ?? text("title") ?? `The server answered ${status}`, {
+    status,
+    hint: hints.length === 0 ? undefined : hints.join("; in TypeScript: "),
+    fields: Object.fromEntries(Object.entries(problem).filter(([key]) => !standardFields.has(key))),
+  });
+}

@@ -1,0 +1,120 @@
+/**
+ * One WebSocket of events, as a queue of frames with a bound: past it the socket is not read, so that the server feels a
+ * slow consumer instead of this process's memory. It does not reconnect.
+ */
+
+import type { IncomingMessage } from "node:http";
+import WebSocket from "ws";
+import { expectSuccess } from "./api.ts";
+import type { Endpoint } from "./endpoint.ts";
+import { isTensordError, TensordError } from "./errors.ts";
+
+/** Frames that wait for the consumer: the socket pauses at the first bound and goes on at the second. */
+const pauseAt = 256;
+const resumeAt = 64;
+const maxFrameBytes = 16 * 1024 * 1024;
+const maxProblemBytes = 1024 * 1024;
+const handshakeMs = 10_000;
+
+/** How a server ends a stream that is worth resuming: an order, a restart, a lost connection, a consumer too slow. */
+const resumable = new Set([1000, 1001, 1005, 1006, 1011, 1012, 1013]);
+
+export class EventSocket {
+  readonly #socket: WebSocket;
+  readonly #frames: string[] = [];
+  #wake: () => void = () => undefined;
+  #isEnded = false;
+  #failure: unknown;
+
+  constructor(endpoint: Endpoint, path: string) {
+    const base = "path" in endpoint ? `ws+unix://${endpoint.path}:` : endpoint.url.replace(/^http/, "ws");
+    this.#socket = new WebSocket(`${base}${path}`, {
+      maxPayload: maxFrameBytes,
+      perMessageDeflate: false,
+      handshakeTimeout: handshakeMs,
+    });
+    this.#socket.on("message", (data) => this.#change(() => this.#push(String(data))));
+    this.#socket.on("unexpected-response", (_, response) => this.#refuse(response));
+    // "close" follows; before "open" this is all that says why.
+    this.#socket.on("error", (error) => this.#fail(lost(error.message)));
+    this.#socket.on("close", (code, reason) => this.#end(code, String(reason)));
+  }
+
+  /**
+   * The next frame, or undefined when the server ended the stream in a way that is worth resuming.
+   * @throws TensordError `server-unavailable` if the connection failed, else what the server refused
+   */
+  async next(): Promise<string | undefined> {
+    while (this.#frames.length === 0 && !this.#isEnded) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    const frame = this.#frames.shift();
+    if (this.#frames.length === resumeAt) this.#socket.resume();
+    if (frame === undefined && this.#failure !== undefined) throw this.#failure;
+    return frame;
+  }
+
+  /** Ends it at once; `next` fails with `reason` then. */
+  close(reason?: unknown): void {
+    this.#change(() => {
+      this.#frames.length = 0;
+      this.#failure = reason;
+      this.#isEnded = true;
+    });
+    this.#socket.terminate();
+  }
+
+  #push(frame: string): void {
+    if (this.#isEnded) return;
+    this.#frames.push(frame);
+    if (this.#frames.length >= pauseAt) this.#socket.pause();
+  }
+
+  /** An HTTP answer instead of a stream: a problem says why. */
+  #refuse(response: IncomingMessage): void {
+    readText(response)
+      .then((text) => {
+        expectSuccess({ status: response.statusCode ?? 0, body: JSON.parse(text) });
+        this.#fail(lost(`it answered ${response.statusCode}`));
+      })
+      .catch((error: unknown) => this.#fail(isTensordError(error) ? error : lost(`it answered ${response.statusCode}`)))
+      .finally(() => this.#socket.terminate());
+  }
+
+  #fail(failure: unknown): void {
+    this.#change(() => {
+      this.#failure ??= failure;
+      this.#isEnded = true;
+    });
+  }
+
+  #end(code: number, reason: string): void {
+    if (!resumable.has(code)) {
+      const detail = `Cannot go on with the events: the server closed them with ${code} (${reason || "no reason"})`;
+      this.#fail(new TensordError("server-fault", detail));
+    }
+    this.#change(() => (this.#isEnded = true));
+  }
+
+  #change(change: () => void): void {
+    change();
+    this.#wake();
+  }
+}
+
+async function readText(response: IncomingMessage): Promise<string> {
+  let text = "";
+  for await (const chunk of response.setEncoding("utf8")) {
+    text += chunk;
+    if (text.length > maxProblemBytes) throw lost("its answer is too long");
+  }
+  return text;
+}
+
+function lost(why: string): TensordError {
+  return new TensordError("server-unavailable", `Cannot get events from tensord: ${why}`, {
+    hint: "start the server with `npm start`, or set TENSORD_URL to http://host:port or unix:///path",
+  });
+}

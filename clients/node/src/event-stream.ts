@@ -1,0 +1,100 @@
+/** The events of one server as an async iterable that survives its restarts: it resumes where it stood. */
+
+import { setTimeout as pause } from "node:timers/promises";
+import { isTensordError } from "./errors.ts";
+import { parseEvent, type StreamOpened, type TensordEvent } from "./event.ts";
+import { EventSocket } from "./event-socket.ts";
+import type { Transport } from "./transport.ts";
+
+const firstPauseMs = 20;
+const longestPauseMs = 5_000;
+
+export interface EventOptions {
+  /** The id of an event: everything after it that is kept comes first. Without it the stream begins now. */
+  readonly after?: string | undefined;
+  /** Only events of this model. */
+  readonly model?: string | undefined;
+  /** Only events whose type begins with one of these, such as `tensord.region.`. */
+  readonly types?: readonly string[] | undefined;
+  /** Ends the stream, with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** Whether to connect again when the connection ends, for as long as it takes. Default: true. */
+  readonly reconnect?: boolean | undefined;
+}
+
+/** Iterate it once, with `for await`; leaving the loop closes the connection. */
+export class EventStream implements AsyncIterable<TensordEvent> {
+  readonly #transport: Transport;
+  readonly #options: EventOptions;
+  #after: string | undefined;
+
+  constructor(transport: Transport, options: EventOptions) {
+    this.#transport = transport;
+    this.#options = options;
+    this.#after = options.after;
+  }
+
+  /** Where the stream stands: pass it as `after` to go on from here later. Undefined before the server said so. */
+  get after(): string | undefined {
+    return this.#after;
+  }
+
+  /**
+   * @throws TensordError `server-unavailable` if the server was never reached; `closed` with the client;
+   *   `validation-failed` and what else the server refuses; the signal's reason
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<TensordEvent, void, undefined> {
+    const { signal, reconnect = true } = this.#options;
+    const { closed, wasThere, retryMs } = this.#transport;
+    const stopped = AbortSignal.any(signal === undefined ? [closed] : [closed, signal]);
+    // A server that was there before is waited for; one that took this stream before, for as long as it takes.
+    let giveUpAt = performance.now() + (wasThere && reconnect ? retryMs : 0);
+    let pauseMs = firstPauseMs;
+    for (;;) {
+      try {
+        for await (const event of this.#connection(stopped)) {
+          giveUpAt = Number.POSITIVE_INFINITY;
+          if (event.type === "tensord.stream.opened") continue;
+          pauseMs = firstPauseMs;
+          yield event;
+        }
+      } catch (error) {
+        if (!reconnect || !isUnavailable(error) || performance.now() + pauseMs > giveUpAt) throw error;
+      }
+      if (!reconnect) return;
+      await pause(pauseMs, undefined, { signal: stopped }).catch(() => stopped.throwIfAborted());
+      pauseMs = Math.min(2 * pauseMs, longestPauseMs);
+    }
+  }
+
+  /** The events of one connection, until the server ends it in a way that is worth resuming. */
+  async *#connection(stopped: AbortSignal): AsyncGenerator<TensordEvent | StreamOpened, void, undefined> {
+    stopped.throwIfAborted();
+    const socket = new EventSocket(this.#transport.endpoint, this.#path());
+    const stop = () => socket.close(stopped.reason);
+    stopped.addEventListener("abort", stop);
+    try {
+      for (let frame = await socket.next(); frame !== undefined; frame = await socket.next()) {
+        const event = parseEvent(frame);
+        this.#after = event.id;
+        yield event;
+      }
+    } finally {
+      stopped.removeEventListener("abort", stop);
+      socket.close();
+    }
+  }
+
+  #path(): string {
+    const { model, types } = this.#options;
+    const query = new URLSearchParams();
+    if (this.#after !== undefined) query.set("after", this.#after);
+    if (model !== undefined) query.set("model", model);
+    if (types !== undefined) query.set("types", types.join());
+    return `/v1/events/ws?${query}`;
+  }
+}
+
+function isUnavailable(error: unknown): boolean {
+  return isTensordError(error, "server-unavailable") || isTensordError(error, "shutting-down");
+}

@@ -1,0 +1,119 @@
+/** The seam to C: one checked function a call, the C declaration in it, and no policy. Addresses are bigints. */
+
+import { endianness } from "node:os";
+import { getSystemErrorName } from "node:util";
+import koffi from "koffi";
+import { TensordError } from "./errors.ts";
+
+// <sys/mman.h>, the same values on x86-64 and arm64.
+export const PROT_READ = 1;
+export const PROT_WRITE = 2;
+export const MAP_SHARED = 0x01;
+export const MAP_PRIVATE = 0x02;
+export const MAP_FIXED = 0x10;
+export const MAP_NORESERVE = 0x4000;
+const MADV_POPULATE_WRITE = 23;
+// <fcntl.h>, likewise.
+export const F_OFD_SETLK = 37;
+
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+
+/** A call that the operating system refused; `code` is the errno's name. */
+export class SystemError extends Error {
+  override readonly name = "SystemError";
+  readonly code: string;
+
+  constructor(call: string, errno: number) {
+    const code = getSystemErrorName(-errno);
+    super(`${call}: ${code}`);
+    this.code = code;
+  }
+}
+
+type Call = (...args: readonly (number | bigint | Buffer)[]) => number | bigint;
+
+interface Library {
+  readonly mmap: Call;
+  readonly munmap: Call;
+  readonly madvise: Call;
+  readonly fcntl: Call;
+  readonly pageSize: number;
+}
+
+let loaded: Library | undefined;
+
+/** Bound at the first call, so that the package can be imported on systems where it cannot map. */
+function library(): Library {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): Library {
+  const { platform, arch } = process;
+  if (platform !== "linux" || !["x64", "arm64"].includes(arch) || endianness() !== "LE") {
+    throw new TensordError(
+      "feature-unavailable",
+      `Cannot map shared memory: this is ${platform} on ${arch}, want Linux on x64 or arm64`,
+      { hint: "run the worker where the server runs" },
+    );
+  }
+  const libc = koffi.load(null);
+  return {
+    mmap: libc.func("uintptr_t mmap(uintptr_t addr, size_t length, int prot, int flags, int fd, int64_t offset)"),
+    munmap: libc.func("int munmap(uintptr_t addr, size_t length)"),
+    madvise: libc.func("int madvise(uintptr_t addr, size_t length, int advice)"),
+    // Declared without `...`: on Linux the third argument of a variadic call travels as any other does.
+    fcntl: libc.func("int fcntl(int fd, int op, void *arg)"),
+    pageSize: Number(libc.func("int getpagesize()")()),
+  };
+}
+
+/** The size of a page in bytes. */
+export function pageSize(): number {
+  return library().pageSize;
+}
+
+/** mmap(2). `address` is 0n unless the flags say `MAP_FIXED`. @returns the address. @throws SystemError */
+export function mmap(
+  address: bigint,
+  length: number,
+  prot: number,
+  flags: number,
+  fd: number,
+  byteOffset: number,
+): bigint {
+  const result = BigInt(library().mmap(address, length, prot, flags, fd, byteOffset));
+  if (result === MAP_FAILED) throw new SystemError("mmap", koffi.errno());
+  return result;
+}
+
+/** munmap(2). Runs when collectors find something dead, where nobody could act on a failure, so it reports none. */
+export function munmap(address: bigint, length: number): void {
+  library().munmap(address, length);
+}
+
+/**
+ * madvise(2) with `MADV_POPULATE_WRITE` on the whole pages around the range: what cannot be had is an error, where a
+ * touch would be a signal. Kernels before 5.14 do not know it (`EINVAL`); pages then come one by one with the first touch.
+ * @throws SystemError `EFAULT` if the file ends before the range
+ */
+export function populateForWriting(address: bigint, length: number): void {
+  const { madvise, pageSize } = library();
+  const start = address - (address % BigInt(pageSize));
+  const size = Number(address - start) + length;
+  while (madvise(start, size, MADV_POPULATE_WRITE) !== 0) {
+    const errno = koffi.errno();
+    if (errno === koffi.os.errno.EINVAL) return;
+    if (errno !== koffi.os.errno.EINTR) throw new SystemError("madvise", errno);
+  }
+}
+
+/** fcntl(2) with a pointer to a struct, in `argument`. @throws SystemError */
+export function fcntl(fd: number, operation: number, argument: Buffer): void {
+  if (library().fcntl(fd, operation, argument) === -1) throw new SystemError("fcntl", koffi.errno());
+}
+
+/** The bytes at an address as an `ArrayBuffer`, which frees nothing when it is collected. */
+export function viewAt(address: bigint, length: number): ArrayBuffer {
+  return koffi.view(address, length);
+}

@@ -1,0 +1,182 @@
+/**
+ * The tensor reference: the few bytes that let another process map one tensor without asking the server. References arrive
+ * from other processes, so reading one trusts nothing: every field has a type, a bound, and must agree with the others.
+ */
+
+import { posix } from "node:path";
+import { inspect } from "node:util";
+import { byteSizeOf, type Dtype, isDtype, maxDimensions } from "./dtype.ts";
+import { TensordError } from "./errors.ts";
+
+const version = 1;
+const maxJsonCharacters = 64 * 1024;
+const maxPathCharacters = 4096;
+const maxIdentity = 2n ** 64n - 1n;
+
+const wireFields = [
+  "v",
+  "instance",
+  "region",
+  "path",
+  "dev",
+  "ino",
+  "byte_offset",
+  "byte_size",
+  "dtype",
+  "shape",
+  "generation",
+] as const;
+
+/** The wire form, as every client has it. */
+export interface WireReference {
+  readonly v: number;
+  readonly instance: string;
+  readonly region: string;
+  readonly path: string;
+  readonly dev: string;
+  readonly ino: string;
+  readonly byte_offset: number;
+  readonly byte_size: number;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly generation: number;
+}
+
+/**
+ * One tensor, by the file that holds it: about 300 bytes as JSON, by `JSON.stringify`. `path`, `dev` and `ino` name the
+ * file and prove that it is still the same one; `byteOffset` counts from its start, `byteSize` is the tensor's, `shape` in
+ * elements of `dtype`. `generation` is 0 outside rings. It keeps nothing alive: whoever sends one sees to it that the
+ * region lives until it is opened.
+ */
+export class TensorReference {
+  readonly instance: string;
+  readonly region: string;
+  readonly path: string;
+  readonly dev: string;
+  readonly ino: string;
+  readonly byteOffset: number;
+  readonly byteSize: number;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  readonly generation: number;
+
+  private constructor(wire: WireReference) {
+    this.instance = wire.instance;
+    this.region = wire.region;
+    this.path = wire.path;
+    this.dev = wire.dev;
+    this.ino = wire.ino;
+    this.byteOffset = wire.byte_offset;
+    this.byteSize = wire.byte_size;
+    this.dtype = wire.dtype;
+    this.shape = Object.freeze([...wire.shape]);
+    this.generation = wire.generation;
+    Object.freeze(this);
+  }
+
+  /**
+   * Reads the wire form, as JSON text of at most 64 KiB or as what `JSON.parse` made of it.
+   * @throws TensordError `validation-failed` for anything else, unknown fields among it
+   */
+  static parse(source: string | object): TensorReference {
+    return new TensorReference(check(typeof source === "string" ? parseJson(source) : source));
+  }
+
+  /** The wire form; `dev` and `ino` are strings, since they are 64 bits wide. */
+  toJSON(): WireReference {
+    return {
+      v: version,
+      instance: this.instance,
+      region: this.region,
+      path: this.path,
+      dev: this.dev,
+      ino: this.ino,
+      byte_offset: this.byteOffset,
+      byte_size: this.byteSize,
+      dtype: this.dtype,
+      shape: this.shape,
+      generation: this.generation,
+    };
+  }
+}
+
+/** The instance in the name of a region's file, or undefined if it is not such a name. */
+export function instanceOf(path: string): string | undefined {
+  return /^tensord\.([a-z0-9-]{1,32})\.[a-z2-7]{26}$/.exec(path.slice(path.lastIndexOf("/") + 1))?.[1];
+}
+
+function parseJson(text: string): object {
+  if (text.length > maxJsonCharacters) refuse("its JSON", `${text.length} characters`, `at most ${maxJsonCharacters}`);
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new TensordError("validation-failed", `Cannot read a tensor reference: it is no JSON (${cause})`, { cause });
+  }
+}
+
+function check(value: unknown): WireReference {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) refuse("it", value, "an object");
+  const fields = Object.keys(value).sort();
+  if (fields.join() !== [...wireFields].sort().join()) refuse("its fields", fields, [...wireFields].sort().join(", "));
+  const given = value as Record<(typeof wireFields)[number], unknown>;
+  if (given.v !== version) refuse("v", given.v, version);
+  return { v: version, ...checkFile(given), ...checkTensor(given) };
+}
+
+function checkFile(given: Readonly<Record<string, unknown>>) {
+  const instance = checkText("instance", given.instance);
+  const region = checkText("region", given.region);
+  const path = checkText("path", given.path);
+  if (!/^reg_[a-z2-7]{26}$/.test(region)) refuse("region", region, "reg_ and 26 base32 characters");
+  // Normal, so that no ".." walks out of what a reader of the path believes to see; resolving it would ask the disk.
+  const isNormal = path.startsWith("/") && !path.includes("\0") && posix.normalize(path) === path;
+  if (!isNormal || path.length > maxPathCharacters) refuse("path", path, "an absolute, normal path");
+  if (instanceOf(path) !== instance) {
+    refuse("path", path, `a file named tensord.${instance}.<26 base32 characters>`);
+  }
+  return { instance, region, path, dev: checkIdentity("dev", given.dev), ino: checkIdentity("ino", given.ino) };
+}
+
+function checkTensor(given: Readonly<Record<string, unknown>>) {
+  const byte_offset = checkInteger("byte_offset", given.byte_offset);
+  const byte_size = checkInteger("byte_size", given.byte_size);
+  const generation = checkInteger("generation", given.generation);
+  const dtype = checkText("dtype", given.dtype);
+  if (!isDtype(dtype)) refuse("dtype", dtype, "a safetensors dtype");
+  const { shape } = given;
+  if (!Array.isArray(shape) || shape.length > maxDimensions) {
+    refuse("shape", shape, `a list of at most ${maxDimensions} sizes`);
+  }
+  const sizes = Array.from(shape, (size) => checkInteger("shape", size));
+  const want = byteSizeOf(dtype, sizes);
+  if (want !== byte_size) refuse("byte_size", byte_size, `${want}, which its shape and dtype make`);
+  if (!Number.isSafeInteger(byte_offset + byte_size)) {
+    refuse("byte_offset", byte_offset, `an end of at most ${Number.MAX_SAFE_INTEGER}`);
+  }
+  return { byte_offset, byte_size, dtype, shape: sizes, generation };
+}
+
+function checkIdentity(name: string, value: unknown): string {
+  if (typeof value !== "string" || !/^[0-9]{1,20}$/.test(value)) refuse(name, value, "a decimal string");
+  if (BigInt(value) > maxIdentity) refuse(name, value, `an integer from 0 to ${maxIdentity}`);
+  // One spelling, since it is compared as text.
+  return String(BigInt(value));
+}
+
+function checkText(name: string, value: unknown): string {
+  if (typeof value !== "string") refuse(name, value, "text");
+  return value;
+}
+
+function checkInteger(name: string, value: unknown): number {
+  if (!Number.isSafeInteger(value) || (value as number) < 0) {
+    refuse(name, value, `an integer from 0 to ${Number.MAX_SAFE_INTEGER}`);
+  }
+  return value as number;
+}
+
+function refuse(name: string, value: unknown, want: string | number): never {
+  const shown = inspect(value, { depth: 1, maxArrayLength: 70, breakLength: Number.POSITIVE_INFINITY });
+  const short = shown.length <= 200 ? shown : `${shown.slice(0, 200)}…`;
+  throw new TensordError("validation-failed", `Cannot read a tensor reference: ${name} is ${short}, want ${want}`);
+}

@@ -1,0 +1,169 @@
+/** A mapped region: its tensors, its seal, its end in this process. */
+
+import "./dispose.ts";
+import type { Api } from "./api.ts";
+import { Mismatch } from "./attach.ts";
+import type { Attachment } from "./attachment.ts";
+import { TensordError } from "./errors.ts";
+import { sameRegionTries } from "./mapper.ts";
+import type { Access } from "./mapping.ts";
+import { Tensor } from "./tensor.ts";
+import { type RegionDescriptor, shown } from "./wire.ts";
+
+export interface SealOptions {
+  /** Records a checksum for `client.verify`. */
+  readonly checksum?: boolean;
+  /** Keeps the file openable read-write for stock readers that insist (Python's `SharedMemory`). */
+  readonly stockWritable?: boolean;
+}
+
+/**
+ * A region that this process maps. Made by `create` and `attach`; close it, or declare it with `using`. Closing it lets go
+ * of the memory here and changes nothing for others: whoever owns the region (a TTL, persist) decides its end. Arrays taken
+ * before stay valid, and keep the pages and the lease, until they are collected.
+ */
+export class Region {
+  readonly #api: Api;
+  readonly #attachment: Attachment;
+  readonly #isCreated: boolean;
+  #descriptor: RegionDescriptor;
+  /** The last seal, which the next one waits for. */
+  #sealing: Promise<unknown> = Promise.resolve();
+  /** All tensors by name, in the region's order. They need no closing. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
+
+  constructor(api: Api, descriptor: RegionDescriptor, attachment: Attachment, isCreated: boolean) {
+    this.#api = api;
+    this.#attachment = attachment;
+    this.#isCreated = isCreated;
+    this.#descriptor = descriptor;
+    this.tensors = new Map(descriptor.tensors.map((info) => [info.name, new Tensor(attachment, info)]));
+  }
+
+  get id(): string {
+    return this.#descriptor.id;
+  }
+
+  get name(): string | null {
+    return this.#descriptor.name;
+  }
+
+  get model(): string {
+    return this.#descriptor.model;
+  }
+
+  /** The state when the server was last asked: at attach, `seal` or `refresh`. */
+  get state(): RegionDescriptor["state"] {
+    return this.#descriptor.state;
+  }
+
+  /** What the server said when it was last asked. */
+  get descriptor(): RegionDescriptor {
+    return this.#descriptor;
+  }
+
+  /** Whether this call made the region; false if it was attached, also through `ifExists: "attach"`. */
+  get isCreated(): boolean {
+    return this.#isCreated;
+  }
+
+  /** Whether writes here reach the other processes. False once it was sealed through this object. */
+  get isWritable(): boolean {
+    return this.#attachment.access === "write";
+  }
+
+  get isClosed(): boolean {
+    return this.#attachment.isClosed;
+  }
+
+  /** The tensor of that name, or the only one. @throws TensordError `tensor-not-found` */
+  tensor(name?: string): Tensor {
+    const names = [...this.tensors.keys()];
+    const found = name === undefined && names.length !== 1 ? undefined : this.tensors.get(name ?? names[0] ?? "");
+    if (found !== undefined) return found;
+    const what = name === undefined ? `the only tensor of` : `tensor "${name}" in`;
+    const shownNames = names.slice(0, 8).map((each) => JSON.stringify(each));
+    const more = names.length > shownNames.length ? ` and ${names.length - shownNames.length} more` : "";
+    throw new TensordError("tensor-not-found", `Cannot find ${what} ${shown(this.#descriptor)}`, {
+      hint: `it has ${shownNames.join(", ") || "none"}${more}`,
+    });
+  }
+
+  /**
+   * Makes the region final for everybody, and this process's view of it read-only, in place: every array stays valid at its
+   * address, and a write through one stays in this process's private pages from then on. **All writing here must have
+   * stopped before.**
+   *
+   * If it fails, the view is writable again and the region open. If an answer was lost and the file is sealed already, the
+   * view stays read-only.
+   * @throws TensordError `region-has-writers` while another process, or another `Region` of this one, maps it for writing;
+   *   `region-sealed`, `closed`, `server-unavailable`
+   */
+  seal(options: SealOptions = {}): Promise<RegionDescriptor> {
+    const sealing = this.#sealing.then(() => this.#seal(options));
+    this.#sealing = sealing.catch(() => undefined);
+    return sealing;
+  }
+
+  async #seal({ checksum = false, stockWritable = false }: SealOptions): Promise<RegionDescriptor> {
+    const hasWritten = this.#attachment.mapping.access === "write";
+    try {
+      // The seal is refused while anybody maps the region for writing, and that is us.
+      if (hasWritten) await this.#remap("private");
+      this.#descriptor = await this.#api.seal(this.id, { checksum, stockWritable });
+      return this.#descriptor;
+    } catch (error) {
+      throw hasWritten && this.#attachment.access !== "write" ? await this.#resumeWriting(error) : error;
+    }
+  }
+
+  /** Asks the server for the region as it is now. */
+  async refresh(): Promise<RegionDescriptor> {
+    this.#descriptor = await this.#api.region(this.id);
+    return this.#descriptor;
+  }
+
+  /** Lets go of the region here. Safe to call twice. Arrays taken before stay valid. */
+  close(): void {
+    this.#attachment.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  async #remap(access: Access): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return this.#attachment.remap(access);
+      } catch (error) {
+        if (!(error instanceof Mismatch)) throw error;
+        if (error.difference !== "other" || tries === sameRegionTries) throw error.toError();
+        // Somebody unlinked the public name; when it is asked about a region, the server links it back.
+        const { state } = await this.refresh();
+        if (state === "draining" || state === "deleted") {
+          const detail = `Cannot seal ${shown(this.#descriptor)}: it was deleted`;
+          throw new TensordError("region-draining", detail, { cause: error });
+        }
+      }
+    }
+  }
+
+  /** @returns what to throw: the seal's own error, which says so if writing is over. */
+  async #resumeWriting(sealError: unknown): Promise<unknown> {
+    try {
+      await this.#remap("write");
+      return sealError;
+    } catch (error) {
+      if (!(error instanceof TensordError && sealError instanceof TensordError)) return sealError;
+      const remark = `the arrays stay read-only, since the region cannot be mapped for writing again: ${error.message}`;
+      const { code, detail, status, hint, fields } = sealError;
+      return new TensordError(code, detail, {
+        status,
+        hint: hint === undefined ? remark : `${hint}; ${remark}`,
+        fields: { ...fields, isWritable: false },
+        cause: sealError,
+      });
+    }
+  }
+}

@@ -1,0 +1,160 @@
+/** A tensor over mapped bytes: the same memory as a typed array, as raw bytes, or as a reference. */
+
+import "./dispose.ts";
+import type { Attachment } from "./attachment.ts";
+import { type ArrayDtype, type ArrayTypes, arrayOf, type Dtype, type TensorArray } from "./dtype.ts";
+import { TensordError } from "./errors.ts";
+import { maxViewBytes } from "./mapping.ts";
+import { instanceOf, TensorReference } from "./reference.ts";
+import type { TensorInfo } from "./wire.ts";
+
+/**
+ * A named, typed slice of a mapped region. What it hands out shares the region's memory and stays valid, and keeps the
+ * pages and the lease, until it is collected; also after the region or client is closed, when the methods here throw
+ * `closed`.
+ */
+export class Tensor {
+  readonly #attachment: Attachment;
+  readonly #info: TensorInfo;
+
+  constructor(attachment: Attachment, info: TensorInfo) {
+    this.#attachment = attachment;
+    this.#info = info;
+  }
+
+  get name(): string {
+    return this.#info.name;
+  }
+
+  /** Its element type, by safetensors' name. */
+  get dtype(): Dtype {
+    return this.#info.dtype;
+  }
+
+  /** In elements, outermost first; `[]` is a scalar. */
+  get shape(): readonly number[] {
+    return this.#info.shape;
+  }
+
+  /** From the start of the region's file. */
+  get byteOffset(): number {
+    return this.#info.byteOffset;
+  }
+
+  get byteSize(): number {
+    return this.#info.byteSize;
+  }
+
+  /** Whether writes reach the other processes. */
+  get isWritable(): boolean {
+    return this.#attachment.access === "write";
+  }
+
+  /**
+   * Whether `array()` copies: typed arrays want elements at multiples of their size, and this tensor's are not. No region
+   * that tensord laid out has such tensors. Writing into the copy changes nothing else: use `bytes()`.
+   */
+  get isCopied(): boolean {
+    return this.byteOffset % (arrayOf(this.dtype)?.BYTES_PER_ELEMENT ?? 1) !== 0;
+  }
+
+  /**
+   * All elements in row-major order, as the typed array that the README's table has for the dtype. Naming the dtype gives
+   * the type, and is checked.
+   * @throws TensordError `closed`; `feature-unavailable` for more than 4 GiB (use `window`) and for types of less than
+   *   8 bits (use `bytes`); `validation-failed` if the tensor has another dtype
+   */
+  array(): TensorArray;
+  array<Name extends ArrayDtype>(dtype: Name): ArrayTypes[Name];
+  array(dtype?: ArrayDtype): TensorArray {
+    if (dtype !== undefined && dtype !== this.dtype) {
+      throw new TensordError("validation-failed", `Cannot show tensor "${this.name}" as ${dtype}: it is ${this.dtype}`);
+    }
+    const Kind = arrayOf(this.dtype);
+    if (Kind === undefined) {
+      throw new TensordError("feature-unavailable", `Cannot show ${this.dtype} in a typed array: there is none`, {
+        hint: "use bytes()",
+      });
+    }
+    const bytes = this.bytes();
+    return new Kind(this.isCopied ? bytes.slice().buffer : bytes.buffer) as unknown as TensorArray;
+  }
+
+  /**
+   * The raw bytes, whatever the dtype.
+   * @throws TensordError `closed`; `feature-unavailable` for more than 4 GiB: use `window`
+   */
+  bytes(): Uint8Array<ArrayBuffer> {
+    return this.window(0, this.byteSize);
+  }
+
+  /**
+   * A part of the raw bytes; `byteOffset` counts from the tensor's first byte. The way to a tensor that is larger than any
+   * typed array.
+   * @throws TensordError `closed`; `validation-failed` outside the tensor; `feature-unavailable` for more than 4 GiB
+   */
+  window(byteOffset: number, byteSize: number): Uint8Array<ArrayBuffer> {
+    const { mapping } = this.#attachment;
+    const isInside =
+      [byteOffset, byteSize].every((value) => Number.isSafeInteger(value) && value >= 0) &&
+      byteOffset + byteSize <= this.byteSize;
+    if (!isInside) {
+      throw new TensordError(
+        "validation-failed",
+        `Cannot show ${byteSize} bytes at ${byteOffset} of tensor "${this.name}": it has ${this.byteSize} bytes`,
+      );
+    }
+    if (byteSize > maxViewBytes) {
+      throw new TensordError(
+        "feature-unavailable",
+        `Cannot show ${byteSize} bytes of tensor "${this.name}" at once: JavaScript views end at ${maxViewBytes}`,
+        { hint: "go through it with tensor.window(byteOffset, byteSize)" },
+      );
+    }
+    return new Uint8Array(mapping.buffer(this.byteOffset + byteOffset, byteSize));
+  }
+
+  /**
+   * What another process of this machine needs to map this tensor without the server: `client.open(reference)` there, in
+   * any language. It keeps nothing alive. @throws TensordError `closed`
+   */
+  ref(): TensorReference {
+    const { place, mapping: _ } = this.#attachment;
+    return TensorReference.parse({
+      v: 1,
+      instance: instanceOf(place.path) ?? "",
+      region: place.region,
+      path: place.path,
+      dev: place.dev,
+      ino: place.ino,
+      byte_offset: this.byteOffset,
+      byte_size: this.byteSize,
+      dtype: this.dtype,
+      shape: this.shape,
+      generation: 0,
+    });
+  }
+}
+
+/** A tensor mapped from a reference. It owns its mapping: close it, or declare it with `using`. */
+export class OpenedTensor extends Tensor {
+  readonly #attachment: Attachment;
+
+  constructor(attachment: Attachment, info: TensorInfo) {
+    super(attachment, info);
+    this.#attachment = attachment;
+  }
+
+  get isClosed(): boolean {
+    return this.#attachment.isClosed;
+  }
+
+  /** Lets go of the region. Safe to call twice. Arrays taken from it stay valid and keep it mapped. */
+  close(): void {
+    this.#attachment.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

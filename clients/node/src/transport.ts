@@ -1,0 +1,210 @@
+/**
+ * HTTP over a Unix socket or TCP, with patience for a restarting server. It moves JSON and repeats what may be repeated.
+ * What an answer means is decided in `api.ts`.
+ */
+
+import { Agent, type IncomingMessage, type RequestOptions, request } from "node:http";
+import { setTimeout as pause } from "node:timers/promises";
+import type { Endpoint } from "./endpoint.ts";
+import { TensordError } from "./errors.ts";
+import { isObject } from "./wire.ts";
+
+const answerMs = 30_000;
+const maxWaitSeconds = 300;
+const maxAnswerBytes = 256 * 1024 * 1024;
+/** Younger than the idle timeout of any server: it will not close such a connection while a request is under way. */
+const keepMs = 4_000;
+const firstPauseMs = 20;
+const longestPauseMs = 250;
+
+/** An answer in the wire's words. `isRepeated`: an earlier copy of the request was lost, and may have had its effect. */
+export interface Reply {
+  readonly status: number;
+  readonly body: unknown;
+  readonly isRepeated: boolean;
+}
+
+export interface Request {
+  readonly body?: unknown;
+  /** It may be sent again after an answer was lost; one that was refused, or never sent, always is. */
+  readonly isRepeatable: boolean;
+  /** Asks the server to hold its answer back until then, of `performance.now()` (`Prefer: wait`). */
+  readonly waitUntil?: number | undefined;
+  /** How long an answer may take. */
+  readonly answerMs?: number;
+}
+
+/** No connection: the server has not seen the request. */
+class NotSent extends Error {}
+/** The connection broke: the server may have seen the request, and may have done what it asks. */
+class AnswerLost extends Error {}
+/** As `AnswerLost`, but because the server took too long: asking again would not help. */
+class AnswerLate extends AnswerLost {}
+
+/** Requests to one server. `retryMs` bounds how long a server that was there may be away. */
+export class Transport {
+  readonly endpoint: Endpoint;
+  readonly retryMs: number;
+  readonly #agent = new Agent({ keepAlive: true, timeout: keepMs });
+  readonly #closing = new AbortController();
+  #wasThere = false;
+
+  constructor(endpoint: Endpoint, retryMs: number) {
+    this.endpoint = endpoint;
+    this.retryMs = retryMs;
+  }
+
+  /** Whether the server has answered once: then it is worth waiting for. */
+  get wasThere(): boolean {
+    return this.#wasThere;
+  }
+
+  /** Aborted by `close`, with the error to throw. */
+  get closed(): AbortSignal {
+    return this.#closing.signal;
+  }
+
+  /**
+   * Sends one request and returns its answer, whatever its status.
+   * @throws TensordError `server-unavailable`, `access-denied`, `closed`, `server-fault`
+   */
+  async request(method: string, path: string, options: Request): Promise<Reply> {
+    let isRepeated = false;
+    let giveUpAt = Number.POSITIVE_INFINITY;
+    for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {
+      this.closed.throwIfAborted();
+      const outcome = await this.#exchange(method, path, options).catch(toFailure);
+      let mayRepeat = true;
+      if (outcome instanceof NotSent) mayRepeat = this.#wasThere;
+      else if (outcome instanceof AnswerLost) {
+        mayRepeat = options.isRepeatable && !(outcome instanceof AnswerLate);
+        isRepeated = true;
+      } else {
+        this.#wasThere = true;
+        if (outcome.status !== 503 || !isShuttingDown(outcome.body)) return { ...outcome, isRepeated };
+      }
+      const now = performance.now();
+      giveUpAt = Math.min(giveUpAt, now + this.retryMs);
+      if (!mayRepeat || now + pauseMs > giveUpAt) {
+        this.closed.throwIfAborted();
+        if (!(outcome instanceof Error)) return { ...outcome, isRepeated };
+        throw this.#unavailable(outcome, isRepeated && !options.isRepeatable);
+      }
+      await pause(pauseMs);
+    }
+  }
+
+  /** Closes every connection. A request afterwards throws `closed`. */
+  close(): void {
+    this.#closing.abort(
+      new TensordError("closed", "Cannot ask the server: the client was closed", { hint: "connect again" }),
+    );
+    this.#agent.destroy();
+  }
+
+  #exchange(method: string, path: string, { body, isRepeatable, waitUntil, ...rest }: Request) {
+    const payload = body === undefined ? undefined : JSON.stringify(body);
+    // Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
+    const waitMs = waitUntil === undefined ? 0 : waitUntil - performance.now();
+    const waitSeconds = Math.max(0, Math.floor(Math.min(maxWaitSeconds, waitMs / 1000)));
+    const options: RequestOptions = {
+      ...this.#address(),
+      method,
+      path,
+      // What must not be sent twice gets a connection of its own: a kept one may have ended without our knowing.
+      agent: isRepeatable ? this.#agent : false,
+      headers: {
+        accept: "application/json",
+        ...(payload === undefined
+          ? {}
+          : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) }),
+        ...(waitSeconds > 0 ? { prefer: `wait=${waitSeconds}` } : {}),
+      },
+    };
+    const deadlineMs = (rest.answerMs ?? answerMs) + waitSeconds * 1000;
+    return new Promise<{ readonly status: number; readonly body: unknown }>((resolve, reject) => {
+      const sent = request(options, (response) => readBody(response).then(resolve, reject).finally(done));
+      const timer = setTimeout(() => sent.destroy(new AnswerLate(`no answer within ${deadlineMs} ms`)), deadlineMs);
+      const done = () => clearTimeout(timer);
+      sent.on("error", (error) => {
+        done();
+        reject(this.#toError(error));
+      });
+      sent.end(payload);
+    });
+  }
+
+  #address(): RequestOptions {
+    const { endpoint } = this;
+    return "path" in endpoint ? { socketPath: endpoint.path } : { host: endpoint.host, port: endpoint.port };
+  }
+
+  #toError(error: NodeJS.ErrnoException): Error {
+    if (error.syscall !== "connect" && error.syscall !== "getaddrinfo") return error;
+    if (error.code !== "EACCES" && error.code !== "EPERM") return new NotSent(error.code, { cause: error });
+    return new TensordError(
+      "access-denied",
+      `Cannot connect to ${this.endpoint.url}: ${error.code} for uid ${process.geteuid?.()}, gid ${process.getegid?.()}`,
+      {
+        hint: "run this process in the server's group (Kubernetes: the same fsGroup; docker: group_add)",
+        cause: error,
+      },
+    );
+  }
+
+  #unavailable(failure: Error, isLost: boolean): TensordError {
+    const { url, origin } = this.endpoint;
+    const isSent = !(failure instanceof NotSent);
+    const start = "start the server with `npm start`, or set TENSORD_URL to http://host:port or unix:///path";
+    return new TensordError(
+      "server-unavailable",
+      isSent
+        ? `Cannot get an answer from tensord on ${url}: ${failure.message}`
+        : `Cannot reach tensord: nobody listens on ${url} (${failure.message}); ${origin}`,
+      {
+        hint: isLost
+          ? "whether it had its effect is not known: look (client.get, client.list) before repeating it"
+          : start,
+        fields: { requestSent: isSent },
+        cause: failure,
+      },
+    );
+  }
+}
+
+/** The failures that the caller decides about; any other one is thrown as it is. */
+function toFailure(error: unknown): NotSent | AnswerLost {
+  if (error instanceof NotSent || error instanceof AnswerLost) return error;
+  if (error instanceof TensordError) throw error;
+  const { message, code } = error as NodeJS.ErrnoException;
+  return new AnswerLost(message || code, { cause: error });
+}
+
+async function readBody(response: IncomingMessage) {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of response) {
+    size += chunk.length;
+    if (size > maxAnswerBytes) {
+      throw new TensordError(
+        "server-fault",
+        `Cannot read the server's answer: it has more than ${maxAnswerBytes} bytes`,
+      );
+    }
+    chunks.push(chunk);
+  }
+  const isJson = /^application\/([\w.+-]+\+)?json\b/.test(response.headers["content-type"] ?? "");
+  return { status: response.statusCode ?? 0, body: isJson ? parseJson(Buffer.concat(chunks).toString()) : undefined };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new TensordError("server-fault", `Cannot read the server's answer: it is no JSON (${cause})`, { cause });
+  }
+}
+
+function isShuttingDown(body: unknown): boolean {
+  return isObject(body) && body.code === "shutting-down";
+}

@@ -1,0 +1,119 @@
+/**
+ * The server's words and ours: JSON on the wire is `snake_case`, TypeScript is `camelCase`. Everything that crosses is
+ * converted here and nowhere else; the types follow from the OpenAPI document. Checks what this package relies on.
+ */
+
+import { TensordError } from "./errors.ts";
+import type { components } from "./generated/openapi.ts";
+
+type Schemas = components["schemas"];
+
+type CamelCase<Text extends string> = Text extends `${infer Head}_${infer Tail}`
+  ? `${Head}${Capitalize<CamelCase<Tail>>}`
+  : Text;
+
+/** A wire type as TypeScript sees it. The keys of `labels` are the user's, and stay. */
+export type FromWire<Wire> = Wire extends readonly (infer Item)[]
+  ? readonly FromWire<Item>[]
+  : Wire extends object
+    ? {
+        readonly [Key in keyof Wire as Key extends string ? CamelCase<Key> : Key]: Key extends "labels"
+          ? Wire[Key]
+          : FromWire<Wire[Key]>;
+      }
+    : Wire;
+
+/**
+ * A region as the server described it at one moment. `storage.dev` and `storage.ino` are decimal strings, since they are
+ * 64 bits wide. `inUse` and `hasWriters` are there when one region was asked for; lists leave them out.
+ */
+export type RegionDescriptor = FromWire<Schemas["Region"] & Partial<Schemas["RegionDetail"]>>;
+
+/** A tensor of a region: `byteOffset` counts from the start of the region's file. */
+export type TensorInfo = Omit<FromWire<Schemas["Tensor"]>, "aligned">;
+
+/** A pool with a limit of its own, and its books. */
+export type Model = FromWire<Schemas["Model"]>;
+
+/** The server's books: bytes, inodes, regions by state, models. */
+export type Stats = FromWire<Schemas["Stats"]>;
+
+/** A recomputed checksum beside the recorded one. `ok` and `expected` are null if none was recorded. */
+export type Verification = FromWire<Schemas["Verification"]>;
+
+/**
+ * What a delete did: `draining` while somebody still maps the region. `freedBytes` is what came back at once; 0 as well if
+ * a restart of the server swallowed the first answer.
+ */
+export type Deletion = FromWire<Schemas["Deletion"]>;
+
+/** JSON as the wire has it. */
+export type WireObject = { readonly [key: string]: unknown };
+
+/** Any JSON in our words. */
+export function fromWire(value: unknown): unknown {
+  return renameKeys(value, (key) => key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase()));
+}
+
+/** Our words for the wire. */
+export function toWire(value: unknown): unknown {
+  return renameKeys(value, (key) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`));
+}
+
+function renameKeys(value: unknown, rename: (key: string) => string): unknown {
+  if (Array.isArray(value)) return value.map((item) => renameKeys(item, rename));
+  if (!isObject(value)) return value;
+  const entries = Object.entries(value).map(([key, item]) => [
+    rename(key),
+    key === "labels" ? item : renameKeys(item, rename),
+  ]);
+  return Object.fromEntries(entries);
+}
+
+export function isObject(value: unknown): value is WireObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Reads a region's JSON. @throws TensordError `server-fault` if it is not one. */
+export function parseDescriptor(value: unknown): RegionDescriptor {
+  if (!isObject(value) || !isObject(value.storage) || !Array.isArray(value.tensors)) throw notA("region descriptor");
+  const { storage } = value;
+  const isWhole =
+    [value.id, value.model, value.state, value.created_at, storage.kind, storage.path].every(isText) &&
+    [storage.dev, storage.ino].every(isIdentity) &&
+    isSize(storage.byte_size) &&
+    value.tensors.every(isTensor);
+  if (!isWhole) throw notA("region descriptor");
+  return fromWire(value) as RegionDescriptor;
+}
+
+/** Reads an answer whose fields nothing here relies on. @throws TensordError `server-fault` if it is no object. */
+export function parseObject<Type>(value: unknown): Type {
+  if (!isObject(value)) throw notA("JSON object");
+  return fromWire(value) as Type;
+}
+
+function isTensor(value: unknown): boolean {
+  return (
+    isObject(value) &&
+    [value.name, value.dtype].every(isText) &&
+    [value.byte_offset, value.byte_size].every(isSize) &&
+    Array.isArray(value.shape) &&
+    value.shape.every(isSize)
+  );
+}
+
+const isText = (value: unknown) => typeof value === "string";
+const isSize = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+const isIdentity = (value: unknown) => typeof value === "string" && /^[0-9]{1,20}$/.test(value);
+
+function notA(what: string): TensordError {
+  return new TensordError("server-fault", `Cannot read the server's answer: it is no ${what}`, {
+    hint: "is the server another version, or is TENSORD_URL something else's address?",
+  });
+}
+
+/** How messages call a region: its id, and its name if it has one. */
+export function shown({ id, model, name }: RegionDescriptor): string {
+  return name === null || name === undefined ? id : `${id} (${model}/${name})`;
+}

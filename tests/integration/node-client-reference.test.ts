@@ -1,0 +1,251 @@
+/** Tensor references and addresses as the Node client reads them: from strangers, so that nothing is taken on trust. */
+
+import { afterAll, describe, expect, test } from "bun:test";
+import { findEndpoint } from "../../clients/node/src/endpoint.ts";
+import { isTensordError } from "../../clients/node/src/errors.ts";
+import { TensorReference } from "../../clients/node/src/reference.ts";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { testWith } from "../harness/instance-needs.ts";
+import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
+import { startServer } from "../harness/server.ts";
+
+afterAll(assertNothingLeft);
+
+for (const runtime of Object.keys(runtimes) as Runtime[]) {
+  const claim = testWith(needsNodeClient);
+
+  claim(`${runtime}: a reference to a region that is gone, replaced or sealed is told apart`, async () => {
+    await using server = await startServer();
+    const seen = await runProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect();
+        const region = await client.create("w", new Float32Array([1, 2]), { ttlMs: 600_000 });
+        const reference = region.tensor().ref();
+        const change = (fields) => TensorReference.parse({ ...reference.toJSON(), ...fields });
+        const unaligned = client.open(change({ byte_offset: reference.byteOffset + 1, byte_size: 4, shape: [1] }));
+        const [value] = unaligned.array("F32");
+        const [expected] = new Float32Array(region.tensor().bytes().slice(1, 5).buffer);
+        unaligned.close();
+        const writer = client.open(reference, { writable: true });
+        await (async () => { writer.array("F32")[0] = 7; })();
+        const written = region.tensor().array("F32")[0];
+        const { isWritable } = writer;
+        writer.close();
+        const stale = [{ ino: "1" }, { dev: "888888" }].map((fields) => codeOf(() => client.open(change(fields))));
+        for (;;) {
+          await collect();
+          if (await codeOf(() => region.seal()) === "no error") break;
+        }
+        const sealed = await codeOf(() => client.open(reference, { writable: true }));
+        await client.delete(region);
+        tell({
+          isCopied: unaligned.isCopied,
+          same: value === expected,
+          written,
+          isWritable,
+          closed: await codeOf(() => writer.bytes()),
+          stale: await Promise.all(stale),
+          sealed,
+          gone: await codeOf(() => client.open(reference)),
+        });
+      `,
+    );
+    expect(seen).toEqual({
+      isCopied: true,
+      same: true,
+      written: 7,
+      isWritable: true,
+      closed: "closed",
+      stale: ["stale-ref", "stale-ref"],
+      sealed: "region-sealed",
+      gone: "stale-ref",
+    });
+  });
+
+  claim(`${runtime}: what stands in the place of a region's file is neither followed nor waited for`, async () => {
+    await using server = await startServer();
+    const seen = await runProgram(
+      runtime,
+      server.env,
+      `
+        import { execFileSync } from "node:child_process";
+        import { mkdtempSync, rmSync, symlinkSync, truncateSync } from "node:fs";
+        const client = await connect();
+        const region = await client.create("w", new Uint8Array(10_000), { ttlMs: 600_000 });
+        const reference = region.tensor().ref().toJSON();
+        const directory = mkdtempSync("/tmp/tensord-places-");
+        const path = directory + reference.path.slice(reference.path.lastIndexOf("/"));
+        const open = () => codeOf(() => client.open(TensorReference.parse({ ...reference, path })));
+        const codes = [await open()];
+        symlinkSync(reference.path, path);
+        codes.push(await open());
+        rmSync(path);
+        execFileSync("mkfifo", [path]);
+        codes.push(await open());
+        rmSync(directory, { recursive: true });
+        truncateSync(reference.path, 5_000);
+        tell({ codes, truncated: await client.attach("w").catch(({ code, detail }) => [code, detail]) });
+      `,
+    );
+    expect(seen).toEqual({
+      codes: ["stale-ref", "stale-ref", "stale-ref"],
+      truncated: ["mapping-failed", expect.stringContaining("has 5000 bytes, want")],
+    });
+  });
+}
+
+const token = "abcdefghijklmnopqrstuvwxyz";
+const good = {
+  v: 1,
+  instance: "a1",
+  region: `reg_${token}`,
+  path: `/dev/shm/tensord.a1.${token}`,
+  dev: "27",
+  ino: "4711",
+  byte_offset: 4096,
+  byte_size: 24,
+  dtype: "F32",
+  shape: [2, 3],
+  generation: 0,
+};
+
+function codeOf(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    return isTensordError(error) && error.message.length < 1000 ? error.code : String(error);
+  }
+  return "no error";
+}
+
+describe("a tensor reference", () => {
+  test("survives JSON", () => {
+    expect(JSON.parse(JSON.stringify(TensorReference.parse(good)))).toEqual(good);
+    expect(TensorReference.parse(JSON.stringify(good))).toEqual(TensorReference.parse(good));
+    expect(TensorReference.parse({ ...good, dev: "027" }).dev).toBe("27");
+  });
+
+  test("may be of a scalar and of nothing", () => {
+    for (const [shape, byte_size] of [
+      [[], 4],
+      [[0, 7], 0],
+    ]) {
+      expect(TensorReference.parse({ ...good, shape, byte_size }).byteSize).toBe(Number(byte_size));
+    }
+  });
+
+  // What each one tries is in its name: a type, a bound, or an agreement between two fields.
+  const hostile: readonly object[] = [
+    { v: 2 },
+    { v: true },
+    { v: "1" },
+    { instance: "b2" },
+    { instance: "A1" },
+    { instance: 5 },
+    { region: "reg_" },
+    { region: "../../v1/models" },
+    { region: null },
+    { path: `tensord.a1.${token}` },
+    { path: `/dev/shm/../../etc/tensord.a1.${token}` },
+    { path: `/dev//shm/tensord.a1.${token}` },
+    { path: `//dev/shm/tensord.a1.${token}` },
+    { path: `/dev/shm/tensord.a1.${token}/` },
+    { path: `/dev/shm/tensord.a1.${token}\n` },
+    { path: `/dev/sh\0m/tensord.a1.${token}` },
+    { path: `/${"x/".repeat(4096)}tensord.a1.${token}` },
+    { path: "/etc/passwd" },
+    { path: `/dev/shm/tensord.a1.${token.toUpperCase()}` },
+    { path: `/dev/shm/tensord.a1.${token.slice(1)}` },
+    { path: ["/dev/shm"] },
+    { dev: 27 },
+    { dev: "-1" },
+    { dev: "0x1b" },
+    { dev: "²⁷" },
+    { ino: "" },
+    { ino: "9".repeat(21) },
+    { ino: String(2n ** 64n) },
+    { byte_offset: -4096 },
+    { byte_offset: 4096.5 },
+    { byte_offset: true },
+    { byte_offset: 2 ** 62 },
+    { byte_offset: 2 ** 53 - 1 },
+    { byte_offset: 4096n },
+    { byte_size: 23 },
+    { byte_size: "24" },
+    { byte_size: -24 },
+    { dtype: "F33" },
+    { dtype: "float32" },
+    { dtype: "constructor" },
+    { dtype: ["F32"] },
+    { shape: [2, -3] },
+    { shape: [-2, -3] },
+    { shape: [2, 3.5] },
+    { shape: [true, 6] },
+    { shape: "23" },
+    { shape: { 0: 6 } },
+    { shape: Array(65).fill(1) },
+    { shape: [2 ** 53, 0] },
+    { shape: Array(64).fill(2 ** 53 - 1) },
+    { shape: new Array(2) },
+    { dtype: "F4", shape: [3], byte_size: 1 },
+    { generation: -1 },
+    { generation: null },
+    { extra: 1 },
+    { ["__proto__"]: 1 },
+  ];
+  for (const change of hostile) {
+    test(`is refused with ${JSON.stringify(change, (_, value) => (typeof value === "bigint" ? `${value}n` : value)).slice(0, 60)}`, () => {
+      expect(codeOf(() => TensorReference.parse({ ...good, ...change }))).toBe("validation-failed");
+    });
+  }
+
+  test("is refused without one of its fields", () => {
+    for (const field of Object.keys(good)) {
+      const rest = Object.fromEntries(Object.entries(good).filter(([key]) => key !== field));
+      expect([field, codeOf(() => TensorReference.parse(rest))]).toEqual([field, "validation-failed"]);
+    }
+  });
+
+  test("is refused as text that is none", () => {
+    const spaced = JSON.stringify(good) + " ".repeat(65_536);
+    for (const text of ["", "null", "[]", "5", '"x"', "{", "[".repeat(60_000), spaced, '{"__proto__": {}}']) {
+      expect([text.slice(0, 20), codeOf(() => TensorReference.parse(text))]).toEqual([
+        text.slice(0, 20),
+        "validation-failed",
+      ]);
+    }
+  });
+});
+
+describe("the server's address", () => {
+  test("is the argument, else TENSORD_URL, else the instance's socket", () => {
+    const env = { TENSORD_URL: "http://[::1]:80", TENSORD_INSTANCE: "a1", TENSORD_SHM_DIR: "/mnt/shm//" };
+    expect(findEndpoint("unix:///run/t%20x.sock", env)).toMatchObject({ path: "/run/t%20x.sock" });
+    expect(findEndpoint(undefined, env)).toMatchObject({ host: "::1", port: 80, url: "http://[::1]:80" });
+    expect(findEndpoint(undefined, { ...env, TENSORD_URL: "" })).toMatchObject({
+      url: "unix:///mnt/shm/tensord.a1/http.sock",
+    });
+    expect(findEndpoint(undefined, {})).toMatchObject({ path: "/dev/shm/tensord.default/http.sock" });
+  });
+
+  test("is refused if it is none", () => {
+    const none = [
+      "",
+      "localhost:7411",
+      "https://localhost",
+      "http://",
+      "http://h/v1",
+      "http://u:p@h",
+      "unix://host/p",
+      "unix:p",
+    ];
+    for (const url of [...none, "http://h:99999", "http://h?x", `unix:///${"x".repeat(107)}`]) {
+      expect([url, codeOf(() => findEndpoint(url, {}))]).toEqual([url, "validation-failed"]);
+    }
+    for (const TENSORD_INSTANCE of ["A", "../x", "x".repeat(33)]) {
+      expect(codeOf(() => findEndpoint(undefined, { TENSORD_INSTANCE }))).toBe("validation-failed");
+    }
+  });
+});
