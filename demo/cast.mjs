@@ -1,6 +1,6 @@
 /**
- * Those who play: a server on an instance of its own, and Python processes that speak in JSON lines. Whatever happens,
- * `Cast.end` leaves none of them, and nothing of the instance.
+ * Those who play: a server on an instance of its own, and the actors, in Python and Node. Whatever happens, `Cast.end`
+ * leaves none of them, and nothing of the instance.
  */
 
 import { spawn, spawnSync } from "node:child_process";
@@ -9,11 +9,11 @@ import { openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure, root, throwIfStopped } from "../scripts/lib/process.mjs";
 import { python, pythonEnvironment } from "../scripts/lib/python-packages.mjs";
 import { bun } from "../scripts/lib/server-packages.mjs";
+import { Actor } from "./actor.mjs";
 
 const deadlineMs = 60_000;
 const pollMs = 10;
@@ -27,68 +27,6 @@ export async function until(what, condition) {
     if (value) return value;
     if (performance.now() > deadline) throw new Failure(`Waited ${deadlineMs / 1000} s in vain until ${what}.`);
     await sleep(pollMs);
-  }
-}
-
-/** A Python process of this folder. */
-class Actor {
-  #process;
-  #lines = [];
-  #waiting;
-  #ended;
-  #errors = "";
-
-  constructor(script, args, env) {
-    this.script = script;
-    // A group of its own: Ctrl-C in the terminal is for the story, which then ends its cast in order.
-    const path = join(root, "demo", script);
-    this.#process = spawn(python, [path, ...args], { env, stdio: ["pipe", "pipe", "pipe"], detached: true });
-    createInterface(this.#process.stdout).on("line", (text) => {
-      this.#lines.push(JSON.parse(text));
-      this.#waiting?.();
-    });
-    this.#process.stderr.setEncoding("utf8").on("data", (text) => {
-      this.#errors += text;
-    });
-    this.#process.stdin.on("error", () => {});
-    this.#ended = once(this.#process, "close").then(([code, signal]) => {
-      this.outcome = signal ?? code;
-      this.#waiting?.();
-    });
-  }
-
-  get pid() {
-    return this.#process.pid;
-  }
-
-  /** What it says next. */
-  async hear() {
-    while (this.#lines.length === 0) {
-      throwIfStopped();
-      if (this.outcome !== undefined)
-        throw new Failure(`${this.script} ended (${this.outcome}):\n${this.#errors.trim()}`);
-      await new Promise((resolve) => {
-        this.#waiting = resolve;
-      });
-    }
-    return this.#lines.shift();
-  }
-
-  /** Says a word, and returns the answer. */
-  async ask(word) {
-    this.#process.stdin.write(`${word}\n`);
-    return await this.hear();
-  }
-
-  /** Waits for its end. @returns its exit status, or the signal that ended it */
-  async end() {
-    await this.#ended;
-    return this.outcome;
-  }
-
-  async kill() {
-    if (this.outcome === undefined) this.#process.kill("SIGKILL");
-    return await this.end();
   }
 }
 
@@ -109,6 +47,9 @@ export class Cast {
       TENSORD_INSTANCE: this.instance,
       TENSORD_SHM_DIR: shmDirectory,
       TENSORD_PORT: "",
+      // Everything is on this machine already: no library shall ask a model hub, or show how far it is.
+      HF_HUB_OFFLINE: "1",
+      TQDM_DISABLE: "1",
     };
   }
 
@@ -157,8 +98,23 @@ export class Cast {
     });
   }
 
+  /** The region as the server describes it now. */
+  async find(id) {
+    const { status, body } = await this.call("GET", `/v1/regions/${id}`);
+    if (status !== 200) throw new Failure(`The server does not know ${id}: ${body.detail}`);
+    return body;
+  }
+
   python(script, ...args) {
-    const actor = new Actor(script, args, this.#environment);
+    return this.#engage(python, script, args);
+  }
+
+  node(script, ...args) {
+    return this.#engage(process.execPath, script, args);
+  }
+
+  #engage(command, script, args) {
+    const actor = new Actor(command, script, args, { cwd: join(root, "demo"), env: this.#environment });
     this.#actors.push(actor);
     return actor;
   }

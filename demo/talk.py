@@ -14,14 +14,17 @@ def say(**facts: Any) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def hear(*, wait: bool = True) -> str | None:
-    """The next word from the story; without ``wait``, ``None`` if there is none. Its end ends this process."""
-    if not wait and not select.select([sys.stdin], [], [], 0)[0]:
-        return None
+def hear() -> str:
+    """The next line from the story. Its end ends this process."""
     line = sys.stdin.readline()
     if line == "":
         raise SystemExit
     return line.strip()
+
+
+def hear_now() -> str | None:
+    """The next line from the story, or ``None`` if it says nothing."""
+    return hear() if select.select([sys.stdin], [], [], 0)[0] else None
 
 
 def private_bytes() -> int:

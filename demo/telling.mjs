@@ -24,6 +24,11 @@ export function line(text) {
   console.log(`   ${text}`);
 }
 
+/** What happens beside the story, as it happens. */
+export function aside(text) {
+  console.log(dim(`   ~ ${text}`));
+}
+
 /** A claim of ours, and whether what was seen agrees. */
 export function claim(text, isTrue) {
   if (isTrue) held += 1;

@@ -1,4 +1,4 @@
-"""A worker: maps the weights, compares every byte with the file on disk, and goes on comparing until it is told to stop.
+"""A worker: maps the weights, compares every byte with the file on disk, and goes on comparing until told to stop.
 
 It hears ``measure`` (how much memory do you hold), ``report`` (how did the comparing go) and ``stop``.
 """
@@ -10,7 +10,7 @@ import time
 
 import tensord
 import xxhash
-from talk import hear, private_bytes, say
+from talk import hear_now, private_bytes, say
 from weights import digests_on_disk, find_weights
 
 # Between two rounds, so that three workers leave the machine's few cores to the others as well.
@@ -31,7 +31,7 @@ def count_matching() -> int:
 say(before=before, ready_ms=ready_ms, matching=count_matching(), tensors=len(arrays))
 rounds = mismatches = 0
 while True:
-    word = hear(wait=False)
+    word = hear_now()
     if word == "measure":
         say(after=private_bytes())
     elif word == "report":
