@@ -1,0 +1,70 @@
+/** What README.md shows is run as it is printed, on a server of the test's own. */
+
+import { afterAll, expect } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { needsStockPython, root, stockPython, testWith } from "../harness/instance-needs.ts";
+import { needsNodeClient, node } from "../harness/node-program.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+
+afterAll(assertNothingLeft);
+
+const readme = readFileSync(join(root, "README.md"), "utf8");
+
+/** The code blocks of one language under a heading. */
+function examples(heading: string, language: string): string[] {
+  const section = readme.split(/^## /m).find((text) => text.startsWith(`${heading}\n`)) ?? "";
+  const blocks = [...section.matchAll(/^```(\w+)\n(.*?)^```$/gms)];
+  const found = blocks.filter(([, name]) => name === language).map(([, , text = ""]) => text);
+  expect(found.length, `examples in ${language} under ${heading}`).toBeGreaterThan(0);
+  return found;
+}
+
+/** Runs one as it is printed, but for the default server's address. @returns what it printed */
+async function run(command: readonly string[], text: string, server: TestServer, url: string): Promise<string> {
+  const { socket, shmDirectory, name } = server.instance;
+  const input = text
+    .replaceAll("http://127.0.0.1:7411", url)
+    .replaceAll("/dev/shm/tensord.default/http.sock", socket)
+    .replaceAll("/dev/shm/tensord.default.…", await findFile(server));
+  const env = { PATH: process.env.PATH ?? "", TENSORD_SHM_DIR: shmDirectory, TENSORD_INSTANCE: name };
+  const child = Bun.spawn([...command], {
+    cwd: root,
+    env,
+    stdin: new Blob([input]),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr, status] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  expect([status, stderr], `${text}\n${stdout}`).toEqual([0, ""]);
+  return stdout;
+}
+
+async function findFile(server: TestServer): Promise<string> {
+  return (await server.api.findByName("weights"))?.storage.path ?? "";
+}
+
+testWith(needsStockPython ?? needsNodeClient)("README.md shows what works, in curl, Python and Node", async () => {
+  await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+  const url = await server.readUrl();
+
+  const curl = await run(["sh", "-e"], examples("With curl", "sh").join("\n"), server, url);
+  expect(curl).toContain('"name":"hello"');
+  expect(curl).toContain('{"written_bytes":24}00000000{"items":[');
+  expect(curl).toContain('"type":"tensord.region.allocated"');
+  expect(curl).not.toContain("urn:tensord:problem:");
+
+  const printed: string[] = [];
+  for (const text of examples("With Python", "python")) printed.push(await run([stockPython, "-"], text, server, url));
+  expect(printed[1]).toBe("42.0 (1024, 1024)\n");
+  expect(printed[2]).toMatch(/^\d{16} tensord\.region\.allocated noise\n$/);
+
+  const [script = ""] = examples("With Node", "js");
+  const shown = await run([node, "--input-type=module", "-"], script, server, url);
+  expect(shown).toBe("42 [ 1024, 1024 ]\n");
+});
