@@ -3,16 +3,18 @@
  * there is no such file, and who resumes is told of a gap.
  */
 
-import { readFileSync, rmSync } from "node:fs";
-import { rename, writeFile } from "node:fs/promises";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import type { EventHistory, KeptEvent } from "./event-log.ts";
 
-/** Writes `history` for the next server, whole or not at all. */
-export async function saveEvents(path: string, { next, events }: EventHistory): Promise<void> {
+/**
+ * Writes `history` for the next server, whole or not at all, and in one turn: what happened while it was written would
+ * never be told.
+ */
+export function saveEvents(path: string, { next, events }: EventHistory): void {
   const lines = events.map(({ sequence, type, model, text }) => [sequence, type, model ?? "", text].join("\t"));
   try {
-    await writeFile(`${path}.new`, [next, ...lines].join("\n"), { mode: 0o600 });
-    await rename(`${path}.new`, path);
+    writeFileSync(`${path}.new`, [next, ...lines, ""].join("\n"), { mode: 0o600 });
+    renameSync(`${path}.new`, path);
   } catch (error) {
     rmSync(`${path}.new`, { force: true });
     throw error;
@@ -34,6 +36,8 @@ export function takeEvents(path: string): EventHistory | undefined {
 
 function parseEvents(text: string): EventHistory | undefined {
   const [head, ...lines] = text.split("\n");
+  // Every line has its end: a number or a text that was torn off must not pass for a whole one.
+  if (lines.pop() !== "") return undefined;
   const next = Number(head);
   const events = lines.map(parseEvent);
   // Only a whole, unbroken row of numbers up to the next one is what a server saved.

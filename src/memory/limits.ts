@@ -122,6 +122,10 @@ export const limits = {
   shutdownUndoMs: 3000,
   /** How often a stopping server looks whether requests are still under way. */
   stopPollMs: 10,
+  /** A connection on which nothing moves is cut after this. Longer than `subscriberStallMs`, which says why it ends. */
+  idleSeconds: 120,
+  /** How long a stop waits until those who follow have read the end of their stream. */
+  streamEndMs: 200,
   /** A connection that is given up is cut when it has not moved for this long. */
   endSoonSeconds: 5,
   /** How long the last log lines may take to leave. */

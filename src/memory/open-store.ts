@@ -92,9 +92,9 @@ function openEvents(journal: Journal, onWarning: StoreOptions["onWarning"]): Eve
 }
 
 /** Losing them costs those who resume a gap, and nothing else, so a full file system must not keep the server from stopping. */
-async function keepEvents(journal: Journal, events: EventLog, onWarning: StoreOptions["onWarning"]): Promise<void> {
+function keepEvents(journal: Journal, events: EventLog, onWarning: StoreOptions["onWarning"]): void {
   try {
-    await saveEvents(journal.eventsPath, events.history());
+    saveEvents(journal.eventsPath, events.history());
   } catch (error) {
     onWarning("Cannot keep the events for the next start: those who resume will be told of a gap", error);
   }

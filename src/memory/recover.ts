@@ -38,9 +38,9 @@ function forget(store: Store, record: RegionRecord): void {
   } catch (error) {
     store.warn(`Cannot remove the row of ${describe(record)}; the next start tries again`, error);
   }
-  const region = { ...record, lastUsedAt: record.createdAt };
+  const region = { ...record, state: "deleted" as const, name: null, lastUsedAt: record.createdAt };
   if (record.state === "draining") {
-    return store.emit({ type: "tensord.region.deleted", region: { ...region, state: "deleted" }, actor: undefined });
+    return store.emit({ type: "tensord.region.deleted", region, actor: undefined });
   }
   store.emit({ type: "tensord.region.lost", region });
 }

@@ -53,6 +53,8 @@ export interface Environment {
     readonly keepOpen?: () => void;
     /** Takes that back: a connection that does not move is cut. */
     readonly endSoon?: () => void;
+    /** The answer is a stream that ends when the server stops, so that a stop need not wait for its reader. */
+    readonly beginStream?: () => () => void;
     /** Turns a WebSocket handshake into a socket that speaks `protocol`. */
     readonly upgrade?: (protocol: SocketProtocol) => void;
   };

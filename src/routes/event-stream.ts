@@ -5,8 +5,10 @@ import type { Subscriber } from "../memory/event-feeder.ts";
 import type { KeptEvent } from "../memory/event-log.ts";
 import { limits } from "../memory/limits.ts";
 import type { Store } from "../memory/store.ts";
+import type { Environment } from "./environment.ts";
 import { toGapText, toOpenedText } from "./to-event.ts";
 
+type Connection = Pick<Environment["Bindings"], "beginStream" | "endSoon">;
 type Controller = ReadableStreamDefaultController<Uint8Array>;
 
 const encoder = new TextEncoder();
@@ -14,15 +16,15 @@ const encoder = new TextEncoder();
 export class EventStream implements Subscriber {
   readonly cursor: EventCursor;
   readonly #store: Store;
-  readonly #endSoon: () => void;
+  readonly #connection: Connection;
+  #release: (() => void) | undefined;
   #controller: Controller | undefined;
   #keepAlive: Timer | undefined;
 
-  /** @param endSoon has the transport cut the connection if its peer goes on not reading. */
-  constructor(store: Store, cursor: EventCursor, endSoon: () => void) {
+  constructor(store: Store, cursor: EventCursor, connection: Connection) {
     this.#store = store;
     this.cursor = cursor;
-    this.#endSoon = endSoon;
+    this.#connection = connection;
   }
 
   toResponse(): Response {
@@ -40,6 +42,7 @@ export class EventStream implements Subscriber {
     this.#controller = controller;
     this.#write(`retry: 1000\n${toBlock(this.cursor.position, toOpenedText(this.#store, this.cursor.position))}`);
     this.#keepAlive = setInterval(() => this.#comment(), limits.eventKeepAliveMs);
+    this.#release = this.#connection.beginStream?.();
     this.#store.stopping.addEventListener("abort", this.#end);
     this.#store.feeder.add(this);
   }
@@ -53,7 +56,8 @@ export class EventStream implements Subscriber {
 
   endStalled(): void {
     this.#end();
-    this.#endSoon();
+    // Its peer may go on not reading.
+    this.#connection.endSoon?.();
   }
 
   /** To a peer that does not read it would only pile up. */
@@ -75,6 +79,8 @@ export class EventStream implements Subscriber {
     clearInterval(this.#keepAlive);
     this.#store.stopping.removeEventListener("abort", this.#end);
     this.#store.feeder.remove(this);
+    // A stop that ended it does not wait until its peer has read the rest.
+    if (!this.#store.stopping.aborted) this.#release?.();
   }
 }
 

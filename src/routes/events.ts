@@ -62,7 +62,7 @@ export function defineEventRoutes(app: OpenAPIHono<Environment>, { store }: Serv
       store.refuseIfStopping();
       store.feeder.checkRoom();
       c.env?.keepOpen?.();
-      const stream = new EventStream(store, toCursor(store, filter, from), () => c.env?.endSoon?.());
+      const stream = new EventStream(store, toCursor(store, filter, from), c.env ?? {});
       // A stream is none of the bodies that the document types.
       return stream.toResponse() as never;
     }

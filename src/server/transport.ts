@@ -21,6 +21,8 @@ export class Transport {
   readonly #traffic: Traffic;
   readonly #onUnexpected: (error: unknown, requestId: string) => void;
   readonly #servers: Server[] = [];
+  /** Answers under way that the stop itself ends. */
+  #streams = 0;
   readonly #sockets: { readonly path: string; readonly ino: bigint }[] = [];
 
   constructor(
@@ -37,7 +39,7 @@ export class Transport {
   listenTcp(host: string, port: number): string {
     let guard: Guard = () => {};
     const server = this.#listen(`${host}:${port}`, () =>
-      Bun.serve({ hostname: host, port, idleTimeout: 60, ...this.#options((headers) => guard(headers)) }),
+      Bun.serve({ hostname: host, port, ...this.#options((headers) => guard(headers)) }),
     );
     guard = createHostGuard(host, server.port ?? port);
     return `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
@@ -50,7 +52,9 @@ export class Transport {
     // The mode must be right from birth: between bind and chmod anybody could connect.
     const umask = process.umask(0o117);
     try {
-      this.#listen(path, () => Bun.serve({ unix: path, ...this.#options(() => {}) }));
+      // Bun's types deny Unix sockets an idle time; Bun itself has one, of 10 s.
+      const options = { unix: path, ...this.#options(() => {}) } as Bun.Serve.Options<SocketProtocol>;
+      this.#listen(path, () => Bun.serve(options));
     } finally {
       process.umask(umask);
     }
@@ -83,6 +87,8 @@ export class Transport {
 
   #options(guard: Guard) {
     return {
+      // Each write begins it anew, even where `keepOpen` took it away.
+      idleTimeout: limits.idleSeconds,
       // Bun's own limit answers an empty 413; the app's says what to do.
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       fetch: (request: Request, server: Server) => this.#handle(request, server, guard),
@@ -104,8 +110,15 @@ export class Transport {
     const bindings: Environment["Bindings"] = {
       keepOpen: () => server.timeout(request, 0),
       endSoon: () => server.timeout(request, limits.endSoonSeconds),
+      beginStream: () => {
+        this.#streams += 1;
+        return () => {
+          this.#streams -= 1;
+        };
+      },
       upgrade: (protocol) => {
         isUpgraded = server.upgrade(request, { data: protocol });
+        if (!isUpgraded) throw noHandshake();
       },
     };
     try {
@@ -139,7 +152,10 @@ export class Transport {
   async stop(graceMs: number): Promise<void> {
     for (const server of this.#servers) void server.stop();
     const deadline = performance.now() + graceMs;
-    while (this.#servers.some((server) => server.pendingRequests > 0) && performance.now() < deadline) {
+    const streamDeadline = performance.now() + limits.streamEndMs;
+    for (let now = 0; now < deadline; now = performance.now()) {
+      const pending = this.#servers.reduce((sum, server) => sum + server.pendingRequests, 0);
+      if (pending === 0 || (pending <= this.#streams && now > streamDeadline)) break;
       await Bun.sleep(limits.stopPollMs);
     }
     // What was answered last still has to leave the socket's buffer.
@@ -149,6 +165,12 @@ export class Transport {
       if (lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === ino) unlinkSync(path);
     }
   }
+}
+
+function noHandshake(): TensordError {
+  return new TensordError("upgrade-required", "Cannot open the WebSocket: the request is no whole handshake", {
+    hint: "Send GET with a Sec-WebSocket-Key of 16 bytes in base64, as every WebSocket client does.",
+  });
 }
 
 /** Removes a socket file that nobody listens on. @throws TensordError `io-error` if it lives or is no socket. */

@@ -1,0 +1,114 @@
+/** Subscribers that stop reading while 100,000 events pass: the server's memory stays flat, others get everything, and they wake to a gap. */
+
+import { afterAll, expect } from "bun:test";
+import { readFileSync } from "node:fs";
+import { limits } from "../../src/memory/limits.ts";
+import { changeLabels } from "../harness/event-load.ts";
+import { readLastId } from "../harness/event-pages.ts";
+import { SleepingSubscriber } from "../harness/event-sleeper.ts";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { testWith } from "../harness/instance-needs.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+import { until } from "../harness/server-wait.ts";
+import { channels, Subscriber } from "../harness/subscriber.ts";
+
+const eventCount = 100_000;
+/** More than the ring keeps. The server's memory has its full size after these. */
+const warmUpCount = 30_000;
+/** Memory is looked at after this many. */
+const sampledEvents = 5000;
+const MiB = 2 ** 20;
+
+afterAll(assertNothingLeft);
+
+/** Resident memory; proc(5). */
+function residentBytes({ pid }: TestServer): number {
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;
+}
+
+/** Lets `count` events pass. @returns the most memory that the server had meanwhile. */
+async function pass(server: TestServer, region: string, count: number): Promise<number> {
+  const samples: number[] = [];
+  for (let passed = 0; passed < count; passed += sampledEvents) {
+    await changeLabels(server.instance.socket, region, sampledEvents);
+    samples.push(residentBytes(server));
+  }
+  return Math.max(...samples);
+}
+
+function expectWhole(subscriber: Subscriber, before: string): void {
+  expect(subscriber.gaps).toEqual([]);
+  expect(subscriber.events.length).toBe(eventCount);
+  const broken = subscriber.events.findIndex(({ id }, index) => Number(id) !== Number(before) + 1 + index);
+  expect(broken, "nothing is missed, repeated or out of order").toBe(-1);
+}
+
+testWith()(
+  "the server's memory is flat while four subscribers sleep, others get everything, and those wake to one gap",
+  async () => {
+    await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+    const places = [await server.readUrl(), `unix://${server.instance.socket}`];
+    const { id } = await server.api.create({ byte_size: 10, ttl_ms: 3_600_000 });
+    await pass(server, id, warmUpCount);
+    const awakeMost = await pass(server, id, eventCount);
+
+    using sleeping = new DisposableStack();
+    const before = await readLastId(server.api);
+    const sleepers: SleepingSubscriber[] = [];
+    for (const place of places) {
+      for (const channel of channels) sleepers.push(sleeping.use(await SleepingSubscriber.open(place, channel)));
+    }
+    await using socket = await Subscriber.open(places[0] ?? "", "websocket");
+    await using stream = await Subscriber.open(places[1] ?? "", "server-sent-events");
+    const sleepingMost = await pass(server, id, eventCount);
+    const last = await readLastId(server.api);
+    for (const awake of [socket, stream]) {
+      await awake.untilId(last);
+      expectWhole(awake, before);
+    }
+    const growth = (sleepingMost - awakeMost) / MiB;
+    console.log(`at most ${awakeMost / MiB} MiB while nobody slept, ${growth} MiB more while four did`);
+    expect(growth).toBeLessThan(32);
+
+    for (const sleeper of sleepers) sleeper.wake();
+    for (const sleeper of sleepers) {
+      await until("it has caught up", () => sleeper.frames.at(-1)?.id === last);
+      checkSleeper(sleeper, before, last);
+    }
+    await changeLabels(server.instance.socket, id, 10);
+    const newest = await readLastId(server.api);
+    for (const sleeper of sleepers) await until("it goes on live", () => sleeper.frames.at(-1)?.id === newest);
+  },
+  180_000,
+);
+
+/** What it had before it slept, one gap, and everything that was kept when it woke. */
+function checkSleeper({ frames }: SleepingSubscriber, before: string, last: string): void {
+  const at = frames.findIndex(({ type }) => type === "tensord.stream.gap");
+  const gap = frames[at];
+  expect(gap?.data.requested_after).toBe(frames[at - 1]?.id);
+  expect(frames.filter(({ type }) => type.startsWith("tensord.stream.")).length).toBe(2);
+  const had = frames.slice(0, at).map(({ id }) => Number(id));
+  expect(had).toEqual(had.map((_, index) => Number(before) + index));
+  const got = frames.slice(at + 1).map(({ id }) => Number(id));
+  expect(got).toEqual(got.map((_, index) => Number(gap?.data.first_available) + index));
+  expect(got.at(-1)).toBe(Number(last));
+  // The ring and what the server had handed on, not more.
+  expect(got.length).toBeLessThanOrEqual(limits.keptEvents);
+  expect(got.length).toBeGreaterThan(limits.keptEvents / 2);
+}
+
+testWith()(
+  "a server that stops leaves in order, within its grace, though a subscriber sleeps",
+  async () => {
+    for (const channel of channels) {
+      await using server = await startServer();
+      const { id } = await server.api.create({ byte_size: 10, ttl_ms: 3_600_000 });
+      using _sleeper = await SleepingSubscriber.open(`unix://${server.instance.socket}`, channel);
+      await changeLabels(server.instance.socket, id, 2000);
+      server.signal("SIGTERM");
+      expect(await server.exited(limits.shutdownGraceMs + 5000)).toBe(0);
+    }
+  },
+  60_000,
+);

@@ -1,0 +1,180 @@
+/** The stream over the end of a server: how subscribers learn of it, and what they find with the next one. */
+
+import { afterAll, describe, expect } from "bun:test";
+import { readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { EventPages, readLastId } from "../harness/event-pages.ts";
+import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
+import { testWith } from "../harness/instance-needs.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+import { within } from "../harness/server-wait.ts";
+import { channels, Subscriber } from "../harness/subscriber.ts";
+
+afterAll(assertNothingLeft);
+
+const minute = 60_000;
+
+async function live({ api }: TestServer): Promise<string> {
+  const { id } = await api.create({ byte_size: 10, ttl_ms: minute });
+  await api.delete(id);
+  return readLastId(api);
+}
+
+function range(first: number, count: number): string[] {
+  return Array.from({ length: count }, (_, index) => String(first + index));
+}
+
+describe("a server that stops", () => {
+  testWith()("ends a hundred open streams at once, says so, and leaves without waiting for them", async () => {
+    await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+    const places = [await server.readUrl(), `unix://${server.instance.socket}`];
+    const opening = Array.from({ length: 100 }, (_, index) =>
+      Subscriber.open(places[index % 2] ?? "", channels[(index >> 1) % 2] ?? "websocket"),
+    );
+    const subscribers = await Promise.all(opening);
+    const last = await live(server);
+    for (const subscriber of subscribers) await subscriber.untilId(last);
+    await server.stop();
+    const ends = await within("every stream ends", Promise.all(subscribers.map(({ ended }) => ended)));
+    expect(ends).toEqual(subscribers.map((_, index) => ((index >> 1) % 2 === 0 ? 1001 : 0)));
+    for (const { lastId, frames } of subscribers) expect([lastId, frames.length]).toEqual([last, 4]);
+  });
+
+  testWith()("keeps its events for the next, whose numbers go on where they ended", async () => {
+    await using server = await startServer();
+    const place = `unix://${server.instance.socket}`;
+    const before = await readLastId(server.api);
+    const last = await live(server);
+    await server.stop();
+    await server.start();
+    for (const channel of channels) {
+      await using subscriber = await Subscriber.open(place, channel, { after: before });
+      const next = await live(server);
+      await subscriber.untilId(next);
+      expect(subscriber.frames.map(({ id }) => id)).toEqual(range(Number(before), Number(next) - Number(before) + 1));
+      expect(subscriber.gaps).toEqual([]);
+    }
+    const kept = new EventPages();
+    await kept.read(server.api);
+    const epochs = (frames: typeof kept.frames) => new Set(frames.map(({ tensordepoch }) => tensordepoch)).size;
+    expect(epochs(kept.frames.filter(({ id }) => Number(id) <= Number(last)))).toBe(1);
+    expect(epochs(kept.frames)).toBe(2);
+  });
+
+  testWith()("tells its last events to those who come back, as it told its first", async () => {
+    await using server = await startServer();
+    const { id } = await server.api.create({ byte_size: 40 * 2 ** 20, ttl_ms: minute });
+    const before = await readLastId(server.api);
+    const subscriber = await Subscriber.open(`unix://${server.instance.socket}`, "websocket");
+    // Freed in the background, so that the stop is in the middle of it.
+    const deleting = server.api.delete(id).catch(() => undefined);
+    await subscriber.untilId(String(Number(before) + 1));
+    await server.stop();
+    await Promise.all([deleting, subscriber.ended]);
+    await server.start();
+    await using again = await Subscriber.open(`unix://${server.instance.socket}`, "websocket", {
+      after: subscriber.lastId,
+    });
+    await again.untilId(String(Number(before) + 2));
+    const all = [...subscriber.events, ...again.events];
+    expect(all.map(({ type }) => type)).toEqual(["tensord.region.draining", "tensord.region.deleted"]);
+    expect(all.map((event) => event.subject)).toEqual([id, id]);
+  });
+});
+
+describe("after a crash", () => {
+  testWith()("who resumes is told of one gap, lists again, and goes on live", async () => {
+    await using server = await startServer();
+    const place = `unix://${server.instance.socket}`;
+    const last = await live(server);
+    await server.crash();
+    for (const channel of channels) {
+      await using subscriber = await Subscriber.open(place, channel, { after: last });
+      const next = await live(server);
+      await subscriber.untilId(next);
+      const [opened, gap, ...events] = subscriber.frames;
+      expect(opened).toMatchObject({ type: "tensord.stream.opened", id: last });
+      expect(gap).toMatchObject({ type: "tensord.stream.gap", data: { requested_after: last } });
+      expect(Number(gap?.id)).toBeGreaterThan(Number(last) - 1);
+      expect(gap?.data.first_available).toBe(String(Number(gap?.id) + 1));
+      expect(events.map(({ id }) => id)).toEqual(range(Number(gap?.id) + 1, Number(next) - Number(gap?.id)));
+    }
+  });
+
+  testWith()("what the start found is told behind the gap", async () => {
+    await using server = await startServer();
+    server.log.expect(/^tensord\.region\.(lost|relinked)$/);
+    const lost = await server.api.create({ name: "lost", byte_size: 10, persist: true });
+    const unlinked = await server.api.create({ name: "unlinked", byte_size: 10, persist: true });
+    const last = await readLastId(server.api);
+    await server.kill("SIGKILL");
+    rmSync(lost.storage.path);
+    rmSync(join(server.instance.keep, tokenOf(lost.id)));
+    rmSync(unlinked.storage.path);
+    await server.start();
+    await using subscriber = await Subscriber.open(`unix://${server.instance.socket}`, "websocket", { after: last });
+    await subscriber.untilId(await readLastId(server.api));
+    expect(subscriber.gaps.length).toBe(1);
+    expect(subscriber.events.map(({ type, subject }) => [type, subject]).toSorted()).toEqual([
+      ["tensord.region.lost", lost.id],
+      ["tensord.region.relinked", unlinked.id],
+    ]);
+  });
+});
+
+describe("a number is never given twice", () => {
+  testWith()(
+    "over twenty kills and stops",
+    async () => {
+      await using server = await startServer();
+      const seen = new Map<string, string>();
+      let last = 0;
+      for (let round = 0; round < 20; round++) {
+        await using subscriber = await Subscriber.open(`unix://${server.instance.socket}`, "websocket");
+        const newest = await live(server);
+        await subscriber.untilId(newest);
+        for (const { id, tensordepoch } of subscriber.events) {
+          expect(seen.has(id), `${id} was given by ${seen.get(id)} and by ${tensordepoch}`).toBeFalse();
+          seen.set(id, tensordepoch);
+          expect(Number(id)).toBeGreaterThan(last);
+          last = Number(id);
+        }
+        if (round % 3 === 0) await server.stop();
+        else await server.kill("SIGKILL");
+        await server.start();
+      }
+      expect(seen.size).toBe(60);
+    },
+    minute,
+  );
+
+  testWith()("even when the store was lost with what it says about them", async () => {
+    await using server = await startServer();
+    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+      const last = await live(server);
+      await server.kill(signal);
+      for (const name of readdirSync(server.instance.store)) rmSync(join(server.instance.store, name));
+      await server.start();
+      await using subscriber = await Subscriber.open(`unix://${server.instance.socket}`, "websocket", { after: last });
+      const next = await live(server);
+      await subscriber.untilId(next);
+      expect(subscriber.gaps.length).toBe(1);
+      for (const { id } of subscriber.events) expect(Number(id)).toBeGreaterThan(Number(last));
+      expect(subscriber.events.length).toBe(3);
+    }
+  });
+
+  testWith()("nor when what was kept for the next server is damaged", async () => {
+    await using server = await startServer();
+    for (const text of ["", "garbage", "\0".repeat(4096), "17"]) {
+      const last = await live(server);
+      await server.stop();
+      writeFileSync(join(server.instance.store, "events"), text);
+      await server.start();
+      await using subscriber = await Subscriber.open(`unix://${server.instance.socket}`, "websocket", { after: last });
+      await subscriber.untilId(await live(server));
+      expect(subscriber.gaps.length, JSON.stringify(text)).toBe(1);
+      for (const { id } of subscriber.events) expect(Number(id), JSON.stringify(text)).toBeGreaterThan(Number(last));
+    }
+  });
+});

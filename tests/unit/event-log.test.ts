@@ -1,0 +1,121 @@
+/** The ring of kept events, held against a plain list after random appends. */
+
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { EventLog, type KeptEvent } from "../../src/memory/event-log.ts";
+import { limits } from "../../src/memory/limits.ts";
+
+const start = 1_795_000_000_000_000;
+
+/** What the ring must keep: the newest events, within both bounds, but always the last one. */
+function toKept(all: readonly KeptEvent[]): KeptEvent[] {
+  const kept = all.slice(-limits.keptEvents);
+  let byteSize = kept.reduce((sum, { text }) => sum + text.length, 0);
+  while (byteSize > limits.keptEventBytes && kept.length > 1) byteSize -= kept.shift()?.text.length ?? 0;
+  return kept;
+}
+
+function expectModel(log: EventLog, all: readonly KeptEvent[], next: number): void {
+  const kept = toKept(all);
+  expect(log.size).toBe(kept.length);
+  expect(log.byteSize).toBe(kept.reduce((sum, { text }) => sum + text.length, 0));
+  expect(log.last).toBe(next - 1);
+  expect(log.floor).toBe(next - 1 - kept.length);
+  const history = log.history();
+  expect(history.next).toBe(next);
+  expect(Bun.deepEquals(history.events, kept)).toBeTrue();
+  expect(() => log.at(log.floor)).toThrow(RangeError);
+  expect(() => log.at(log.last + 1)).toThrow(RangeError);
+}
+
+/** Many events of one size, as texts that are cheap to make. */
+const burst = fc
+  .record({
+    count: fc.constantFrom(0, 1, 7, 600, limits.keptEvents - 1, limits.keptEvents, limits.keptEvents + 1),
+    length: fc.constantFrom(0, 1, 500, 2000, 200_000, limits.keptEventBytes, limits.keptEventBytes + 1),
+  })
+  .map(({ count, length }) => ({ count: length > 2000 ? Math.min(count, 200) : count, length }));
+
+describe("the event log", () => {
+  test("keeps the newest events within its bounds, as a plain list would, over restarts too", () => {
+    fc.assert(
+      fc.property(fc.array(fc.record({ burst, restarts: fc.boolean() }), { minLength: 1, maxLength: 6 }), (steps) => {
+        let log = new EventLog({ next: start, events: [] }, () => true);
+        let all: KeptEvent[] = [];
+        let next = start;
+        for (const { burst, restarts } of steps) {
+          const text = "x".repeat(burst.length);
+          for (let index = 0; index < burst.count; index++) {
+            log.append("tensord.region.changed", "default", () => text);
+            all.push({ sequence: next, type: "tensord.region.changed", model: "default", text });
+            next += 1;
+          }
+          all = toKept(all);
+          expectModel(log, all, next);
+          if (restarts) log = new EventLog(log.history(), () => true);
+        }
+        expectModel(log, all, next);
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  test("tells its listeners after each event, until they stop listening", () => {
+    const log = new EventLog({ next: start, events: [] }, () => true);
+    const heard: number[] = [];
+    const stop = log.listen(() => heard.push(log.last));
+    const append = () => log.append("tensord.model.changed", null, (sequence) => `text of ${sequence}`);
+    append();
+    append();
+    stop();
+    append();
+    expect(heard).toEqual([start, start + 1]);
+    expect(log.at(start + 1)).toEqual({
+      sequence: start + 1,
+      type: "tensord.model.changed",
+      model: null,
+      text: `text of ${start + 1}`,
+    });
+  });
+
+  test("reserves numbers in blocks before it uses them, and tries again at once when it could not", () => {
+    fc.assert(
+      fc.property(fc.array(fc.boolean(), { maxLength: 40 }), fc.integer({ min: 0, max: 3 }), (answers, blocks) => {
+        const asked: number[] = [];
+        let reserved = start;
+        let failed = 0;
+        const log = new EventLog({ next: start, events: [] }, (end) => {
+          asked.push(end);
+          if (answers.shift() === false) {
+            failed += 1;
+            return false;
+          }
+          expect(end).toBe(log.last + 1 + limits.sequenceBlock);
+          reserved = end;
+          return true;
+        });
+        for (let count = blocks * limits.sequenceBlock + 50; count > 0; count--) {
+          const before = failed;
+          log.append("tensord.region.changed", "default", () => "");
+          // Each number lies in a block that was written down, or its own try to write one down failed.
+          expect(log.last < reserved || failed === before + 1).toBeTrue();
+        }
+        // Not one try more than blocks and failures.
+        expect(asked.length).toBe(failed + Math.ceil((log.last + 1 - start - failed) / limits.sequenceBlock));
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  test("uses no number when an event cannot be written", () => {
+    const log = new EventLog({ next: start, events: [] }, () => true);
+    expect(() =>
+      log.append("tensord.region.changed", "default", () => {
+        throw new Error("cannot");
+      }),
+    ).toThrow("cannot");
+    expect([log.size, log.last]).toEqual([0, start - 1]);
+    log.append("tensord.region.changed", "default", (sequence) => String(sequence));
+    expect(log.at(start).text).toBe(String(start));
+  });
+});
