@@ -16,7 +16,7 @@ export interface ByteRange {
 export function parseRange(header: string | undefined, size: number): ByteRange | undefined {
   const unit = /^\s*([!#$%&'*+.^_`|~\w-]+)\s*=/.exec(header ?? "")?.[1];
   if (header === undefined || (unit !== undefined && unit.toLowerCase() !== "bytes")) return undefined;
-  const match = /^\s*bytes\s*=\s*(\d{0,16})\s*-\s*(\d{0,16})\s*$/i.exec(header);
+  const match = /^\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*$/i.exec(header);
   if (match === null) throw unsatisfiable("Range", header, size, "want one range such as bytes=0-1023");
   const [, from = "", to = ""] = match;
   if (from === "" && to === "") throw unsatisfiable("Range", header, size, "want one range such as bytes=0-1023");
@@ -33,7 +33,7 @@ function toRange(header: string, size: number, first: number, last: number, to =
 /** The part that an upload fills. @throws TensordError `range-not-satisfiable`. */
 export function parseContentRange(header: string | undefined, size: number): ByteRange | undefined {
   if (header === undefined) return undefined;
-  const match = /^\s*bytes\s+(\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)\s*$/i.exec(header);
+  const match = /^\s*bytes\s+(\d+)-(\d+)\/(\d+|\*)\s*$/i.exec(header);
   const [, first, last, total] = (match ?? []).map(Number);
   if (first === undefined || last === undefined || first > last) {
     throw unsatisfiable("Content-Range", header, size, "want such as bytes 0-1023/4096, or with /*");

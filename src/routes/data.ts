@@ -111,7 +111,9 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
     if (range !== undefined) c.header("Content-Range", `bytes ${range.first}-${range.last}/${whole.byteSize}`);
     const path = readData(store, region);
     traffic.sentBytes += byteSize;
-    c.env?.keepOpen?.();
+    // The runtime takes a file that a worker truncated meanwhile for sent. Only the connection's end tells the client, who
+    // would wait for the rest, and take the next answer for it.
+    c.header("Connection", "close");
     // Sent by the kernel, from the page cache to the socket: no byte of it comes into this process.
     return send(c, byteSize === 0 ? "" : Bun.file(path).slice(byteOffset, byteOffset + byteSize), range ? 206 : 200);
   });
@@ -122,9 +124,7 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
     if (c.req.header("range") !== undefined) throw rangeOfUpload();
     const slice = toSlice(whole, parseContentRange(c.req.valid("header")["content-range"], whole.byteSize));
     checkLength(region, slice, c.req.header("content-length"));
-    c.env?.keepOpen?.();
-    const body = c.req.raw.body ?? new ReadableStream<Uint8Array>({ start: (controller) => controller.close() });
-    await writeData(store, region, slice, body);
+    await writeData(store, region, slice, c.req.raw.body ?? new Blob().stream());
     traffic.receivedBytes += slice.byteSize;
     return c.json({ written_bytes: slice.byteSize }, 200);
   });

@@ -85,6 +85,17 @@ describe("each operation", () => {
     });
   }
 
+  test("with a body of bytes requires it, and says that it is binary", () => {
+    const withAny = operations.filter(({ requestBody }) => requestBody !== undefined);
+    const others = withAny.filter((operation) => !withBody.includes(operation));
+    expect(others.map(({ operationId, requestBody }) => [operationId, requestBody])).toEqual([
+      [
+        "writeData",
+        { required: true, content: { "application/octet-stream": { schema: { type: "string", format: "binary" } } } },
+      ],
+    ] as never);
+  });
+
   test(
     "takes the example of its body",
     withApp(async (app) => {
