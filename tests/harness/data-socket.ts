@@ -24,6 +24,7 @@ export class DataSocket implements Disposable {
   #chunks: Buffer[] = [];
   #length = 0;
   #hasEnded = false;
+  #stopsAtFirst = false;
 
   constructor(target: Target) {
     const url = URL.parse(target);
@@ -32,6 +33,7 @@ export class DataSocket implements Disposable {
     this.#socket.on("data", (chunk: Buffer) => {
       this.#chunks.push(chunk);
       this.#length += chunk.length;
+      if (this.#stopsAtFirst) this.#socket.pause();
     });
     for (const event of ["end", "close", "error"]) {
       this.#socket.on(event, () => {
@@ -82,13 +84,14 @@ export class DataSocket implements Disposable {
     return { status, headers, body: this.#take(byteSize) };
   }
 
-  /** Waits for the first bytes of an answer, and reads none beyond what is under way. */
+  /** Waits for the first bytes of an answer, and reads no others until `resume`. */
   async begin(): Promise<void> {
+    this.#stopsAtFirst = true;
     await until("an answer begins", () => this.#length > 0 || this.#failIfEnded());
-    this.#socket.pause();
   }
 
   resume(): void {
+    this.#stopsAtFirst = false;
     this.#socket.resume();
   }
 

@@ -96,7 +96,7 @@ for (const transport of transports) {
 
     testWith()("16 downloads of a region at once share one lease, and each gets all of it", async () => {
       await using server = await startDataServer();
-      const region = await server.api.create({ byte_size: 16 * MiB, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: 32 * MiB, ttl_ms: minute });
       writeContent(region, 7);
       const expected = await Bun.file(region.storage.path).slice(4096).bytes();
       const target = await targetOf(server, transport);
