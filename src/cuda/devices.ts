@@ -4,7 +4,7 @@
  */
 
 import { readdir, readFile } from "node:fs/promises";
-import type { Device, DeviceReport } from "../memory/device.ts";
+import type { Device, DeviceReport } from "../memory/host/device.ts";
 
 const root = "/proc/driver/nvidia";
 

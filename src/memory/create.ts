@@ -4,10 +4,10 @@
  */
 
 import { nameTaken } from "./books.ts";
-import { roundUpToPage } from "./capacity.ts";
 import { drainRegion } from "./drain.ts";
 import { TensordError } from "./error.ts";
-import { layOutRegion, type RegionLayout, type TensorSpec, tensorDifference } from "./layout.ts";
+import { roundUpToPage } from "./host/capacity.ts";
+import { layOutRegion, type RegionLayout, type TensorSpec, tensorDifference } from "./layout/layout.ts";
 import { nextState } from "./lifecycle.ts";
 import { createToken, toRegionId } from "./naming.ts";
 import { describe, type Model, type Owner, type Region } from "./region.ts";

@@ -2,7 +2,7 @@
 
 import { cancelled } from "./create.ts";
 import { drainRegion, isLeased, writeOwedRow } from "./drain.ts";
-import { isOutOfMemory } from "./journal.ts";
+import { isOutOfMemory } from "./journal/journal.ts";
 import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { describe, type EndReason, type Region } from "./region.ts";

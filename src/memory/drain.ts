@@ -3,7 +3,7 @@
  * and is asked again, quickly at first.
  */
 
-import { isOutOfMemory } from "./journal.ts";
+import { isOutOfMemory } from "./journal/journal.ts";
 import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { describe, type Region } from "./region.ts";

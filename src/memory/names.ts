@@ -8,7 +8,7 @@ import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { parseFileName } from "./naming.ts";
 import { describe, type Region } from "./region.ts";
-import type { NameState } from "./storage.ts";
+import type { NameState } from "./storage/storage.ts";
 import type { Store } from "./store.ts";
 
 /**

@@ -3,8 +3,8 @@
  * operations', and how they look on the wire is `src/routes`'.
  */
 
-import type { Checksum } from "./checksum.ts";
-import type { Tensor } from "./layout.ts";
+import type { Checksum } from "./layout/checksum.ts";
+import type { Tensor } from "./layout/layout.ts";
 import type { State } from "./lifecycle.ts";
 import { type RegionId, toRegionId } from "./naming.ts";
 import type { OrderedIndex } from "./ordered-index.ts";

@@ -3,13 +3,13 @@
  * also hands over the name of a region that this one replaces.
  */
 
-import { type Checksum, toChecksum } from "./checksum.ts";
 import { beginDrain, toDraining } from "./delete.ts";
 import { drainRegion } from "./drain.ts";
 import { TensordError } from "./error.ts";
+import { type Checksum, toChecksum } from "./layout/checksum.ts";
 import { nextState } from "./lifecycle.ts";
 import { describe, type Region } from "./region.ts";
-import type { Access } from "./storage.ts";
+import type { Access } from "./storage/storage.ts";
 import type { Store } from "./store.ts";
 
 export interface SealOptions {

@@ -5,15 +5,15 @@
 
 import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
-import { Downloads } from "./downloads.ts";
 import { TensordError } from "./error.ts";
-import { EventFeeder } from "./event-feeder.ts";
-import type { EventLog } from "./event-log.ts";
-import type { Journal } from "./journal.ts";
+import { EventFeeder } from "./events/event-feeder.ts";
+import type { EventLog } from "./events/event-log.ts";
+import type { Journal } from "./journal/journal.ts";
 import { NameWaiters } from "./name-waiters.ts";
 import type { Model, Region, RegionRecord } from "./region.ts";
 import type { OnStep, Step } from "./steps.ts";
-import type { Storage } from "./storage.ts";
+import { Downloads } from "./storage/downloads.ts";
+import type { Storage } from "./storage/storage.ts";
 
 /** A region as an event shows it: one that was lost has no books any more. */
 export type EventRegion = RegionRecord & Pick<Region, "lastUsedAt">;

@@ -1,8 +1,8 @@
 /** Routes by which a server explains itself: what it can do, which devices there are, what is wrong, and its metrics. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { features, storages } from "../memory/capabilities.ts";
-import { dtypes } from "../memory/dtype.ts";
+import { features, storages } from "../memory/host/capabilities.ts";
+import { dtypes } from "../memory/layout/dtype.ts";
 import { limits } from "../memory/limits.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";

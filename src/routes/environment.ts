@@ -1,8 +1,8 @@
 /** What every handler gets beside the request: the store, and what the transport knows of the request. */
 
-import type { HostCapabilities } from "../memory/capabilities.ts";
-import type { DeviceReport } from "../memory/device.ts";
 import type { Diagnosis } from "../memory/doctor/finding.ts";
+import type { HostCapabilities } from "../memory/host/capabilities.ts";
+import type { DeviceReport } from "../memory/host/device.ts";
 import type { Store } from "../memory/store.ts";
 
 /** What passed over HTTP since the start; the transports count it. */

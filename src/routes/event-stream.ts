@@ -1,8 +1,8 @@
 /** A subscriber over HTTP: Server-Sent Events, sent as fast as the peer reads them and no faster. */
 
-import type { EventCursor, EventGap } from "../memory/event-cursor.ts";
-import type { Subscriber } from "../memory/event-feeder.ts";
-import type { KeptEvent } from "../memory/event-log.ts";
+import type { EventCursor, EventGap } from "../memory/events/event-cursor.ts";
+import type { Subscriber } from "../memory/events/event-feeder.ts";
+import type { KeptEvent } from "../memory/events/event-log.ts";
 import { limits } from "../memory/limits.ts";
 import type { Store } from "../memory/store.ts";
 import type { Environment } from "./environment.ts";

@@ -2,8 +2,8 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
-import { EventCursor, type EventGap } from "../memory/event-cursor.ts";
-import type { KeptEvent } from "../memory/event-log.ts";
+import { EventCursor, type EventGap } from "../memory/events/event-cursor.ts";
+import type { KeptEvent } from "../memory/events/event-log.ts";
 import { limits } from "../memory/limits.ts";
 import type { Store } from "../memory/store.ts";
 import type { Environment, Services, Socket, SocketProtocol } from "./environment.ts";

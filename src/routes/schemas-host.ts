@@ -1,7 +1,7 @@
 /** The zod schemas of what the server says of itself and its host: capabilities, devices, the diagnosis. */
 
 import { z } from "@hono/zod-openapi";
-import { features, hugePageModes } from "../memory/capabilities.ts";
+import { features, hugePageModes } from "../memory/host/capabilities.ts";
 import { limits } from "../memory/limits.ts";
 import { Dtype } from "./schemas.ts";
 

@@ -1,8 +1,8 @@
 /** The zod schemas of what travels: requests, descriptors, lists. How a region becomes a descriptor is `to-wire.ts`'s. */
 
 import { z } from "@hono/zod-openapi";
-import { checksumAlgorithm } from "../memory/checksum.ts";
-import { dtypes } from "../memory/dtype.ts";
+import { checksumAlgorithm } from "../memory/layout/checksum.ts";
+import { dtypes } from "../memory/layout/dtype.ts";
 import { states } from "../memory/lifecycle.ts";
 import { limits } from "../memory/limits.ts";
 import { namePattern } from "../memory/naming.ts";

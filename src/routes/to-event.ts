@@ -1,6 +1,6 @@
 /** How a change becomes an event on the wire: CloudEvents 1.0 in JSON. `asyncapi.yaml` documents each type. */
 
-import type { EventGap } from "../memory/event-cursor.ts";
+import type { EventGap } from "../memory/events/event-cursor.ts";
 import { idOf } from "../memory/region.ts";
 import type { Store, StoreEvent } from "../memory/store.ts";
 import { toModel, toRegionFacts } from "./to-wire.ts";

@@ -1,9 +1,9 @@
 /** What a server tells of itself and its host, put together for the routes: capabilities, devices, diagnosis, metrics. */
 
 import { readDevices } from "../cuda/devices.ts";
-import { readCapabilities } from "../memory/capabilities.ts";
 import { Doctor } from "../memory/doctor/doctor.ts";
-import type { OpenStore } from "../memory/open-store.ts";
+import { readCapabilities } from "../memory/host/capabilities.ts";
+import type { OpenStore } from "../memory/start/open-store.ts";
 import type { Host } from "../routes/environment.ts";
 import type { Metrics } from "./metrics.ts";
 

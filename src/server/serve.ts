@@ -3,7 +3,7 @@
 import packageJson from "../../package.json" with { type: "json" };
 import { stopCreations } from "../memory/create.ts";
 import { limits } from "../memory/limits.ts";
-import { openStore } from "../memory/open-store.ts";
+import { openStore } from "../memory/start/open-store.ts";
 import type { OnStep } from "../memory/steps.ts";
 import { createApp } from "../routes/app.ts";
 import { toEventText } from "../routes/to-event.ts";

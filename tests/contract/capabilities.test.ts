@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { statfsSync } from "node:fs";
 import type { z } from "@hono/zod-openapi";
-import { dtypes } from "../../src/memory/dtype.ts";
+import { dtypes } from "../../src/memory/layout/dtype.ts";
 import type * as schemas from "../../src/routes/schemas-host.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
 

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { lstatSync, statSync } from "node:fs";
-import { parseHeader } from "../../src/memory/layout.ts";
+import { parseHeader } from "../../src/memory/layout/layout.ts";
 import { MiB } from "../../src/memory/limits.ts";
 import type { Answer, Region } from "../harness/answers.ts";
 import { type TestApp, toCharge, withApp } from "../harness/app.ts";

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
-import { parseHeader } from "../../src/memory/layout.ts";
+import { parseHeader } from "../../src/memory/layout/layout.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
 import type { Problem, Region } from "../harness/answers.ts";
 import { toCharge, withApp } from "../harness/app.ts";

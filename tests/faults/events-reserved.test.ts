@@ -4,7 +4,7 @@ import { afterAll, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { limits, MiB } from "../../src/memory/limits.ts";
-import { openStore } from "../../src/memory/open-store.ts";
+import { openStore } from "../../src/memory/start/open-store.ts";
 import type { Store } from "../../src/memory/store.ts";
 import { toEventText } from "../../src/routes/to-event.ts";
 import { purge } from "../../src/server/cli/purge.ts";

@@ -8,7 +8,7 @@ import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { FailureCode } from "../../src/memory/error.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
-import { openStore } from "../../src/memory/open-store.ts";
+import { openStore } from "../../src/memory/start/open-store.ts";
 import type { OnStep } from "../../src/memory/steps.ts";
 import type { Store } from "../../src/memory/store.ts";
 import { createApp } from "../../src/routes/app.ts";

@@ -3,8 +3,8 @@
 import { test } from "bun:test";
 import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { join } from "node:path";
-import { globalLimit } from "../../src/memory/capacity.ts";
-import { findMemoryLimits } from "../../src/memory/cgroup.ts";
+import { globalLimit } from "../../src/memory/host/capacity.ts";
+import { findMemoryLimits } from "../../src/memory/host/cgroup.ts";
 import { defaultShmDirectory } from "./instance.ts";
 
 /** The repository's root. */

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Ballast } from "../../src/memory/ballast.ts";
+import { Ballast } from "../../src/memory/journal/ballast.ts";
 import { limits } from "../../src/memory/limits.ts";
 import { noMountBecause, SmallTmpfs } from "../contract/support/small-tmpfs.ts";
 

@@ -1,7 +1,7 @@
 /** What the server says that it can do: it has an operation for each feature, and its numbers are the ones it refuses by. */
 
 import { expect, test } from "bun:test";
-import { features, parseHugePages, readCapabilities, storages } from "../../src/memory/capabilities.ts";
+import { features, parseHugePages, readCapabilities, storages } from "../../src/memory/host/capabilities.ts";
 import { operations } from "../harness/answers.ts";
 
 /** The operation that each feature is about. */

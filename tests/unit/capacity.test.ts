@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { globalLimit, roundUpToPage } from "../../src/memory/capacity.ts";
 import { TensordError } from "../../src/memory/error.ts";
+import { globalLimit, roundUpToPage } from "../../src/memory/host/capacity.ts";
 import { GiB, limits, MiB } from "../../src/memory/limits.ts";
 
 const cgroup = (maximumBytes: number) => ({ path: "/sys/fs/cgroup/memory.max", version: 2 as const, maximumBytes });

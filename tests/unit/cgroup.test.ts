@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import fc from "fast-check";
-import { findMemoryLimits } from "../../src/memory/cgroup.ts";
+import { findMemoryLimits } from "../../src/memory/host/cgroup.ts";
 import { GiB } from "../../src/memory/limits.ts";
 import * as trees from "./fixtures/cgroup/trees.ts";
 

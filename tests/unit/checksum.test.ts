@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { toChecksum, toChunks } from "../../src/memory/checksum.ts";
+import { toChecksum, toChunks } from "../../src/memory/layout/checksum.ts";
 import { MiB } from "../../src/memory/limits.ts";
 import { onesChecksums, patternChecksums, toPattern } from "../contract/support/checksum.ts";
 

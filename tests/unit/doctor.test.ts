@@ -6,8 +6,8 @@ import type { DrainFacts, DrainingRegion, Facts, HostFacts, ServerFacts } from "
 import type { Finding } from "../../src/memory/doctor/finding.ts";
 import { parseRemoveIpc, readRemoveIpc } from "../../src/memory/doctor/logind.ts";
 import { parseMeminfo, parseOpenFilesLimit, parseWatches } from "../../src/memory/doctor/proc.ts";
+import { findMount } from "../../src/memory/host/mount.ts";
 import { GiB, MiB } from "../../src/memory/limits.ts";
-import { findMount } from "../../src/memory/mount.ts";
 
 const now = Date.UTC(2026, 10, 21);
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { dtypeBits, dtypes, isDtype } from "../../src/memory/dtype.ts";
+import { dtypeBits, dtypes, isDtype } from "../../src/memory/layout/dtype.ts";
 
 describe("dtypes", () => {
   test("are those of safetensors 0.8.0, in bits", () => {

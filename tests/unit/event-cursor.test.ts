@@ -2,8 +2,8 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { EventCursor, type EventFilter, type EventGap } from "../../src/memory/event-cursor.ts";
-import { EventLog, type KeptEvent } from "../../src/memory/event-log.ts";
+import { EventCursor, type EventFilter, type EventGap } from "../../src/memory/events/event-cursor.ts";
+import { EventLog, type KeptEvent } from "../../src/memory/events/event-log.ts";
 import { limits } from "../../src/memory/limits.ts";
 
 const start = 1_795_000_000_000_000;

@@ -3,9 +3,9 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from "bun:test";
 import fc from "fast-check";
 import { TensordError } from "../../src/memory/error.ts";
-import { EventCursor, type EventFilter, type EventGap } from "../../src/memory/event-cursor.ts";
-import { EventFeeder, type Subscriber } from "../../src/memory/event-feeder.ts";
-import { EventLog, type KeptEvent } from "../../src/memory/event-log.ts";
+import { EventCursor, type EventFilter, type EventGap } from "../../src/memory/events/event-cursor.ts";
+import { EventFeeder, type Subscriber } from "../../src/memory/events/event-feeder.ts";
+import { EventLog, type KeptEvent } from "../../src/memory/events/event-log.ts";
 import { limits } from "../../src/memory/limits.ts";
 
 const start = 1_795_000_000_000_000;

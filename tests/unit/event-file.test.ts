@@ -14,8 +14,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { saveEvents, takeEvents } from "../../src/memory/event-file.ts";
-import type { EventHistory } from "../../src/memory/event-log.ts";
+import { saveEvents, takeEvents } from "../../src/memory/events/event-file.ts";
+import type { EventHistory } from "../../src/memory/events/event-log.ts";
 
 const start = 1_795_000_000_000_000;
 

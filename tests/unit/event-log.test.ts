@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { EventLog, type KeptEvent } from "../../src/memory/event-log.ts";
+import { EventLog, type KeptEvent } from "../../src/memory/events/event-log.ts";
 import { limits } from "../../src/memory/limits.ts";
 
 const start = 1_795_000_000_000_000;

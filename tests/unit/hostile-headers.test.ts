@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { TensordError } from "../../src/memory/error.ts";
-import { parseHeader } from "../../src/memory/layout.ts";
+import { parseHeader } from "../../src/memory/layout/layout.ts";
 
 const folder = join(import.meta.dirname, "../hostile");
 const files = readdirSync(join(folder, "headers")).toSorted();

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { AssertionError } from "node:assert/strict";
 import fc from "fast-check";
-import { type Dtype, dtypeBits, dtypes } from "../../src/memory/dtype.ts";
 import { TensordError } from "../../src/memory/error.ts";
+import { type Dtype, dtypeBits, dtypes } from "../../src/memory/layout/dtype.ts";
 import {
   headerByteSize,
   layOutRegion,
@@ -11,7 +11,7 @@ import {
   type TensorSpec,
   tensorByteSize,
   tensorDifference,
-} from "../../src/memory/layout.ts";
+} from "../../src/memory/layout/layout.ts";
 import { GiB, limits } from "../../src/memory/limits.ts";
 
 const spec = (name: string, dtype: Dtype, shape: readonly number[]): TensorSpec => ({ name, dtype, shape });

@@ -4,9 +4,9 @@
  */
 
 import { setImmediate } from "node:timers/promises";
-import type { InstanceDirectory } from "../instance-directory.ts";
 import { limits } from "../limits.ts";
 import { describe } from "../region.ts";
+import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import type { Store } from "../store.ts";
 import { diagnose } from "./diagnose.ts";
 import type { DrainingRegion, HostFacts, Question } from "./facts.ts";

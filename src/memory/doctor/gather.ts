@@ -4,10 +4,10 @@
  */
 
 import { lstatSync, readdirSync, readFileSync, readlinkSync, realpathSync, statfsSync, statSync } from "node:fs";
-import { globalLimit } from "../capacity.ts";
-import { findMemoryLimits, type MemoryLimit } from "../cgroup.ts";
 import { TensordError } from "../error.ts";
-import { findMount } from "../mount.ts";
+import { globalLimit } from "../host/capacity.ts";
+import { findMemoryLimits, type MemoryLimit } from "../host/cgroup.ts";
+import { findMount } from "../host/mount.ts";
 import type {
   CgroupLimit,
   DirectoryFacts,

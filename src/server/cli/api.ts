@@ -1,7 +1,7 @@
 /** How the command line talks to a running server: over the instance's socket, or where TENSORD_URL says. */
 
 import { TensordError } from "../../memory/error.ts";
-import { toInstancePath } from "../../memory/instance-directory.ts";
+import { toInstancePath } from "../../memory/storage/instance-directory.ts";
 import type { Config } from "../config.ts";
 
 /** What a success answered with. */

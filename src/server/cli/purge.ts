@@ -1,8 +1,8 @@
 /** `purge`: removes everything of an instance whose server is not running, and nothing else. */
 
 import { lstatSync, readdirSync, unlinkSync } from "node:fs";
-import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/instance-directory.ts";
-import { ShmStorage } from "../../memory/shm-storage.ts";
+import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
+import { ShmStorage } from "../../memory/storage/shm-storage.ts";
 import { toJson } from "./commands.ts";
 import { toBytes } from "./table.ts";
 

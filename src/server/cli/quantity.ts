@@ -1,9 +1,9 @@
 /** How sizes, durations, tensors and labels are written on the command line. Pure; every bad spelling has its sentence. */
 
-import { dtypes, isDtype } from "../../memory/dtype.ts";
 import { TensordError } from "../../memory/error.ts";
+import { dtypes, isDtype } from "../../memory/layout/dtype.ts";
+import { quote } from "../../memory/layout/tensor-name.ts";
 import { limits } from "../../memory/limits.ts";
-import { quote } from "../../memory/tensor-name.ts";
 
 interface Measure {
   readonly units: Readonly<Record<string, number>>;

@@ -1,6 +1,6 @@
 /** How following the events fails. */
 
-import { EventCursor } from "../../../src/memory/event-cursor.ts";
+import { EventCursor } from "../../../src/memory/events/event-cursor.ts";
 import { limits } from "../../../src/memory/limits.ts";
 import type { TestApp } from "../../harness/app.ts";
 import type { FailureCase } from "./failure-case.ts";

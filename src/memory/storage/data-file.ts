@@ -4,8 +4,8 @@
  */
 
 import { closeSync, constants, fstatSync, openSync, writeSync } from "node:fs";
-import { leaseByte, writerByte } from "./lease.ts";
-import { tryReadLock } from "./libc.ts";
+import { leaseByte, writerByte } from "../lease.ts";
+import { tryReadLock } from "../libc.ts";
 
 export type DataAccess = "read" | "write";
 

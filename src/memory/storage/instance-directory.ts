@@ -17,10 +17,10 @@ import {
   writeSync,
 } from "node:fs";
 import { resolve } from "node:path";
-import { TensordError } from "./error.ts";
-import { tryLockFile } from "./libc.ts";
-import { limits } from "./limits.ts";
-import { toFileName } from "./naming.ts";
+import { TensordError } from "../error.ts";
+import { tryLockFile } from "../libc.ts";
+import { limits } from "../limits.ts";
+import { toFileName } from "../naming.ts";
 
 const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 

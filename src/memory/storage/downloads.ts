@@ -4,8 +4,8 @@
  */
 
 import { readdirSync } from "node:fs";
+import { limits } from "../limits.ts";
 import { type DataFile, toFileIdentity } from "./data-file.ts";
-import { limits } from "./limits.ts";
 
 interface Download {
   readonly file: DataFile;

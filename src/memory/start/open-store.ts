@@ -1,23 +1,23 @@
 /** Opens an instance's store: lock, limit, journal, recovery, watch. Closing it keeps every region. */
 
 import { readFileSync, statfsSync } from "node:fs";
-import { Agenda } from "./agenda.ts";
-import { Books } from "./books.ts";
-import { type GlobalLimit, globalLimit } from "./capacity.ts";
-import { findMemoryLimits } from "./cgroup.ts";
-import { expireRegion } from "./delete.ts";
-import { drainRegion } from "./drain.ts";
-import { saveEvents, takeEvents } from "./event-file.ts";
-import { EventLog } from "./event-log.ts";
-import { InstanceDirectory, type InstanceLocation } from "./instance-directory.ts";
-import { Journal } from "./journal.ts";
-import { limits } from "./limits.ts";
-import { NameWatch } from "./names.ts";
+import { Agenda } from "../agenda.ts";
+import { Books } from "../books.ts";
+import { expireRegion } from "../delete.ts";
+import { drainRegion } from "../drain.ts";
+import { saveEvents, takeEvents } from "../events/event-file.ts";
+import { EventLog } from "../events/event-log.ts";
+import { type GlobalLimit, globalLimit } from "../host/capacity.ts";
+import { findMemoryLimits } from "../host/cgroup.ts";
+import { Journal } from "../journal/journal.ts";
+import { limits } from "../limits.ts";
+import { NameWatch } from "../names.ts";
+import type { Region } from "../region.ts";
+import type { OnStep } from "../steps.ts";
+import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
+import { ShmStorage } from "../storage/shm-storage.ts";
+import { type EventWriter, Store, type StoreEvent } from "../store.ts";
 import { recoverStore } from "./recover.ts";
-import type { Region } from "./region.ts";
-import { ShmStorage } from "./shm-storage.ts";
-import type { OnStep } from "./steps.ts";
-import { type EventWriter, Store, type StoreEvent } from "./store.ts";
 
 export interface StoreOptions extends InstanceLocation {
   /** The operator's bound of all regions together; undefined leaves it to the host. */

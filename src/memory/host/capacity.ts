@@ -3,9 +3,9 @@
  */
 
 import assert from "node:assert/strict";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
 import type { MemoryLimit } from "./cgroup.ts";
-import { TensordError } from "./error.ts";
-import { limits } from "./limits.ts";
 
 export interface CapacityInput {
   /** What the operator allows, if anything was said. */

@@ -3,7 +3,7 @@
  * Reading and hashing a chunk is a lane's job.
  */
 
-import { limits } from "./limits.ts";
+import { limits } from "../limits.ts";
 
 export const checksumAlgorithm = "xxh3-64-tree";
 

@@ -1,7 +1,7 @@
 /** A reader's place in the event log: what comes next for it, and when something that it asked for is not kept. */
 
+import { limits } from "../limits.ts";
 import type { EventLog, KeptEvent } from "./event-log.ts";
-import { limits } from "./limits.ts";
 
 export interface EventFilter {
   readonly model?: string | undefined;

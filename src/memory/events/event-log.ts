@@ -3,7 +3,7 @@
  * the wire nor who listens.
  */
 
-import { limits } from "./limits.ts";
+import { limits } from "../limits.ts";
 
 export interface KeptEvent {
   readonly sequence: number;

@@ -3,7 +3,7 @@
  * that has much to do sends it in windows, so that others get their turn and it can stop between two of them.
  */
 
-import { SystemError } from "./error.ts";
+import { SystemError } from "../error.ts";
 
 export type Job =
   | { readonly kind: "allocate"; readonly fd: number; readonly byteOffset: number; readonly byteSize: number }

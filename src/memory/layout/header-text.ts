@@ -3,8 +3,8 @@
  * two equal names, put names like "10" first, and take 1.0 for a size. What the values mean is decided in `layout.ts`.
  */
 
-import { TensordError } from "./error.ts";
-import { limits } from "./limits.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
 import { quote } from "./tensor-name.ts";
 
 /** One tensor as the header words it; nothing but the types, the counts and the uniqueness of names is checked. */

@@ -4,10 +4,10 @@
  */
 
 import assert from "node:assert/strict";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
 import { type Dtype, dtypeBits, isDtype } from "./dtype.ts";
-import { TensordError } from "./error.ts";
 import { readHeaderText } from "./header-text.ts";
-import { limits } from "./limits.ts";
 import { checkTensorName, quote } from "./tensor-name.ts";
 
 /** What is asked for: `shape` in elements, outermost dimension first, C order. `[]` is one element. */

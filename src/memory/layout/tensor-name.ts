@@ -2,8 +2,8 @@
  * What a tensor may be called, and how a name from outside is shown in a sentence. Uniqueness is the layout's business.
  */
 
-import { TensordError } from "./error.ts";
-import { limits } from "./limits.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
 
 /** @throws TensordError `validation-failed` on a name that the format, a URL or another language could not carry. */
 export function checkTensorName(name: string): void {

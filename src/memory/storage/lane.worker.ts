@@ -5,10 +5,10 @@
 
 import { readSync, unlinkSync } from "node:fs";
 import { setPriority } from "node:os";
-import { SystemError } from "./error.ts";
+import { SystemError } from "../error.ts";
+import { fallocate } from "../libc.ts";
+import { limits } from "../limits.ts";
 import type { Job, JobReply } from "./lane.ts";
-import { fallocate } from "./libc.ts";
-import { limits } from "./limits.ts";
 
 declare const self: Worker;
 

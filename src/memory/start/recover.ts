@@ -3,12 +3,12 @@
  * it was; what cannot be proved to be ours is left alone.
  */
 
+import { defaultModelName } from "../books.ts";
+import { describe, type RegionRecord } from "../region.ts";
+import type { KeptFile } from "../storage/storage.ts";
+import type { Store } from "../store.ts";
 import { adoptRegion } from "./adopt.ts";
-import { defaultModelName } from "./books.ts";
-import { describe, type RegionRecord } from "./region.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";
-import type { KeptFile } from "./storage.ts";
-import type { Store } from "./store.ts";
 
 /** Runs once, before the first request. */
 export async function recoverStore(store: Store): Promise<void> {

@@ -3,10 +3,10 @@
  * is left alone until it drains; it delays nobody and costs no memory. Knows no transport.
  */
 
-import { TensordError } from "./error.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
 import type { EventCursor, EventGap } from "./event-cursor.ts";
 import type { EventLog, KeptEvent } from "./event-log.ts";
-import { limits } from "./limits.ts";
 
 export interface Subscriber {
   readonly cursor: EventCursor;

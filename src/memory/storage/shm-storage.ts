@@ -19,17 +19,17 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { toChunks } from "./checksum.ts";
+import { SystemError, TensordError } from "../error.ts";
+import { toChunks } from "../layout/checksum.ts";
+import { hasLease, hasWriter } from "../lease.ts";
+import { fallocate } from "../libc.ts";
+import { limits } from "../limits.ts";
+import { tokenPattern } from "../naming.ts";
+import type { Identity } from "../region.ts";
+import type { OnStep } from "../steps.ts";
 import { type DataAccess, DataFile } from "./data-file.ts";
-import { SystemError, TensordError } from "./error.ts";
 import type { InstanceDirectory } from "./instance-directory.ts";
 import { Lane } from "./lane.ts";
-import { hasLease, hasWriter } from "./lease.ts";
-import { fallocate } from "./libc.ts";
-import { limits } from "./limits.ts";
-import { tokenPattern } from "./naming.ts";
-import type { Identity } from "./region.ts";
-import type { OnStep } from "./steps.ts";
 import type { Access, FileSystemRoom, KeptFile, NameState, Segment, Storage, Usage } from "./storage.ts";
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;

@@ -5,10 +5,10 @@
 
 import { Database, SQLiteError, type Statement } from "bun:sqlite";
 import { readdirSync, renameSync, statSync } from "node:fs";
+import { TensordError } from "../error.ts";
+import type { RegionRecord } from "../region.ts";
+import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { Ballast } from "./ballast.ts";
-import { TensordError } from "./error.ts";
-import type { InstanceDirectory } from "./instance-directory.ts";
-import type { RegionRecord } from "./region.ts";
 
 const schemaVersion = 1;
 
