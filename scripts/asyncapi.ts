@@ -8,6 +8,7 @@ import { OpenAPIHono, z } from "@hono/zod-openapi";
 import { parse, stringify } from "yaml";
 import type { StoreEvent } from "../src/memory/store.ts";
 import * as schemas from "../src/routes/schemas.ts";
+import { Session } from "../src/routes/schemas-session.ts";
 import { gapType, openedType } from "../src/routes/to-event.ts";
 import { toOpenApiYaml } from "./openapi.ts";
 
@@ -37,6 +38,7 @@ const eventId = z.string().openapi({ description: "The id of an event.", example
 const data = {
   RegionFacts,
   RegionEnd: RegionFacts.extend({
+    former_name: z.string().nullable().openapi({ description: "The name that it had, which is free." }),
     reason: z.string().nullable().openapi({ description: "Why it ends.", example: "request" }),
     actor: z.string().nullable().openapi({ description: "The id of the request that ended it; null if none did." }),
   }).openapi("RegionEnd", { description: "A region that ends." }),
@@ -44,6 +46,20 @@ const data = {
     cause: z.enum(["unlinked", "foreign-file"]).openapi({ description: "What had become of the name." }),
   }).openapi("RegionRelink", { description: "A region that got its public name back." }),
   Model: schemas.Model,
+  Session,
+  SessionOver: Session.extend({
+    reason: z.enum(["request", "ttl", "hold"]).openapi({ description: "`hold`: the peer of its last hold is gone." }),
+    regions: z.int().openapi({ description: "Regions that ended with it." }),
+    freed_bytes: z.int(),
+  }).openapi("SessionOver", { description: "A session that has ended." }),
+  PoolPressure: z
+    .object({
+      level: z.enum(["high", "normal"]),
+      model: z.string().nullable().openapi({ description: "The model whose limit is meant; null for the server's." }),
+      used_bytes: z.int(),
+      limit_bytes: z.int(),
+    })
+    .openapi("PoolPressure", { description: "How full a pool is." }),
   StreamStart: z.object({ after: eventId }).openapi("StreamStart", { description: "Where the stream begins." }),
   StreamLoss: z
     .object({ requested_after: eventId, first_available: eventId })
@@ -67,6 +83,9 @@ const events: Readonly<Record<StoreEvent["type"] | typeof openedType | typeof ga
   "tensord.model.registered": { summary: "A model is there.", carries: "Model" },
   "tensord.model.changed": { summary: "A model has another limit.", carries: "Model" },
   "tensord.model.unregistered": { summary: "A model is gone.", carries: "Model" },
+  "tensord.session.opened": { summary: "A session is there.", carries: "Session" },
+  "tensord.session.ended": { summary: "A session is over, and all that was its own.", carries: "SessionOver" },
+  "tensord.pool.pressure": { summary: "A pool runs full, or has room again.", carries: "PoolPressure" },
   [openedType]: {
     summary: "The first frame of every stream. Its id is where the stream stands: resume with it if no other came.",
     carries: "StreamStart",

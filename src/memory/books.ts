@@ -5,9 +5,10 @@
 
 import { TensordError } from "./error.ts";
 import { limits } from "./limits.ts";
-import { namePattern, parseRegionId } from "./naming.ts";
+import { namePattern, parseId, parseRegionId } from "./naming.ts";
 import { OrderedIndex } from "./ordered-index.ts";
 import { describe, type Model, type Region } from "./region.ts";
+import { describeSession, type Session } from "./sessions/session.ts";
 
 export const defaultModelName = "default";
 
@@ -15,12 +16,17 @@ export class Books {
   readonly #models = new Map<string, Model>();
   readonly #byToken = new Map<string, Region>();
   readonly regions = new OrderedIndex<Region>();
+  /** What may be evicted once it is sealed, least recently used first. */
+  readonly #evictables = new Set<Region>();
+  readonly #sessionsByToken = new Map<string, Session>();
+  readonly sessions = new OrderedIndex<Session>();
   readonly counts = { creating: 0, open: 0, sealing: 0, sealed: 0, draining: 0, deleted: 0 };
   /** Bytes charged, the draining ones apart. */
   usedBytes = 0;
   drainingBytes = 0;
   readonly limitBytes: number;
   #lastKey = 0;
+  #lastSessionKey = 0;
 
   constructor(limitBytes: number) {
     this.limitBytes = limitBytes;
@@ -66,20 +72,60 @@ export class Books {
 
   /** @throws TensordError `region-not-found`. */
   region(id: string): Region {
-    const token = parseRegionId(id);
-    const region = token === undefined ? undefined : this.#byToken.get(token);
+    const region = this.regionById(id);
     if (region !== undefined) return region;
     throw new TensordError("region-not-found", `Cannot find region ${quote(id)}: it is deleted or never was`, {
       hint: "List what exists with GET /v1/regions; find one by name with GET /v1/models/{model}/regions/{name}.",
     });
   }
 
+  /** As `region`, or undefined. */
+  regionById(id: string): Region | undefined {
+    const token = parseRegionId(id);
+    return token === undefined ? undefined : this.#byToken.get(token);
+  }
+
   regionByToken(token: string): Region | undefined {
     return this.#byToken.get(token);
   }
 
-  /** Whether `bytes` more may be charged to `model`. @throws TensordError `model-limit-exceeded`, `pool-full`. */
-  checkQuota(model: Model, bytes: number): void {
+  /** The living session with this id. @throws TensordError `session-not-found`. */
+  session(id: string): Session {
+    const token = parseId("ses_", id);
+    const session = token === undefined ? undefined : this.#sessionsByToken.get(token);
+    if (session?.end === null) return session;
+    throw new TensordError("session-not-found", `Cannot find session ${quote(id)}: it has ended or never was`, {
+      hint: "Open one with POST /v1/sessions; one that is neither held nor renewed ends with its TTL.",
+    });
+  }
+
+  /** As `session`, by token, or undefined. */
+  findSession(token: string): Session | undefined {
+    return this.#sessionsByToken.get(token);
+  }
+
+  nextSessionKey(): number {
+    this.#lastSessionKey += 1;
+    return this.#lastSessionKey;
+  }
+
+  addSession(session: Session): void {
+    this.#lastSessionKey = Math.max(this.#lastSessionKey, session.key);
+    this.#sessionsByToken.set(session.token, session);
+    this.sessions.append(session);
+  }
+
+  removeSession(session: Session): void {
+    this.#sessionsByToken.delete(session.token);
+    this.sessions.remove(session);
+  }
+
+  /**
+   * Whether `bytes` more may be charged to `model`, and to the session that pays if one does.
+   * @throws TensordError `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`.
+   */
+  checkQuota(model: Model, bytes: number, payer: Session | null): void {
+    if (payer !== null) checkSessionQuota(payer, bytes);
     const limit = model.memoryLimitBytes;
     const free = limit === null ? Number.POSITIVE_INFINITY : limit - model.usedBytes - model.drainingBytes;
     if (bytes > free) {
@@ -89,6 +135,7 @@ export class Books {
         {
           requested_bytes: bytes,
           available_bytes: Math.max(0, free),
+          holders: this.#largestHolders(),
           hint: "Delete regions of this model, or raise its memory_limit_bytes with PATCH /v1/models/{model}.",
         },
       );
@@ -105,9 +152,17 @@ export class Books {
       {
         requested_bytes: bytes,
         available_bytes: this.availableBytes,
+        holders: this.#largestHolders(),
         hint: "Delete regions, or give the server more memory (TENSORD_MEMORY_LIMIT_BYTES, a larger tmpfs or cgroup).",
       },
     );
+  }
+
+  /** The sessions that own most, for a failure to name. It looks at all of them, which is what a failure may cost. */
+  #largestHolders() {
+    const all = [...this.sessions.after(0)].filter(({ usedBytes }) => usedBytes > 0);
+    all.sort((a, b) => b.usedBytes - a.usedBytes);
+    return all.slice(0, limits.holdersNamed).map(toHolder);
   }
 
   /** Enters a region in whatever state it has, and charges it. */
@@ -117,6 +172,8 @@ export class Books {
     this.regions.append(region);
     region.pool.regions.append(region);
     if (region.name !== null) region.pool.names.set(region.name, region);
+    region.payer?.regions.add(region);
+    this.placeEvictable(region);
     this.counts[region.state] += 1;
     this.#charge(region, 1);
   }
@@ -127,6 +184,10 @@ export class Books {
     this.#charge(region, -1);
     this.counts[region.state] -= 1;
     region.state = state;
+    if (state === "draining" || state === "deleted") {
+      this.#release(region);
+      this.#evictables.delete(region);
+    }
     if (state === "deleted") {
       this.#byToken.delete(region.token);
       this.regions.remove(region);
@@ -137,9 +198,38 @@ export class Books {
     this.#charge(region, 1);
   }
 
+  get evictables(): Iterable<Region> {
+    return this.#evictables;
+  }
+
+  /** Somebody was handed the region: it is the most recently used one. */
+  touch(region: Region, now: number): void {
+    region.lastUsedAt = now;
+    this.placeEvictable(region);
+  }
+
+  /** Enters or removes the region among what may be evicted, as the region itself says. */
+  placeEvictable(region: Region): void {
+    this.#evictables.delete(region);
+    if (region.evictable && region.state !== "draining" && region.state !== "deleted") this.#evictables.add(region);
+  }
+
+  /** The region is no longer its session's: what it holds is not the session's to pay for. */
+  leaveSession(region: Region): void {
+    if (region.payer !== null) region.payer.usedBytes -= region.chargedBytes;
+    this.#release(region);
+    region.session = null;
+  }
+
+  #release(region: Region): void {
+    region.payer?.regions.delete(region);
+    region.payer = null;
+  }
+
   /** Gives up a region's name at once, so that another one may hold it. */
   releaseName(region: Region): void {
     if (region.name !== null && region.pool.names.get(region.name) === region) region.pool.names.delete(region.name);
+    region.formerName = region.name ?? region.formerName;
     region.name = null;
     region.pendingName = null;
   }
@@ -156,7 +246,27 @@ export class Books {
     const books = region.state === "draining" ? "drainingBytes" : "usedBytes";
     this[books] += bytes;
     region.pool[books] += bytes;
+    if (region.payer !== null) region.payer.usedBytes += bytes;
   }
+}
+
+function toHolder(session: Session) {
+  return { session: describeSession(session), used_bytes: session.usedBytes };
+}
+
+function checkSessionQuota(session: Session, bytes: number): void {
+  if (session.quotaBytes === null || session.usedBytes + bytes <= session.quotaBytes) return;
+  const free = Math.max(0, session.quotaBytes - session.usedBytes);
+  throw new TensordError(
+    "session-quota-exceeded",
+    `Cannot allocate ${bytes} bytes for ${describeSession(session)}: ${free} of its ${session.quotaBytes} bytes are free`,
+    {
+      requested_bytes: bytes,
+      available_bytes: free,
+      holders: [toHolder(session)],
+      hint: "Delete regions of this session, or open one with a larger quota_bytes.",
+    },
+  );
 }
 
 export type ModelFacts = Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">;

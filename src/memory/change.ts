@@ -1,6 +1,7 @@
 /** Changes to a region that stands: its owner and its labels. Bytes and tensors never change here. */
 
 import { TensordError } from "./error.ts";
+import { scheduleExpiry } from "./expire.ts";
 import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { describe, type Owner, type Region } from "./region.ts";
@@ -8,6 +9,7 @@ import type { Store } from "./store.ts";
 
 export interface RegionChange {
   readonly owner?: Owner | undefined;
+  readonly evictable?: boolean | undefined;
   /** Merged into what is there; null removes a label. */
   readonly labels?: Readonly<Record<string, string | null>> | undefined;
 }
@@ -24,14 +26,19 @@ export function changeRegion(store: Store, region: Region, change: RegionChange,
   }
   const changed = {
     owner,
+    evictable: change.evictable ?? region.evictable,
     labels: mergeLabels(region.labels, labels),
     expiresAt: expiryOf(store, region, change.owner),
+    // A session no longer ends what has another owner, unless it still builds it.
+    session: change.owner !== undefined && region.state === "sealed" ? null : region.session,
     revision: region.revision + 1,
   };
   store.journal.updateRegion({ ...region, ...changed });
+  store.step("change.journaled");
   Object.assign(region, changed);
-  if (changed.expiresAt === null) store.expiring.cancel(region);
-  else store.expiring.schedule(region, changed.expiresAt);
+  store.books.placeEvictable(region);
+  if (changed.session === null) store.books.leaveSession(region);
+  scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.changed", region });
   return region;
 }

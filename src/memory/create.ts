@@ -4,13 +4,18 @@
  */
 
 import { nameTaken } from "./books.ts";
+import { cancelled } from "./cancelled.ts";
 import { drainRegion } from "./drain.ts";
-import { TensordError } from "./error.ts";
+import { scheduleExpiry } from "./expire.ts";
 import { roundUpToPage } from "./host/capacity.ts";
 import { layOutRegion, type RegionLayout, type TensorSpec, tensorDifference } from "./layout/layout.ts";
 import { nextState } from "./lifecycle.ts";
 import { createToken, toRegionId } from "./naming.ts";
 import { describe, type Model, type Owner, type Region } from "./region.ts";
+import { hasRoom, makeRoom } from "./room/room.ts";
+import type { OnFull } from "./room/room-queue.ts";
+import { checkClaim } from "./sessions/claims.ts";
+import { idOfSession, type Session } from "./sessions/session.ts";
 import type { Store } from "./store.ts";
 
 export type IfExists = "fail" | "attach" | "replace";
@@ -22,6 +27,14 @@ export interface CreateRequest {
   readonly owner: Owner;
   readonly ifExists: IfExists;
   readonly labels: Readonly<Record<string, string>>;
+  /** The session that owns it, or null. */
+  readonly session: Session | null;
+  /** The id of the claim under which it is built. */
+  readonly claim: string | undefined;
+  readonly evictable: boolean;
+  readonly onFull: OnFull;
+  /** How long it may wait for memory. */
+  readonly deadlineMs: number;
 }
 
 /**
@@ -35,13 +48,23 @@ export async function createRegion(
   request: CreateRequest,
   signal: AbortSignal,
 ): Promise<{ readonly region: Region; readonly created: boolean }> {
-  for (;;) {
+  const deadline = performance.now() + request.deadlineMs;
+  for (let hasTurn = false; ; ) {
     store.refuseIfStopping();
     signal.throwIfAborted();
+    // Whatever was awaited, the session may have ended meanwhile.
+    if (request.session !== null) store.books.session(idOfSession(request.session));
     const model = store.books.model(request.model);
     const holder = request.name === null ? undefined : model.names.get(request.name);
     if (holder === undefined || request.ifExists === "replace") {
-      return { region: await make(store, model, request, holder !== undefined, signal), created: true };
+      const plan = toPlan(store, model, request);
+      const room = { model, payer: plan.payer, bytes: plan.chargedBytes, onFull: request.onFull, deadline, hasTurn };
+      if (!hasRoom(store, room)) {
+        await makeRoom(store, room, signal);
+        hasTurn = true;
+        continue;
+      }
+      return { region: await make(store, model, request, plan, signal), created: true };
     }
     if (request.ifExists === "fail") throw nameTaken(holder);
     const difference = tensorDifference(request.tensors, holder.tensors);
@@ -54,10 +77,9 @@ export async function createRegion(
 /** The existing region, with its life extended if the caller asks for more. */
 function attachTo(store: Store, region: Region, owner: Owner): Region {
   nextState(region.state, "attach", describe(region));
-  region.lastUsedAt = store.now();
-  if (region.owner.kind !== "ttl" || owner.kind !== "ttl") return region;
-  const expiresAt = store.now() + owner.ttlMs;
-  if (expiresAt <= (region.expiresAt ?? 0)) return region;
+  store.books.touch(region, store.now());
+  const expiresAt = longerLife(store, region, owner);
+  if (expiresAt === undefined) return region;
   const before = { owner: region.owner, expiresAt: region.expiresAt, revision: region.revision };
   Object.assign(region, { owner, expiresAt, revision: region.revision + 1 });
   try {
@@ -66,18 +88,25 @@ function attachTo(store: Store, region: Region, owner: Owner): Region {
     Object.assign(region, before);
     throw error;
   }
-  store.expiring.schedule(region, expiresAt);
+  scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.changed", region });
   return region;
 }
 
-async function make(
-  store: Store,
-  model: Model,
-  request: CreateRequest,
-  isNameTaken: boolean,
-  signal: AbortSignal,
-): Promise<Region> {
+/** When the region ends if the caller's owner replaces its own, or undefined if that would give it no longer life. */
+function longerLife(store: Store, region: Region, owner: Owner): number | undefined {
+  if (region.owner.kind === "linger" && owner.kind === "linger") {
+    return owner.lingerMs > region.owner.lingerMs ? store.now() + owner.lingerMs : undefined;
+  }
+  if (region.owner.kind !== "ttl" || owner.kind !== "ttl") return undefined;
+  const expiresAt = store.now() + owner.ttlMs;
+  return expiresAt > (region.expiresAt ?? 0) ? expiresAt : undefined;
+}
+
+/** Where the region would go, and who would pay for it. */
+function toPlan(store: Store, model: Model, request: CreateRequest): Plan {
+  const claim = checkClaim(store, model.name, request.name, request.claim);
+  const payer = request.session ?? claim?.session ?? null;
   const token = createToken();
   const layout = layOutRegion(request.tensors, {
     "tensord.region": toRegionId(token),
@@ -85,12 +114,21 @@ async function make(
     ...(request.name === null ? {} : { "tensord.name": request.name }),
     "tensord.instance": store.instance,
   });
-  const chargedBytes = roundUpToPage(layout.byteSize, store.storage.pageSize);
-  store.books.checkQuota(model, chargedBytes);
+  return { token, layout, payer, chargedBytes: roundUpToPage(layout.byteSize, store.storage.pageSize) };
+}
 
+async function make(
+  store: Store,
+  model: Model,
+  request: CreateRequest,
+  plan: Plan,
+  signal: AbortSignal,
+): Promise<Region> {
+  const { token, layout } = plan;
+  store.books.checkQuota(model, plan.chargedBytes, plan.payer);
   const cancel = new AbortController();
   const ended = Promise.withResolvers<void>();
-  const region = toRegion(store, model, request, { token, layout, chargedBytes, isNameTaken });
+  const region = toRegion(store, model, request, plan);
   region.creation = { cancel, ended: ended.promise };
   store.books.add(region);
   const onAbort = () => cancel.abort(cancelled(region, "its client went away"));
@@ -134,13 +172,15 @@ async function commit(store: Store, region: Region): Promise<void> {
     throw error;
   }
   store.books.setState(region, state);
-  if (region.expiresAt !== null) store.expiring.schedule(region, region.expiresAt);
+  scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.allocated", region });
 }
 
 async function abandon(store: Store, region: Region): Promise<void> {
   if (region.state !== "creating") return;
+  const { name } = region;
   store.books.releaseName(region);
+  if (name !== null) store.waiters.wake(region.model, name);
   try {
     await store.storage.discard(region.token, region.byteSize);
   } catch (error) {
@@ -153,11 +193,12 @@ interface Plan {
   readonly token: string;
   readonly layout: RegionLayout;
   readonly chargedBytes: number;
-  readonly isNameTaken: boolean;
+  readonly payer: Session | null;
 }
 
 function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan): Region {
-  const { token, layout, chargedBytes, isNameTaken } = plan;
+  const { token, layout, chargedBytes, payer } = plan;
+  const isNameTaken = request.name !== null && model.names.has(request.name);
   const now = store.now();
   return {
     key: store.books.nextKey(),
@@ -169,6 +210,8 @@ function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan
     reason: null,
     owner: request.owner,
     expiresAt: request.owner.kind === "ttl" ? now + request.owner.ttlMs : null,
+    session: payer?.token ?? null,
+    evictable: request.evictable,
     labels: request.labels,
     revision: 1,
     storageKind: "shm",
@@ -181,8 +224,11 @@ function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan
     createdAt: now,
     sealedAt: null,
     pool: model,
+    payer,
     chargedBytes,
+    formerName: null,
     lastUsedAt: now,
+    leasedAt: 0,
     serverLeases: 0,
     waitsFor: null,
     isRowOwed: false,
@@ -194,12 +240,6 @@ function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan
 /** Cancels every creation that is under way; each undoes itself and its request fails with `shutting-down`. */
 export function stopCreations(store: Store): void {
   for (const region of [...store.books.regions.after(0)]) region.creation?.cancel.abort(store.stopping.reason);
-}
-
-export function cancelled(region: Region, why: string): TensordError {
-  return new TensordError("cancelled", `Cannot finish the creation of ${describe(region)}: ${why}`, {
-    hint: "Nothing of it is left; create it again if it is needed.",
-  });
 }
 
 /** Waits for `promise`, but no longer than until `signal` aborts. */

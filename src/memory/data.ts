@@ -33,7 +33,7 @@ export function locateData(region: Region, tensorName: string | undefined): Data
  */
 export function readData(store: Store, region: Region): string {
   nextState(region.state, "read", describe(region));
-  region.lastUsedAt = store.now();
+  store.books.touch(region, store.now());
   const file = store.storage.openData(region.token, "read");
   try {
     checkSize(region, file.byteSize);
@@ -84,7 +84,7 @@ export async function writeData(
       stalled.refresh();
     }
     if (done < slice.byteSize) throw tooShort(region, slice, done);
-    region.lastUsedAt = store.now();
+    store.books.touch(region, store.now());
   } finally {
     clearTimeout(stalled);
     store.stopping.removeEventListener("abort", endStopping);

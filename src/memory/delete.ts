@@ -1,10 +1,9 @@
 /** Deletion by request, TTL or replacement: the name goes at once, the bytes when the last lease is gone. */
 
-import { cancelled } from "./create.ts";
+import { cancelled } from "./cancelled.ts";
 import { drainRegion, isLeased, writeOwedRow } from "./drain.ts";
-import { isOutOfMemory } from "./journal/journal.ts";
+import { isOutOfMemory } from "./journal/journal-failure.ts";
 import { nextState } from "./lifecycle.ts";
-import { limits } from "./limits.ts";
 import { describe, type EndReason, type Region } from "./region.ts";
 import type { Store } from "./store.ts";
 
@@ -28,11 +27,23 @@ export async function deleteRegion(store: Store, region: Region, reason: EndReas
     return { state: "deleted", freedBytes: region.chargedBytes };
   }
   if (region.state !== "draining") {
-    beginRequestedDrain(store, region, reason);
-    store.step("delete.journaled");
-    store.emit({ type: "tensord.region.draining", region, actor });
-    if (await drainRegion(store, region, actor)) return { state: "deleted", freedBytes: region.chargedBytes };
+    takeOut(store, region, reason, actor);
+    return await freeTaken(store, region, actor);
   }
+  writeOwedRow(store, region);
+  return { state: "draining", freedBytes: 0 };
+}
+
+/** Takes a region out of the books in this turn: it has no name any more, and `freeTaken` is owed. */
+export function takeOut(store: Store, region: Region, reason: EndReason, actor?: string): void {
+  beginRequestedDrain(store, region, reason);
+  store.step("delete.journaled");
+  store.emit({ type: "tensord.region.draining", region, actor });
+}
+
+/** Frees what was taken out, if nobody maps it. */
+export async function freeTaken(store: Store, region: Region, actor?: string): Promise<Deletion> {
+  if (await drainRegion(store, region, actor)) return { state: "deleted", freedBytes: region.chargedBytes };
   // What is not written would be undone by a crash, so it is not promised.
   writeOwedRow(store, region);
   return { state: "draining", freedBytes: 0 };
@@ -63,25 +74,11 @@ export function toDraining(region: Region, reason: EndReason): Region {
 export function beginDrain(store: Store, region: Region, reason: EndReason, write: () => void): void {
   write();
   store.expiring.cancel(region);
+  const { name } = region;
   store.books.releaseName(region);
   region.reason = reason;
   region.revision += 1;
   store.books.setState(region, "draining");
-}
-
-/** A region whose TTL has ended goes, but a sealed one that is still leased keeps its name until the last lease ends. */
-export function expireRegion(store: Store, region: Region): void {
-  if (region.expiresAt === null || region.state === "draining" || region.state === "deleted") return;
-  const now = store.now();
-  if (region.expiresAt > now) return store.expiring.schedule(region, region.expiresAt);
-  try {
-    if (region.state === "sealed" && isLeased(store, region))
-      return store.expiring.schedule(region, now + limits.drainPollMaxMs);
-  } catch (error) {
-    store.warn(`Cannot ask for leases of ${describe(region)}`, error);
-  }
-  deleteRegion(store, region, "ttl", "ttl").catch((error) => {
-    store.warn(`Cannot end ${describe(region)}, whose TTL is over`, error);
-    store.expiring.schedule(region, store.now() + limits.drainPollMaxMs);
-  });
+  // Who waits for the name to be built has to know that nobody builds it any more.
+  if (name !== null) store.waiters.wake(region.model, name);
 }

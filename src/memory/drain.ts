@@ -3,7 +3,7 @@
  * and is asked again, quickly at first.
  */
 
-import { isOutOfMemory } from "./journal/journal.ts";
+import { isOutOfMemory } from "./journal/journal-failure.ts";
 import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { describe, type Region } from "./region.ts";
@@ -43,6 +43,7 @@ async function tryFree(store: Store, region: Region, actor: string | undefined):
   store.step("delete.row-deleted");
   region.waitsFor = null;
   store.books.setState(region, nextState(region.state, "freed", describe(region)));
+  store.holders.forgetRegion(region);
   store.emit({ type: "tensord.region.deleted", region, actor });
   return true;
 }

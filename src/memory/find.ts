@@ -48,7 +48,7 @@ export async function findRegionByName(
 }
 
 function touch(store: Store, region: Region): Region {
-  region.lastUsedAt = store.now();
+  store.books.touch(region, store.now());
   inspectName(store, region);
   return region;
 }

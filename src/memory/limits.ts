@@ -35,6 +35,39 @@ export const limits = {
   /** Regions alive at once. */
   regions: 1_000_000,
   models: 10_000,
+  /** Sessions, claims and leases by request alive at once. */
+  sessions: 10_000,
+  claims: 10_000,
+  leases: 100_000,
+  /** A session's TTL, and a lease's: what they may ask for, and what they get without asking. */
+  sessionTtlMinMs: 1000,
+  sessionTtlMaxMs: 24 * 3600 * 1000,
+  sessionTtlDefaultMs: 30_000,
+  /** Characters of each text that a client says of itself. */
+  clientCharacters: 256,
+  /** Regions that one session's client may report as mapped. */
+  attachments: 100_000,
+  /** Regions of an ending session that are deleted in one turn of the event loop. */
+  sessionEndSlice: 32,
+  /** Largest holders that a 507 names. */
+  holdersNamed: 5,
+  /** Evictable regions looked at for one eviction, and shown in its answer. */
+  evictScan: 10_000,
+  evictionsShown: 100,
+  /** A pool that is used this far tells of pressure, and of its end when it is below the other mark. */
+  pressureHighPercent: 90,
+  pressureLowPercent: 80,
+  /** How often an allocation that waits looks whether leases have ended that kept regions from being evicted. */
+  evictRetryMs: 250,
+  /** Longest wait for memory. */
+  deadlineMs: 3600 * 1000,
+  deadlineDefaultMs: 30_000,
+  /** Who was handed a region's descriptor has this long to map it, whatever its linger; a second once it was mapped. */
+  handOutMs: 10_000,
+  handOutTakenMs: 1000,
+  /** Regions that linger are asked for leases each quarter of their time, but not more and not less often than this. */
+  lingerPollMinMs: 20,
+  lingerPollMaxMs: 30_000,
   labels: 32,
   labelKeyCharacters: 64,
   labelValueCharacters: 256,
@@ -110,6 +143,8 @@ export const limits = {
   drainPollMaxMs: 1000,
   /** Draining regions asked in one turn of the event loop. */
   drainPollSlice: 512,
+  /** A public name that had to be mended is looked at again after this long. */
+  nameLookAgainMs: 20,
   /** Public names looked at in one turn of a sweep. */
   sweepSlice: 512,
   /** Every public name is looked at within this time, even if the watch saw nothing. */

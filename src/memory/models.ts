@@ -23,6 +23,7 @@ export function registerModel(store: Store, name: string, memoryLimitBytes: numb
   }
   const row = { name, memoryLimitBytes, revision: 1, createdAt: store.now() };
   store.journal.putModel(toModelRow(row));
+  store.step("model.journaled");
   const model = store.books.addModel(row);
   store.emit({ type: "tensord.model.registered", model });
   return model;
@@ -46,6 +47,7 @@ export function changeModel(
   checkRevision(`model ${quote(model.name)}`, model.revision, expectedRevision);
   const revision = model.revision + 1;
   store.journal.putModel(toModelRow({ ...model, memoryLimitBytes, revision }));
+  store.step("model.journaled");
   Object.assign(model, { memoryLimitBytes, revision });
   store.emit({ type: "tensord.model.changed", model });
   return model;
@@ -79,6 +81,7 @@ export async function unregisterModel(store: Store, model: Model, drain: boolean
       freedBytes += (await deleteRegion(store, region, "request", actor)).freedBytes;
     }
     store.journal.deleteModel(model.name);
+    store.step("model.row-deleted");
   } catch (error) {
     model.closing = false;
     throw error;

@@ -27,9 +27,11 @@ export function inspectName(store: Store, region: Region): void {
 function act(store: Store, region: Region, found: NameState): void {
   switch (found) {
     case "relinked":
+      lookAgain(store, region);
       store.emit({ type: "tensord.region.relinked", region, cause: "unlinked" });
       break;
     case "replaced":
+      lookAgain(store, region);
       store.emit({ type: "tensord.region.relinked", region, cause: "foreign-file" });
       break;
     case "blocked":
@@ -43,12 +45,20 @@ function act(store: Store, region: Region, found: NameState): void {
   }
 }
 
+/** The watch may tell once of what happened twice: whoever took the name may have taken it again. */
+function lookAgain(store: Store, region: Region): void {
+  setTimeout(() => inspectName(store, region), limits.nameLookAgainMs).unref();
+}
+
 /** Neither the name nor the keeper's link is there: nobody can map it again, and nothing can bring it back. */
 function loseRegion(store: Store, region: Region): void {
   store.journal.deleteRegion(region.key);
   store.expiring.cancel(region);
+  const { name } = region;
   store.books.releaseName(region);
+  if (name !== null) store.waiters.wake(region.model, name);
   store.books.setState(region, nextState(region.state, "lost", describe(region)));
+  store.holders.forgetRegion(region);
   store.emit({ type: "tensord.region.lost", region });
 }
 

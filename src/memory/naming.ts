@@ -13,6 +13,7 @@ const alphabet = "abcdefghijklmnopqrstuvwxyz234567";
 const tokenCharacters = 26;
 
 export type RegionId = `reg_${string}`;
+export type SessionId = `ses_${string}`;
 
 /** A fresh token. Not a secret: permissions protect a region, its name only has to be unique. */
 export function createToken(): string {
@@ -28,7 +29,16 @@ export function toRegionId(token: string): RegionId {
 
 /** The token in a region id, or undefined if it is not one. */
 export function parseRegionId(id: string): string | undefined {
-  const token = id.startsWith("reg_") ? id.slice(4) : "";
+  return parseId("reg_", id);
+}
+
+export function toSessionId(token: string): SessionId {
+  return `ses_${token}`;
+}
+
+/** The token in an id that begins with `prefix`, or undefined if it is not one. */
+export function parseId(prefix: "reg_" | "ses_" | "lea_" | "clm_", id: string): string | undefined {
+  const token = id.startsWith(prefix) ? id.slice(prefix.length) : "";
   return tokenPattern.test(token) ? token : undefined;
 }
 

@@ -6,14 +6,18 @@
 import type { Checksum } from "./layout/checksum.ts";
 import type { Tensor } from "./layout/layout.ts";
 import type { State } from "./lifecycle.ts";
-import { type RegionId, toRegionId } from "./naming.ts";
+import { type RegionId, type SessionId, toRegionId } from "./naming.ts";
 import type { OrderedIndex } from "./ordered-index.ts";
 
-/** What decides a region's end. Sessions and linger join here. */
-export type Owner = { readonly kind: "ttl"; readonly ttlMs: number } | { readonly kind: "persist" };
+/** What decides a region's end. */
+export type Owner =
+  | { readonly kind: "ttl"; readonly ttlMs: number }
+  | { readonly kind: "linger"; readonly lingerMs: number }
+  | { readonly kind: "session"; readonly session: SessionId }
+  | { readonly kind: "persist" };
 
 /** Why a region ends. */
-export type EndReason = "request" | "ttl" | "aborted" | "replaced" | "orphaned";
+export type EndReason = "request" | "ttl" | "linger" | "session" | "evicted" | "aborted" | "replaced" | "orphaned";
 
 /** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */
 export interface Identity {
@@ -34,8 +38,12 @@ export interface RegionRecord {
   /** Set once it is on its way out. */
   reason: EndReason | null;
   owner: Owner;
-  /** When its TTL ends, in ms since the epoch, or null. */
+  /** When its TTL or its linger ends, as far as is known now, in ms since the epoch, or null. */
   expiresAt: number | null;
+  /** The token of the session that ends it: its owner, or who builds it under a claim until it is sealed. */
+  session: string | null;
+  /** Once it is sealed and nobody maps it, it may go to make room. */
+  evictable: boolean;
   labels: Readonly<Record<string, string>>;
   revision: number;
   readonly storageKind: "shm";
@@ -55,10 +63,16 @@ export interface RegionRecord {
 /** A region of the running server. */
 export interface Region extends RegionRecord {
   readonly pool: Model;
+  /** The living session of that token, which is charged for it. */
+  payer: Payer | null;
   /** Bytes it occupies and is charged for: its size in whole pages. */
   readonly chargedBytes: number;
+  /** The name that it gave up on its way out, for those who knew it by that. */
+  formerName: string | null;
   /** When a client last asked for it, in ms since the epoch. Not kept over a restart. */
   lastUsedAt: number;
+  /** When it was last seen leased, in ms since the epoch; asked only where the owner is linger. */
+  leasedAt: number;
   /** Requests inside the server that read its bytes: a lease like any other. */
   serverLeases: number;
   /** What a draining region waits for. */
@@ -74,6 +88,12 @@ export interface Region extends RegionRecord {
 export interface Creation {
   readonly cancel: AbortController;
   readonly ended: Promise<void>;
+}
+
+/** Who is charged for regions beside their model: a session. */
+export interface Payer {
+  usedBytes: number;
+  readonly regions: Set<Region>;
 }
 
 /** The key of a pool, and its books. */

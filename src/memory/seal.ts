@@ -9,6 +9,7 @@ import { TensordError } from "./error.ts";
 import { type Checksum, toChecksum } from "./layout/checksum.ts";
 import { nextState } from "./lifecycle.ts";
 import { describe, type Region } from "./region.ts";
+import { releaseClaim } from "./sessions/claims.ts";
 import type { Access } from "./storage/storage.ts";
 import type { Store } from "./store.ts";
 
@@ -68,7 +69,9 @@ function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "s
   const holder = region.pendingName === null ? undefined : region.pool.names.get(region.pendingName);
   const name = region.pendingName ?? region.name;
   const sealed = { ...seal, sealedAt: store.now(), revision: region.revision + 1 };
-  const row = { ...region, ...sealed, state, name, pendingName: null };
+  // A builder's session ends what it has not finished; from here on the owner alone decides.
+  const session = region.owner.kind === "session" ? region.session : null;
+  const row = { ...region, ...sealed, state, name, pendingName: null, session };
   if (holder === undefined) {
     store.journal.updateRegion(row);
     store.step("seal.journaled");
@@ -80,11 +83,24 @@ function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "s
   Object.assign(region, sealed);
   if (name !== null) store.books.holdName(region, name);
   store.books.setState(region, state);
+  if (session === null) store.books.leaveSession(region);
+  endClaim(store, region);
   store.emit({ type: "tensord.region.sealed", region });
   if (name !== null) store.waiters.wake(region.model, name);
   if (holder === undefined) return;
   store.emit({ type: "tensord.region.draining", region: holder, actor });
   void drainRegion(store, holder, actor);
+}
+
+/** What was claimed is built. The seal stands already, so a claim that cannot be written off now ends with its session. */
+function endClaim(store: Store, region: Region): void {
+  const claim = region.name === null ? undefined : store.claims.of(region.model, region.name);
+  if (claim === undefined) return;
+  try {
+    releaseClaim(store, claim);
+  } catch (error) {
+    store.warn(`Cannot release the claim under which ${describe(region)} was built`, error);
+  }
 }
 
 function reopen(store: Store, region: Region): void {

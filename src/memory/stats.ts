@@ -21,5 +21,8 @@ export function readStats(store: Store) {
     inodes: { used: room.usedInodes, free: room.freeInodes },
     regions: { creating, open, sealing, sealed, draining: drainingRegions },
     models: books.models.size,
+    sessions: books.sessions.size,
+    claims: store.claims.size,
+    leases: store.leases.size,
   };
 }

@@ -22,6 +22,17 @@ export const steps = [
   "delete.asked",
   "delete.keeper-unlinked",
   "delete.row-deleted",
+  "change.journaled",
+  "model.journaled",
+  "model.row-deleted",
+  "session.journaled",
+  "session.end-begun",
+  "session.region-ended",
+  "session.row-deleted",
+  "claim.journaled",
+  "claim.row-deleted",
+  "lease.journaled",
+  "lease.row-deleted",
 ] as const;
 
 export type Step = (typeof steps)[number];

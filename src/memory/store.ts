@@ -7,16 +7,22 @@ import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
 import { TensordError } from "./error.ts";
 import { EventFeeder } from "./events/event-feeder.ts";
-import type { EventLog } from "./events/event-log.ts";
+import type { EventLog, EventTopic } from "./events/event-log.ts";
 import type { Journal } from "./journal/journal.ts";
 import { NameWaiters } from "./name-waiters.ts";
 import type { Model, Region, RegionRecord } from "./region.ts";
+import { type Pressure, PressureGauge } from "./room/pressure.ts";
+import { RoomQueue } from "./room/room-queue.ts";
+import { Claims } from "./sessions/claim-index.ts";
+import { Holders } from "./sessions/holders.ts";
+import { Leases } from "./sessions/lease-index.ts";
+import type { Lease, Session, SessionEndReason } from "./sessions/session.ts";
 import type { OnStep, Step } from "./steps.ts";
 import { Downloads } from "./storage/downloads.ts";
 import type { Storage } from "./storage/storage.ts";
 
 /** A region as an event shows it: one that was lost has no books any more. */
-export type EventRegion = RegionRecord & Pick<Region, "lastUsedAt">;
+export type EventRegion = RegionRecord & Pick<Region, "lastUsedAt" | "formerName">;
 
 export type StoreEvent =
   | { readonly type: "tensord.region.allocated"; readonly region: EventRegion }
@@ -29,6 +35,15 @@ export type StoreEvent =
       readonly type: "tensord.region.relinked";
       readonly region: EventRegion;
       readonly cause: "unlinked" | "foreign-file";
+    }
+  | { readonly type: "tensord.pool.pressure"; readonly pressure: Pressure }
+  | { readonly type: "tensord.session.opened"; readonly session: Session }
+  | {
+      readonly type: "tensord.session.ended";
+      readonly session: Session;
+      readonly reason: SessionEndReason;
+      readonly regions: number;
+      readonly freedBytes: number;
     }
   | { readonly type: "tensord.model.registered"; readonly model: Model }
   | { readonly type: "tensord.model.changed"; readonly model: Model }
@@ -48,8 +63,11 @@ export interface StoreParts {
   readonly epoch: number;
   /** Regions that drain, each to be asked for leases again. */
   readonly draining: Agenda<Region>;
-  /** Regions with a TTL, each due when it ends. */
+  /** Regions whose owner ends them by time, each due when it may. */
   readonly expiring: Agenda<Region>;
+  /** Sessions and leases by request, each due when its TTL ends. */
+  readonly endingSessions: Agenda<Session>;
+  readonly endingLeases: Agenda<Lease>;
   /** Told of what went wrong where no request waits for an answer. */
   readonly onWarning: (message: string, error: unknown) => void;
   readonly onStep: OnStep | undefined;
@@ -72,6 +90,13 @@ export class Store {
   readonly epoch: number;
   readonly draining: Agenda<Region>;
   readonly expiring: Agenda<Region>;
+  readonly endingSessions: Agenda<Session>;
+  readonly endingLeases: Agenda<Lease>;
+  readonly claims = new Claims();
+  readonly leases = new Leases();
+  readonly holders = new Holders();
+  readonly room = new RoomQueue();
+  readonly #pressure = new PressureGauge();
   readonly waiters = new NameWaiters();
   readonly downloads = new Downloads();
   readonly warn: (message: string, error: unknown) => void;
@@ -92,6 +117,8 @@ export class Store {
     this.epoch = parts.epoch;
     this.draining = parts.draining;
     this.expiring = parts.expiring;
+    this.endingSessions = parts.endingSessions;
+    this.endingLeases = parts.endingLeases;
     this.warn = parts.onWarning;
     this.#onStep = parts.onStep;
   }
@@ -112,9 +139,18 @@ export class Store {
 
   /** Tells of a change, in the turn that made it: it is kept for those who follow, and the listeners hear it. */
   emit(event: StoreEvent): void {
-    const model = "region" in event ? event.region.model : event.model.name;
-    this.events.append(event.type, model, (sequence) => this.#toEventText(this, event, sequence));
+    this.events.append(event.type, aboutWhat(event), (sequence) => this.#toEventText(this, event, sequence));
     for (const listener of this.#listeners) listener(event);
+    if ("region" in event) this.#onCharge(event.region.model);
+    if (event.type === "tensord.model.changed") this.#onCharge(event.model.name);
+  }
+
+  /** Memory was taken or given back: the pool may be full, or have room again, and somebody may wait for it. */
+  #onCharge(modelName: string): void {
+    const model = this.books.findModel(modelName);
+    const pressures = model === undefined ? [] : this.#pressure.look(this.books, model);
+    for (const pressure of pressures) this.emit({ type: "tensord.pool.pressure", pressure });
+    if (this.room.size > 0) this.room.pump(this.books);
   }
 
   /** Aborts when the server stops: whoever waits answers then. */
@@ -130,6 +166,13 @@ export class Store {
   refuseIfStopping(): void {
     this.stopping.throwIfAborted();
   }
+}
+
+function aboutWhat(event: StoreEvent): EventTopic {
+  if ("region" in event) return { model: event.region.model, session: event.region.session };
+  if ("session" in event) return { model: null, session: event.session.token };
+  if ("pressure" in event) return { model: event.pressure.model, session: null };
+  return { model: event.model.name, session: null };
 }
 
 function shuttingDown(): TensordError {

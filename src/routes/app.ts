@@ -8,17 +8,21 @@ import { HTTPException } from "hono/http-exception";
 import { requestId } from "hono/request-id";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
+import { defineClaimRoutes } from "./claims.ts";
 import { dataPath, defineDataRoutes } from "./data.ts";
 import { defineDiagnosisRoutes } from "./diagnosis.ts";
 import { defineDocsPage } from "./docs-page.ts";
 import type { Environment, Services, Traffic } from "./environment.ts";
 import { defineEventRoutes } from "./events.ts";
+import { defineEvictionRoute } from "./eviction.ts";
 import { defineHostRoutes } from "./host.ts";
 import { checkJsonBounds } from "./json-bounds.ts";
+import { defineLeaseRoutes } from "./leases.ts";
 import { defineModelRoutes } from "./models.ts";
 import { observe } from "./observe.ts";
 import { toProblem, toProblemResponse, unsupportedMediaType } from "./problem.ts";
 import { defineRegionRoutes } from "./regions.ts";
+import { defineSessionRoutes } from "./sessions.ts";
 
 /**
  * The whole HTTP contract over `services`.
@@ -40,6 +44,10 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineDataRoutes(app, services);
   defineModelRoutes(app, services);
   defineEventRoutes(app, services);
+  defineEvictionRoute(app, services);
+  defineSessionRoutes(app, services);
+  defineClaimRoutes(app, services);
+  defineLeaseRoutes(app, services);
   defineHostRoutes(app, services);
   defineDiagnosisRoutes(app, services);
   defineDocsPage(app);

@@ -23,6 +23,8 @@ export function toDocument(app: OpenAPIHono<Environment>, version: string) {
         description: "One memory object each: the unit of allocation, mapping, sealing and deletion.",
       },
       { name: "models", description: "Pools of regions, each with a memory limit." },
+      { name: "sessions", description: "One worker's stay each: what it owns ends with it." },
+      { name: "leases", description: "For readers that cannot hold a kernel lock." },
       { name: "events", description: "Every change, live and by page." },
       { name: "host", description: "The server itself." },
     ],

@@ -44,7 +44,8 @@ export interface SocketProtocol {
   message(text: string): void;
   /** The peer has read what waited for it. */
   drain(): void;
-  closed(): void;
+  /** @param closedBy `server` also if the transport closed it, for a frame that was too large. */
+  closed(closedBy: "peer" | "server"): void;
 }
 
 export interface Environment {

@@ -5,12 +5,15 @@ import { TensordError } from "../memory/error.ts";
 import { EventCursor, type EventGap } from "../memory/events/event-cursor.ts";
 import type { KeptEvent } from "../memory/events/event-log.ts";
 import { limits } from "../memory/limits.ts";
+import { parseId } from "../memory/naming.ts";
 import type { Store } from "../memory/store.ts";
 import type { Environment, Services, Socket, SocketProtocol } from "./environment.ts";
 import { EventStream } from "./event-stream.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
 import { Limit } from "./regions.ts";
 import * as schemas from "./schemas.ts";
+import { EventPage } from "./schemas-event.ts";
+import { SessionId } from "./schemas-session.ts";
 import { toGapText, toOpenedText } from "./to-event.ts";
 
 const filters = {
@@ -19,6 +22,7 @@ const filters = {
       "The id of the last event that you have. Left out: pages begin with the oldest kept event, streams with the next.",
   }),
   model: schemas.ModelName.optional().openapi({ description: "Only events about this model and its regions." }),
+  session: SessionId.optional().openapi({ description: "Only events about this session and its regions." }),
   types: z
     .string()
     .max(limits.eventTypes * (limits.eventTypeCharacters + 1))
@@ -46,7 +50,7 @@ const list = createRoute({
     200: {
       description: "One page, or the stream.",
       content: {
-        "application/json": { schema: schemas.EventPage },
+        "application/json": { schema: EventPage },
         "text/event-stream": { schema: z.string().openapi({ description: "Each `data` line is an Event." }) },
       },
     },
@@ -124,15 +128,15 @@ function toProtocol(store: Store, cursor: EventCursor): SocketProtocol {
   };
 }
 
-function toCursor(
-  store: Store,
-  filter: { model?: string | undefined; types?: string | undefined },
-  after: number | undefined,
-) {
-  const types = filter.types?.split(",").filter((prefix) => prefix !== "");
+type Filters = { readonly [Name in "model" | "session" | "types"]?: string | undefined };
+
+function toCursor(store: Store, { model, session: id, types: prefixes }: Filters, after: number | undefined) {
+  const session = id === undefined ? undefined : parseId("ses_", id);
+  if (id !== undefined && session === undefined) throw refused(`${JSON.stringify(id)} is no id of a session`);
+  const types = prefixes?.split(",").filter((prefix) => prefix !== "");
   if (types !== undefined && types.length > limits.eventTypes)
     throw refused(`types has ${types.length} prefixes, want at most ${limits.eventTypes}`);
-  return new EventCursor(store.events, { model: filter.model, types }, after);
+  return new EventCursor(store.events, { model, session, types }, after);
 }
 
 function parseAfter(after: string | undefined): number | undefined {

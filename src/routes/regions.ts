@@ -2,17 +2,17 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { changeRegion } from "../memory/change.ts";
-import { type CreateRequest, createRegion } from "../memory/create.ts";
+import { createRegion } from "../memory/create.ts";
 import { deleteRegion } from "../memory/delete.ts";
-import { TensordError } from "../memory/error.ts";
 import { findRegion, findRegionByName, listRegions } from "../memory/find.ts";
 import { states } from "../memory/lifecycle.ts";
 import { limits } from "../memory/limits.ts";
-import { idOf, type Owner } from "../memory/region.ts";
+import { idOf } from "../memory/region.ts";
 import { sealRegion, verifyRegion } from "../memory/seal.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, PreferHeader, parseIfMatch, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
+import { parseLabel, toCreateRequest, toOwner } from "./region-request.ts";
 import { requireBody } from "./require-body.ts";
 import * as schemas from "./schemas.ts";
 import { toRegion, toRegionDetail } from "./to-wire.ts";
@@ -51,12 +51,18 @@ const allocate = createRoute({
       ...bodyFailures,
       ...alwaysPossible,
       "model-not-found",
+      "session-not-found",
+      "claim-not-found",
       "name-taken",
+      "name-claimed",
       "cancelled",
       "storage-unavailable",
       "shutting-down",
       "owner-required",
       "io-error",
+      "too-many-requests",
+      "deadline-exceeded",
+      "session-quota-exceeded",
       "model-limit-exceeded",
       "pool-full",
       "out-of-shared-memory",
@@ -216,7 +222,8 @@ const remove = createRoute({
 export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(allocate, async (c) => {
     c.env?.keepOpen?.();
-    const { region, created } = await createRegion(store, toCreateRequest(c.req.valid("json")), c.get("signal"));
+    const request = toCreateRequest(store, c.req.valid("json"));
+    const { region, created } = await createRegion(store, request, c.get("signal"));
     c.header("Location", `/v1/regions/${idOf(region)}`);
     c.header("ETag", `"${region.revision}"`);
     return c.json(toRegion(store, region), created ? 201 : 200);
@@ -249,10 +256,10 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
 
   app.openapi(change, (c) => {
     const region = store.books.region(c.req.valid("param").region);
-    const { ttl_ms, persist, labels } = c.req.valid("json");
-    const owner = ttl_ms === undefined && persist === undefined ? undefined : toOwner({ ttl_ms, persist });
+    const { labels, evictable, ...owners } = c.req.valid("json");
+    const owner = Object.keys(owners).length === 0 ? undefined : toOwner(owners);
     const revision = parseIfMatch(c.req.valid("header")["if-match"]);
-    changeRegion(store, region, { owner, labels }, revision);
+    changeRegion(store, region, { owner, labels, evictable }, revision);
     c.header("ETag", `"${region.revision}"`);
     return c.json(toRegion(store, region), 200);
   });
@@ -280,51 +287,4 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     const { state, freedBytes } = await deleteRegion(store, region, "request", c.get("requestId"));
     return c.json({ state, freed_bytes: freedBytes }, 200);
   });
-}
-
-function toCreateRequest(request: z.infer<typeof schemas.CreateRegion>): CreateRequest {
-  const { model = "default", name = null, storage = "shm", if_exists: ifExists = "fail", labels = {} } = request;
-  if (storage !== "shm") {
-    throw new TensordError("storage-unavailable", `Cannot allocate ${storage} storage: this server has shm only`, {
-      hint: 'Leave "storage" out, or ask for "shm".',
-    });
-  }
-  if (name === null && ifExists !== "fail") {
-    throw refused(`Cannot apply "if_exists": "${ifExists}": the region has no name, want one`);
-  }
-  const owner = toOwner(request);
-  if (owner.kind === "persist" && name === null) {
-    throw refused("Cannot let the region persist: it has no name, want one, or nobody could find it again");
-  }
-  return { model, name, tensors: toTensors(request), owner, ifExists, labels };
-}
-
-function toTensors({ tensors, byte_size }: z.infer<typeof schemas.CreateRegion>): CreateRequest["tensors"] {
-  if (tensors !== undefined && byte_size === undefined) return tensors;
-  if (tensors === undefined && byte_size !== undefined) return [{ name: "data", dtype: "U8", shape: [byte_size] }];
-  const state =
-    tensors === undefined ? 'neither "tensors" nor "byte_size" is there' : 'both "tensors" and "byte_size" are there';
-  throw refused(`Cannot size the region: ${state}, want one of them`);
-}
-
-function toOwner({ ttl_ms, persist }: { ttl_ms?: number | undefined; persist?: true | undefined }): Owner {
-  if (ttl_ms !== undefined && persist !== undefined) {
-    throw refused('Cannot choose the owner: both "ttl_ms" and "persist" are there, want one of them');
-  }
-  if (ttl_ms !== undefined) return { kind: "ttl", ttlMs: ttl_ms };
-  if (persist !== undefined) return { kind: "persist" };
-  throw new TensordError("owner-required", "Cannot allocate the region: it has no owner, and so nothing would end it", {
-    hint: 'Say "ttl_ms": 600000 for ten minutes, or "persist": true together with a name.',
-  });
-}
-
-function parseLabel(label: string | undefined): readonly [string, string] | undefined {
-  if (label === undefined) return undefined;
-  const at = label.indexOf("=");
-  if (at > 0) return [label.slice(0, at), label.slice(at + 1)];
-  throw refused(`Cannot filter by label: ${JSON.stringify(label.slice(0, 80))} has no "=", want key=value`);
-}
-
-function refused(detail: string): TensordError {
-  return new TensordError("validation-failed", detail, { hint: "See the operation's description in /openapi.json." });
 }

@@ -7,8 +7,8 @@ import { states } from "../memory/lifecycle.ts";
 import { limits } from "../memory/limits.ts";
 import { namePattern } from "../memory/naming.ts";
 
-const byteCount = z.int().min(0).max(limits.regionBytes);
-const time = z.string().openapi({ format: "date-time", example: "2026-11-21T12:00:00.000Z" });
+export const byteCount = z.int().min(0).max(limits.regionBytes);
+export const time = z.string().openapi({ format: "date-time", example: "2026-11-21T12:00:00.000Z" });
 
 export const Name = z.string().regex(namePattern, "want 1 to 128 of A-Z a-z 0-9 . _ - and no leading dot");
 export const ModelName = Name.openapi({
@@ -55,7 +55,12 @@ export const Tensor = z
   .openapi("Tensor");
 
 export const Owner = z
-  .object({ kind: z.enum(["ttl", "persist"]), ttl_ms: z.int().optional() })
+  .object({
+    kind: z.enum(["ttl", "linger", "session", "persist"]),
+    ttl_ms: z.int().optional(),
+    linger_ms: z.int().optional(),
+    session: z.string().optional(),
+  })
   .openapi("Owner", { description: "What decides the region's end.", example: { kind: "ttl", ttl_ms: 600_000 } });
 
 export const Storage = z
@@ -118,10 +123,20 @@ function labelsOf<Value>(isValue: (value: unknown) => boolean, schema: { type: "
     });
 }
 const isLabelValue = (value: unknown) => typeof value === "string" && value.length <= limits.labelValueCharacters;
-const Labels = labelsOf<string>(isLabelValue, { type: "string" });
+export const Labels = labelsOf<string>(isLabelValue, { type: "string" });
 const LabelsPatch = labelsOf<string | null>((value) => value === null || isLabelValue(value), {
   type: ["string", "null"],
 });
+
+export const Client = z
+  .object({
+    name: z.union([z.string(), z.null()]),
+    pid: z.union([z.int(), z.null()]),
+    hostname: z.union([z.string(), z.null()]),
+    version: z.union([z.string(), z.null()]),
+    labels: z.record(z.string(), z.string()),
+  })
+  .openapi("Client", { description: "Who the worker says it is." });
 
 export const Region = z
   .object({
@@ -132,6 +147,9 @@ export const Region = z
     state: z.enum(states),
     revision: z.int().openapi({ description: "Raised by every change; also the ETag." }),
     owner: Owner,
+    session: z.union([z.string(), z.null()]).openapi({
+      description: "The session that ends it: its owner, or who builds it under a claim until it is sealed.",
+    }),
     expires_at: z.union([time, z.null()]),
     evictable: z.boolean(),
     labels: z.record(z.string(), z.string()),
@@ -147,6 +165,20 @@ export const Region = z
 export const RegionDetail = Region.extend({
   in_use: z.boolean().openapi({ description: "Whether any process maps it, as the kernel knows." }),
   has_writers: z.boolean().openapi({ description: "Whether any process maps it for writing." }),
+  leases: z.int().openapi({ description: "Leases by request." }),
+  holders: z
+    .array(
+      z
+        .object({
+          session: z.string(),
+          client: z.union([Client, z.null()]),
+          mappings: z.int(),
+          writable: z.boolean(),
+        })
+        .openapi("Holder"),
+    )
+    .openapi({ description: "Who maps it, as their clients report over the hold socket." }),
+  unknown_holders: z.boolean().openapi({ description: "The kernel knows of a mapping that nobody reported." }),
   drain: z
     .object({
       reason: z.string().nullable(),
@@ -169,7 +201,27 @@ export const CreateRegion = z
     tensors: z.array(TensorRequest).min(1).max(limits.regionTensors).optional(),
     byte_size: byteCount.optional().openapi({ description: "Instead of `tensors`: one U8 tensor named `data`." }),
     ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "Owner: it ends this long after now." }),
+    linger_ms: z.int().min(0).max(limits.ttlMs).optional().openapi({
+      description: "Owner: it ends this long after the last lease. 0 hands it off: gone when its consumer lets go.",
+    }),
+    session: z.string().max(64).optional().openapi({ description: "Owner: it ends with this session." }),
     persist: z.literal(true).optional().openapi({ description: "Owner: it ends by DELETE only. Needs a name." }),
+    claim: z.string().max(64).optional().openapi({ description: "The claim under which the name is built." }),
+    evictable: z.boolean().optional().openapi({
+      description: "Once it is sealed and nobody maps it, it may go to make room. Default false.",
+    }),
+    on_full: z.enum(["fail", "evict", "wait"]).optional().openapi({
+      description:
+        "Without room: `fail` (the default), `evict` what may go, or `wait` for it as well, up to `deadline_ms`.",
+    }),
+    deadline_ms: z
+      .int()
+      .min(1)
+      .max(limits.deadlineMs)
+      .optional()
+      .openapi({
+        description: `How long to wait for memory. Default ${limits.deadlineDefaultMs}.`,
+      }),
     if_exists: z.enum(["fail", "attach", "replace"]).optional().openapi({
       description:
         "Default `fail`. `attach`: the existing region, if its tensors agree. `replace`: takes the name over when it is sealed.",
@@ -177,7 +229,8 @@ export const CreateRegion = z
     labels: Labels.optional(),
   })
   .openapi("CreateRegion", {
-    description: "Exactly one of `tensors` and `byte_size`, and exactly one owner: `ttl_ms` or `persist`.",
+    description:
+      "Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`.",
     example: {
       model: "default",
       name: "weights",
@@ -189,7 +242,9 @@ export const CreateRegion = z
 export const ChangeRegion = z
   .strictObject({
     ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "A new TTL, counted from now." }),
+    linger_ms: z.int().min(0).max(limits.ttlMs).optional(),
     persist: z.literal(true).optional(),
+    evictable: z.boolean().optional(),
     labels: LabelsPatch.optional(),
   })
   .openapi("ChangeRegion", { description: "Merged into what is there (RFC 7396).", example: { ttl_ms: 3_600_000 } });
@@ -265,6 +320,9 @@ export const Stats = z
       draining: z.int(),
     }),
     models: z.int(),
+    sessions: z.int(),
+    claims: z.int(),
+    leases: z.int().openapi({ description: "Leases by request; kernel locks are not counted." }),
     http: z.object({
       requests: z.int(),
       received_bytes: z
@@ -278,26 +336,3 @@ export const Stats = z
 export const nextCursor = z.string().nullable().openapi({ description: "For the next page; null at the end." });
 export const RegionList = z.object({ items: z.array(Region), next_cursor: nextCursor }).openapi("RegionList");
 export const ModelList = z.object({ items: z.array(Model), next_cursor: nextCursor }).openapi("ModelList");
-
-export const Event = z
-  .object({
-    specversion: z.enum(["1.0"]),
-    id: z.string().openapi({
-      description: "A decimal sequence number that never repeats. Resume with it: `after` or `Last-Event-ID`.",
-      example: "1795000000000123",
-    }),
-    source: z.string().openapi({ example: "/tensord/default" }),
-    type: z.string().openapi({ example: "tensord.region.sealed" }),
-    time,
-    subject: z.string().optional().openapi({ description: "The region's id, or the model's name." }),
-    datacontenttype: z.enum(["application/json"]),
-    tensordepoch: z.string().openapi({ description: "The epoch of the server that told it." }),
-    data: z.record(z.string(), z.unknown()).openapi({ description: "asyncapi.yaml says what each type carries." }),
-  })
-  .openapi("Event", { description: "A CloudEvent." });
-export const EventPage = z
-  .object({
-    items: z.array(Event),
-    next_after: z.string().openapi({ description: "`after` of the next page. A page may be empty; ask again later." }),
-  })
-  .openapi("EventPage");

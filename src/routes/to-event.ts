@@ -2,8 +2,9 @@
 
 import type { EventGap } from "../memory/events/event-cursor.ts";
 import { idOf } from "../memory/region.ts";
+import { idOfSession } from "../memory/sessions/session.ts";
 import type { Store, StoreEvent } from "../memory/store.ts";
-import { toModel, toRegionFacts } from "./to-wire.ts";
+import { toModel, toRegionFacts, toSession } from "./to-wire.ts";
 
 /** The first frame of a stream: where it stands. */
 export const openedType = "tensord.stream.opened";
@@ -12,11 +13,26 @@ export const gapType = "tensord.stream.gap";
 
 /** An event as it is kept and sent. */
 export function toEventText(store: Store, event: StoreEvent, sequence: number): string {
+  if (event.type === "tensord.session.opened" || event.type === "tensord.session.ended") {
+    return toSessionEventText(store, event, sequence);
+  }
+  if (event.type === "tensord.pool.pressure") {
+    const { level, model, usedBytes, limitBytes } = event.pressure;
+    const data = { level, model, used_bytes: usedBytes, limit_bytes: limitBytes };
+    return toText(store, sequence, event.type, data, model ?? undefined);
+  }
   if (!("region" in event)) return toText(store, sequence, event.type, toModel(event.model), event.model.name);
   const { type, region, ...rest } = event;
   const facts = { ...toRegionFacts(store, region), tensor_count: region.tensors.length };
-  const reason = "actor" in rest ? { reason: region.reason, actor: rest.actor ?? null } : rest;
+  const reason =
+    "actor" in rest ? { former_name: region.formerName, reason: region.reason, actor: rest.actor ?? null } : rest;
   return toText(store, sequence, type, { ...facts, ...reason }, idOf(region));
+}
+
+function toSessionEventText(store: Store, event: Extract<StoreEvent, { session: unknown }>, sequence: number): string {
+  const { type, session } = event;
+  const end = "reason" in event ? { reason: event.reason, regions: event.regions, freed_bytes: event.freedBytes } : {};
+  return toText(store, sequence, type, { ...toSession(session), ...end }, idOfSession(session));
 }
 
 export function toOpenedText(store: Store, position: number): string {

@@ -1,10 +1,14 @@
 /** How books become what travels. Pure: one function for each schema of `schemas.ts` that is answered. */
 
 import type { z } from "@hono/zod-openapi";
+import { limits } from "../memory/limits.ts";
+import { toSessionId } from "../memory/naming.ts";
 import type * as memory from "../memory/region.ts";
 import { idOf } from "../memory/region.ts";
+import { type ClientFacts, idOfSession, type Lease, type Session } from "../memory/sessions/session.ts";
 import type { EventRegion, Store } from "../memory/store.ts";
-import type { Model, Region, RegionDetail } from "./schemas.ts";
+import type { Client, Model, Owner, Region, RegionDetail } from "./schemas.ts";
+import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas-session.ts";
 
 export function toRegion(store: Store, region: memory.Region): z.infer<typeof Region> {
   return { ...toRegionFacts(store, region), tensors: region.tensors.map(toTensor) };
@@ -20,9 +24,10 @@ export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<t
     pending_name: region.pendingName,
     state: region.state,
     revision: region.revision,
-    owner: owner.kind === "ttl" ? { kind: "ttl", ttl_ms: owner.ttlMs } : { kind: "persist" },
+    owner: toOwner(owner),
+    session: region.session === null ? null : toSessionId(region.session),
     expires_at: toTime(region.expiresAt),
-    evictable: false,
+    evictable: region.evictable,
     labels: region.labels,
     storage: {
       kind: region.storageKind,
@@ -43,17 +48,40 @@ export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<t
   };
 }
 
+function toOwner(owner: memory.Owner): z.infer<typeof Owner> {
+  switch (owner.kind) {
+    case "ttl":
+      return { kind: "ttl", ttl_ms: owner.ttlMs };
+    case "linger":
+      return { kind: "linger", linger_ms: owner.lingerMs };
+    case "session":
+      return { kind: "session", session: owner.session };
+    case "persist":
+      return { kind: "persist" };
+  }
+}
+
 function toTensor({ name, dtype, shape, byteOffset, byteSize, aligned }: memory.Region["tensors"][number]) {
   return { name, dtype, shape: [...shape], byte_offset: byteOffset, byte_size: byteSize, aligned };
 }
 
 /** Asks the kernel who maps the region, which a list must not. */
 export function toRegionDetail(store: Store, region: memory.Region): z.infer<typeof RegionDetail> {
+  const holders = [...store.holders.of(region)].slice(0, limits.listItems);
   const usage = region.state === "creating" ? undefined : store.storage.usage(region.token);
   return {
     ...toRegion(store, region),
     in_use: region.serverLeases > 0 || usage?.leased === true,
     has_writers: usage?.written === true,
+    leases: store.leases.of(region).size,
+    holders: holders.map(([session, { count, writable }]) => ({
+      session: idOfSession(session),
+      client: session.client === null ? null : toClient(session.client),
+      mappings: count,
+      writable,
+    })),
+    // The kernel says whether somebody maps it, and never who.
+    unknown_holders: usage?.leased === true && holders.length === 0,
     ...(region.state === "draining" ? { drain: { reason: region.reason, waits_for: region.waitsFor } } : {}),
   };
 }
@@ -67,6 +95,35 @@ export function toModel(model: memory.Model): z.infer<typeof Model> {
     regions: model.regions.size,
     revision: model.revision,
     created_at: new Date(model.createdAt).toISOString(),
+  };
+}
+
+export function toSession(session: Session): z.infer<typeof SessionSchema> {
+  return {
+    id: idOfSession(session),
+    name: session.name,
+    client: session.client === null ? null : toClient(session.client),
+    quota_bytes: session.quotaBytes,
+    used_bytes: session.usedBytes,
+    regions: session.regions.size,
+    ttl_ms: session.ttlMs,
+    held: session.holds > 0,
+    expires_at: toTime(session.expiresAt),
+    created_at: new Date(session.createdAt).toISOString(),
+  };
+}
+
+function toClient({ name, pid, hostname, version, labels }: ClientFacts): z.infer<typeof Client> {
+  return { name, pid, hostname, version, labels: { ...labels } };
+}
+
+export function toLease(lease: Lease): z.infer<typeof LeaseSchema> {
+  return {
+    id: `lea_${lease.token}`,
+    region: idOf(lease.region),
+    session: lease.session === null ? null : idOfSession(lease.session),
+    ttl_ms: lease.ttlMs,
+    expires_at: new Date(lease.expiresAt).toISOString(),
   };
 }
 

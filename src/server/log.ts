@@ -3,6 +3,7 @@
 import pino, { type Logger } from "pino";
 import { KiB, limits, MiB } from "../memory/limits.ts";
 import { idOf } from "../memory/region.ts";
+import { describeSession } from "../memory/sessions/session.ts";
 import type { StoreEvent } from "../memory/store.ts";
 
 export interface ServerLog {
@@ -37,6 +38,8 @@ export function createLog(level: string, instance: string): ServerLog {
 /** Writes each change of the books as a line. */
 export function logEvent(log: Logger, event: StoreEvent): void {
   const { type } = event;
+  if ("pressure" in event) return log.warn({ event: type, ...event.pressure }, type);
+  if ("session" in event) return log.info({ event: type, session: describeSession(event.session) }, type);
   if (!("region" in event)) return log.info({ event: type, model: event.model.name }, type);
   const { model, name, state, reason, byteSize } = event.region;
   const facts = { event: type, region: idOf(event.region), model, name, state, reason, byte_size: byteSize };

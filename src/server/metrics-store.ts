@@ -22,6 +22,10 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
   const models = gauge("tensord_models", "Models that are registered.");
   const modelUsed = gauge("tensord_model_used_bytes", "Bytes charged to a model, the draining ones apart.", "model");
   const modelLimit = gauge("tensord_model_limit_bytes", "A model's limit; no series without one.", "model");
+  const sessions = gauge("tensord_sessions", "Sessions that live.");
+  const leases = gauge("tensord_leases", "Leases by request; kernel locks are not counted.");
+  const claims = gauge("tensord_claims", "Names that somebody has the right to build.");
+  const waiting = gauge("tensord_allocations_waiting", "Allocations that wait for memory.");
   const lastEvent = gauge("tensord_events_last_sequence", "Number of the last event.");
   const keptEvents = gauge("tensord_events_kept", "Events kept for those who resume.");
   const subscribers = gauge("tensord_event_subscribers", "Those who follow the events now.");
@@ -38,6 +42,10 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
       modelUsed.set({ model }, usedBytes);
       if (limitBytes !== null) modelLimit.set({ model }, limitBytes);
     }
+    sessions.set(stats.sessions);
+    leases.set(stats.leases);
+    claims.set(stats.claims);
+    waiting.set(store.room.size);
     lastEvent.set(store.events.last);
     keptEvents.set(store.events.size);
     subscribers.set(store.feeder.size);

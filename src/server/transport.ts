@@ -95,11 +95,15 @@ export class Transport {
       error: (error: unknown) => this.#toProblemResponse(error),
       websocket: {
         maxPayloadLength: limits.socketFrameBytes,
+        // A stopped process answers no ping, and is not gone for that. Who does not read events is closed by another limit.
+        idleTimeout: 0,
         open: (socket: Bun.ServerWebSocket<SocketProtocol>) => socket.data.open(socket),
         message: (socket: Bun.ServerWebSocket<SocketProtocol>, message: string | Buffer) =>
           socket.data.message(String(message)),
         drain: (socket: Bun.ServerWebSocket<SocketProtocol>) => socket.data.drain(),
-        close: (socket: Bun.ServerWebSocket<SocketProtocol>) => socket.data.closed(),
+        // A peer that is gone, or has reset the connection, is 1006 as well, but gives no reason.
+        close: (socket: Bun.ServerWebSocket<SocketProtocol>, code: number, reason: string) =>
+          socket.data.closed(code === 1006 && reason !== "" ? "server" : "peer"),
       },
     };
   }

@@ -69,6 +69,11 @@ async function provoke({ api, instance }: TestServer): Promise<void> {
   await api.call("POST", "/v1/models", { name: "llama-7b" });
   await api.call("PATCH", "/v1/models/llama-7b", { memory_limit_bytes: 2 ** 20 });
   await api.call("DELETE", "/v1/models/llama-7b");
+  const session = await api.call<{ id: string }>("POST", "/v1/sessions", { name: "trainer" });
+  await api.call("DELETE", `/v1/sessions/${session.id}`);
+  // Its data and its header take all of a pool of two pages, and so more than what is told of.
+  await api.call("POST", "/v1/models", { name: "small", memory_limit_bytes: 8192 });
+  await api.delete((await api.create({ model: "small", byte_size: 1, ttl_ms: 600_000 })).id);
   const { id, storage } = await api.create({ name: "weights", byte_size: 1, persist: true });
   await api.call("PATCH", `/v1/regions/${id}`, { ttl_ms: 600_000, labels: { job: "nightly" } });
   await api.seal(id, { checksum: true });

@@ -8,6 +8,7 @@ import { problemMediaType } from "../../src/routes/problem.ts";
 import { checkSchema, declaredCodes, document, operations } from "../harness/answers.ts";
 import { withApp } from "../harness/app.ts";
 import { withBody } from "./support/requests.ts";
+import { claimPath, evict, openSession, takeLease } from "./support/sessions.ts";
 
 /** JSON, and what streams or is no JSON by its nature. */
 const answerTypes = ["application/json", "text/event-stream", "application/octet-stream", "text/plain"];
@@ -54,7 +55,9 @@ describe("each operation", () => {
       const inPath = parameters.filter((parameter) => parameter.in === "path");
       expect(inPath.map(({ name }) => `{${name}}`)).toEqual(path.match(/\{\w+\}/g) ?? []);
       expect(inPath.every(({ required }) => required === true)).toBeTrue();
-      expect(parameters.filter((parameter) => parameter.in !== "path" && parameter.required === true)).toEqual([]);
+      const others = parameters.filter((parameter) => parameter.in !== "path" && parameter.required === true);
+      // Which claim is released is no part of the name that it is for.
+      expect(others.map(({ name }) => name)).toEqual(operationId === "releaseClaim" ? ["claim"] : []);
     });
 
     test(`${operationId} declares a success and its failures, each under the status of the table`, () => {
@@ -105,8 +108,13 @@ describe("each operation", () => {
       await app.seal(region.id, exampleOf("SealRegion"));
       await app.ok(201, "POST", "/v1/models", exampleOf("RegisterModel"));
       await app.ok(200, "PATCH", "/v1/models/llama-7b", exampleOf("ChangeModel"));
+      const session = await openSession(app, exampleOf("OpenSession"));
+      await app.ok(200, "POST", claimPath, { ...exampleOf("ClaimRequest"), session: session.id });
+      await takeLease(app, region.id, exampleOf("TakeLease"));
+      await evict(app, exampleOf("EvictRequest"));
+      const regions = ["createRegion", "changeRegion", "sealRegion", "registerModel", "changeModel"];
       expect(withBody.map(({ operationId }) => operationId).toSorted()).toEqual(
-        ["createRegion", "changeRegion", "sealRegion", "registerModel", "changeModel"].toSorted(),
+        [...regions, "openSession", "claimName", "takeLease", "evict"].toSorted(),
       );
     }),
   );

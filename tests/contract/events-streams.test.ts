@@ -112,7 +112,7 @@ class FakeSocket implements Socket {
 
   close(code: number): void {
     this.closed.push(code);
-    this.protocol?.closed();
+    this.protocol?.closed("peer");
   }
 
   static async open(app: TestApp): Promise<FakeSocket> {

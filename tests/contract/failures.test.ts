@@ -14,6 +14,7 @@ import { fullCases } from "./support/full-failures.ts";
 import { modelCases } from "./support/model-failures.ts";
 import { regionCases } from "./support/region-failures.ts";
 import { bareRequest, goodRequest, goodRequests } from "./support/requests.ts";
+import { fullSessionCases, sessionCases } from "./support/session-failures.ts";
 import { noMountBecause, SmallTmpfs, smallTmpfsBytes } from "./support/small-tmpfs.ts";
 import { withTcp } from "./support/socket.ts";
 
@@ -65,6 +66,7 @@ describe("a declared failure", () => {
     ...modelCases,
     ...eventCases,
     ...dataCases,
+    ...sessionCases,
   ]) {
     test(
       claim(operationId, code),
@@ -74,7 +76,7 @@ describe("a declared failure", () => {
 });
 
 describe(`in a file system without room (${noMountBecause ?? "a small tmpfs"})`, () => {
-  for (const { operationId, code, provoke } of fullCases) {
+  for (const { operationId, code, provoke } of [...fullCases, ...fullSessionCases]) {
     test.skipIf(noMountBecause !== undefined)(claim(operationId, code), async () => {
       using tmpfs = new SmallTmpfs();
       const use = withApp(

@@ -25,6 +25,11 @@ async function makeLarge(store: Store): Promise<Region> {
     owner: { kind: "persist" },
     ifExists: "fail",
     labels: {},
+    session: null,
+    claim: undefined,
+    evictable: false,
+    onFull: "fail",
+    deadlineMs: 1000,
   } as const;
   return (await createRegion(store, request, new AbortController().signal)).region;
 }

@@ -194,6 +194,8 @@ testWith(needsRoom(256 * 2 ** 20))(
     const random = new Random();
     console.log(`TEST_SEED=${random.seed}`);
     await using server = new TestServer();
+    // A kill between a region's row and its name: the start gives it the name, and tells that like any other relink.
+    server.log.expect(/^tensord\.region\.relinked$/);
     using foreign = new ForeignFiles(server.instance);
     const all = Array.from(
       { length: clients },

@@ -5,193 +5,63 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
-import { type Step, steps } from "../../src/memory/steps.ts";
+import { steps } from "../../src/memory/steps.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { AcknowledgedRegions } from "../harness/instance-acknowledged.ts";
-import { checkBooks, checkRows, modes } from "../harness/instance-check.ts";
-import { type Content, exists, readContent, writeContent } from "../harness/instance-content.ts";
+import { AcknowledgedSessions } from "../harness/instance-acknowledged-sessions.ts";
+import { checkBooks, checkRows } from "../harness/instance-check.ts";
 import { ForeignFiles } from "../harness/instance-foreign.ts";
-import { needsPython, needsRoom, testWith } from "../harness/instance-needs.ts";
+import { concurrentTestWith, needsPython } from "../harness/instance-needs.ts";
 import { type KillPoint, TestServer } from "../harness/server.ts";
-import { NoAnswer, type Region, type ServerApi } from "../harness/server-api.ts";
+import { NoAnswer } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
+import { claimScenarios } from "./claim-scenarios.ts";
+import { modelScenarios } from "./model-scenarios.ts";
+import { regionScenarios } from "./region-scenarios.ts";
+import { at, deleting, hour, type Scenario } from "./scenario.ts";
+import { sessionScenarios } from "./session-scenarios.ts";
 
-const MiB = 2 ** 20;
-const hour = 3_600_000;
+const scenarios: readonly Scenario[] = [...regionScenarios, ...modelScenarios, ...sessionScenarios, ...claimScenarios];
 
-/** One operation in flight when the server dies. */
-interface Scenario {
-  readonly claim: string;
-  /** The steps that it passes, in order; the server dies after each of them in turn. */
-  readonly kills: readonly KillPoint[];
-  /** Sets up what the operation works on, before the server that will die starts. */
-  readonly prepare?: (api: ServerApi) => Promise<readonly Region[]>;
-  readonly act: (api: ServerApi, prepared: readonly Region[]) => Promise<unknown>;
-  /** Asserts on the server that came back. */
-  readonly check: (api: ServerApi, before: Before) => Promise<void>;
-  readonly needs?: string | undefined;
-}
+/** As many scenarios at once: a server that starts keeps one core busy. */
+const workersAtOnce = 2;
+/** For a scenario that waits for its turn as well. */
+const timeoutMs = 90_000;
 
-interface Before {
-  readonly prepared: readonly Region[];
-  readonly contents: readonly Content[];
-  readonly step: Step;
-  /** Whether the client had its answer before the server died. */
-  readonly isAcknowledged: boolean;
-}
+/** Workers that are free. Who takes one has a turn, and gives it back unmapped. */
+class Turns {
+  readonly #free: WorkerProcess[] = [];
+  readonly #waiting: ((worker: WorkerProcess) => void)[] = [];
 
-const at = (...names: Step[]): KillPoint[] => names.map((step) => ({ step }));
+  give(worker: WorkerProcess): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free.push(worker);
+    else next(worker);
+  }
 
-const creating = at(
-  "create.reserved",
-  "create.file-made",
-  "create.window-allocated",
-  "create.header-written",
-  "create.kept",
-  "create.journaled",
-  "create.published",
-);
-const sealing = at("seal.begun", "seal.mode-set", "seal.writers-asked", "seal.hashed", "seal.journaled");
-const deleting = at(
-  "delete.journaled",
-  "delete.withdrawn",
-  "delete.asked",
-  "delete.keeper-unlinked",
-  "delete.row-deleted",
-);
-
-/** Of a creation nothing is left, or the region stands as it was asked for; either way its name can be used. */
-function checkCreated(byteSize: number): Scenario["check"] {
-  return async (api, { step }) => {
-    const found = await api.findByName("new");
-    const isWhole = step === "create.journaled" || step === "create.published";
-    expect(found !== undefined, `after ${step} it is ${isWhole ? "whole" : "not there"}`).toBe(isWhole);
-    if (found !== undefined) {
-      expect(found).toMatchObject({ state: "open", revision: 1, labels: { in: "flight" }, has_writers: false });
-      expect(found.tensors).toMatchObject([{ name: "data", shape: [byteSize], byte_size: byteSize }]);
-      writeContent(found, 9);
-      expect((await api.seal(found.id, { checksum: true })).state).toBe("sealed");
-      expect(await api.delete(found.id)).toMatchObject({ state: "deleted" });
+  async take(run: (worker: WorkerProcess) => Promise<void>): Promise<void> {
+    const worker = this.#free.pop() ?? (await new Promise<WorkerProcess>((resolve) => this.#waiting.push(resolve)));
+    try {
+      await run(worker);
+    } finally {
+      this.give(worker);
     }
-    const next = await api.create({ name: "new", byte_size: 1, ttl_ms: hour });
-    expect(await api.delete(next.id)).toMatchObject({ state: "deleted" });
-  };
+  }
+
+  /** Kills all; each must have been given back. */
+  async end(): Promise<void> {
+    for (const worker of this.#free) await worker.kill();
+  }
 }
-
-function createScenario(claim: string, byteSize: number, kills: readonly KillPoint[], needs?: string): Scenario {
-  return {
-    claim,
-    kills,
-    act: (api) => api.create({ name: "new", byte_size: byteSize, persist: true, labels: { in: "flight" } }),
-    check: checkCreated(byteSize),
-    needs,
-  };
-}
-
-function sealScenario(
-  claim: string,
-  byteSize: number,
-  options: { checksum: boolean; stock_writable?: boolean },
-): Scenario {
-  return {
-    claim,
-    kills: sealing,
-    prepare: async (api) => [await api.create({ name: "new", byte_size: byteSize, persist: true })],
-    act: (api, [region]) => api.seal(region?.id ?? "", options),
-    check: async (api, { prepared, contents, step }) => {
-      const [region] = prepared as [Region];
-      const now = await api.get(region.id);
-      const isSealed = step === "seal.journaled";
-      expect(now.state).toBe(isSealed ? "sealed" : "open");
-      expect(now.checksum !== null).toBe(isSealed && options.checksum);
-      expect(now.revision).toBe(isSealed ? region.revision + 1 : region.revision);
-      const mode = isSealed ? (options.stock_writable === true ? modes.stockWritable : modes.sealed) : modes.open;
-      expect(readContent(region.storage.path)).toEqual({ ...(contents[0] as Content), mode });
-      if (isSealed) expect((await api.verify(region.id)).ok).toBe(options.checksum ? true : null);
-      else expect((await api.seal(region.id, options)).state).toBe("sealed");
-    },
-  };
-}
-
-const replacing: Scenario = {
-  claim: "a seal that takes a name over",
-  kills: [
-    ...at("seal.begun", "seal.mode-set", "seal.writers-asked", "seal.hashed", "seal.replaced-journaled"),
-    ...at("delete.withdrawn", "delete.asked", "delete.keeper-unlinked", "delete.row-deleted"),
-  ],
-  prepare: async (api) => {
-    const old = await api.create({ name: "new", byte_size: 20_000, persist: true });
-    writeContent(old, 7);
-    const sealed = await api.seal(old.id, { checksum: true });
-    const next = await api.create({ name: "new", byte_size: 30_000, persist: true, if_exists: "replace" });
-    return [sealed, next];
-  },
-  act: (api, [, next]) => api.seal(next?.id ?? "", { checksum: true }),
-  check: async (api, { prepared, contents, step, isAcknowledged }) => {
-    const [old, next] = prepared as [Region, Region];
-    const [oldContent, nextContent] = contents as [Content, Content];
-    const isReplaced = step === "seal.replaced-journaled" || step.startsWith("delete.");
-    const holder = await api.findByName("new");
-    expect(holder?.id, "one of both holds the name").toBe(isReplaced ? next.id : old.id);
-    if (isReplaced) {
-      await api.untilGone(old.id);
-      expect(exists(old.storage.path)).toBeFalse();
-      expect(await api.get(next.id)).toMatchObject({ state: "sealed", name: "new", pending_name: null });
-      expect(readContent(next.storage.path)).toEqual({ ...nextContent, mode: modes.sealed });
-      expect((await api.verify(next.id)).ok).toBeTrue();
-      return;
-    }
-    expect(isAcknowledged).toBeFalse();
-    expect(readContent(old.storage.path)).toEqual(oldContent);
-    expect((await api.verify(old.id)).ok).toBeTrue();
-    expect(await api.get(next.id)).toMatchObject({ state: "open", name: null, pending_name: "new" });
-    expect(readContent(next.storage.path)).toEqual(nextContent);
-    expect(await api.seal(next.id)).toMatchObject({ state: "sealed", name: "new" });
-    await api.untilGone(old.id);
-  },
-};
-
-function deleteScenario(claim: string, byteSize: number, needs?: string): Scenario {
-  return {
-    claim,
-    kills: deleting,
-    prepare: async (api) => [await api.create({ name: "new", byte_size: byteSize, persist: true })],
-    act: (api, [region]) => api.delete(region?.id ?? ""),
-    check: async (api, { prepared }) => {
-      const [region] = prepared as [Region];
-      // The row says so since the first step, so the start goes on with it.
-      await api.untilGone(region.id);
-      expect(exists(region.storage.path)).toBeFalse();
-      expect(await api.findByName("new")).toBeUndefined();
-    },
-    needs,
-  };
-}
-
-const windowed: KillPoint[] = [
-  ...creating,
-  { step: "create.window-allocated", count: 2 },
-  { step: "create.window-allocated", count: 3 },
-];
-
-const scenarios: readonly Scenario[] = [
-  createScenario("the creation of a small region", 100_000, creating),
-  createScenario("the creation of a region in windows", 70 * MiB, windowed, needsRoom(256 * MiB)),
-  sealScenario("a seal", 100_000, { checksum: false, stock_writable: true }),
-  sealScenario("a seal with a checksum", 3 * MiB, { checksum: true }),
-  replacing,
-  deleteScenario("the deletion of a small region", 100_000),
-  deleteScenario("the deletion of a large region", 70 * MiB, needsRoom(256 * MiB)),
-];
 
 describe("SIGKILL of the server", () => {
-  let worker: WorkerProcess;
+  const turns = new Turns();
   beforeAll(() => {
-    worker = new WorkerProcess();
+    for (let count = 0; count < workersAtOnce; count++) turns.give(new WorkerProcess());
   });
   afterAll(async () => {
-    await worker.kill();
+    await turns.end();
     assertNothingLeft();
   });
 
@@ -203,16 +73,20 @@ describe("SIGKILL of the server", () => {
   for (const scenario of scenarios) {
     for (const kill of scenario.kills) {
       const when = `${kill.step}${kill.count === undefined ? "" : ` (${kill.count})`}`;
-      testWith(needsPython, scenario.needs)(`during ${scenario.claim}, after ${when}`, () =>
-        runScenario(scenario, kill, worker),
+      concurrentTestWith(needsPython, scenario.needs)(
+        `during ${scenario.claim}, after ${when}`,
+        () => turns.take((worker) => runScenario(scenario, kill, worker)),
+        timeoutMs,
       );
     }
   }
 
   for (const first of at("create.kept", "delete.journaled")) {
     for (const second of deleting.slice(1)) {
-      testWith(needsPython)(`after ${first.step}, and again in the start that follows after ${second.step}`, () =>
-        runDoubleCrash(first, second, worker),
+      concurrentTestWith(needsPython)(
+        `after ${first.step}, and again in the start that follows after ${second.step}`,
+        () => turns.take((worker) => runDoubleCrash(first, second, worker)),
+        timeoutMs,
       );
     }
   }
@@ -222,21 +96,26 @@ async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerPr
   await using server = new TestServer();
   using foreign = new ForeignFiles(server.instance);
   await server.start();
+  // A region that was entered and never published gets its name at the start, and that is told like any other relink.
+  if (kill.step === "create.journaled") server.log.expect(/^tensord\.region\.relinked$/);
   // A server that frees a draining region again and again would die of that, and not of the request.
   const acknowledged = await AcknowledgedRegions.make(server, worker, kill.step !== "delete.withdrawn");
-  const prepared = (await scenario.prepare?.(server.api)) ?? [];
-  const contents = prepared.map(({ storage }) => readContent(storage.path));
+  const sessions = await AcknowledgedSessions.make(server);
+  const { act, check } = await scenario.prepare(server.api, worker);
 
   await server.crash(kill);
-  const isAcknowledged = await isAnswered(scenario.act(server.api, prepared));
+  const isAcknowledged = await isAnswered(act(server));
   expect(await server.exited(), `the server died after ${kill.step}`).toBe("SIGKILL");
   await server.start();
 
   await acknowledged.check(server);
-  await scenario.check(server.api, { prepared, contents, step: kill.step, isAcknowledged });
+  await sessions.check(server);
+  await check(server.api, { step: kill.step, isAcknowledged });
   await acknowledged.check(server);
+  await sessions.check(server);
   await checkBooks(server, foreign.names);
   await acknowledged.release(server);
+  await sessions.release(server);
   await server.stop();
   checkRows(server.instance);
   expect(readdirSync(server.instance.new)).toEqual([]);

@@ -125,11 +125,15 @@ export class TestApp {
   footprint() {
     const { books } = this.store;
     const { usedBytes, drainingBytes, counts, limitBytes } = books;
+    const claims = this.store.claims.size;
+    const leases = this.store.leases.size;
+    const sessions = [...books.sessions.after(0)].map(({ token, usedBytes: used }) => ({ token, used }));
     const models = [...books.models.values()].map(({ name, memoryLimitBytes, revision, names, regions, closing }) => {
       return { name, memoryLimitBytes, revision, names: names.size, regions: regions.size, closing };
     });
     const { deleted: _, ...living } = counts;
-    return { usedBytes, drainingBytes, limitBytes, counts: living, models, files: this.files() };
+    const holds = { sessions, claims, leases };
+    return { usedBytes, drainingBytes, limitBytes, counts: living, models, ...holds, files: this.files() };
   }
 
   /** Every file of the instance but the store's own, relative to the shared directory. */
@@ -149,7 +153,8 @@ export class TestApp {
 
   async create(body: Readonly<Record<string, unknown>> = {}): Promise<Region> {
     const sized = "tensors" in body || "byte_size" in body ? {} : { byte_size: 64 };
-    const owned = "ttl_ms" in body || "persist" in body ? {} : { ttl_ms: 600_000 };
+    const isOwned = ["ttl_ms", "linger_ms", "session", "persist"].some((owner) => owner in body);
+    const owned = isOwned ? {} : { ttl_ms: 600_000 };
     return this.ok<Region>(201, "POST", "/v1/regions", { ...sized, ...owned, ...body });
   }
 

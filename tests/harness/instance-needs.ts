@@ -75,9 +75,18 @@ function readIfThere(path: string): string | undefined {
 
 /** `test`, or a skipped one that says why if one of the needs is not met. */
 export function testWith(...needs: (string | undefined)[]) {
+  return declareWith(test, needs);
+}
+
+/** As `testWith`, for tests of a file that share nothing and run beside each other. */
+export function concurrentTestWith(...needs: (string | undefined)[]) {
+  return declareWith(test.concurrent, needs);
+}
+
+function declareWith(declareTest: typeof test.concurrent, needs: readonly (string | undefined)[]) {
   const reason = needs.find((need) => need !== undefined);
   return function declare(claim: string, run: () => Promise<void>, timeoutMs = 30_000): void {
-    if (reason === undefined) test(claim, () => run().catch(throwFirst), timeoutMs);
+    if (reason === undefined) declareTest(claim, () => run().catch(throwFirst), timeoutMs);
     else test.skip(`${claim} [${reason}]`, run);
   };
 }

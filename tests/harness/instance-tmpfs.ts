@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   rmdirSync,
   rmSync,
   statfsSync,
@@ -15,22 +16,26 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+/** What an instance has on its file system beside regions and store: the page with the pid in its lock file. */
+export const lockPageBytes = 4096;
+
 export interface TmpfsOptions {
   readonly sizeBytes: number;
   readonly inodes?: number;
+  /** 1777 unless it says otherwise, as /dev/shm has. */
+  readonly mode?: string;
 }
 
 export class Tmpfs implements Disposable {
   readonly path: string;
   readonly #parent: string;
 
-  /** Mounts it with mode 1777, as /dev/shm has. */
-  constructor({ sizeBytes, inodes }: TmpfsOptions) {
+  constructor({ sizeBytes, inodes, mode = "1777" }: TmpfsOptions) {
     this.#parent = mkdtempSync(join(tmpdir(), "tensord-test-"));
     chmodSync(this.#parent, 0o755);
     this.path = join(this.#parent, "shm");
     mkdirSync(this.path);
-    const options = [`size=${sizeBytes}`, "mode=1777", ...(inodes === undefined ? [] : [`nr_inodes=${inodes}`])];
+    const options = [`size=${sizeBytes}`, `mode=${mode}`, ...(inodes === undefined ? [] : [`nr_inodes=${inodes}`])];
     run("mount", "-t", "tmpfs", "-o", options.join(","), "tensord-test", this.path);
   }
 
@@ -42,6 +47,11 @@ export class Tmpfs implements Disposable {
   get freeBytes(): number {
     const { bsize, bfree } = statfsSync(this.path);
     return bfree * bsize;
+  }
+
+  /** What lies in it. */
+  names(): string[] {
+    return readdirSync(this.path);
   }
 
   get freeInodes(): number {

@@ -17,7 +17,7 @@ function createLog(): EventLog {
 function append(log: EventLog, count: number, pick: (index: number) => readonly [string, string | null]): void {
   for (let index = 0; index < count; index++) {
     const [type, model] = pick(index);
-    log.append(type, model, (sequence) => String(sequence));
+    log.append(type, { model, session: null }, (sequence) => String(sequence));
   }
 }
 

@@ -55,7 +55,8 @@ beforeEach(() => {
 afterEach(() => feeder[Symbol.dispose]());
 
 function append(count: number): void {
-  for (let index = 0; index < count; index++) log.append(types[index % 2] ?? "", "default", String);
+  for (let index = 0; index < count; index++)
+    log.append(types[index % 2] ?? "", { model: "default", session: null }, String);
 }
 
 function add(filter: EventFilter = {}, room?: number, onSend?: (it: FakeSubscriber) => void): FakeSubscriber {

@@ -36,6 +36,9 @@ const history = fc
     events: fc.array(
       fc.record({
         model: fc.option(fc.string({ minLength: 1, unit: "grapheme-ascii" }).map((name) => name.replaceAll("\t", "-"))),
+        session: fc.option(
+          fc.string({ minLength: 1, unit: "grapheme-ascii" }).map((name) => name.replaceAll("\t", "-")),
+        ),
         label: fc.string({ unit: "binary" }),
       }),
       { maxLength: 20 },
@@ -44,10 +47,11 @@ const history = fc
   .map(
     ({ first, events }): EventHistory => ({
       next: first + events.length,
-      events: events.map(({ model, label }, index) => ({
+      events: events.map(({ model, session, label }, index) => ({
         sequence: first + index,
         type: "tensord.region.changed",
         model,
+        session,
         text: JSON.stringify({ id: String(first + index), data: { label: label.toWellFormed() } }),
       })),
     }),
@@ -58,6 +62,7 @@ function make(count: number): EventHistory {
     sequence: start + index,
     type: "tensord.region.sealed",
     model: "default",
+    session: null,
     text: JSON.stringify({ id: String(start + index) }),
   }));
   return { next: start + count, events };

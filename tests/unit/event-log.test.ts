@@ -46,8 +46,8 @@ describe("the event log", () => {
         for (const { burst, restarts } of steps) {
           const text = "x".repeat(burst.length);
           for (let index = 0; index < burst.count; index++) {
-            log.append("tensord.region.changed", "default", () => text);
-            all.push({ sequence: next, type: "tensord.region.changed", model: "default", text });
+            log.append("tensord.region.changed", { model: "default", session: null }, () => text);
+            all.push({ sequence: next, type: "tensord.region.changed", model: "default", session: null, text });
             next += 1;
           }
           all = toKept(all);
@@ -64,7 +64,8 @@ describe("the event log", () => {
     const log = new EventLog({ next: start, events: [] }, () => true);
     const heard: number[] = [];
     const stop = log.listen(() => heard.push(log.last));
-    const append = () => log.append("tensord.model.changed", null, (sequence) => `text of ${sequence}`);
+    const append = () =>
+      log.append("tensord.model.changed", { model: null, session: null }, (sequence) => `text of ${sequence}`);
     append();
     append();
     stop();
@@ -74,6 +75,7 @@ describe("the event log", () => {
       sequence: start + 1,
       type: "tensord.model.changed",
       model: null,
+      session: null,
       text: `text of ${start + 1}`,
     });
   });
@@ -96,7 +98,7 @@ describe("the event log", () => {
         });
         for (let count = blocks * limits.sequenceBlock + 50; count > 0; count--) {
           const before = failed;
-          log.append("tensord.region.changed", "default", () => "");
+          log.append("tensord.region.changed", { model: "default", session: null }, () => "");
           // Each number lies in a block that was written down, or its own try to write one down failed.
           expect(log.last < reserved || failed === before + 1).toBeTrue();
         }
@@ -110,12 +112,12 @@ describe("the event log", () => {
   test("uses no number when an event cannot be written", () => {
     const log = new EventLog({ next: start, events: [] }, () => true);
     expect(() =>
-      log.append("tensord.region.changed", "default", () => {
+      log.append("tensord.region.changed", { model: "default", session: null }, () => {
         throw new Error("cannot");
       }),
     ).toThrow("cannot");
     expect([log.size, log.last]).toEqual([0, start - 1]);
-    log.append("tensord.region.changed", "default", (sequence) => String(sequence));
+    log.append("tensord.region.changed", { model: "default", session: null }, (sequence) => String(sequence));
     expect(log.at(start).text).toBe(String(start));
   });
 });

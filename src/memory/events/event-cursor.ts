@@ -5,6 +5,8 @@ import type { EventLog, KeptEvent } from "./event-log.ts";
 
 export interface EventFilter {
   readonly model?: string | undefined;
+  /** A session's token. */
+  readonly session?: string | undefined;
   /** Prefixes of types; undefined or empty lets all pass. */
   readonly types?: readonly string[] | undefined;
 }
@@ -57,7 +59,8 @@ export class EventCursor {
   }
 }
 
-function passes(event: KeptEvent, { model, types }: EventFilter): boolean {
+function passes(event: KeptEvent, { model, session, types }: EventFilter): boolean {
+  if (session !== undefined && event.session !== session) return false;
   if (model !== undefined && event.model !== model) return false;
   return types === undefined || types.length === 0 || types.some((prefix) => event.type.startsWith(prefix));
 }

@@ -11,7 +11,9 @@ import type { EventHistory, KeptEvent } from "./event-log.ts";
  * never be told.
  */
 export function saveEvents(path: string, { next, events }: EventHistory): void {
-  const lines = events.map(({ sequence, type, model, text }) => [sequence, type, model ?? "", text].join("\t"));
+  const lines = events.map(({ sequence, type, model, session, text }) =>
+    [sequence, type, model ?? "", session ?? "", text].join("\t"),
+  );
   try {
     writeFileSync(`${path}.new`, [next, ...lines, ""].join("\n"), { mode: 0o600 });
     renameSync(`${path}.new`, path);
@@ -47,7 +49,7 @@ function parseEvents(text: string): EventHistory | undefined {
 }
 
 function parseEvent(line: string): KeptEvent | undefined {
-  const [sequence, type, model, text] = line.split("\t");
-  if (sequence === undefined || type === undefined || model === undefined || text === undefined) return undefined;
-  return { sequence: Number(sequence), type, model: model === "" ? null : model, text };
+  const [sequence, type, model, session, text] = line.split("\t");
+  if (sequence === undefined || type === undefined || text === undefined) return undefined;
+  return { sequence: Number(sequence), type, model: model || null, session: session || null, text };
 }

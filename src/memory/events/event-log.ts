@@ -5,11 +5,15 @@
 
 import { limits } from "../limits.ts";
 
-export interface KeptEvent {
+/** What an event is about: the model, and the session by its token, if any. */
+export interface EventTopic {
+  readonly model: string | null;
+  readonly session: string | null;
+}
+
+export interface KeptEvent extends EventTopic {
   readonly sequence: number;
   readonly type: string;
-  /** The model that it is about, or null. */
-  readonly model: string | null;
   /** As it is sent. */
   readonly text: string;
 }
@@ -64,13 +68,13 @@ export class EventLog {
   }
 
   /** Keeps an event under the next number, which `toText` gets to write it. */
-  append(type: string, model: string | null, toText: (sequence: number) => string): void {
+  append(type: string, topic: EventTopic, toText: (sequence: number) => string): void {
     if (this.#next >= this.#reservedEnd) {
       const end = this.#next + limits.sequenceBlock;
       if (this.#reserve(end)) this.#reservedEnd = end;
     }
     const sequence = this.#next;
-    const event = { sequence, type, model, text: toText(sequence) };
+    const event = { sequence, type, ...topic, text: toText(sequence) };
     this.#next += 1;
     this.#keep(event);
     for (const listener of this.#listeners) listener();

@@ -3,45 +3,15 @@
  * describes. It stores rows and decides nothing; the order of writes is the operations'.
  */
 
-import { Database, SQLiteError, type Statement } from "bun:sqlite";
+import { Database, type Statement } from "bun:sqlite";
 import { readdirSync, renameSync, statSync } from "node:fs";
-import { TensordError } from "../error.ts";
 import type { RegionRecord } from "../region.ts";
+import type { SessionRecord } from "../sessions/session.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { Ballast } from "./ballast.ts";
-
-const schemaVersion = 1;
-
-/**
- * `name` is held by one region of a model at most. What a query never asks for is JSON in `record`: a row with few
- * columns is the cheap end (`bench/`).
- */
-const schema = `
-  CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-  CREATE TABLE models (name TEXT PRIMARY KEY, memory_limit_bytes INTEGER, revision INTEGER NOT NULL,
-    created_at INTEGER NOT NULL) WITHOUT ROWID;
-  CREATE TABLE regions (key INTEGER PRIMARY KEY, state TEXT NOT NULL, model TEXT NOT NULL, name TEXT, pending_name TEXT,
-    reason TEXT, owner TEXT NOT NULL, record TEXT NOT NULL);
-  CREATE UNIQUE INDEX region_names ON regions (model, name) WHERE name IS NOT NULL;
-`;
-
-export interface ModelRow {
-  readonly name: string;
-  readonly memory_limit_bytes: number | null;
-  readonly revision: number;
-  readonly created_at: number;
-}
-
-interface RegionRow {
-  readonly key: number;
-  readonly state: RegionRecord["state"];
-  readonly model: string;
-  readonly name: string | null;
-  readonly pending_name: string | null;
-  readonly reason: RegionRecord["reason"];
-  readonly owner: string;
-  readonly record: string;
-}
+import { isDamage, isFull, isOutOfMemory, translate } from "./journal-failure.ts";
+import { type ClaimRow, type LeaseRow, type ModelRow, type RegionRow, toRecord, toRow } from "./journal-rows.ts";
+import { migrate } from "./journal-schema.ts";
 
 export class Journal implements Disposable {
   readonly #folder: string;
@@ -163,6 +133,51 @@ export class Journal implements Disposable {
     this.#freeing(() => this.#deleteModel.run(name));
   }
 
+  *sessions(): Generator<SessionRecord> {
+    yield* this.#records<SessionRecord>("SELECT record FROM sessions ORDER BY key");
+  }
+
+  /** @throws TensordError `out-of-shared-memory`. */
+  insertSession({ key, token, name, client, quotaBytes, ttlMs, createdAt }: SessionRecord): void {
+    const record = JSON.stringify({ key, token, name, client, quotaBytes, ttlMs, createdAt });
+    this.#charging(() => this.#database.run("INSERT INTO sessions VALUES (?, ?)", [key, record]));
+  }
+
+  deleteSession(key: number): void {
+    this.#freeing(() => this.#database.run("DELETE FROM sessions WHERE key = ?", [key]));
+  }
+
+  *claims(): Generator<ClaimRow> {
+    yield* this.#records<ClaimRow>("SELECT record FROM claims");
+  }
+
+  /** @throws TensordError `out-of-shared-memory`. */
+  insertClaim(row: ClaimRow): void {
+    this.#charging(() => this.#database.run("INSERT INTO claims VALUES (?, ?)", [row.token, JSON.stringify(row)]));
+  }
+
+  deleteClaim(token: string): void {
+    this.#freeing(() => this.#database.run("DELETE FROM claims WHERE token = ?", [token]));
+  }
+
+  *leases(): Generator<LeaseRow> {
+    yield* this.#records<LeaseRow>("SELECT record FROM leases");
+  }
+
+  /** @throws TensordError `out-of-shared-memory`. */
+  insertLease(row: LeaseRow): void {
+    this.#charging(() => this.#database.run("INSERT INTO leases VALUES (?, ?)", [row.token, JSON.stringify(row)]));
+  }
+
+  deleteLease(token: string): void {
+    this.#freeing(() => this.#database.run("DELETE FROM leases WHERE token = ?", [token]));
+  }
+
+  *#records<Record>(query: string): Generator<Record> {
+    const rows = this.#database.query(query).all() as { readonly record: string }[];
+    for (const { record } of rows) yield JSON.parse(record);
+  }
+
   #charging(write: () => void): void {
     try {
       write();
@@ -231,103 +246,6 @@ function openDatabase(path: string, ballast: Ballast): OpenDatabase {
     database.close();
     throw error;
   }
-}
-
-/** Brings the schema forward. */
-function migrate(database: Database): void {
-  const { user_version: version } = database.query("PRAGMA user_version").get() as { user_version: number };
-  if (version > schemaVersion) {
-    throw new TensordError(
-      "io-error",
-      `Cannot open the store: its schema is version ${version}, want at most ${schemaVersion}`,
-      { hint: "A newer tensord wrote it: start that one, or purge the instance." },
-    );
-  }
-  if (version === schemaVersion) {
-    database.query("SELECT count(*) FROM sqlite_schema").get();
-    return;
-  }
-  database.transaction(() => {
-    database.run(schema);
-    // In the same transaction: a start that dies before it has adopted everything must leave the rest to the next one.
-    database.run("INSERT INTO meta VALUES ('adopting', '1')");
-    database.run(`PRAGMA user_version = ${schemaVersion}`);
-  })();
-}
-
-function toRow(
-  record: RegionRecord,
-): [number, string, string, string | null, string | null, string | null, string, string] {
-  const { key, state, model, name, pendingName, reason, owner } = record;
-  return [key, state, model, name, pendingName, reason, JSON.stringify(owner), JSON.stringify(toStored(record))];
-}
-
-/** The part of a record without columns of its own. Picked by name: a `Region` carries more than its record. */
-function toStored(record: RegionRecord) {
-  const { token, expiresAt, labels, revision, storageKind, identity, byteSize, dataOffset, tensors } = record;
-  const { checksum, stockWritable, createdAt, sealedAt } = record;
-  return {
-    token,
-    expiresAt,
-    labels,
-    revision,
-    storageKind,
-    identity,
-    byteSize,
-    dataOffset,
-    tensors,
-    checksum,
-    stockWritable,
-    createdAt,
-    sealedAt,
-  };
-}
-
-function toRecord(row: RegionRow): RegionRecord {
-  const stored = JSON.parse(row.record) as ReturnType<typeof toStored>;
-  const { key, state, model, name, reason } = row;
-  return { ...stored, key, state, model, name, pendingName: row.pending_name, reason, owner: JSON.parse(row.owner) };
-}
-
-function isFull(error: unknown): boolean {
-  return (
-    error instanceof SQLiteError && (error.code === "SQLITE_FULL" || error.code?.startsWith("SQLITE_IOERR") === true)
-  );
-}
-
-/** Whether `error` says that the store could not be written because the file system is full. */
-export function isOutOfMemory(error: unknown): boolean {
-  return error instanceof TensordError && error.code === "out-of-shared-memory";
-}
-
-function isDamage(error: unknown): boolean {
-  return error instanceof SQLiteError && (error.code === "SQLITE_CORRUPT" || error.code === "SQLITE_NOTADB");
-}
-
-function translate(error: unknown): unknown {
-  if (isFull(error)) {
-    return new TensordError(
-      "out-of-shared-memory",
-      "Cannot write to the store: the shared memory file system has no free page",
-      { errno: "ENOSPC", hint: "Remove foreign files from it, delete regions, or mount it larger." },
-      { cause: error },
-    );
-  }
-  if (!(error instanceof SQLiteError)) return error;
-  if (error.code === "SQLITE_CONSTRAINT_UNIQUE") {
-    return new TensordError(
-      "name-taken",
-      "Cannot take the name: the row of a region that is being deleted still holds it",
-      { hint: "Ask again in a moment." },
-      { cause: error },
-    );
-  }
-  return new TensordError(
-    "io-error",
-    `Cannot use the store: ${error.message}`,
-    { hint: "See the server's log." },
-    { cause: error },
-  );
 }
 
 function renameIfThere(from: string, to: string): void {

@@ -32,6 +32,8 @@ export function adoptRegion(store: Store, file: KeptFile): void {
     // Its owner is not in the file. A name can be found again and deleted; what has none ends by itself.
     owner: name === null ? { kind: "ttl", ttlMs: limits.recoveredTtlMs } : { kind: "persist" },
     expiresAt: name === null ? now + limits.recoveredTtlMs : null,
+    session: null,
+    evictable: false,
     labels: { "tensord.recovered": "true" },
     revision: 1,
     storageKind: "shm",

@@ -3,16 +3,19 @@
 import { readFileSync, statfsSync } from "node:fs";
 import { Agenda } from "../agenda.ts";
 import { Books } from "../books.ts";
-import { expireRegion } from "../delete.ts";
 import { drainRegion } from "../drain.ts";
 import { saveEvents, takeEvents } from "../events/event-file.ts";
 import { EventLog } from "../events/event-log.ts";
+import { expireRegion } from "../expire.ts";
 import { type GlobalLimit, globalLimit } from "../host/capacity.ts";
 import { findMemoryLimits } from "../host/cgroup.ts";
 import { Journal } from "../journal/journal.ts";
 import { limits } from "../limits.ts";
 import { NameWatch } from "../names.ts";
 import type { Region } from "../region.ts";
+import { expireLease } from "../sessions/leases.ts";
+import type { Lease, Session } from "../sessions/session.ts";
+import { expireSession } from "../sessions/sessions.ts";
 import type { OnStep } from "../steps.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
 import { ShmStorage } from "../storage/shm-storage.ts";
@@ -54,6 +57,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   opened.defer(() => keepEvents(journal, events, options.onWarning));
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void drainRegion(store, region, undefined));
   const expiring = new Agenda<Region>(limits.drainPollSlice, (region) => expireRegion(store, region));
+  const endingSessions = new Agenda<Session>(limits.drainPollSlice, (session) => expireSession(store, session));
+  const endingLeases = new Agenda<Lease>(limits.drainPollSlice, (lease) => expireLease(store, lease));
   const store: Store = new Store({
     instance: directory.instance,
     books: new Books(limit.limitBytes),
@@ -65,6 +70,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     epoch: journal.raiseEpoch(),
     draining: opened.use(draining),
     expiring: opened.use(expiring),
+    endingSessions: opened.use(endingSessions),
+    endingLeases: opened.use(endingLeases),
     onWarning: options.onWarning,
     onStep: options.onStep,
   });

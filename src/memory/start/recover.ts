@@ -4,7 +4,10 @@
  */
 
 import { defaultModelName } from "../books.ts";
-import { describe, type RegionRecord } from "../region.ts";
+import { endOwned } from "../expire.ts";
+import { describe, type Region, type RegionRecord } from "../region.ts";
+import { enterLease } from "../sessions/leases.ts";
+import { enterSession } from "../sessions/sessions.ts";
 import type { KeptFile } from "../storage/storage.ts";
 import type { Store } from "../store.ts";
 import { adoptRegion } from "./adopt.ts";
@@ -17,6 +20,7 @@ export async function recoverStore(store: Store): Promise<void> {
     store.books.addModel({ name, memoryLimitBytes: memory_limit_bytes, revision, createdAt: created_at });
   }
   ensureModel(store, defaultModelName);
+  for (const record of store.journal.sessions()) enterSession(store, record);
   const kept = new Map(store.storage.kept().map((file) => [file.token, file]));
   for (const record of [...store.journal.regions()]) {
     const file = kept.get(record.token);
@@ -28,7 +32,46 @@ export async function recoverStore(store: Store): Promise<void> {
     if (store.journal.isAdopting) adoptRegion(store, file);
     else drainOrphan(store, file);
   }
+  recoverClaims(store);
+  recoverLeases(store);
+  endAbandoned(store);
   if (store.journal.isAdopting) store.journal.endAdoption();
+}
+
+/** A claim whose region was sealed just before the crash is done; one without a session is nobody's. */
+function recoverClaims(store: Store): void {
+  for (const row of store.journal.claims()) {
+    const session = store.books.findSession(row.session);
+    const isBuilt = store.books.findModel(row.model)?.names.get(row.name)?.state === "sealed";
+    if (session === undefined || isBuilt) store.journal.deleteClaim(row.token);
+    else store.claims.add({ ...row, session });
+  }
+}
+
+/** Regions whose session ended while they were leased, or just before a crash. Only now every lease is known. */
+function endAbandoned(store: Store): void {
+  for (const region of [...store.books.regions.after(0)]) {
+    if (region.session === null || region.payer !== null || region.state === "draining") continue;
+    try {
+      const free = endOwned(store, region, "session", "recovery");
+      void free?.().catch((error) => warnOfEnd(store, region, error));
+    } catch (error) {
+      warnOfEnd(store, region, error);
+    }
+  }
+}
+
+function warnOfEnd(store: Store, region: Region, error: unknown): void {
+  store.warn(`Cannot end ${describe(region)}, whose session has ended`, error);
+}
+
+function recoverLeases(store: Store): void {
+  for (const { token, ttlMs, ...row } of store.journal.leases()) {
+    const region = store.books.regionByToken(row.region);
+    const session = row.session === null ? null : (store.books.findSession(row.session) ?? null);
+    if (region === undefined || (row.session !== null && session === null)) store.journal.deleteLease(token);
+    else enterLease(store, { token, region, session, ttlMs });
+  }
 }
 
 /** A row without its file. A draining one was freed just before its row could go; any other was lost. */
@@ -38,7 +81,8 @@ function forget(store: Store, record: RegionRecord): void {
   } catch (error) {
     store.warn(`Cannot remove the row of ${describe(record)}; the next start tries again`, error);
   }
-  const region = { ...record, state: "deleted" as const, name: null, lastUsedAt: record.createdAt };
+  const { name: formerName, createdAt: lastUsedAt } = record;
+  const region = { ...record, state: "deleted" as const, name: null, formerName, lastUsedAt };
   if (record.state === "draining") {
     return store.emit({ type: "tensord.region.deleted", region, actor: undefined });
   }
@@ -61,6 +105,8 @@ function toOrphan(store: Store, file: KeptFile): RegionRecord {
     reason: "orphaned",
     owner: { kind: "persist" },
     expiresAt: null,
+    session: null,
+    evictable: false,
     labels: {},
     revision: 1,
     storageKind: "shm",

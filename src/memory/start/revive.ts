@@ -1,6 +1,7 @@
 /** A region from an earlier server enters the books again, with the mode and the name that its state asks for. */
 
 import { createModel, type ModelFacts } from "../books.ts";
+import { scheduleExpiry } from "../expire.ts";
 import { roundUpToPage } from "../host/capacity.ts";
 import { inspectName } from "../names.ts";
 import type { Model, Region, RegionRecord } from "../region.ts";
@@ -23,13 +24,18 @@ function unlimited(store: Store, name: string): ModelFacts {
 
 /** Enters `record`, whose bytes are `file`, and mends what a crash left half done. */
 export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile): Region {
+  const payer = record.session === null ? null : (store.books.findSession(record.session) ?? null);
   const region: Region = {
     ...record,
+    payer: record.state === "draining" ? null : payer,
     // A seal that was under way is not finished: nobody was told that it is.
     state: record.state === "sealing" ? "open" : record.state,
     pool: record.state === "draining" ? findOrCreateModel(store, record.model) : ensureModel(store, record.model),
     chargedBytes: roundUpToPage(record.byteSize, store.storage.pageSize),
+    formerName: null,
     lastUsedAt: store.now(),
+    // It may have been mapped until the crash: its linger begins anew.
+    leasedAt: store.now(),
     serverLeases: 0,
     waitsFor: null,
     isRowOwed: false,
@@ -44,7 +50,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
   const access = accessOf(region);
   if (file.access !== access) store.storage.setAccess(region.token, access);
   inspectName(store, region);
-  if (region.expiresAt !== null) store.expiring.schedule(region, region.expiresAt);
+  scheduleExpiry(store, region);
   return region;
 }
 

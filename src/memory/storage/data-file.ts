@@ -13,17 +13,20 @@ const { O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
 export class DataFile implements Disposable {
   readonly #fd: number;
+  readonly #translate: (error: unknown) => unknown;
 
-  private constructor(fd: number) {
+  private constructor(fd: number, translate: (error: unknown) => unknown) {
     this.#fd = fd;
+    this.#translate = translate;
   }
 
-  static open(path: string, access: DataAccess): DataFile {
+  /** @param translate makes a failure of the table of what the system says later. */
+  static open(path: string, access: DataAccess, translate: (error: unknown) => unknown): DataFile {
     const fd = openSync(path, O_NOFOLLOW | (access === "write" ? O_RDWR : O_RDONLY));
     // The server only ever asks at these bytes and takes no write lock there, so neither of them can be refused.
     tryReadLock(fd, leaseByte, 1n);
     if (access === "write") tryReadLock(fd, writerByte, 1n);
-    return new DataFile(fd);
+    return new DataFile(fd, translate);
   }
 
   /** Opens the same file again, whatever became of its names. */
@@ -45,8 +48,12 @@ export class DataFile implements Disposable {
    * GiB costs half as much processor time again, and turns are longer, since more piles up meanwhile. `bench/README.md`.
    */
   write(bytes: Uint8Array, byteOffset: number): void {
-    for (let done = 0; done < bytes.length; ) {
-      done += writeSync(this.#fd, bytes, done, bytes.length - done, byteOffset + done);
+    try {
+      for (let done = 0; done < bytes.length; ) {
+        done += writeSync(this.#fd, bytes, done, bytes.length - done, byteOffset + done);
+      }
+    } catch (error) {
+      throw this.#translate(error);
     }
   }
 

@@ -134,7 +134,8 @@ export class ShmStorage implements Storage, Disposable {
   }
 
   openData(token: string, access: DataAccess): DataFile {
-    return this.#translated(() => DataFile.open(this.#directory.path("keep", token), access));
+    const path = this.#directory.path("keep", token);
+    return this.#translated(() => DataFile.open(path, access, (error) => this.#translate(error, 0)));
   }
 
   async hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]> {

@@ -1,14 +1,12 @@
 /** `alloc`: makes a region from the command line, and says how to use it and how to be rid of it. */
 
-import type { z } from "@hono/zod-openapi";
-import { TensordError } from "../../memory/error.ts";
-import type * as schemas from "../../routes/schemas.ts";
+import { type FailureCode, TensordError } from "../../memory/error.ts";
+import { limits } from "../../memory/limits.ts";
+import type { Region } from "./answers.ts";
 import type { Api } from "./api.ts";
-import { toJson } from "./commands.ts";
 import { parseByteSize, parseDurationMs, parseLabel, parseTensor } from "./quantity.ts";
-import { toBytes, toEnd, toTable } from "./table.ts";
-
-type Region = z.infer<typeof schemas.Region>;
+import { toEnd } from "./region-text.ts";
+import { toBytes, toJson, toTable } from "./table.ts";
 
 /** As they were written. */
 export interface AllocOptions {
@@ -16,7 +14,11 @@ export interface AllocOptions {
   readonly size?: string;
   readonly tensor?: readonly string[];
   readonly ttl?: string;
+  readonly linger?: string;
   readonly persist?: boolean;
+  readonly evictable?: boolean;
+  readonly onFull?: string;
+  readonly deadline?: string;
   readonly ifExists?: string;
   readonly label?: readonly string[];
 }
@@ -26,12 +28,14 @@ const shownTensors = 20;
 
 /** Allocates a region. @returns what it is, for people or as its descriptor. */
 export async function alloc(api: Api, name: string, options: AllocOptions, asJson: boolean): Promise<string> {
-  const { model, ifExists, label = [] } = options;
+  const { model, ifExists, evictable, label = [] } = options;
   const request = {
     ...(model !== undefined && { model }),
     name,
     ...toContent(options),
     ...toOwner(options, name),
+    ...toPatience(options),
+    ...(evictable === true && { evictable }),
     ...(ifExists !== undefined && { if_exists: ifExists }),
     ...(label.length > 0 && { labels: Object.fromEntries(label.map(parseLabel)) }),
   };
@@ -39,12 +43,25 @@ export async function alloc(api: Api, name: string, options: AllocOptions, asJso
   return asJson ? toJson(region) : toText(region, status === 201);
 }
 
-/** The server's hint names fields of the request. @throws always. */
+/** The server's hints name fields of the request. @throws always. */
 function inOurWords(error: unknown): never {
-  if (!(error instanceof TensordError) || error.code !== "name-taken") throw error;
-  const hint = "Remove that region with `tensord rm`, choose another name, or say --if-exists attach or replace.";
-  throw new TensordError(error.code, error.message, { ...error.facts, hint }, { cause: error });
+  const hint = error instanceof TensordError ? hints[error.code] : undefined;
+  if (!(error instanceof TensordError) || hint === undefined) throw error;
+  const { holders = [] } = error.facts as { holders?: { session: string; used_bytes: number }[] };
+  const held = holders.map(({ session, used_bytes }) => `${session} has ${toBytes(used_bytes)}`).join(", ");
+  const facts = { ...error.facts, hint: held === "" ? hint : `${hint} Of sessions, ${held}.` };
+  throw new TensordError(error.code, error.message, facts, { cause: error });
 }
+
+const makeRoom = "Make room with `tensord free` or `tensord rm`, or say --on-full evict or wait.";
+
+const hints: Partial<Record<FailureCode, string>> = {
+  "name-taken": "Remove that region with `tensord rm`, choose another name, or say --if-exists attach or replace.",
+  "name-claimed": "Wait until it is built, or choose another name.",
+  "model-limit-exceeded": makeRoom,
+  "pool-full": makeRoom,
+  "deadline-exceeded": "Say a longer --deadline, or make room with `tensord free` or `tensord rm`.",
+};
 
 function toContent({ size, tensor = [] }: AllocOptions) {
   if (size !== undefined && tensor.length === 0) return { byte_size: parseByteSize("--size", size) };
@@ -55,18 +72,38 @@ function toContent({ size, tensor = [] }: AllocOptions) {
   });
 }
 
-function toOwner({ ttl, persist }: AllocOptions, name: string) {
-  if (ttl !== undefined && !persist) return { ttl_ms: parseDurationMs("--ttl", ttl) };
-  if (ttl === undefined && persist) return { persist: true };
-  if (ttl !== undefined) {
-    const detail = "Cannot choose the owner: both --ttl and --persist are there, want one of them";
-    throw new TensordError("validation-failed", detail);
+function toOwner({ ttl, linger, persist }: AllocOptions, name: string) {
+  const owners = [
+    ...(ttl === undefined ? [] : [{ flag: "--ttl", owner: { ttl_ms: parseDurationMs("--ttl", ttl) } }]),
+    ...(linger === undefined
+      ? []
+      : [{ flag: "--linger", owner: { linger_ms: parseDurationMs("--linger", linger, { min: 0 }) } }]),
+    ...(persist === true ? [{ flag: "--persist", owner: { persist } }] : []),
+  ];
+  const [first] = owners;
+  if (first !== undefined && owners.length === 1) return first.owner;
+  if (first !== undefined) {
+    const said = owners.map(({ flag }) => flag).join(" and ");
+    throw new TensordError("validation-failed", `Cannot choose the owner: ${said} are there, want one of them`);
   }
   throw new TensordError(
     "owner-required",
-    `Cannot allocate ${name}: it has no owner, and so nothing would end it, want --ttl or --persist`,
-    { hint: "Say --ttl 10min for ten minutes, or --persist to keep it until `tensord rm`." },
+    `Cannot allocate ${name}: it has no owner, and so nothing would end it, want --ttl, --linger or --persist`,
+    {
+      hint: "Say --ttl 10min for ten minutes, --linger 10min for as long after its last use, or --persist to keep it until `tensord rm`.",
+    },
   );
+}
+
+/** What to do without room, and for how long to wait for it. */
+function toPatience({ onFull, deadline }: AllocOptions) {
+  if (deadline !== undefined && onFull !== "wait") {
+    throw new TensordError("validation-failed", "Cannot wait until --deadline: --on-full is not wait, want wait");
+  }
+  return {
+    ...(onFull !== undefined && { on_full: onFull }),
+    ...(deadline !== undefined && { deadline_ms: parseDurationMs("--deadline", deadline, { max: limits.deadlineMs }) }),
+  };
 }
 
 function toText(region: Region, isNew: boolean): string {
@@ -84,7 +121,7 @@ function toText(region: Region, isNew: boolean): string {
     `${isNew ? "allocated" : "there already:"} ${model}/${name ?? pendingName}, ${state}, ${toBytes(storage.byte_size)}`,
     `  id      ${id}`,
     `  path    ${storage.path}`,
-    `  ends    ${toEnd(region.expires_at)}`,
+    `  ends    ${toEnd(region)}`,
     `  attach  ${toAttach(region)} in Python; docs/protocol.md for other languages`,
     `  remove  tensord rm ${name === null ? id : model === "default" ? name : `${model}/${name}`}`,
     ...(pendingName === null ? [] : [`  it takes the name ${pendingName} over when it is sealed`]),

@@ -3,6 +3,7 @@
 import { TensordError } from "../../memory/error.ts";
 import { toInstancePath } from "../../memory/storage/instance-directory.ts";
 import type { Config } from "../config.ts";
+import type { RegionDetail } from "./answers.ts";
 
 /** What a success answered with. */
 export interface Answer<Body> {
@@ -35,6 +36,16 @@ export class Api {
     return (await this.ask<Body>(method, path, request)).body;
   }
 
+  /** The region, and who maps it, or undefined if it is gone. The server takes the question for a use. */
+  async findRegion(id: string): Promise<RegionDetail | undefined> {
+    try {
+      return await this.call<RegionDetail>("GET", `/v1/regions/${id}`);
+    } catch (error) {
+      if (error instanceof TensordError && error.code === "region-not-found") return undefined;
+      throw error;
+    }
+  }
+
   /** All items of a list, page after page. */
   async *list<Item>(path: string): AsyncGenerator<Item> {
     const separator = path.includes("?") ? "&" : "?";
@@ -63,8 +74,10 @@ export class Api {
   }
 
   async #fetch(path: string, init: RequestInit): Promise<Response> {
+    const unix = this.#unix === undefined ? {} : { unix: this.#unix };
     try {
-      return await fetch(this.#base + path, { ...init, ...(this.#unix === undefined ? {} : { unix: this.#unix }) });
+      // Who waits for memory waits longer than the five minutes that Bun lets a connection be silent.
+      return await fetch(this.#base + path, { ...init, ...unix, timeout: false });
     } catch (error) {
       const where = this.#unix === undefined ? this.#base : `unix://${this.#unix}`;
       const { code = "unknown" } = error as NodeJS.ErrnoException;

@@ -11,7 +11,7 @@ import { count } from "../../memory/doctor/words.ts";
 import { TensordError } from "../../memory/error.ts";
 import type { Config } from "../config.ts";
 import type { Api } from "./api.ts";
-import { toJson } from "./commands.ts";
+import { toJson } from "./table.ts";
 import { within } from "./within.ts";
 
 /** Longer than a directory of 100,000 files takes; a server that is stuck must not keep its own diagnosis from us. */

@@ -1,9 +1,12 @@
 /** `events`: what happens on the server, one event a line, from now on or from an earlier one. */
 
+import { count as inWords } from "../../memory/doctor/words.ts";
 import { gapType } from "../../routes/to-event.ts";
+import type { Session } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { type Event, follow } from "./follow.ts";
 import { parseCount } from "./quantity.ts";
+import { toSessionName } from "./region-text.ts";
 import { toBytes } from "./table.ts";
 import type { Running } from "./until-stopped.ts";
 
@@ -11,6 +14,7 @@ import type { Running } from "./until-stopped.ts";
 export interface EventsOptions {
   readonly after?: string;
   readonly model?: string;
+  readonly session?: string;
   readonly types?: string;
   readonly count?: string;
   readonly follow: boolean;
@@ -31,11 +35,12 @@ export async function events(api: Api, options: EventsOptions, asJson: boolean, 
   }
 }
 
-function toQuery({ after, model, types }: EventsOptions): URLSearchParams {
+function toQuery({ after, model, session, types }: EventsOptions): URLSearchParams {
   const prefixes = types?.split(",").map((prefix) => (prefix.startsWith("tensord.") ? prefix : `tensord.${prefix}`));
   return new URLSearchParams({
     ...(after !== undefined && { after }),
     ...(model !== undefined && { model }),
+    ...(session !== undefined && { session }),
     ...(prefixes !== undefined && { types: prefixes.join(",") }),
   });
 }
@@ -73,9 +78,26 @@ function toFacts(type: string, subject: string | undefined, data: Event["data"])
     const limit = data.memory_limit_bytes;
     facts.push(typeof limit === "number" ? `limit ${toBytes(limit)}` : "no limit");
   }
+  if (type === "tensord.pool.pressure") {
+    const { level, model, used_bytes: used, limit_bytes: limit } = data;
+    const pool = typeof model === "string" ? `model ${model}` : "the server";
+    return `${level}  ${pool}  ${toBytes(Number(used))} used of ${toBytes(Number(limit))}`;
+  }
+  if (type.startsWith("tensord.session.")) {
+    const {
+      name,
+      client,
+      reason,
+      regions,
+      freed_bytes: freed,
+    } = data as Event["data"] & Pick<Session, "name" | "client">;
+    facts.push(toSessionName("-", name, client));
+    if (typeof reason === "string")
+      facts.push(`reason ${reason}`, inWords(Number(regions), "region"), `${toBytes(Number(freed))} freed`);
+  }
   if (type.startsWith("tensord.region.")) {
     const { byte_size: byteSize } = (data.storage ?? {}) as { byte_size?: number };
-    facts.unshift(`${data.model}/${data.name ?? "-"}`);
+    facts.unshift(`${data.model}/${data.name ?? data.former_name ?? "-"}`);
     if (byteSize !== undefined) facts.push(toBytes(byteSize));
     for (const key of ["reason", "cause"]) if (typeof data[key] === "string") facts.push(`${key} ${data[key]}`);
   }

@@ -5,7 +5,7 @@
 
 import type { z } from "@hono/zod-openapi";
 import { TensordError } from "../../memory/error.ts";
-import type * as schemas from "../../routes/schemas.ts";
+import type * as schemas from "../../routes/schemas-event.ts";
 import { openedType } from "../../routes/to-event.ts";
 import type { Api } from "./api.ts";
 import { pause } from "./until-stopped.ts";

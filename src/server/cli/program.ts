@@ -6,15 +6,20 @@ import { type Config, parseConfig, type SettingName, settings } from "../config.
 import { startServer } from "../serve.ts";
 import { alloc } from "./alloc.ts";
 import { Api } from "./api.ts";
-import { list, remove, status } from "./commands.ts";
 import { doctor } from "./doctor.ts";
 import { events } from "./events.ts";
+import { free } from "./free.ts";
 import { healthcheck } from "./healthcheck.ts";
+import { list, listOffline } from "./list.ts";
 import { purge } from "./purge.ts";
+import { remove } from "./remove.ts";
+import { status, statusOffline } from "./status.ts";
 import { top } from "./top.ts";
 import { untilStopped } from "./until-stopped.ts";
 
 const locating: readonly SettingName[] = ["instance", "shmDirectory", "socket"];
+const sorts = ["size", "age", "used", "name"];
+const offlineMeaning = "read the store and the keeper of an instance whose server is not running; changes neither";
 const urlMeaning = "the server: unix:///path or http://host:port (TENSORD_URL)";
 
 /** @returns the program, to be given the arguments. Its actions write to standard output. */
@@ -29,18 +34,28 @@ export function createProgram(): Command {
     .action(async (flags) => serve(toConfig(flags)));
 
   withApi(program.command("status"))
-    .description("memory, regions and models of a running server")
-    .action(async (flags) => await print(await status(toApi(flags), flags.json === true)));
+    .description("memory, regions, models and sessions")
+    .addOption(new Option("--offline", offlineMeaning).conflicts("url"))
+    .action(async (flags) => {
+      const asJson = flags.json === true;
+      await print(flags.offline ? statusOffline(toConfig(flags), asJson) : await status(toApi(flags), asJson));
+    });
 
   withApi(program.command("ls"))
     .description("list regions")
     .option("--model <name>", "only this model's")
     .option("--state <state>", "only those open, sealed, draining, …")
     .option("--label <key=value>", "only those with this label")
+    .addOption(
+      new Option("--sort <by>", "largest, oldest, least recently used, or by name; default age").choices(sorts),
+    )
+    .option("--holders", "also who maps them; the server takes the question for a use")
+    .addOption(new Option("--offline", offlineMeaning).conflicts(["url", "holders"]))
     .action(async (flags) => {
-      const { model, state, label } = flags;
-      const options = { ...(model && { model }), ...(state && { state }), ...(label && { label }) };
-      await print(await list(toApi(flags), options, flags.json === true));
+      const asJson = flags.json === true;
+      await print(
+        flags.offline ? listOffline(toConfig(flags), flags, asJson) : await list(toApi(flags), flags, asJson),
+      );
     });
 
   withApi(program.command("alloc"))
@@ -50,22 +65,27 @@ export function createProgram(): Command {
     .option("--size <bytes>", "its size, as 1GiB: one tensor of U8 called data")
     .option("--tensor <name:dtype:shape>", "a tensor, as w:F32:1024x1024, or x:F32: for a scalar; repeatable", gather)
     .option("--ttl <duration>", "it ends after this time, as 30s, 10min, 12h, 7d")
+    .option("--linger <duration>", "it ends when nobody has mapped it for this time; 0s: when its consumer lets go")
     .option("--persist", "it ends only when it is deleted")
+    .option("--evictable", "once it is sealed and nobody maps it, it may go to make room")
+    .addOption(new Option("--on-full <what>", "without room").choices(["fail", "evict", "wait"]))
+    .option("--deadline <duration>", "how long --on-full wait waits (default 30s)")
     .addOption(new Option("--if-exists <what>", "if the name is taken").choices(["fail", "attach", "replace"]))
     .option("--label <key=value>", "a label; repeatable", gather)
     .action(async (name, flags) => await print(await alloc(toApi(flags), name, flags, flags.json === true)));
 
   withApi(program.command("events"))
-    .description("follow what happens to regions and models, one event a line, until Ctrl-C")
+    .description("follow what happens to regions, sessions and models, one event a line, until Ctrl-C")
     .option("--after <id>", "begin after this event, instead of now")
     .option("--model <name>", "only this model's")
+    .option("--session <id>", "only this session's")
     .option("--types <prefixes>", "only types that begin so, comma separated, as region.sealed,model")
     .option("--count <n>", "end after so many")
     .option("--no-follow", "print the kept events, and end")
     .action(async (flags) => await events(toApi(flags), flags, flags.json === true, untilStopped()));
 
   withApi(program.command("top"))
-    .description("watch memory, models, the largest regions, what drains, and what happens, until Ctrl-C")
+    .description("watch memory, models, sessions, the largest regions, what drains, and what happens, until Ctrl-C")
     .option("--interval <seconds>", "how often it looks (default 2)")
     .option("--once", "print one look, and end")
     .action(async (flags) => await top(toApi(flags), flags, flags.json === true, untilStopped()));
@@ -73,7 +93,27 @@ export function createProgram(): Command {
   withApi(program.command("rm"))
     .description("delete regions: their names at once, their bytes when nobody maps them")
     .argument("<regions...>", "id, name (of the model default) or model/name")
-    .action(async (targets: string[], flags) => await print(await remove(toApi(flags), targets, flags.json === true)));
+    .option("--wait", "until the bytes are free, telling who still maps them")
+    .addOption(
+      new Option("--timeout <duration>", "how long --wait waits, as 30s; seconds without a unit").implies({
+        wait: true,
+      }),
+    )
+    .action(
+      async (targets: string[], flags) =>
+        await print(await remove(toApi(flags), targets, flags, flags.json === true, tell)),
+    );
+
+  withApi(program.command("free"))
+    .description("make room now: of the evictable regions that nobody maps, the least recently used go first")
+    .argument("<size>", "how much is to go, as 4GiB; bytes without a unit")
+    .option("--model <name>", "only this model's regions")
+    .option("--dry-run", "say what would go, and keep it")
+    .action(async (size, flags) => {
+      const { text, ok } = await free(toApi(flags), size, flags, flags.json === true);
+      await print(text);
+      if (!ok) process.exit(1);
+    });
 
   withApi(program.command("doctor"))
     .description("what is wrong with this host, or will be, with the cure; also where no server can start")
@@ -131,6 +171,11 @@ function toAttribute(flag: string): string {
 function toApi(flags: Flags): Api {
   const url = flags.url ?? (process.env.TENSORD_URL || undefined);
   return new Api(toConfig(flags), typeof url === "string" ? url : undefined);
+}
+
+/** A word beside the output. */
+function tell(text: string): void {
+  process.stderr.write(`tensord: ${text}\n`);
 }
 
 /** Resolves once it is written: the process exits right after, and a pipe may be slow. */

@@ -3,8 +3,7 @@
 import { lstatSync, readdirSync, unlinkSync } from "node:fs";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
 import { ShmStorage } from "../../memory/storage/shm-storage.ts";
-import { toJson } from "./commands.ts";
-import { toBytes } from "./table.ts";
+import { toBytes, toJson } from "./table.ts";
 
 /**
  * Deletes every region of the instance, leased ones too: who maps one keeps its bytes until it lets go.

@@ -43,8 +43,12 @@ export function parseByteSize(flag: string, text: string): number {
 }
 
 /** Milliseconds of `30s`, `10min`, `12h`, `7d`. @throws TensordError that names the flag and what is wrong. */
-export function parseDurationMs(flag: string, text: string): number {
-  return parse(duration, flag, text);
+export function parseDurationMs(
+  flag: string,
+  text: string,
+  bounds: Partial<Pick<Measure, "min" | "max">> = {},
+): number {
+  return parse({ ...duration, ...bounds }, flag, text);
 }
 
 function parse({ units, min, max, example }: Measure, flag: string, text: string): number {

@@ -1,31 +1,36 @@
 /** How a snapshot reads: a function of it and of the room there is. */
 
+import { count } from "../../memory/doctor/words.ts";
+import type { Model, Region, RegionDetail, Stats } from "./answers.ts";
 import { toLine } from "./events.ts";
-import type { Model, Region, RegionDetail, Snapshot, Stats } from "./snapshot.ts";
-import { toBytes, toEnd, toTable } from "./table.ts";
+import { sessionHead, toEnd, toKeeping, toSessionRow } from "./region-text.ts";
+import type { Snapshot } from "./snapshot.ts";
+import { toBytes, toTable } from "./table.ts";
 
 const barCharacters = 40;
 
 /** @param rows how many of each kind are listed. */
 export function toLines(snapshot: Snapshot, rows: number): string[] {
-  const { stats, time, models, regions, more_regions: more, draining, events } = snapshot;
+  const { stats, time, models, sessions, regions, more_regions: more, draining, events } = snapshot;
   const largest = `LARGEST REGIONS${more ? " of the 1000 oldest; there are more" : ""}`;
   return [
     `tensord ${stats.version}  instance ${stats.instance}  epoch ${stats.epoch}  ${time}`,
     ...toBooks(stats),
     ...toSection("MODELS BY USE", toRows(modelHead, models, toModelRow, rows)),
+    ...toSection("SESSIONS BY USE", toRows(sessionHead, sessions, toSessionRow, rows)),
     ...toSection(largest, toRows(regionHead, regions, toRegionRow, rows)),
     ...toSection("DRAINING", toRows(drainHead, draining, toDrainRow, rows)),
     ...toSection("EVENTS", events.slice(-rows).map(toLine)),
   ];
 }
 
-function toBooks({ bytes, regions, inodes }: Stats): string[] {
+function toBooks({ bytes, regions, inodes, sessions, claims, leases }: Stats): string[] {
   const { used, draining, limit, available } = bytes;
   return [
     `memory   ${toBar(used, draining, limit)} ${toBytes(used)} used, ${toBytes(draining)} draining of ${toBytes(limit)}`,
     `         ${toBytes(available)} available, ${inodes.free} inodes free`,
     `regions  ${regions.sealed} sealed, ${regions.open + regions.sealing} open, ${regions.creating} in creation, ${regions.draining} draining`,
+    `sessions ${sessions}, with ${count(claims, "claim")}; ${count(leases, "lease")} by request`,
   ];
 }
 
@@ -67,17 +72,12 @@ const regionHead = ["REGION", "NAME", "STATE", "SIZE", "ENDS"];
 
 function toRegionRow(region: Region): string[] {
   const { id, model, name, state, storage } = region;
-  return [id, `${model}/${name ?? "-"}`, state, toBytes(storage.byte_size), toEnd(region.expires_at)];
+  return [id, `${model}/${name ?? "-"}`, state, toBytes(storage.byte_size), state === "draining" ? "-" : toEnd(region)];
 }
 
 const drainHead = ["REGION", "MODEL", "SIZE", "REASON", "WAITS FOR"];
 
-function toDrainRow({ id, model, storage, drain }: RegionDetail): string[] {
-  return [id, model, toBytes(storage.byte_size), drain?.reason ?? "-", toWait(drain?.waits_for ?? null)];
-}
-
-function toWait(waitsFor: NonNullable<RegionDetail["drain"]>["waits_for"]): string {
-  if (waitsFor === "lease") return "a process that maps it";
-  if (waitsFor === "hard-link") return "a hard link to its file, outside";
-  return "its turn";
+function toDrainRow(region: RegionDetail): string[] {
+  const { id, model, storage, drain } = region;
+  return [id, model, toBytes(storage.byte_size), drain?.reason ?? "-", toKeeping(region) ?? "its turn"];
 }

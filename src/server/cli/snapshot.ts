@@ -1,22 +1,17 @@
 /** What `top` shows, as one server tells it at one moment. Bounded, however much there is. */
 
-import type { z } from "@hono/zod-openapi";
-import { TensordError } from "../../memory/error.ts";
-import type * as schemas from "../../routes/schemas.ts";
+import type { Model, Region, RegionDetail, Session, Stats } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { readKept } from "./events.ts";
 import type { Event } from "./follow.ts";
-
-export type Region = z.infer<typeof schemas.Region>;
-export type RegionDetail = z.infer<typeof schemas.RegionDetail>;
-export type Model = z.infer<typeof schemas.Model>;
-export type Stats = z.infer<typeof schemas.Stats>;
 
 export interface Snapshot {
   readonly time: string;
   readonly stats: Stats;
   /** Those that use most first. */
   readonly models: readonly Model[];
+  /** Those that own most first, of the oldest ones on the first page of the list. */
+  readonly sessions: readonly Session[];
   /** The largest first, of the oldest ones on the first page of the list. */
   readonly regions: readonly Region[];
   /** Whether there are regions beyond that page, which may be larger. */
@@ -42,31 +37,25 @@ export class Observer {
   async look(): Promise<Snapshot> {
     const stats = await this.#api.call<Stats>("GET", "/v1/stats");
     const models = await this.#page<Model>(`/v1/models?limit=${pageItems}`);
+    const sessions = await this.#page<Session>(`/v1/sessions?limit=${pageItems}`);
     const regions = await this.#page<Region>(`/v1/regions?limit=${pageItems}`);
     const draining = await this.#page<Region>(`/v1/regions?state=draining&limit=${shownItems}`);
     return {
       time: new Date().toISOString(),
       stats,
       models: models.items.toSorted((a, b) => toUse(b) - toUse(a)).slice(0, shownItems),
+      sessions: sessions.items.toSorted((a, b) => b.used_bytes - a.used_bytes).slice(0, shownItems),
       regions: regions.items.toSorted((a, b) => b.storage.byte_size - a.storage.byte_size).slice(0, shownItems),
       more_regions: regions.next_cursor !== null,
-      draining: (await Promise.all(draining.items.map(({ id }) => this.#detail(id)))).flatMap((found) => found ?? []),
+      draining: (await Promise.all(draining.items.map(({ id }) => this.#api.findRegion(id)))).flatMap(
+        (found) => found ?? [],
+      ),
       events: await this.#newest(),
     };
   }
 
   #page<Item>(path: string): Promise<{ items: Item[]; next_cursor: string | null }> {
     return this.#api.call("GET", path);
-  }
-
-  /** Undefined if it went since it was listed. */
-  async #detail(id: string): Promise<RegionDetail | undefined> {
-    try {
-      return await this.#api.call<RegionDetail>("GET", `/v1/regions/${id}`);
-    } catch (error) {
-      if (error instanceof TensordError && error.code === "region-not-found") return undefined;
-      throw error;
-    }
   }
 
   async #newest(): Promise<readonly Event[]> {

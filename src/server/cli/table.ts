@@ -50,9 +50,6 @@ export function toSpan(ms: number): string {
   return `${Math.floor(seconds)} s`;
 }
 
-/** When what has a time to end ends by itself: in whole seconds, rounded up, so that ten minutes are not at once nine. */
-export function toEnd(expiresAt: string | null): string {
-  if (expiresAt === null) return "never";
-  const leftMs = Date.parse(expiresAt) - Date.now();
-  return leftMs > 0 ? `in ${toSpan(1000 * Math.ceil(leftMs / 1000))}` : "is over";
+export function toJson(value: unknown): string {
+  return JSON.stringify(value, null, 2);
 }

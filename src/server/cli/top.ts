@@ -2,9 +2,9 @@
 
 import { TensordError } from "../../memory/error.ts";
 import type { Api } from "./api.ts";
-import { toJson } from "./commands.ts";
 import { Observer, type Snapshot } from "./snapshot.ts";
 import { toLines } from "./snapshot-text.ts";
+import { toJson } from "./table.ts";
 import { pause, type Running } from "./until-stopped.ts";
 
 /** As they were written. */
@@ -19,8 +19,6 @@ type Show = (snapshot: Snapshot, failure?: string) => Promise<void>;
 const defaultIntervalMs = 2000;
 /** Of each kind, where nothing limits the height. */
 const plainRows = 10;
-/** The lines of a full screen that are no rows: the books, four titles, three heads, and what sets them apart. */
-const fixedLines = 15;
 
 /** Prints until it is stopped, or once. @throws TensordError if the server does not answer at first. */
 export async function top(api: Api, options: TopOptions, asJson: boolean, running: Running): Promise<void> {
@@ -112,9 +110,11 @@ function toPlain(snapshot: Snapshot): string {
 const enterScreen = "\x1b[?1049h\x1b[?25l";
 const leaveScreen = "\x1b[?25h\x1b[?1049l";
 
-/** A whole screen over the one before: each line cleared to its end, and below the last one. */
+/** A whole screen over the one before, with as many rows of each kind as fit: each line cleared to its end, and below the last one. */
 function toScreen(snapshot: Snapshot, failure: string | undefined, columns: number, rows: number): string {
-  const lines = toLines(snapshot, Math.max(1, Math.floor((rows - fixedLines) / 4)));
+  let lines = toLines(snapshot, rows);
+  for (let listed = Math.floor(rows / 2); lines.length > rows && listed > 0; listed--)
+    lines = toLines(snapshot, listed);
   const status = failure === undefined ? [] : [`no answer: ${failure}; asking again`];
   const shown = [...status, ...lines].slice(0, rows).map((line) => `${line.slice(0, columns)}\x1b[K`);
   return `\x1b[H${shown.join("\n")}\x1b[J`;

@@ -5,7 +5,16 @@ import { limits } from "../../../src/memory/limits.ts";
 import type { Answer } from "../../harness/answers.ts";
 import { declaredCodes, findOperation, operations } from "../../harness/answers.ts";
 import type { AppOptions, Body, TestApp } from "../../harness/app.ts";
-import { bareRequest, goodRequest, unknownRegion, withBody, withoutBody } from "./requests.ts";
+import {
+  bareRequest,
+  goodRequest,
+  unknownLease,
+  unknownRegion,
+  unknownSession,
+  withBody,
+  withoutBody,
+} from "./requests.ts";
+import { claimPath } from "./sessions.ts";
 import type { SmallTmpfs } from "./small-tmpfs.ts";
 
 export interface FailureCase {
@@ -97,7 +106,10 @@ export const missingCases: readonly FailureCase[] = operations.flatMap((operatio
     const { method, path } = bareRequest(operation);
     return askInVain(app, method, path, body);
   };
+  if (operationId === "releaseClaim") return [{ operationId, code: "claim-not-found", provoke }];
   if (operation.path.includes("{region}")) return [{ operationId, code: "region-not-found", provoke }];
+  if (operation.path.includes("{session}")) return [{ operationId, code: "session-not-found", provoke }];
+  if (operation.path.includes("{lease}")) return [{ operationId, code: "lease-not-found", provoke }];
   if (operation.path.includes("{model}")) return [{ operationId, code: "model-not-found", provoke }];
   return [];
 });
@@ -109,6 +121,14 @@ export const parameterCases: readonly FailureCase[] = [
   refusedParameter("verifyRegion", "POST", `/v1/regions/${unknownRegion.repeat(3)}/verify`),
   refusedParameter("deleteRegion", "DELETE", `/v1/regions/${unknownRegion.repeat(3)}`),
   refusedParameter("getRegionByName", "GET", "/v1/models/default/regions/a%2Fb"),
+  refusedParameter("listSessions", "GET", "/v1/sessions?limit=0"),
+  refusedParameter("getSession", "GET", `/v1/sessions/${unknownSession.repeat(3)}`),
+  refusedParameter("renewSession", "POST", `/v1/sessions/${unknownSession.repeat(3)}/renew`),
+  refusedParameter("endSession", "DELETE", `/v1/sessions/${unknownSession.repeat(3)}`),
+  refusedParameter("releaseClaim", "DELETE", claimPath),
+  refusedParameter("listLeases", "GET", `/v1/regions/${unknownRegion.repeat(3)}/leases`),
+  refusedParameter("renewLease", "POST", `/v1/leases/${unknownLease.repeat(3)}/renew`),
+  refusedParameter("endLease", "DELETE", `/v1/leases/${unknownLease.repeat(3)}`),
   refusedParameter("listEvents", "GET", "/v1/events?after=yesterday"),
   refusedParameter("listModels", "GET", "/v1/models?limit=1001"),
   refusedParameter("getModel", "GET", "/v1/models/.hidden"),

@@ -9,10 +9,10 @@ import { lease } from "./lease.ts";
 import type { SmallTmpfs } from "./small-tmpfs.ts";
 
 /** More than the ballast pays for, and so few that the log still grows: one that has been rewound has pages of its own. */
-const attempts = 20;
+export const attempts = 20;
 
 /** Asks again and again with every page taken, until there is not one left for the store's row. */
-async function untilRefused(
+export async function untilRefused(
   app: TestApp,
   tmpfs: SmallTmpfs,
   ask: (attempt: number) => Promise<Answer>,

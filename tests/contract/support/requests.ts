@@ -2,6 +2,7 @@
 
 import { type Operation, operations } from "../../harness/answers.ts";
 import type { Body, TestApp } from "../../harness/app.ts";
+import { claimName, claimPath, openSession, takeLease } from "./sessions.ts";
 
 export interface PlainRequest {
   readonly method: string;
@@ -9,8 +10,12 @@ export interface PlainRequest {
   readonly body?: Body;
 }
 
-/** A well-formed id that no region has. */
-export const unknownRegion = `reg_${"a".repeat(26)}`;
+/** Well-formed ids that nothing has. */
+const unknownToken = "a".repeat(26);
+export const unknownRegion = `reg_${unknownToken}`;
+export const unknownSession = `ses_${unknownToken}`;
+export const unknownLease = `lea_${unknownToken}`;
+export const unknownClaim = `clm_${unknownToken}`;
 
 /** Makes what the operation needs, and gives the request that succeeds. */
 export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<PlainRequest>>> = {
@@ -48,6 +53,23 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
     await app.register("llama");
     return { method: "DELETE", path: "/v1/models/llama" };
   },
+  openSession: async () => ({ method: "POST", path: "/v1/sessions", body: { ttl_ms: 60_000 } }),
+  listSessions: async () => ({ method: "GET", path: "/v1/sessions" }),
+  getSession: async (app) => ({ method: "GET", path: `/v1/sessions/${(await openSession(app)).id}` }),
+  renewSession: async (app) => ({ method: "POST", path: `/v1/sessions/${(await openSession(app)).id}/renew` }),
+  endSession: async (app) => ({ method: "DELETE", path: `/v1/sessions/${(await openSession(app)).id}` }),
+  claimName: async (app) => ({ method: "POST", path: claimPath, body: { session: (await openSession(app)).id } }),
+  releaseClaim: async (app) => {
+    const { claim } = await claimName(app, await openSession(app));
+    return { method: "DELETE", path: `${claimPath}?claim=${claim}` };
+  },
+  takeLease: async (app) => {
+    return { method: "POST", path: `/v1/regions/${(await app.create()).id}/leases`, body: { ttl_ms: 60_000 } };
+  },
+  listLeases: async (app) => ({ method: "GET", path: `/v1/regions/${(await app.create()).id}/leases` }),
+  renewLease: async (app) => ({ method: "POST", path: `/v1/leases/${(await takeLease(app)).id}/renew` }),
+  endLease: async (app) => ({ method: "DELETE", path: `/v1/leases/${(await takeLease(app)).id}` }),
+  evict: async () => ({ method: "POST", path: "/v1/evict", body: { bytes: 4096 } }),
   listEvents: async () => ({ method: "GET", path: "/v1/events" }),
   getCapabilities: async () => ({ method: "GET", path: "/v1/capabilities" }),
   listDevices: async () => ({ method: "GET", path: "/v1/devices" }),
@@ -69,9 +91,11 @@ export function bareRequest(operation: Operation): PlainRequest {
   const { method } = operation;
   const path = operation.path
     .replace("{region}", unknownRegion)
+    .replace("{session}", unknownSession)
+    .replace("{lease}", unknownLease)
     .replace("{model}", "nobody")
     .replace("{name}", "nothing");
-  return { method, path };
+  return { method, path: operation.operationId === "releaseClaim" ? `${path}?claim=${unknownClaim}` : path };
 }
 
 /** Those whose body is JSON. */

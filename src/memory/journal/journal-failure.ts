@@ -1,0 +1,45 @@
+/** What SQLite's failures mean, and which failure of the table each becomes. */
+
+import { SQLiteError } from "bun:sqlite";
+import { TensordError } from "../error.ts";
+
+export function isFull(error: unknown): boolean {
+  return (
+    error instanceof SQLiteError && (error.code === "SQLITE_FULL" || error.code?.startsWith("SQLITE_IOERR") === true)
+  );
+}
+
+/** Whether `error` says that the store could not be written because the file system is full. */
+export function isOutOfMemory(error: unknown): boolean {
+  return error instanceof TensordError && error.code === "out-of-shared-memory";
+}
+
+export function isDamage(error: unknown): boolean {
+  return error instanceof SQLiteError && (error.code === "SQLITE_CORRUPT" || error.code === "SQLITE_NOTADB");
+}
+
+export function translate(error: unknown): unknown {
+  if (isFull(error)) {
+    return new TensordError(
+      "out-of-shared-memory",
+      "Cannot write to the store: the shared memory file system has no free page",
+      { errno: "ENOSPC", hint: "Remove foreign files from it, delete regions, or mount it larger." },
+      { cause: error },
+    );
+  }
+  if (!(error instanceof SQLiteError)) return error;
+  if (error.code === "SQLITE_CONSTRAINT_UNIQUE") {
+    return new TensordError(
+      "name-taken",
+      "Cannot take the name: the row of a region that is being deleted still holds it",
+      { hint: "Ask again in a moment." },
+      { cause: error },
+    );
+  }
+  return new TensordError(
+    "io-error",
+    `Cannot use the store: ${error.message}`,
+    { hint: "See the server's log." },
+    { cause: error },
+  );
+}

@@ -1,0 +1,99 @@
+/** How regions, and what goes with them, look as rows of the journal. Pure. */
+
+import type { RegionRecord } from "../region.ts";
+
+export interface ClaimRow {
+  readonly token: string;
+  readonly model: string;
+  readonly name: string;
+  /** The session's token. */
+  readonly session: string;
+  readonly key: string | null;
+}
+
+export interface LeaseRow {
+  readonly token: string;
+  /** The region's token. */
+  readonly region: string;
+  readonly session: string | null;
+  readonly ttlMs: number;
+}
+
+export interface ModelRow {
+  readonly name: string;
+  readonly memory_limit_bytes: number | null;
+  readonly revision: number;
+  readonly created_at: number;
+}
+
+export interface RegionRow {
+  readonly key: number;
+  readonly state: RegionRecord["state"];
+  readonly model: string;
+  readonly name: string | null;
+  readonly pending_name: string | null;
+  readonly reason: RegionRecord["reason"];
+  readonly owner: string;
+  readonly record: string;
+}
+
+export function toRow(
+  record: RegionRecord,
+): [number, string, string, string | null, string | null, string | null, string, string] {
+  const { key, state, model, name, pendingName, reason, owner } = record;
+  return [key, state, model, name, pendingName, reason, JSON.stringify(owner), JSON.stringify(toStored(record))];
+}
+
+/** The part of a record without columns of its own. Picked by name: a `Region` carries more than its record. */
+function toStored(record: RegionRecord) {
+  const {
+    token,
+    expiresAt,
+    session,
+    evictable,
+    labels,
+    revision,
+    storageKind,
+    identity,
+    byteSize,
+    dataOffset,
+    tensors,
+  } = record;
+  const { checksum, stockWritable, createdAt, sealedAt } = record;
+  return {
+    token,
+    expiresAt,
+    session,
+    evictable,
+    labels,
+    revision,
+    storageKind,
+    identity,
+    byteSize,
+    dataOffset,
+    tensors,
+    checksum,
+    stockWritable,
+    createdAt,
+    sealedAt,
+  };
+}
+
+export function toRecord(row: RegionRow): RegionRecord {
+  const stored = JSON.parse(row.record) as ReturnType<typeof toStored>;
+  const { key, state, model, name, reason } = row;
+  // Version 1 knew neither sessions nor eviction.
+  const { session = null, evictable = false } = stored;
+  return {
+    ...stored,
+    session,
+    evictable,
+    key,
+    state,
+    model,
+    name,
+    pendingName: row.pending_name,
+    reason,
+    owner: JSON.parse(row.owner),
+  };
+}

@@ -1,0 +1,82 @@
+/**
+ * Eviction: sealed regions that their makers called evictable and that nobody maps make room, least recently used first,
+ * and only as many as are needed. What was handed out a moment ago stays, since its reader may be about to map it.
+ */
+
+import { deleteRegion } from "../delete.ts";
+import { isLeased } from "../drain.ts";
+import { limits } from "../limits.ts";
+import type { Model, Region } from "../region.ts";
+import type { Store } from "../store.ts";
+
+export interface EvictionRequest {
+  readonly bytes: number;
+  /** Only this model's regions. */
+  readonly model?: Model | undefined;
+  readonly dryRun?: boolean | undefined;
+  /** Nothing goes unless all that is asked for can: half of it helps nobody. */
+  readonly isAllOrNothing?: boolean | undefined;
+  /** Of this session only. */
+  readonly payer?: Region["payer"] | undefined;
+}
+
+export type KeptReason = "leased" | "handed-out" | "not-needed";
+
+export interface Victim {
+  readonly region: Region;
+  /** As it was called; a region that goes loses its name first. */
+  readonly name: string | null;
+}
+
+export interface Eviction {
+  readonly evicted: readonly Victim[];
+  /** What could have gone, or nearly, and why it stays; the first of them. */
+  readonly kept: readonly { readonly region: Region; readonly reason: KeptReason }[];
+  readonly freedBytes: number;
+  /** Whether the bytes that were asked for are free. */
+  readonly isEnough: boolean;
+}
+
+/** Frees `bytes`, or as much as policy allows. */
+export async function evict(store: Store, request: EvictionRequest, actor: string): Promise<Eviction> {
+  const { evicted, kept } = chooseVictims(store, request);
+  let freedBytes = 0;
+  const gone: Victim[] = [];
+  for (const victim of evicted) {
+    const { region } = victim;
+    // Another turn may have mapped or deleted it meanwhile.
+    if (request.dryRun !== true && (region.state !== "sealed" || isLeased(store, region))) continue;
+    const bytes = region.chargedBytes;
+    if (request.dryRun !== true && (await deleteRegion(store, region, "evicted", actor)).state !== "deleted") continue;
+    freedBytes += bytes;
+    gone.push(victim);
+  }
+  return { evicted: gone, kept, freedBytes, isEnough: freedBytes >= request.bytes };
+}
+
+function chooseVictims(store: Store, request: EvictionRequest): Pick<Eviction, "evicted" | "kept"> {
+  const { bytes, model, payer, isAllOrNothing = false } = request;
+  const evicted: Victim[] = [];
+  const kept: { region: Region; reason: KeptReason }[] = [];
+  let found = 0;
+  let looked = 0;
+  for (const region of store.books.evictables) {
+    looked += 1;
+    if (looked > limits.evictScan) break;
+    if (region.state !== "sealed") continue;
+    if (model !== undefined && region.pool !== model) continue;
+    if (payer !== undefined && region.payer !== payer) continue;
+    const reason = found >= bytes ? "not-needed" : whyKept(store, region);
+    if (reason === undefined) {
+      evicted.push({ region, name: region.name });
+      found += region.chargedBytes;
+    } else if (kept.length < limits.evictionsShown) kept.push({ region, reason });
+    else if (found >= bytes) break;
+  }
+  return { evicted: isAllOrNothing && found < bytes ? [] : evicted, kept };
+}
+
+function whyKept(store: Store, region: Region): KeptReason | undefined {
+  if (isLeased(store, region)) return "leased";
+  return store.now() - region.lastUsedAt < limits.handOutMs ? "handed-out" : undefined;
+}

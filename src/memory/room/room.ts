@@ -1,0 +1,114 @@
+/**
+ * Allocations that wait for memory, in the order in which they came. One that waits for its own session or model lets
+ * others pass; one that waits for the server's memory does not, or a large one would never have its turn.
+ */
+
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
+import type { Store } from "../store.ts";
+import { evict } from "./evict.ts";
+import { findShortage, type RoomRequest } from "./room-queue.ts";
+
+/** Whether `request.bytes` can be charged in this turn of the event loop, and nobody is before it in line. */
+export function hasRoom(store: Store, request: RoomRequest): boolean {
+  const { model, payer, bytes } = request;
+  return !isBehindOthers(store, request) && findShortage(store.books, model, payer, bytes) === undefined;
+}
+
+/**
+ * Makes room, or waits for it. Time passes meanwhile, so everything is to be looked at again.
+ * @throws TensordError a 507 if there cannot be room, `deadline-exceeded` after waiting in vain.
+ */
+export async function makeRoom(store: Store, request: RoomRequest, signal: AbortSignal): Promise<void> {
+  const { model, payer, bytes, onFull } = request;
+  const shortage = findShortage(store.books, model, payer, bytes);
+  if (shortage !== undefined && (onFull === "fail" || isHopeless(store, request))) throw shortage;
+  let left = shortage;
+  // More than one limit may be short, and one that was lowered lacks more than it says.
+  for (
+    let freedBytes = 1;
+    left !== undefined && freedBytes > 0;
+    left = findShortage(store.books, model, payer, bytes)
+  ) {
+    freedBytes = await evictFor(store, request, left);
+  }
+  if (left === undefined && !isBehindOthers(store, request)) return;
+  if (left !== undefined && onFull === "evict") throw left;
+  await waitInLine(store, request, signal);
+}
+
+function isBehindOthers(store: Store, { onFull, hasTurn }: RoomRequest): boolean {
+  return onFull === "wait" && !hasTurn && store.room.size > 0;
+}
+
+/** More than there would be if everything else were gone: no waiting helps. */
+function isHopeless(store: Store, { model, payer, bytes }: RoomRequest): boolean {
+  const most = [store.books.limitBytes - limits.storeBytes, model.memoryLimitBytes, payer?.quotaBytes ?? null];
+  return most.some((limit) => limit !== null && bytes > limit);
+}
+
+/** @returns the bytes that went for it. */
+async function evictFor(store: Store, { model, payer, bytes }: RoomRequest, shortage: TensordError): Promise<number> {
+  const missing = bytes - Number(shortage.facts.available_bytes ?? 0);
+  const isSessions = shortage.code === "session-quota-exceeded";
+  const { freedBytes } = await evict(
+    store,
+    {
+      bytes: missing,
+      isAllOrNothing: true,
+      model: shortage.code === "model-limit-exceeded" ? model : undefined,
+      payer: isSessions && payer !== null ? payer : undefined,
+    },
+    "on_full",
+  );
+  return freedBytes;
+}
+
+async function waitInLine(store: Store, request: RoomRequest, signal: AbortSignal): Promise<void> {
+  if (store.room.size >= limits.waiters) {
+    throw new TensordError("too-many-requests", `Cannot wait for memory: ${store.room.size} allocations wait already`, {
+      hint: 'Ask again in a while, or with "on_full": "fail".',
+    });
+  }
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const waiting = { ...request, wake: resolve };
+  const stop = AbortSignal.any([signal, store.stopping]);
+  const abort = () => reject(stop.reason);
+  stop.addEventListener("abort", abort);
+  const timer = setTimeout(() => reject(tooLate(store, request)), Math.max(0, request.deadline - performance.now()));
+  // A lease ends without a word, so what may be evicted has to be asked for again and again.
+  const retry = setInterval(() => void evictAgain(store, waiting), limits.evictRetryMs);
+  store.room.add(waiting);
+  // It may have become free while the way here was awaited.
+  store.room.pump(store.books);
+  try {
+    await promise;
+  } finally {
+    clearTimeout(timer);
+    clearInterval(retry);
+    stop.removeEventListener("abort", abort);
+    store.room.remove(waiting);
+  }
+}
+
+/** Only for who is first in line: what others could use goes no earlier than they do. */
+async function evictAgain(store: Store, waiting: RoomRequest): Promise<void> {
+  if (store.room.first !== waiting) return;
+  const shortage = findShortage(store.books, waiting.model, waiting.payer, waiting.bytes);
+  try {
+    // What a creation was charged that failed comes back without an event.
+    if (shortage === undefined) store.room.pump(store.books);
+    else await evictFor(store, waiting, shortage);
+  } catch (error) {
+    store.warn("Cannot evict for an allocation that waits; the next try comes soon", error);
+  }
+}
+
+function tooLate(store: Store, { model, payer, bytes }: RoomRequest): TensordError {
+  const shortage = findShortage(store.books, model, payer, bytes);
+  const why = shortage?.message ?? "others were before it";
+  return new TensordError("deadline-exceeded", `Cannot wait longer for memory. ${why}`, {
+    ...shortage?.facts,
+    hint: 'Ask with a longer "deadline_ms", free memory, or mark what may go as "evictable".',
+  });
+}

@@ -1,0 +1,121 @@
+/**
+ * Claims: of N workers that want a name to be built, one is the builder and the others wait for the sealed region. If the
+ * builder's session ends, the next in line builds.
+ */
+
+import { quote } from "../books.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
+import { createToken, parseId } from "../naming.ts";
+import type { Region } from "../region.ts";
+import type { Store } from "../store.ts";
+import { type Claim, describeSession, type Session } from "./session.ts";
+
+export type ClaimAnswer =
+  | { readonly role: "builder"; readonly claim: Claim }
+  | { readonly role: "reader"; readonly region: Region | undefined };
+
+export interface ClaimRequest {
+  readonly model: string;
+  readonly name: string;
+  readonly session: Session;
+  readonly key: string | null;
+}
+
+/**
+ * The builder's part if the name is free, else the sealed region, for which it waits up to `waitMs`. A reader without a
+ * region is one whose time is over: somebody else builds still.
+ * @throws TensordError `model-not-found`, `session-not-found` if the session ends meanwhile, `too-many-requests`.
+ */
+export async function claimName(
+  store: Store,
+  request: ClaimRequest,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<ClaimAnswer> {
+  const { model, name, session, key } = request;
+  const deadline = performance.now() + waitMs;
+  const stop = AbortSignal.any([signal, store.stopping]);
+  for (;;) {
+    store.refuseIfStopping();
+    store.books.session(`ses_${session.token}`);
+    const region = store.books.model(model).names.get(name);
+    if (region?.state === "sealed") {
+      store.books.touch(region, store.now());
+      return { role: "reader", region };
+    }
+    const claim = store.claims.of(model, name);
+    if (claim !== undefined && claim.session === session && key !== null && claim.key === key) {
+      return { role: "builder", claim };
+    }
+    if (claim === undefined && region === undefined) return { role: "builder", claim: grant(store, request) };
+    const leftMs = deadline - performance.now();
+    if (leftMs <= 0) return { role: "reader", region };
+    await store.waiters.wait(model, name, leftMs, stop);
+  }
+}
+
+function grant(store: Store, { model, name, session, key }: ClaimRequest): Claim {
+  if (store.claims.size >= limits.claims) {
+    throw new TensordError(
+      "too-many-requests",
+      `Cannot claim a name: ${limits.claims} are claimed, the most that may`,
+      {
+        hint: "Build what is claimed, or end the sessions that hold claims without building.",
+      },
+    );
+  }
+  const claim = { token: createToken(), model, name, session, key };
+  store.journal.insertClaim({ token: claim.token, model, name, session: session.token, key });
+  store.step("claim.journaled");
+  store.claims.add(claim);
+  return claim;
+}
+
+/** Gives the right up: the next in line builds. */
+export function releaseClaim(store: Store, claim: Claim): void {
+  if (store.claims.of(claim.model, claim.name) !== claim) return;
+  store.journal.deleteClaim(claim.token);
+  store.step("claim.row-deleted");
+  store.claims.remove(claim);
+  store.waiters.wake(claim.model, claim.name);
+}
+
+/**
+ * The claim under which a region of this name is made, or undefined if none is needed.
+ * @throws TensordError `name-claimed` if somebody else has the right, `claim-not-found` if `id` is not the one.
+ */
+export function checkClaim(
+  store: Store,
+  model: string,
+  name: string | null,
+  id: string | undefined,
+): Claim | undefined {
+  const claim = name === null ? undefined : store.claims.of(model, name);
+  if (id !== undefined) {
+    if (claim !== undefined && claim.token === parseId("clm_", id)) return claim;
+    throw claimNotFound(id);
+  }
+  if (claim === undefined) return undefined;
+  throw new TensordError(
+    "name-claimed",
+    `Cannot create ${quote(claim.model)}/${quote(claim.name)}: ${describeSession(claim.session)} has the right to build it`,
+    {
+      session: describeSession(claim.session),
+      hint: "Ask for your turn with POST /v1/models/{model}/regions/{name}/claim, and Prefer: wait=N.",
+    },
+  );
+}
+
+/** @throws TensordError `claim-not-found`. */
+export function findClaim(store: Store, model: string, name: string, id: string): Claim {
+  const claim = store.claims.of(model, name);
+  if (claim !== undefined && claim.token === parseId("clm_", id)) return claim;
+  throw claimNotFound(id);
+}
+
+function claimNotFound(id: string): TensordError {
+  return new TensordError("claim-not-found", `Cannot build under claim ${quote(id)}: it is released or never was`, {
+    hint: "A claim ends with its session, and when its region is sealed. Claim the name again.",
+  });
+}

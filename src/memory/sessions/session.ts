@@ -1,0 +1,80 @@
+/** What a session, a claim and a lease by request are in the books: plain records. */
+
+import { type SessionId, toSessionId } from "../naming.ts";
+import type { Payer, Region } from "../region.ts";
+
+/** Who the worker says it is; for people, never for decisions. */
+export interface ClientFacts {
+  readonly name: string | null;
+  readonly pid: number | null;
+  readonly hostname: string | null;
+  readonly version: string | null;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** What of a session outlives the server: the journal's row. Its TTL counts anew from the next start. */
+export interface SessionRecord {
+  readonly key: number;
+  readonly token: string;
+  readonly name: string | null;
+  readonly client: ClientFacts | null;
+  /** What it may own at once, or null. */
+  readonly quotaBytes: number | null;
+  readonly ttlMs: number;
+  readonly createdAt: number;
+}
+
+/** One worker's stay. Its regions are those that end with it. */
+export interface Session extends SessionRecord, Payer {
+  /** When it ends unless it is renewed, in ms since the epoch; null while it is held. */
+  expiresAt: number | null;
+  /** Hold sockets that are open. */
+  holds: number;
+  /** What its client says it maps. */
+  readonly attached: Set<Region>;
+  /** What closes its hold sockets when it ends otherwise. */
+  readonly closers: Set<() => void>;
+  readonly claims: Set<Claim>;
+  readonly leases: Set<Lease>;
+  /** Settles when everything of it is ended; null while it lives. */
+  end: Promise<SessionEnd> | null;
+}
+
+export type SessionEndReason = "request" | "ttl" | "hold";
+
+export interface SessionEnd {
+  /** Regions that it ended; one that is sealed and still leased keeps its name until its last lease ends. */
+  readonly regions: number;
+  readonly freedBytes: number;
+  readonly isDraining: boolean;
+}
+
+/** The right to build a name, which one of those who ask has. */
+export interface Claim {
+  readonly token: string;
+  readonly model: string;
+  readonly name: string;
+  readonly session: Session;
+  /** What the client calls its request, so that a repeated one gets the same claim. */
+  readonly key: string | null;
+}
+
+/** A lease with a TTL, for those who cannot hold a kernel lock. */
+export interface Lease {
+  readonly token: string;
+  readonly region: Region;
+  readonly session: Session | null;
+  readonly ttlMs: number;
+  expiresAt: number;
+}
+
+export function idOfSession(session: Pick<SessionRecord, "token">): SessionId {
+  return toSessionId(session.token);
+}
+
+/** How errors and logs call a session: its id, and its name or its client's. */
+export function describeSession(session: SessionRecord): string {
+  const { name = null, pid = null } = session.client ?? {};
+  const shown = session.name ?? [name, pid === null ? null : `pid ${pid}`].filter((part) => part !== null).join(", ");
+  return shown === "" ? idOfSession(session) : `${idOfSession(session)} (${shown})`;
+}

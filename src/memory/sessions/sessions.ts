@@ -1,0 +1,164 @@
+/**
+ * Sessions: opened, renewed, held, and ended with all that is theirs. A session ends by request, by its TTL, or at once
+ * when the peer of its last hold is gone; what the server itself closes lets the TTL run.
+ */
+
+import { TensordError } from "../error.ts";
+import { endOwned } from "../expire.ts";
+import { limits } from "../limits.ts";
+import { createToken } from "../naming.ts";
+import type { Store } from "../store.ts";
+import { releaseClaim } from "./claims.ts";
+import { releaseLease } from "./leases.ts";
+import {
+  type ClientFacts,
+  describeSession,
+  idOfSession,
+  type Session,
+  type SessionEnd,
+  type SessionEndReason,
+  type SessionRecord,
+} from "./session.ts";
+
+export interface SessionRequest {
+  readonly name: string | null;
+  readonly client: ClientFacts | null;
+  readonly quotaBytes: number | null;
+  readonly ttlMs: number;
+}
+
+/** @throws TensordError `too-many-requests`, `out-of-shared-memory`, `shutting-down`. */
+export function openSession(store: Store, request: SessionRequest): Session {
+  store.refuseIfStopping();
+  if (store.books.sessions.size >= limits.sessions) {
+    throw new TensordError("too-many-requests", `Cannot open a session: ${limits.sessions} live, the most that may`, {
+      hint: "Use one session in a process, and end those that are no longer needed.",
+    });
+  }
+  const key = store.books.nextSessionKey();
+  const record = { ...request, key, token: createToken(), createdAt: store.now() };
+  store.journal.insertSession(record);
+  store.step("session.journaled");
+  const session = enterSession(store, record);
+  store.emit({ type: "tensord.session.opened", session });
+  return session;
+}
+
+/** Enters a session, whose TTL begins now. */
+export function enterSession(store: Store, record: SessionRecord): Session {
+  const session: Session = {
+    ...record,
+    expiresAt: null,
+    holds: 0,
+    usedBytes: 0,
+    regions: new Set(),
+    attached: new Set(),
+    closers: new Set(),
+    claims: new Set(),
+    leases: new Set(),
+    end: null,
+  };
+  store.books.addSession(session);
+  renewSession(store, session);
+  return session;
+}
+
+/** The TTL begins anew, unless the session is held: then none runs. */
+export function renewSession(store: Store, session: Session): void {
+  if (session.holds > 0) return;
+  session.expiresAt = store.now() + session.ttlMs;
+  store.endingSessions.schedule(session, session.expiresAt);
+}
+
+/** Called when a session's TTL may be over. */
+export function expireSession(store: Store, session: Session): void {
+  if (session.expiresAt === null || session.end !== null) return;
+  if (session.expiresAt > store.now()) return store.endingSessions.schedule(session, session.expiresAt);
+  void endSession(store, session, "ttl").catch((error) => warnOfEnd(store, session, error));
+}
+
+/**
+ * Holds the session for a connection.
+ * @returns what to call when the connection is gone: with `peer` if its other end closed or reset it, and with `server` if
+ * we did, which is no sign that the worker is gone.
+ */
+export function holdSession(store: Store, session: Session): (closedBy: "peer" | "server") => void {
+  session.holds += 1;
+  session.expiresAt = null;
+  store.endingSessions.cancel(session);
+  let isHeld = true;
+  return function release(closedBy) {
+    if (!isHeld) return;
+    isHeld = false;
+    session.holds -= 1;
+    if (session.holds > 0) return;
+    // Also of one that has ended: its process may have gone on reporting.
+    store.holders.forgetSession(session);
+    if (session.end !== null) return;
+    if (closedBy === "server") return renewSession(store, session);
+    void endSession(store, session, "hold").catch((error) => warnOfEnd(store, session, error));
+  };
+}
+
+function warnOfEnd(store: Store, session: Session, error: unknown): void {
+  store.warn(`Cannot end ${describeSession(session)} yet`, error);
+}
+
+/**
+ * Ends the session and all that is its own. Ending it twice is ending it once.
+ * @throws TensordError `out-of-shared-memory`. What could not be written is tried again in a while; until then the session
+ * stays in the books with what is left of it.
+ */
+export async function endSession(store: Store, session: Session, reason: SessionEndReason): Promise<SessionEnd> {
+  session.end ??= endAll(store, session, reason);
+  try {
+    return await session.end;
+  } catch (error) {
+    session.end = null;
+    session.expiresAt = store.now();
+    store.endingSessions.schedule(session, session.expiresAt + limits.drainPollMaxMs);
+    throw error;
+  }
+}
+
+async function endAll(store: Store, session: Session, reason: SessionEndReason): Promise<SessionEnd> {
+  store.endingSessions.cancel(session);
+  store.step("session.end-begun");
+  store.holders.forgetSession(session);
+  store.room.wakePayer(session);
+  for (const close of session.closers) close();
+  for (const claim of [...session.claims]) releaseClaim(store, claim);
+  for (const lease of [...session.leases]) releaseLease(store, lease);
+  const regions = [...session.regions];
+  // All of them leave the books before the first one's memory is freed, which takes long.
+  const frees: (() => Promise<number>)[] = [];
+  let freedBytes = 0;
+  try {
+    for (const [index, region] of regions.entries()) {
+      if (index % limits.sessionEndSlice === limits.sessionEndSlice - 1) await Bun.sleep(0);
+      const free = session.regions.has(region) ? endOwned(store, region, "session", idOfSession(session)) : undefined;
+      if (free !== undefined) frees.push(free);
+      store.step("session.region-ended");
+    }
+  } finally {
+    // Also if one of them could not be taken out: the session is tried again, the others are not.
+    for (const free of frees) {
+      freedBytes += await free();
+      await Bun.sleep(0);
+    }
+  }
+  // Last: a crash before this leaves a session that nobody renews, and its TTL ends the rest.
+  store.journal.deleteSession(session.key);
+  store.step("session.row-deleted");
+  store.books.removeSession(session);
+  store.emit({ type: "tensord.session.ended", session, reason, regions: regions.length, freedBytes });
+  const isDraining = regions.some(({ state }) => state !== "deleted");
+  return { regions: regions.length, freedBytes, isDraining };
+}
+
+/** One page of sessions in the order of their opening, after `cursor`. */
+export function listSessions(store: Store, limit: number, cursor: number) {
+  const sessions = [...store.books.sessions.after(cursor).take(limit)];
+  const last = sessions.at(-1);
+  return { sessions, nextCursor: sessions.length === limit && last !== undefined ? String(last.key) : null };
+}

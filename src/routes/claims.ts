@@ -1,0 +1,85 @@
+/** Routes of claims: one of N workers becomes the builder of a name, the others wait for the sealed region. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { claimName, findClaim, releaseClaim } from "../memory/sessions/claims.ts";
+import type { Environment, Services } from "./environment.ts";
+import { PreferHeader, parseWaitMs } from "./headers.ts";
+import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
+import { body, json } from "./regions.ts";
+import { requireBody } from "./require-body.ts";
+import { ModelName, RegionName } from "./schemas.ts";
+import * as schemas from "./schemas-session.ts";
+import { toRegionDetail } from "./to-wire.ts";
+
+const params = z.object({ model: ModelName, name: RegionName });
+const path = "/v1/models/{model}/regions/{name}/claim";
+const tags = ["regions"];
+
+const claim = createRoute({
+  operationId: "claimName",
+  middleware: [requireBody] as const,
+  method: "post",
+  path,
+  tags,
+  summary: "Become the builder of a name, or get the sealed region",
+  request: { params, headers: PreferHeader, body: body(schemas.ClaimRequest) },
+  responses: {
+    200: json("Your role. With Prefer: wait it comes when it is your turn, or the region is sealed.", schemas.Claim),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "model-not-found",
+      "session-not-found",
+      "too-many-requests",
+      "shutting-down",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+const release = createRoute({
+  operationId: "releaseClaim",
+  method: "delete",
+  path,
+  tags,
+  summary: "Give the right to build up: the next in line builds",
+  request: {
+    params,
+    query: z.object({ claim: z.string().max(64).openapi({ example: "clm_abcdefghijklmnopqrstuvwxyz" }) }),
+  },
+  responses: {
+    200: json("Released.", schemas.Ended),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "claim-not-found",
+      "validation-failed",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
+  app.openapi(claim, async (c) => {
+    const { session: id, key = null } = c.req.valid("json");
+    const waitMs = parseWaitMs(c.req.valid("header").prefer);
+    if (waitMs > 0) {
+      c.env?.keepOpen?.();
+      c.header("Preference-Applied", `wait=${waitMs / 1000}`);
+    }
+    const request = { ...c.req.valid("param"), session: store.books.session(id), key };
+    const answer = await claimName(store, request, waitMs, c.get("signal"));
+    if (answer.role === "builder") {
+      return c.json({ role: answer.role, claim: `clm_${answer.claim.token}`, region: null }, 200);
+    }
+    const region = answer.region === undefined ? null : toRegionDetail(store, answer.region);
+    return c.json({ role: answer.role, claim: null, region }, 200);
+  });
+
+  app.openapi(release, (c) => {
+    const { model, name } = c.req.valid("param");
+    releaseClaim(store, findClaim(store, model, name, c.req.valid("query").claim));
+    return c.json({ state: "deleted" } as const, 200);
+  });
+}

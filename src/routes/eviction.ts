@@ -1,0 +1,52 @@
+/** The route of eviction by request: free bytes now, by policy. */
+
+import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
+import { idOf, type Region } from "../memory/region.ts";
+import { evict } from "../memory/room/evict.ts";
+import type { Environment, Services } from "./environment.ts";
+import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
+import { body, json } from "./regions.ts";
+import { requireBody } from "./require-body.ts";
+import * as schemas from "./schemas-eviction.ts";
+
+const request = createRoute({
+  operationId: "evict",
+  middleware: [requireBody] as const,
+  method: "post",
+  path: "/v1/evict",
+  tags: ["regions"],
+  summary: "Free bytes now: evictable, sealed regions that nobody maps, least recently used first",
+  request: { body: body(schemas.EvictRequest) },
+  responses: {
+    200: json("What went, what stays and why.", schemas.Eviction),
+    ...declareFailures(...bodyFailures, ...alwaysPossible, "model-not-found", "shutting-down", "out-of-shared-memory"),
+  },
+});
+
+export function defineEvictionRoute(app: OpenAPIHono<Environment>, { store }: Services): void {
+  app.openapi(request, async (c) => {
+    c.env?.keepOpen?.();
+    store.refuseIfStopping();
+    const { bytes, model: name, dry_run: dryRun = false } = c.req.valid("json");
+    const model = name === undefined ? undefined : store.books.model(name);
+    const { evicted, kept, freedBytes, isEnough } = await evict(store, { bytes, model, dryRun }, c.get("requestId"));
+    return c.json(
+      {
+        dry_run: dryRun,
+        enough: isEnough,
+        freed_bytes: freedBytes,
+        evicted: evicted.map(({ region, name }) => ({
+          ...toItem(region),
+          name,
+          last_used_at: new Date(region.lastUsedAt).toISOString(),
+        })),
+        kept: kept.map(({ region, reason }) => ({ ...toItem(region), reason })),
+      },
+      200,
+    );
+  });
+}
+
+function toItem(region: Region) {
+  return { region: idOf(region), model: region.model, name: region.name, bytes: region.chargedBytes };
+}

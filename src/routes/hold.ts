@@ -1,0 +1,65 @@
+/** The hold socket of a session: open, it keeps the session alive; over it the client says what it maps. */
+
+import { z } from "@hono/zod-openapi";
+import type { Session } from "../memory/sessions/session.ts";
+import { holdSession } from "../memory/sessions/sessions.ts";
+import type { Store } from "../memory/store.ts";
+import type { Socket, SocketProtocol } from "./environment.ts";
+
+/** What a client may say: that it mapped a region, or let go of it. */
+const Report = z.union([
+  z.strictObject({ attach: z.string().max(64), writable: z.boolean().optional() }),
+  z.strictObject({ detach: z.string().max(64) }),
+]);
+
+export function toHoldProtocol(store: Store, session: Session): SocketProtocol {
+  let socket: Socket | undefined;
+  let release: ((closedBy: "peer" | "server") => void) | undefined;
+  /** Set when we close it: that the socket then ends is no sign of the worker's death. */
+  let isOurs = false;
+
+  function close(code: number, reason: string): void {
+    isOurs = true;
+    socket?.close(code, reason);
+  }
+  const stop = () => close(1001, "the server is shutting down");
+  const closeEnded = () => close(1008, "the session has ended");
+
+  return {
+    open(opened) {
+      socket = opened;
+      // Between the handshake and now the session may have ended.
+      if (session.end !== null) return closeEnded();
+      release = holdSession(store, session);
+      session.closers.add(closeEnded);
+      store.stopping.addEventListener("abort", stop);
+    },
+    message(text) {
+      const report = parseReport(text);
+      if (report === undefined) return close(1008, 'want {"attach": "reg_…"} or {"detach": "reg_…"}');
+      const region = store.books.regionById("attach" in report ? report.attach : report.detach);
+      // A region may be gone before the report of its last mapping comes.
+      if (region === undefined) return;
+      store.holders.report(
+        session,
+        region,
+        "attach" in report ? 1 : -1,
+        "attach" in report && report.writable === true,
+      );
+    },
+    drain() {},
+    closed(closedBy) {
+      store.stopping.removeEventListener("abort", stop);
+      session.closers.delete(closeEnded);
+      release?.(isOurs || store.stopping.aborted ? "server" : closedBy);
+    },
+  };
+}
+
+function parseReport(text: string): z.infer<typeof Report> | undefined {
+  try {
+    return Report.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,117 @@
+/** Routes of leases by request, for readers that cannot hold a kernel lock. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { findLease, releaseLease, renewLease, takeLease } from "../memory/sessions/leases.ts";
+import type { Environment, Services } from "./environment.ts";
+import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
+import { body, json } from "./regions.ts";
+import { requireBody } from "./require-body.ts";
+import { RegionIdParameter } from "./schemas.ts";
+import * as schemas from "./schemas-session.ts";
+import { toLease } from "./to-wire.ts";
+
+const LeaseParameters = z.object({ lease: z.string().max(64).openapi({ example: "lea_abcdefghijklmnopqrstuvwxyz" }) });
+const RegionParameters = z.object({ region: RegionIdParameter });
+const tags = ["leases"];
+
+const take = createRoute({
+  operationId: "takeLease",
+  middleware: [requireBody] as const,
+  method: "post",
+  path: "/v1/regions/{region}/leases",
+  tags,
+  summary: "Keep a region from being freed, for a while",
+  request: { params: RegionParameters, body: body(schemas.TakeLease) },
+  responses: {
+    201: json("Taken; renew it in time.", schemas.Lease),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "region-not-found",
+      "session-not-found",
+      "region-busy",
+      "region-draining",
+      "too-many-requests",
+      "shutting-down",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+const list = createRoute({
+  operationId: "listLeases",
+  method: "get",
+  path: "/v1/regions/{region}/leases",
+  tags,
+  summary: "A region's leases by request; kernel locks are not among them",
+  request: { params: RegionParameters },
+  responses: {
+    200: json("All of them.", schemas.LeaseList),
+    ...declareFailures(...alwaysPossible, "region-not-found", "validation-failed"),
+  },
+});
+
+const renew = createRoute({
+  operationId: "renewLease",
+  method: "post",
+  path: "/v1/leases/{lease}/renew",
+  tags,
+  summary: "Begin the lease's TTL anew",
+  request: { params: LeaseParameters },
+  responses: {
+    200: json("Renewed.", schemas.Lease),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "lease-not-found",
+      "validation-failed",
+    ),
+  },
+});
+
+const end = createRoute({
+  operationId: "endLease",
+  method: "delete",
+  path: "/v1/leases/{lease}",
+  tags,
+  summary: "Let go of a region",
+  request: { params: LeaseParameters },
+  responses: {
+    200: json("Ended.", schemas.Ended),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "lease-not-found",
+      "validation-failed",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+export function defineLeaseRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
+  app.openapi(take, (c) => {
+    const region = store.books.region(c.req.valid("param").region);
+    const { ttl_ms, session } = c.req.valid("json");
+    const lease = takeLease(store, region, session === undefined ? null : store.books.session(session), ttl_ms);
+    c.header("Location", `/v1/leases/lea_${lease.token}`);
+    return c.json(toLease(lease), 201);
+  });
+
+  app.openapi(list, (c) => {
+    const region = store.books.region(c.req.valid("param").region);
+    return c.json({ items: [...store.leases.of(region)].map(toLease), next_cursor: null }, 200);
+  });
+
+  app.openapi(renew, (c) => {
+    const lease = findLease(store, c.req.valid("param").lease);
+    renewLease(store, lease);
+    return c.json(toLease(lease), 200);
+  });
+
+  app.openapi(end, (c) => {
+    releaseLease(store, findLease(store, c.req.valid("param").lease));
+    return c.json({ state: "deleted" } as const, 200);
+  });
+}

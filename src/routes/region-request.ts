@@ -1,0 +1,76 @@
+/** What a request says of a region becomes what the operations take; what a schema cannot say is refused here. */
+
+import type { z } from "@hono/zod-openapi";
+import type { CreateRequest } from "../memory/create.ts";
+import { TensordError } from "../memory/error.ts";
+import { limits } from "../memory/limits.ts";
+import type { SessionId } from "../memory/naming.ts";
+import type { Owner } from "../memory/region.ts";
+import type { Store } from "../memory/store.ts";
+import type * as schemas from "./schemas.ts";
+
+export function toCreateRequest(store: Store, request: z.infer<typeof schemas.CreateRegion>): CreateRequest {
+  const { model = "default", name = null, storage = "shm", if_exists: ifExists = "fail", labels = {} } = request;
+  if (storage !== "shm") {
+    throw new TensordError("storage-unavailable", `Cannot allocate ${storage} storage: this server has shm only`, {
+      hint: 'Leave "storage" out, or ask for "shm".',
+    });
+  }
+  if (name === null && ifExists !== "fail") {
+    throw refused(`Cannot apply "if_exists": "${ifExists}": the region has no name, want one`);
+  }
+  const owner = toOwner(request);
+  if (owner.kind === "persist" && name === null) {
+    throw refused("Cannot let the region persist: it has no name, want one, or nobody could find it again");
+  }
+  const session = owner.kind === "session" ? store.books.session(owner.session) : null;
+  const {
+    claim,
+    evictable = false,
+    on_full: onFull = "fail",
+    deadline_ms: deadlineMs = limits.deadlineDefaultMs,
+  } = request;
+  const tensors = toTensors(request);
+  return { model, name, tensors, owner, ifExists, labels, session, claim, evictable, onFull, deadlineMs };
+}
+
+function toTensors({ tensors, byte_size }: z.infer<typeof schemas.CreateRegion>): CreateRequest["tensors"] {
+  if (tensors !== undefined && byte_size === undefined) return tensors;
+  if (tensors === undefined && byte_size !== undefined) return [{ name: "data", dtype: "U8", shape: [byte_size] }];
+  const state =
+    tensors === undefined ? 'neither "tensors" nor "byte_size" is there' : 'both "tensors" and "byte_size" are there';
+  throw refused(`Cannot size the region: ${state}, want one of them`);
+}
+
+interface OwnerRequest {
+  readonly ttl_ms?: number | undefined;
+  readonly linger_ms?: number | undefined;
+  readonly session?: string | undefined;
+  readonly persist?: true | undefined;
+}
+
+export function toOwner({ ttl_ms, linger_ms, session, persist }: OwnerRequest): Owner {
+  const said = Object.entries({ session, ttl_ms, linger_ms, persist }).filter(([, value]) => value !== undefined);
+  if (said.length > 1) {
+    const names = said.map(([name]) => `"${name}"`).join(" and ");
+    throw refused(`Cannot choose the owner: ${names} are there, want one of them`);
+  }
+  if (ttl_ms !== undefined) return { kind: "ttl", ttlMs: ttl_ms };
+  if (linger_ms !== undefined) return { kind: "linger", lingerMs: linger_ms };
+  if (session !== undefined) return { kind: "session", session: session as SessionId };
+  if (persist !== undefined) return { kind: "persist" };
+  throw new TensordError("owner-required", "Cannot allocate the region: it has no owner, and so nothing would end it", {
+    hint: 'Say "session": "ses_…" to end it with the worker, "linger_ms" to end it when nobody uses it, "ttl_ms": 600000 for ten minutes, or "persist": true together with a name.',
+  });
+}
+
+export function parseLabel(label: string | undefined): readonly [string, string] | undefined {
+  if (label === undefined) return undefined;
+  const at = label.indexOf("=");
+  if (at > 0) return [label.slice(0, at), label.slice(at + 1)];
+  throw refused(`Cannot filter by label: ${JSON.stringify(label.slice(0, 80))} has no "=", want key=value`);
+}
+
+function refused(detail: string): TensordError {
+  return new TensordError("validation-failed", detail, { hint: "See the operation's description in /openapi.json." });
+}

@@ -1,0 +1,27 @@
+/** The zod schemas of events as pages carry them. `asyncapi.yaml` says what each type carries. */
+
+import { z } from "@hono/zod-openapi";
+import { time } from "./schemas.ts";
+
+export const Event = z
+  .object({
+    specversion: z.enum(["1.0"]),
+    id: z.string().openapi({
+      description: "A decimal sequence number that never repeats. Resume with it: `after` or `Last-Event-ID`.",
+      example: "1795000000000123",
+    }),
+    source: z.string().openapi({ example: "/tensord/default" }),
+    type: z.string().openapi({ example: "tensord.region.sealed" }),
+    time,
+    subject: z.string().optional().openapi({ description: "The region's id, or the model's name." }),
+    datacontenttype: z.enum(["application/json"]),
+    tensordepoch: z.string().openapi({ description: "The epoch of the server that told it." }),
+    data: z.record(z.string(), z.unknown()).openapi({ description: "asyncapi.yaml says what each type carries." }),
+  })
+  .openapi("Event", { description: "A CloudEvent." });
+export const EventPage = z
+  .object({
+    items: z.array(Event),
+    next_after: z.string().openapi({ description: "`after` of the next page. A page may be empty; ask again later." }),
+  })
+  .openapi("EventPage");

@@ -1,0 +1,162 @@
+/** Routes of sessions: open, find, renew, hold, end. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { TensordError } from "../memory/error.ts";
+import { limits } from "../memory/limits.ts";
+import type { ClientFacts } from "../memory/sessions/session.ts";
+import { endSession, listSessions, openSession, renewSession } from "../memory/sessions/sessions.ts";
+import type { Environment, Services } from "./environment.ts";
+import { toHoldProtocol } from "./hold.ts";
+import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
+import { body, json, Limit } from "./regions.ts";
+import { requireBody } from "./require-body.ts";
+import * as schemas from "./schemas-session.ts";
+import { toSession } from "./to-wire.ts";
+
+const SessionParameters = z.object({ session: schemas.SessionId });
+const tags = ["sessions"];
+
+const open = createRoute({
+  operationId: "openSession",
+  middleware: [requireBody] as const,
+  method: "post",
+  path: "/v1/sessions",
+  tags,
+  summary: "Open a session: what it owns ends with it",
+  request: { body: body(schemas.OpenSession) },
+  responses: {
+    201: json("Opened; hold or renew it.", schemas.Session),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "too-many-requests",
+      "shutting-down",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+const list = createRoute({
+  operationId: "listSessions",
+  method: "get",
+  path: "/v1/sessions",
+  tags,
+  summary: "List sessions in the order of their opening",
+  request: {
+    query: z.object({
+      limit: Limit,
+      cursor: z
+        .string()
+        .regex(/^\d{1,15}$/)
+        .optional(),
+    }),
+  },
+  responses: {
+    200: json("One page.", schemas.SessionList),
+    ...declareFailures(...alwaysPossible, "validation-failed"),
+  },
+});
+
+const get = createRoute({
+  operationId: "getSession",
+  method: "get",
+  path: "/v1/sessions/{session}",
+  tags,
+  summary: "A session, and what it uses",
+  request: { params: SessionParameters },
+  responses: {
+    200: json("The session.", schemas.Session),
+    ...declareFailures(...alwaysPossible, "session-not-found", "validation-failed"),
+  },
+});
+
+const renew = createRoute({
+  operationId: "renewSession",
+  method: "post",
+  path: "/v1/sessions/{session}/renew",
+  tags,
+  summary: "Begin the session's TTL anew",
+  request: { params: SessionParameters },
+  responses: {
+    200: json("Renewed.", schemas.Session),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "session-not-found",
+      "validation-failed",
+    ),
+  },
+});
+
+const end = createRoute({
+  operationId: "endSession",
+  method: "delete",
+  path: "/v1/sessions/{session}",
+  tags,
+  summary: "End a session, and all that it owns",
+  request: { params: SessionParameters },
+  responses: {
+    200: json("Ended.", schemas.SessionEnd),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "session-not-found",
+      "validation-failed",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
+  app.openapi(open, (c) => {
+    const { name = null, client, quota_bytes = null, ttl_ms = limits.sessionTtlDefaultMs } = c.req.valid("json");
+    const facts = client === undefined ? null : toClientFacts(client);
+    const session = openSession(store, { name, client: facts, quotaBytes: quota_bytes, ttlMs: ttl_ms });
+    c.header("Location", `/v1/sessions/ses_${session.token}`);
+    return c.json(toSession(session), 201);
+  });
+
+  app.openapi(list, (c) => {
+    const { limit, cursor } = c.req.valid("query");
+    const count = limit === undefined ? limits.listItemsDefault : Number(limit);
+    const page = listSessions(store, count, Number(cursor ?? 0));
+    return c.json({ items: page.sessions.map(toSession), next_cursor: page.nextCursor }, 200);
+  });
+
+  app.openapi(get, (c) => c.json(toSession(store.books.session(c.req.valid("param").session)), 200));
+
+  app.openapi(renew, (c) => {
+    const session = store.books.session(c.req.valid("param").session);
+    renewSession(store, session);
+    return c.json(toSession(session), 200);
+  });
+
+  app.openapi(end, async (c) => {
+    c.env?.keepOpen?.();
+    const session = store.books.session(c.req.valid("param").session);
+    const { regions, freedBytes, isDraining } = await endSession(store, session, "request");
+    return c.json({ state: isDraining ? "draining" : "deleted", freed_bytes: freedBytes, regions } as const, 200);
+  });
+
+  app.get("/v1/sessions/:session/hold", (c) => {
+    const session = store.books.session(c.req.param("session"));
+    if (c.req.header("upgrade")?.toLowerCase() !== "websocket" || c.env?.upgrade === undefined) {
+      throw new TensordError(
+        "upgrade-required",
+        "Cannot hold the session here: the request is no WebSocket handshake",
+        {
+          hint: "Use a WebSocket client, or renew the session with POST …/renew.",
+        },
+      );
+    }
+    c.env.upgrade(toHoldProtocol(store, session));
+    return c.body(null);
+  });
+}
+
+function toClientFacts(client: z.infer<typeof schemas.ClientRequest>): ClientFacts {
+  const { name = null, pid = null, hostname = null, version = null, labels = {} } = client;
+  return { name, pid, hostname, version, labels };
+}

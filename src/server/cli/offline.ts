@@ -1,0 +1,189 @@
+/**
+ * What an instance holds whose server is not running. It is read under the instance's lock: from the keeper as it lies
+ * there, and from a copy of the store outside of the shared memory, so that nothing of either is changed.
+ */
+
+import { copyFileSync, lstatSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { defaultModelName } from "../../memory/books.ts";
+import { count } from "../../memory/doctor/words.ts";
+import { TensordError } from "../../memory/error.ts";
+import { roundUpToPage } from "../../memory/host/capacity.ts";
+import { Journal } from "../../memory/journal/journal.ts";
+import type { RegionRecord } from "../../memory/region.ts";
+import { idOfSession, type SessionRecord } from "../../memory/sessions/session.ts";
+import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
+import { ShmStorage } from "../../memory/storage/shm-storage.ts";
+import type { FileSystemRoom, KeptFile } from "../../memory/storage/storage.ts";
+import type { Store } from "../../memory/store.ts";
+import { toRegionFacts } from "../../routes/to-wire.ts";
+import type { Model, RegionDetail, Session } from "./answers.ts";
+import { toBytes } from "./table.ts";
+
+/** A descriptor, and what the kernel says. When it was last used nobody knows but a running server. */
+export type OfflineRegion = Omit<RegionDetail, "last_used_at" | "leases" | "holders" | "unknown_holders" | "drain">;
+
+export interface Offline {
+  /** In the order of their creation. */
+  readonly regions: readonly OfflineRegion[];
+  /** Kept without a row: their store was lost, or their creation was never answered. */
+  readonly orphans: readonly KeptFile[];
+  /** Whether the next start adopts those; else it frees them. */
+  readonly isAdopting: boolean;
+  /** Rows whose file is gone. */
+  readonly lost: number;
+  readonly bytes: {
+    readonly used: number;
+    readonly draining: number;
+    readonly orphans: number;
+    readonly store: number;
+  };
+  readonly models: readonly Omit<Model, "revision" | "created_at">[];
+  /** Those that use most first. */
+  readonly sessions: readonly Omit<Session, "held" | "expires_at">[];
+  readonly room: FileSystemRoom;
+}
+
+/** @throws TensordError if there is no such instance, its server runs, or its directory is not ours. */
+export function readOffline(location: InstanceLocation): Offline {
+  using directory = openDirectory(location);
+  using storage = new ShmStorage(directory);
+  using store = copyStore(directory);
+  const kept = new Map(storage.kept().map((file) => [file.token, file]));
+  const regions: OfflineRegion[] = [];
+  let lost = 0;
+  for (const record of store.journal.regions()) {
+    const file = kept.get(record.token);
+    kept.delete(record.token);
+    if (file?.identity.ino === record.identity.ino) regions.push(toOffline(directory, storage, record, file));
+    else if (record.state !== "draining") lost += 1;
+  }
+  const orphans = [...kept.values()];
+  return {
+    regions,
+    orphans,
+    isAdopting: store.journal.isAdopting,
+    lost,
+    bytes: {
+      used: sum(regions.filter((region) => !isDraining(region))),
+      draining: sum(regions.filter(isDraining)),
+      orphans: orphans.reduce((all, { byteSize }) => all + roundUpToPage(byteSize, storage.pageSize), 0),
+      store: occupied(directory.path("store")),
+    },
+    models: toModels(store.journal, regions),
+    sessions: [...store.journal.sessions()]
+      .map((record) => toSession(record, regions))
+      .sort((a, b) => b.used_bytes - a.used_bytes),
+    room: storage.room(),
+  };
+}
+
+/** A sentence for each thing that the next start will have to deal with. */
+export function describeLeftovers({ orphans, isAdopting, lost, bytes }: Offline): string[] {
+  const fate = isAdopting ? "the store is lost: the next start adopts them" : "the next start frees them";
+  const files = `orphans    ${count(orphans.length, "region")} without a row, ${toBytes(bytes.orphans)}; ${fate}`;
+  return [
+    ...(orphans.length > 0 ? [files] : []),
+    ...(lost > 0 ? [`lost       ${count(lost, "region")} whose file somebody removed`] : []),
+  ];
+}
+
+function openDirectory(location: InstanceLocation): InstanceDirectory {
+  const path = toInstancePath(location);
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) {
+    throw new TensordError("io-error", `Cannot look at instance ${location.instance}: ${path} is not there`, {
+      hint: "Nothing is kept of it. Name another with --instance or --shm-dir.",
+    });
+  }
+  try {
+    return InstanceDirectory.open(location);
+  } catch (error) {
+    if (!(error instanceof TensordError) || error.facts.pid === undefined) throw error;
+    const hint = "Ask that server: leave --offline out.";
+    throw new TensordError(error.code, error.message, { ...error.facts, hint }, { cause: error });
+  }
+}
+
+/** The store's database in a directory of its own, where opening it may repair, migrate and write. */
+function copyStore(original: InstanceDirectory): Disposable & { readonly journal: Journal } {
+  using opened = new DisposableStack();
+  const path = opened.adopt(mkdtempSync(join(tmpdir(), "tensord-offline-")), (made) =>
+    rmSync(made, { recursive: true }),
+  );
+  const copy = opened.use(InstanceDirectory.open({ shmDirectory: path, instance: original.instance }));
+  for (const name of readdirSync(original.path("store")).filter((file) => /^tensord\.sqlite(-wal)?$/.test(file))) {
+    copyFileSync(original.path("store", name), copy.path("store", name));
+  }
+  const journal = opened.use(Journal.open(copy));
+  const all = opened.move();
+  return { journal, [Symbol.dispose]: () => all.dispose() };
+}
+
+function toOffline(
+  directory: InstanceDirectory,
+  storage: ShmStorage,
+  record: RegionRecord,
+  { token, identity }: KeptFile,
+): OfflineRegion {
+  const addresses = {
+    path: (token: string) => directory.advertisedPath(token),
+    shmName: (token: string) => directory.shmName(token),
+  };
+  const asked: Pick<Store, "addresses" | "storage"> = { addresses, storage };
+  const region = { ...record, identity, formerName: null, lastUsedAt: record.createdAt };
+  // A descriptor asks the store for no more than this.
+  const { last_used_at, ...facts } = toRegionFacts(asked as Store, region);
+  const { leased = false, written = false } = storage.usage(token) ?? {};
+  const tensors = record.tensors.map(({ byteOffset, byteSize, shape, ...tensor }) => ({
+    ...tensor,
+    shape: [...shape],
+    byte_offset: byteOffset,
+    byte_size: byteSize,
+  }));
+  return { ...facts, tensors, in_use: leased, has_writers: written };
+}
+
+function toModels(journal: Journal, regions: readonly OfflineRegion[]): Offline["models"] {
+  const limits = new Map(journal.models().map((row) => [row.name, row.memory_limit_bytes]));
+  const names = new Set([defaultModelName, ...limits.keys(), ...regions.map(({ model }) => model)]);
+  return [...names].map((name) => {
+    const own = regions.filter(({ model }) => model === name);
+    const draining = own.filter(isDraining);
+    return {
+      name,
+      memory_limit_bytes: limits.get(name) ?? null,
+      used_bytes: sum(own) - sum(draining),
+      draining_bytes: sum(draining),
+      regions: own.length,
+    };
+  });
+}
+
+function toSession(record: SessionRecord, regions: readonly OfflineRegion[]): Offline["sessions"][number] {
+  const id = idOfSession(record);
+  const own = regions.filter((region) => region.session === id && !isDraining(region));
+  return {
+    id,
+    name: record.name,
+    client: record.client === null ? null : { ...record.client, labels: { ...record.client.labels } },
+    quota_bytes: record.quotaBytes,
+    used_bytes: sum(own),
+    regions: own.length,
+    ttl_ms: record.ttlMs,
+    created_at: new Date(record.createdAt).toISOString(),
+  };
+}
+
+function isDraining({ state }: OfflineRegion): boolean {
+  return state === "draining";
+}
+
+function sum(regions: readonly OfflineRegion[]): number {
+  return regions.reduce((all, { storage }) => all + roundUpToPage(storage.byte_size, storage.page_size), 0);
+}
+
+/** What the files of a folder occupy (stat(2): blocks of 512 bytes). */
+function occupied(folder: string): number {
+  return readdirSync(folder).reduce((all, name) => all + statSync(folder + name).blocks * 512, 0);
+}

@@ -1,0 +1,95 @@
+/** `status`: the books, each model's and the largest sessions', of a running server or as the next one will find them. */
+
+import { count } from "../../memory/doctor/words.ts";
+import type { InstanceLocation } from "../../memory/storage/instance-directory.ts";
+import type { Model, Session, Stats } from "./answers.ts";
+import type { Api } from "./api.ts";
+import { describeLeftovers, type Offline, readOffline } from "./offline.ts";
+import { sessionHead, toSessionName, toSessionRow } from "./region-text.ts";
+import { toBytes, toJson, toTable } from "./table.ts";
+
+/** Sessions that are listed; `--json` has them all. */
+const shownSessions = 10;
+
+/** The books of a running server. */
+export async function status(api: Api, asJson: boolean): Promise<string> {
+  const stats = await api.call<Stats>("GET", "/v1/stats");
+  const models = await Array.fromAsync(api.list<Model>("/v1/models"));
+  const sessions = await Array.fromAsync(api.list<Session>("/v1/sessions"));
+  sessions.sort((a, b) => b.used_bytes - a.used_bytes);
+  if (asJson) return toJson({ ...stats, model_list: models, session_list: sessions });
+  const { bytes, regions, inodes } = stats;
+  const used = Math.round((100 * (bytes.used + bytes.draining)) / bytes.limit);
+  return [
+    `instance   ${stats.instance}, tensord ${stats.version}, epoch ${stats.epoch}`,
+    `memory     ${toBytes(bytes.used)} used of ${toBytes(bytes.limit)} (${used} %), ${toBytes(bytes.available)} available`,
+    `draining   ${toBytes(bytes.draining)} in ${count(regions.draining, "region")}`,
+    `elsewhere  ${toBytes(Math.max(0, bytes.unaccounted))} of the file system used by others, ${inodes.free} inodes free`,
+    `regions    ${regions.sealed} sealed, ${regions.open + regions.sealing} open, ${regions.creating} in creation`,
+    `sessions   ${stats.sessions}, with ${count(stats.claims, "claim")}; ${count(stats.leases, "lease")} by request`,
+    ...toModels(models),
+    ...toSessions(sessionHead, sessions.map(toSessionRow)),
+  ].join("\n");
+}
+
+/** What the next server of the instance will find. @throws TensordError if one runs. */
+export function statusOffline(location: InstanceLocation, asJson: boolean): string {
+  const offline = readOffline(location);
+  if (asJson) return toJson(toOfflineStatus(offline));
+  const { regions, bytes, sessions } = offline;
+  const counts = (state: string) => regions.filter((region) => region.state === state).length;
+  const drainingCount = counts("draining");
+  const rows = sessions.map(({ id, name, client, regions, used_bytes, quota_bytes, ttl_ms }) => [
+    id,
+    toSessionName("-", name, client),
+    String(regions),
+    toBytes(used_bytes),
+    quota_bytes === null ? "none" : toBytes(quota_bytes),
+    `${ttl_ms / 1000} s after the next start`,
+  ]);
+  return [
+    `instance   ${location.instance}, offline: its server is not running`,
+    `memory     ${toBytes(bytes.used)} used, ${toBytes(offline.room.freeBytes)} of the file system free`,
+    `draining   ${toBytes(bytes.draining)} in ${count(drainingCount, "region")}`,
+    `regions    ${counts("sealed")} sealed, ${regions.length - counts("sealed") - drainingCount} open`,
+    `mapped     ${count(regions.filter((region) => region.in_use).length, "region")}`,
+    ...describeLeftovers(offline),
+    ...toModels(offline.models),
+    ...toSessions(sessionHead, rows),
+  ].join("\n");
+}
+
+function toOfflineStatus({ regions, bytes, models, sessions, orphans, lost, room }: Offline) {
+  const counts = { open: 0, sealed: 0, draining: 0 };
+  for (const { state } of regions) counts[state === "sealed" || state === "draining" ? state : "open"] += 1;
+  return {
+    offline: true,
+    bytes,
+    inodes: { used: room.usedInodes, free: room.freeInodes },
+    regions: counts,
+    mapped: regions.filter((region) => region.in_use).length,
+    orphans: orphans.length,
+    lost,
+    model_list: models,
+    session_list: sessions,
+  };
+}
+
+type ModelUse = Pick<Model, "name" | "regions" | "used_bytes" | "draining_bytes" | "memory_limit_bytes">;
+
+function toModels(models: readonly ModelUse[]): string[] {
+  const rows = models.map((model) => [
+    model.name,
+    String(model.regions),
+    toBytes(model.used_bytes),
+    toBytes(model.draining_bytes),
+    model.memory_limit_bytes === null ? "none" : toBytes(model.memory_limit_bytes),
+  ]);
+  return ["", toTable(["MODEL", "REGIONS", "USED", "DRAINING", "LIMIT"], rows)];
+}
+
+function toSessions(head: readonly string[], rows: readonly string[][]): string[] {
+  if (rows.length === 0) return [];
+  const more = rows.length > shownSessions ? [`and ${rows.length - shownSessions} more`] : [];
+  return ["", toTable(head, rows.slice(0, shownSessions)), ...more];
+}

@@ -1,0 +1,125 @@
+/** Leases by request: they keep a region like a mapping does, until they are ended, their TTL is over or their session ends. */
+
+import { describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { type TestApp, until, withApp } from "../harness/app.ts";
+import {
+  endSession,
+  type Lease,
+  type LeaseList,
+  openSession,
+  shortestTtlMs,
+  takeLease,
+  untilGone,
+} from "./support/sessions.ts";
+
+async function listLeases(app: TestApp, region: string): Promise<readonly Lease[]> {
+  return (await app.ok<LeaseList>(200, "GET", `/v1/regions/${region}/leases`)).items;
+}
+
+describe("a lease", () => {
+  test(
+    "says what it is of, is where its Location says, and is listed and counted",
+    withApp(async (app) => {
+      const region = await app.create();
+      const session = await openSession(app);
+      const before = Date.now();
+      const body = { ttl_ms: 60_000, session: session.id };
+      const answer = await app.request("POST", `/v1/regions/${region.id}/leases`, body);
+      const taken = answer.body as Lease;
+      expect(answer.headers.get("location")).toBe(`/v1/leases/${taken.id}`);
+      expect(taken).toMatchObject({ region: region.id, session: session.id, ttl_ms: 60_000 });
+      expect(taken.id).toMatch(/^lea_[a-z2-7]{26}$/);
+      expect(Date.parse(taken.expires_at)).toBeWithin(before + 60_000, Date.now() + 60_001);
+      const second = await takeLease(app, region.id);
+      expect(second.session).toBeNull();
+      expect(await listLeases(app, region.id)).toEqual([taken, second]);
+      expect(await app.get(region.id)).toMatchObject({ leases: 2, in_use: true });
+      expect(await app.stats()).toMatchObject({ leases: 2 });
+      expect(await listLeases(app, (await app.create()).id)).toEqual([]);
+    }),
+  );
+
+  test(
+    "keeps a region that is deleted, until it is ended",
+    withApp(async (app) => {
+      const { id, storage } = await app.create({ name: "weights" });
+      const first = await takeLease(app, id);
+      const second = await takeLease(app, id);
+      expect(await app.remove(id)).toEqual({ state: "draining", freed_bytes: 0 });
+      expect(await app.get(id)).toMatchObject({ state: "draining", drain: { waits_for: "lease" }, leases: 2 });
+      await app.ok(200, "DELETE", `/v1/leases/${first.id}`);
+      expect(await listLeases(app, id)).toEqual([second]);
+      expect(await app.get(id)).toMatchObject({ state: "draining", in_use: true });
+      expect(await app.ok<object>(200, "DELETE", `/v1/leases/${second.id}`)).toEqual({ state: "deleted" });
+      await untilGone(app, `/v1/regions/${id}`);
+      expect(existsSync(storage.path)).toBeFalse();
+      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+    }),
+  );
+
+  test(
+    "keeps the name of a sealed region whose time is over",
+    withApp(async (app) => {
+      const { id, expires_at } = await app.create({ name: "weights", ttl_ms: 50 });
+      await app.seal(id);
+      const taken = await takeLease(app, id);
+      await until("its TTL is over", () => Date.now() > Date.parse(expires_at ?? "") + 50);
+      expect(await app.get(id)).toMatchObject({ state: "sealed", name: "weights" });
+      await app.ok(200, "DELETE", `/v1/leases/${taken.id}`);
+      await untilGone(app, `/v1/regions/${id}`);
+    }),
+  );
+
+  test(
+    "ends when its TTL is over, and not before if it is renewed",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      const ends = await takeLease(app, id, { ttl_ms: shortestTtlMs });
+      const stays = await takeLease(app, id, { ttl_ms: shortestTtlMs });
+      await until("some of it is over", () => Date.now() > Date.parse(stays.expires_at) - shortestTtlMs / 2);
+      const renewed = await app.ok<Lease>(200, "POST", `/v1/leases/${stays.id}/renew`);
+      expect(renewed).toEqual({ ...stays, expires_at: renewed.expires_at });
+      expect(Date.parse(renewed.expires_at)).toBeGreaterThan(Date.parse(stays.expires_at) + 400);
+      await until("the other one is over", async () => (await listLeases(app, id)).length === 1);
+      expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(ends.expires_at));
+      expect(await listLeases(app, id)).toEqual([renewed]);
+      await app.refused("lease-not-found", "POST", `/v1/leases/${ends.id}/renew`);
+      await until("all are over", async () => (await listLeases(app, id)).length === 0);
+      expect(await app.get(id)).toMatchObject({ leases: 0, in_use: false });
+    }),
+  );
+
+  test(
+    "ends with its session, and others of the region do not",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      const session = await openSession(app);
+      await takeLease(app, id, { ttl_ms: 60_000, session: session.id });
+      const other = await takeLease(app, id);
+      await endSession(app, session);
+      expect(await listLeases(app, id)).toEqual([other]);
+    }),
+  );
+
+  test(
+    "does not keep its region from being sealed",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      await takeLease(app, id);
+      expect((await app.seal(id)).state).toBe("sealed");
+    }),
+  );
+
+  test(
+    "that is ended twice is ended once",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      await takeLease(app, id);
+      const taken = await takeLease(app, id);
+      await app.ok(200, "DELETE", `/v1/leases/${taken.id}`);
+      await app.refused("lease-not-found", "DELETE", `/v1/leases/${taken.id}`);
+      expect(await app.get(id)).toMatchObject({ leases: 1, in_use: true });
+    }),
+  );
+});

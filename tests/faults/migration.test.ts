@@ -1,0 +1,133 @@
+/**
+ * A store that version 1 wrote is brought forward: an upgrade loses no name. `fixtures/store-1.sqlite` was written by that
+ * version, from requests; the files that its rows are of are made here, and the rows told of their inodes.
+ */
+
+import { Database } from "bun:sqlite";
+import { afterAll, expect } from "bun:test";
+import { copyFileSync, lstatSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { checkBooks, checkRows } from "../harness/instance-check.ts";
+import { testWith } from "../harness/instance-needs.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+import type { Region } from "../harness/server-api.ts";
+
+const fixture = join(import.meta.dirname, "fixtures/store-1.sqlite");
+
+/** Files that were made here have no public names until the start links them. */
+const relinked = /^tensord\.region\.relinked$/;
+
+const sealedId = "reg_l3wh5kmgupeslclisqihsxdekr";
+const openId = "reg_3e66j5wbv4g6ofsrofzshr3dzr";
+const pendingId = "reg_dzonqc4oyy6c3t7fyp5cgkpdsg";
+
+afterAll(assertNothingLeft);
+
+interface Row {
+  readonly key: number;
+  readonly record: string;
+}
+
+function databasePath({ instance }: TestServer): string {
+  return join(instance.store, "tensord.sqlite");
+}
+
+function withDatabase<Result>(server: TestServer, use: (database: Database) => Result): Result {
+  using database = new Database(databasePath(server));
+  return use(database);
+}
+
+function readVersion(server: TestServer): number {
+  return withDatabase(server, (database) => {
+    return (database.query("PRAGMA user_version").get() as { user_version: number }).user_version;
+  });
+}
+
+/** A stopped server of version 1, as far as the next one can tell. */
+async function stopAsVersion1(server: TestServer): Promise<void> {
+  await server.stop();
+  for (const name of readdirSync(server.instance.store)) rmSync(join(server.instance.store, name));
+  copyFileSync(fixture, databasePath(server));
+  expect(readVersion(server)).toBe(1);
+  withDatabase(server, (database) => {
+    for (const { key, record } of database.query("SELECT key, record FROM regions").all() as Row[]) {
+      const stored = JSON.parse(record);
+      const path = join(server.instance.keep, stored.token);
+      writeFileSync(path, Buffer.alloc(stored.byteSize), { mode: 0o660 });
+      const { dev, ino } = lstatSync(path, { bigint: true });
+      const changed = JSON.stringify({ ...stored, identity: { dev: String(dev), ino: String(ino) } });
+      database.run("UPDATE regions SET record = ? WHERE key = ?", [changed, key]);
+    }
+  });
+}
+
+testWith()("a store of version 1 is brought forward, and every region, name, model and checksum is there", async () => {
+  await using server = await startServer();
+  server.log.expect(relinked);
+  await stopAsVersion1(server);
+  await server.start();
+  const { api } = server;
+  const weights = await api.call<Region>("GET", "/v1/models/llama/regions/weights");
+  expect(weights).toMatchObject({
+    id: sealedId,
+    state: "sealed",
+    revision: 2,
+    owner: { kind: "persist" },
+    session: null,
+    evictable: false,
+    labels: { job: "nightly" },
+  });
+  expect(weights.tensors.map(({ name, dtype, shape }) => [name, dtype, shape])).toEqual([
+    ["w", "F32", [4, 4]],
+    ["b", "BF16", [7]],
+  ]);
+  expect(await api.verify(sealedId)).toMatchObject({ ok: true });
+  expect(lstatSync(weights.storage.path).mode & 0o777).toBe(0o440);
+  expect(await api.findByName("open")).toMatchObject({ id: openId, state: "open", owner: { kind: "ttl" } });
+  expect(await api.get(pendingId)).toMatchObject({ name: null, pending_name: "weights", session: null });
+  expect(await api.call<object>("GET", "/v1/models/llama")).toMatchObject({ memory_limit_bytes: 2 ** 30, regions: 2 });
+  await checkBooks(server);
+  await server.stop();
+  expect(readVersion(server)).toBeGreaterThan(1);
+  checkRows(server.instance);
+});
+
+testWith()(
+  "what version 1 began goes on, and what it did not know works beside it, over the next start too",
+  async () => {
+    await using server = await startServer();
+    server.log.expect(relinked);
+    await stopAsVersion1(server);
+    await server.start();
+    const { api } = server;
+    await api.seal(pendingId);
+    expect(await api.call<Region>("GET", "/v1/models/llama/regions/weights")).toMatchObject({ id: pendingId });
+    await api.untilGone(sealedId);
+    const session = await api.call<{ id: string }>("POST", "/v1/sessions", { ttl_ms: 86_400_000 });
+    const own = await api.create({ name: "own", byte_size: 1, session: session.id });
+    await api.call("PATCH", `/v1/regions/${openId}`, { linger_ms: 86_400_000, evictable: true });
+    await api.call("POST", "/v1/models/default/regions/next/claim", { session: session.id });
+    await api.call("POST", `/v1/regions/${openId}/leases`, { ttl_ms: 86_400_000 });
+    await server.crash();
+    expect(await api.stats()).toMatchObject({ sessions: 1, claims: 1, leases: 1, regions: { open: 2, sealed: 1 } });
+    expect(await api.get(own.id)).toMatchObject({ name: "own", session: session.id });
+    expect(await api.findByName("open")).toMatchObject({ id: openId, evictable: true, owner: { kind: "linger" } });
+    expect(await api.call<Region>("GET", "/v1/models/llama/regions/weights")).toMatchObject({ id: pendingId });
+  },
+);
+
+testWith()("a store of a later version is left as it is, and the server says why it does not start", async () => {
+  await using server = await startServer();
+  const { id } = await server.api.create({ name: "weights", byte_size: 1, persist: true });
+  await server.stop();
+  const version = readVersion(server);
+  withDatabase(server, (database) => database.run(`PRAGMA user_version = ${version + 1}`));
+  server.spawn();
+  expect(await server.exited()).not.toBe(0);
+  expect(server.log.errors).toContain(`its schema is version ${version + 1}, want at most ${version}`);
+  server.log.errors = "";
+  withDatabase(server, (database) => database.run(`PRAGMA user_version = ${version}`));
+  await server.start();
+  expect(await server.api.findByName("weights")).toMatchObject({ id, state: "open" });
+});

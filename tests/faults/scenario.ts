@@ -1,0 +1,40 @@
+/** What a scenario of `killed-at-step.test.ts` is: one operation in flight when the server dies, and what holds after it. */
+
+import type { Step } from "../../src/memory/steps.ts";
+import type { KillPoint, TestServer } from "../harness/server.ts";
+import type { ServerApi } from "../harness/server-api.ts";
+import type { WorkerProcess } from "../harness/worker.ts";
+
+export const MiB = 2 ** 20;
+export const hour = 3_600_000;
+
+export interface Scenario {
+  readonly claim: string;
+  /** The steps that it passes, in order; the server dies after each of them in turn. */
+  readonly kills: readonly KillPoint[];
+  /** Sets up what the operation works on, before the server that will die starts. */
+  readonly prepare: (api: ServerApi, worker: WorkerProcess) => Promise<InFlight>;
+  readonly needs?: string | undefined;
+}
+
+export interface InFlight {
+  readonly act: (server: TestServer) => Promise<unknown>;
+  /** Asserts on the server that came back. */
+  readonly check: (api: ServerApi, outcome: Outcome) => Promise<void>;
+}
+
+export interface Outcome {
+  readonly step: Step;
+  /** Whether the client had its answer before the server died. */
+  readonly isAcknowledged: boolean;
+}
+
+export const at = (...names: Step[]): KillPoint[] => names.map((step) => ({ step }));
+
+export const deleting = at(
+  "delete.journaled",
+  "delete.withdrawn",
+  "delete.asked",
+  "delete.keeper-unlinked",
+  "delete.row-deleted",
+);

@@ -1,0 +1,89 @@
+/** The books of a store that nobody works on, counted again from nothing: every sum, index and row must agree. */
+
+import { expect } from "bun:test";
+import type { Region } from "../../src/memory/region.ts";
+import type { Session } from "../../src/memory/sessions/session.ts";
+import type { Store } from "../../src/memory/store.ts";
+
+/** Asserts that what is kept beside the regions themselves is what they add up to. Nothing may be under way. */
+export function recount(store: Store): void {
+  const regions = [...store.books.regions.after(0)];
+  const sessions = [...store.books.sessions.after(0)];
+  recountRegions(store, regions);
+  for (const session of sessions) recountSession(store, session, regions);
+  recountClaimsAndLeases(store, regions, sessions);
+  compareRows(store, regions, sessions);
+}
+
+function sum(regions: readonly Region[]): number {
+  return regions.reduce((total, { chargedBytes }) => total + chargedBytes, 0);
+}
+
+function recountRegions({ books }: Store, regions: readonly Region[]): void {
+  const standing = regions.filter(({ state }) => state !== "draining");
+  const draining = regions.filter(({ state }) => state === "draining");
+  expect([books.usedBytes, books.drainingBytes], "the server's sums").toEqual([sum(standing), sum(draining)]);
+  for (const state of ["creating", "open", "sealing", "sealed", "draining"] as const) {
+    expect(books.counts[state], `regions that are ${state}`).toBe(regions.filter((one) => one.state === state).length);
+  }
+  expect(books.counts.creating + books.counts.sealing, "nothing is under way").toBe(0);
+  for (const model of books.models.values()) {
+    const own = standing.filter(({ pool }) => pool === model);
+    expect(model.usedBytes, `${model.name}'s sum`).toBe(sum(own));
+    expect(model.drainingBytes).toBe(sum(draining.filter(({ pool }) => pool === model)));
+    const names = own.flatMap((region) => (region.name === null ? [] : [[region.name, region.token]])).toSorted();
+    expect([...model.names].map(([name, { token }]) => [name, token]).toSorted()).toEqual(names);
+  }
+  const evictable = standing.filter((region) => region.evictable).map(({ token }) => token);
+  expect([...books.evictables].map(({ token }) => token).toSorted()).toEqual(evictable.toSorted());
+  for (const region of draining) expect([region.payer, region.name], "what drains is nobody's").toEqual([null, null]);
+}
+
+function recountSession(store: Store, session: Session, regions: readonly Region[]): void {
+  const own = regions.filter(({ payer }) => payer === session);
+  expect(session.usedBytes, `what ${session.token} pays for`).toBe(sum(own));
+  expect([...session.regions].map(({ token }) => token).toSorted()).toEqual(own.map(({ token }) => token).toSorted());
+  for (const region of own) expect(region.session, "the region knows its session").toBe(session.token);
+  for (const claim of session.claims) expect(store.claims.of(claim.model, claim.name)).toBe(claim);
+  for (const lease of session.leases) expect(store.leases.get(lease.token)).toBe(lease);
+  expect(session.end, "no session is ending").toBeNull();
+}
+
+function recountClaimsAndLeases(store: Store, regions: readonly Region[], sessions: readonly Session[]): void {
+  expect(store.claims.size).toBe(sessions.reduce((total, { claims }) => total + claims.size, 0));
+  let leases = 0;
+  for (const region of regions) {
+    const own = store.leases.of(region);
+    leases += own.size;
+    expect(region.serverLeases, `leases of ${region.token}`).toBe(own.size);
+    for (const { session } of own) if (session !== null) expect(sessions).toContain(session);
+  }
+  expect(store.leases.size).toBe(leases);
+  expect(store.room.size, "nobody waits for memory").toBe(0);
+}
+
+/** What a restart would read is what the books say. */
+function compareRows(
+  { journal, books, claims, leases }: Store,
+  regions: readonly Region[],
+  sessions: readonly Session[],
+) {
+  const rows = [...journal.regions()];
+  const toFacts = ({ key, token, state, name, pendingName, evictable, revision }: (typeof rows)[number]) => {
+    return { key, token, state, name, pendingName, evictable, revision };
+  };
+  expect(rows.map(toFacts)).toEqual(regions.map(toFacts));
+  expect([...journal.sessions()].map(({ token }) => token)).toEqual(sessions.map(({ token }) => token));
+  const claimRows = [...journal.claims()];
+  expect(claimRows).toHaveLength(claims.size);
+  for (const { model, name, token } of claimRows) expect(claims.of(model, name)?.token).toBe(token);
+  const leaseRows = [...journal.leases()];
+  expect(leaseRows).toHaveLength(leases.size);
+  for (const { token, region } of leaseRows) expect(leases.get(token)?.region.token).toBe(region);
+  expect(
+    journal
+      .models()
+      .map(({ name }) => name)
+      .toSorted(),
+  ).toEqual([...books.models.keys()].filter((name) => name !== "default").toSorted());
+}

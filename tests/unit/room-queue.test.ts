@@ -1,0 +1,84 @@
+/** Those who wait for memory: who is woken when some is free, and who lets whom pass. */
+
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { Books } from "../../src/memory/books.ts";
+import { limits } from "../../src/memory/limits.ts";
+import { findShortage, RoomQueue } from "../../src/memory/room/room-queue.ts";
+
+/** Books with `free` bytes for everybody, and a model `small` of which `own` bytes are free. */
+function createBooks(free: number, own: number) {
+  const books = new Books(free + limits.storeBytes);
+  const facts = { revision: 1, createdAt: 0 };
+  const large = books.addModel({ ...facts, name: "large", memoryLimitBytes: null });
+  const small = books.addModel({ ...facts, name: "small", memoryLimitBytes: own });
+  return { books, large, small };
+}
+
+/** Who is woken of those who wait for `bytes` each, by their place in line. */
+function pump(
+  free: number,
+  own: number,
+  line: readonly { readonly bytes: number; readonly small: boolean }[],
+): number[] {
+  const { books, large, small } = createBooks(free, own);
+  const queue = new RoomQueue();
+  const woken: number[] = [];
+  for (const [index, { bytes, small: isSmall }] of line.entries()) {
+    const wake = () => woken.push(index);
+    const model = isSmall ? small : large;
+    queue.add({ model, payer: null, bytes, onFull: "wait", deadline: 0, hasTurn: false, wake });
+  }
+  queue.pump(books);
+  return woken;
+}
+
+test("as many are woken as fit together, in the order in which they came", () => {
+  const line = [3, 4, 3, 1].map((bytes) => ({ bytes, small: false }));
+  expect(pump(10, 0, line)).toEqual([0, 1, 2]);
+  expect(pump(9, 0, line)).toEqual([0, 1]);
+  expect(pump(2, 0, line)).toEqual([]);
+});
+
+test("one that waits for its own model lets others pass, and one that waits for the server's memory does not", () => {
+  const line = [
+    { bytes: 5, small: true },
+    { bytes: 5, small: false },
+  ];
+  expect(pump(5, 4, line)).toEqual([1]);
+  expect(pump(4, 5, line)).toEqual([]);
+});
+
+test("whoever is woken fits with all who were woken before", () => {
+  const waiting = fc.record({ bytes: fc.nat(40), small: fc.boolean() });
+  fc.assert(
+    fc.property(fc.nat(100), fc.nat(100), fc.array(waiting, { maxLength: 20 }), (free, own, line) => {
+      const woken = pump(free, own, line);
+      expect(woken).toEqual(woken.toSorted((a, b) => a - b));
+      const bytesOf = (indexes: readonly number[]) =>
+        indexes.reduce((sum, index) => sum + (line[index]?.bytes ?? 0), 0);
+      expect(bytesOf(woken)).toBeLessThanOrEqual(free);
+      expect(bytesOf(woken.filter((index) => line[index]?.small === true))).toBeLessThanOrEqual(own);
+    }),
+  );
+});
+
+test("the first in line is the first who came and is still there", () => {
+  const { large } = createBooks(0, 0);
+  const queue = new RoomQueue();
+  const waiting = [1, 2].map((bytes) => {
+    return { model: large, payer: null, bytes, onFull: "wait", deadline: 0, hasTurn: false, wake: () => {} } as const;
+  });
+  for (const request of waiting) queue.add(request);
+  expect(queue.first?.bytes).toBe(1);
+  for (const request of waiting.slice(0, 1)) queue.remove(request);
+  expect({ size: queue.size, first: queue.first?.bytes }).toEqual({ size: 1, first: 2 });
+});
+
+test("a shortage says which limit is short, and with bytes that fit there is none", () => {
+  const { books, large, small } = createBooks(10, 4);
+  expect(findShortage(books, large, null, 10)).toBeUndefined();
+  expect(findShortage(books, large, null, 11)?.code).toBe("pool-full");
+  expect(findShortage(books, small, null, 4)).toBeUndefined();
+  expect(findShortage(books, small, null, 5)?.code).toBe("model-limit-exceeded");
+});
