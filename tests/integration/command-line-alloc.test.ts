@@ -5,6 +5,7 @@ import { TensordError } from "../../src/memory/error.ts";
 import { parseByteSize, parseCount, parseDurationMs, parseLabel, parseTensor } from "../../src/server/cli/quantity.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { openSession } from "../harness/instance-sessions.ts";
 import { startServer, TestServer } from "../harness/server.ts";
 import type { Region } from "../harness/server-api.ts";
 
@@ -131,9 +132,17 @@ testWith()(
     for (const [args, says] of [
       [
         [...size],
-        "Cannot allocate w: it has no owner, and so nothing would end it, want --ttl or --persist\nhint: Say --ttl",
+        "Cannot allocate w: it has no owner, and so nothing would end it, want --ttl, --linger or --persist\nhint: Say --ttl",
       ],
-      [[...size, ...ttl, "--persist"], "both --ttl and --persist are there, want one of them"],
+      [[...size, ...ttl, "--persist"], "--ttl and --persist are there, want one of them"],
+      [
+        [...size, "--linger", "0s", ...ttl, "--persist"],
+        "--ttl and --linger and --persist are there, want one of them",
+      ],
+      [[...size, "--linger", "1"], 'Cannot read --linger "1": it has no unit'],
+      [[...size, ...ttl, "--deadline", "1s"], "Cannot wait until --deadline: --on-full is not wait, want wait"],
+      [[...size, ...ttl, "--on-full", "wait", "--deadline", "61min"], "it is too large, want at most 1h"],
+      [[...size, ...ttl, "--on-full", "maybe"], "Allowed choices are fail, evict, wait"],
       [[...ttl], "neither --size nor --tensor is there, want one of them\nhint: Say --size 1GiB, or --tensor"],
       [[...size, ...ttl, "--tensor", "w:F32:1"], "both --size and --tensor are there"],
       [[...ttl, "--size", "12"], 'Cannot read --size "12": it has no unit'],
@@ -147,6 +156,47 @@ testWith()(
       expect(stderr).toContain(says);
     }
     expect(await server.api.list()).toEqual([]);
+  },
+);
+
+testWith()("alloc of what lingers, or may be evicted, says so in its descriptor and in words", async () => {
+  await using server = await startServer();
+  const flags = ["--size", "1KiB", "--linger", "10min", "--evictable"];
+  const { stdout } = await server.command("alloc", "cache", ...flags);
+  expect(stdout).toContain("  ends    10 min after its last use\n");
+  const [region] = await server.api.list();
+  expect(region).toMatchObject({ owner: { kind: "linger", linger_ms: 600_000 }, evictable: true });
+  const handOff = await server.command("alloc", "hand-off", "--size", "1KiB", "--linger", "0s", "--json");
+  expect(JSON.parse(handOff.stdout)).toMatchObject({ owner: { kind: "linger", linger_ms: 0 }, evictable: false });
+});
+
+testWith()(
+  "alloc without room names the largest sessions and how to make room, and waits for it if asked to",
+  async () => {
+    await using server = await startServer();
+    await server.api.call("POST", "/v1/models", { name: "small", memory_limit_bytes: 2 ** 20 });
+    const client = { name: "trainer", pid: 4711 };
+    const session = await openSession(server.api, { client });
+    const byteSize = 2 ** 20 - 8192;
+    const held = await server.api.create({ model: "small", byte_size: byteSize, session: session.id });
+    const args = ["alloc", "w", "--model", "small", "--size", "512KiB", "--ttl", "1h"];
+
+    const refused = await server.command(...args);
+    expect([refused.status, refused.stdout]).toEqual([1, ""]);
+    expect(refused.stderr).toContain('Cannot allocate 528384 bytes for model "small"');
+    expect(refused.stderr).toContain(
+      "hint: Make room with `tensord free` or `tensord rm`, or say --on-full evict or wait.",
+    );
+    expect(refused.stderr).toContain(`Of sessions, ${session.id} (trainer, pid 4711) has 1020 KiB.`);
+
+    const late = await server.command(...args, "--on-full", "wait", "--deadline", "1s");
+    expect([late.status, late.stdout]).toEqual([1, ""]);
+    expect(late.stderr).toContain("tensord: Cannot wait longer for memory.");
+    expect(late.stderr).toContain("hint: Say a longer --deadline, or make room with `tensord free` or `tensord rm`.");
+
+    const waiting = server.command(...args, "--on-full", "wait");
+    await server.api.delete(held.id);
+    expect((await waiting).stdout).toStartWith("allocated small/w, open, ");
   },
 );
 

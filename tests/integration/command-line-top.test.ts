@@ -5,6 +5,7 @@ import type { Snapshot } from "../../src/server/cli/snapshot.ts";
 import { toBar } from "../../src/server/cli/snapshot-text.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsPython, root, testWith } from "../harness/instance-needs.ts";
+import { openSession } from "../harness/instance-sessions.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { until, within } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
@@ -35,18 +36,27 @@ test("the bar shows what is there at all, and never more than there is room for"
 });
 
 testWith(needsPython)(
-  "--once prints books, models by use, the largest regions, what drains and why, and events",
+  "--once prints books, models and sessions by use, the largest regions, what drains and why, and events",
   async () => {
     await using server = await startFilled();
     await using worker = new WorkerProcess();
     const mapped = await server.api.create({ name: "mapped", byte_size: 4000, ttl_ms: minute });
     await worker.attach("r", mapped);
     await server.api.delete(mapped.id);
+    const small = await openSession(server.api, { name: "idle", quota_bytes: 2 ** 20 });
+    const large = await openSession(server.api, { client: { name: "trainer", pid: 4711 } });
+    await server.api.create({ byte_size: 1, session: large.id });
     const { status, stdout, stderr } = await server.command("top", "--once");
     expect([status, stderr]).toEqual([0, ""]);
     expect(stdout).toMatch(new RegExp(`^tensord \\S+ {2}instance ${server.instance.name} {2}epoch \\d+ {2}\\S+Z\n`));
     expect(stdout).toMatch(/^memory {3}\[#=-{38}\] 1\.2\d MiB used, 8 KiB draining of .+$/m);
-    expect(stdout).toContain("regions  0 sealed, 2 open, 0 in creation, 1 draining\n");
+    expect(stdout).toContain("regions  0 sealed, 3 open, 0 in creation, 1 draining\n");
+    expect(stdout).toContain("sessions 2, with 0 claims; 0 leases by request\n");
+    expect(stdout).toMatch(
+      new RegExp(
+        `SESSIONS BY USE\n  SESSION .+\n  ${large.id} +trainer, pid 4711 +1 +8 KiB +none +in .+\n  ${small.id} +idle +0 +0 B +1 MiB +in `,
+      ),
+    );
     expect(stdout).toMatch(
       /MODELS BY USE\n {2}MODEL .+\n {2}llama +1 +1 MiB +0 B +16 MiB\n {2}default +\d +26\d KiB +8 KiB +none\n/,
     );
@@ -54,9 +64,9 @@ testWith(needsPython)(
       /LARGEST REGIONS\n {2}REGION .+\n.+ llama\/large +open +1 MiB +in \d+ min\n.+ default\/small +open +260 KiB +never\n/,
     );
     expect(stdout).toMatch(
-      new RegExp(`DRAINING\n.+\n {2}${mapped.id} +default +7.91 KiB +request +a process that maps it\n`),
+      new RegExp(`DRAINING\n.+\n {2}${mapped.id} +default +7.91 KiB +request +an unknown process\n`),
     );
-    expect(stdout).toMatch(new RegExp(`EVENTS\n(.+\n)*.+region.draining .+${mapped.id}.+\n$`));
+    expect(stdout).toMatch(new RegExp(`EVENTS\n(.+\n)*.+region.draining +default/mapped +${mapped.id}.+\n`));
   },
 );
 

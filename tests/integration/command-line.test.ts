@@ -41,9 +41,9 @@ testWith()("ls lists regions, filters them, and prints descriptors with --json",
   await using _ = server;
   const { status, stdout } = await server.command("ls");
   expect(status).toBe(0);
-  expect(stdout).toMatch(/^REGION +MODEL +NAME +STATE +SIZE +TENSORS +OWNER +CREATED$/m);
+  expect(stdout).toMatch(/^REGION +MODEL +NAME +STATE +SIZE +TENSORS +OWNER +CREATED +USED$/m);
   expect(stdout).toMatch(
-    new RegExp(`^${weights.id} +llama +weights +sealed +1(\\.0)?\\d* MiB +1 +persist +\\d+ s ago$`, "m"),
+    new RegExp(`^${weights.id} +llama +weights +sealed +1(\\.0)?\\d* MiB +1 +persist +\\d+ s ago +\\d+ s ago$`, "m"),
   );
   expect(stdout).toMatch(new RegExp(`^${scratch.id} +default +- +open .* ttl, \\d+ (s|min) left`, "m"));
   const ids = async (...filter: string[]) =>
@@ -54,6 +54,29 @@ testWith()("ls lists regions, filters them, and prints descriptors with --json",
   expect(await ids("--label", "job=nightly")).toEqual([scratch.id]);
   expect(await ids("--label", "job=daily")).toEqual([]);
   expect((await server.command("ls", "--label", "job=daily")).stdout).toBe("no regions\n");
+});
+
+testWith()("ls sorts by size, age, name or use", async () => {
+  await using server = await startServer();
+  for (const [name, byte_size] of [
+    ["b", 4],
+    ["c", 9000],
+    ["a", 5000],
+  ] as const) {
+    await server.api.create({ name, byte_size, persist: true });
+  }
+  await server.api.create({ byte_size: 20_000, ttl_ms: minute });
+  const names = async (...sort: string[]) =>
+    (JSON.parse((await server.command("ls", "--json", ...sort)).stdout) as Region[]).map(({ name }) => name);
+  expect(await names()).toEqual(["b", "c", "a", null]);
+  expect(await names("--sort", "age")).toEqual(["b", "c", "a", null]);
+  expect(await names("--sort", "size")).toEqual([null, "c", "a", "b"]);
+  expect(await names("--sort", "name")).toEqual(["a", "b", "c", null]);
+  await server.api.findByName("b");
+  expect(await names("--sort", "used")).toEqual(["c", "a", null, "b"]);
+  const { status, stderr } = await server.command("ls", "--sort", "weight");
+  expect(status).toBe(1);
+  expect(stderr).toContain("Allowed choices are size, age, used, name");
 });
 
 testWith()("rm deletes by model/name and by id, and says what it freed", async () => {
@@ -85,7 +108,9 @@ testWith(needsPython)("rm of a mapped region says that its bytes are still there
   await using worker = new WorkerProcess();
   await worker.attach("r", weights);
   const { stdout } = await server.command("rm", weights.id);
-  expect(stdout).toBe(`${weights.id}: draining, a process still maps it; its bytes go with the last one\n`);
+  expect(stdout).toBe(
+    `${weights.id}: draining, a process still maps it; its bytes go with the last one (--wait waits for them)\n`,
+  );
 });
 
 testWith()("purge refuses while the server runs, and names it", async () => {
@@ -119,7 +144,7 @@ testWith(needsPython)(
 
 testWith()("every command that needs a server says how to get one when there is none", async () => {
   await using server = new TestServer();
-  for (const args of [["status"], ["status", "--json"], ["ls"], ["rm", "weights"]]) {
+  for (const args of [["status"], ["status", "--json"], ["ls"], ["free", "1GiB"], ["rm", "weights"]]) {
     const { status, stdout, stderr } = await server.command(...args);
     expect([status, stdout], args.join(" ")).toEqual([1, ""]);
     expect(stderr).toContain(`tensord: Cannot reach a server at unix://${server.instance.socket}: `);
