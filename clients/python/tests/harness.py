@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import secrets
 import signal
 import subprocess
@@ -47,7 +48,7 @@ class Server:
             "TENSORD_PORT": "",
             **settings,
         }
-        self._log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  # closed in stop
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed in stop
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,9 +79,15 @@ class Server:
         except tensord.ServerUnavailable as error:
             raise AssertionError(f"the server did not start:\n{self.log()}") from error
 
+    @property
+    def tcp_url(self) -> str:
+        """Where it listens beside the socket, if it was started with a ``TENSORD_PORT``."""
+        match: re.Match[str] = wait_for(lambda: re.search(r"http://[^\s\"/]+", self.log()), "the server says its port")
+        return match[0]
+
     def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
+        # Without moving the offset, which the server shares.
+        return os.pread(self._log.fileno(), 1 << 24, 0).decode(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -147,6 +154,11 @@ class Child:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def has_said(self) -> bool:
+        """Whether it said something that was not heard yet, or has ended."""
+        return not self._lines.empty()
 
     def hear(self) -> Any:
         """The next value that the child says."""

@@ -121,8 +121,8 @@ def test_a_writer_waits_only_until_the_region_is_there(server: Server, client: t
         client.attach("absent", writable=True, timeout=0.1)
 
 
-def test_a_descriptor_in_hand_is_attached_without_a_request(client: tensord.Client) -> None:
-    with client.create("known", [1, 2], ttl=60):
+def test_a_descriptor_in_hand_is_attached_without_a_request(server: Server) -> None:
+    with server.connect(session=False) as client, client.create("known", [1, 2], ttl=60):
         descriptor = client.get("known")
         before = client.stats()["http"]["requests"]
         client.attach(descriptor).close()

@@ -11,7 +11,7 @@ import pytest
 from harness import Server
 
 import tensord
-from tensord import _client
+from tensord import _make
 
 
 def test_several_tensors_are_found_by_name(client: tensord.Client) -> None:
@@ -115,9 +115,12 @@ def test_what_a_region_holds_is_said_exactly_once(client: tensord.Client, argume
         client.create("x", **arguments, ttl=60)
 
 
-def test_a_region_needs_an_owner_and_the_error_says_how(client: tensord.Client) -> None:
-    with pytest.raises(tensord.OwnerRequired, match=r"ttl=<seconds>, or persist=True"):
-        client.create("x", [1])
+def test_a_region_needs_an_owner_and_the_error_says_how(server: Server, client: tensord.Client) -> None:
+    with (
+        server.connect(session=False) as without,
+        pytest.raises(tensord.OwnerRequired, match=r"ttl=<seconds>, linger=<seconds>, or persist=True"),
+    ):
+        without.create("x", [1])
     with pytest.raises(tensord.ValidationFailed):
         client.create("x", [1], ttl=5, persist=True)
     with pytest.raises(tensord.ValidationFailed):
@@ -156,7 +159,7 @@ def test_a_failed_copy_leaves_no_region(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_client, "copy_all", fail)
+    monkeypatch.setattr(_make, "copy_all", fail)
     with pytest.raises(KeyboardInterrupt):
         client.create("half", [1], ttl=60)
     assert server.region_names() == []

@@ -38,7 +38,7 @@ def _free(client: tensord.Client) -> None:
 
 
 def test_a_regions_life_comes_in_its_order(client: tensord.Client) -> None:
-    with client.events() as events:
+    with client.events(types="tensord.region.") as events:
         with client.create("weights", np.zeros(4, np.float32), ttl=60) as region:
             region.seal()
             client.delete(region)

@@ -66,7 +66,7 @@ def test_a_repeated_create_knows_its_own_region(
             return None
         return 200, _describe(place, **changes)
 
-    with FakeServer(tmp_path / "s", answer) as fake, tensord.connect(f"unix://{tmp_path}/s") as client:
+    with FakeServer(tmp_path / "s", answer) as fake, tensord.connect(f"unix://{tmp_path}/s", session=False) as client:
         with client.create("w", np.arange(1, 5, dtype=np.uint8), persist=True, if_exists="attach") as region:
             assert region.created is created
             assert region.numpy().tolist() == ([1, 2, 3, 4] if created else [0, 0, 0, 0])
@@ -78,7 +78,7 @@ def test_an_existing_region_is_not_taken_for_ones_own_without_a_lost_answer(
     place = make_place(bytes(4100))
     with (
         FakeServer(tmp_path / "s", lambda _: (200, _describe(place))) as fake,
-        tensord.connect(f"unix://{tmp_path}/s") as client,
+        tensord.connect(f"unix://{tmp_path}/s", session=False) as client,
         client.create("w", np.arange(1, 5, dtype=np.uint8), persist=True, if_exists="attach") as region,
     ):
         assert region.created is False
@@ -87,7 +87,10 @@ def test_an_existing_region_is_not_taken_for_ones_own_without_a_lost_answer(
 
 @pytest.mark.parametrize("if_exists", ["fail", "replace"])
 def test_a_create_that_could_find_itself_in_the_way_is_not_repeated(tmp_path: Path, if_exists: Any) -> None:
-    with FakeServer(tmp_path / "s", lambda _: None) as fake, tensord.connect(f"unix://{tmp_path}/s") as client:
+    with (
+        FakeServer(tmp_path / "s", lambda _: None) as fake,
+        tensord.connect(f"unix://{tmp_path}/s", session=False) as client,
+    ):
         with pytest.raises(tensord.ServerUnavailable, match="is not known"):
             client.create("w", [1], persist=True, if_exists=if_exists)
         assert len(fake.requests) == 1
@@ -104,7 +107,7 @@ def test_a_repeated_seal_finds_the_region_sealed(tmp_path: Path, make_place: Mak
             return 409, {"code": "region-sealed", "detail": "Cannot seal"}
         return 200, _describe(place, state="sealed" if seals else "open")
 
-    with FakeServer(tmp_path / "s", answer) as fake, tensord.connect(f"unix://{tmp_path}/s") as client:
+    with FakeServer(tmp_path / "s", answer) as fake, tensord.connect(f"unix://{tmp_path}/s", session=False) as client:
         with client.attach("w", writable=True) as region:
             assert region.seal().state == "sealed"
             assert not region.writable
@@ -114,7 +117,7 @@ def test_a_repeated_delete_finds_the_region_gone(tmp_path: Path) -> None:
     def answer(_: Request) -> Answer:
         return None if len(fake.requests) == 1 else (404, {"code": "region-not-found", "detail": "Cannot find"})
 
-    with FakeServer(tmp_path / "s", answer) as fake, tensord.connect(f"unix://{tmp_path}/s") as client:
+    with FakeServer(tmp_path / "s", answer) as fake, tensord.connect(f"unix://{tmp_path}/s", session=False) as client:
         assert client.delete("reg_x") == tensord.DeleteResult("deleted", 0)
         with pytest.raises(tensord.RegionNotFound):
             client.delete("reg_x")

@@ -5,11 +5,12 @@ byte travels over HTTP, and nothing is copied to attach. Start with ``connect``;
 """
 
 from ._client import Client
-from ._connect import attach, attach_shared_tensor, connect, create_shared_tensor
+from ._connect import attach, attach_shared_tensor, connect, create_shared_tensor, get_or_create
 from ._descriptor import Checksum, DeleteResult, RegionDescriptor, Storage, TensorInfo, VerifyResult
 from ._errors import (
     AccessDenied,
     Cancelled,
+    ClaimNotFound,
     Closed,
     Conflict,
     DeadlineExceeded,
@@ -17,6 +18,7 @@ from ._errors import (
     Forbidden,
     InternalError,
     InvalidRequest,
+    LeaseNotFound,
     MalformedBody,
     MappingFailed,
     MethodNotAllowed,
@@ -24,6 +26,7 @@ from ._errors import (
     ModelInUse,
     ModelLimitExceeded,
     ModelNotFound,
+    NameClaimed,
     NameTaken,
     NotFound,
     OutOfInodes,
@@ -44,6 +47,8 @@ from ._errors import (
     RouteNotFound,
     ServerFault,
     ServerUnavailable,
+    SessionNotFound,
+    SessionQuotaExceeded,
     StaleRef,
     StorageUnavailable,
     TensordError,
@@ -58,12 +63,18 @@ from ._event import Event
 from ._event_stream import EventStream
 from ._reference import TensorReference
 from ._region import Region
+from ._ring import Ring
+from ._rings import Rings
+from ._rwlock import TensorLock
+from ._session import Session
+from ._slot import Slot
 from ._tensor import OpenedTensor, Tensor
 
 __all__ = [
     "AccessDenied",
     "Cancelled",
     "Checksum",
+    "ClaimNotFound",
     "Client",
     "Closed",
     "Conflict",
@@ -75,6 +86,7 @@ __all__ = [
     "Forbidden",
     "InternalError",
     "InvalidRequest",
+    "LeaseNotFound",
     "MalformedBody",
     "MappingFailed",
     "MethodNotAllowed",
@@ -82,6 +94,7 @@ __all__ = [
     "ModelInUse",
     "ModelLimitExceeded",
     "ModelNotFound",
+    "NameClaimed",
     "NameTaken",
     "NotFound",
     "OpenedTensor",
@@ -102,14 +115,21 @@ __all__ = [
     "RegionNotSealed",
     "RegionSealed",
     "RevisionMismatch",
+    "Ring",
+    "Rings",
     "RouteNotFound",
     "ServerFault",
     "ServerUnavailable",
+    "Session",
+    "SessionNotFound",
+    "SessionQuotaExceeded",
+    "Slot",
     "StaleRef",
     "Storage",
     "StorageUnavailable",
     "Tensor",
     "TensorInfo",
+    "TensorLock",
     "TensorNotFound",
     "TensorReference",
     "TensordError",
@@ -123,6 +143,7 @@ __all__ = [
     "attach_shared_tensor",
     "connect",
     "create_shared_tensor",
+    "get_or_create",
 ]
 
 # What a traceback and a pickle call them: the name that a caller can import.

@@ -1,4 +1,4 @@
-"""The bodies of create and patch, from what the caller gave. Nothing is sent from here."""
+"""The bodies of requests, from what the caller gave. Nothing is sent from here."""
 
 from __future__ import annotations
 
@@ -38,11 +38,20 @@ def to_sizes(shape: Shape) -> tuple[int, ...]:
     return tuple(operator.index(size) for size in (shape if isinstance(shape, Iterable) else (shape,)))
 
 
-def to_changes(ttl: float | None, persist: bool, labels: Mapping[str, str | None] | None) -> Json:
-    """The owner and the labels, as create and patch both take them."""
+def to_changes(
+    *,
+    ttl: float | None,
+    linger: float | None,
+    persist: bool,
+    evictable: bool | None,
+    labels: Mapping[str, str | None] | None,
+) -> Json:
+    """The owner and what else create and patch both take, ``None`` where nothing was given."""
     return {
-        "ttl_ms": _to_ms(ttl),
+        "ttl_ms": to_ms(ttl, "keep a region"),
+        "linger_ms": to_ms(linger, "let a region linger"),
         "persist": True if persist else None,
+        "evictable": evictable,
         "labels": None if labels is None else dict(labels),
     }
 
@@ -52,9 +61,10 @@ def without_none(body: Mapping[str, Any]) -> Json:
     return {key: value for key, value in body.items() if value is not None}
 
 
-def _to_ms(seconds: float | None) -> int | None:
+def to_ms(seconds: float | None, what: str) -> int | None:
+    """Whole milliseconds, rounded up. Raises ``ValidationFailed``."""
     if seconds is None:
         return None
     if not math.isfinite(seconds):
-        raise ValidationFailed(f"Cannot keep a region for {seconds} seconds: want a number", hint="or persist=True")
+        raise ValidationFailed(f"Cannot {what} for {seconds} seconds: want a number", hint="or persist=True")
     return math.ceil(seconds * 1000)

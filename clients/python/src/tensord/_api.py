@@ -43,6 +43,14 @@ class Allocation:
     created: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimAnswer:
+    """The answer of a claim: ``claim`` for the builder, else the region if there is one, sealed or not yet."""
+
+    claim: str | None
+    region: RegionDescriptor | None
+
+
 class Api:
     """One server's routes. Every method raises the exceptions of ``_errors.from_problem`` and of ``Transport``."""
 
@@ -57,7 +65,8 @@ class Api:
         # the region that the lost request made, if it made one.
         attach = body.get("if_exists") == "attach"
         asked_at = time.time()
-        reply = self.transport.request("POST", "/v1/regions", body, repeatable=attach, answer_seconds=LONG_SECONDS)
+        patience = LONG_SECONDS + body.get("deadline_ms", 0) / 1000
+        reply = self.transport.request("POST", "/v1/regions", body, repeatable=attach, answer_seconds=patience)
         region = parse_descriptor(expect(reply))
         created = reply.status == 201
         if reply.repeated and not created:
@@ -129,6 +138,39 @@ class Api:
         reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
         return parse_delete_result(expect(reply))
 
+    def open_session(self, body: Json) -> str:
+        # If the answer is lost there are two, and the first ends by its TTL with nothing in it.
+        answer = _object(expect(self.transport.request("POST", "/v1/sessions", body, repeatable=True)))
+        if not isinstance(answer.get("id"), str):
+            raise ServerFault("Cannot read the server's answer: it is no session", hint="is this a tensord server?")
+        return str(answer["id"])
+
+    def session(self, session_id: str) -> Json:
+        return _object(self._get(_session_path(session_id)))
+
+    def sessions(self) -> Iterator[Json]:
+        yield from map(_object, self._pages("/v1/sessions", {}))
+
+    def end_session(self, session_id: str) -> None:
+        path = _session_path(session_id)
+        expect(self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS))
+
+    def claim(self, model: str, name: str, body: Json, wait_until: float | None = None) -> ClaimAnswer:
+        # Asked again with the same key, the server says the same.
+        path = f"{_model_path(model)}/regions/{_checked(name, 'region')}/claim"
+        reply = self.transport.request("POST", path, body, repeatable=True, wait_until=wait_until)
+        answer = _object(expect(reply))
+        region, claim = answer.get("region"), answer.get("claim")
+        return ClaimAnswer(claim, None if region is None else parse_descriptor(region))
+
+    def release_claim(self, model: str, name: str, claim: str) -> None:
+        path = f"{_model_path(model)}/regions/{_checked(name, 'region')}/claim?{urlencode({'claim': claim})}"
+        expect(self.transport.request("DELETE", path, repeatable=True))
+
+    def evict(self, body: Json) -> Json:
+        reply = self.transport.request("POST", "/v1/evict", body, repeatable=False, answer_seconds=LONG_SECONDS)
+        return _object(expect(reply))
+
     def stats(self) -> Json:
         return _object(self._get("/v1/stats"))
 
@@ -168,6 +210,10 @@ def _region_path(region_id: str) -> str:
     if _ID.fullmatch(region_id) is None:
         raise ValidationFailed(f"Cannot ask for region {region_id!r}: it is no region id", hint="ids begin with reg_")
     return f"/v1/regions/{region_id}"
+
+
+def _session_path(session_id: str) -> str:
+    return f"/v1/sessions/{quote(session_id, safe='')}"
 
 
 def _model_path(model: str) -> str:

@@ -105,6 +105,17 @@ def open_leased(place: Place, *, writable: bool) -> int:
     return fd
 
 
+def open_unleased(place: Place, *, writable: bool) -> int:
+    """A descriptor of the file at ``place``, checked only, for locks that are no lease. Raises as ``map_place``."""
+    fd = _open(place, writable)
+    try:
+        _check(fd, place, writable)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def _open(place: Place, writable: bool) -> int:
     try:
         return os.open(place.path, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)

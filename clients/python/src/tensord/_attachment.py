@@ -4,6 +4,7 @@ writing and reading that a seal makes. It asks no server.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from ._attach import Place, map_place, remap_place
@@ -17,6 +18,8 @@ class Attachment:
 
     def __init__(self, place: Place, byte_offset: int, byte_size: int, access: Access) -> None:
         self.place = place
+        # Hears of each switch.
+        self.on_remap: Callable[[Access], None] | None = None
         self._mapping = map_place(place, byte_offset, byte_size, access)
 
     @property
@@ -48,6 +51,8 @@ class Attachment:
     def remap(self, access: Access) -> None:
         """Changes how it is mapped, and which locks it holds; every address stays. Raises as ``map_place`` does."""
         remap_place(self.place, self.mapping, access)
+        if self.on_remap is not None:
+            self.on_remap(access)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mapped region cannot be pickled or copied: send tensor.ref() and open it there")

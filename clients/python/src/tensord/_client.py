@@ -2,47 +2,73 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
-from ._allocation import Shape, to_changes, to_specs, without_none
+from ._allocation import Shape, to_changes, to_ms, to_specs, without_none
 from ._api import Api, Json
-from ._copy import copy_all
+from ._claim import get_or_build
 from ._descriptor import DeleteResult, RegionDescriptor, VerifyResult
 from ._endpoint import Endpoint
+from ._errors import ValidationFailed
 from ._event_stream import EventStream
-from ._mapper import find_region, map_region, open_reference, to_access
-from ._mapping import Access
+from ._hold import Hold
+from ._make import make_region, open_region
+from ._mapper import find_region, open_reference, to_access
 from ._reference import TensorReference
 from ._region import Region
+from ._ring import Ring, to_ring_tensors
+from ._ring_reader import open_slot
+from ._rings import Rings
+from ._session import Session
 from ._tensor import OpenedTensor
 from ._transport import Transport
 
 DEFAULT_MODEL = "default"
 RETRY_SECONDS = 10.0
+LINGER_SECONDS = 600.0
 
 IfExists = Literal["fail", "attach", "replace"]
+OnFull = Literal["fail", "evict", "wait"]
 AnyRegion = str | RegionDescriptor | Region
 
 
 class Client:
     """One server's client; ``connect`` makes it. Thread-safe, and safe to use in a child after ``fork``.
 
-    Closing it closes its connections. Regions stay mapped and their memory valid; what asks the server (``seal``,
-    ``refresh``) raises ``Closed`` then. Every method raises ``TensordError``s, and ``ServerUnavailable`` among them.
-    A region is named by its name and model where it is looked up, and by its id, descriptor or ``Region`` elsewhere.
+    Closing it ends its session, and closes its connections. Regions stay mapped and their memory valid; what asks the
+    server (``seal``, ``refresh``) raises ``Closed`` then. Every method raises ``TensordError``s, and
+    ``ServerUnavailable`` among them. A region is named by its name and model where it is looked up, and by its id,
+    descriptor or ``Region`` elsewhere.
     """
 
-    def __init__(self, endpoint: Endpoint, *, retry: float = RETRY_SECONDS) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        retry: float = RETRY_SECONDS,
+        session: bool = True,
+        name: str | None = None,
+        quota_bytes: int | None = None,
+        session_ttl: float | None = None,
+    ) -> None:
         self._transport = Transport(endpoint, retry)
         self._api = Api(self._transport)
+        self._session: Session | None = None
+        if session:
+            opening = {"quota_bytes": quota_bytes, "ttl_ms": to_ms(session_ttl, "keep a session")}
+            self._session = Session(self._api, Hold(endpoint, without_none(opening), name))
 
     @property
     def url(self) -> str:
         """The server's address."""
         return self._transport.endpoint.url
+
+    @property
+    def session(self) -> Session | None:
+        """This process's session, opened when it is needed; ``None`` if it was connected without."""
+        return self._session
 
     def create(
         self,
@@ -54,8 +80,12 @@ class Client:
         tensors: Mapping[str, tuple[Any, Shape]] | None = None,
         model: str = DEFAULT_MODEL,
         ttl: float | None = None,
+        linger: float | None = None,
         persist: bool = False,
         if_exists: IfExists = "fail",
+        evictable: bool = False,
+        on_full: OnFull = "fail",
+        deadline: float | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Region:
         """Makes a region and maps it for writing. Others can attach it at once, and see it sealed after ``seal``.
@@ -65,35 +95,75 @@ class Client:
         or ``tensors``, names to ``(dtype, shape)``. The last two are zeros to be written. A dtype is safetensors'
         name, numpy's or torch's.
 
-        Its owner decides its end and is required: ``ttl`` in seconds from now, or ``persist=True`` until it is deleted,
-        which needs a name. ``name=None`` makes a region that is reached by id or reference only.
+        Its owner decides its end: this client's session, so that it ends with the process, however that ends; or
+        ``ttl`` in seconds from now; ``linger``, as long as somebody maps it and that many seconds after (0 is a
+        hand-off: gone when its consumer lets go); ``persist=True`` until it is deleted, which needs a name.
+        ``name=None`` makes a region that is reached by id or reference only.
 
         ``if_exists`` says what a taken name means: ``"fail"``; ``"attach"``, which maps the region that is there if
         names, dtypes and shapes agree (for writing if it is open, else read-only) **without copying data**, and
         leaves ``created`` false; or ``"replace"``, which takes the name over when this region is sealed.
 
+        ``on_full`` says what a full pool means: ``"fail"``; ``"evict"``, which frees what is ``evictable``, sealed and
+        mapped by nobody; or ``"wait"``, which evicts, and waits up to ``deadline`` seconds (30) for others to let go.
+
         If anything fails after the server made the region, it is deleted again. A create whose answer is lost is
         repeated only with ``if_exists="attach"``, since otherwise it could find its own region in the way. Raises
-        ``NameTaken``, ``OwnerRequired``, ``OutOfMemory`` and its kinds, ``ValidationFailed``.
+        ``NameTaken``, ``NameClaimed``, ``OutOfMemory`` and its kinds, ``DeadlineExceeded``, ``ValidationFailed``,
+        ``OwnerRequired`` where there is no session.
         """
         sources, specs = to_specs(data, shape, dtype, tensors)
-        body: Json = {"model": model, "name": name, "tensors": specs, "if_exists": if_exists}
-        answer = self._api.create_region(without_none(body | to_changes(ttl, persist, labels)))
-        if not answer.created:
-            return self._map(answer.region, None, writable=None)
-        try:
-            region = self._map(answer.region, None, writable=True, created=True)
-            try:
-                copy_all((region[source.name].bytes(), source) for source in sources)
-            except BaseException:
-                region.close()
-                raise
-        except BaseException:
-            # Nobody may find a half-written region under the name; the failure itself is what counts.
-            with contextlib.suppress(Exception):
-                self._api.delete_region(answer.region.id)
-            raise
-        return region
+        body: Json = {
+            "model": model,
+            "name": name,
+            "tensors": specs,
+            "if_exists": if_exists,
+            **_to_room(on_full, deadline),
+            **to_changes(ttl=ttl, linger=linger, persist=persist, evictable=evictable or None, labels=labels),
+        }
+        return make_region(self._api, self._session, sources, without_none(body))
+
+    def get_or_create(
+        self,
+        name: str,
+        build: Callable[[], Any],
+        *,
+        model: str = DEFAULT_MODEL,
+        linger: float | None = None,
+        ttl: float | None = None,
+        persist: bool = False,
+        timeout: float | None = None,
+        checksum: bool = False,
+        evictable: bool = False,
+        on_full: OnFull = "fail",
+        deadline: float | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Region:
+        """The region of that name, sealed and mapped for reading. If there is none, one caller of all processes builds.
+
+        ``build()`` returns what ``create`` takes as ``data``: an array, or a mapping of names to arrays (a
+        ``state_dict``). It runs in one process at a time; the others wait, up to ``timeout`` seconds, and get what it
+        has made, never a part of it. If it raises, or its process dies, the next in line builds.
+
+        By default the region lingers for 600 seconds after the last process that maps it; ``linger``, ``ttl`` or
+        ``persist`` say otherwise. They, and the rest, count where it is built. ``created`` tells whether that was here.
+
+        Raises what ``build`` raises, ``DeadlineExceeded`` when the time is over and somebody builds still, and what
+        ``create`` and ``seal`` raise.
+        """
+        if self._session is None:
+            raise ValidationFailed(
+                f"Cannot take turns to build {name!r}: this client has no session", hint="connect without session=False"
+            )
+        if ttl is None and not persist and linger is None:
+            linger = LINGER_SECONDS
+        body: Json = {
+            "model": model,
+            "name": name,
+            **_to_room(on_full, deadline),
+            **to_changes(ttl=ttl, linger=linger, persist=persist, evictable=evictable or None, labels=labels),
+        }
+        return get_or_build(self._api, self._session, build, without_none(body), timeout=timeout, checksum=checksum)
 
     def attach(
         self,
@@ -116,20 +186,50 @@ class Client:
         writer, ``WrongNamespace`` if this process sees another file system than the server, ``AccessDenied``.
         """
         if isinstance(region, RegionDescriptor):
-            return self._map(region, None, writable=writable, strict=strict)
+            return open_region(self._api, self._session, region, None, writable=writable, strict=strict)
 
         def find() -> RegionDescriptor:
             return find_region(self._api, model, region, timeout, writable=writable)
 
-        return self._map(find(), find, writable=writable, strict=strict)
+        return open_region(self._api, self._session, find(), find, writable=writable, strict=strict)
 
-    def open(self, ref: TensorReference, *, writable: bool = False, strict: bool = False) -> OpenedTensor:
+    def open(
+        self, ref: TensorReference, *, writable: bool = False, strict: bool = False, timeout: float | None = None
+    ) -> OpenedTensor:
         """Maps one tensor from a reference. Asks no server, so it works while there is none.
 
         Flags as in ``attach``. The caller closes it. Raises ``StaleRef`` if the file is not the one meant,
         ``RegionSealed`` for a writer, ``AccessDenied``.
+
+        One in a slot of a ring is locked until it is closed. While somebody writes into the slot it waits, for at most
+        ``timeout`` seconds, without end if that is ``None``, and raises ``DeadlineExceeded``; ``StaleRef`` if the slot
+        holds something else by now.
         """
-        return open_reference(ref, to_access(writable=writable, strict=strict))
+        access = to_access(writable=writable, strict=strict)
+        if ref.generation:
+            return open_slot(ref, access, timeout)
+        tensor = open_reference(ref, access)
+        if self._session is not None:
+            # Told once there is a session for another reason: no server is asked here.
+            self._session.report(tensor._attachment, start=False)
+        return tensor
+
+    def rings(self) -> Rings:
+        """Opens references of rings as ``open`` does, and keeps the rings mapped in between: for who opens many."""
+        return Rings()
+
+    def ring(self, *, slots: int = 16, slot_bytes: int = 8 << 20, name: str | None = None, **region: Any) -> Ring:
+        """Makes a ring: ``slots`` of ``slot_bytes`` each, to send tensors of single requests to other processes.
+
+        ``slot_bytes`` is rounded up to a multiple of 8. ``name`` and the rest are those of ``create``, the owner among
+        them: it ends the ring's region, which is never sealed. Raises as ``create`` does.
+        """
+        made = self.create(name, tensors=to_ring_tensors(slots, slot_bytes), **region)
+        try:
+            return Ring(made)
+        except BaseException:
+            made.close()
+            raise
 
     def get(self, name: str, *, model: str = DEFAULT_MODEL) -> RegionDescriptor:
         """The region of that name, as it is now. Raises ``RegionNotFound``."""
@@ -156,11 +256,17 @@ class Client:
         region: AnyRegion,
         *,
         ttl: float | None = None,
+        linger: float | None = None,
         persist: bool = False,
+        evictable: bool | None = None,
         labels: Mapping[str, str | None] | None = None,
     ) -> RegionDescriptor:
-        """Changes a region's owner, or its labels: those named, ``None`` removing one. ``ttl`` in seconds from now."""
-        return self._api.patch_region(_id_of(region), without_none(to_changes(ttl, persist, labels)))
+        """Changes a region's owner (``ttl`` in seconds from now), whether it may be evicted, or its labels.
+
+        Labels that are not named stay; ``None`` removes one.
+        """
+        changes = to_changes(ttl=ttl, linger=linger, persist=persist, evictable=evictable, labels=labels)
+        return self._api.patch_region(_id_of(region), without_none(changes))
 
     def verify(self, region: AnyRegion) -> VerifyResult:
         """Has the server recompute a sealed region's checksum and compare it with the one taken at its seal.
@@ -172,6 +278,16 @@ class Client:
     def delete(self, region: AnyRegion) -> DeleteResult:
         """Deletes a region. Its name is free at once; its memory when the last process that maps it lets go."""
         return self._api.delete_region(_id_of(region))
+
+    def evict(self, byte_size: int, *, model: str | None = None, dry_run: bool = False) -> Json:
+        """Frees that many bytes beyond what is free, of what is evictable, sealed and mapped by nobody; least recently
+        used first. Says what went, what stayed and why; with ``dry_run`` what would go.
+        """
+        return self._api.evict(without_none({"bytes": byte_size, "model": model, "dry_run": dry_run or None}))
+
+    def sessions(self) -> Iterator[Json]:
+        """All sessions, of every process, as the server's JSON objects."""
+        return self._api.sessions()
 
     def models(self) -> Iterator[Json]:
         """All models, as the server's JSON objects."""
@@ -224,7 +340,11 @@ class Client:
         return EventStream(self._transport, query, reconnect=reconnect)
 
     def close(self) -> None:
-        """Closes the connections; event streams raise ``Closed``. Safe to call twice. Regions stay mapped."""
+        """Ends the session, and with it what it owns; closes the connections; event streams raise ``Closed``. Safe to
+        call twice. Regions stay mapped.
+        """
+        if self._session is not None:
+            self._session.end()
         self._transport.close()
 
     def __enter__(self) -> Client:
@@ -241,22 +361,12 @@ class Client:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client cannot be pickled or copied: connect again")
 
-    def _map(
-        self,
-        region: RegionDescriptor,
-        ask: Callable[[], RegionDescriptor] | None,
-        *,
-        writable: bool | None,
-        strict: bool = False,
-        created: bool = False,
-    ) -> Region:
-        """Maps a region, which ``ask`` gets anew, else its id does. ``writable=None``: for writing while it is open."""
 
-        def choose(current: RegionDescriptor) -> Access:
-            return to_access(writable=current.state == "open" if writable is None else writable, strict=strict)
-
-        mapped, attachment = map_region(region, ask or (lambda: self._api.region(region.id)), choose)
-        return Region(self._api, mapped, attachment, created=created)
+def _to_room(on_full: OnFull, deadline: float | None) -> Json:
+    return {
+        "on_full": None if on_full == "fail" else on_full,
+        "deadline_ms": to_ms(deadline, "wait for memory"),
+    }
 
 
 def _id_of(region: AnyRegion) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._allocation import Shape, to_sizes
@@ -22,18 +22,32 @@ READY_POLL_SECONDS = 0.05
 _clients: dict[Endpoint, Client] = {}
 
 
-def connect(url: str | None = None, *, wait: float = 0.0, retry: float = RETRY_SECONDS) -> Client:
+def connect(
+    url: str | None = None,
+    *,
+    wait: float = 0.0,
+    retry: float = RETRY_SECONDS,
+    session: bool = True,
+    name: str | None = None,
+    quota_bytes: int | None = None,
+    session_ttl: float | None = None,
+) -> Client:
     """A client of the server at ``url``, else at ``TENSORD_URL`` (``http://host:port`` or ``unix:///path``), else on
     the Unix socket ``<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock`` (``/dev/shm`` and ``default``).
 
     Nothing is sent before the first call, unless ``wait`` gives a number of seconds: then it returns when the server is
     ready. ``retry`` bounds, in seconds, how long a call waits for a server that was there before, as in a restart.
+
+    ``session=False`` makes a client that opens no session. Otherwise ``name`` is what the server calls this program
+    (the script's name), ``quota_bytes`` how much the session may own, ``session_ttl`` how many seconds (30) it lives on
+    while the server is away or cannot be reached.
+
     Raises ``ServerUnavailable`` when the wait is over, ``ValidationFailed`` for what is no address.
     """
     endpoint = find_endpoint(url)
     if wait > 0:
         _wait_until_ready(endpoint, wait)
-    return Client(endpoint, retry=retry)
+    return Client(endpoint, retry=retry, session=session, name=name, quota_bytes=quota_bytes, session_ttl=session_ttl)
 
 
 def attach(
@@ -54,14 +68,20 @@ def create_shared_tensor(
     *,
     model: str = DEFAULT_MODEL,
     ttl: float | None = None,
+    linger: float | None = None,
     persist: bool = False,
     if_exists: IfExists = "fail",
     labels: Mapping[str, str] | None = None,
 ) -> Region:
     """``Client.create`` of one array on the server that the environment names. It is open: write on, then ``seal``."""
     return _client().create(
-        name, {"data": array}, model=model, ttl=ttl, persist=persist, if_exists=if_exists, labels=labels
+        name, {"data": array}, model=model, ttl=ttl, linger=linger, persist=persist, if_exists=if_exists, labels=labels
     )
+
+
+def get_or_create(name: str, build: Callable[[], Any], **options: Any) -> Region:
+    """``Client.get_or_create`` on the server that the environment names, with the same options."""
+    return _client().get_or_create(name, build, **options)
 
 
 def attach_shared_tensor(
@@ -105,7 +125,7 @@ def _check_lone(region: Region, shape: Shape | None, dtype: Any) -> None:
 def _client() -> Client:
     # One a server and process: the environment may change, as in tests, and then the old one's regions still need it.
     endpoint = find_endpoint()
-    return _clients.setdefault(endpoint, Client(endpoint))
+    return _clients.get(endpoint) or _clients.setdefault(endpoint, Client(endpoint))
 
 
 def _wait_until_ready(endpoint: Endpoint, wait: float) -> None:

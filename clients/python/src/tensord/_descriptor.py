@@ -49,8 +49,9 @@ class RegionDescriptor:
     """A region as the server described it at one moment.
 
     ``state`` is ``creating``, ``open``, ``sealing``, ``sealed``, ``draining`` or ``deleted``; times are RFC 3339.
-    ``in_use`` and ``has_writers`` are ``None`` in lists, where the server does not ask the kernel for them. ``raw`` is
-    the JSON object itself.
+    ``session`` is the one that ends it: its owner, or its builder until it is sealed. In lists, where the server does
+    not ask the kernel, ``None`` are: ``in_use``; ``has_writers``; ``holders``, who maps it, as their clients report;
+    and ``unknown_holders``, whether somebody maps it whom nobody reported. ``raw`` is the JSON object itself.
     """
 
     id: str
@@ -68,6 +69,10 @@ class RegionDescriptor:
     sealed_at: str | None
     in_use: bool | None = None
     has_writers: bool | None = None
+    session: str | None = None
+    evictable: bool = False
+    holders: tuple[Mapping[str, Any], ...] | None = None
+    unknown_holders: bool | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -124,6 +129,10 @@ def parse_descriptor(value: Any) -> RegionDescriptor:
             sealed_at=value.get("sealed_at"),
             in_use=value.get("in_use"),
             has_writers=value.get("has_writers"),
+            session=value.get("session"),
+            evictable=bool(value.get("evictable")),
+            holders=None if value.get("holders") is None else tuple(map(dict, value["holders"])),
+            unknown_holders=value.get("unknown_holders"),
             raw=value,
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:

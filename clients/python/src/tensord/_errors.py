@@ -14,12 +14,16 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     ├── NotFound           [LookupError]
     │   ├── RegionNotFound
     │   ├── ModelNotFound
+    │   ├── SessionNotFound                   it ended: by its TTL while nobody held it, or by request
+    │   ├── ClaimNotFound
+    │   ├── LeaseNotFound
     │   ├── RouteNotFound
     │   └── TensorNotFound                    raised by this package: the region has no such tensor
     ├── Conflict
     │   ├── ModelExists
     │   ├── ModelInUse
     │   ├── NameTaken
+    │   ├── NameClaimed                       somebody else has the right to build it: use get_or_create
     │   ├── RegionSealed
     │   ├── RegionNotSealed
     │   ├── RegionDraining
@@ -38,8 +42,9 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   └── UpgradeRequired
     ├── Forbidden                             the server refuses the origin of the request
     ├── TooManyRequests                       too many wait, or follow, at once
-    ├── DeadlineExceeded   [TimeoutError]     the server waited in vain for the rest of the request
+    ├── DeadlineExceeded   [TimeoutError]     the time for it is over: for memory, for another builder, for a body
     ├── OutOfMemory        [MemoryError]
+    │   ├── SessionQuotaExceeded
     │   ├── ModelLimitExceeded
     │   ├── PoolFull
     │   ├── OutOfSharedMemory
@@ -149,6 +154,18 @@ class ModelNotFound(NotFound):
     code = "model-not-found"
 
 
+class SessionNotFound(NotFound):
+    code = "session-not-found"
+
+
+class ClaimNotFound(NotFound):
+    code = "claim-not-found"
+
+
+class LeaseNotFound(NotFound):
+    code = "lease-not-found"
+
+
 class RouteNotFound(NotFound):
     code = "route-not-found"
 
@@ -171,6 +188,11 @@ class ModelInUse(Conflict):
 
 class NameTaken(Conflict):
     code = "name-taken"
+
+
+class NameClaimed(Conflict):
+    code = "name-claimed"
+    python_hint = "client.get_or_create(name, build) takes turns"
 
 
 class RegionSealed(Conflict):
@@ -211,7 +233,7 @@ class ValidationFailed(InvalidRequest):
 
 class OwnerRequired(InvalidRequest):
     code = "owner-required"
-    python_hint = "pass ttl=<seconds>, or persist=True with a name"
+    python_hint = "pass ttl=<seconds>, linger=<seconds>, or persist=True with a name; or connect with a session"
 
 
 class MalformedBody(InvalidRequest):
@@ -252,6 +274,10 @@ class Forbidden(TensordError):
 
 class OutOfMemory(TensordError, MemoryError):
     code = "out-of-memory"
+
+
+class SessionQuotaExceeded(OutOfMemory):
+    code = "session-quota-exceeded"
 
 
 class ModelLimitExceeded(OutOfMemory):

@@ -17,6 +17,7 @@ from ._descriptor import RegionDescriptor
 from ._errors import RegionDraining, TensordError, TensorNotFound
 from ._mapping import Access
 from ._reference import TensorReference
+from ._rwlock import TensorLock
 from ._tensor import Tensor
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Region:
 
     ``region["w"]`` is a ``Tensor``; ``numpy()``, ``torch()``, ``bytes()`` and ``ref()`` of the region itself are
     those of its only tensor. Closing it lets go of the memory here and changes nothing for others: whoever owns the
-    region (a TTL, persist) decides its end. Arrays and tensors taken before stay valid and keep the pages mapped. A
+    region (a session, a TTL …) decides its end. Arrays and tensors taken before stay valid and keep the pages mapped. A
     child made by ``fork`` inherits the mapping, and its lease, until it ends. Not picklable: send ``ref()``.
     """
 
@@ -120,6 +121,21 @@ class Region:
     def ref(self) -> TensorReference:
         """The only tensor's reference, as ``Tensor.ref()``. Raises ``TypeError`` if there are several."""
         return self._only().ref()
+
+    def lock_read(self, timeout: float | None = None) -> TensorLock:
+        """The only tensor's ``Tensor.lock_read()``. Raises ``TypeError`` if there are several."""
+        return self._only().lock_read(timeout)
+
+    def lock_write(self, timeout: float | None = None) -> TensorLock:
+        """The only tensor's ``Tensor.lock_write()``. Raises ``TypeError`` if there are several."""
+        return self._only().lock_write(timeout)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._only().__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> object:
+        """The only tensor as ``Tensor.__dlpack__()``. Raises ``TypeError`` if there are several."""
+        return self._only().__dlpack__(**options)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return self._only().__array__(dtype, copy)

@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from ._attachment import Attachment
 from ._descriptor import TensorInfo
+from ._dlpack import CPU_DEVICE, to_capsule
 from ._dtype import import_torch, to_numpy_dtype, to_torch_dtype
 from ._errors import FeatureUnavailable
-from ._mapping import Access
+from ._lock_file import LockKind
+from ._mapping import Access, Mapping
 from ._reference import TensorReference
+from ._rwlock import TensorLock, lock_tensor
 
 if TYPE_CHECKING:
     # By another name: inside the class, `torch` is its method.
@@ -67,14 +70,14 @@ class Tensor:
 
         bf16 and fp8 need ``ml_dtypes``. Raises ``Closed``, ``FeatureUnavailable`` if numpy has no such type.
         """
-        mapping = self._attachment.mapping
+        mapping = self._mapping
         dtype = to_numpy_dtype(self.dtype)
         raw = mapping.bytes(self.byte_offset, self.byte_size)
         return mapping.hand_out(raw.view(dtype).reshape(self.shape))
 
     def bytes(self) -> npt.NDArray[np.uint8]:
         """The raw bytes, a ``uint8`` array of shape ``[byte_size]``, whatever the dtype. Raises ``Closed``."""
-        mapping = self._attachment.mapping
+        mapping = self._mapping
         raw = mapping.bytes(self.byte_offset, self.byte_size)
         mapping.hand_out(raw)
         return raw
@@ -86,7 +89,7 @@ class Tensor:
         private pages of this process and nobody else's. Raises ``Closed``, ``FeatureUnavailable`` if torch is missing,
         has no such type, or the region was attached with ``strict=True``, where such an operation would be a crash.
         """
-        mapping = self._attachment.mapping
+        mapping = self._mapping
         if mapping.access is Access.STRICT:
             raise FeatureUnavailable(
                 f"Cannot make a torch tensor of {self.name!r}: it is attached with strict=True, where an in-place "
@@ -110,7 +113,7 @@ class Tensor:
         It keeps nothing alive. Raises ``Closed``.
         """
         place = self._attachment.place
-        _ = self._attachment.mapping
+        _ = self._mapping
         return TensorReference(
             instance=self._attachment.instance,
             region=place.region,
@@ -123,6 +126,35 @@ class Tensor:
             shape=self.shape,
         )
 
+    def lock_read(self, timeout: float | None = None) -> TensorLock:
+        """Keeps writers who lock it too out of the tensor: ``with tensor.lock_read(): …``. Many may read at a time.
+
+        Waits at most ``timeout`` seconds, without end if that is ``None``. The kernel ends the lock with its process.
+        It is not re-entrant: a thread that holds it and asks for ``lock_write`` waits for itself. It binds only those
+        who lock. Raises ``DeadlineExceeded``, ``StaleRef`` if the region was deleted, ``Closed``.
+        """
+        return self._lock(LockKind.READ, timeout)
+
+    def lock_write(self, timeout: float | None = None) -> TensorLock:
+        """Has the tensor alone among those who lock it: ``with tensor.lock_write(): …``. As ``lock_read``.
+
+        Raises ``ValidationFailed`` too, if the region is not mapped for writing.
+        """
+        return self._lock(LockKind.WRITE, timeout)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """DLPack: memory of the CPU."""
+        return CPU_DEVICE
+
+    def __dlpack__(self, **options: Any) -> object:
+        """DLPack, for ``torch.from_dlpack(tensor)`` and its like: the same memory, which the consumer keeps mapped.
+
+        The ``options`` are the protocol's. A tensor that is not mapped for writing is told as read-only; where the
+        consumer ignores that, as torch does, its writes stay private, as with ``torch()``. Raises ``Closed``,
+        ``FeatureUnavailable`` as ``torch()`` does, ``BufferError`` for another device.
+        """
+        return to_capsule(self._mapping, self._info, options)
+
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """numpy 2's protocol: no copy unless asked for or needed, and ``ValueError`` if needed but forbidden."""
         array = self.numpy()
@@ -131,6 +163,13 @@ class Tensor:
                 raise ValueError(f"Cannot make a {np.dtype(dtype)} array of {self.dtype} without a copy")
             return array.astype(dtype)
         return array.copy() if copy else array
+
+    @property
+    def _mapping(self) -> Mapping:
+        return self._attachment.mapping
+
+    def _lock(self, kind: LockKind, timeout: float | None) -> TensorLock:
+        return lock_tensor(self._attachment, self._info, kind, timeout)
 
     def __repr__(self) -> str:
         state = "closed" if self._attachment.closed else self._attachment.access.value

@@ -74,6 +74,8 @@ class Transport:
             except _AnswerLost as error:
                 failure, may_repeat = error, repeatable and not isinstance(error.__cause__, TimeoutError)
                 repeated = True
+                # It had taken the connection.
+                self._was_there = True
             else:
                 self._was_there = True
                 if status != 503 or not _is_shutting_down(answer):
