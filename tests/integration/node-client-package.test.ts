@@ -83,9 +83,9 @@ testWith(needsNodeClient)("what `using` declares is closed at the end of its blo
       } catch (error) {
         console.log(String(error), kept.region?.isClosed, kept.tensor?.isClosed, isTensordError(error));
       }
-      // What does not compile: an owner is required, and there is one of each.
+      // What does not compile: a region has one owner, and content is a typed array.
       // @ts-expect-error
-      client.create("x", new Uint8Array(1), {}).catch(() => undefined);
+      client.create("x", new Uint8Array(1), { ttlMs: 1, persist: true }).catch(() => undefined);
       // @ts-expect-error
       client.create("x", [1, 2], { ttlMs: 1 }).catch(() => undefined);
     `,

@@ -29,7 +29,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const client = await connect();
         const make = (data, options = { ttlMs: 600_000 }, name = "w") => client.create(name, data, options);
         const region = await make({ a: new Uint8Array(4), b: new Float32Array(1) });
-        const error = await make(new Uint8Array(1), {}, "ownerless").catch((error) => error);
+        const error = await (await connect({ session: false })).create("ownerless", new Uint8Array(1)).catch((error) => error);
         tell({
           isOurs: [isTensordError(error), isTensordError(error, "owner-required"), isTensordError(error, "closed"), isTensordError(new Error())],
           error: { name: error.name, code: error.code, status: error.status, hint: error.hint },

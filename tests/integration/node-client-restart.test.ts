@@ -58,7 +58,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       runtime,
       server.env,
       `
-        const client = await connect({ url: "${proxy.url}" });
+        const client = await connect({ url: "${proxy.url}", session: false });
         const other = await client.create(null, new Uint8Array(4), { ttlMs: 600_000 });
         other.close();
         tell("ready");

@@ -6,13 +6,17 @@
 import { fromProblem, isTensordError, TensordError } from "./errors.ts";
 import type { Reply, Transport } from "./transport.ts";
 import {
+  type Claim,
   type Deletion,
   fromWire,
   isObject,
   type Model,
+  parseClaim,
   parseDescriptor,
   parseObject,
   type RegionDescriptor,
+  type SessionDescriptor,
+  type SessionEnd,
   type Stats,
   toWire,
   type Verification,
@@ -28,6 +32,18 @@ export interface Allocation {
   readonly isCreated: boolean;
 }
 
+/** The body of a create, of which these fields say how it is sent. */
+export interface NewRegion {
+  readonly ifExists?: string | undefined;
+  readonly deadlineMs?: number | undefined;
+  readonly [field: string]: unknown;
+}
+
+export interface ClaimRequest {
+  readonly session: string;
+  readonly key: string;
+}
+
 /** One server's routes. Every method throws what `fromProblem` and `Transport` make. */
 export class Api {
   readonly transport: Transport;
@@ -40,12 +56,12 @@ export class Api {
     return (await this.transport.request("GET", "/readyz", { isRepeatable: false })).status === 200;
   }
 
-  async createRegion(body: { readonly ifExists?: string | undefined }): Promise<Allocation> {
+  async createRegion(body: NewRegion): Promise<Allocation> {
     // A repeat after a lost answer could make a second region, or find its own name taken. With "attach" it finds the
     // region that the lost request made, if it made one.
     const isRepeatable = body.ifExists === "attach";
     const askedAt = Date.now();
-    const request = { body: toWire(body), isRepeatable, answerMs: longMs };
+    const request = { body: toWire(body), isRepeatable, answerMs: longMs + (body.deadlineMs ?? 0) };
     const reply = await this.transport.request("POST", "/v1/regions", request);
     const region = parseDescriptor(expectSuccess(reply));
     if (reply.status === 201) return { region, isCreated: true };
@@ -131,6 +147,34 @@ export class Api {
     return parseObject(expectSuccess(await this.transport.request("DELETE", path, request)));
   }
 
+  async openSession(body: object): Promise<SessionDescriptor> {
+    // One whose answer was lost is held by nobody, and its TTL ends it.
+    const request = { body: toWire(body), isRepeatable: true };
+    return parseObject(expectSuccess(await this.transport.request("POST", "/v1/sessions", request)));
+  }
+
+  async session(id: string): Promise<SessionDescriptor> {
+    return parseObject(await this.#get(`/v1/sessions/${id}`));
+  }
+
+  async endSession(id: string): Promise<SessionEnd> {
+    const request = { isRepeatable: true, answerMs: longMs };
+    return parseObject(expectSuccess(await this.transport.request("DELETE", `/v1/sessions/${id}`, request)));
+  }
+
+  /** The same `key` of the same session gets the same claim again, so an answer may be lost. */
+  async claim(model: string, name: string, body: ClaimRequest, waitUntil: number): Promise<Claim> {
+    const request = { body: toWire(body), isRepeatable: true, waitUntil };
+    return parseClaim(expectSuccess(await this.transport.request("POST", claimPath(model, name), request)));
+  }
+
+  async releaseClaim(model: string, name: string, claim: string): Promise<void> {
+    const path = `${claimPath(model, name)}?claim=${claim}`;
+    const reply = await this.transport.request("DELETE", path, { isRepeatable: true });
+    // Whoever does not hold it has released it.
+    if (reply.status !== 404) expectSuccess(reply);
+  }
+
   async stats(): Promise<Stats> {
     return parseObject(await this.#get("/v1/stats"));
   }
@@ -177,6 +221,10 @@ function regionPath(id: string): string {
 
 function modelPath(model: string): string {
   return `/v1/models/${checkName(model, "model")}`;
+}
+
+function claimPath(model: string, name: string): string {
+  return `${modelPath(model)}/regions/${checkName(name, "region")}/claim`;
 }
 
 /** Checked here because a name like ".." would be folded away, and the request would reach another route. */

@@ -113,6 +113,21 @@ export function remapPlace(place: Place, mapping: Mapping, access: Access): void
   });
 }
 
+/**
+ * A descriptor of the file at `place`, which is checked and holds no lock. The caller closes it.
+ * @throws Mismatch, TensordError `access-denied`, `mapping-failed`
+ */
+export function openChecked(place: Place, isWriter: boolean): number {
+  const fd = open(place, isWriter);
+  try {
+    check(fd, place, isWriter);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
 /** Opens the file at `place`, locks it, and only then checks it; closes it after `use`. */
 function withLeased<Result>(place: Place, access: Access, use: (fd: number) => Result): Result {
   const isWriter = access === "write";

@@ -7,10 +7,18 @@ import { mapPlace, type Place, remapPlace } from "./attach.ts";
 import { TensordError } from "./errors.ts";
 import type { Access, Mapping } from "./mapping.ts";
 
+/** Who wants to know what becomes of a mapping. It must not refer to the attachment, which would then never be collected. */
+export interface MappingObserver {
+  remapped(access: Access): void;
+  /** The pages are gone: it was closed, and the last array was collected. */
+  unmapped(): void;
+}
+
 /** Holds one mapping until `close`. Every use after that throws `closed`. */
 export class Attachment {
   readonly place: Place;
   readonly #mapping: Mapping;
+  #observer: MappingObserver | undefined;
 
   /** Throws as `mapPlace` does. */
   constructor(place: Place, byteOffset: number, byteSize: number, access: Access) {
@@ -36,6 +44,11 @@ export class Attachment {
     return this.#mapping.access;
   }
 
+  observe(observer: MappingObserver): void {
+    this.#observer = observer;
+    this.mapping.whenUnmapped(() => observer.unmapped());
+  }
+
   close(): void {
     this.#mapping.close();
   }
@@ -43,5 +56,6 @@ export class Attachment {
   /** Changes how it is mapped, and which locks it holds; every address stays. Throws as `mapPlace` does. */
   remap(access: Access): void {
     remapPlace(this.place, this.mapping, access);
+    this.#observer?.remapped(access);
   }
 }

@@ -1,52 +1,32 @@
-/** The client: what a program says to one server. Regions are made, found and mapped here. */
+/** The client: what a program says to one server. Each call is a line; the work is done in the files it names. */
 
 import "./dispose.ts";
 import { Api } from "./api.ts";
+import { TensordError } from "./errors.ts";
 import { type EventOptions, EventStream } from "./event-stream.ts";
-import { type AccessOptions, findRegion, type MappedRegion, mapRegion, openReference, toAccess } from "./mapper.ts";
-import type { Access } from "./mapping.ts";
+import { GetOrCreate } from "./get-or-create.ts";
+import { type Asker, makeRegion, mapExisting } from "./make-region.ts";
+import { type AccessOptions, findRegion, toAccess } from "./mapper.ts";
+import { openReference, openWhenFree } from "./open-reference.ts";
+import {
+  type AnyRegion,
+  type AttachOptions,
+  type CreateOptions,
+  defaultModel,
+  type GetOrCreateOptions,
+  type ListOptions,
+  type PatchOptions,
+  type RingOptions,
+} from "./options.ts";
 import type { TensorReference } from "./reference.ts";
-import { Region } from "./region.ts";
-import { copyTo, type RegionSource, type Source, toSources, toSpecs } from "./sources.ts";
+import type { Region } from "./region.ts";
+import { makeRing, type Ring } from "./ring.ts";
+import { Session, type SessionOptions } from "./session.ts";
+import type { RegionSource } from "./sources.ts";
 import type { OpenedTensor } from "./tensor.ts";
+import type { LockOptions } from "./tensor-lock.ts";
 import type { Transport } from "./transport.ts";
-import type { Deletion, Model, RegionDescriptor, Stats, Verification } from "./wire.ts";
-
-const defaultModel = "default";
-
-/** A region is named by its name and model where it is looked up, and by one of these elsewhere. */
-export type AnyRegion = string | { readonly id: string };
-
-/** What decides a region's end: so long after now, or only a `delete`, which needs a name. */
-export type Owner =
-  | { readonly ttlMs: number; readonly persist?: undefined }
-  | { readonly persist: true; readonly ttlMs?: undefined };
-
-export type CreateOptions = Owner & {
-  readonly model?: string;
-  /** What a taken name means: an error, the region that is there, or to take the name over when this region is sealed. */
-  readonly ifExists?: "fail" | "attach" | "replace";
-  readonly labels?: Readonly<Record<string, string>>;
-};
-
-export interface AttachOptions extends AccessOptions {
-  readonly model?: string;
-  /** How long to wait: a reader until the region is there *and sealed*, a writer until it is there. */
-  readonly timeoutMs?: number;
-}
-
-export interface ListOptions {
-  readonly model?: string;
-  readonly name?: string;
-  readonly state?: RegionDescriptor["state"];
-  /** A key and its value. */
-  readonly label?: readonly [string, string];
-}
-
-export type PatchOptions = (Owner | { readonly ttlMs?: undefined; readonly persist?: undefined }) & {
-  /** Those named; null removes one. */
-  readonly labels?: Readonly<Record<string, string | null>>;
-};
+import type { Deletion, Model, RegionDescriptor, SessionDescriptor, SessionEnd, Stats, Verification } from "./wire.ts";
 
 /**
  * One server's client; `connect` makes it. Closing it closes its connections and ends its event streams. Regions stay
@@ -56,10 +36,15 @@ export type PatchOptions = (Owner | { readonly ttlMs?: undefined; readonly persi
 export class Client {
   readonly #transport: Transport;
   readonly #api: Api;
+  readonly #asker: Asker;
+  readonly #getOrCreate: GetOrCreate;
 
-  constructor(transport: Transport) {
+  /** @param session how to open the session, or false for a client without one. */
+  constructor(transport: Transport, session: SessionOptions | false) {
     this.#transport = transport;
     this.#api = new Api(transport);
+    this.#asker = { api: this.#api, session: session === false ? undefined : new Session(this.#api, session) };
+    this.#getOrCreate = new GetOrCreate(this.#asker);
   }
 
   /** The server's address. */
@@ -69,7 +54,7 @@ export class Client {
 
   /**
    * Makes a region and maps it for writing. Others can attach it at once, and see it sealed after `seal`. `name: null`
-   * makes one that is reached by id or reference only.
+   * makes one that is reached by id or reference only. Without an owner among the options it ends with this client's session.
    *
    * `ifExists: "attach"` maps the region that is there if names, dtypes and shapes agree (for writing if it is open, else
    * read-only) **without copying data**, and leaves `isCreated` false. If anything fails after the server made the region,
@@ -77,26 +62,30 @@ export class Client {
    * find its own region in the way.
    * @throws TensordError `name-taken`, `owner-required`, `validation-failed`, `pool-full`, `out-of-shared-memory` …
    */
-  async create(name: string | null, data: RegionSource, options: CreateOptions): Promise<Region> {
-    const { model = defaultModel, ifExists = "fail", ttlMs, persist, labels } = options;
-    const sources = toSources(data);
-    const tensors = toSpecs(sources);
-    const body = { model, name: name ?? undefined, tensors, ifExists, ttlMs, persist, labels };
-    const { region, isCreated } = await this.#api.createRegion(body);
-    if (!isCreated) return this.#map(region, ({ state }) => toAccess({ writable: state === "open" }));
-    try {
-      const mapped = await mapRegion(
-        region,
-        () => this.#api.region(region.id),
-        () => "write",
-      );
-      await fill(mapped, sources);
-      return new Region(this.#api, mapped.region, mapped.attachment, true);
-    } catch (error) {
-      // Nobody may find a half-written region under the name; the failure itself is what counts.
-      await this.#api.deleteRegion(region.id).catch(() => undefined);
-      throw error;
-    }
+  create(name: string | null, data: RegionSource, options: CreateOptions = {}): Promise<Region> {
+    return makeRegion(this.#asker, name, data, options);
+  }
+
+  /**
+   * The region of that name, sealed and mapped for reading. Of all processes that ask for a name that is not there, one
+   * builds it and the others wait. If the builder dies, or `build` throws, the next in line builds. Without an owner among
+   * the options the region lingers for 10 minutes after its last use.
+   * @throws TensordError `deadline-exceeded` if others build for longer than `timeoutMs`; what `build` throws
+   */
+  getOrCreate(
+    name: string,
+    build: () => RegionSource | Promise<RegionSource>,
+    options: GetOrCreateOptions = {},
+  ): Promise<Region> {
+    return this.#getOrCreate.run(name, build, options);
+  }
+
+  /**
+   * Makes a ring: a region cut into slots for tensors that go to other processes by reference, without the server. It ends
+   * as any region does, by default with this client's session.
+   */
+  ring(options: RingOptions = {}): Promise<Ring> {
+    return makeRing(this.#asker, options);
   }
 
   /**
@@ -108,17 +97,24 @@ export class Client {
   async attach(region: string | RegionDescriptor, options: AttachOptions = {}): Promise<Region> {
     const { model = defaultModel, timeoutMs = 0, writable = false } = options;
     const access = toAccess(options);
-    if (typeof region !== "string") return this.#map(region, () => access);
+    if (typeof region !== "string") return mapExisting(this.#asker, region, () => access);
     const find = () => findRegion(this.#api, model, region, timeoutMs, writable);
-    return this.#map(await find(), () => access, find);
+    return mapExisting(this.#asker, await find(), () => access, find);
   }
 
   /**
-   * Maps one tensor from a reference. Asks no server, so it works while there is none. The caller closes it.
-   * @throws TensordError `stale-ref` if the file is not the one meant; `region-sealed` for a writer; `access-denied`
+   * Maps one tensor from a reference. Asks no server, so it works while there is none. The caller closes it. A tensor of a
+   * ring is locked until then: its owner does not touch the slot, and afterwards fills it anew.
+   * @throws TensordError `stale-ref` if the file, or the slot's content, is not the one meant; `region-sealed` for a writer;
+   *   `access-denied`; `deadline-exceeded` if another process writes into the slot: `openWhenFree` waits
    */
   open(reference: TensorReference, options: AccessOptions = {}): OpenedTensor {
-    return openReference(reference, toAccess(options));
+    return openReference(reference, toAccess(options), this.#asker.session);
+  }
+
+  /** As `open`, and waits while another process has the ring's slot locked. */
+  async openWhenFree(reference: TensorReference, options: AccessOptions & LockOptions = {}): Promise<OpenedTensor> {
+    return openWhenFree(reference, toAccess(options), options.timeoutMs, this.#asker.session);
   }
 
   /** The region of that name, as it is now. @throws TensordError `region-not-found` */
@@ -136,9 +132,10 @@ export class Client {
     return this.#api.regions({ ...options, ...(label === undefined ? {} : { label: label.join("=") }) });
   }
 
-  /** Changes a region's owner, or its labels. */
-  patch(region: AnyRegion, { ttlMs, persist, labels }: PatchOptions): Promise<RegionDescriptor> {
-    return this.#api.patchRegion(idOf(region), { ttlMs, persist, labels });
+  /** Changes a region's owner, whether it may be evicted, or its labels. */
+  patch(region: AnyRegion, options: PatchOptions): Promise<RegionDescriptor> {
+    const { ttlMs, lingerMs, persist, evictable, labels } = options;
+    return this.#api.patchRegion(idOf(region), { ttlMs, lingerMs, persist, evictable, labels });
   }
 
   /**
@@ -185,15 +182,33 @@ export class Client {
   }
 
   /**
-   * What happens to regions and models, as it happens, or from the event `after` on. It connects when it is iterated, and
+   * This client's session as the server sees it, opened if there is none yet. What is created without another owner ends
+   * with it; it ends with this process, however that ends, and with `close`.
+   * @throws TensordError `feature-unavailable` if the client was connected without one
+   */
+  async session(): Promise<SessionDescriptor> {
+    if (this.#asker.session !== undefined) return this.#asker.session.describe();
+    throw new TensordError("feature-unavailable", "Cannot describe the session: this client has none", {
+      hint: "connect without { session: false }",
+    });
+  }
+
+  /** Ends the session, if there is one, with all that it owns; the next use opens another. @returns what ended with it */
+  async endSession(): Promise<SessionEnd | undefined> {
+    return await this.#asker.session?.end();
+  }
+
+  /**
+   * What happens to regions, sessions and models, as it happens, or from the event `after` on. It connects when it is iterated, and
    * goes on after a restart of the server.
    */
   events(options: EventOptions = {}): EventStream {
     return new EventStream(this.#transport, options);
   }
 
-  /** Closes the connections. Safe to call twice. Regions stay mapped. */
+  /** Closes the connections, which ends the session. Safe to call twice. Regions stay mapped. */
   close(): void {
+    this.#asker.session?.close();
     this.#transport.close();
   }
 
@@ -201,29 +216,9 @@ export class Client {
     this.close();
   }
 
-  /** Maps a region, which `ask` gets anew, else its id does. */
-  async #map(
-    first: RegionDescriptor,
-    choose: (region: RegionDescriptor) => Access,
-    ask = () => this.#api.region(first.id),
-  ): Promise<Region> {
-    const { region, attachment } = await mapRegion(first, ask, choose);
-    return new Region(this.#api, region, attachment, false);
-  }
-}
-
-/** Copies the sources into their tensors. Lets go of the region if it fails. */
-async function fill({ region, attachment }: MappedRegion, sources: readonly Source[]): Promise<void> {
-  const offsets = new Map(region.tensors.map(({ name, byteOffset }) => [name, byteOffset]));
-  try {
-    for (const { name, bytes } of sources) {
-      const offset = offsets.get(name);
-      if (bytes === undefined || offset === undefined) continue;
-      await copyTo((start, size) => attachment.mapping.addressOf(offset + start, size), bytes);
-    }
-  } catch (error) {
-    attachment.close();
-    throw error;
+  /** As `close`, and waits until the session and what it owns have ended. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.endSession().finally(() => this.close());
   }
 }
 

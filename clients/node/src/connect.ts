@@ -5,6 +5,7 @@ import { Api } from "./api.ts";
 import { Client } from "./client.ts";
 import { type Endpoint, findEndpoint } from "./endpoint.ts";
 import { isTensordError, TensordError } from "./errors.ts";
+import type { SessionOptions } from "./session.ts";
 import { Transport } from "./transport.ts";
 
 const defaultRetryMs = 10_000;
@@ -17,6 +18,8 @@ export interface ConnectOptions {
   readonly waitMs?: number;
   /** How long a call waits for a server that was there before, as in a restart. Default: 10 s. */
   readonly retryMs?: number;
+  /** How to open this client's session when it is first needed, or false for a client without one. */
+  readonly session?: SessionOptions | false;
 }
 
 /**
@@ -24,10 +27,11 @@ export interface ConnectOptions {
  * `<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock` (`/dev/shm` and `default`).
  * @throws TensordError `server-unavailable` when the wait is over, `validation-failed` for what is no address
  */
-export async function connect({ url, waitMs = 0, retryMs = defaultRetryMs }: ConnectOptions = {}): Promise<Client> {
+export async function connect(options: ConnectOptions = {}): Promise<Client> {
+  const { url, waitMs = 0, retryMs = defaultRetryMs, session = {} } = options;
   const endpoint = findEndpoint(url);
   if (waitMs > 0) await waitUntilReady(endpoint, waitMs);
-  return new Client(new Transport(endpoint, retryMs));
+  return new Client(new Transport(endpoint, retryMs), session);
 }
 
 async function waitUntilReady(endpoint: Endpoint, waitMs: number): Promise<void> {

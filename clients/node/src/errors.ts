@@ -64,9 +64,14 @@ export function isTensordError(error: unknown, code?: ErrorCode): error is Tenso
   return error instanceof TensordError && (code === undefined || error.code === code);
 }
 
+/** Whether nobody was there to answer, or is about to leave: worth trying again. */
+export function isUnavailable(error: unknown): boolean {
+  return isTensordError(error, "server-unavailable") || isTensordError(error, "shutting-down");
+}
+
 /** What the server's hint cannot know: how the cure is spelled here. */
 const ownHints: Readonly<Record<string, string>> = {
-  "owner-required": "pass { ttlMs }, or { persist: true } with a name",
+  "owner-required": "pass { ttlMs }, { lingerMs } or { persist: true }, or connect with a session",
 };
 
 const standardFields = new Set(["type", "title", "status", "detail", "code", "hint", "instance"]);

@@ -4,17 +4,16 @@
  */
 
 import type { IncomingMessage } from "node:http";
-import WebSocket from "ws";
-import { expectSuccess } from "./api.ts";
+import type WebSocket from "ws";
 import type { Endpoint } from "./endpoint.ts";
-import { isTensordError, TensordError } from "./errors.ts";
+import { TensordError } from "./errors.ts";
+import { openWebSocket, readRefusal, unreachable } from "./web-socket.ts";
 
 /** Frames that wait for the consumer: the socket pauses at the first bound and goes on at the second. */
 const pauseAt = 256;
 const resumeAt = 64;
-const maxFrameBytes = 16 * 1024 * 1024;
-const maxProblemBytes = 1024 * 1024;
-const handshakeMs = 10_000;
+
+const action = "get events from tensord";
 
 /** How a server ends a stream that is worth resuming: an order, a restart, a lost connection, a consumer too slow. */
 const resumable = new Set([1000, 1001, 1005, 1006, 1011, 1012, 1013]);
@@ -27,16 +26,11 @@ export class EventSocket {
   #failure: unknown;
 
   constructor(endpoint: Endpoint, path: string) {
-    const base = "path" in endpoint ? `ws+unix://${endpoint.path}:` : endpoint.url.replace(/^http/, "ws");
-    this.#socket = new WebSocket(`${base}${path}`, {
-      maxPayload: maxFrameBytes,
-      perMessageDeflate: false,
-      handshakeTimeout: handshakeMs,
-    });
+    this.#socket = openWebSocket(endpoint, path).webSocket;
     this.#socket.on("message", (data) => this.#change(() => this.#push(String(data))));
     this.#socket.on("unexpected-response", (_, response) => this.#refuse(response));
     // "close" follows; before "open" this is all that says why.
-    this.#socket.on("error", (error) => this.#fail(lost(error.message)));
+    this.#socket.on("error", (error) => this.#fail(unreachable(action, error.message)));
     this.#socket.on("close", (code, reason) => this.#end(code, String(reason)));
   }
 
@@ -74,13 +68,10 @@ export class EventSocket {
 
   /** An HTTP answer instead of a stream: a problem says why. */
   #refuse(response: IncomingMessage): void {
-    readText(response)
-      .then((text) => {
-        expectSuccess({ status: response.statusCode ?? 0, body: JSON.parse(text) });
-        this.#fail(lost(`it answered ${response.statusCode}`));
-      })
-      .catch((error: unknown) => this.#fail(isTensordError(error) ? error : lost(`it answered ${response.statusCode}`)))
-      .finally(() => this.#socket.terminate());
+    void readRefusal(response, action).then((error) => {
+      this.#fail(error);
+      this.#socket.terminate();
+    });
   }
 
   #fail(failure: unknown): void {
@@ -102,19 +93,4 @@ export class EventSocket {
     change();
     this.#wake();
   }
-}
-
-async function readText(response: IncomingMessage): Promise<string> {
-  let text = "";
-  for await (const chunk of response.setEncoding("utf8")) {
-    text += chunk;
-    if (text.length > maxProblemBytes) throw lost("its answer is too long");
-  }
-  return text;
-}
-
-function lost(why: string): TensordError {
-  return new TensordError("server-unavailable", `Cannot get events from tensord: ${why}`, {
-    hint: "start the server with `npm start`, or set TENSORD_URL to http://host:port or unix:///path",
-  });
 }

@@ -1,7 +1,7 @@
 /** The events of one server as an async iterable that survives its restarts: it resumes where it stood. */
 
 import { setTimeout as pause } from "node:timers/promises";
-import { isTensordError } from "./errors.ts";
+import { isUnavailable } from "./errors.ts";
 import { parseEvent, type StreamOpened, type TensordEvent } from "./event.ts";
 import { EventSocket } from "./event-socket.ts";
 import type { Transport } from "./transport.ts";
@@ -14,6 +14,8 @@ export interface EventOptions {
   readonly after?: string | undefined;
   /** Only events of this model. */
   readonly model?: string | undefined;
+  /** Only events of this session, by its id. */
+  readonly session?: string | undefined;
   /** Only events whose type begins with one of these, such as `tensord.region.`. */
   readonly types?: readonly string[] | undefined;
   /** Ends the stream, with the signal's reason. */
@@ -86,15 +88,12 @@ export class EventStream implements AsyncIterable<TensordEvent> {
   }
 
   #path(): string {
-    const { model, types } = this.#options;
+    const { model, session, types } = this.#options;
     const query = new URLSearchParams();
     if (this.#after !== undefined) query.set("after", this.#after);
     if (model !== undefined) query.set("model", model);
+    if (session !== undefined) query.set("session", session);
     if (types !== undefined) query.set("types", types.join());
     return `/v1/events/ws?${query}`;
   }
-}
-
-function isUnavailable(error: unknown): boolean {
-  return isTensordError(error, "server-unavailable") || isTensordError(error, "shutting-down");
 }

@@ -1,7 +1,7 @@
-/** What the server tells of regions and models: CloudEvents, with `data` in our words. */
+/** What the server tells of regions, sessions, models and memory: CloudEvents, with `data` in our words. */
 
 import { TensordError } from "./errors.ts";
-import { fromWire, isObject, type Model, type RegionDescriptor } from "./wire.ts";
+import { fromWire, isObject, type Model, type RegionDescriptor, type SessionDescriptor } from "./wire.ts";
 
 interface CloudEvent<Type extends string, Data> {
   /** A decimal number that grows and never repeats. Ask for what came after it with `after`. */
@@ -11,7 +11,7 @@ interface CloudEvent<Type extends string, Data> {
   readonly source: string;
   /** RFC 3339 */
   readonly time: string;
-  /** The region's id or the model's name. */
+  /** The region's or session's id, or the model's name. */
   readonly subject?: string;
   /** Which start of the server it comes from. */
   readonly tensordepoch: string;
@@ -19,13 +19,31 @@ interface CloudEvent<Type extends string, Data> {
 }
 
 /** A region without its tensors. */
-export type RegionEventData = Omit<RegionDescriptor, "tensors" | "inUse" | "hasWriters" | "drain"> & {
+export type RegionEventData = Omit<
+  RegionDescriptor,
+  "tensors" | "inUse" | "hasWriters" | "leases" | "holders" | "unknownHolders" | "drain"
+> & {
   readonly tensorCount: number;
 };
 
 interface Reason {
+  /** The name that it gave up. */
+  readonly formerName: string | null;
   readonly reason: string;
   readonly actor: string | null;
+}
+
+interface SessionEnding {
+  readonly reason: "request" | "ttl" | "hold";
+  readonly freedBytes: number;
+}
+
+/** Memory is short, or no longer: of a model, or of the whole pool if `model` is null. */
+interface Pressure {
+  readonly level: "high" | "normal";
+  readonly model: string | null;
+  readonly usedBytes: number;
+  readonly limitBytes: number;
 }
 
 /**
@@ -40,6 +58,9 @@ export type TensordEvent =
   | CloudEvent<"tensord.region.draining" | "tensord.region.deleted", RegionEventData & Reason>
   | CloudEvent<"tensord.region.relinked", RegionEventData & { readonly cause: "unlinked" | "foreign-file" }>
   | CloudEvent<"tensord.model.registered" | "tensord.model.changed" | "tensord.model.unregistered", Model>
+  | CloudEvent<"tensord.session.opened", SessionDescriptor>
+  | CloudEvent<"tensord.session.ended", SessionDescriptor & SessionEnding>
+  | CloudEvent<"tensord.pool.pressure", Pressure>
   | CloudEvent<"tensord.stream.gap", { readonly requestedAfter: string; readonly firstAvailable: string }>;
 
 /** The first frame of each connection. It says where the stream stands, and is not handed out. */

@@ -3,25 +3,17 @@
  * here and never given back: it ends when the last mapping of the description does, however that happens.
  */
 
-import { F_OFD_SETLK, fcntl } from "./libc.ts";
+import { setLock } from "./lock.ts";
 
 const leaseByte = 1n << 62n;
 const writerByte = (1n << 62n) + (1n << 61n);
 
 /** Marks the file of `fd` as mapped. @throws SystemError; `EAGAIN` if somebody write-locks the lease byte */
 export function takeLease(fd: number): void {
-  takeReadLock(fd, leaseByte);
+  setLock(fd, "read", leaseByte, 1n);
 }
 
 /** Marks the file of `fd` as mapped for writing. @throws SystemError */
 export function takeWriterLease(fd: number): void {
-  takeReadLock(fd, writerByte);
-}
-
-function takeReadLock(fd: number, start: bigint): void {
-  // struct flock of 64-bit Linux, <bits/fcntl.h>: l_type F_RDLCK and l_whence SEEK_SET are both 0, and so is l_pid.
-  const flock = Buffer.alloc(32);
-  flock.writeBigInt64LE(start, 8);
-  flock.writeBigInt64LE(1n, 16);
-  fcntl(fd, F_OFD_SETLK, flock);
+  setLock(fd, "read", writerByte, 1n);
 }

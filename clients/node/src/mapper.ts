@@ -9,8 +9,6 @@ import { Mismatch } from "./attach.ts";
 import { Attachment } from "./attachment.ts";
 import { isTensordError, TensordError } from "./errors.ts";
 import type { Access } from "./mapping.ts";
-import { TensorReference } from "./reference.ts";
-import { OpenedTensor } from "./tensor.ts";
 import { type RegionDescriptor, shown } from "./wire.ts";
 
 /** A stock reader may unlink the name that the server has just brought back; not four times in a row. */
@@ -113,31 +111,6 @@ export async function mapRegion(
       }
       region = answer;
     }
-  }
-}
-
-/** Maps the pages of one tensor. Asks nobody. @throws TensordError `stale-ref`, `region-sealed`, `validation-failed` */
-export function openReference(reference: TensorReference, access: Access): OpenedTensor {
-  // JavaScript lets anything come here, and only `parse` has looked at every field.
-  if (!(reference instanceof TensorReference)) {
-    throw new TensordError("validation-failed", "Cannot open a tensor: what was given is no TensorReference", {
-      hint: "read it with TensorReference.parse",
-    });
-  }
-  const { region, path, dev, ino, byteOffset, byteSize, dtype, shape } = reference;
-  try {
-    const place = { region, path, dev, ino, byteSize: byteOffset + byteSize };
-    const attachment = new Attachment(place, byteOffset, byteSize, access);
-    return new OpenedTensor(attachment, { name: "", dtype, shape, byteOffset, byteSize });
-  } catch (error) {
-    if (!(error instanceof Mismatch)) throw error;
-    const reason = error.toError();
-    if (reason.code === "region-sealed") throw reason;
-    throw new TensordError("stale-ref", error.message, {
-      hint: "its region was deleted, or this process sees another file system than the sender; ask for a new one",
-      fields: { cause: reason.code },
-      cause: error,
-    });
   }
 }
 

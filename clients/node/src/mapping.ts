@@ -31,6 +31,8 @@ interface Hold {
   holders: number;
   /** The buffers that are out, by their range: one range has one buffer at a time. */
   readonly buffers: Map<string, WeakRef<ArrayBuffer>>;
+  /** What to call when it is unmapped. */
+  readonly endings: (() => void)[];
 }
 
 const registry = new FinalizationRegistry<{ readonly hold: Hold; readonly range?: string }>(({ hold, range }) => {
@@ -41,7 +43,9 @@ const registry = new FinalizationRegistry<{ readonly hold: Hold; readonly range?
 
 function letGo(hold: Hold): void {
   hold.holders -= 1;
-  if (hold.holders === 0) libc.munmap(hold.address, hold.length);
+  if (hold.holders > 0) return;
+  libc.munmap(hold.address, hold.length);
+  for (const ended of hold.endings) ended();
 }
 
 /**
@@ -62,7 +66,7 @@ export class Mapping {
     const [protection, flags] = protections[access];
     const address = libc.mmap(0n, length, protection, flags, fd, this.#start);
     this.#access = access;
-    this.#hold = { address, length, holders: 1, buffers: new Map() };
+    this.#hold = { address, length, holders: 1, buffers: new Map(), endings: [] };
     registry.register(this, { hold: this.#hold }, this);
   }
 
@@ -72,6 +76,11 @@ export class Mapping {
 
   get isClosed(): boolean {
     return this.#hold === undefined;
+  }
+
+  /** Calls `ended` once the pages are gone. What it refers to must not refer to this mapping, or that never happens. */
+  whenUnmapped(ended: () => void): void {
+    this.#held().endings.push(ended);
   }
 
   /** Lets go. Buffers that are out stay valid and keep the pages. */

@@ -5,8 +5,10 @@
 
 import { posix } from "node:path";
 import { inspect } from "node:util";
+import type { Place } from "./attach.ts";
 import { byteSizeOf, type Dtype, isDtype, maxDimensions } from "./dtype.ts";
 import { TensordError } from "./errors.ts";
+import type { TensorInfo } from "./wire.ts";
 
 const version = 1;
 const maxJsonCharacters = 64 * 1024;
@@ -100,8 +102,29 @@ export class TensorReference {
   }
 }
 
+/** The reference to a tensor of the file at `place`. @throws TensordError `validation-failed` if that is no region's file */
+export function toReference(
+  { region, path, dev, ino }: Place,
+  { byteOffset, byteSize, dtype, shape }: Omit<TensorInfo, "name">,
+  generation = 0,
+): TensorReference {
+  return TensorReference.parse({
+    v: version,
+    instance: instanceOf(path) ?? "",
+    region,
+    path,
+    dev,
+    ino,
+    byte_offset: byteOffset,
+    byte_size: byteSize,
+    dtype,
+    shape,
+    generation,
+  });
+}
+
 /** The instance in the name of a region's file, or undefined if it is not such a name. */
-export function instanceOf(path: string): string | undefined {
+function instanceOf(path: string): string | undefined {
   return /^tensord\.([a-z0-9-]{1,32})\.[a-z2-7]{26}$/.exec(path.slice(path.lastIndexOf("/") + 1))?.[1];
 }
 

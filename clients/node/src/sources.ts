@@ -37,8 +37,8 @@ const populateBytes = 64 * 1024;
 
 /** @throws TensordError `validation-failed` */
 export function toSources(data: RegionSource): Source[] {
-  if (isTensorSource(data)) return [toSource(loneTensor, data)];
-  return Object.entries(data).map(([name, source]) => toSource(name, source));
+  if (isTensorSource(data)) return [toSource(data)];
+  return Object.entries(data).map(([name, source]) => toSource(source, name));
 }
 
 /** The tensors as a create sends them. */
@@ -51,7 +51,8 @@ function isTensorSource(data: RegionSource): data is TensorSource {
   return ArrayBuffer.isView(data) || typeof data.dtype === "string";
 }
 
-function toSource(name: string, source: TensorSource): Source {
+/** @throws TensordError `validation-failed` */
+export function toSource(source: TensorSource, name = loneTensor): Source {
   if (typeof source !== "object" || source === null) {
     throw refused(
       name,

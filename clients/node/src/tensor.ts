@@ -5,7 +5,8 @@ import type { Attachment } from "./attachment.ts";
 import { type ArrayDtype, type ArrayTypes, arrayOf, type Dtype, type TensorArray } from "./dtype.ts";
 import { TensordError } from "./errors.ts";
 import { maxViewBytes } from "./mapping.ts";
-import { instanceOf, TensorReference } from "./reference.ts";
+import { type TensorReference, toReference } from "./reference.ts";
+import { type LockKind, type LockOptions, lockTensor, type TensorLock } from "./tensor-lock.ts";
 import type { TensorInfo } from "./wire.ts";
 
 /**
@@ -120,19 +121,27 @@ export class Tensor {
    */
   ref(): TensorReference {
     const { place, mapping: _ } = this.#attachment;
-    return TensorReference.parse({
-      v: 1,
-      instance: instanceOf(place.path) ?? "",
-      region: place.region,
-      path: place.path,
-      dev: place.dev,
-      ino: place.ino,
-      byte_offset: this.byteOffset,
-      byte_size: this.byteSize,
-      dtype: this.dtype,
-      shape: this.shape,
-      generation: 0,
-    });
+    return toReference(place, this.#info);
+  }
+
+  /**
+   * Waits until nobody writes, and keeps writers out until the lock is released: those, in any process and language, who
+   * lock as well. The kernel frees the lock of a killed process. Locks are not re-entrant.
+   * @throws TensordError `deadline-exceeded`, `stale-ref` if the region was deleted, `closed`
+   */
+  lockRead(options: LockOptions = {}): Promise<TensorLock> {
+    return this.#lock("read", options);
+  }
+
+  /** As `lockRead`, and keeps readers out as well. @throws TensordError also `region-sealed` */
+  lockWrite(options: LockOptions = {}): Promise<TensorLock> {
+    return this.#lock("write", options);
+  }
+
+  async #lock(kind: LockKind, options: LockOptions): Promise<TensorLock> {
+    const { place, mapping: _ } = this.#attachment;
+    const shown = `tensor "${this.name}" of ${place.region}`;
+    return lockTensor(kind, { place, byteOffset: this.byteOffset, byteSize: this.byteSize, shown }, options);
   }
 }
 

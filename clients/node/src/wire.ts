@@ -47,6 +47,15 @@ export type Verification = FromWire<Schemas["Verification"]>;
  */
 export type Deletion = FromWire<Schemas["Deletion"]>;
 
+/** One worker's stay: what it owns ends with it. */
+export type SessionDescriptor = FromWire<Schemas["Session"]>;
+
+/** What ended with a session. */
+export type SessionEnd = FromWire<Schemas["SessionEnd"]>;
+
+/** The answer of a claim: the builder's part, or a reader's, with the region if there is one. */
+export type Claim = Omit<FromWire<Schemas["ClaimAnswer"]>, "region"> & { readonly region: RegionDescriptor | null };
+
 /** JSON as the wire has it. */
 export type WireObject = { readonly [key: string]: unknown };
 
@@ -91,6 +100,13 @@ export function parseDescriptor(value: unknown): RegionDescriptor {
 export function parseObject<Type>(value: unknown): Type {
   if (!isObject(value)) throw notA("JSON object");
   return fromWire(value) as Type;
+}
+
+/** Reads the answer of a claim. @throws TensordError `server-fault` if it is none. */
+export function parseClaim(value: unknown): Claim {
+  if (!isObject(value) || (value.role === "builder") !== isText(value.claim)) throw notA("claim");
+  const region = value.region === null ? null : parseDescriptor(value.region);
+  return { role: value.role === "builder" ? "builder" : "reader", claim: value.claim as string | null, region };
 }
 
 function isTensor(value: unknown): boolean {

@@ -170,6 +170,146 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly "/v1/evict": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /** Free bytes now: evictable, sealed regions that nobody maps, least recently used first */
+    readonly post: operations["evict"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/sessions": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /** List sessions in the order of their opening */
+    readonly get: operations["listSessions"];
+    readonly put?: never;
+    /** Open a session: what it owns ends with it */
+    readonly post: operations["openSession"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/sessions/{session}": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /** A session, and what it uses */
+    readonly get: operations["getSession"];
+    readonly put?: never;
+    readonly post?: never;
+    /** End a session, and all that it owns */
+    readonly delete: operations["endSession"];
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/sessions/{session}/renew": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /** Begin the session's TTL anew */
+    readonly post: operations["renewSession"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/models/{model}/regions/{name}/claim": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /** Become the builder of a name, or get the sealed region */
+    readonly post: operations["claimName"];
+    /** Give the right to build up: the next in line builds */
+    readonly delete: operations["releaseClaim"];
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/regions/{region}/leases": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /** A region's leases by request; kernel locks are not among them */
+    readonly get: operations["listLeases"];
+    readonly put?: never;
+    /** Keep a region from being freed, for a while */
+    readonly post: operations["takeLease"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/leases/{lease}/renew": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /** Begin the lease's TTL anew */
+    readonly post: operations["renewLease"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/leases/{lease}": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    readonly post?: never;
+    /** Let go of a region */
+    readonly delete: operations["endLease"];
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
   readonly "/v1/stats": {
     readonly parameters: {
       readonly query?: never;
@@ -311,6 +451,8 @@ export interface components {
       /** @description Raised by every change; also the ETag. */
       readonly revision: number;
       readonly owner: components["schemas"]["Owner"];
+      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
+      readonly session: string | null;
       readonly expires_at: string | null;
       readonly evictable: boolean;
       readonly labels: {
@@ -340,8 +482,10 @@ export interface components {
      */
     readonly Owner: {
       /** @enum {string} */
-      readonly kind: "ttl" | "persist";
+      readonly kind: "ttl" | "linger" | "session" | "persist";
       readonly ttl_ms?: number;
+      readonly linger_ms?: number;
+      readonly session?: string;
     };
     readonly Storage: {
       /** @enum {string} */
@@ -458,11 +602,15 @@ export interface components {
         | "route-not-found"
         | "model-not-found"
         | "region-not-found"
+        | "session-not-found"
+        | "lease-not-found"
+        | "claim-not-found"
         | "tensor-not-found"
         | "method-not-allowed"
         | "model-exists"
         | "model-in-use"
         | "name-taken"
+        | "name-claimed"
         | "region-sealed"
         | "region-not-sealed"
         | "region-draining"
@@ -483,6 +631,7 @@ export interface components {
         | "not-ready"
         | "shutting-down"
         | "deadline-exceeded"
+        | "session-quota-exceeded"
         | "model-limit-exceeded"
         | "pool-full"
         | "out-of-shared-memory"
@@ -498,7 +647,7 @@ export interface components {
       readonly [key: string]: unknown;
     };
     /**
-     * @description Exactly one of `tensors` and `byte_size`, and exactly one owner: `ttl_ms` or `persist`.
+     * @description Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`.
      * @example {
      *       "model": "default",
      *       "name": "weights",
@@ -536,11 +685,26 @@ export interface components {
       readonly byte_size?: number;
       /** @description Owner: it ends this long after now. */
       readonly ttl_ms?: number;
+      /** @description Owner: it ends this long after the last lease. 0 hands it off: gone when its consumer lets go. */
+      readonly linger_ms?: number;
+      /** @description Owner: it ends with this session. */
+      readonly session?: string;
       /**
        * @description Owner: it ends by DELETE only. Needs a name.
        * @enum {boolean}
        */
       readonly persist?: true;
+      /** @description The claim under which the name is built. */
+      readonly claim?: string;
+      /** @description Once it is sealed and nobody maps it, it may go to make room. Default false. */
+      readonly evictable?: boolean;
+      /**
+       * @description Without room: `fail` (the default), `evict` what may go, or `wait` for it as well, up to `deadline_ms`.
+       * @enum {string}
+       */
+      readonly on_full?: "fail" | "evict" | "wait";
+      /** @description How long to wait for memory. Default 30000. */
+      readonly deadline_ms?: number;
       /**
        * @description Default `fail`. `attach`: the existing region, if its tensors agree. `replace`: takes the name over when it is sealed.
        * @enum {string}
@@ -580,6 +744,12 @@ export interface components {
       readonly in_use: boolean;
       /** @description Whether any process maps it for writing. */
       readonly has_writers: boolean;
+      /** @description Leases by request. */
+      readonly leases: number;
+      /** @description Who maps it, as their clients report over the hold socket. */
+      readonly holders: readonly components["schemas"]["Holder"][];
+      /** @description The kernel knows of a mapping that nobody reported. */
+      readonly unknown_holders: boolean;
       /** @description Only while it drains. */
       readonly drain?: {
         readonly reason: string | null;
@@ -588,6 +758,22 @@ export interface components {
          * @enum {string|null}
          */
         readonly waits_for: "lease" | "hard-link" | null;
+      };
+    };
+    readonly Holder: {
+      readonly session: string;
+      readonly client: components["schemas"]["Client"] | null;
+      readonly mappings: number;
+      readonly writable: boolean;
+    };
+    /** @description Who the worker says it is. */
+    readonly Client: {
+      readonly name: string | null;
+      readonly pid: number | null;
+      readonly hostname: string | null;
+      readonly version: string | null;
+      readonly labels: {
+        readonly [key: string]: string;
       };
     };
     /**
@@ -599,8 +785,10 @@ export interface components {
     readonly ChangeRegion: {
       /** @description A new TTL, counted from now. */
       readonly ttl_ms?: number;
+      readonly linger_ms?: number;
       /** @enum {boolean} */
       readonly persist?: true;
+      readonly evictable?: boolean;
       /**
        * @example {
        *       "job": "nightly"
@@ -716,6 +904,176 @@ export interface components {
         readonly [key: string]: unknown;
       };
     };
+    readonly Eviction: {
+      readonly dry_run: boolean;
+      /** @description Whether the bytes that were asked for went. */
+      readonly enough: boolean;
+      readonly freed_bytes: number;
+      readonly evicted: readonly components["schemas"]["Evicted"][];
+      /** @description The first evictable regions that stay, and why. */
+      readonly kept: readonly components["schemas"]["Kept"][];
+    };
+    readonly Evicted: {
+      readonly region: string;
+      readonly model: string;
+      readonly name: string | null;
+      readonly bytes: number;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
+    };
+    readonly Kept: {
+      readonly region: string;
+      readonly model: string;
+      readonly name: string | null;
+      readonly bytes: number;
+      /** @enum {string} */
+      readonly reason: "leased" | "handed-out" | "not-needed";
+    };
+    /**
+     * @example {
+     *       "bytes": 1073741824,
+     *       "dry_run": true
+     *     }
+     */
+    readonly EvictRequest: {
+      /** @description What is wanted free, beyond what is free now. */
+      readonly bytes: number;
+      /**
+       * @description Only this model's regions.
+       * @example llama-7b
+       */
+      readonly model?: string;
+      /** @description Say what would go, and keep it. */
+      readonly dry_run?: boolean;
+    };
+    /** @description One worker's stay: what it owns ends with it. */
+    readonly Session: {
+      /** @example ses_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      readonly name: string | null;
+      readonly client: components["schemas"]["Client"] | null;
+      readonly quota_bytes: number | null;
+      /** @description What it owns or builds; what drains is not among it. */
+      readonly used_bytes: number;
+      readonly regions: number;
+      readonly ttl_ms: number;
+      /** @description Whether a hold socket is open; no TTL runs then. */
+      readonly held: boolean;
+      /** @description null while it is held. */
+      readonly expires_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+    };
+    /**
+     * @example {
+     *       "client": {
+     *         "name": "trainer",
+     *         "pid": 4711
+     *       },
+     *       "ttl_ms": 30000
+     *     }
+     */
+    readonly OpenSession: {
+      readonly name?: string;
+      readonly client?: components["schemas"]["ClientRequest"];
+      /** @description What it may own at once. Default: no bound of its own. */
+      readonly quota_bytes?: number;
+      /** @description It ends this long after its last renewal, unless it is held. Default 30000. */
+      readonly ttl_ms?: number;
+    };
+    /**
+     * @example {
+     *       "name": "gunicorn worker",
+     *       "pid": 4711
+     *     }
+     */
+    readonly ClientRequest: {
+      readonly name?: string;
+      readonly pid?: number;
+      readonly hostname?: string;
+      readonly version?: string;
+      /**
+       * @example {
+       *       "job": "nightly"
+       *     }
+       */
+      readonly labels?: {
+        readonly [key: string]: string;
+      };
+    };
+    readonly SessionList: {
+      readonly items: readonly components["schemas"]["Session"][];
+      /** @description For the next page; null at the end. */
+      readonly next_cursor: string | null;
+    };
+    /** @description What ended with it. Sealed regions that are still mapped go with their last mapping. */
+    readonly SessionEnd: {
+      /** @enum {string} */
+      readonly state: "deleted" | "draining";
+      readonly freed_bytes: number;
+      readonly regions: number;
+    };
+    readonly ClaimAnswer: {
+      /** @enum {string} */
+      readonly role: "builder" | "reader";
+      /** @description For the builder: pass it to POST /v1/regions. */
+      readonly claim: string | null;
+      /** @description For a reader: the sealed region. null, or not sealed: somebody still builds; ask again. */
+      readonly region: components["schemas"]["RegionDetail"] | null;
+    };
+    /**
+     * @example {
+     *       "session": "ses_abcdefghijklmnopqrstuvwxyz",
+     *       "key": "1f2e3d"
+     *     }
+     */
+    readonly ClaimRequest: {
+      /** @example ses_abcdefghijklmnopqrstuvwxyz */
+      readonly session: string;
+      /** @description What you call this request. Asking again with the same key gets the same claim, should an answer be lost. */
+      readonly key?: string;
+    };
+    readonly Ended: {
+      /** @enum {string} */
+      readonly state: "deleted";
+    };
+    /** @description Keeps a region from being freed, for those who cannot hold a kernel lock. */
+    readonly Lease: {
+      /** @example lea_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      readonly region: string;
+      readonly session: string | null;
+      readonly ttl_ms: number;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly expires_at: string;
+    };
+    /**
+     * @example {
+     *       "ttl_ms": 60000
+     *     }
+     */
+    readonly TakeLease: {
+      readonly ttl_ms: number;
+      /**
+       * @description It ends with this session, too.
+       * @example ses_abcdefghijklmnopqrstuvwxyz
+       */
+      readonly session?: string;
+    };
+    readonly LeaseList: {
+      readonly items: readonly components["schemas"]["Lease"][];
+      /** @description For the next page; null at the end. */
+      readonly next_cursor: string | null;
+    };
     readonly Stats: {
       readonly instance: string;
       readonly version: string;
@@ -734,6 +1092,10 @@ export interface components {
         readonly draining: number;
       };
       readonly models: number;
+      readonly sessions: number;
+      readonly claims: number;
+      /** @description Leases by request; kernel locks are not counted. */
+      readonly leases: number;
       readonly http: {
         readonly requests: number;
         /** @description Request bodies. Tensor bytes are among them only by PUT …/data. */
@@ -778,6 +1140,12 @@ export interface components {
        *       "labels",
        *       "checksum",
        *       "stock-writable",
+       *       "sessions",
+       *       "claims",
+       *       "leases",
+       *       "linger",
+       *       "evict",
+       *       "on-full",
        *       "events",
        *       "data",
        *       "doctor",
@@ -1021,7 +1389,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `model-not-found`: No such model. */
+      /** @description `model-not-found`: No such model. `session-not-found`: No such session. `claim-not-found`: No such claim. */
       readonly 404: {
         headers: {
           readonly [name: string]: unknown;
@@ -1030,7 +1398,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `name-taken`: The name belongs to another region. `cancelled`: The work was cancelled by another request. */
+      /** @description `name-taken`: The name belongs to another region. `name-claimed`: Somebody else has the right to build the name. `cancelled`: The work was cancelled by another request. */
       readonly 409: {
         headers: {
           readonly [name: string]: unknown;
@@ -1066,6 +1434,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
       readonly 500: {
         headers: {
@@ -1093,7 +1470,16 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `model-limit-exceeded`: The model's memory limit is reached. `pool-full`: The server's memory limit is reached. `out-of-shared-memory`: The shared memory file system is full. `out-of-inodes`: The shared memory file system has no free inodes. */
+      /** @description `deadline-exceeded`: The time for it is over. */
+      readonly 504: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `session-quota-exceeded`: The session's quota is reached. `model-limit-exceeded`: The model's memory limit is reached. `pool-full`: The server's memory limit is reached. `out-of-shared-memory`: The shared memory file system is full. `out-of-inodes`: The shared memory file system has no free inodes. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -2312,6 +2698,8 @@ export interface operations {
         readonly after?: string;
         /** @description Only events about this model and its regions. */
         readonly model?: string;
+        /** @description Only events about this session and its regions. */
+        readonly session?: string;
         /** @description Only types with one of these prefixes, comma separated. */
         readonly types?: string;
         readonly limit?: number;
@@ -2373,6 +2761,1041 @@ export interface operations {
       };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly evict: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["EvictRequest"];
+      };
+    };
+    readonly responses: {
+      /** @description What went, what stays and why. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Eviction"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is not application/json. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly listSessions: {
+    readonly parameters: {
+      readonly query?: {
+        readonly limit?: number;
+        readonly cursor?: string;
+      };
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description One page. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["SessionList"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly openSession: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["OpenSession"];
+      };
+    };
+    readonly responses: {
+      /** @description Opened; hold or renew it. */
+      readonly 201: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Session"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is not application/json. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly getSession: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly session: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description The session. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Session"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `session-not-found`: No such session. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly endSession: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly session: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description Ended. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["SessionEnd"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `session-not-found`: No such session. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is not application/json. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly renewSession: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly session: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description Renewed. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Session"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `session-not-found`: No such session. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is not application/json. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly claimName: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: {
+        /** @description wait=N waits up to N seconds (at most 300). */
+        readonly prefer?: string;
+      };
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description A region's name, unique in its model. */
+        readonly name: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["ClaimRequest"];
+      };
+    };
+    readonly responses: {
+      /** @description Your role. With Prefer: wait it comes when it is your turn, or the region is sealed. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["ClaimAnswer"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `session-not-found`: No such session. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is not application/json. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly releaseClaim: {
+    readonly parameters: {
+      readonly query: {
+        readonly claim: string;
+      };
+      readonly header?: never;
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description A region's name, unique in its model. */
+        readonly name: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description Released. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Ended"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `claim-not-found`: No such claim. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is not application/json. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly listLeases: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly region: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description All of them. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["LeaseList"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-not-found`: No such region. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly takeLease: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly region: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["TakeLease"];
+      };
+    };
+    readonly responses: {
+      /** @description Taken; renew it in time. */
+      readonly 201: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Lease"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-not-found`: No such region. `session-not-found`: No such session. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-busy`: The region is in the middle of another step. `region-draining`: The region is deleted and drains. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is not application/json. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly renewLease: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly lease: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description Renewed. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Lease"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `lease-not-found`: No such lease. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is not application/json. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly endLease: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly lease: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description Ended. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Ended"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `lease-not-found`: No such lease. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is not application/json. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };

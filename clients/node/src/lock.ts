@@ -1,0 +1,71 @@
+/**
+ * Open-file-description locks on ranges of bytes (docs/protocol.md, "Read-write locks"). They belong to the open file of a
+ * descriptor: two descriptors that were opened apart exclude each other, in one process too. Nothing here waits in the
+ * kernel, where a thread could not be called back.
+ */
+
+import { setTimeout as pause } from "node:timers/promises";
+import { TensordError } from "./errors.ts";
+import { F_OFD_SETLK, fcntl, SystemError } from "./libc.ts";
+
+// l_type of struct flock, <fcntl.h>.
+const lockTypes = { read: 0, write: 1, none: 2 } as const;
+
+/** A lock is retried after so long: long enough to cost nothing, short enough that nobody waits for it. */
+const firstPauseMs = 1;
+const longestPauseMs = 16;
+
+/**
+ * Takes or gives up a lock on `length` bytes from `start`; a length of 0 would mean "to infinity".
+ * @throws SystemError; `EAGAIN` if somebody else's lock is in the way
+ */
+export function setLock(fd: number, type: keyof typeof lockTypes, start: bigint, length: bigint): void {
+  // struct flock of 64-bit Linux, <bits/fcntl.h>; l_whence SEEK_SET and l_pid are 0.
+  const flock = Buffer.alloc(32);
+  flock.writeInt16LE(lockTypes[type], 0);
+  flock.writeBigInt64LE(start, 8);
+  flock.writeBigInt64LE(length, 16);
+  fcntl(fd, F_OFD_SETLK, flock);
+}
+
+/** As `setLock`. @returns false if somebody else's lock is in the way */
+export function trySetLock(fd: number, type: "read" | "write", start: bigint, length: bigint): boolean {
+  try {
+    setLock(fd, type, start, length);
+    return true;
+  } catch (error) {
+    // POSIX allows either.
+    if (error instanceof SystemError && (error.code === "EAGAIN" || error.code === "EACCES")) return false;
+    throw error;
+  }
+}
+
+/**
+ * Tries until `attempt` returns something, without an end if `timeoutMs` is undefined.
+ * @throws TensordError `deadline-exceeded`, what `attempt` throws
+ */
+export async function retryWithin<Result>(
+  timeoutMs: number | undefined,
+  action: string,
+  attempt: () => Result | undefined,
+): Promise<Result> {
+  if (timeoutMs !== undefined && !(timeoutMs >= 0)) {
+    throw new TensordError("validation-failed", `Cannot wait ${timeoutMs} ms: want 0 or more`);
+  }
+  const deadline = performance.now() + (timeoutMs ?? Number.POSITIVE_INFINITY);
+  for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {
+    const result = attempt();
+    if (result !== undefined) return result;
+    const leftMs = deadline - performance.now();
+    if (leftMs <= 0) {
+      throw new TensordError(
+        "deadline-exceeded",
+        `Cannot ${action}: it is locked after ${timeoutMs} ms, want it free`,
+        {
+          hint: "wait longer, or look for who holds it: a killed process holds nothing",
+        },
+      );
+    }
+    await pause(Math.min(pauseMs, leftMs));
+  }
+}

@@ -1,0 +1,117 @@
+/** Makes regions and fills them, and maps those that are there. Every mapping is reported to the client's session. */
+
+import type { Api } from "./api.ts";
+import { TensordError } from "./errors.ts";
+import { type MappedRegion, mapRegion, toAccess } from "./mapper.ts";
+import type { Access } from "./mapping.ts";
+import { type CreateOptions, defaultModel } from "./options.ts";
+import { Region } from "./region.ts";
+import type { Session } from "./session.ts";
+import { copyTo, type RegionSource, type Source, toSources, toSpecs } from "./sources.ts";
+import { type RegionDescriptor, shown } from "./wire.ts";
+
+/** How long what was built under a claim lingers, unless its builder says otherwise. */
+const builtLingerMs = 600_000;
+
+/** Who asks: the routes, and the session unless the client has none. */
+export interface Asker {
+  readonly api: Api;
+  readonly session: Session | undefined;
+}
+
+/** The right to build a name, and the session that has it. */
+export interface HeldClaim {
+  readonly id: string;
+  readonly session: string;
+}
+
+/**
+ * `client.create`. Under a claim, an open region that is there already is what a lost request of this claim made.
+ * @throws TensordError `claim-not-found` if somebody else builds meanwhile
+ */
+export async function makeRegion(
+  asker: Asker,
+  name: string | null,
+  data: RegionSource,
+  options: CreateOptions,
+  claim?: HeldClaim,
+): Promise<Region> {
+  const { api, session } = asker;
+  const sources = toSources(data);
+  const { model = defaultModel, ifExists = "fail", ttlMs, lingerMs, persist } = options;
+  const { evictable, onFull, deadlineMs, labels } = options;
+  const room = { evictable, onFull, deadlineMs };
+  const body = {
+    model,
+    name: name ?? undefined,
+    tensors: toSpecs(sources),
+    ifExists,
+    ...room,
+    labels,
+    claim: claim?.id,
+  };
+  const create = (owner: object) => api.createRegion({ ...body, ...owner });
+  const isOwned = [ttlMs, lingerMs, persist].some((value) => value !== undefined);
+  const isForSession = !isOwned && claim === undefined && session !== undefined;
+  const { region, isCreated } = isForSession
+    ? await session.use((id) => create({ session: id }))
+    : await create(isOwned || claim === undefined ? { ttlMs, lingerMs, persist } : { lingerMs: builtLingerMs });
+  if (!isCreated && claim === undefined) {
+    return mapExisting(asker, region, ({ state }) => toAccess({ writable: state === "open" }));
+  }
+  if (!isCreated && (region.state !== "open" || region.session !== claim?.session)) {
+    throw new TensordError("claim-not-found", `Cannot build ${shown(region)}: another session has the claim by now`);
+  }
+  try {
+    const mapped = await mapReported(
+      asker,
+      region,
+      () => "write",
+      () => api.region(region.id),
+    );
+    await fill(mapped, sources);
+    return new Region(api, mapped.region, mapped.attachment, true);
+  } catch (error) {
+    // Nobody may find a half-written region under the name; the failure itself is what counts.
+    await api.deleteRegion(region.id).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Maps a region, which `ask` gets anew, else its id does. */
+export async function mapExisting(
+  asker: Asker,
+  first: RegionDescriptor,
+  choose: (region: RegionDescriptor) => Access,
+  ask = () => asker.api.region(first.id),
+): Promise<Region> {
+  const { region, attachment } = await mapReported(asker, first, choose, ask);
+  return new Region(asker.api, region, attachment, false);
+}
+
+async function mapReported(
+  { session }: Asker,
+  first: RegionDescriptor,
+  choose: (region: RegionDescriptor) => Access,
+  ask: () => Promise<RegionDescriptor>,
+): Promise<MappedRegion> {
+  const mapped = await mapRegion(first, ask, choose);
+  session?.report(mapped.attachment);
+  session?.openSoon();
+  return mapped;
+}
+
+/** Copies the sources into their tensors. Lets go of the region if it fails. */
+async function fill({ region, attachment }: MappedRegion, sources: readonly Source[]): Promise<void> {
+  const offsets = new Map(region.tensors.map(({ name, byteOffset }) => [name, byteOffset]));
+  try {
+    for (const { name, bytes } of sources) {
+      const offset = offsets.get(name);
+      if (bytes === undefined || offset === undefined) continue;
+      await copyTo((start, size) => attachment.mapping.addressOf(offset + start, size), bytes);
+    }
+  } catch (error) {
+    attachment.close();
+    throw error;
+  }
+}

@@ -1,0 +1,79 @@
+/** What callers may ask of regions. The wire spells it the same, in its own case. */
+
+import type { AccessOptions } from "./mapper.ts";
+import type { RegionDescriptor } from "./wire.ts";
+
+export const defaultModel = "default";
+
+/** A region is named by its name and model where it is looked up, and by one of these elsewhere. */
+export type AnyRegion = string | { readonly id: string };
+
+/**
+ * What decides a region's end. `ttlMs`: so long after now. `lingerMs`: so long after the last process let go of it; 0 hands
+ * it off to one consumer. `persist`: only a `delete`, and it needs a name. None of them: this client's session.
+ */
+export type Owner =
+  | { readonly ttlMs: number; readonly lingerMs?: undefined; readonly persist?: undefined }
+  | { readonly lingerMs: number; readonly ttlMs?: undefined; readonly persist?: undefined }
+  | { readonly persist: true; readonly ttlMs?: undefined; readonly lingerMs?: undefined }
+  | { readonly ttlMs?: undefined; readonly lingerMs?: undefined; readonly persist?: undefined };
+
+interface CommonOptions {
+  readonly model?: string | undefined;
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** Once it is sealed and nobody maps it, it may go to make room for others. */
+  readonly evictable?: boolean | undefined;
+  /** Without room: an error (the default), to evict what may go, or to wait for it as well. */
+  readonly onFull?: "fail" | "evict" | "wait" | undefined;
+  /** How long `onFull: "wait"` waits. Default: 30 s. */
+  readonly deadlineMs?: number | undefined;
+}
+
+export type CreateOptions = Owner &
+  CommonOptions & {
+    /** What a taken name means: an error, the region that is there, or to take the name over when this one is sealed. */
+    readonly ifExists?: "fail" | "attach" | "replace" | undefined;
+  };
+
+/** Without an owner the region lingers for 10 minutes. */
+export type GetOrCreateOptions = Owner &
+  CommonOptions & {
+    /** How long to wait for another builder. Default: without end. */
+    readonly timeoutMs?: number | undefined;
+    /** Records a checksum at the seal. */
+    readonly checksum?: boolean | undefined;
+    /** As for `attach`, for those who did not build. */
+    readonly strict?: boolean | undefined;
+  };
+
+export type RingOptions = Owner &
+  CommonOptions & {
+    /** 1 to 4096. Default: 16. */
+    readonly slots?: number | undefined;
+    /** The largest tensor; rounded up to a multiple of 8. Default: 8 MiB. */
+    readonly slotBytes?: number | undefined;
+    /** Default: none, since its tensors are reached by their references. */
+    readonly name?: string | null | undefined;
+  };
+
+export interface AttachOptions extends AccessOptions {
+  readonly model?: string;
+  /** How long to wait: a reader until the region is there *and sealed*, a writer until it is there. */
+  readonly timeoutMs?: number;
+}
+
+export interface ListOptions {
+  readonly model?: string;
+  readonly name?: string;
+  readonly state?: RegionDescriptor["state"];
+  /** The session that ends them, by its id. */
+  readonly session?: string;
+  /** A key and its value. */
+  readonly label?: readonly [string, string];
+}
+
+export type PatchOptions = Owner & {
+  readonly evictable?: boolean;
+  /** Those named; null removes one. */
+  readonly labels?: Readonly<Record<string, string | null>>;
+};

@@ -1,0 +1,118 @@
+/**
+ * The owner's side of a ring (docs/protocol.md, "Ring"): one region cut into slots, which it fills and hands round by
+ * reference, without the server. The readers' side is `open-reference.ts`.
+ */
+
+import "./dispose.ts";
+import { TensordError } from "./errors.ts";
+import { retryWithin } from "./lock.ts";
+import { type Asker, makeRegion } from "./make-region.ts";
+import type { RingOptions } from "./options.ts";
+import type { TensorReference } from "./reference.ts";
+import { RingFile } from "./ring-file.ts";
+import { maxSlots } from "./ring-layout.ts";
+import { Slot } from "./slot.ts";
+import type { TensorSource } from "./sources.ts";
+import type { LockOptions } from "./tensor-lock.ts";
+
+const defaultSlots = 16;
+const defaultSlotBytes = 8 * 1024 * 1024;
+/** So that every slot is aligned for every dtype. */
+const slotAlignment = 8;
+
+/** Makes the region of a ring, and opens it. @throws TensordError `validation-failed`, what `client.create` throws */
+export async function makeRing(asker: Asker, options: RingOptions): Promise<Ring> {
+  const { slots = defaultSlots, slotBytes: leastBytes = defaultSlotBytes, name = null, ...rest } = options;
+  const isSize = (value: number, most: number) => Number.isSafeInteger(value) && value >= 1 && value <= most;
+  if (!isSize(slots, maxSlots) || !isSize(leastBytes, Number.MAX_SAFE_INTEGER - slotAlignment)) {
+    throw new TensordError(
+      "validation-failed",
+      `Cannot make a ring of ${slots} slots of ${leastBytes} bytes: want 1 to ${maxSlots} slots of 1 byte or more`,
+    );
+  }
+  const slotBytes = Math.ceil(leastBytes / slotAlignment) * slotAlignment;
+  const tensors = {
+    generations: { dtype: "U64", shape: [slots] },
+    slots: { dtype: "U8", shape: [slots, slotBytes] },
+  } as const;
+  const region = await makeRegion(asker, name, tensors, rest);
+  try {
+    return new Ring(new RingFile(region, slots, slotBytes));
+  } catch (error) {
+    region.close();
+    await asker.api.deleteRegion(region.id).catch(() => undefined);
+    throw error;
+  }
+}
+
+/**
+ * A ring of slots that this process owns. Each slot holds one tensor at a time. Close it, or declare it with `using`: that
+ * lets go of the memory here, while the region ends with its owner, or by `client.delete(ring)`.
+ */
+export class Ring {
+  readonly #file: RingFile;
+  /** Slots that are being filled, or lent. */
+  readonly #taken = new Set<number>();
+  #last = -1;
+
+  constructor(file: RingFile) {
+    this.#file = file;
+  }
+
+  /** The id of its region. */
+  get id(): string {
+    return this.#file.place.region;
+  }
+
+  get slots(): number {
+    return this.#file.slots;
+  }
+
+  /** The largest tensor of a slot. */
+  get slotBytes(): number {
+    return this.#file.slotBytes;
+  }
+
+  get isClosed(): boolean {
+    return this.#file.isClosed;
+  }
+
+  /**
+   * Takes the next slot that nobody holds, and makes every earlier reference to it stale. Waits while all are held.
+   * @throws TensordError `deadline-exceeded`, `closed`
+   */
+  acquire({ timeoutMs }: LockOptions = {}): Promise<Slot> {
+    return retryWithin(timeoutMs, `take a slot of ring ${this.id}`, () => this.#tryAcquire());
+  }
+
+  /**
+   * Copies a tensor into the next free slot. @returns the reference to send
+   * @throws TensordError `deadline-exceeded`, `validation-failed` if it is larger than a slot, `closed`
+   */
+  async put(source: TensorSource, options: LockOptions = {}): Promise<TensorReference> {
+    using slot = await this.acquire(options);
+    await slot.write(source);
+    return slot.publish();
+  }
+
+  /** Lets go of the ring and of every slot. Safe to call twice. */
+  close(): void {
+    this.#file.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #tryAcquire(): Slot | undefined {
+    const { slots } = this.#file;
+    for (let step = 1; step <= slots; step++) {
+      const index = (this.#last + step) % slots;
+      if (this.#taken.has(index) || !this.#file.tryLock(index)) continue;
+      this.#taken.add(index);
+      this.#last = index;
+      return new Slot(this.#file, index, () => this.#taken.delete(index));
+    }
+    return undefined;
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * This client's session: opened when it is first needed, held for as long as the process lives, and told what the process
+ * maps. If the server ended it, the next use opens another.
+ */
+
+import { hostname } from "node:os";
+import { basename } from "node:path";
+import type { Api } from "./api.ts";
+import type { Attachment } from "./attachment.ts";
+import { isTensordError } from "./errors.ts";
+import { Hold } from "./hold.ts";
+import type { Access } from "./mapping.ts";
+import type { SessionDescriptor, SessionEnd } from "./wire.ts";
+
+export interface SessionOptions {
+  /** What people see beside the process id. Default: the program's file name. */
+  readonly name?: string | undefined;
+  /** What the session may own at once. Default: no bound of its own. */
+  readonly quotaBytes?: number | undefined;
+  /** How long it outlives a server that is away, from the server's next start. Default: 30 s. */
+  readonly ttlMs?: number | undefined;
+}
+
+interface HeldSession {
+  readonly id: string;
+  readonly hold: Hold;
+}
+
+/** A mapping of this process, as the server is told of it. */
+interface ReportedMapping {
+  readonly region: string;
+  isWritable: boolean;
+}
+
+export class Session {
+  readonly #api: Api;
+  readonly #options: SessionOptions;
+  readonly #mappings = new Set<ReportedMapping>();
+  #held: Promise<HeldSession> | undefined;
+  #hold: Hold | undefined;
+
+  constructor(api: Api, options: SessionOptions) {
+    this.#api = api;
+    this.#options = options;
+  }
+
+  /**
+   * Does something in the session, and once more in a new one if the server has ended it meanwhile.
+   * @throws TensordError what `action` throws, `server-unavailable`, `closed`
+   */
+  async use<Result>(action: (id: string) => Promise<Result>): Promise<Result> {
+    const held = await this.#open();
+    try {
+      return await action(held.id);
+    } catch (error) {
+      if (!isTensordError(error, "session-not-found")) throw error;
+      this.#forget(held.hold);
+      return action((await this.#open()).id);
+    }
+  }
+
+  /** The session as the server sees it; opens it if there is none. */
+  describe(): Promise<SessionDescriptor> {
+    return this.use((id) => this.#api.session(id));
+  }
+
+  /** Ends the session if there is one, and all that it owns. @returns what ended with it */
+  async end(): Promise<SessionEnd | undefined> {
+    const held = await this.#held?.catch(() => undefined);
+    if (held === undefined) return undefined;
+    try {
+      return await this.#api.endSession(held.id);
+    } catch (error) {
+      if (isTensordError(error, "session-not-found")) return undefined;
+      throw error;
+    } finally {
+      this.#forget(held.hold);
+    }
+  }
+
+  /** Lets go of it, which ends it. */
+  close(): void {
+    this.#hold?.close();
+  }
+
+  /** Tells the server of a mapping, and of its end, which comes when the last array over it was collected. */
+  report(attachment: Attachment): void {
+    const mapping: ReportedMapping = { region: attachment.place.region, isWritable: attachment.access === "write" };
+    this.#mappings.add(mapping);
+    this.#hold?.say(attached(mapping));
+    attachment.observe({
+      remapped: (access: Access) => {
+        this.#hold?.say(detached(mapping));
+        mapping.isWritable = access === "write";
+        this.#hold?.say(attached(mapping));
+      },
+      unmapped: () => {
+        this.#mappings.delete(mapping);
+        this.#hold?.say(detached(mapping));
+      },
+    });
+  }
+
+  /** Opens it behind the caller's back, so that the server can name who maps what. Whoever needs it sees a failure. */
+  openSoon(): void {
+    this.#open().catch(() => undefined);
+  }
+
+  #open(): Promise<HeldSession> {
+    this.#held ??= this.#begin().catch((error) => {
+      this.#hold?.close();
+      this.#hold = undefined;
+      this.#held = undefined;
+      throw error;
+    });
+    return this.#held;
+  }
+
+  async #begin(): Promise<HeldSession> {
+    const { name = basename(process.argv[1] ?? process.argv0), quotaBytes, ttlMs: wantedMs } = this.#options;
+    const client = { name, pid: process.pid, hostname: hostname() };
+    const { id, ttlMs } = await this.#api.openSession({
+      name: this.#options.name,
+      client,
+      quotaBytes,
+      ttlMs: wantedMs,
+    });
+    const { endpoint, closed, retryMs } = this.#api.transport;
+    const hold = new Hold(endpoint, id, {
+      ttlMs,
+      greet: () => [...this.#mappings].map(attached),
+      over: () => this.#forget(hold),
+    });
+    this.#hold = hold;
+    await hold.open(retryMs);
+    closed.throwIfAborted();
+    return { id, hold };
+  }
+
+  /** The next use opens another. */
+  #forget(hold: Hold): void {
+    hold.close();
+    if (this.#hold !== hold) return;
+    this.#hold = undefined;
+    this.#held = undefined;
+  }
+}
+
+function attached({ region, isWritable }: ReportedMapping): string {
+  return JSON.stringify({ attach: region, writable: isWritable });
+}
+
+function detached({ region }: ReportedMapping): string {
+  return JSON.stringify({ detach: region });
+}

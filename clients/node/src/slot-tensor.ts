@@ -1,0 +1,49 @@
+/** A tensor in a slot of a ring, as those see it who opened its reference: the slot is theirs until they close it. */
+
+import type { Attachment } from "./attachment.ts";
+import { TensordError } from "./errors.ts";
+import type { TensorReference } from "./reference.ts";
+import { OpenedTensor } from "./tensor.ts";
+import type { TensorLock } from "./tensor-lock.ts";
+
+/**
+ * The slot stays locked until `close`, so that its owner does not fill it meanwhile. Arrays that are kept longer show what
+ * the owner writes next: copy what you keep with `slice()`.
+ */
+export class SlotTensor extends OpenedTensor {
+  readonly #reference: TensorReference;
+  readonly #slotLock: TensorLock;
+
+  constructor(attachment: Attachment, reference: TensorReference, slotLock: TensorLock) {
+    super(attachment, { name: "", ...reference });
+    this.#reference = reference;
+    this.#slotLock = slotLock;
+    // If nobody closes it, the collector does.
+    attachment.mapping.whenUnmapped(() => slotLock.release());
+  }
+
+  /** The reference that it was opened from: good for as long as the slot's owner lets it be. */
+  override ref(): TensorReference {
+    super.ref();
+    return this.#reference;
+  }
+
+  override lockRead(): Promise<TensorLock> {
+    return this.#refuse();
+  }
+
+  override lockWrite(): Promise<TensorLock> {
+    return this.#refuse();
+  }
+
+  override close(): void {
+    this.#slotLock.release();
+    super.close();
+  }
+
+  async #refuse(): Promise<never> {
+    throw new TensordError("feature-unavailable", "Cannot lock a tensor in a slot: opening it has locked the slot", {
+      hint: "open it with { writable: true } to have it alone",
+    });
+  }
+}

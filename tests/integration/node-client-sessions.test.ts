@@ -1,0 +1,225 @@
+/** The Node client's session: opened when it is needed, held for as long as the process lives, and what it owns. */
+
+import { afterAll, expect } from "bun:test";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { testWith } from "../harness/instance-needs.ts";
+import { needsNodeClient, type Runtime, runProgram, runtimes, startProgram } from "../harness/node-program.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+import { until } from "../harness/server-wait.ts";
+
+afterAll(assertNothingLeft);
+
+interface SessionList {
+  readonly items: readonly { readonly id: string; readonly held: boolean; readonly used_bytes: number }[];
+}
+
+async function sessions({ api }: TestServer) {
+  return (await api.call<SessionList>("GET", "/v1/sessions")).items;
+}
+
+const gone = (server: TestServer) => until("no session is left", async () => (await sessions(server)).length === 0);
+
+for (const runtime of Object.keys(runtimes) as Runtime[]) {
+  const test = testWith(needsNodeClient);
+
+  test(`${runtime}: SIGKILL ends the session at once, and what it owns; SIGSTOP does not`, async () => {
+    await using server = await startServer();
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect({ session: { name: "trainer", quotaBytes: 2 ** 20, ttlMs: 3_600_000 } });
+        globalThis.region = await client.create("mine", new Uint8Array(4096));
+        await client.create("lingers", new Uint8Array(1), { lingerMs: 600_000, evictable: true });
+        tell([await client.session(), await codeOf(() => client.create("large", new Uint8Array(2 ** 21)))]);
+        await receive();
+      `,
+    );
+    const [session, tooLarge] = await program.hear<[Record<string, unknown>, string]>();
+    expect(session).toMatchObject({ name: "trainer", held: true, regions: 1, quotaBytes: 2 ** 20, expiresAt: null });
+    expect(session.client).toMatchObject({ name: "trainer", pid: program.pid });
+    expect(tooLarge).toBe("session-quota-exceeded");
+    expect((await server.api.findByName("lingers"))?.evictable).toBe(true);
+    process.kill(program.pid, "SIGSTOP");
+    expect(await server.api.findByName("mine")).toMatchObject({ owner: { kind: "session", session: session.id } });
+    await program.kill();
+    // Its TTL is an hour: only the closed connection ends it before.
+    await gone(server);
+    await until("its region is gone", async () => (await server.api.findByName("mine")) === undefined);
+    expect((await server.api.findByName("lingers"))?.owner).toEqual({ kind: "linger", linger_ms: 600_000 });
+  });
+
+  test(`${runtime}: the hold keeps no process alive, and its end ends the session`, async () => {
+    await using server = await startServer();
+    const id = await runProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect({ session: { ttlMs: 3_600_000 } });
+        await client.create("mine", new Uint8Array(4096));
+        tell((await client.session()).id);
+      `,
+    );
+    expect(id).toStartWith("ses_");
+    await gone(server);
+    expect(await server.api.findByName("mine")).toBeUndefined();
+  });
+
+  test(`${runtime}: what is mapped is reported, through seals, until the last array is collected`, async () => {
+    await using server = await startServer();
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect();
+        const region = await client.create("seen", new Uint8Array(4096), { ttlMs: 600_000 });
+        tell((await client.session()).id);
+        await receive();
+        await region.seal();
+        const second = await client.attach("seen");
+        const opened = client.open(region.tensor().ref());
+        tell("sealed");
+        await receive();
+        const held = {};
+        await (async () => { held.array = region.tensor().array("U8"); })();
+        for (const mapped of [region, second, opened]) mapped.close();
+        tell("closed");
+        await receive();
+        held.array = undefined;
+        for (;;) {
+          await collect();
+          if ((await client.get("seen")).holders.length === 0) break;
+        }
+        tell("collected");
+        await receive();
+      `,
+    );
+    const session = await program.hear<string>();
+    const holders = async (want: readonly object[]) => {
+      await until(`the holders are ${JSON.stringify(want)}`, async () => {
+        const region = await server.api.findByName("seen");
+        const seen = region?.holders.map(({ client, ...holder }) => holder);
+        return Bun.deepEquals(seen, want) && region?.unknown_holders === false;
+      });
+    };
+    await holders([{ session, mappings: 1, writable: true }]);
+    await program.say("seal");
+    expect(await program.hear()).toBe("sealed");
+    await holders([{ session, mappings: 3, writable: false }]);
+    await program.say("close");
+    expect(await program.hear()).toBe("closed");
+    await holders([{ session, mappings: 1, writable: false }]);
+    await program.say("collect");
+    expect(await program.hear()).toBe("collected");
+  });
+
+  test(`${runtime}: a session survives restarts of the server, and tells again what it maps`, async () => {
+    await using server = await startServer();
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect();
+        globalThis.region = await client.create("survivor", new Uint8Array(4096).fill(7));
+        tell((await client.session()).id);
+        await receive();
+        tell([(await client.session()).id, (await client.get("survivor")).owner.session]);
+        await receive();
+        const ended = await client.endSession();
+        tell([ended, await client.endSession() === undefined, (await client.session()).id]);
+        await receive();
+      `,
+    );
+    const id = await program.hear<string>();
+    for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+      await server.kill(signal);
+      await server.start();
+      await until("it is held again", async () => (await sessions(server)).some(({ held }) => held));
+      const { holders } = await until("its mapping is told", async () => {
+        const region = await server.api.findByName("survivor");
+        return region?.holders.length === 1 && region;
+      });
+      expect(holders[0]).toMatchObject({ session: id, mappings: 1, writable: true });
+    }
+    await program.say("same");
+    expect(await program.hear()).toEqual([id, id]);
+    await program.say("end");
+    const [ended, isOver, next] = await program.hear<[unknown, boolean, string]>();
+    expect([ended, isOver]).toEqual([{ state: "draining", freedBytes: 0, regions: 1 }, true]);
+    expect(next).not.toBe(id);
+  });
+
+  test(`${runtime}: a session that the server ended is followed by another`, async () => {
+    await using server = await startServer();
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect();
+        tell((await client.session()).id);
+        await receive();
+        const region = await client.create("next", new Uint8Array(1));
+        tell([region.descriptor.owner.session, (await client.getOrCreate("built", () => new Uint8Array(1))).isCreated]);
+        await receive();
+      `,
+    );
+    const id = await program.hear<string>();
+    await server.api.call("DELETE", `/v1/sessions/${id}`);
+    await program.say("go on");
+    const [next, isCreated] = await program.hear<[string, boolean]>();
+    expect([next === id, isCreated]).toEqual([false, true]);
+    expect((await sessions(server)).map((session) => session.id)).toEqual([next]);
+  });
+
+  test(`${runtime}: a client closes its session with itself, and one without any has none`, async () => {
+    await using server = await startServer();
+    const seen = await runProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect();
+        await client.create("mine", new Uint8Array(1)).then((region) => region.close());
+        await client[Symbol.asyncDispose]();
+        const other = await connect({ session: false });
+        const without = [await codeOf(() => other.session()), await codeOf(() => other.getOrCreate("x", () => new Uint8Array(1))), await codeOf(() => other.create("y", new Uint8Array(1)))];
+        const region = await other.create("timed", new Uint8Array(1), { ttlMs: 60_000 });
+        const after = { sessions: (await other.stats()).sessions, mine: await codeOf(() => other.get("mine")), holders: (await other.get("timed")).holders };
+        const patched = await other.patch(region, { lingerMs: 1_000, evictable: true });
+        tell({ without, after, closed: await codeOf(() => client.session()), owner: patched.owner, evictable: patched.evictable });
+      `,
+    );
+    expect(seen).toEqual({
+      without: ["feature-unavailable", "feature-unavailable", "owner-required"],
+      after: { sessions: 0, mine: "region-not-found", holders: [] },
+      closed: "closed",
+      owner: { kind: "linger", lingerMs: 1_000 },
+      evictable: true,
+    });
+  });
+
+  test(`${runtime}: its events tell of sessions, and of one session's regions`, async () => {
+    await using server = await startServer();
+    const seen = await runProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect();
+        const other = await connect();
+        const { id } = await client.session();
+        await other.create("theirs", new Uint8Array(1));
+        await client.create("ours", new Uint8Array(1)).then((region) => region.close());
+        await client.endSession();
+        const told = [];
+        for await (const { type, data } of other.events({ session: id, after: "0" })) {
+          if (type === "tensord.stream.gap") continue;
+          told.push(type + " " + (data.name ?? data.reason ?? ""));
+          if (type === "tensord.session.ended") break;
+        }
+        tell(told);
+      `,
+    );
+    expect(seen).toContain("tensord.region.allocated ours");
+    expect((seen as string[]).at(-1)).toBe("tensord.session.ended request");
+    expect(String(seen)).not.toContain("theirs");
+  });
+}
