@@ -1,0 +1,138 @@
+/** The soak's own process, in Bun: server, load, samples, and at the end the counts that decide. */
+
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { readMachine } from "../../bench/lib/machine.ts";
+import { resultsDirectory } from "../../bench/lib/places.ts";
+import { DoomedWorkers } from "../../tests/harness/instance-doomed.ts";
+import { Random } from "../../tests/harness/instance-random.ts";
+import { lockPageBytes, Tmpfs } from "../../tests/harness/instance-tmpfs.ts";
+import { TestServer } from "../../tests/harness/server.ts";
+import { until } from "../../tests/harness/server-wait.ts";
+import { SoakFollower } from "./soak-follower.mjs";
+import { judge, readProcess } from "./soak-judge.mjs";
+import { killWorkers } from "./soak-killing.mjs";
+import { plot } from "./soak-plot.mjs";
+import { runUsers } from "./soak-users.mjs";
+
+const MiB = 2 ** 20;
+const poolBytes = 512 * MiB;
+const sampleMs = 1000;
+const quietDeadlineMs = 60_000;
+/** Who is there at once. */
+const workersAtOnce = 12;
+const usersAtOnce = 6;
+
+const seconds = Number(process.argv[2]) * 60;
+const stopping = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => stopping.abort());
+
+process.exitCode = (await soak()) ? 0 : 1;
+
+/** @returns whether nothing leaked */
+async function soak() {
+  const random = new Random();
+  console.log(`seed ${random.seed} (TEST_SEED repeats its choices), ${seconds} s`);
+  // Where nobody else is, every byte can be accounted for; that takes a mount, and so root.
+  using tmpfs = process.getuid() === 0 ? new Tmpfs({ sizeBytes: 2 * poolBytes }) : undefined;
+  const env = { TENSORD_LOG_LEVEL: "warn", TENSORD_MEMORY_LIMIT_BYTES: String(poolBytes) };
+  await using server = await new TestServer({ env, ...(tmpfs && { shmDirectory: tmpfs.path }) }).start();
+  await warmUp(server.api);
+  const before = readProcess(server.pid);
+  const ownSocketsBefore = readProcess(process.pid).sockets;
+  const samples = [];
+  const tally = { kills: 0, lostRegions: 0, requests: 0, unexpected: [] };
+  const follower = new SoakFollower(server.instance.socket);
+  await follower.opened;
+  const shared = await makeShared(server.api);
+  {
+    await using workers = new DoomedWorkers(server.instance.socket);
+    const load = [
+      ...Array.from({ length: workersAtOnce }, () =>
+        killWorkers({ server, workers, random, shared, tally, signal: stopping.signal }),
+      ),
+      ...Array.from({ length: usersAtOnce }, () => runUsers({ server, random, tally, signal: stopping.signal })),
+    ];
+    await sampleAll(server, follower, samples, before);
+    stopping.abort();
+    await Promise.all(load);
+  }
+  // Of a worker that died before it could tell of it, nobody knew what outlives it.
+  for (const { id, owner } of await server.api.list()) if (owner.kind === "persist") await server.api.delete(id);
+  const left = await becomeQuiet(server.api);
+  await follower.untilQuiet();
+  const { bytes } = await server.api.stats();
+  const result = judge({
+    before,
+    after: readProcess(server.pid),
+    // Each connection that we keep is one of the server's descriptors, and no leak of it.
+    connections: readProcess(process.pid).sockets - ownSocketsBefore,
+    samples,
+    tally,
+    left,
+    follower,
+    unaccountedBytes: tmpfs === undefined ? null : bytes.unaccounted - lockPageBytes,
+  });
+  follower.close();
+  write(random.seed, result, samples);
+  return result.isClean;
+}
+
+/** What the server makes once, at the first need for it, is no leak: a large region needs the Workers. */
+async function warmUp(api) {
+  const { id } = await api.create({ byte_size: 32 * MiB, ttl_ms: 60_000 });
+  await api.delete(id);
+}
+
+async function makeShared(api) {
+  const { id } = await api.create({ name: "shared", byte_size: MiB, persist: true });
+  return await api.seal(id);
+}
+
+async function sampleAll(server, follower, samples, before) {
+  const begin = performance.now();
+  for (let count = 1; !stopping.signal.aborted && performance.now() - begin < seconds * 1000; count++) {
+    await Bun.sleep(Math.max(0, begin + count * sampleMs - performance.now()));
+    const asked = performance.now();
+    const { regions, sessions, bytes } = await server.api.stats();
+    const answerMs = performance.now() - asked;
+    const second = Math.round((performance.now() - begin) / 1000);
+    const standing = regions.open + regions.sealed;
+    samples.push({
+      second,
+      ...readProcess(server.pid),
+      sessions,
+      regions: standing,
+      usedBytes: bytes.used,
+      answerMs,
+      events: follower.count,
+    });
+    if (count % 30 === 0)
+      console.log(`${second} s: ${JSON.stringify(samples.at(-1))}, before ${JSON.stringify(before)}`);
+  }
+}
+
+/** Waits until whatever ends by itself has ended. @returns what has not */
+async function becomeQuiet(api) {
+  const read = async () => {
+    const { sessions, claims, leases, regions } = await api.stats();
+    return { sessions, claims, leases, regions: Object.values(regions).reduce((sum, count) => sum + count, 0) };
+  };
+  const isQuiet = async () => Object.values(await read()).every((count) => count === 0);
+  await until("all has ended", isQuiet, quietDeadlineMs).catch((error) => console.error(`${error.message}`));
+  return await read();
+}
+
+function write(seed, result, samples) {
+  mkdirSync(resultsDirectory, { recursive: true });
+  const at = new Date().toISOString();
+  const path = join(resultsDirectory, `soak-${at.replaceAll(/[:.]/g, "-")}`);
+  writeFileSync(
+    `${path}.json`,
+    `${JSON.stringify({ at, seed, machine: readMachine(), ...result, samples }, null, 1)}\n`,
+  );
+  writeFileSync(`${path}.svg`, plot(samples));
+  for (const line of result.lines) console.log(line);
+  console.log(`wrote  ${path}.json and .svg`);
+  console.log(result.isClean ? "nothing leaked" : "LEAKED: see the lines marked so");
+}

@@ -1,0 +1,10 @@
+/**
+ * `npm run soak`: everything at once for half an hour, or `npm run soak -- --minutes 3`: workers that are killed in all
+ * states, clients of every operation, subscribers that come and go. Fails if anything is lost, left over or leaked.
+ */
+
+import "./lib/require-node.mjs";
+
+void Promise.all([import("./lib/process.mjs"), import("./lib/soak.mjs")]).then(([{ main }, { runSoak }]) =>
+  main(() => runSoak(process.argv.slice(2))),
+);
