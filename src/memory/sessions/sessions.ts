@@ -132,7 +132,8 @@ async function endAll(store: Store, session: Session, reason: SessionEndReason):
   const regions = [...session.regions];
   // All of them leave the books before the first one's memory is freed, which takes long.
   const frees: (() => Promise<number>)[] = [];
-  let freedBytes = 0;
+  // One that fails does not keep the others: the session stays, and is tried again.
+  const failures: unknown[] = [];
   try {
     for (const [index, region] of regions.entries()) {
       if (index % limits.sessionEndSlice === limits.sessionEndSlice - 1) await Bun.sleep(0);
@@ -140,13 +141,19 @@ async function endAll(store: Store, session: Session, reason: SessionEndReason):
       if (free !== undefined) frees.push(free);
       store.step("session.region-ended");
     }
-  } finally {
-    // Also if one of them could not be taken out: the session is tried again, the others are not.
-    for (const free of frees) {
-      freedBytes += await free();
-      await Bun.sleep(0);
-    }
+  } catch (error) {
+    failures.push(error);
   }
+  let freedBytes = 0;
+  for (const free of frees) {
+    try {
+      freedBytes += await free();
+    } catch (error) {
+      failures.push(error);
+    }
+    await Bun.sleep(0);
+  }
+  if (failures.length > 0) throw failures[0];
   // Last: a crash before this leaves a session that nobody renews, and its TTL ends the rest.
   store.journal.deleteSession(session.key);
   store.step("session.row-deleted");
