@@ -5,9 +5,8 @@
  * Owns `allocateWindowBytes`, `inlineBytes` and the priority of the filling Worker.
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { Asker } from "./lib/asker.ts";
 import { round } from "./lib/machine.ts";
-import { python } from "./lib/places.ts";
 import { report, say } from "./lib/result.ts";
 import { chooseQuiet, findRoom, OthersWatch } from "./lib/room.ts";
 import { BenchServer } from "./lib/server.ts";
@@ -37,49 +36,6 @@ interface PhaseSummary extends Summary {
   /** Times that it was measured, and how many of them nobody else used the machine. */
   readonly measured: number;
   readonly quiet: number;
-}
-
-/** The process that asks, and the labels it is told. */
-class Asker {
-  readonly #process: ChildProcess;
-  readonly #ended: Promise<string>;
-
-  constructor(socket: string, paths: readonly string[]) {
-    const script = `${import.meta.dirname}/lib/steady_requests.py`;
-    this.#process = spawn(python, [script, socket, String(requestsPerSecond), ...paths], {
-      stdio: ["pipe", "pipe", "inherit"],
-    });
-    const { promise, resolve, reject } = Promise.withResolvers<string>();
-    let output = "";
-    this.#process.stdout?.setEncoding("utf8").on("data", (text: string) => {
-      output += text;
-    });
-    this.#process.once("error", reject);
-    this.#process.once("close", (code) =>
-      code === 0 ? resolve(output) : reject(new Error(`the asker ended with ${code}`)),
-    );
-    this.#ended = promise;
-  }
-
-  get pid(): number {
-    return this.#process.pid ?? 0;
-  }
-
-  /** Runs `work` while requests are kept under `label`. @returns its seconds. */
-  async during(label: string, work: () => Promise<unknown>): Promise<number> {
-    this.#process.stdin?.write(`${label}\n`);
-    const begin = performance.now();
-    await work();
-    const seconds = (performance.now() - begin) / 1000;
-    this.#process.stdin?.write("\n");
-    return seconds;
-  }
-
-  /** @returns the latencies in µs by label. */
-  async end(): Promise<Record<string, number[]>> {
-    this.#process.stdin?.end();
-    return JSON.parse(await this.#ended) as Record<string, number[]>;
-  }
 }
 
 /** One phase, named, and whether others left the machine to us meanwhile. */
@@ -112,7 +68,7 @@ async function cycle(
 /** Runs cycles until every phase was asked often enough in quiet, or the time is over. */
 async function measure(server: BenchServer): Promise<{ phases: Phase[]; latencies: Record<string, number[]> }> {
   const small = await server.call<Region>("POST", "/v1/regions", { byte_size: 65_536, ttl_ms: 3_600_000 });
-  const asker = new Asker(server.socket, [`/v1/regions/${small.id}`, "/livez"]);
+  const asker = new Asker(server.socket, requestsPerSecond, [`/v1/regions/${small.id}`, "/livez"]);
   const phases: Phase[] = [];
   const deadline = performance.now() + longestRunMs;
   const run = async (name: string, work: () => Promise<unknown>) => {

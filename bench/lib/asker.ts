@@ -28,11 +28,14 @@ export class Asker {
     return this.#process.pid ?? 0;
   }
 
-  /** Runs `work` while requests are kept under `label`. */
-  async during(label: string, work: () => Promise<void>): Promise<void> {
+  /** Runs `work` while requests are kept under `label`. @returns its seconds. */
+  async during(label: string, work: () => Promise<unknown>): Promise<number> {
     this.#process.stdin?.write(`${label}\n`);
+    const begin = performance.now();
     await work();
+    const seconds = (performance.now() - begin) / 1000;
     this.#process.stdin?.write("\n");
+    return seconds;
   }
 
   /** @returns the latencies in µs by label. */

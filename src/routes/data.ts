@@ -92,6 +92,7 @@ const upload = createRoute({
       "io-error",
       "shutting-down",
       "deadline-exceeded",
+      "out-of-shared-memory",
     ),
   },
 });

@@ -139,7 +139,7 @@ function toPath(mountPoint: string, names: readonly string[]): string {
 }
 
 /** mountinfo writes space, tab, newline and backslash as `\040` and so on. */
-function unescapeOctal(text: string): string {
+export function unescapeOctal(text: string): string {
   return text.replace(/\\([0-3][0-7]{2})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
 }
 

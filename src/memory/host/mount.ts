@@ -1,5 +1,7 @@
 /** The mount that a path lies on, from what `/proc/self/mountinfo` says. Pure; reads nothing. */
 
+import { unescapeOctal } from "./cgroup.ts";
+
 export interface Mount {
   readonly mountPoint: string;
   /** The file system's type, such as `tmpfs`. */
@@ -26,9 +28,4 @@ export function findMount(mountinfo: string, path: string): Mount | undefined {
     }
   }
   return found;
-}
-
-/** mountinfo writes space, tab, newline and backslash as `\040` and so on. */
-function unescapeOctal(text: string): string {
-  return text.replace(/\\([0-3][0-7]{2})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
 }

@@ -1,8 +1,10 @@
 /** Failures of a file system that has no page or no inode left, provoked on a small one of our own. */
 
+import { truncateSync } from "node:fs";
 import { MiB } from "../../../src/memory/limits.ts";
 import type { Answer, Region } from "../../harness/answers.ts";
 import type { TestApp } from "../../harness/app.ts";
+import { writeBytes } from "./data-requests.ts";
 import type { FullCase } from "./failure-case.ts";
 import { askInVain } from "./failure-case.ts";
 import { lease } from "./lease.ts";
@@ -65,6 +67,19 @@ export const fullCases: readonly FullCase[] = [
     provoke: async (app, tmpfs) => {
       const regions = await createMany(app, attempts);
       return untilRefused(app, tmpfs, (attempt) => app.request("POST", `/v1/regions/${regions[attempt]?.id}/seal`, {}));
+    },
+  },
+  {
+    operationId: "writeData",
+    code: "out-of-shared-memory",
+    provoke: async (app, tmpfs) => {
+      // A worker gave the pages up that were allocated for it, and somebody else took them.
+      const byteSize = 64 * 1024;
+      const { id, storage } = await app.create({ byte_size: byteSize });
+      truncateSync(storage.path, 0);
+      truncateSync(storage.path, storage.byte_size);
+      tmpfs.fill();
+      return await writeBytes(app, id, new Uint8Array(byteSize));
     },
   },
   {

@@ -2257,6 +2257,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly listModels: {
