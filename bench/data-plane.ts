@@ -1,7 +1,8 @@
 /**
  * Does the server answer others while a gigabyte passes through it, and what does it cost? Latency of small requests at a
- * steady rate, in alternating phases of one run: idle, while 1 GiB is downloaded again and again, while it is uploaded.
- * Then the processor time of a GiB each way, and of a download without `sendfile`, and the time of `cp`.
+ * steady rate, in alternating phases of one run: idle, while 1 GiB is downloaded again and again, while it is uploaded,
+ * over the Unix socket and over TCP. Then the processor time of a GiB each way, and of a download without `sendfile`, and
+ * the time of `cp`.
  */
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
@@ -19,7 +20,7 @@ const GiB = 2 ** 30;
 const requestsPerSecond = 400;
 const phaseMs = 4000;
 const phasesWanted = 4;
-const longestRunMs = 150_000;
+const longestRunMs = 200_000;
 /** Between two phases, so that what is left of one does not count for the next. */
 const settleMs = 300;
 const transfersMeasured = 5;
@@ -27,7 +28,10 @@ const windowBytes = 2 ** 20;
 /** Clock ticks a second in `/proc` (proc(5), sysconf(_SC_CLK_TCK)): 100 on every Linux of today. */
 const ticksPerSecond = 100;
 
-type Direction = "GET" | "PUT";
+/** A body goes in as one of a known length, or in chunks that do not say how many they are. */
+type Move = "GET" | "PUT" | "CHUNKED";
+const names = ["idle", "GET", "PUT", "CHUNKED"] as const;
+type PhaseName = (typeof names)[number];
 
 interface Region {
   readonly id: string;
@@ -65,54 +69,70 @@ class Helper implements Disposable {
   }
 }
 
-/** A client of one socket, in a process of its own. */
+/** A client in a process of its own. */
 class DataClient extends Helper {
-  constructor(socket: string) {
-    super(python, [`${import.meta.dirname}/lib/data_client.py`, socket]);
+  /** @param target a Unix socket, or a port of loopback TCP. */
+  constructor(target: string) {
+    super(python, [`${import.meta.dirname}/lib/data_client.py`, target]);
   }
 
   /** Moves 1 GiB. @returns its seconds. */
-  async move(direction: Direction, path: string): Promise<number> {
-    return Number(await this.ask(`${direction} ${path} ${GiB}`));
+  async move(how: Move, path: string): Promise<number> {
+    return Number(await this.ask(`${how} ${path} ${GiB}`));
   }
 }
 
 interface Phase {
-  readonly name: "idle" | Direction;
+  readonly name: PhaseName;
   readonly label: string;
   readonly isQuiet: boolean;
 }
 
-/** Latencies of others, in µs by label, and the phases that they belong to. */
-async function measureLatency(server: BenchServer, client: DataClient, path: string) {
+/** Latencies of others, in µs, while nothing moves and while data moves in each of the ways: medians of the phases. */
+async function measureLatency(server: BenchServer, target: string, path: string) {
   const { id } = await server.call<Region>("POST", "/v1/regions", { byte_size: 65_536, ttl_ms: 3_600_000 });
-  const asker = new Asker(server.socket, requestsPerSecond, [`/v1/regions/${id}`, "/livez"]);
+  using client = new DataClient(target);
+  const asker = new Asker(target, requestsPerSecond, [`/v1/regions/${id}`, "/livez"]);
   const phases: Phase[] = [];
-  const runs = { idle: () => Bun.sleep(phaseMs), GET: () => repeat("GET"), PUT: () => repeat("PUT") };
-  async function repeat(direction: Direction): Promise<void> {
-    for (const begin = performance.now(); performance.now() - begin < phaseMs; ) await client.move(direction, path);
+  async function run(name: PhaseName): Promise<void> {
+    if (name === "idle") return await Bun.sleep(phaseMs);
+    for (const begin = performance.now(); performance.now() - begin < phaseMs; ) await client.move(name, path);
   }
-  const names = Object.keys(runs) as Phase["name"][];
-  const quiet = (name: Phase["name"]) => phases.filter((phase) => phase.isQuiet && phase.name === name).length;
+  const quiet = (name: PhaseName) => phases.filter((phase) => phase.isQuiet && phase.name === name).length;
   const deadline = performance.now() + longestRunMs;
   // The first of each kind warms up and is left out.
-  for (let tried = -3; performance.now() < deadline && names.some((name) => quiet(name) < phasesWanted); tried++) {
-    const name = names[(tried + 3) % 3] ?? "idle";
+  for (
+    let tried = -names.length;
+    performance.now() < deadline && names.some((name) => quiet(name) < phasesWanted);
+    tried++
+  ) {
+    const name = names[(tried + names.length) % names.length] ?? "idle";
     const watch = new OthersWatch([process.pid, server.pid, client.pid, asker.pid]);
-    await asker.during(tried < 0 ? "" : `${tried}`, runs[name]);
+    await asker.during(tried < 0 ? "" : `${tried}`, () => run(name));
     if (tried >= 0) phases.push({ name, label: `${tried}`, isQuiet: watch.isQuiet() });
     await Bun.sleep(settleMs);
   }
-  return { phases, latencies: await asker.end() };
+  const latencies = await asker.end();
+  return Object.fromEntries(names.map((name) => [name, summarizePhases(name, phases, latencies)]));
+}
+
+function summarizePhases(name: PhaseName, phases: readonly Phase[], latencies: Readonly<Record<string, number[]>>) {
+  const chosen = chooseQuiet(
+    phases.filter((phase) => phase.name === name),
+    1,
+  );
+  const each = chosen.map(({ label }) => summarize(latencies[label] ?? []));
+  const of = (key: "p50" | "p99" | "max") => median(each.map((summary) => summary[key]));
+  return { p50: of("p50"), p99: of("p99"), max: of("max"), phases: chosen.length };
 }
 
 /** What 1 GiB costs: the median of some transfers, the first of which warms up. */
-async function measureCost(client: DataClient, serverPid: number, direction: Direction, path: string) {
+async function measureCost(client: DataClient, serverPid: number, how: Move, path: string) {
   const seconds: number[] = [];
   const cpuSeconds: number[] = [];
   for (let count = 0; count <= transfersMeasured; count++) {
     const before = readCpuSeconds(serverPid);
-    const took = await client.move(direction, path);
+    const took = await client.move(how, path);
     if (count === 0) continue;
     seconds.push(took);
     cpuSeconds.push(readCpuSeconds(serverPid) - before);
@@ -161,29 +181,29 @@ function readCpuSeconds(pid: number): number {
 }
 
 if (await findRoom(3 * GiB)) {
-  await using server = await BenchServer.start();
+  await using server = await BenchServer.start({ withTcp: true });
   const region = await server.call<Region>("POST", "/v1/regions", { byte_size: GiB, ttl_ms: 3_600_000 });
   const path = `/v1/regions/${region.id}/data`;
-  using client = new DataClient(server.socket);
-  const { phases, latencies } = await measureLatency(server, client, path);
-  const summaries = Object.fromEntries(
-    (["idle", "GET", "PUT"] as const).map((name) => {
-      const chosen = chooseQuiet(
-        phases.filter((phase) => phase.name === name),
-        1,
-      );
-      const each = chosen.map(({ label }) => summarize(latencies[label] ?? []));
-      const of = (key: "p50" | "p99" | "max") => median(each.map((summary) => summary[key]));
-      return [name, { p50: of("p50"), p99: of("p99"), max: of("max"), phases: chosen.length }];
-    }),
-  );
-  for (const [name, { p50, p99, max, phases: count }] of Object.entries(summaries)) {
-    const shown = [p50, p99, max].map((value) => round(value, 0));
-    say(`${name.padEnd(5)} p50 ${shown[0]} µs, p99 ${shown[1]} µs, longest ${shown[2]} µs (median of ${count} phases)`);
+  const transports = { "Unix socket": server.socket, TCP: String(server.port) };
+  const latencies: Record<string, Awaited<ReturnType<typeof measureLatency>>> = {};
+  const ratios: Ratio[] = [];
+  for (const [transport, target] of Object.entries(transports)) {
+    const summaries = await measureLatency(server, target, path);
+    latencies[transport] = summaries;
+    for (const [name, { p50, p99, max, phases }] of Object.entries(summaries)) {
+      const shown = [p50, p99, max].map((value) => round(value, 0));
+      const times = `p50 ${shown[0]} µs, p99 ${shown[1]} µs, longest ${shown[2]} µs`;
+      say(`${transport.padEnd(11)} ${name.padEnd(7)} ${times} (median of ${phases} phases)`);
+      if (name === "idle") continue;
+      const ratio = p99 / (summaries.idle?.p99 ?? Number.NaN);
+      ratios.push({ what: `p99 of others, ${name} over ${transport} back to back, over idle`, ratio, target: 2 });
+    }
   }
+  using client = new DataClient(server.socket);
   const costs = {
     GET: await measureCost(client, server.pid, "GET", path),
     PUT: await measureCost(client, server.pid, "PUT", path),
+    CHUNKED: await measureCost(client, server.pid, "CHUNKED", path),
     ...(await measureAlternative(region.storage.path)),
   };
   const cpSeconds = measureCopy(region.storage.path);
@@ -191,15 +211,9 @@ if (await findRoom(3 * GiB)) {
     say(`${name.padEnd(9)} 1 GiB in ${round(seconds)} s, ${round(cpuSeconds)} s of the server's processor time`);
   }
   say(`cp        1 GiB in ${round(cpSeconds)} s`);
-  const idle = summaries.idle?.p99 ?? Number.NaN;
-  const ratios: Ratio[] = (["GET", "PUT"] as const).flatMap((name) => [
-    {
-      what: `p99 of others, ${name} back to back, over idle`,
-      ratio: (summaries[name]?.p99 ?? Number.NaN) / idle,
-      target: 2,
-    },
-    { what: `seconds of a ${name} over those of cp`, ratio: costs[name].seconds / cpSeconds },
-  ]);
+  for (const name of ["GET", "PUT", "CHUNKED"] as const) {
+    ratios.push({ what: `seconds of a ${name} over those of cp`, ratio: costs[name].seconds / cpSeconds });
+  }
   ratios.push({
     what: "server's processor time of a GET by windows through JavaScript, over sendfile",
     ratio: costs.pread.cpuSeconds / costs.sendfile.cpuSeconds,
@@ -208,6 +222,6 @@ if (await findRoom(3 * GiB)) {
     benchmark: "data-plane",
     question: "p99 of other requests while 1 GiB is downloaded or uploaded, over idle, and what a GiB costs",
     ratios,
-    details: { requestsPerSecond, windowBytes, summaries, costs, cpSeconds },
+    details: { requestsPerSecond, windowBytes, latencies, costs, cpSeconds },
   });
 }

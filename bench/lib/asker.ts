@@ -7,9 +7,9 @@ export class Asker {
   readonly #process: ChildProcess;
   readonly #ended: Promise<string>;
 
-  constructor(socket: string, requestsPerSecond: number, paths: readonly string[]) {
+  constructor(target: string, requestsPerSecond: number, paths: readonly string[]) {
     const script = `${import.meta.dirname}/steady_requests.py`;
-    this.#process = spawn(python, [script, socket, String(requestsPerSecond), ...paths], {
+    this.#process = spawn(python, [script, target, String(requestsPerSecond), ...paths], {
       stdio: ["pipe", "pipe", "inherit"],
     });
     const { promise, resolve, reject } = Promise.withResolvers<string>();

@@ -1,13 +1,16 @@
-"""Moves a region's data over a Unix socket as cheaply as a client can: what it reads it drops, what it sends is one block.
+"""Moves a region's data over a socket as cheaply as a client can: what it reads it drops, what it sends is one block.
 
-Usage: data_client.py <socket>. Each line on standard input is a method, a path and a number of bytes; the seconds that
-it took are printed. It is nice, so that on a machine with few cores it takes none away from the server or from others.
+Usage: data_client.py <Unix socket or TCP port>. Each line on standard input is GET, PUT or CHUNKED (a PUT that does not
+say its length), a path and a number of bytes; the seconds that it took are printed. It is nice, so that on a machine with
+few cores it takes none away from the server or from others.
 """
 
 import os
 import socket
 import sys
 import time
+
+from target import connect, to_host
 
 BLOCK = memoryview(bytearray(os.urandom(1 << 20)))
 
@@ -25,15 +28,31 @@ def read_head(connection: socket.socket) -> int:
     return len(answer) - end - 4
 
 
-def move(path: str, method: str, target: str, size: int) -> float:
+def send(connection: socket.socket, size: int, is_chunked: bool) -> None:
+    for sent in range(0, size, len(BLOCK)):
+        block = BLOCK[: size - sent]
+        if not is_chunked:
+            connection.sendall(block)
+            continue
+        connection.sendall(f"{len(block):x}\r\n".encode())
+        connection.sendall(block)
+        connection.sendall(b"\r\n")
+    if is_chunked:
+        connection.sendall(b"0\r\n\r\n")
+
+
+def move(target: str, how: str, path: str, size: int) -> float:
+    method = "GET" if how == "GET" else "PUT"
+    framing = {
+        "GET": "",
+        "PUT": f"Content-Length: {size}\r\n",
+        "CHUNKED": "Transfer-Encoding: chunked\r\n",
+    }[how]
     begin = time.perf_counter()
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
-        length = f"Content-Length: {size}\r\n" if method == "PUT" else ""
-        connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n".encode())
+    with connect(target) as connection:
+        connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: {to_host(target)}\r\n{framing}\r\n".encode())
         if method == "PUT":
-            for sent in range(0, size, len(BLOCK)):
-                connection.sendall(BLOCK[: size - sent])
+            send(connection, size, how == "CHUNKED")
             read_head(connection)
         else:
             received = read_head(connection)
@@ -46,11 +65,11 @@ def move(path: str, method: str, target: str, size: int) -> float:
 
 
 def main() -> None:
-    path = sys.argv[1]
+    target = sys.argv[1]
     os.nice(10)
     for line in sys.stdin:
-        method, target, size = line.split()
-        print(move(path, method, target, int(size)), flush=True)
+        how, path, size = line.split()
+        print(move(target, how, path, int(size)), flush=True)
 
 
 main()

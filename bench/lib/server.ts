@@ -23,11 +23,16 @@ export class BenchServer implements AsyncDisposable {
   readonly instance = `bench-${crypto.randomUUID().slice(0, 8)}`;
   readonly socket = `${shmDirectory}/tensord.${this.instance}/http.sock`;
   readonly #folder = mkdtempSync(join(tmpdir(), "tensord-bench-"));
-  readonly #environment = { TENSORD_INSTANCE: this.instance, TENSORD_PORT: "", TENSORD_LOG_LEVEL: "info" };
+  readonly #environment: Readonly<Record<string, string>>;
   #process: ChildProcess | undefined;
 
-  static async start(): Promise<BenchServer> {
-    const server = new BenchServer();
+  private constructor(tcpPort: string) {
+    this.#environment = { TENSORD_INSTANCE: this.instance, TENSORD_PORT: tcpPort, TENSORD_LOG_LEVEL: "info" };
+  }
+
+  /** @param withTcp whether it listens on a port of loopback too. */
+  static async start({ withTcp = false } = {}): Promise<BenchServer> {
+    const server = new BenchServer(withTcp ? "0" : "");
     try {
       await server.start();
       return server;
@@ -40,6 +45,13 @@ export class BenchServer implements AsyncDisposable {
   get pid(): number {
     if (this.#process?.pid === undefined) throw new Error("the server does not run");
     return this.#process.pid;
+  }
+
+  /** The port of loopback TCP, as the log says. */
+  get port(): number {
+    const [, port] = /"http:[^"]*:(\d+)"/.exec(readFileSync(join(this.#folder, "log"), "utf8")) ?? [];
+    if (port === undefined) throw new Error("the server does not listen on TCP");
+    return Number(port);
   }
 
   /** Starts the process. @returns the ms from its spawn to a `/readyz` that is answered with 200. */

@@ -3,7 +3,7 @@
 Each request has its time in a fixed schedule, and its latency counts from that time: one that had to wait because the
 answer before it was late counts with its wait (else a server that stalls would be asked less, and look better).
 
-Usage: steady_requests.py <socket> <requests a second> <path>…
+Usage: steady_requests.py <Unix socket or TCP port> <requests a second> <path>…
 Each line on standard input is a label for the requests from then on; the empty label is not kept. At its end the
 latencies are printed as one JSON object: label -> list of microseconds.
 """
@@ -15,6 +15,8 @@ import select
 import socket
 import sys
 import time
+
+from target import connect, to_host
 
 CONTENT_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
@@ -32,11 +34,11 @@ def exchange(connection: socket.socket, request: bytes) -> None:
 
 
 def main() -> None:
-    path, rate, *targets = sys.argv[1:]
-    requests = [f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for target in targets]
+    target, rate, *paths = sys.argv[1:]
+    host = to_host(target)
+    requests = [f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() for path in paths]
     period = 1 / float(rate)
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(path)
+    connection = connect(target)
     stdin = select.poll()
     stdin.register(0, select.POLLIN)
     latencies: dict[str, list[float]] = {}

@@ -5,6 +5,7 @@ import { TensordError } from "./error.ts";
 import { nextState } from "./lifecycle.ts";
 import { limits } from "./limits.ts";
 import { describe, type Region } from "./region.ts";
+import type { DataFile } from "./storage/data-file.ts";
 import type { Store } from "./store.ts";
 
 /** Part of a region's file. */
@@ -44,53 +45,126 @@ export function readData(store: Store, region: Region): string {
   return store.downloads.begin(file);
 }
 
+/** What brings a region's bytes. */
+export interface Upload {
+  readonly body: ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** Whether the transport vouches that the body is exactly as long as what it fills, or breaks off with an error. */
+  readonly isMeasured: boolean;
+}
+
 /**
- * Writes what `body` brings into `slice` of an open region, and takes its chunks' memory. It holds the region as a
- * writer's mapping does; one that fails midway leaves it open, with the bytes that came.
+ * Writes what `upload` brings into `slice` of an open region. It holds the region as a writer's mapping does; one that
+ * fails midway leaves it open, with the bytes that came.
  * @throws TensordError `region-sealed`, `cancelled` if the region is deleted meanwhile, `payload-too-large` and
  * `validation-failed` if the body is not exactly as long as the slice, `deadline-exceeded` if it stalls, `shutting-down`
- * as soon as the server stops; what the stream throws if the sender goes away.
+ * as soon as the server stops, `io-error` if a worker truncates the file meanwhile; what the stream throws if the sender
+ * goes away.
  */
-export async function writeData(
-  store: Store,
-  region: Region,
-  slice: DataSlice,
-  body: ReadableStream<Uint8Array<ArrayBuffer>>,
-): Promise<void> {
+export async function writeData(store: Store, region: Region, slice: DataSlice, upload: Upload): Promise<void> {
   nextState(region.state, "write", describe(region));
   using file = store.storage.openData(region.token, "write");
-  const reader = body.getReader();
-  let done = 0;
-  let failure: unknown;
-  // A read that waits ends by this, as if the body had.
-  const end = (reason?: unknown) => {
-    failure ??= reason;
-    reader.cancel().catch(() => {});
+  using watch = new UploadWatch(store, region);
+  await (upload.isMeasured ? receive : copy)(region, file, slice, upload.body, watch);
+  store.books.touch(region, store.now());
+}
+
+/** Ends an upload that brings nothing for too long, or that the server's end overtakes. */
+class UploadWatch implements Disposable {
+  readonly #ending = new AbortController();
+  readonly #stopping: AbortSignal;
+  readonly #stalled: Timer;
+  #byteSize = 0;
+
+  constructor(store: Store, region: Region) {
+    this.#stopping = store.stopping;
+    this.#stopping.addEventListener("abort", this.#endStopping);
+    const endStalled = () => this.#ending.abort(stall(region, this.#byteSize));
+    this.#stalled = setTimeout(endStalled, limits.uploadStallMs);
+  }
+
+  /** Aborts when the upload must end, with the failure that says why. */
+  get signal(): AbortSignal {
+    return this.#ending.signal;
+  }
+
+  /** @param byteSize how many bytes have come by now. */
+  tell(byteSize: number): void {
+    if (byteSize === this.#byteSize) return;
+    this.#byteSize = byteSize;
+    this.#stalled.refresh();
+  }
+
+  readonly #endStopping = () => this.#ending.abort(this.#stopping.reason);
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#stalled);
+    this.#stopping.removeEventListener("abort", this.#endStopping);
+  }
+}
+
+type Fill = (
+  region: Region,
+  file: DataFile,
+  slice: DataSlice,
+  body: Upload["body"],
+  watch: UploadWatch,
+) => Promise<void>;
+
+/** Lets the runtime write the body, and looks now and then. What it may have written in vain meanwhile is the region's own. */
+const receive: Fill = async (region, file, slice, body, watch) => {
+  const { allocatedBytes } = file;
+  const check = () => {
+    checkWritable(region);
+    checkSize(region, file.byteSize);
+    // A file that was truncated grows back where we write, with a hole where bytes were.
+    checkPages(region, file.allocatedBytes, allocatedBytes);
   };
-  const endStopping = () => end(store.stopping.reason);
-  const stalled = setTimeout(() => end(stall(region, done)), limits.uploadStallMs);
-  store.stopping.addEventListener("abort", endStopping);
+  check();
+  using inflow = file.receive(body, slice.byteOffset);
+  const { promise: ending, reject: end } = Promise.withResolvers<never>();
+  watch.signal.addEventListener("abort", () => end(watch.signal.reason));
+  const look = setInterval(() => {
+    watch.tell(inflow.byteSize);
+    try {
+      check();
+    } catch (error) {
+      end(error);
+    }
+  }, limits.uploadLookMs);
   try {
-    for (;;) {
+    await Promise.race([inflow.ended, ending]);
+  } finally {
+    clearInterval(look);
+  }
+  check();
+  if (inflow.byteSize < slice.byteSize) throw tooShort(region, slice, inflow.byteSize);
+};
+
+/** Writes the body chunk by chunk, no further than the slice, and takes the chunks' memory. */
+const copy: Fill = async (region, file, slice, body, watch) => {
+  const reader = body.getReader();
+  // A read that waits ends by this, as if the body had.
+  const cancel = () => void reader.cancel().catch(() => {});
+  watch.signal.addEventListener("abort", cancel);
+  try {
+    for (let done = 0; ; watch.tell(done)) {
       const { value: chunk } = await reader.read();
-      if (failure !== undefined) throw failure;
-      if (chunk === undefined) break;
+      watch.signal.throwIfAborted();
+      if (chunk === undefined) {
+        if (done < slice.byteSize) throw tooShort(region, slice, done);
+        return;
+      }
       if (done + chunk.length > slice.byteSize) throw tooLong(region, slice);
       checkWritable(region);
       checkSize(region, file.byteSize);
       file.write(chunk, slice.byteOffset + done);
       done += chunk.length;
       release(chunk);
-      stalled.refresh();
     }
-    if (done < slice.byteSize) throw tooShort(region, slice, done);
-    store.books.touch(region, store.now());
   } finally {
-    clearTimeout(stalled);
-    store.stopping.removeEventListener("abort", endStopping);
-    end();
+    cancel();
   }
-}
+};
 
 /**
  * Gives a chunk's memory back at once: the first GiB then adds 5 to 7 MB to the process, where the collector lets 29 to 44
@@ -108,14 +182,19 @@ function checkWritable(region: Region): void {
   });
 }
 
-/** A write past the end would allocate pages that nobody has charged. */
 function checkSize(region: Region, byteSize: number): void {
-  if (byteSize === region.byteSize) return;
-  throw new TensordError(
-    "io-error",
-    `Cannot use the file of ${describe(region)}: it has ${byteSize} bytes, want ${region.byteSize}`,
-    { hint: "A worker truncated or extended it. Delete the region and create it again." },
-  );
+  if (byteSize !== region.byteSize) throw changed(region, `it has ${byteSize} bytes, want ${region.byteSize}`);
+}
+
+/** @param before what the file's pages took when the upload began. */
+function checkPages(region: Region, allocatedBytes: number, before: number): void {
+  if (allocatedBytes < before) throw changed(region, `its pages take ${allocatedBytes} bytes, want ${before}`);
+}
+
+function changed(region: Region, how: string): TensordError {
+  return new TensordError("io-error", `Cannot use the file of ${describe(region)}: ${how}`, {
+    hint: "A worker truncated or extended it. Delete the region and create it again.",
+  });
 }
 
 function tooLong(region: Region, slice: DataSlice): TensordError {

@@ -17,6 +17,13 @@ const F_RDLCK = 0;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
 const SEEK_SET = 0;
+const SEEK_CUR = 1;
+
+// socket(7), <asm-generic/socket.h>.
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+const SO_RCVBUF = 8;
+const SO_ACCEPTCONN = 30;
 
 /** struct flock of 64-bit Linux, <bits/fcntl.h>: short type, short whence, off_t start, off_t len, pid_t pid. */
 export const flockLayout = { byteSize: 32, type: 0, whence: 2, start: 8, length: 16, pid: 24 } as const;
@@ -38,6 +45,12 @@ function bindLibrary() {
     fallocate: { args: ["i32", "i32", "i64", "i64"], returns: "i32" },
     // int fcntl(int fd, int op, struct flock *lock);
     fcntl: { args: ["i32", "i32", "u64"], returns: "i32" },
+    // int getsockopt(int fd, int level, int name, void *value, socklen_t *length);
+    getsockopt: { args: ["i32", "i32", "i32", "u64", "u64"], returns: "i32" },
+    // int setsockopt(int fd, int level, int name, const void *value, socklen_t length);
+    setsockopt: { args: ["i32", "i32", "i32", "u64", "u32"], returns: "i32" },
+    // off_t lseek(int fd, off_t offset, int whence);
+    lseek: { args: ["i32", "i64", "i32"], returns: "i64" },
   });
   return { symbols, errno: symbols.__errno_location() as Address };
 }
@@ -68,6 +81,62 @@ export function fallocate(fd: number, byteOffset: number, byteSize: number): voi
   const c = library();
   const result = c.symbols.fallocate(fd, 0, toOffset(byteOffset), toOffset(byteSize));
   if (result !== 0) throw failureOf("fallocate", readInt(c.errno));
+}
+
+/** Moves the position of `fd`'s open file description, which all its duplicates share. lseek(2), SEEK_SET. */
+export function seek(fd: number, byteOffset: number): void {
+  const { position, errno } = lseek(fd, toOffset(byteOffset), SEEK_SET);
+  if (position === -1n) throw failureOf("lseek", errno);
+}
+
+/** As `seek`; false, and nothing is moved, if the file system knows no such offset. */
+export function trySeek(fd: number, byteOffset: bigint): boolean {
+  const { position, errno } = lseek(fd, toOffset(byteOffset), SEEK_SET);
+  if (position === -1n && errno !== osConstants.errno.EINVAL) throw failureOf("lseek", errno);
+  return position !== -1n;
+}
+
+/** The position of `fd`'s open file description. lseek(2), SEEK_CUR. */
+export function readPosition(fd: number): number {
+  const { position, errno } = lseek(fd, 0n, SEEK_CUR);
+  if (position === -1n) throw failureOf("lseek", errno);
+  return Number(position);
+}
+
+function lseek(fd: number, offset: bigint, whence: number): { readonly position: bigint; readonly errno: number } {
+  checkDescriptor(fd);
+  const c = library();
+  const position = c.symbols.lseek(fd, offset, whence);
+  return { position, errno: readInt(c.errno) };
+}
+
+/** Whether `fd` is a socket that listens. getsockopt(2), SO_ACCEPTCONN. */
+export function isListening(fd: number): boolean {
+  checkDescriptor(fd);
+  const c = library();
+  const value = Buffer.alloc(4);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(value.length);
+  const result = c.symbols.getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, addressOf(value), addressOf(length));
+  if (result === 0) return value.readInt32LE() !== 0;
+  const errno = readInt(c.errno);
+  if (errno === osConstants.errno.ENOTSOCK || errno === osConstants.errno.EBADF) return false;
+  throw failureOf("getsockopt(SO_ACCEPTCONN)", errno);
+}
+
+/**
+ * Bounds what the kernel keeps for `fd` in one direction, to about twice `byteSize`; what a listening socket accepts has
+ * its bounds. socket(7), SO_RCVBUF and SO_SNDBUF.
+ */
+export function setSocketBuffer(fd: number, direction: "receive" | "send", byteSize: number): void {
+  checkDescriptor(fd);
+  assert(Number.isInteger(byteSize) && byteSize > 0 && byteSize < 2 ** 30, `not a buffer's size: ${byteSize}`);
+  const c = library();
+  const value = Buffer.alloc(4);
+  value.writeInt32LE(byteSize);
+  const name = direction === "receive" ? SO_RCVBUF : SO_SNDBUF;
+  const result = c.symbols.setsockopt(fd, SOL_SOCKET, name, addressOf(value), value.length);
+  if (result !== 0) throw failureOf(`setsockopt(${name})`, readInt(c.errno));
 }
 
 function flock(type: number, start: bigint, length: bigint): Buffer {

@@ -102,6 +102,13 @@ export const limits = {
   socketFrameBytes: 64 * KiB,
   /** An upload that brings nothing for this long is ended, and with it its writer's lock. */
   uploadStallMs: 10_000,
+  /**
+   * What the kernel keeps of a TCP connection in each direction, to about twice that: the most that one of them moves in a
+   * turn of the event loop. 128 KiB is 10 % faster and keeps others waiting longer. `bench/data-plane.ts`.
+   */
+  socketBufferBytes: 64 * KiB,
+  /** How often the server looks how far an upload has come that the runtime writes, and whether it may go on. */
+  uploadLookMs: 50,
   /** How often the server looks whether its downloads have ended: a lease lasts that much longer. */
   downloadPollMs: 50,
   /** Own descriptors looked at in one turn of the event loop. */

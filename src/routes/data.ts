@@ -124,8 +124,8 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
     const { region, whole } = locate(c.req.valid("param").region, c.req.valid("query").tensor);
     if (c.req.header("range") !== undefined) throw rangeOfUpload();
     const slice = toSlice(whole, parseContentRange(c.req.valid("header")["content-range"], whole.byteSize));
-    checkLength(region, slice, c.req.header("content-length"));
-    await writeData(store, region, slice, c.req.raw.body ?? new Blob().stream());
+    const isMeasured = checkLength(region, slice, c.req.header("content-length"));
+    await writeData(store, region, slice, { body: c.req.raw.body ?? new Blob().stream(), isMeasured });
     traffic.receivedBytes += slice.byteSize;
     return c.json({ written_bytes: slice.byteSize }, 200);
   });
@@ -141,10 +141,14 @@ function send(c: Context<Environment>, body: Blob | string, status: 200 | 206) {
   return c.body(body as string, status) as never;
 }
 
-/** What the sender says beforehand is refused beforehand, before a byte is written. */
-function checkLength(region: Region, slice: DataSlice, header: string | undefined): void {
-  const length = header === undefined ? slice.byteSize : Number(header);
-  if (length === slice.byteSize) return;
+/**
+ * What the sender says beforehand is refused beforehand, before a byte is written.
+ * @returns whether it said anything; the transport holds it to its word.
+ */
+function checkLength(region: Region, slice: DataSlice, header: string | undefined): boolean {
+  if (header === undefined) return false;
+  const length = Number(header);
+  if (length === slice.byteSize) return true;
   throw new TensordError(
     length > slice.byteSize ? "payload-too-large" : "validation-failed",
     `Cannot write to ${describe(region)}: the body has ${length} bytes, want ${slice.byteSize}`,

@@ -9,6 +9,7 @@ import type { Store } from "../memory/store.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
 import type { HealthAddress } from "./config.ts";
 import type { Metrics } from "./metrics.ts";
+import { boundSocketBuffers } from "./socket-buffers.ts";
 
 type OnUnexpected = (error: unknown, requestId?: string) => void;
 
@@ -31,6 +32,7 @@ export class HealthListener {
       (server, host, index) => server ?? this.#tryListen(host, address.port, index === hosts.length - 1),
       undefined,
     );
+    boundSocketBuffers();
     const { hostname = "", port } = this.#server ?? {};
     return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
   }

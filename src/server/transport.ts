@@ -12,6 +12,7 @@ import { checkSocketPath } from "../memory/storage/instance-directory.ts";
 import type { Environment, SocketProtocol, Traffic } from "../routes/environment.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
 import { createHostGuard } from "./guard.ts";
+import { boundSocketBuffers } from "./socket-buffers.ts";
 
 type Server = Bun.Server<SocketProtocol>;
 type Guard = (headers: Headers) => void;
@@ -41,6 +42,7 @@ export class Transport {
     const server = this.#listen(`${host}:${port}`, () =>
       Bun.serve({ hostname: host, port, ...this.#options((headers) => guard(headers)) }),
     );
+    boundSocketBuffers();
     guard = createHostGuard(host, server.port ?? port);
     return `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
   }

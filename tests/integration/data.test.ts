@@ -15,9 +15,10 @@ import { DataSocket } from "../harness/data-socket.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks } from "../harness/instance-check.ts";
 import { writeContent } from "../harness/instance-content.ts";
-import { needsPython, needsRoom, needsStockPython, stockPython, testWith } from "../harness/instance-needs.ts";
+import { needsPython, needsRoom, needsStockPython, python, stockPython, testWith } from "../harness/instance-needs.ts";
 import { runScript, WorkerProcess } from "../harness/worker.ts";
 
+const KiB = 2 ** 10;
 const MiB = 2 ** 20;
 const minute = 60_000;
 /** No multiple of a page or of a chunk. */
@@ -131,6 +132,24 @@ for (const transport of transports) {
     });
   });
 }
+
+testWith(needsPython)(
+  "the kernel keeps little of a TCP connection, so that no turn of the server moves much",
+  async () => {
+    await using server = await startDataServer();
+    const region = await server.api.create({ byte_size: 64 * MiB, ttl_ms: minute });
+    const { port } = new URL(await server.readUrl());
+    for (const method of ["PUT", "GET"]) {
+      const path = `/v1/regions/${region.id}/data`;
+      const args = [port, `${server.pid}`, method, path, `${64 * MiB}`];
+      const kept = await runScript<number>(python ?? "", "kernel_keeps.py", ...args);
+      // What the runtime reads at most at once is 512 KiB, and it goes on only if nearly that much was there.
+      expect(kept, `bytes kept of a ${method}`).toBeLessThan(400 * KiB);
+      expect(kept).toBeGreaterThan(0);
+    }
+    await untilLetGo(server, region);
+  },
+);
 
 testWith(needsStockPython)("numbers that are uploaded are numpy's, and numpy's are downloaded", async () => {
   await using server = await startDataServer();

@@ -6,6 +6,7 @@
 import { closeSync, constants, fstatSync, openSync, writeSync } from "node:fs";
 import { leaseByte, writerByte } from "../lease.ts";
 import { tryReadLock } from "../libc.ts";
+import { Inflow } from "./inflow.ts";
 
 export type DataAccess = "read" | "write";
 
@@ -38,15 +39,17 @@ export class DataFile implements Disposable {
     return fstatSync(this.#fd).size;
   }
 
+  /** What the file's pages take. stat(2): `st_blocks` counts 512 bytes each. */
+  get allocatedBytes(): number {
+    return fstatSync(this.#fd).blocks * 512;
+  }
+
   /** Tells one file from another: device and inode. */
   get identity(): string {
     return toFileIdentity(this.#fd);
   }
 
-  /**
-   * Writes all of `bytes` at `byteOffset`, in this turn of the event loop: a socket brings 64 KiB at a time. On a thread a
-   * GiB costs half as much processor time again, and turns are longer, since more piles up meanwhile. `bench/README.md`.
-   */
+  /** Writes all of `bytes` at `byteOffset`, in this turn of the event loop: a socket brings 64 KiB at a time. */
   write(bytes: Uint8Array, byteOffset: number): void {
     try {
       for (let done = 0; done < bytes.length; ) {
@@ -55,6 +58,14 @@ export class DataFile implements Disposable {
     } catch (error) {
       throw this.#translate(error);
     }
+  }
+
+  /**
+   * Lets the runtime write `body` at `byteOffset`, all of it: no byte becomes an object of JavaScript, whose collection
+   * others would wait for. It goes on until the body ends or the inflow is disposed. `bench/data-plane.ts`.
+   */
+  receive(body: ReadableStream<Uint8Array>, byteOffset: number): Inflow {
+    return new Inflow(this.path, body, byteOffset, this.#translate);
   }
 
   [Symbol.dispose](): void {

@@ -1,0 +1,52 @@
+/**
+ * A request's body on its way into a file, written by the runtime. It cannot be told to stop, but it writes where its open
+ * file description stands, and that can be moved to where nothing can be written.
+ */
+
+import { closeSync, constants, openSync } from "node:fs";
+import { readPosition, seek, trySeek } from "../libc.ts";
+
+export class Inflow implements Disposable {
+  /** Of a description of its own: the runtime keeps a duplicate for as long as the body lasts, which must hold no lock. */
+  readonly #fd: number;
+  readonly #byteOffset: number;
+  /** Resolves when all of the body is written. @throws what the system says of a write, or the body when it breaks off. */
+  readonly ended: Promise<void>;
+
+  /** @param translate makes a failure of the table of what the system says. */
+  constructor(
+    path: string,
+    body: ReadableStream<Uint8Array>,
+    byteOffset: number,
+    translate: (error: unknown) => unknown,
+  ) {
+    this.#fd = openSync(path, constants.O_WRONLY);
+    this.#byteOffset = byteOffset;
+    seek(this.#fd, byteOffset);
+    this.ended = Bun.write(Bun.file(this.#fd), new Response(body)).then(
+      () => {},
+      (error) => {
+        throw translate(error);
+      },
+    );
+  }
+
+  /** How many bytes have been written. */
+  get byteSize(): number {
+    return readPosition(this.#fd) - this.#byteOffset;
+  }
+
+  /** Ends it: what still comes of the body is written nowhere. */
+  [Symbol.dispose](): void {
+    seekToLimit(this.#fd);
+    closeSync(this.#fd);
+  }
+}
+
+/** Moves to the largest offset that the file system takes, where nothing can be written. Each has its own, and tells none. */
+function seekToLimit(fd: number): void {
+  let limit = 0n;
+  for (let bit = 1n << 62n; bit > 0n; bit >>= 1n) {
+    if (trySeek(fd, limit | bit)) limit |= bit;
+  }
+}
