@@ -1,5 +1,5 @@
 /**
- * The maps of everything that is alive, and the arithmetic of quotas over them. Every change is synchronous and leaves
+ * The maps of everything that is alive, and the sums that quotas are held against. Every change is synchronous and leaves
  * the sums right; nothing here waits, writes or emits.
  */
 
@@ -8,7 +8,7 @@ import { limits } from "./limits.ts";
 import { namePattern, parseId, parseRegionId } from "./naming.ts";
 import { OrderedIndex } from "./ordered-index.ts";
 import { describe, type Model, type Region } from "./region.ts";
-import { describeSession, type Session } from "./sessions/session.ts";
+import type { Session } from "./sessions/session.ts";
 
 export const defaultModelName = "default";
 
@@ -120,51 +120,6 @@ export class Books {
     this.sessions.remove(session);
   }
 
-  /**
-   * Whether `bytes` more may be charged to `model`, and to the session that pays if one does.
-   * @throws TensordError `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`.
-   */
-  checkQuota(model: Model, bytes: number, payer: Session | null): void {
-    if (payer !== null) checkSessionQuota(payer, bytes);
-    const limit = model.memoryLimitBytes;
-    const free = limit === null ? Number.POSITIVE_INFINITY : limit - model.usedBytes - model.drainingBytes;
-    if (bytes > free) {
-      throw new TensordError(
-        "model-limit-exceeded",
-        `Cannot allocate ${bytes} bytes for model ${quote(model.name)}: ${Math.max(0, free)} of its ${limit} bytes are free`,
-        {
-          requested_bytes: bytes,
-          available_bytes: Math.max(0, free),
-          holders: this.#largestHolders(),
-          hint: "Delete regions of this model, or raise its memory_limit_bytes with PATCH /v1/models/{model}.",
-        },
-      );
-    }
-    if (this.regions.size >= limits.regions) {
-      throw new TensordError("pool-full", `Cannot allocate a region: ${limits.regions} exist, the most that may`, {
-        hint: "Delete regions, or put several tensors into one.",
-      });
-    }
-    if (bytes <= this.availableBytes) return;
-    throw new TensordError(
-      "pool-full",
-      `Cannot allocate ${bytes} bytes: ${this.availableBytes} of the server's ${this.limitBytes} bytes are free`,
-      {
-        requested_bytes: bytes,
-        available_bytes: this.availableBytes,
-        holders: this.#largestHolders(),
-        hint: "Delete regions, or give the server more memory (TENSORD_MEMORY_LIMIT_BYTES, a larger tmpfs or cgroup).",
-      },
-    );
-  }
-
-  /** The sessions that own most, for a failure to name. It looks at all of them, which is what a failure may cost. */
-  #largestHolders() {
-    const all = [...this.sessions.after(0)].filter(({ usedBytes }) => usedBytes > 0);
-    all.sort((a, b) => b.usedBytes - a.usedBytes);
-    return all.slice(0, limits.holdersNamed).map(toHolder);
-  }
-
   /** Enters a region in whatever state it has, and charges it. */
   add(region: Region): void {
     this.#lastKey = Math.max(this.#lastKey, region.key);
@@ -248,25 +203,6 @@ export class Books {
     region.pool[books] += bytes;
     if (region.payer !== null) region.payer.usedBytes += bytes;
   }
-}
-
-function toHolder(session: Session) {
-  return { session: describeSession(session), used_bytes: session.usedBytes };
-}
-
-function checkSessionQuota(session: Session, bytes: number): void {
-  if (session.quotaBytes === null || session.usedBytes + bytes <= session.quotaBytes) return;
-  const free = Math.max(0, session.quotaBytes - session.usedBytes);
-  throw new TensordError(
-    "session-quota-exceeded",
-    `Cannot allocate ${bytes} bytes for ${describeSession(session)}: ${free} of its ${session.quotaBytes} bytes are free`,
-    {
-      requested_bytes: bytes,
-      available_bytes: free,
-      holders: [toHolder(session)],
-      hint: "Delete regions of this session, or open one with a larger quota_bytes.",
-    },
-  );
 }
 
 export type ModelFacts = Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">;

@@ -12,6 +12,7 @@ import { layOutRegion, type RegionLayout, type TensorSpec, tensorDifference } fr
 import { nextState } from "./lifecycle.ts";
 import { createToken, toRegionId } from "./naming.ts";
 import { describe, type Model, type Owner, type Region } from "./region.ts";
+import { checkQuota } from "./room/quota.ts";
 import { hasRoom, makeRoom } from "./room/room.ts";
 import type { OnFull } from "./room/room-queue.ts";
 import { checkClaim } from "./sessions/claims.ts";
@@ -125,7 +126,7 @@ async function make(
   signal: AbortSignal,
 ): Promise<Region> {
   const { token, layout } = plan;
-  store.books.checkQuota(model, plan.chargedBytes, plan.payer);
+  checkQuota(store.books, { model, payer: plan.payer, bytes: plan.chargedBytes });
   const cancel = new AbortController();
   const ended = Promise.withResolvers<void>();
   const region = toRegion(store, model, request, plan);

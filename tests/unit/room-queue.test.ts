@@ -4,7 +4,9 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { Books } from "../../src/memory/books.ts";
 import { limits } from "../../src/memory/limits.ts";
-import { findShortage, RoomQueue } from "../../src/memory/room/room-queue.ts";
+import type { Model } from "../../src/memory/region.ts";
+import { findShortage } from "../../src/memory/room/quota.ts";
+import { RoomQueue } from "../../src/memory/room/room-queue.ts";
 
 /** Books with `free` bytes for everybody, and a model `small` of which `own` bytes are free. */
 function createBooks(free: number, own: number) {
@@ -77,8 +79,9 @@ test("the first in line is the first who came and is still there", () => {
 
 test("a shortage says which limit is short, and with bytes that fit there is none", () => {
   const { books, large, small } = createBooks(10, 4);
-  expect(findShortage(books, large, null, 10)).toBeUndefined();
-  expect(findShortage(books, large, null, 11)?.code).toBe("pool-full");
-  expect(findShortage(books, small, null, 4)).toBeUndefined();
-  expect(findShortage(books, small, null, 5)?.code).toBe("model-limit-exceeded");
+  const find = (model: Model, bytes: number) => findShortage(books, { model, payer: null, bytes });
+  expect(find(large, 10)).toBeUndefined();
+  expect(find(large, 11)).toEqual({ code: "pool-full", requestedBytes: 11, availableBytes: 10 });
+  expect(find(small, 4)).toBeUndefined();
+  expect(find(small, 5)).toEqual({ code: "model-limit-exceeded", requestedBytes: 5, availableBytes: 4 });
 });

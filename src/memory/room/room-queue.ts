@@ -1,16 +1,12 @@
-/** Those who wait for memory, in the order in which they came, and what they lack. */
+/** Those who wait for memory, in the order in which they came. */
 
 import type { Books } from "../books.ts";
-import { TensordError } from "../error.ts";
-import type { Model } from "../region.ts";
 import type { Session } from "../sessions/session.ts";
+import { type Charge, findShortage } from "./quota.ts";
 
 export type OnFull = "fail" | "evict" | "wait";
 
-export interface RoomRequest {
-  readonly model: Model;
-  readonly payer: Session | null;
-  readonly bytes: number;
+export interface RoomRequest extends Charge {
   readonly onFull: OnFull;
   /** Of `performance.now()`; when waiting ends. */
   readonly deadline: number;
@@ -52,34 +48,11 @@ export class RoomQueue {
   pump(books: Books): void {
     let promised = 0;
     for (const waiting of this.#waiting) {
-      const { model, payer, bytes } = waiting;
-      const shortage = findShortage(books, model, payer, bytes + promised);
+      const shortage = findShortage(books, { ...waiting, bytes: waiting.bytes + promised });
       if (shortage === undefined) {
-        promised += bytes;
+        promised += waiting.bytes;
         waiting.wake();
       } else if (shortage.code === "pool-full") return;
     }
   }
-}
-
-/** What keeps `bytes` from being charged now, or undefined. */
-export function findShortage(
-  books: Books,
-  model: Model,
-  payer: Session | null,
-  bytes: number,
-): TensordError | undefined {
-  try {
-    books.checkQuota(model, bytes, payer);
-    return undefined;
-  } catch (error) {
-    if (isShortage(error)) return error;
-    throw error;
-  }
-}
-
-/** Whether freeing memory may help; against too many regions it does not. */
-function isShortage(error: unknown): error is TensordError {
-  const codes: string[] = ["session-quota-exceeded", "model-limit-exceeded", "pool-full"];
-  return error instanceof TensordError && codes.includes(error.code) && error.facts.requested_bytes !== undefined;
 }

@@ -7,12 +7,12 @@ import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import type { Store } from "../store.ts";
 import { evict } from "./evict.ts";
-import { findShortage, type RoomRequest } from "./room-queue.ts";
+import { findShortage, type Shortage, toShortageError } from "./quota.ts";
+import type { RoomRequest } from "./room-queue.ts";
 
 /** Whether `request.bytes` can be charged in this turn of the event loop, and nobody is before it in line. */
 export function hasRoom(store: Store, request: RoomRequest): boolean {
-  const { model, payer, bytes } = request;
-  return !isBehindOthers(store, request) && findShortage(store.books, model, payer, bytes) === undefined;
+  return !isBehindOthers(store, request) && findShortage(store.books, request) === undefined;
 }
 
 /**
@@ -20,20 +20,17 @@ export function hasRoom(store: Store, request: RoomRequest): boolean {
  * @throws TensordError a 507 if there cannot be room, `deadline-exceeded` after waiting in vain.
  */
 export async function makeRoom(store: Store, request: RoomRequest, signal: AbortSignal): Promise<void> {
-  const { model, payer, bytes, onFull } = request;
-  const shortage = findShortage(store.books, model, payer, bytes);
-  if (shortage !== undefined && (onFull === "fail" || isHopeless(store, request))) throw shortage;
-  let left = shortage;
+  const { onFull } = request;
+  let left = findShortage(store.books, request);
+  if (left !== undefined && (onFull === "fail" || isHopeless(store, request))) {
+    throw toShortageError(store.books, request, left);
+  }
   // More than one limit may be short, and one that was lowered lacks more than it says.
-  for (
-    let freedBytes = 1;
-    left !== undefined && freedBytes > 0;
-    left = findShortage(store.books, model, payer, bytes)
-  ) {
+  for (let freedBytes = 1; left !== undefined && freedBytes > 0; left = findShortage(store.books, request)) {
     freedBytes = await evictFor(store, request, left);
   }
   if (left === undefined && !isBehindOthers(store, request)) return;
-  if (left !== undefined && onFull === "evict") throw left;
+  if (left !== undefined && onFull === "evict") throw toShortageError(store.books, request, left);
   await waitInLine(store, request, signal);
 }
 
@@ -48,13 +45,12 @@ function isHopeless(store: Store, { model, payer, bytes }: RoomRequest): boolean
 }
 
 /** @returns the bytes that went for it. */
-async function evictFor(store: Store, { model, payer, bytes }: RoomRequest, shortage: TensordError): Promise<number> {
-  const missing = bytes - Number(shortage.facts.available_bytes ?? 0);
+async function evictFor(store: Store, { model, payer, bytes }: RoomRequest, shortage: Shortage): Promise<number> {
   const isSessions = shortage.code === "session-quota-exceeded";
   const { freedBytes } = await evict(
     store,
     {
-      bytes: missing,
+      bytes: bytes - shortage.availableBytes,
       isAllOrNothing: true,
       model: shortage.code === "model-limit-exceeded" ? model : undefined,
       payer: isSessions && payer !== null ? payer : undefined,
@@ -94,7 +90,7 @@ async function waitInLine(store: Store, request: RoomRequest, signal: AbortSigna
 /** Only for who is first in line: what others could use goes no earlier than they do. */
 async function evictAgain(store: Store, waiting: RoomRequest): Promise<void> {
   if (store.room.first !== waiting) return;
-  const shortage = findShortage(store.books, waiting.model, waiting.payer, waiting.bytes);
+  const shortage = findShortage(store.books, waiting);
   try {
     // What a creation was charged that failed comes back without an event.
     if (shortage === undefined) store.room.pump(store.books);
@@ -104,11 +100,15 @@ async function evictAgain(store: Store, waiting: RoomRequest): Promise<void> {
   }
 }
 
-function tooLate(store: Store, { model, payer, bytes }: RoomRequest): TensordError {
-  const shortage = findShortage(store.books, model, payer, bytes);
-  const why = shortage?.message ?? "others were before it";
-  return new TensordError("deadline-exceeded", `Cannot wait longer for memory. ${why}`, {
-    ...shortage?.facts,
-    hint: 'Ask with a longer "deadline_ms", free memory, or mark what may go as "evictable".',
-  });
+function tooLate(store: Store, request: RoomRequest): TensordError {
+  const shortage = findShortage(store.books, request);
+  const error = shortage && toShortageError(store.books, request, shortage);
+  return new TensordError(
+    "deadline-exceeded",
+    `Cannot wait longer for memory. ${error?.message ?? "Others were before it"}`,
+    {
+      ...error?.facts,
+      hint: 'Ask with a longer "deadline_ms", free memory, or mark what may go as "evictable".',
+    },
+  );
 }

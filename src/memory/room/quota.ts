@@ -1,0 +1,96 @@
+/** What the limits of a session, a model and the server allow, asked of the books; and the failure that names the numbers. */
+
+import { type Books, quote } from "../books.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
+import type { Model } from "../region.ts";
+import { describeSession, type Session } from "../sessions/session.ts";
+
+/** The first limit that keeps an allocation from being charged. Cheap: whoever waits for memory asks again and again. */
+export interface Shortage {
+  readonly code: "session-quota-exceeded" | "model-limit-exceeded" | "pool-full";
+  readonly requestedBytes: number;
+  readonly availableBytes: number;
+}
+
+/** What is charged, and to whom beside the server. */
+export interface Charge {
+  readonly model: Model;
+  readonly payer: Session | null;
+  readonly bytes: number;
+}
+
+/** What keeps `bytes` from being charged now, or undefined. */
+export function findShortage(books: Books, { model, payer, bytes: requestedBytes }: Charge): Shortage | undefined {
+  const free = [
+    ["session-quota-exceeded", freeOf(payer?.quotaBytes, payer?.usedBytes ?? 0)],
+    ["model-limit-exceeded", freeOf(model.memoryLimitBytes, model.usedBytes + model.drainingBytes)],
+    ["pool-full", books.availableBytes],
+  ] as const;
+  const lacking = free.find(([, availableBytes]) => requestedBytes > availableBytes);
+  return lacking && { code: lacking[0], requestedBytes, availableBytes: lacking[1] };
+}
+
+function freeOf(limitBytes: number | null | undefined, usedBytes: number): number {
+  return typeof limitBytes === "number" ? Math.max(0, limitBytes - usedBytes) : Number.POSITIVE_INFINITY;
+}
+
+/**
+ * Whether `charge` may be charged now.
+ * @throws TensordError `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`.
+ */
+export function checkQuota(books: Books, charge: Charge): void {
+  const shortage = findShortage(books, charge);
+  if (shortage !== undefined) throw toShortageError(books, charge, shortage);
+  if (books.regions.size < limits.regions) return;
+  throw new TensordError("pool-full", `Cannot allocate a region: ${limits.regions} exist, the most that may`, {
+    hint: "Delete regions, or put several tensors into one.",
+  });
+}
+
+/** The failure to throw. It looks at every session, to name those that hold most; a failure may cost that. */
+export function toShortageError(books: Books, charge: Charge, shortage: Shortage): TensordError {
+  const { code, requestedBytes, availableBytes } = shortage;
+  const { whose, limit, holders, hint } = describeLimit(books, charge, code);
+  return new TensordError(
+    code,
+    `Cannot allocate ${requestedBytes} bytes${whose}: ${availableBytes} of ${limit} bytes are free`,
+    { requested_bytes: requestedBytes, available_bytes: availableBytes, holders, hint },
+  );
+}
+
+function describeLimit(books: Books, { model, payer }: Charge, code: Shortage["code"]) {
+  if (code === "session-quota-exceeded" && payer !== null) {
+    return {
+      whose: ` for ${describeSession(payer)}`,
+      limit: `its ${payer.quotaBytes}`,
+      holders: [toHolder(payer)],
+      hint: "Delete regions of this session, or open one with a larger quota_bytes.",
+    };
+  }
+  const holders = largestHolders(books);
+  if (code === "model-limit-exceeded") {
+    return {
+      whose: ` for model ${quote(model.name)}`,
+      limit: `its ${model.memoryLimitBytes}`,
+      holders,
+      hint: "Delete regions of this model, or raise its memory_limit_bytes with PATCH /v1/models/{model}.",
+    };
+  }
+  return {
+    whose: "",
+    limit: `the server's ${books.limitBytes}`,
+    holders,
+    hint: "Delete regions, or give the server more memory (TENSORD_MEMORY_LIMIT_BYTES, a larger tmpfs or cgroup).",
+  };
+}
+
+function largestHolders(books: Books) {
+  const all = [...books.sessions.after(0)].filter(({ usedBytes }) => usedBytes > 0);
+  all.sort((a, b) => b.usedBytes - a.usedBytes);
+  return all.slice(0, limits.holdersNamed).map(toHolder);
+}
+
+function toHolder(session: Session) {
+  return { session: describeSession(session), used_bytes: session.usedBytes };
+}
