@@ -23,7 +23,7 @@ export async function runSoak(args) {
   console.log(`gunicorn's workers are recycled for ${minutes} min; what was seen comes at the end`);
   const { status } = await run(python, ["-m", "pytest", "-s", "-q", "tests/test_gunicorn.py"], {
     cwd: join(root, "clients/python"),
-    env: { ...process.env, TENSORD_TEST_WEB_SECONDS: String(minutes * 60) },
+    env: { ...process.env, WEB_SOAK_SECONDS: String(minutes * 60) },
   });
   return status;
 }

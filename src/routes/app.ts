@@ -22,6 +22,7 @@ import { defineModelRoutes } from "./models.ts";
 import { observe } from "./observe.ts";
 import { toProblem, toProblemResponse, unsupportedMediaType } from "./problem.ts";
 import { defineRegionRoutes } from "./regions.ts";
+import { TensorReference } from "./schemas-reference.ts";
 import { defineSessionRoutes } from "./sessions.ts";
 
 /**
@@ -51,6 +52,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineHostRoutes(app, services);
   defineDiagnosisRoutes(app, services);
   defineDocsPage(app);
+  app.openAPIRegistry.register("TensorReference", TensorReference);
   app.onError((error, c) => {
     const id = c.get("requestId");
     const { aborted = false, reason } = c.get("signal") ?? {};

@@ -21,7 +21,7 @@ export const RegionIdParameter = z.string().max(64).openapi({ example: "reg_abcd
 export const Dtype = z.enum(dtypes).openapi("Dtype", { description: "As safetensors names it.", example: "F32" });
 
 /** Checked by hand, and the first mistake only: zod lists every one, and 640,000 of them pass its stack. */
-const Shape = z
+export const Shape = z
   .array(z.custom<number>(() => true))
   .max(limits.tensorDimensions)
   .superRefine((shape, c) => {

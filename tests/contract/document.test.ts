@@ -30,8 +30,9 @@ describe("the document", () => {
     }),
   );
 
-  test("has no reference that leads nowhere, and no schema that nothing refers to", () => {
+  test("has no reference that leads nowhere, and no schema that nothing refers to but what clients tell each other", () => {
     const referred = [...JSON.stringify(document).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name);
+    referred.push("TensorReference");
     expect([...new Set(referred)].toSorted()).toEqual(Object.keys(document.components.schemas).toSorted());
   });
 

@@ -194,6 +194,33 @@ for (const transport of transports) {
       await untilLetGo(server, region);
     });
 
+    testWith()("a body that goes on after the length that it declared fills no byte more", async () => {
+      await using server = await startDataServer();
+      const region = await server.api.create({ byte_size: 2 * MiB, ttl_ms: minute });
+      using socket = new DataSocket(await targetOf(server, transport));
+      const range = `Content-Range: bytes 0-${MiB - 1}/*`;
+      const more = "\x01".repeat(MiB / 2);
+      await socket.send(socket.toHead("PUT", dataOf(region), `Content-Length: ${MiB}`, range));
+      await socket.send(Buffer.alloc(MiB, 1));
+      await socket.send(more);
+      expect((await socket.answer()).status).toBe(200);
+      // The rest can only be a request, and is none.
+      expect((await socket.last()).toString("latin1")).toMatch(/^($|HTTP\/1\.1 4)/);
+      const bytes = await Bun.file(region.storage.path).slice(4096).bytes();
+      expect([bytes.indexOf(0), bytes.lastIndexOf(1)]).toEqual([MiB, MiB - 1]);
+      await untilLetGo(server, region);
+    });
+
+    testWith()("a body that ends before the length that it declared is no upload, and its writer goes", async () => {
+      await using server = await startDataServer();
+      const region = await createLarge(server);
+      using upload = await beginUpload(server, await targetOf(server, transport), region, some);
+      upload.end();
+      expect((await upload.last()).toString("latin1")).toMatch(/^($|HTTP\/1\.1 4)/);
+      await untilLetGo(server, region);
+      expect((await server.api.get(region.id)).state).toBe("open");
+    });
+
     testWith()("two lengths that contradict each other are refused, and the connection ends", async () => {
       await using server = await startDataServer();
       const region = await server.api.create({ byte_size: 5, ttl_ms: minute });

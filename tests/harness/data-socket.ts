@@ -58,6 +58,11 @@ export class DataSocket implements Disposable {
     await until("the bytes have left", () => !this.#socket.writableNeedDrain || this.#hasEnded, 2 * patienceMs);
   }
 
+  /** Says that nothing more will be sent, and goes on reading. */
+  end(): void {
+    this.#socket.end();
+  }
+
   /** The head of a request; `headers` are lines. */
   toHead(method: string, path: string, ...headers: string[]): string {
     return `${[`${method} ${path} HTTP/1.1`, `Host: ${this.#host}`, ...headers].join("\r\n")}\r\n\r\n`;

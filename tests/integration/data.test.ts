@@ -169,7 +169,7 @@ testWith(needsStockPython)("numbers that are uploaded are numpy's, and numpy's a
 });
 
 testWith(needsRoom(1536 * MiB))(
-  "a PUT and a GET of 1 GiB add less than 64 MiB to the server's memory",
+  "a PUT, one in chunks, and a GET of 1 GiB add less than 64 MiB to the server's memory",
   async () => {
     await using server = await startDataServer();
     const byteSize = 1024 * MiB;
@@ -181,6 +181,11 @@ testWith(needsRoom(1536 * MiB))(
         using socket = new DataSocket(await targetOf(server, transport));
         await socket.ask("PUT", path, `Content-Length: ${byteSize}`);
         await socket.pour(block, byteSize);
+        expect((await socket.answer()).status).toBe(200);
+        await socket.ask("PUT", path, "Transfer-Encoding: chunked");
+        const chunk = Buffer.concat([Buffer.from(`${MiB.toString(16)}\r\n`), block, Buffer.from("\r\n")]);
+        await socket.pour(chunk, (byteSize / MiB) * chunk.length);
+        await socket.send("0\r\n\r\n");
         expect((await socket.answer()).status).toBe(200);
         const unix = transport === "TCP" ? {} : { unix: server.instance.socket };
         const response = await fetch(`${await server.readUrl()}${path}`, unix);

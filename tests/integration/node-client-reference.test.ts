@@ -4,6 +4,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { findEndpoint } from "../../clients/node/src/endpoint.ts";
 import { isTensordError } from "../../clients/node/src/errors.ts";
 import { TensorReference } from "../../clients/node/src/reference.ts";
+import { checkSchema } from "../harness/answers.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
@@ -62,6 +63,23 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       sealed: "region-sealed",
       gone: "stale-ref",
     });
+  });
+
+  claim(`${runtime}: its references are what the document says, of a tensor and of a slot`, async () => {
+    await using server = await startServer();
+    const seen = await runProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect();
+        const region = await client.create("w", new Float32Array(6), { ttlMs: 600_000 });
+        const ring = await client.ring({ slots: 2, slotBytes: 4096 });
+        tell([region.tensor().ref(), await ring.put(new Float32Array(6))]);
+        ring.close();
+      `,
+    );
+    for (const reference of seen as object[]) checkSchema("TensorReference", reference, "a reference");
+    expect(seen).toMatchObject([{ generation: 0 }, { generation: expect.any(Number) }]);
   });
 
   claim(`${runtime}: what stands in the place of a region's file is neither followed nor waited for`, async () => {

@@ -8,6 +8,7 @@ import { inspect } from "node:util";
 import type { Place } from "./attach.ts";
 import { byteSizeOf, type Dtype, isDtype, maxDimensions } from "./dtype.ts";
 import { TensordError } from "./errors.ts";
+import type { components } from "./generated/openapi.ts";
 import type { TensorInfo } from "./wire.ts";
 
 const version = 1;
@@ -30,19 +31,7 @@ const wireFields = [
 ] as const;
 
 /** The wire form, as every client has it. */
-export interface WireReference {
-  readonly v: number;
-  readonly instance: string;
-  readonly region: string;
-  readonly path: string;
-  readonly dev: string;
-  readonly ino: string;
-  readonly byte_offset: number;
-  readonly byte_size: number;
-  readonly dtype: Dtype;
-  readonly shape: readonly number[];
-  readonly generation: number;
-}
+export type WireReference = Readonly<components["schemas"]["TensorReference"]>;
 
 /**
  * One tensor, by the file that holds it: about 300 bytes as JSON, by `JSON.stringify`. `path`, `dev` and `ino` name the

@@ -37,6 +37,23 @@ def _free(client: tensord.Client) -> None:
     wait_for(lambda: not any(client.list()), "every region is gone")
 
 
+def test_a_sessions_events_are_its_own_and_those_of_its_regions(server: Server, client: tensord.Client) -> None:
+    with server.connect(name="ours") as ours:
+        assert ours.session is not None
+        session = ours.session.id
+        with client.events(session=session, after="0") as events:
+            client.create("theirs", np.zeros(1, np.float32)).close()
+            ours.create("ours", np.zeros(1, np.float32)).close()
+            ours.close()
+            told = _until(events, "tensord.session.ended")
+    seen = [(event.type, event.data.get("name")) for event in told if event.type != "tensord.stream.gap"]
+    assert "tensord.session.opened" in {kind for kind, _ in seen}
+    assert ("tensord.region.allocated", "ours") in seen
+    assert told[-1].subject == session
+    assert "theirs" not in str(seen)
+    _free(client)
+
+
 def test_a_regions_life_comes_in_its_order(client: tensord.Client) -> None:
     with client.events(types="tensord.region.") as events:
         with client.create("weights", np.zeros(4, np.float32), ttl=60) as region:

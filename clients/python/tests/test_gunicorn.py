@@ -26,7 +26,7 @@ WORKERS = 8
 WEIGHTS = 1 << 20
 REQUESTS_A_WORKER = 20
 #: How long the workers are recycled at least. `npm run soak -- --web` makes it minutes.
-SECONDS = float(os.environ.get("TENSORD_TEST_WEB_SECONDS", "0"))
+SECONDS = float(os.environ.get("WEB_SOAK_SECONDS", "0"))
 
 
 class _OverUnixSocket(http.client.HTTPConnection):

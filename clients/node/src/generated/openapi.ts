@@ -433,6 +433,79 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
   schemas: {
+    /** @description Lets another process map one tensor without asking the server: docs/protocol.md. */
+    readonly TensorReference: {
+      /**
+       * @description The version of this form.
+       * @enum {number}
+       */
+      readonly v: 1;
+      /** @example default */
+      readonly instance: string;
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly region: string;
+      /**
+       * @description The file that holds it.
+       * @example /dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz
+       */
+      readonly path: string;
+      /**
+       * @description 64 bits, in decimal, as is ino.
+       * @example 27
+       */
+      readonly dev: string;
+      /** @example 4711 */
+      readonly ino: string;
+      /**
+       * @description From the start of the file.
+       * @example 4096
+       */
+      readonly byte_offset: number;
+      /** @example 4194304 */
+      readonly byte_size: number;
+      readonly dtype: components["schemas"]["Dtype"];
+      /**
+       * @description Elements in each dimension, outermost first; [] is a scalar.
+       * @example [
+       *       1024,
+       *       1024
+       *     ]
+       */
+      readonly shape: readonly number[];
+      /**
+       * @description 0 outside rings.
+       * @example 0
+       */
+      readonly generation: number;
+    };
+    /**
+     * @description As safetensors names it.
+     * @example F32
+     * @enum {string}
+     */
+    readonly Dtype:
+      | "BOOL"
+      | "F4"
+      | "F6_E2M3"
+      | "F6_E3M2"
+      | "U8"
+      | "I8"
+      | "F8_E5M2"
+      | "F8_E4M3"
+      | "F8_E8M0"
+      | "F8_E4M3FNUZ"
+      | "F8_E5M2FNUZ"
+      | "I16"
+      | "U16"
+      | "F16"
+      | "BF16"
+      | "I32"
+      | "U32"
+      | "F32"
+      | "C64"
+      | "F64"
+      | "I64"
+      | "U64";
     /** @description A region's descriptor: enough to map it. */
     readonly Region: {
       /** @example reg_abcdefghijklmnopqrstuvwxyz */
@@ -539,34 +612,6 @@ export interface components {
       /** @description Whether byte_offset is a multiple of the element's size. */
       readonly aligned: boolean;
     };
-    /**
-     * @description As safetensors names it.
-     * @example F32
-     * @enum {string}
-     */
-    readonly Dtype:
-      | "BOOL"
-      | "F4"
-      | "F6_E2M3"
-      | "F6_E3M2"
-      | "U8"
-      | "I8"
-      | "F8_E5M2"
-      | "F8_E4M3"
-      | "F8_E8M0"
-      | "F8_E4M3FNUZ"
-      | "F8_E5M2FNUZ"
-      | "I16"
-      | "U16"
-      | "F16"
-      | "BF16"
-      | "I32"
-      | "U32"
-      | "F32"
-      | "C64"
-      | "F64"
-      | "I64"
-      | "U64";
     /** @description Specified in docs/protocol.md. */
     readonly Checksum: {
       /** @enum {string} */

@@ -321,14 +321,16 @@ class Client:
         *,
         after: str | None = None,
         model: str | None = None,
+        session: str | None = None,
         types: str | Iterable[str] | None = None,
         reconnect: bool = True,
     ) -> EventStream:
-        """Follows what happens to regions and models: everything from now on, or after the event with the id ``after``.
+        """Follows what happens to regions, sessions and models: everything from now on, or after the event with the
+        id ``after``.
 
         When this returns the stream has begun: whatever changes from here on will come, so list *then*, and follow.
-        ``model`` narrows it to one model and its regions, ``types`` to types with one of these prefixes
-        (``"tensord.region."``).
+        ``model`` narrows it to one model and its regions, ``session`` to one session, by its id, and the regions that
+        it owns, ``types`` to types with one of these prefixes (``"tensord.region."``).
 
         The stream resumes by itself after a cut connection and through restarts of the server, however long they take;
         ``reconnect=False`` ends it with ``ServerUnavailable`` at the first cut instead. An event of the type
@@ -336,7 +338,7 @@ class Client:
         Raises ``ServerUnavailable``, ``ValidationFailed``, ``TooManyRequests``.
         """
         prefixes = types if types is None or isinstance(types, str) else ",".join(types)
-        query = without_none({"after": after, "model": model, "types": prefixes})
+        query = without_none({"after": after, "model": model, "session": session, "types": prefixes})
         return EventStream(self._transport, query, reconnect=reconnect)
 
     def close(self) -> None:

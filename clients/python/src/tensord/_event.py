@@ -21,9 +21,10 @@ class Event:
     """A change that the server told of.
 
     ``type`` is ``tensord.region.`` and ``allocated``, ``sealed``, ``changed``, ``draining``, ``deleted``, ``lost`` or
-    ``relinked``; ``tensord.model.`` and ``registered``, ``changed`` or ``unregistered``; or ``tensord.stream.gap``:
-    events are missing here, so list again. ``subject`` is the region's id or the model's name, ``data`` the descriptor
-    without its tensors or the model. ``id`` is a decimal number that rises from event to event and never repeats;
+    ``relinked``; ``tensord.session.`` and ``opened`` or ``ended``; ``tensord.model.`` and ``registered``, ``changed``
+    or ``unregistered``; ``tensord.pool.pressure``; or ``tensord.stream.gap``: events are missing here, so list again.
+    ``subject`` is the region's or session's id or the model's name, ``data`` the descriptor without its tensors, the
+    session, the model, or how full the pool is. ``id`` is a decimal number that rises from event to event and never repeats;
     ``epoch`` tells which start of the server it is from.
     """
 

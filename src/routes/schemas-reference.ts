@@ -1,0 +1,23 @@
+/** The tensor reference. It goes from client to client and never to the server, which only documents it. */
+
+import { z } from "@hono/zod-openapi";
+import { byteCount, Dtype, RegionIdParameter, Shape } from "./schemas.ts";
+
+export const TensorReference = z
+  .object({
+    v: z.literal(1).openapi({ description: "The version of this form." }),
+    instance: z.string().openapi({ example: "default" }),
+    region: RegionIdParameter,
+    path: z.string().openapi({
+      description: "The file that holds it.",
+      example: "/dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz",
+    }),
+    dev: z.string().openapi({ description: "64 bits, in decimal, as is ino.", example: "27" }),
+    ino: z.string().openapi({ example: "4711" }),
+    byte_offset: byteCount.openapi({ description: "From the start of the file.", example: 4096 }),
+    byte_size: byteCount.openapi({ example: 4_194_304 }),
+    dtype: Dtype,
+    shape: Shape,
+    generation: byteCount.openapi({ description: "0 outside rings.", example: 0 }),
+  })
+  .openapi({ description: "Lets another process map one tensor without asking the server: docs/protocol.md." });
