@@ -1,6 +1,7 @@
 /**
  * Does it stay fast when it is full? Allocation with 20,000 live regions over the same with 100, in alternating batches
- * against two servers; the server's memory for each region; and how long a restart takes with all of them.
+ * against two servers; a page of the list and the stats, likewise; the server's memory for each region; and how long a
+ * restart takes with all of them.
  */
 
 import { HttpConnection, toRequest } from "./lib/http-connection.ts";
@@ -16,6 +17,8 @@ const batch = 200;
 const batchesWanted = 20;
 const batchesTried = 5 * batchesWanted;
 const restarts = 3;
+const readsWarming = 50;
+const readsMeasured = 500;
 /** A page of header and a page of data. */
 const bytesEach = 2 * 4096;
 /** Requests that are under way at once while the servers are filled. */
@@ -67,6 +70,47 @@ async function compareAllocation(small: BenchServer, large: BenchServer) {
   return { few: summarize(chosen.flatMap(({ few }) => few)), many: summarize(chosen.flatMap(({ many }) => many)) };
 }
 
+interface Page {
+  readonly items: readonly unknown[];
+  readonly next_cursor: string | null;
+}
+
+/** The µs of a question, each asked of both in turns, and the ms of reading the whole list of the large one. */
+async function compareReads(small: BenchServer, large: BenchServer) {
+  using toSmall = await HttpConnection.open(small.socket);
+  using toLarge = await HttpConnection.open(large.socket);
+  const ask = async (connection: HttpConnection, path: string) => {
+    const begin = performance.now();
+    const { status, body: text } = await connection.send(toRequest("GET", path));
+    if (status !== 200) throw new Error(`answered ${status}: ${text}`);
+    return { us: (performance.now() - begin) * 1000, text };
+  };
+  const compare = async (path: string) => {
+    const few: number[] = [];
+    const many: number[] = [];
+    for (let tried = -readsWarming; tried < readsMeasured; tried++) {
+      const [inSmall, inLarge] = [await ask(toSmall, path), await ask(toLarge, path)];
+      if (tried < 0) continue;
+      few.push(inSmall.us);
+      many.push(inLarge.us);
+    }
+    return { few: summarize(few), many: summarize(many) };
+  };
+  // Both have a hundred: the same answer of a few and of very many.
+  const stats = await compare("/v1/stats");
+  const page = await compare(`/v1/regions?limit=${few}`);
+  const begin = performance.now();
+  let listed = 0;
+  for (let cursor: string | null = ""; cursor !== null; ) {
+    const { text } = await ask(toLarge, `/v1/regions?limit=1000${cursor === "" ? "" : `&cursor=${cursor}`}`);
+    const { items, next_cursor } = JSON.parse(text) as Page;
+    listed += items.length;
+    cursor = next_cursor;
+  }
+  if (listed !== many) throw new Error(`listed ${listed} regions, want ${many}`);
+  return { stats, page, listMs: performance.now() - begin };
+}
+
 /** Kills and starts the server, some times. @returns the ms to readiness of each, and the memory after the last. */
 async function restart(server: BenchServer): Promise<{ ms: number[]; bytes: number }> {
   const ms: number[] = [];
@@ -97,6 +141,7 @@ if (await findRoom(4 * many * bytesEach + 2 ** 28)) {
     `made ${many} regions, ${round(many / ((performance.now() - begin) / 1000), 0)} a second with ${filling} clients`,
   );
   const allocation = await compareAllocation(small, large);
+  const reads = await compareReads(small, large);
   await settle(small);
   await settle(large);
   const running = { few: small.memoryBytes("Private_Dirty"), many: large.memoryBytes("Private_Dirty") };
@@ -108,6 +153,10 @@ if (await findRoom(4 * many * bytesEach + 2 ** 28)) {
     `allocate with ${few}: p50 ${round(allocation.few.p50, 0)} µs; with ${many}: p50 ${round(allocation.many.p50, 0)} µs`,
   );
   say(`ready after a kill with ${few}: ${round(readyMs.few, 0)} ms; with ${many}: ${round(readyMs.many, 0)} ms`);
+  for (const [what, { few: inFew, many: inMany }] of Object.entries({ stats: reads.stats, page: reads.page })) {
+    say(`${what} with ${few}: p50 ${round(inFew.p50, 0)} µs; with ${many}: p50 ${round(inMany.p50, 0)} µs`);
+  }
+  say(`the whole list of ${many}: ${round(reads.listMs, 0)} ms`);
   report({
     benchmark: "scale",
     question: `allocation, memory and restart with ${many} live regions`,
@@ -116,6 +165,11 @@ if (await findRoom(4 * many * bytesEach + 2 ** 28)) {
         what: `p50 of allocation, with ${many} over with ${few}`,
         ratio: allocation.many.p50 / allocation.few.p50,
         target: 1.2,
+      },
+      { what: `p50 of the stats, with ${many} over with ${few}`, ratio: reads.stats.many.p50 / reads.stats.few.p50 },
+      {
+        what: `p50 of a page of ${few} of the list, with ${many} over with ${few}`,
+        ratio: reads.page.many.p50 / reads.page.few.p50,
       },
       {
         what: "KiB of server memory a region, after all that",
@@ -134,6 +188,7 @@ if (await findRoom(4 * many * bytesEach + 2 ** 28)) {
       few,
       many,
       allocation,
+      reads,
       privateDirtyBytes: { running, restarted: [afterFew.bytes, afterMany.bytes] },
       readyMs,
     },

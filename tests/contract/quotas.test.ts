@@ -121,6 +121,25 @@ describe("a full pool and a full model", () => {
   }
 
   test(
+    "say how much no session owns, and how much drains",
+    withApp(
+      async (app) => {
+        await app.create({ byte_size: 2 * MiB, linger_ms: 60_000 });
+        const { id, storage } = await app.create({ byte_size: MiB, ttl_ms: 60_000 });
+        using _ = lease(storage.path);
+        await app.remove(id);
+        const problem = await app.refused("pool-full", "POST", "/v1/regions", { byte_size: poolBytes, ttl_ms: 1000 });
+        expect(problem).toMatchObject({
+          holders: [],
+          without_session_bytes: 2 * MiB + 4096,
+          draining_bytes: MiB + 4096,
+        });
+      },
+      { memoryLimitBytes: poolBytes },
+    ),
+  );
+
+  test(
     "name no more than the five largest",
     withApp(async (app) => {
       await app.register("small", MiB);
@@ -143,7 +162,7 @@ describe("a full pool and a full model", () => {
       await endSession(app, session);
       const request = { model: "small", byte_size: 64, ttl_ms: 1000 };
       const problem = await app.refused("model-limit-exceeded", "POST", "/v1/regions", request);
-      expect(holdersOf(problem)).toEqual([]);
+      expect(problem).toMatchObject({ holders: [], draining_bytes: charge });
     }),
   );
 });

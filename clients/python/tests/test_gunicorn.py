@@ -195,7 +195,8 @@ def test_recycled_and_scaled_workers_share_one_copy_that_was_built_once(
     assert builds == 1
     # Only a killed worker may leave a request without an answer.
     assert len(web.failures) <= 3, web.failures
-    print(json.dumps({"requests": web.requests, "workers": len(web.sessions), "builds": builds, "checks": checks}))
+    seen = {"requests": web.requests, "workers": len(web.sessions), "builds": builds, "checks": checks}
+    sys.stdout.write(f"{json.dumps(seen)}\n")
     web.end()
     wait_for(lambda: held() == {}, "the last of them has ended")
     wait_for(lambda: client.get("weights").in_use is False, "nobody maps the weights, which linger")

@@ -48,14 +48,17 @@ export function checkQuota(books: Books, charge: Charge): void {
   });
 }
 
-/** The failure to throw. It looks at every session, to name those that hold most; a failure may cost that. */
+/**
+ * The failure to throw. It names the sessions that hold most, and what is nobody's to end: what lingers, persists or has a
+ * TTL, and what drains. It looks at every session for that, which a failure may cost, and at no region.
+ */
 export function toShortageError(books: Books, charge: Charge, shortage: Shortage): TensordError {
   const { code, requestedBytes, availableBytes } = shortage;
-  const { whose, limit, holders, hint } = describeLimit(books, charge, code);
+  const { whose, limit, ...facts } = describeLimit(books, charge, code);
   return new TensordError(
     code,
     `Cannot allocate ${requestedBytes} bytes${whose}: ${availableBytes} of ${limit} bytes are free`,
-    { requested_bytes: requestedBytes, available_bytes: availableBytes, holders, hint },
+    { requested_bytes: requestedBytes, available_bytes: availableBytes, ...facts },
   );
 }
 
@@ -68,27 +71,26 @@ function describeLimit(books: Books, { model, payer }: Charge, code: Shortage["c
       hint: "Delete regions of this session, or open one with a larger quota_bytes.",
     };
   }
-  const holders = largestHolders(books);
+  const owning = [...books.sessions.after(0)].filter(({ usedBytes }) => usedBytes > 0);
+  const largest = owning.toSorted((a, b) => b.usedBytes - a.usedBytes).slice(0, limits.holdersNamed);
+  const holders = largest.map(toHolder);
   if (code === "model-limit-exceeded") {
     return {
       whose: ` for model ${quote(model.name)}`,
       limit: `its ${model.memoryLimitBytes}`,
       holders,
-      hint: "Delete regions of this model, or raise its memory_limit_bytes with PATCH /v1/models/{model}.",
+      draining_bytes: model.drainingBytes,
+      hint: "See `tensord ls --sort size --holders`. Delete regions of this model, or raise its memory_limit_bytes with PATCH /v1/models/{model}.",
     };
   }
   return {
     whose: "",
     limit: `the server's ${books.limitBytes}`,
     holders,
-    hint: "Delete regions, or give the server more memory (TENSORD_MEMORY_LIMIT_BYTES, a larger tmpfs or cgroup).",
+    draining_bytes: books.drainingBytes,
+    without_session_bytes: owning.reduce((rest, { usedBytes }) => rest - usedBytes, books.usedBytes),
+    hint: "See `tensord ls --sort size --holders`. Delete regions, or give the server more memory (TENSORD_MEMORY_LIMIT_BYTES, a larger tmpfs or cgroup).",
   };
-}
-
-function largestHolders(books: Books) {
-  const all = [...books.sessions.after(0)].filter(({ usedBytes }) => usedBytes > 0);
-  all.sort((a, b) => b.usedBytes - a.usedBytes);
-  return all.slice(0, limits.holdersNamed).map(toHolder);
 }
 
 function toHolder(session: Session) {

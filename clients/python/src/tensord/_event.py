@@ -24,8 +24,8 @@ class Event:
     ``relinked``; ``tensord.session.`` and ``opened`` or ``ended``; ``tensord.model.`` and ``registered``, ``changed``
     or ``unregistered``; ``tensord.pool.pressure``; or ``tensord.stream.gap``: events are missing here, so list again.
     ``subject`` is the region's or session's id or the model's name, ``data`` the descriptor without its tensors, the
-    session, the model, or how full the pool is. ``id`` is a decimal number that rises from event to event and never repeats;
-    ``epoch`` tells which start of the server it is from.
+    session, the model, or how full the pool is. ``id`` is a decimal number that rises from event to event and never
+    repeats; ``epoch`` tells which start of the server it is from.
     """
 
     id: str
