@@ -4,9 +4,11 @@ import { afterAll, expect } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { needsStockPython, root, stockPython, testWith } from "../harness/instance-needs.ts";
+import { needsRoom, needsStockPython, root, stockPython, testWith } from "../harness/instance-needs.ts";
 import { needsNodeClient, node } from "../harness/node-program.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
+
+const MiB = 2 ** 20;
 
 afterAll(assertNothingLeft);
 
@@ -64,8 +66,66 @@ testWith(needsStockPython ?? needsNodeClient)("README.md shows what works, in cu
   expect(printed[1]).toBe("42.0 (1024, 1024)\n");
   expect(printed[2]).toBe("9.0\n");
   expect(printed[3]).toMatch(/^\d{16} tensord\.region\.allocated noise\n$/);
+  expect(printed[4]).toStartWith("[[42.");
 
   const [script = ""] = examples("With Node", "js");
   const shown = await run([node, "--input-type=module", "-"], script, server, url);
   expect(shown).toBe("42 [ 1024, 1024 ]\n");
 });
+
+/**
+ * What goes on until it is stopped, and what wants a server that is stopped. Of the others, `free` ends with 1 where less
+ * may go than was asked for, and `doctor` where this host has an error.
+ */
+const endless = ["events", "top"];
+const offline = ["ls --offline", "purge"];
+
+testWith(needsRoom(1200 * MiB))(
+  "README.md shows commands that work, each as it is printed",
+  async () => {
+    await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+    const lines = examples("On the command line", "sh")[0]?.trimEnd().split("\n") ?? [];
+    const commands = lines.map((line) => /^npx tensord (.*?)\s*(#|$)/.exec(line)?.[1] ?? line);
+    expect(commands).toContain("status");
+    for (const command of commands.filter((each) => !offline.includes(each))) {
+      const isEndless = endless.includes(command);
+      const { status, stdout, stderr } = await runCommand(server, command, isEndless);
+      expect({ command, stderr }).toEqual({ command, stderr: "" });
+      expect(status, command).toBeOneOf(command === "doctor" || command.startsWith("free ") ? [0, 1] : [0]);
+      expect(stdout, command).not.toBe("");
+    }
+    expect(await server.api.findByName("buffer")).toBeUndefined();
+    await server.stop();
+    for (const command of offline) {
+      expect(commands).toContain(command);
+      expect(await runCommand(server, command)).toMatchObject({ status: 0, stderr: "" });
+    }
+  },
+  120_000,
+);
+
+/** Runs one line, and stops it by Ctrl-C's signal once it has shown something, if it would not end. */
+async function runCommand({ instance, api }: TestServer, command: string, isEndless = false) {
+  const child = Bun.spawn([node, join(root, "scripts/tensord.mjs"), ...command.split(" ")], {
+    cwd: root,
+    env: {
+      PATH: process.env.PATH ?? "",
+      HOME: process.env.HOME ?? "",
+      TENSORD_SHM_DIR: instance.shmDirectory,
+      TENSORD_INSTANCE: instance.name,
+      TENSORD_PORT: "",
+    },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  // There must be something to follow.
+  const happening = setInterval(() => void (isEndless && api.create({ byte_size: 1, ttl_ms: 1000 })), 200);
+  let stdout = "";
+  for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
+    stdout += chunk;
+    if (isEndless) child.kill("SIGINT");
+  }
+  clearInterval(happening);
+  return { status: await child.exited, stdout, stderr: await new Response(child.stderr).text() };
+}
