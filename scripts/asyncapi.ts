@@ -6,6 +6,7 @@
 import { writeFileSync } from "node:fs";
 import { OpenAPIHono, z } from "@hono/zod-openapi";
 import { parse, stringify } from "yaml";
+import { toldEndReasons } from "../src/memory/region.ts";
 import type { StoreEvent } from "../src/memory/store.ts";
 import * as schemas from "../src/routes/schemas.ts";
 import { Session } from "../src/routes/schemas-session.ts";
@@ -39,7 +40,7 @@ const data = {
   RegionFacts,
   RegionEnd: RegionFacts.extend({
     former_name: z.string().nullable().openapi({ description: "The name that it had, which is free." }),
-    reason: z.string().nullable().openapi({ description: "Why it ends.", example: "request" }),
+    reason: z.enum(toldEndReasons).openapi({ description: "Why it ends.", example: "request" }),
     actor: z.string().nullable().openapi({ description: "The id of the request that ended it; null if none did." }),
   }).openapi("RegionEnd", { description: "A region that ends." }),
   RegionRelink: RegionFacts.extend({

@@ -44,7 +44,8 @@ async function tryFree(store: Store, region: Region, actor: string | undefined):
   region.waitsFor = null;
   store.books.setState(region, nextState(region.state, "freed", describe(region)));
   store.holders.forgetRegion(region);
-  store.emit({ type: "tensord.region.deleted", region, actor });
+  // Of one whose creation was never told nobody waits for the end.
+  if (region.reason !== "aborted") store.emit({ type: "tensord.region.deleted", region, actor });
   return true;
 }
 

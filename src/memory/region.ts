@@ -16,8 +16,11 @@ export type Owner =
   | { readonly kind: "session"; readonly session: SessionId }
   | { readonly kind: "persist" };
 
-/** Why a region ends. */
-export type EndReason = "request" | "ttl" | "linger" | "session" | "evicted" | "aborted" | "replaced" | "orphaned";
+/** Why a region ends, as events tell it: `orphaned` is what a start finds that no row knows. */
+export const toldEndReasons = ["request", "ttl", "linger", "session", "evicted", "replaced", "orphaned"] as const;
+
+/** Why a region ends; one that is aborted was never told of. */
+export type EndReason = (typeof toldEndReasons)[number] | "aborted";
 
 /** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */
 export interface Identity {

@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { lstatSync, statSync } from "node:fs";
+import { TensordError } from "../../src/memory/error.ts";
 import { parseHeader } from "../../src/memory/layout/layout.ts";
 import { MiB } from "../../src/memory/limits.ts";
 import type { Answer, Region } from "../harness/answers.ts";
@@ -14,6 +15,26 @@ const weights = { name: "weights", tensors: [{ name: "w", dtype: "F32", shape: [
 function ask(app: TestApp, body: object): Promise<Answer> {
   return app.request("POST", "/v1/regions", body);
 }
+
+test("a creation whose commit fails is told to nobody and leaves nothing", async () => {
+  let isBroken = true;
+  const onStep = (step: string) => {
+    if (step !== "create.journaled" || !isBroken) return;
+    throw new TensordError("out-of-shared-memory", "Cannot write the row: no page is free", { hint: "Free some." });
+  };
+  await withApp(
+    async (app) => {
+      expect((await ask(app, weights)).status).toBe(507);
+      isBroken = false;
+      const { id } = await app.create(weights);
+      const { body } = await app.request("GET", "/v1/events?types=tensord.region.");
+      const told = (body as { items: { type: string; subject: string }[] }).items;
+      expect(told.map(({ type, subject }) => [type, subject])).toEqual([["tensord.region.allocated", id]]);
+      expect((await app.stats()).regions).toMatchObject({ open: 1, draining: 0 });
+    },
+    { onStep },
+  )();
+});
 
 describe("a fresh region", () => {
   test(

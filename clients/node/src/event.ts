@@ -29,7 +29,7 @@ export type RegionEventData = Omit<
 interface Reason {
   /** The name that it gave up. */
   readonly formerName: string | null;
-  readonly reason: string;
+  readonly reason: "request" | "ttl" | "linger" | "session" | "evicted" | "replaced" | "orphaned";
   readonly actor: string | null;
 }
 
