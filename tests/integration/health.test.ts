@@ -131,3 +131,21 @@ testWith()("healthcheck ends with status 1 and the server's own reason while it 
   });
   rmSync(path, { force: true });
 });
+
+testWith()("requests that were served are in the metrics, by method, status and operation", async () => {
+  await using server = await startServer();
+  const ask = async (path: string) => (await fetch(`http://localhost${path}`, { unix: server.instance.socket })).text();
+  const read = (text: string, sample: string) =>
+    Number(new RegExp(`^${RegExp.escape(sample)} (\\d+)$`, "m").exec(text)?.[1] ?? 0);
+  const samples = [
+    'tensord_http_requests_total{method="GET",status="2xx"}',
+    'tensord_http_requests_total{method="GET",status="4xx"}',
+    'tensord_http_request_duration_seconds_count{operation="listRegions"}',
+  ];
+  const before = await ask("/metrics");
+  for (let count = 0; count < 3; count++) await ask("/v1/regions");
+  await ask("/v1/regions/reg_aaaaaaaaaaaaaaaaaaaaaaaaaa");
+  const after = await ask("/metrics");
+  // The first scrape is a request too.
+  expect(samples.map((sample) => read(after, sample) - read(before, sample))).toEqual([4, 1, 3]);
+});
