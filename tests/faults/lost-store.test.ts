@@ -1,73 +1,29 @@
 /** The store is deleted, damaged or forged while no server runs. Regions are worth more than the books about them. */
 
 import { afterAll, expect } from "bun:test";
-import { createHash } from "node:crypto";
-import { linkSync, readdirSync, readFileSync, rmSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
-import { checkBooks, checkRows } from "../harness/instance-check.ts";
-import { type Content, readContent, writeContent } from "../harness/instance-content.ts";
+import { checkBooks } from "../harness/instance-check.ts";
+import { readContent } from "../harness/instance-content.ts";
 import { ForeignFiles } from "../harness/instance-foreign.ts";
 import { needsPython, needsRoot, root, testWith } from "../harness/instance-needs.ts";
 import { Tmpfs } from "../harness/instance-tmpfs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
-import type { Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
-
-/** Files that came back have no public names until the start links them. */
-const relinked = /^tensord\.region\.relinked$/;
-
-const MiB = 2 ** 20;
-const minute = 60_000;
-const tensors = [
-  { name: "w", dtype: "F32" as const, shape: [100, 10] },
-  { name: "b", dtype: "BF16" as const, shape: [7] },
-];
+import {
+  checkAdopted,
+  forgetStore,
+  MiB,
+  makeRegions,
+  minute,
+  relinked,
+  toToken,
+  withMetadata,
+} from "./lost-store-regions.ts";
 
 afterAll(assertNothingLeft);
-
-interface Made {
-  readonly region: Region;
-  readonly content: Content;
-}
-
-/** A named open region, a named sealed one of another model, and one without a name. */
-async function makeRegions({ api }: TestServer): Promise<{ open: Made; sealed: Made; nameless: Made }> {
-  await api.call("POST", "/v1/models", { name: "llama" });
-  const make = async (request: Parameters<typeof api.create>[0], seal: boolean) => {
-    const region = await api.create(request);
-    writeContent(region, region.storage.byte_size);
-    if (seal) await api.seal(region.id, { checksum: true });
-    return { region, content: readContent(region.storage.path) };
-  };
-  return {
-    open: await make({ name: "open", tensors, persist: true, labels: { a: "1" } }, false),
-    sealed: await make({ name: "sealed", model: "llama", tensors, ttl_ms: minute }, true),
-    nameless: await make({ byte_size: 3 * MiB, ttl_ms: minute }, false),
-  };
-}
-
-function forgetStore({ instance }: TestServer): void {
-  for (const name of readdirSync(instance.store)) {
-    if (name.startsWith("tensord.sqlite")) unlinkSync(join(instance.store, name));
-  }
-}
-
-/** Asserts that each region is back from its own file. */
-async function checkAdopted({ api }: TestServer, made: Awaited<ReturnType<typeof makeRegions>>): Promise<void> {
-  for (const { region, content } of Object.values(made)) {
-    const now = await api.get(region.id);
-    expect(now).toMatchObject({ model: region.model, name: region.name, storage: region.storage });
-    expect(now.tensors).toEqual(region.tensors);
-    expect(now.labels).toEqual({ "tensord.recovered": "true" });
-    expect(readContent(region.storage.path)).toEqual(content);
-  }
-  expect((await api.get(made.open.region.id)).state).toBe("open");
-  expect(await api.get(made.sealed.region.id)).toMatchObject({ state: "sealed", checksum: null });
-  expect((await api.get(made.open.region.id)).owner).toEqual({ kind: "persist" });
-  expect((await api.get(made.nameless.region.id)).owner).toMatchObject({ kind: "ttl" });
-}
 
 testWith(needsPython)(
   "regions of a deleted store are adopted from their own files, and their leases are seen",
@@ -109,28 +65,6 @@ testWith()(
     }
   },
 );
-
-for (const [how, damage] of Object.entries<(path: string) => void>({
-  "overwritten with text": (path) => writeFileSync(path, "this is no database\n".repeat(1000)),
-  "overwritten from its second page on": (path) => {
-    const bytes = readFileSync(path);
-    writeFileSync(path, bytes.fill(0xa5, 100));
-  },
-  "cut in the middle": (path) => truncateSync(path, Math.floor(readFileSync(path).length / 2)),
-})) {
-  testWith()(`a database ${how} is set aside, and the regions are adopted`, async () => {
-    await using server = await startServer();
-    const made = await makeRegions(server);
-    await server.stop();
-    damage(join(server.instance.store, "tensord.sqlite"));
-    await server.start();
-    await checkAdopted(server, made);
-    expect(readdirSync(server.instance.store).filter((name) => name.includes("damaged")).length).toBeGreaterThan(0);
-    await checkBooks(server);
-    await server.stop();
-    checkRows(server.instance);
-  });
-}
 
 testWith()("an adoption that is killed in between goes on at the next start, and drains nothing", async () => {
   await using server = await startServer();
@@ -249,22 +183,21 @@ testWith()("what is no region in the keeper is left alone", async () => {
   await checkBooks(server);
 });
 
-testWith()("a file in the keeper that no row knows is drained, for nobody was told of it", async () => {
-  await using server = await startServer();
-  const made = await makeRegions(server);
-  await server.kill("SIGKILL");
-  const orphan = toToken("orphan");
-  writeFileSync(join(server.instance.keep, orphan), withMetadata({}));
-  linkSync(
-    join(server.instance.keep, orphan),
-    join(server.instance.shmDirectory, `tensord.${server.instance.name}.${orphan}`),
-  );
-  await server.start();
-  await server.api.untilGone(`reg_${orphan}`);
-  expect(readdirSync(server.instance.keep)).toHaveLength(3);
-  for (const { region, content } of Object.values(made)) expect(readContent(region.storage.path)).toEqual(content);
-  await checkBooks(server);
-});
+testWith()(
+  "a file in the keeper that no row knows and no name shows is drained, for nobody was told of it",
+  async () => {
+    await using server = await startServer();
+    const made = await makeRegions(server);
+    await server.kill("SIGKILL");
+    const orphan = toToken("orphan");
+    writeFileSync(join(server.instance.keep, orphan), withMetadata({}));
+    await server.start();
+    await server.api.untilGone(`reg_${orphan}`);
+    expect(readdirSync(server.instance.keep)).toHaveLength(3);
+    for (const { region, content } of Object.values(made)) expect(readContent(region.storage.path)).toEqual(content);
+    await checkBooks(server);
+  },
+);
 
 testWith()("a row whose file is gone is reported as lost and dropped; the others are untouched", async () => {
   await using server = await startServer();
@@ -279,17 +212,3 @@ testWith()("a row whose file is gone is reported as lost and dropped; the others
   expect((await server.api.create({ name: "open", byte_size: 1, ttl_ms: minute })).state).toBe("open");
   await checkBooks(server);
 });
-
-/** A token that follows from a word. */
-function toToken(word: string): string {
-  const alphabet = "abcdefghijklmnopqrstuvwxyz234567";
-  return [...createHash("sha256").update(word).digest().subarray(0, 26)].map((byte) => alphabet[byte & 31]).join("");
-}
-
-/** A safetensors file of one byte, with the given `__metadata__`. */
-function withMetadata(metadata: Record<string, string>): Buffer {
-  const header = JSON.stringify({ __metadata__: metadata, data: { dtype: "U8", shape: [1], data_offsets: [0, 1] } });
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(header.length));
-  return Buffer.concat([length, Buffer.from(header), Buffer.from([42])]);
-}

@@ -14,8 +14,18 @@ export function isOutOfMemory(error: unknown): boolean {
   return error instanceof TensordError && error.code === "out-of-shared-memory";
 }
 
+/** What SQLite can read and we cannot have written. */
+export class StoreDamage extends Error {
+  override readonly name = "StoreDamage";
+}
+
+/**
+ * Whether `error`, met while a store is opened and read, says that it is damaged. Our statements are constants, so one
+ * that SQLite calls wrong there means that the tables are not ours.
+ */
 export function isDamage(error: unknown): boolean {
-  return error instanceof SQLiteError && (error.code === "SQLITE_CORRUPT" || error.code === "SQLITE_NOTADB");
+  if (error instanceof StoreDamage) return true;
+  return error instanceof SQLiteError && /^SQLITE_(CORRUPT|NOTADB|ERROR)/.test(error.code ?? "");
 }
 
 export function translate(error: unknown): unknown {

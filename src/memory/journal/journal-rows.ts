@@ -1,4 +1,4 @@
-/** How regions, and what goes with them, look as rows of the journal. Pure. */
+/** How regions, and what goes with them, look as rows of the journal. Pure; the way back is `journal-parse.ts`. */
 
 import type { RegionRecord } from "../region.ts";
 
@@ -44,6 +44,8 @@ export function toRow(
   return [key, state, model, name, pendingName, reason, JSON.stringify(owner), JSON.stringify(toStored(record))];
 }
 
+export type StoredRegion = ReturnType<typeof toStored>;
+
 /** The part of a record without columns of its own. Picked by name: a `Region` carries more than its record. */
 function toStored(record: RegionRecord) {
   const {
@@ -76,24 +78,5 @@ function toStored(record: RegionRecord) {
     stockWritable,
     createdAt,
     sealedAt,
-  };
-}
-
-export function toRecord(row: RegionRow): RegionRecord {
-  const stored = JSON.parse(row.record) as ReturnType<typeof toStored>;
-  const { key, state, model, name, reason } = row;
-  // Version 1 knew neither sessions nor eviction.
-  const { session = null, evictable = false } = stored;
-  return {
-    ...stored,
-    session,
-    evictable,
-    key,
-    state,
-    model,
-    name,
-    pendingName: row.pending_name,
-    reason,
-    owner: JSON.parse(row.owner),
   };
 }

@@ -3,20 +3,22 @@
  * describes. It stores rows and decides nothing; the order of writes is the operations'.
  */
 
-import { Database, type Statement } from "bun:sqlite";
-import { readdirSync, renameSync, statSync } from "node:fs";
+import type { Database, Statement } from "bun:sqlite";
+import { readdirSync, statSync } from "node:fs";
 import type { RegionRecord } from "../region.ts";
 import type { SessionRecord } from "../sessions/session.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { Ballast } from "./ballast.ts";
-import { isDamage, isFull, isOutOfMemory, translate } from "./journal-failure.ts";
-import { type ClaimRow, type LeaseRow, type ModelRow, type RegionRow, toRecord, toRow } from "./journal-rows.ts";
-import { migrate } from "./journal-schema.ts";
+import type { JournalContent } from "./journal-content.ts";
+import { isFull, isOutOfMemory, translate } from "./journal-failure.ts";
+import { type OpenDatabase, openDatabase } from "./journal-open.ts";
+import { type ClaimRow, type LeaseRow, type ModelRow, toRow } from "./journal-rows.ts";
 
 export class Journal implements Disposable {
   readonly #folder: string;
   readonly #database: Database;
   readonly #ballast: Ballast;
+  readonly #content: JournalContent;
   readonly #insertRegion: Statement;
   readonly #updateRegion: Statement;
   readonly #deleteRegion: Statement;
@@ -27,12 +29,16 @@ export class Journal implements Disposable {
    * keeper without a row is then adopted instead of drained.
    */
   readonly isAdopting: boolean;
+  /** The damage for which an earlier store was set aside just now, and where it lies; or undefined. */
+  readonly damage: OpenDatabase["damage"];
 
-  private constructor(folder: string, { database, ballast }: OpenDatabase) {
+  private constructor(folder: string, ballast: Ballast, { database, content, damage }: OpenDatabase) {
     this.#folder = folder;
     this.#database = database;
     this.#ballast = ballast;
-    this.isAdopting = database.query("SELECT 1 FROM meta WHERE key = 'adopting'").get() !== null;
+    this.#content = content;
+    this.isAdopting = content.isAdopting;
+    this.damage = damage;
     this.#insertRegion = database.query("INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     this.#updateRegion = database.query(
       "UPDATE regions SET state = ?2, name = ?4, pending_name = ?5, reason = ?6, owner = ?7, record = ?8 WHERE key = ?1",
@@ -46,7 +52,7 @@ export class Journal implements Disposable {
   static open(directory: InstanceDirectory): Journal {
     const folder = directory.path("store");
     const ballast = new Ballast(`${folder}ballast`, folder);
-    return new Journal(folder, openWhatIsThere(`${folder}tensord.sqlite`, ballast));
+    return new Journal(folder, ballast, openDatabase(`${folder}tensord.sqlite`, ballast));
   }
 
   /** Where the kept events lie between an orderly stop and the next start. */
@@ -56,9 +62,8 @@ export class Journal implements Disposable {
 
   /** Counts this start; a client that sees another epoch knows that the server began anew. */
   raiseEpoch(): number {
-    const row = this.#database.query("SELECT value FROM meta WHERE key = 'epoch'").get() as { value: string } | null;
     // Never below the clock: a store that was lost, or that could not be written, must not repeat an epoch.
-    const epoch = Math.max(Number(row?.value ?? 0) + 1, Date.now());
+    const epoch = Math.max(this.#content.epoch + 1, Date.now());
     try {
       this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", [String(epoch)]));
     } catch (error) {
@@ -73,8 +78,7 @@ export class Journal implements Disposable {
    * a store that was lost, or that could not be written, must not repeat one.
    */
   nextSequence(): number {
-    const row = this.#database.query("SELECT value FROM meta WHERE key = 'sequence'").get() as { value: string } | null;
-    return Math.max(Number(row?.value ?? 0), Date.now() * 1000);
+    return Math.max(this.#content.sequence, Date.now() * 1000);
   }
 
   /** Numbers below `end` may be in use from here on. @throws TensordError `out-of-shared-memory`. */
@@ -82,13 +86,14 @@ export class Journal implements Disposable {
     this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('sequence', ?)", [String(end)]));
   }
 
+  /** What was there at the opening. As all that was, it is handed over once: from then on the books have it. */
   models(): ModelRow[] {
-    return this.#database.query("SELECT * FROM models").all() as ModelRow[];
+    return this.#content.models.splice(0);
   }
 
-  *regions(): Generator<RegionRecord> {
-    const rows = this.#database.query("SELECT * FROM regions ORDER BY key").iterate() as Iterable<RegionRow>;
-    for (const row of rows) yield toRecord(row);
+  /** By ascending key. */
+  regions(): RegionRecord[] {
+    return this.#content.regions.splice(0);
   }
 
   /** @throws TensordError `out-of-shared-memory` if the file system has no page left for it. */
@@ -133,8 +138,9 @@ export class Journal implements Disposable {
     this.#freeing(() => this.#deleteModel.run(name));
   }
 
-  *sessions(): Generator<SessionRecord> {
-    yield* this.#records<SessionRecord>("SELECT record FROM sessions ORDER BY key");
+  /** By ascending key. */
+  sessions(): SessionRecord[] {
+    return this.#content.sessions.splice(0);
   }
 
   /** @throws TensordError `out-of-shared-memory`. */
@@ -147,8 +153,8 @@ export class Journal implements Disposable {
     this.#freeing(() => this.#database.run("DELETE FROM sessions WHERE key = ?", [key]));
   }
 
-  *claims(): Generator<ClaimRow> {
-    yield* this.#records<ClaimRow>("SELECT record FROM claims");
+  claims(): ClaimRow[] {
+    return this.#content.claims.splice(0);
   }
 
   /** @throws TensordError `out-of-shared-memory`. */
@@ -160,8 +166,8 @@ export class Journal implements Disposable {
     this.#freeing(() => this.#database.run("DELETE FROM claims WHERE token = ?", [token]));
   }
 
-  *leases(): Generator<LeaseRow> {
-    yield* this.#records<LeaseRow>("SELECT record FROM leases");
+  leases(): LeaseRow[] {
+    return this.#content.leases.splice(0);
   }
 
   /** @throws TensordError `out-of-shared-memory`. */
@@ -171,11 +177,6 @@ export class Journal implements Disposable {
 
   deleteLease(token: string): void {
     this.#freeing(() => this.#database.run("DELETE FROM leases WHERE token = ?", [token]));
-  }
-
-  *#records<Record>(query: string): Generator<Record> {
-    const rows = this.#database.query(query).all() as { readonly record: string }[];
-    for (const { record } of rows) yield JSON.parse(record);
   }
 
   #charging(write: () => void): void {
@@ -205,53 +206,5 @@ export class Journal implements Disposable {
 
   [Symbol.dispose](): void {
     this.#database.close();
-  }
-}
-
-interface OpenDatabase {
-  readonly database: Database;
-  readonly ballast: Ballast;
-}
-
-function openWhatIsThere(path: string, ballast: Ballast): OpenDatabase {
-  try {
-    return openDatabase(path, ballast);
-  } catch (error) {
-    if (isFull(error) && ballast.giveUp()) return openWhatIsThere(path, ballast);
-    if (!isDamage(error)) throw translate(error);
-    // Its log belongs to the damaged database and must not be replayed into a new one.
-    for (const suffix of ["", "-wal"]) renameIfThere(path + suffix, `${path}.damaged-${Date.now()}${suffix}`);
-    return openDatabase(path, ballast);
-  }
-}
-
-function openDatabase(path: string, ballast: Ballast): OpenDatabase {
-  const database = new Database(path, { create: true, readwrite: true, strict: true });
-  try {
-    // The directory's lock lets one server in, so SQLite need not share; the kernel keeps the pages when we die, so it
-    // need not sync. Temporary tables in files would lie outside the instance's directory.
-    for (const pragma of [
-      "locking_mode = EXCLUSIVE",
-      "journal_mode = WAL",
-      "synchronous = OFF",
-      "temp_store = MEMORY",
-      "wal_autocheckpoint = 256",
-    ]) {
-      database.run(`PRAGMA ${pragma}`);
-    }
-    migrate(database);
-    ballast.restore();
-    return { database, ballast };
-  } catch (error) {
-    database.close();
-    throw error;
-  }
-}
-
-function renameIfThere(from: string, to: string): void {
-  try {
-    renameSync(from, to);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
   }
 }

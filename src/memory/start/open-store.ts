@@ -52,6 +52,10 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   });
   warnIfNotTmpfs(directory, options.onWarning);
   const journal = opened.use(Journal.open(directory));
+  if (journal.damage !== undefined) {
+    const { setAsideAs, cause } = journal.damage;
+    options.onWarning(`The store is damaged and was set aside as ${setAsideAs}; regions are adopted`, cause);
+  }
   const storage = opened.use(new ShmStorage(directory, options.onStep));
   const events = openEvents(journal, options.onWarning);
   opened.defer(() => keepEvents(journal, events, options.onWarning));

@@ -1,0 +1,57 @@
+/**
+ * Everything that the database holds, read at once when it is opened. A page or a record that cannot be read is found
+ * there, before anything is built on the others.
+ */
+
+import type { Database } from "bun:sqlite";
+import type { RegionRecord } from "../region.ts";
+import type { SessionRecord } from "../sessions/session.ts";
+import { StoreDamage } from "./journal-failure.ts";
+import { parseClaim, parseLease, parseRegion, parseSession } from "./journal-parse.ts";
+import type { ClaimRow, LeaseRow, ModelRow, RegionRow } from "./journal-rows.ts";
+
+export interface JournalContent {
+  readonly isAdopting: boolean;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly models: ModelRow[];
+  readonly sessions: SessionRecord[];
+  readonly regions: RegionRecord[];
+  readonly claims: ClaimRow[];
+  readonly leases: LeaseRow[];
+}
+
+/** @throws StoreDamage, or what SQLite throws, if any of it is damaged. */
+export function readContent(database: Database): JournalContent {
+  checkPages(database);
+  const meta = database.query("SELECT key, value FROM meta").all() as {
+    readonly key: string;
+    readonly value: string;
+  }[];
+  const values = new Map(meta.map(({ key, value }) => [key, value]));
+  const records = (query: string) =>
+    (database.query(query).all() as { readonly record: string }[]).map(({ record }) => record);
+  const regions = database.query("SELECT * FROM regions ORDER BY key").iterate() as Iterable<RegionRow>;
+  return {
+    isAdopting: values.has("adopting"),
+    epoch: toCount(values.get("epoch")),
+    sequence: toCount(values.get("sequence")),
+    models: database.query("SELECT * FROM models").all() as ModelRow[],
+    sessions: records("SELECT record FROM sessions ORDER BY key").map(parseSession),
+    regions: Array.from(regions, parseRegion),
+    claims: records("SELECT record FROM claims").map(parseClaim),
+    leases: records("SELECT record FROM leases").map(parseLease),
+  };
+}
+
+/** Reading all rows would not see a broken index or list of free pages, on which a later write would fail. */
+function checkPages(database: Database): void {
+  const { integrity_check: found } = database.query("PRAGMA integrity_check(1)").get() as { integrity_check: string };
+  if (found !== "ok") throw new StoreDamage(found);
+}
+
+function toCount(value = "0"): number {
+  const count = Number(value);
+  if (!Number.isSafeInteger(count)) throw new StoreDamage(`a count is no number: ${value}`);
+  return count;
+}

@@ -1,0 +1,111 @@
+/**
+ * Rows of the journal as what they were. Their JSON is looked at one step deep: enough that a record which was cut or
+ * overwritten is found at the opening, where it can be helped, and not by whoever reads it later. Pure.
+ */
+
+import { states } from "../lifecycle.ts";
+import { tokenPattern } from "../naming.ts";
+import type { Identity, Owner, RegionRecord } from "../region.ts";
+import type { SessionRecord } from "../sessions/session.ts";
+import { StoreDamage } from "./journal-failure.ts";
+import type { ClaimRow, LeaseRow, RegionRow, StoredRegion } from "./journal-rows.ts";
+
+type Check = (value: unknown) => boolean;
+/** A check for each key. The record may have more: a later version of ours may have been there. */
+type Shape<Stored> = Readonly<Record<keyof Stored, Check>>;
+
+const isText: Check = (value) => typeof value === "string";
+const isToken: Check = (value) => typeof value === "string" && tokenPattern.test(value);
+const isNumber: Check = Number.isSafeInteger;
+const isFlag: Check = (value) => typeof value === "boolean";
+const isObject: Check = (value) => typeof value === "object" && value !== null;
+const isIdentity: Check = (value) => isObject(value) && isText((value as Partial<Identity>).ino);
+const isList: Check = Array.isArray;
+const orNull =
+  (check: Check): Check =>
+  (value) =>
+    value === null || check(value);
+const optional =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined || check(value);
+
+const storedShape: Shape<StoredRegion> = {
+  token: isToken,
+  expiresAt: orNull(isNumber),
+  session: optional(orNull(isText)),
+  evictable: optional(isFlag),
+  labels: isObject,
+  revision: isNumber,
+  storageKind: isText,
+  identity: isIdentity,
+  byteSize: isNumber,
+  dataOffset: isNumber,
+  tensors: isList,
+  checksum: orNull(isObject),
+  stockWritable: isFlag,
+  createdAt: isNumber,
+  sealedAt: orNull(isNumber),
+};
+
+const ownerKinds: Readonly<Record<Owner["kind"], true>> = { ttl: true, linger: true, session: true, persist: true };
+const ownerShape: Shape<Owner> = { kind: (kind) => typeof kind === "string" && Object.hasOwn(ownerKinds, kind) };
+
+const sessionShape: Shape<SessionRecord> = {
+  key: isNumber,
+  token: isToken,
+  name: orNull(isText),
+  client: orNull(isObject),
+  quotaBytes: orNull(isNumber),
+  ttlMs: isNumber,
+  createdAt: isNumber,
+};
+
+const claimShape: Shape<ClaimRow> = {
+  token: isToken,
+  model: isText,
+  name: isText,
+  session: isText,
+  key: orNull(isText),
+};
+
+const leaseShape: Shape<LeaseRow> = { token: isToken, region: isText, session: orNull(isText), ttlMs: isNumber };
+
+/** @throws StoreDamage, as all of these do, if the row is none of ours. */
+export function parseRegion(row: RegionRow): RegionRecord {
+  const { key, state, model, name, pending_name: pendingName, reason } = row;
+  if (!states.includes(state)) throw new StoreDamage(`a region is in no state: ${state}`);
+  const owner = parseStored<Owner>(row.owner, ownerShape);
+  const stored = parseStored(row.record, storedShape);
+  // Version 1 knew neither sessions nor eviction.
+  const { session = null, evictable = false } = stored;
+  return { ...stored, session, evictable, key, state, model, name, pendingName, reason, owner };
+}
+
+export function parseSession(record: string): SessionRecord {
+  return parseStored(record, sessionShape);
+}
+
+export function parseClaim(record: string): ClaimRow {
+  return parseStored(record, claimShape);
+}
+
+export function parseLease(record: string): LeaseRow {
+  return parseStored(record, leaseShape);
+}
+
+function parseStored<Stored>(text: string, shape: Shape<Stored>): Stored {
+  const value = parseJson(text);
+  for (const key in shape) {
+    if (!shape[key](value?.[key])) throw new StoreDamage(`a record has no usable ${key}`);
+  }
+  return value as Stored;
+}
+
+function parseJson(text: string): Readonly<Record<string, unknown>> | null {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new StoreDamage("a record is no JSON", { cause });
+  }
+}
