@@ -19,7 +19,7 @@ export function adoptRegion(store: Store, file: KeptFile): void {
   const model = content.model ?? defaultModelName;
   const isFree = content.name !== undefined && ensureModel(store, model).names.get(content.name) === undefined;
   const name = isFree ? (content.name ?? null) : null;
-  const isSealed = file.access === "sealed" || file.access === "sealed-stock-writable";
+  const isSealed = wasSealed(store, file);
   const now = store.now();
   const record: RegionRecord = {
     key: store.books.nextKey(),
@@ -42,12 +42,21 @@ export function adoptRegion(store: Store, file: KeptFile): void {
     dataOffset: content.dataOffset,
     tensors: content.tensors,
     checksum: null,
-    stockWritable: file.access === "sealed-stock-writable",
+    stockWritable: isSealed && file.access === "sealed-stock-writable",
     createdAt: now,
     sealedAt: isSealed ? now : null,
   };
   store.journal.adoptRegion(record);
   reviveRegion(store, record, file);
+}
+
+/**
+ * A seal sets the mode, then asks for writers, then writes the row: the mode alone proves no seal. Nobody was told that
+ * this one failed, so it is brought to its end: with a writer it is refused, without one it stands.
+ */
+function wasSealed(store: Store, file: KeptFile): boolean {
+  if (file.access !== "sealed" && file.access !== "sealed-stock-writable") return false;
+  return store.storage.usage(file.token)?.written === false;
 }
 
 interface Content {

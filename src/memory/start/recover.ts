@@ -22,20 +22,40 @@ export async function recoverStore(store: Store): Promise<void> {
   ensureModel(store, defaultModelName);
   for (const record of store.journal.sessions()) enterSession(store, record);
   const kept = new Map(store.storage.kept().map((file) => [file.token, file]));
-  for (const record of [...store.journal.regions()]) {
+  for (const record of store.journal.regions()) {
     const file = kept.get(record.token);
+    if (file === undefined || file.identity.ino !== record.identity.ino) {
+      forget(store, record);
+      continue;
+    }
     kept.delete(record.token);
-    if (file === undefined || file.identity.ino !== record.identity.ino) forget(store, record);
-    else reviveRegion(store, { ...record, identity: file.identity }, file);
+    reviveRegion(store, { ...record, identity: file.identity }, file);
   }
-  for (const file of kept.values()) {
-    if (store.journal.isAdopting) adoptRegion(store, file);
-    else drainOrphan(store, file);
-  }
+  recoverRowless(store, [...kept.values()]);
   recoverClaims(store);
   recoverLeases(store);
   endAbandoned(store);
   if (store.journal.isAdopting) store.journal.endAdoption();
+}
+
+/**
+ * Files without a row. A creation links the public name only once the row is written, and a deletion unlinks it before
+ * the row goes: who has the name had a row, which was lost with the store or with the end of its log.
+ */
+function recoverRowless(store: Store, files: readonly KeptFile[]): void {
+  const { isAdopting } = store.journal;
+  const { shown = [], hidden = [] } = Object.groupBy(files, ({ token, identity }) =>
+    store.storage.isPublished(token, identity) ? "shown" : "hidden",
+  );
+  // Those that are shown come first, so that what was on its way out takes no name from them.
+  for (const file of shown) adoptRegion(store, file);
+  for (const file of hidden) {
+    if (isAdopting) adoptRegion(store, file);
+    else drainOrphan(store, file);
+  }
+  if (isAdopting || shown.length === 0) return;
+  const regions = shown.length === 1 ? "region whose row is" : "regions whose rows are";
+  store.warn(`Adopted ${shown.length} ${regions} lost; later changes of others may be lost too`, undefined);
 }
 
 /** A claim whose region was sealed just before the crash is done; one without a session is nobody's. */

@@ -98,11 +98,13 @@ export class ShmStorage implements Storage, Disposable {
     this.#translated(() => linkSync(this.#directory.path("keep", token), this.#directory.publicPath(token)));
   }
 
+  isPublished(token: string, identity: Identity): boolean {
+    const named = lstatSync(this.#directory.publicPath(token), { bigint: true, throwIfNoEntry: false });
+    return named !== undefined && isSame(identityOf(named), identity);
+  }
+
   withdraw(token: string, identity: Identity): void {
-    const path = this.#directory.publicPath(token);
-    const named = lstatSync(path, { bigint: true, throwIfNoEntry: false });
-    if (named === undefined || !isSame(identityOf(named), identity)) return;
-    unlinkSync(path);
+    if (this.isPublished(token, identity)) unlinkSync(this.#directory.publicPath(token));
   }
 
   usage(token: string): Usage | undefined {

@@ -35,6 +35,8 @@ export interface Storage {
   keep(token: string): void;
   /** Gives the region its public name; never clobbers. */
   publish(token: string): void;
+  /** Whether the public name stands and is a link to this very file. */
+  isPublished(token: string, identity: Identity): boolean;
   /** Takes the public name away, if it still is this region's. */
   withdraw(token: string, identity: Identity): void;
   /** Who maps the region now, as the kernel knows it; undefined if its memory is gone. */
