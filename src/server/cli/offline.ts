@@ -27,10 +27,10 @@ export type OfflineRegion = Omit<RegionDetail, "last_used_at" | "leases" | "hold
 export interface Offline {
   /** In the order of their creation. */
   readonly regions: readonly OfflineRegion[];
-  /** Kept without a row: their store was lost, or their creation was never answered. */
+  /** Kept without a row: that was lost, or their creation was never answered. */
   readonly orphans: readonly KeptFile[];
-  /** Whether the next start adopts those; else it frees them. */
-  readonly isAdopting: boolean;
+  /** How many of those the next start adopts; it frees the others. */
+  readonly adopted: number;
   /** Rows whose file is gone. */
   readonly lost: number;
   readonly bytes: {
@@ -60,10 +60,11 @@ export function readOffline(location: InstanceLocation): Offline {
     else if (record.state !== "draining") lost += 1;
   }
   const orphans = [...kept.values()];
+  const { isAdopting } = store.journal;
   return {
     regions,
     orphans,
-    isAdopting: store.journal.isAdopting,
+    adopted: orphans.filter(({ token, identity }) => isAdopting || storage.isPublished(token, identity)).length,
     lost,
     bytes: {
       used: sum(regions.filter((region) => !isDraining(region))),
@@ -80,8 +81,10 @@ export function readOffline(location: InstanceLocation): Offline {
 }
 
 /** A sentence for each thing that the next start will have to deal with. */
-export function describeLeftovers({ orphans, isAdopting, lost, bytes }: Offline): string[] {
-  const fate = isAdopting ? "the store is lost: the next start adopts them" : "the next start frees them";
+export function describeLeftovers({ orphans, adopted, lost, bytes }: Offline): string[] {
+  const freed = orphans.length - adopted;
+  const deeds = [...(adopted > 0 ? [`adopts ${adopted}`] : []), ...(freed > 0 ? [`frees ${freed}`] : [])];
+  const fate = `the next start ${deeds.join(" and ")}`;
   const files = `orphans    ${count(orphans.length, "region")} without a row, ${toBytes(bytes.orphans)}; ${fate}`;
   return [
     ...(orphans.length > 0 ? [files] : []),
