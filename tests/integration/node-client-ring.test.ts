@@ -173,189 +173,298 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
 }
 
 const slots = 4;
+const pieces = 10;
 
-/** For each thing it receives, puts one tensor: as many U32 as the sequence number says, each of them that number. */
+/**
+ * For each number it receives, puts one tensor: as many U32 as the number says, each of them that number. It is told how
+ * long to pause at each of the tensor's pieces, and before which of them to die by its own hand, if at all.
+ */
 const producers = {
   node: `
     const client = await connect();
-    const ring = await client.ring({ slots: ${slots}, slotBytes: 40_000 });
+    // Owned by the clock: what a producer leaves half done outlives it, and can be looked at.
+    const ring = await client.ring({ slots: ${slots}, slotBytes: 40_000, ttlMs: 600_000 });
+    const take = async () => {
+      const taken = [];
+      try {
+        while (taken.length < ${slots}) taken.push(await ring.acquire({ timeoutMs: 2_000 }));
+      } catch (error) {
+        if (error.code !== "deadline-exceeded") throw error;
+      }
+      for (const slot of taken) slot.close();
+      return taken.length;
+    };
+    tell(ring.id);
     for (;;) {
-      const sequence = await receive();
-      if (sequence === "all") {
-        for (let taken = 0; taken < ${slots}; taken++) await ring.acquire({ timeoutMs: 10_000 });
-        tell("all");
+      const { what: number, pauseMs, dieAt } = await receive();
+      if (number === "take all") {
+        tell(await take());
         continue;
       }
       const slot = await ring.acquire({ timeoutMs: 10_000 });
-      const array = slot.array("U32", [1000 + sequence]);
-      for (let start = 0; start < array.length; start += 100) {
-        array.fill(sequence, start, start + 100);
-        await new Promise((resolve) => setImmediate(resolve));
+      const array = slot.array("U32", [1000 + number]);
+      for (let piece = 0; piece <= ${pieces}; piece++) {
+        if (piece === dieAt) process.kill(process.pid, "SIGKILL");
+        const [start, end] = [piece, piece + 1].map((at) => Math.floor((at * array.length) / ${pieces}));
+        array.fill(number, start, end);
+        await new Promise((resolve) => setTimeout(resolve, pauseMs));
       }
-      tell([sequence, slot.publish()]);
+      tell([number, slot.publish()]);
     }
   `,
   python: `
+    import os, signal, time
     client = tensord.connect()
-    ring = client.ring(slots=${slots}, slot_bytes=40_000)
+    ring = client.ring(slots=${slots}, slot_bytes=40_000, ttl=600)
+    def take():
+        taken = []
+        try:
+            while len(taken) < ${slots}:
+                taken.append(ring.acquire(timeout=2))
+        except tensord.DeadlineExceeded:
+            pass
+        for slot in taken:
+            slot.close()
+        return len(taken)
+    tell(ring.region.id)
     while True:
-        sequence = receive()
-        if sequence == "all":
-            taken = [ring.acquire(timeout=10) for _ in range(${slots})]
-            tell("all")
+        asked = receive()
+        number = asked["what"]
+        if number == "take all":
+            tell(take())
             continue
         slot = ring.acquire(timeout=10)
-        array = slot.array((1000 + sequence,), np.uint32)
-        for start in range(0, len(array), 100):
-            array[start : start + 100] = sequence
-        tell([sequence, slot.publish().to_dict()])
+        array = slot.array((1000 + number,), np.uint32)
+        for piece in range(${pieces} + 1):
+            if piece == asked["dieAt"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            array[piece * len(array) // ${pieces} : (piece + 1) * len(array) // ${pieces}] = number
+            time.sleep(asked["pauseMs"] / 1000)
+        tell([number, slot.publish().to_dict()])
   `,
 };
 
-/** Opens what it is told of, says what it sees, and keeps it open until the next one; it must not have changed by then. */
+/**
+ * Opens what it is told of, reads it in pieces, says what it saw, and keeps it open until it is asked again; it must not have
+ * changed by then. Dies as a producer does.
+ */
 const consumers = {
   node: `
     const client = await connect();
-    const isWhole = (tensor, sequence) => tensor.shape[0] === 1000 + sequence && tensor.array("U32").every((value) => value === sequence);
+    const judge = (values, number) => (values.size > 1 ? "torn" : values.has(number) ? "whole" : "another's");
     let last;
     tell("ready");
     for (;;) {
-      const [sequence, reference] = await receive();
-      const wasWhole = last === undefined || isWhole(...last);
-      last?.[0].close();
+      const { what, pauseMs, dieAt } = await receive();
+      const [tensorBefore, numberBefore] = last ?? [];
+      const before = last === undefined ? "whole" : judge(new Set(tensorBefore.array("U32")), numberBefore);
+      tensorBefore?.close();
       last = undefined;
-      let said = "whole";
-      try {
-        const tensor = await client.openWhenFree(TensorReference.parse(reference), { timeoutMs: 10_000 });
-        if (!isWhole(tensor, sequence)) said = "torn";
-        last = [tensor, sequence];
-      } catch (error) {
-        said = error.code;
+      let said = "nothing";
+      if (what !== "let go") {
+        const [number, reference] = what;
+        try {
+          const tensor = await client.openWhenFree(TensorReference.parse(reference), { timeoutMs: 10_000 });
+          const array = tensor.array("U32");
+          const values = new Set();
+          for (let piece = 0; piece <= ${pieces}; piece++) {
+            if (piece === dieAt) process.kill(process.pid, "SIGKILL");
+            const [start, end] = [piece, piece + 1].map((at) => Math.floor((at * array.length) / ${pieces}));
+            for (const value of array.subarray(start, end)) values.add(value);
+            await new Promise((resolve) => setTimeout(resolve, pauseMs));
+          }
+          said = judge(values, number);
+          last = [tensor, number];
+        } catch (error) {
+          said = error.code ?? String(error);
+        }
       }
-      tell(wasWhole ? said : "changed while it was open");
+      tell(before === "whole" ? said : "torn");
     }
   `,
   python: `
+    import os, signal, time
     client = tensord.connect()
     last = None
-    def is_whole(tensor, sequence):
-        return tensor.shape == (1000 + sequence,) and bool((tensor.numpy() == sequence).all())
+    def judge(values, number):
+        return "torn" if len(values) > 1 else "whole" if number in values else "another's"
     tell("ready")
     while True:
-        sequence, reference = receive()
-        was_whole = last is None or is_whole(*last)
+        asked = receive()
+        before = "whole" if last is None else judge(set(last[0].numpy().tolist()), last[1])
         if last is not None:
             last[0].close()
         last = None
-        said = "whole"
-        try:
-            tensor = client.open(tensord.TensorReference.from_dict(reference), timeout=10)
-            if not is_whole(tensor, sequence):
-                said = "torn"
-            last = (tensor, sequence)
-        except tensord.TensordError as error:
-            said = error.code
-        tell(said if was_whole else "changed while it was open")
+        said = "nothing"
+        if asked["what"] != "let go":
+            number, reference = asked["what"]
+            try:
+                tensor = client.open(tensord.TensorReference.from_dict(reference), timeout=10)
+                array = tensor.numpy()
+                values = set()
+                for piece in range(${pieces} + 1):
+                    if piece == asked["dieAt"]:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    start, end = (at * len(array) // ${pieces} for at in (piece, piece + 1))
+                    values.update(array[start:end].tolist())
+                    time.sleep(asked["pauseMs"] / 1000)
+                said = judge(values, number)
+                last = (tensor, number)
+            except tensord.TensordError as error:
+                said = error.code
+        tell(said if before == "whole" else "torn")
   `,
 };
 
-type Message = readonly [number, { readonly generation: number }];
+type Message = readonly [number: number, reference: { readonly region: string; readonly generation: number }];
 
-/** One producer and two consumers; each may be killed and replaced at any time. */
-class Ringing implements AsyncDisposable {
-  readonly #startProducer: () => NodeProgram;
-  readonly #startConsumer: () => NodeProgram;
-  #producer: NodeProgram;
-  readonly #consumers: NodeProgram[] = [];
-  #sequence = 0;
+/** How a program does what it is asked, and whether it survives that. */
+interface Fate {
+  readonly pauseMs: number;
+  /** Before which piece it kills itself. */
+  readonly dieAt?: number | null;
+  /** How long after it was asked somebody else kills it. */
+  readonly killedAfterMs?: number;
+}
 
-  constructor(startProducer: () => NodeProgram, startConsumer: () => NodeProgram) {
-    this.#startProducer = startProducer;
-    this.#startConsumer = startConsumer;
-    this.#producer = startProducer();
+const survival: Fate = { pauseMs: 0 };
+
+/** Of those who are to die, half do so in the middle by their own hand, and half at a moment that knows nothing of them. */
+function pickFate(random: Random, mortality: number): Fate {
+  const pauseMs = random.integer(0, 2);
+  if (!random.isTrue(mortality)) return { pauseMs };
+  return random.isTrue(0.5)
+    ? { pauseMs, dieAt: random.integer(0, pieces) }
+    : { pauseMs: 2, killedAfterMs: random.integer(0, 20) };
+}
+
+/** One side of a ring: a program that is followed by another of its kind when it is dead. */
+class Mortal implements AsyncDisposable {
+  readonly #begin: () => NodeProgram;
+  #program: NodeProgram | undefined;
+  /** What the living one said first. */
+  greeting: unknown;
+  /** Those who died over what they were asked. One that was killed after its answer is none of them. */
+  deaths = 0;
+
+  constructor(begin: () => NodeProgram) {
+    this.#begin = begin;
   }
 
-  async begin(): Promise<this> {
-    for (const index of [0, 1]) await this.replaceConsumer(index);
-    return this;
+  /** @returns its answer, or undefined if it died before it gave one */
+  async ask<Answer>(what: unknown, { pauseMs, dieAt = null, killedAfterMs }: Fate = survival): Promise<Answer | undefined> {
+    const program = await this.#living();
+    await program.say({ what, pauseMs, dieAt });
+    if (killedAfterMs !== undefined) {
+      await Bun.sleep(killedAfterMs);
+      await program.kill();
+      this.#program = undefined;
+    }
+    try {
+      return await program.hear<Answer>();
+    } catch (error) {
+      // 128 and SIGKILL's number: any other end is a fault.
+      if (!String(error).includes("the program ended with 137:")) throw error;
+      this.#program = undefined;
+      this.deaths += 1;
+      return undefined;
+    }
   }
 
-  /** The next tensor. Whoever does not wait for it must expect that its producer is killed before. */
-  async put(): Promise<Message> {
-    this.#sequence += 1;
-    const producer = this.#producer;
-    await producer.say(this.#sequence);
-    return producer.hear<Message>();
-  }
-
-  /** What a consumer sees of it. */
-  async consume(index: number, message: Message): Promise<string> {
-    await this.#consumers[index]?.say(message);
-    return (await this.#consumers[index]?.hear<string>()) ?? "no consumer";
-  }
-
-  async takeAll(): Promise<unknown> {
-    await this.#producer.say("all");
-    return this.#producer.hear();
-  }
-
-  async replaceProducer(): Promise<void> {
-    await this.#producer.kill();
-    this.#producer = this.#startProducer();
-  }
-
-  async replaceConsumer(index: number): Promise<void> {
-    await this.#consumers[index]?.kill();
-    const consumer = this.#startConsumer();
-    this.#consumers[index] = consumer;
-    expect(await consumer.hear()).toBe("ready");
-  }
-
-  /** Tells a consumer of a tensor and kills it, whatever it is doing with it. */
-  async killConsumer(index: number, message: Message): Promise<void> {
-    await this.#consumers[index]?.say(message);
-    await this.replaceConsumer(index);
+  async #living(): Promise<NodeProgram> {
+    if (this.#program === undefined) {
+      this.#program = this.#begin();
+      this.greeting = await this.#program.hear();
+    }
+    return this.#program;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const program of [this.#producer, ...this.#consumers]) await program.kill();
+    await this.#program?.kill();
   }
 }
 
-const rounds = 80;
+const leastRounds = 60;
+const mostRounds = 400;
+const leastDeaths = 4;
 
-async function ring(ringing: Ringing, random: Random): Promise<void> {
-  const sent: Message[] = [];
-  const seen: Record<string, number> = {};
-  for (let round = 0; round < rounds; round++) {
-    const asked = ringing.put();
-    asked.catch(() => undefined);
-    if (random.isTrue(0.05)) {
-      await ringing.replaceProducer();
-      // What it had sent it may have finished, or not: it must not be half a tensor.
-      await asked.then(
-        (message) => sent.push(message),
-        () => undefined,
-      );
-      continue;
-    }
-    // While it fills a slot, somebody reads another, and perhaps too late.
-    const late = sent.length === 0 ? undefined : random.pick(sent.slice(-2 * slots));
-    const index = random.integer(0, 1);
-    if (late !== undefined) {
-      const said = await ringing.consume(index, late);
-      expect(said, `tensor ${late[0]} with seed ${random.seed}`).toBeOneOf(["whole", "stale-ref"]);
-      seen[said] = (seen[said] ?? 0) + 1;
-    }
-    const message = await asked;
-    sent.push(message);
-    // Nobody has taken a slot since, so this one is fresh.
-    if (random.isTrue(0.5)) {
-      expect(await ringing.consume(random.integer(0, 1), message), `fresh, with seed ${random.seed}`).toBe("whole");
-    }
-    if (random.isTrue(0.08)) await ringing.killConsumer(index, message);
+/** One producer and two consumers. Whatever they see is counted, and the counts are judged at the end. */
+class Ringing {
+  readonly #producer: Mortal;
+  readonly #consumers: readonly Mortal[];
+  readonly #random: Random;
+  readonly #sent: Message[] = [];
+  readonly #said: Record<string, number> = { whole: 0, "stale-ref": 0, torn: 0, "another's": 0 };
+  #freshRefused = 0;
+  #staleOpened = 0;
+  #slotsLost = 0;
+
+  constructor(producer: Mortal, consumers: readonly Mortal[], random: Random) {
+    this.#producer = producer;
+    this.#consumers = consumers;
+    this.#random = random;
   }
-  expect(Object.keys(seen).toSorted()).toEqual(["stale-ref", "whole"]);
+
+  get deaths(): readonly [producers: number, consumers: number] {
+    return [this.#producer.deaths, this.#consumers.reduce((sum, { deaths }) => sum + deaths, 0)];
+  }
+
+  get counts() {
+    const { whole, "stale-ref": stale, torn, "another's": others, ...unexpected } = this.#said;
+    const [producer_deaths, consumer_deaths] = this.deaths;
+    const stale_taken = (others ?? 0) + this.#staleOpened;
+    const faults = { torn, stale_taken, slots_lost: this.#slotsLost, fresh_refused: this.#freshRefused, unexpected };
+    return { producer_deaths, consumer_deaths, whole, stale, ...faults };
+  }
+
+  async run(): Promise<void> {
+    for (let round = 1; round <= mostRounds; round++) {
+      await this.#round(round);
+      if (round >= leastRounds && Math.min(...this.deaths) >= leastDeaths) return;
+    }
+  }
+
+  /** One fills a slot while two read others, perhaps too late, or of a ring whose owner is dead. */
+  async #round(number: number): Promise<void> {
+    const random = this.#random;
+    const fates = [pickFate(random, 0.12), pickFate(random, 0.06), pickFate(random, 0.06)] as const;
+    const late = this.#consumers.map(() => (this.#sent.length === 0 ? undefined : random.pick(this.#sent.slice(-10))));
+    const deathsBefore = this.deaths[1];
+    const [message] = await Promise.all([
+      this.#producer.ask<Message>(number, fates[0]),
+      ...late.map((old, index) => old && this.#read(index, old, fates[index + 1])),
+    ]);
+    if (message === undefined) {
+      // Its last tensors lie in the slots before and behind the one that it left half done, and in that one.
+      for (const old of this.#sent.slice(-slots)) await this.#read(0, old);
+    } else {
+      this.#sent.push(message);
+      // Nobody has taken a slot since, so this one is fresh.
+      if (random.isTrue(0.5)) {
+        const said = await this.#read(1, message, pickFate(random, 0.06));
+        if (said === "stale-ref") this.#freshRefused += 1;
+      }
+    }
+    if (this.deaths[1] > deathsBefore) await this.#takeAll();
+  }
+
+  async #read(index: number, message: Message, fate?: Fate): Promise<string | undefined> {
+    const said = await this.#consumers[index]?.ask<string>(message, fate);
+    if (said !== undefined) this.#said[said] = (this.#said[said] ?? 0) + 1;
+    return said;
+  }
+
+  /** When no living consumer has a slot open, the owner gets every one: the dead have none. Then all it sent is stale. */
+  async #takeAll(): Promise<void> {
+    for (const consumer of this.#consumers) {
+      if ((await consumer.ask<string>("let go")) === "torn") this.#said.torn = (this.#said.torn ?? 0) + 1;
+    }
+    this.#slotsLost += slots - ((await this.#producer.ask<number>("take all")) ?? 0);
+    const mine = this.#sent.filter(([, { region }]) => region === this.#producer.greeting);
+    for (const message of mine.slice(-1)) {
+      if ((await this.#read(0, message)) !== "stale-ref") this.#staleOpened += 1;
+    }
+  }
 }
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
@@ -368,21 +477,27 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         console.log(`TEST_SEED=${random.seed}`);
         await using server = await startServer();
         const { env } = server;
-        await using ringing = await new Ringing(
-          () => (producer === "node" ? startProgram(runtime, env, producers.node) : startPython(env, producers.python)),
-          () => (producer === "node" ? startPython(env, consumers.python) : startProgram(runtime, env, consumers.node)),
-        ).begin();
-        await ring(ringing, random);
-        const old = await ringing.put();
-        for (let round = 0; round < slots; round++) await ringing.put();
-        expect(await ringing.consume(0, old)).toBe("stale-ref");
-        // Whoever holds a slot is killed: then the owner gets every one.
-        expect(await ringing.consume(1, await ringing.put())).toBe("whole");
-        await ringing.replaceConsumer(0);
-        await ringing.replaceConsumer(1);
-        expect(await ringing.takeAll()).toBe("all");
+        await using stack = new AsyncDisposableStack();
+        const beginConsumer = () =>
+          producer === "node" ? startPython(env, consumers.python) : startProgram(runtime, env, consumers.node);
+        const beginProducer = () =>
+          producer === "node" ? startProgram(runtime, env, producers.node) : startPython(env, producers.python);
+        const [one, two, three] = [beginProducer, beginConsumer, beginConsumer].map((begin) =>
+          stack.use(new Mortal(begin)),
+        ) as [Mortal, Mortal, Mortal];
+        const ringing = new Ringing(one, [two, three], random);
+        try {
+          await ringing.run();
+        } finally {
+          console.log(JSON.stringify({ ring: `${from} to ${to}`, seed: random.seed, ...ringing.counts }));
+        }
+        const { producer_deaths, consumer_deaths, whole, stale, ...faults } = ringing.counts;
+        expect(faults).toEqual({ torn: 0, stale_taken: 0, slots_lost: 0, fresh_refused: 0, unexpected: {} });
+        expect(Math.min(producer_deaths, consumer_deaths)).toBeGreaterThanOrEqual(leastDeaths);
+        // Both were seen, or the counts above say nothing.
+        expect(Math.min(whole ?? 0, stale ?? 0)).toBeGreaterThan(0);
       },
-      60_000,
+      120_000,
     );
   }
 }
