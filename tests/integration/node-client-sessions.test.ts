@@ -22,7 +22,7 @@ const gone = (server: TestServer) => until("no session is left", async () => (aw
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
-  test(`${runtime}: SIGKILL ends the session at once, and what it owns; SIGSTOP does not`, async () => {
+  test(`${runtime}: SIGKILL ends the session at once, and what it owns`, async () => {
     await using server = await startServer();
     await using program = startProgram(
       runtime,
@@ -40,13 +40,41 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     expect(session.client).toMatchObject({ name: "trainer", pid: program.pid });
     expect(tooLarge).toBe("session-quota-exceeded");
     expect((await server.api.findByName("lingers"))?.evictable).toBe(true);
-    process.kill(program.pid, "SIGSTOP");
     expect(await server.api.findByName("mine")).toMatchObject({ owner: { kind: "session", session: session.id } });
     await program.kill();
     // Its TTL is an hour: only the closed connection ends it before.
     await gone(server);
     await until("its region is gone", async () => (await server.api.findByName("mine")) === undefined);
     expect((await server.api.findByName("lingers"))?.owner).toEqual({ kind: "linger", linger_ms: 600_000 });
+  });
+
+  test(`${runtime}: SIGSTOP does not end the session, however short its TTL`, async () => {
+    await using server = await startServer();
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect({ session: { ttlMs: 1_000 } });
+        globalThis.region = await client.create("mine", new Uint8Array(4096));
+        tell((await client.session()).id);
+        await receive();
+        tell((await client.session()).id);
+      `,
+    );
+    const id = await program.hear<string>();
+    await until("it is held", async () => (await sessions(server)).some(({ held }) => held));
+    process.kill(program.pid, "SIGSTOP");
+    // The clock: nobody holds it, and its TTL is the same and begins later.
+    const clock = await server.api.call<{ readonly id: string }>("POST", "/v1/sessions", { ttl_ms: 1_000 });
+    const ids = async () => (await sessions(server)).map((session) => session.id);
+    expect((await ids()).toSorted()).toEqual([id, clock.id].toSorted());
+    await until("more than its TTL is over", async () => !(await ids()).includes(clock.id));
+    expect(await ids()).toEqual([id]);
+    expect(await server.api.findByName("mine")).toMatchObject({ owner: { kind: "session", session: id } });
+    process.kill(program.pid, "SIGCONT");
+    await program.say("go on");
+    expect(await program.hear()).toBe(id);
+    await program.end();
   });
 
   test(`${runtime}: the hold keeps no process alive, and its end ends the session`, async () => {
