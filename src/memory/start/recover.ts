@@ -68,10 +68,14 @@ function recoverClaims(store: Store): void {
   }
 }
 
-/** Regions whose session ended while they were leased, or just before a crash. Only now every lease is known. */
+/**
+ * Regions whose session ended while they were leased, or just before a crash. Only now every lease is known. One that was
+ * changed after its session ended has lost it from its row, but not its owner.
+ */
 function endAbandoned(store: Store): void {
   for (const region of [...store.books.regions.after(0)]) {
-    if (region.session === null || region.payer !== null || region.state === "draining") continue;
+    const isSessions = region.session !== null || region.owner.kind === "session";
+    if (!isSessions || region.payer !== null || region.state === "draining") continue;
     try {
       const free = endOwned(store, region, "session", "recovery");
       void free?.().catch((error) => warnOfEnd(store, region, error));
