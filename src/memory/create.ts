@@ -89,6 +89,7 @@ function attachTo(store: Store, region: Region, owner: Owner): Region {
     Object.assign(region, before);
     throw error;
   }
+  store.step("attach.journaled");
   scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.changed", region });
   return region;

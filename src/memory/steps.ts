@@ -23,6 +23,7 @@ export const steps = [
   "delete.keeper-unlinked",
   "delete.row-deleted",
   "change.journaled",
+  "attach.journaled",
   "model.journaled",
   "model.row-deleted",
   "session.journaled",

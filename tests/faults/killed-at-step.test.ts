@@ -11,23 +11,42 @@ import { AcknowledgedRegions } from "../harness/instance-acknowledged.ts";
 import { AcknowledgedSessions } from "../harness/instance-acknowledged-sessions.ts";
 import { checkBooks, checkRows } from "../harness/instance-check.ts";
 import { ForeignFiles } from "../harness/instance-foreign.ts";
-import { concurrentTestWith, needsPython } from "../harness/instance-needs.ts";
+import { concurrentTestWith, needsPython, needsRoot } from "../harness/instance-needs.ts";
+import { lockPageBytes, Tmpfs } from "../harness/instance-tmpfs.ts";
 import { type KillPoint, TestServer } from "../harness/server.ts";
-import { NoAnswer } from "../harness/server-api.ts";
+import { NoAnswer, type Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 import { claimScenarios } from "./claim-scenarios.ts";
 import { modelScenarios } from "./model-scenarios.ts";
 import { regionScenarios } from "./region-scenarios.ts";
-import { at, deleting, hour, type Scenario } from "./scenario.ts";
+import { roomScenarios } from "./room-scenarios.ts";
+import { at, deleting, hour, MiB, type Scenario } from "./scenario.ts";
 import { sessionScenarios } from "./session-scenarios.ts";
+import { timeScenarios } from "./time-scenarios.ts";
 
-const scenarios: readonly Scenario[] = [...regionScenarios, ...modelScenarios, ...sessionScenarios, ...claimScenarios];
+const scenarios: readonly Scenario[] = [
+  ...regionScenarios,
+  ...modelScenarios,
+  ...sessionScenarios,
+  ...claimScenarios,
+  ...roomScenarios,
+  ...timeScenarios,
+];
 
 /** As many scenarios at once: a server that starts keeps one core busy. */
 const workersAtOnce = 2;
 /** For a scenario that waits for its turn as well. */
 const timeoutMs = 90_000;
+
+/** What the checks of every scenario add up to. Bytes are counted where the instance has a file system of its own. */
+const none = {
+  orphans: 0,
+  unaccounted_bytes: needsRoot === undefined ? 0 : null,
+  lost_regions: 0,
+  repeated_builds: 0,
+};
+const counts = { kills: 0, ...none };
 
 /** Workers that are free. Who takes one has a turn, and gives it back unmapped. */
 class Turns {
@@ -63,6 +82,8 @@ describe("SIGKILL of the server", () => {
   afterAll(async () => {
     await turns.end();
     assertNothingLeft();
+    console.log(JSON.stringify(counts));
+    expect(counts).toEqual({ ...none, kills: counts.kills });
   });
 
   test("happens at every step that there is", () => {
@@ -93,8 +114,11 @@ describe("SIGKILL of the server", () => {
 });
 
 async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerProcess): Promise<void> {
-  await using server = new TestServer();
+  using tmpfs = needsRoot === undefined ? new Tmpfs({ sizeBytes: 512 * MiB }) : undefined;
+  const { env = {} } = scenario;
+  await using server = new TestServer({ env, ...(tmpfs && { shmDirectory: tmpfs.path }) });
   using foreign = new ForeignFiles(server.instance);
+  const foreignBytes = tmpfs?.usedBytes ?? 0;
   await server.start();
   // A region that was entered and never published gets its name at the start, and that is told like any other relink.
   if (kill.step === "create.journaled") server.log.expect(/^tensord\.region\.relinked$/);
@@ -106,16 +130,29 @@ async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerPr
   await server.crash(kill);
   const isAcknowledged = await isAnswered(act(server));
   expect(await server.exited(), `the server died after ${kill.step}`).toBe("SIGKILL");
+  counts.kills += 1;
   await server.start();
 
+  for (const id of [...acknowledged.ids, ...sessions.ids]) {
+    if ((await server.api.find(id)) === undefined) counts.lost_regions += 1;
+  }
+  counts.repeated_builds += await sessions.countOtherBuilders(server);
   await acknowledged.check(server);
   await sessions.check(server);
-  await check(server.api, { step: kill.step, isAcknowledged });
+  await check(server.api, { step: kill.step, count: kill.count ?? 1, isAcknowledged });
   await acknowledged.check(server);
   await sessions.check(server);
   await checkBooks(server, foreign.names);
   await acknowledged.release(server);
   await sessions.release(server);
+  await until("nothing drains", async () => (await server.api.stats()).regions.draining === 0);
+  // The scenario's own ones are called so.
+  const isKnown = ({ id, name }: Region) => acknowledged.ids.includes(id) || name === "new";
+  counts.orphans += (await server.api.list()).filter((region) => !isKnown(region)).length;
+  if (counts.unaccounted_bytes !== null) {
+    const { unaccounted } = (await server.api.stats()).bytes;
+    counts.unaccounted_bytes += Math.abs(unaccounted - lockPageBytes - foreignBytes);
+  }
   await server.stop();
   checkRows(server.instance);
   expect(readdirSync(server.instance.new)).toEqual([]);
@@ -147,6 +184,7 @@ async function runDoubleCrash(first: KillPoint, second: KillPoint, worker: Worke
   expect(await server.exited()).toBe("SIGKILL");
   server.spawn(second);
   expect(await server.exited()).toBe("SIGKILL");
+  counts.kills += 2;
   await server.start();
   await until("all that was half done is freed", async () => (await server.api.stats()).regions.draining === 0);
   expect((await server.api.findByName("new"))?.id).toBe(first.step === "create.kept" ? region.id : undefined);

@@ -217,8 +217,9 @@ async function checkTotals(api: ServerApi, party: Party, clients: readonly Clien
   const count = (of: "sessions" | "claims" | "leases") => clients.reduce((sum, client) => sum + client[of].size, 0);
   const known = { sessions: count("sessions"), claims: count("claims"), leases: count("leases") };
   for (const [what, number] of Object.entries({ sessions, claims, leases })) {
-    const left = number - known[what as keyof typeof known];
-    if (left !== 0) party.orphans.push(`${left} ${what} more than anybody was promised`);
+    const promised = known[what as keyof typeof known];
+    if (number > promised) party.orphans.push(`there are ${number} ${what}, and ${promised} were promised`);
+    if (number < promised) party.lost.push(`there are ${number} ${what}, and ${promised} were promised`);
   }
 }
 

@@ -236,7 +236,7 @@ export class Client extends Promises {
     this.underWay = { kind: "evict", bytes };
     this.#leap();
     const { evicted } = await api.call<{ evicted: Evicted[] }>("POST", "/v1/evict", { bytes });
-    for (const one of evicted) this.#party.evict(one);
+    this.#party.evict(evicted, bytes);
   }
 
   /** The region as it is now known to be. */

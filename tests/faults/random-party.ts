@@ -136,8 +136,18 @@ export class Party {
     this.acknowledged[what] = (this.acknowledged[what] ?? 0) + 1;
   }
 
-  /** Takes what was evicted away from those who had it, if it was allowed to go. */
-  evict({ region: id }: Evicted): void {
+  /** Takes what was evicted away from those who had it, if it was allowed to go, and no more than `bytes` need. */
+  evict(evicted: readonly Evicted[], bytes: number): void {
+    const spare = sum(evicted.slice(0, -1).map((one) => one.bytes));
+    if (evicted.length > 0 && spare >= bytes) {
+      this.lost.push(
+        `${evicted.map(({ region }) => region)} were evicted, and ${spare} bytes were enough for ${bytes}`,
+      );
+    }
+    for (const one of evicted) this.#takeAway(one);
+  }
+
+  #takeAway({ region: id }: Evicted): void {
     this.evicted += 1;
     this.vanished.delete(id);
     const owner = this.all.find(({ known }) => known.has(id));

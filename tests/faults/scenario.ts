@@ -15,6 +15,8 @@ export interface Scenario {
   /** Sets up what the operation works on, before the server that will die starts. */
   readonly prepare: (api: ServerApi, worker: WorkerProcess) => Promise<InFlight>;
   readonly needs?: string | undefined;
+  /** Further settings of the server. */
+  readonly env?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface InFlight {
@@ -25,6 +27,8 @@ export interface InFlight {
 
 export interface Outcome {
   readonly step: Step;
+  /** The how manyth time the server got there. */
+  readonly count: number;
   /** Whether the client had its answer before the server died. */
   readonly isAcknowledged: boolean;
 }

@@ -63,6 +63,10 @@ export class AcknowledgedSessions {
     return new AcknowledgedSessions({ session, other, regions, contents, leases, claim: waiting });
   }
 
+  get ids(): string[] {
+    return this.#promised.regions.map(({ id }) => id);
+  }
+
   async check({ api }: TestServer): Promise<void> {
     const { session, other, regions, contents, leases } = this.#promised;
     for (const one of [session, other]) {
@@ -78,6 +82,14 @@ export class AcknowledgedSessions {
     // Whoever asks again under its key is the builder still; nobody else is.
     expect(await claim(api, "waiting", session.id, "second")).toMatchObject({ claim: this.#promised.claim });
     expect(await claim(api, "waiting", other.id)).toMatchObject({ role: "reader", region: null });
+  }
+
+  /** How many would build `waiting` beside the one who was granted it. */
+  async countOtherBuilders({ api }: TestServer): Promise<number> {
+    const { session, other, claim: granted } = this.#promised;
+    const again = await claim(api, "waiting", session.id, "second");
+    const others = await claim(api, "waiting", other.id);
+    return (again.claim === granted ? 0 : 1) + (others.role === "builder" ? 1 : 0);
   }
 
   /** Ends the sessions: what they own goes, and what a lease holds goes with that lease. */

@@ -65,6 +65,10 @@ export class AcknowledgedRegions {
     return new AcknowledgedRegions(regions, worker, digests);
   }
 
+  get ids(): string[] {
+    return this.#regions.map(({ region }) => region.id);
+  }
+
   /** Asserts that each is there as it was acknowledged, and that its worker never noticed. */
   async check({ api }: TestServer): Promise<void> {
     for (const { region, content } of this.#regions) {
