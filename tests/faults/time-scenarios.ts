@@ -1,4 +1,7 @@
-/** What ends by itself, and is ending when the server dies: TTLs of regions, sessions and leases, and linger; and more life by attaching. */
+/**
+ * What ends by itself, and is ending when the server dies: TTLs of regions, sessions and leases, and linger; and a life
+ * that an attach makes longer.
+ */
 
 import { expect } from "bun:test";
 import { leap, leapingClock } from "../harness/instance-clock.ts";
@@ -98,10 +101,14 @@ const sessionTtl: Scenario = {
   },
 };
 
-/** A region of a session that has ended waits for the lease, and goes with it. */
+/**
+ * A region of a session that has ended waits for the lease, and goes with it. It does so at the start, too, if it was
+ * changed meanwhile and the clock is set back: by its owner, not by the hour.
+ */
 const leaseTtl: Scenario = {
   claim: "the end of a lease by its TTL",
   kills: at("lease.row-deleted"),
+  env: leapingClock,
   prepare: async (api) => {
     const session = await openSession(api);
     const owned = await api.create({ byte_size: 10_000, session: session.id });
@@ -112,10 +119,12 @@ const leaseTtl: Scenario = {
     const waiting = await takeLease(api, kept.id);
     return {
       act: async (server) => {
+        leap(server);
         const path = `/v1/regions/${owned.id}/leases`;
         await server.api.call<Lease>("POST", path, { ttl_ms: 1000 });
         await endSession(server.api, session.id);
         expect(await server.api.get(owned.id)).toMatchObject({ state: "sealed", in_use: true });
+        await server.api.call("PATCH", `/v1/regions/${owned.id}`, { labels: { a: "1" } });
       },
       check: async () => {
         await api.untilGone(owned.id);
