@@ -141,10 +141,10 @@ if (await findRoom(4 * many * bytesEach + 2 ** 28)) {
     `made ${many} regions, ${round(many / ((performance.now() - begin) / 1000), 0)} a second with ${filling} clients`,
   );
   const allocation = await compareAllocation(small, large);
-  const reads = await compareReads(small, large);
   await settle(small);
   await settle(large);
   const running = { few: small.memoryBytes("Private_Dirty"), many: large.memoryBytes("Private_Dirty") };
+  const reads = await compareReads(small, large);
   const afterFew = await restart(small);
   const afterMany = await restart(large);
   const each = (fewBytes: number, manyBytes: number) => (manyBytes - fewBytes) / (many - few);
@@ -172,7 +172,7 @@ if (await findRoom(4 * many * bytesEach + 2 ** 28)) {
         ratio: reads.page.many.p50 / reads.page.few.p50,
       },
       {
-        what: "KiB of server memory a region, after all that",
+        what: "KiB of server memory a region, running",
         ratio: each(running.few, running.many) / 1024,
         target: 2,
       },
