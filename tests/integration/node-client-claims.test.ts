@@ -1,8 +1,11 @@
-/** `getOrCreate`: of all processes that want a name, in either language, one builds it, whoever dies meanwhile. */
+/**
+ * `getOrCreate`: of all processes that want a name, in either language, one builds it, whoever dies meanwhile. And what
+ * whoever makes a region chose for a pool that is full.
+ */
 
 import { afterAll, expect } from "bun:test";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { needsStockPython, testWith } from "../harness/instance-needs.ts";
+import { concurrentTestWith, needsStockPython, testWith } from "../harness/instance-needs.ts";
 import {
   type NodeProgram,
   needsNodeClient,
@@ -194,4 +197,68 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     expect(await program.hear()).toEqual([true, "sealed", false, 5, 2, 3]);
     expect(await other.hear()).toEqual([false, "sealed", false, 5, 2, 3]);
   });
+}
+
+for (const runtime of Object.keys(runtimes) as Runtime[]) {
+  // Beside the other runtime's, since it waits for 10 s.
+  concurrentTestWith(needsNodeClient)(
+    `${runtime}: a full pool is refused, waited for, or made room in, as the caller chose`,
+    async () => {
+      // 8 MiB of it are the server's own.
+      await using server = await startServer({ env: { TENSORD_MEMORY_LIMIT_BYTES: String(24 * 2 ** 20) } });
+      const seen = await runProgram(
+        runtime,
+        server.env,
+        `
+        const client = await connect();
+        const make = async (name, options) => (await client.create(name, { dtype: "U8", shape: [7 * 2 ** 20] }, { ttlMs: 600_000, ...options })).close();
+        const made = (name, options) => codeOf(() => make(name, options));
+        const names = async () => {
+          const found = [];
+          for await (const { name } of client.list()) found.push(name);
+          return found.sort().join();
+        };
+        await make("a");
+        await make("b");
+        // What may be evicted must be sealed.
+        await client.patch(await client.get("b"), { evictable: true });
+        const refused = [await made("c"), await made("c", { onFull: "fail", deadlineMs: 60_000 }), await made("c", { onFull: "evict" })];
+        const started = performance.now();
+        refused.push(await made("c", { onFull: "wait", deadlineMs: 50 }));
+        // The default is half a minute.
+        const isSoon = performance.now() - started < 20_000;
+        const before = await names();
+        const waiting = made("c", { onFull: "wait", deadlineMs: 60_000 });
+        // It is in line as soon as another one, for which there is room, has to wait behind it.
+        const behind = async () => codeOf(async () => {
+          const small = await client.create(null, new Uint8Array(1), { ttlMs: 600_000, onFull: "wait", deadlineMs: 20 });
+          small.close();
+          await client.delete(small);
+        });
+        while (await behind() !== "deadline-exceeded");
+        await client.delete(await client.get("b"));
+        const waited = [await waiting, await names()];
+        const c = await client.attach("c", { writable: true });
+        await c.seal();
+        c.close();
+        await client.patch(c, { evictable: true });
+        const evicted = [await made("d")];
+        // What was handed out less than 10 s ago is not evicted yet.
+        while ((evicted[1] = await made("d", { onFull: "evict" })) === "pool-full") await new Promise((resolve) => setTimeout(resolve, 50));
+        evicted.push(await made("e"), await names());
+        const built = () => client.getOrCreate("e", () => ({ dtype: "U8", shape: [7 * 2 ** 20] }), { onFull: "wait", deadlineMs: 50 });
+        tell({ refused, isSoon, before, waited, evicted, built: await codeOf(built) });
+      `,
+      );
+      expect(seen).toEqual({
+        refused: ["pool-full", "pool-full", "pool-full", "deadline-exceeded"],
+        isSoon: true,
+        before: "a,b",
+        waited: ["no error", "a,c"],
+        evicted: ["pool-full", "no error", "pool-full", "a,d"],
+        built: "deadline-exceeded",
+      });
+    },
+    90_000,
+  );
 }

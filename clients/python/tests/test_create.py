@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from harness import Server
+from harness import Server, wait_for
 
 import tensord
 from tensord import _make
@@ -195,3 +198,92 @@ def test_many_threads_create_and_attach(server: Server, client: tensord.Client) 
     for thread in threads:
         thread.join(60)
     assert errors == []
+
+
+@pytest.fixture
+def full_pool() -> Iterator[tensord.Client]:
+    """A server whose memory has room for two regions of 7 MiB, ``a`` and ``b``, which are there."""
+    # 8 MiB of it are the server's own.
+    server = Server(TENSORD_MEMORY_LIMIT_BYTES=str(24 << 20))
+    server.start()
+    try:
+        with server.connect() as client:
+            for name in ("a", "b"):
+                _make_large(client, name)
+            yield client
+    finally:
+        server.stop()
+
+
+def _make_large(client: tensord.Client, name: str, **options: Any) -> None:
+    client.create(name, shape=7 << 20, dtype="U8", ttl=600, **options).close()
+
+
+def _names(client: tensord.Client) -> list[str | None]:
+    return sorted(region.name or "" for region in client.list())
+
+
+@pytest.mark.parametrize("options", [{}, {"on_full": "fail", "deadline": 60}, {"on_full": "evict"}], ids=str)
+def test_a_full_pool_is_refused_at_once_unless_the_caller_waits(
+    full_pool: tensord.Client, options: dict[str, Any]
+) -> None:
+    # Nobody sealed it, so it is not evicted.
+    full_pool.patch(full_pool.get("b"), evictable=True)
+    with pytest.raises(tensord.PoolFull):
+        _make_large(full_pool, "c", **options)
+    assert _names(full_pool) == ["a", "b"]
+
+
+def _build_large(client: tensord.Client, name: str, **options: Any) -> None:
+    client.get_or_create(name, lambda: np.zeros(7 << 20, np.uint8), **options).close()
+
+
+@pytest.mark.parametrize("make", [_make_large, _build_large])
+def test_a_wait_for_memory_ends_with_its_deadline(full_pool: tensord.Client, make: Callable[..., None]) -> None:
+    started = time.monotonic()
+    with pytest.raises(tensord.DeadlineExceeded):
+        make(full_pool, "c", on_full="wait", deadline=0.05)
+    # The default is half a minute.
+    assert time.monotonic() - started < 20
+    assert _names(full_pool) == ["a", "b"]
+
+
+def test_a_wait_for_memory_ends_when_somebody_frees_it(full_pool: tensord.Client) -> None:
+    def is_in_line() -> bool:
+        # Another one, for which there is room, has to wait behind it.
+        try:
+            small = full_pool.create(None, [1], ttl=600, on_full="wait", deadline=0.02)
+        except tensord.DeadlineExceeded:
+            return True
+        small.close()
+        full_pool.delete(small)
+        return False
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_make_large, full_pool, "c", on_full="wait", deadline=60)
+        wait_for(is_in_line, "it waits for memory")
+        assert not waiting.done()
+        full_pool.delete(full_pool.get("b"))
+        waiting.result(30)
+    assert _names(full_pool) == ["a", "c"]
+
+
+def test_an_evictable_region_makes_room_for_whoever_says_evict(full_pool: tensord.Client) -> None:
+    for name in ("a", "b"):
+        with full_pool.attach(name, writable=True) as region:
+            region.seal()
+        full_pool.patch(region.id, evictable=True)
+
+    def is_made(make: Callable[..., None], name: str, **options: Any) -> bool:
+        try:
+            make(full_pool, name, **options)
+        except tensord.PoolFull:
+            return False
+        return True
+
+    assert not is_made(_make_large, "c")
+    # What was handed out less than 10 s ago is not evicted yet.
+    wait_for(lambda: is_made(_make_large, "c", on_full="evict"), "one region makes room")
+    assert not is_made(_build_large, "d")
+    wait_for(lambda: is_made(_build_large, "d", on_full="evict"), "another one makes room")
+    assert _names(full_pool) == ["c", "d"]
