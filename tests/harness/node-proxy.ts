@@ -1,7 +1,7 @@
-/** A Unix socket between a client and a server, which can lose answers and change them. */
+/** A Unix socket between a client and a server, which can lose answers, change them, and cut them off anywhere. */
 
 import { mkdtempSync, rmSync } from "node:fs";
-import { connect, createServer, type Server } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -15,6 +15,8 @@ export class SocketProxy implements AsyncDisposable {
   readonly #server: Server;
   readonly #listening: Promise<void>;
   #losses = 0;
+  #pickBytes: (() => number) | undefined;
+  #cuts = 0;
 
   constructor(upstream: string, { rewrite = (text) => text }: ProxyOptions = {}) {
     this.#server = createServer((near) => {
@@ -23,13 +25,19 @@ export class SocketProxy implements AsyncDisposable {
         near.destroy();
         far.destroy();
       };
+      let leftBytes: number | undefined;
       near.on("data", (chunk) => far.write(chunk));
       far.on("data", (chunk) => {
-        if (this.#losses === 0) near.write(rewrite(chunk.toString("latin1")), "latin1");
-        else {
+        if (this.#losses > 0) {
           this.#losses -= 1;
           end();
+          return;
         }
+        leftBytes ??= this.#pickBytes?.() ?? Number.POSITIVE_INFINITY;
+        const text = rewrite(chunk.toString("latin1"));
+        if (text.length < leftBytes) near.write(text, "latin1");
+        else this.#cut(near, far, text.slice(0, leftBytes));
+        leftBytes = this.#pickBytes === undefined ? undefined : leftBytes - text.length;
       });
       for (const side of [near, far]) side.on("error", end).on("close", end);
     });
@@ -40,6 +48,11 @@ export class SocketProxy implements AsyncDisposable {
     return `unix://${this.#directory}/socket`;
   }
 
+  /** How many connections were cut. */
+  get cuts(): number {
+    return this.#cuts;
+  }
+
   async listening(): Promise<this> {
     await this.#listening;
     return this;
@@ -48,6 +61,18 @@ export class SocketProxy implements AsyncDisposable {
   /** The server does what the next requests ask, and nobody hears of it. */
   loseAnswers(count: number): void {
     this.#losses = count;
+  }
+
+  /** From now on each connection ends after so many bytes of the server's, in the middle of whatever it says then. */
+  cutAfter(pickBytes: () => number): void {
+    this.#pickBytes = pickBytes;
+  }
+
+  /** The client gets what comes before the cut, and then the end. */
+  #cut(near: Socket, far: Socket, text: string): void {
+    this.#cuts += 1;
+    far.removeAllListeners("data").removeAllListeners("close").destroy();
+    near.end(text, "latin1", () => near.destroy());
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -3,7 +3,9 @@
 import { afterAll, expect } from "bun:test";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { Random } from "../harness/instance-random.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes, startProgram } from "../harness/node-program.ts";
+import { SocketProxy } from "../harness/node-proxy.ts";
 import { startServer } from "../harness/server.ts";
 
 const minute = 60_000;
@@ -28,6 +30,12 @@ const follow = `
     tell({ type: next.value.type, id: next.value.id, name: next.value.data.name });
   }
 `;
+
+/** As `follow`, now and then so slow that events queue up. */
+const slowly = follow.replace(
+  "tell({",
+  "if (next.value.id % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 40)); tell({",
+);
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
@@ -117,6 +125,40 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     const ids = [one, two, ...heard].map(({ id }) => BigInt(id));
     expect(ids.every((id, index) => index === 0 || id > (ids[index - 1] ?? 0n))).toBe(true);
   });
+
+  test(`${runtime}: goes on where a connection was cut, in the middle of a frame or of the handshake`, async () => {
+    const random = new Random();
+    const count = 500;
+    await using server = await startServer();
+    await using proxy = await new SocketProxy(server.instance.socket).listening();
+    const env = { ...server.env, TENSORD_URL: proxy.url };
+    await using program = startProgram(runtime, env, `const options = {};${slowly}`);
+    expect(await program.hear()).toBe("following");
+    // Some are too short for one event, and most end within one.
+    proxy.cutAfter(() => random.integer(1, random.pick([500, 4_000, 20_000])));
+    const names = Array.from({ length: count }, (_, index) => `m${index}`);
+    const told: Told[] = [];
+    const hear = async () => {
+      while (told.at(-1)?.name !== names.at(-1)) told.push(await program.hear<Told>());
+    };
+    const create = async () => {
+      for (const name of names) await server.api.call("POST", "/v1/models", { name });
+    };
+    try {
+      await Promise.all([hear(), create()]);
+    } finally {
+      const ids = told.map(({ id }) => BigInt(id));
+      const steps = ids.slice(1).map((id, index) => id - (ids[index] ?? 0n));
+      const repeats = steps.filter((step) => step <= 0n).length;
+      const gaps = steps.filter((step) => step > 1n).length;
+      console.log(
+        JSON.stringify({ events: runtime, seed: random.seed, told: told.length, cuts: proxy.cuts, repeats, gaps }),
+      );
+      expect({ repeats, gaps }).toEqual({ repeats: 0, gaps: 0 });
+    }
+    expect(told.map(({ name }) => name)).toEqual(names);
+    expect(proxy.cuts).toBeGreaterThan(20);
+  }, 90_000);
 
   test(`${runtime}: does not read faster than its consumer, and loses nothing`, async () => {
     await using server = await startServer();
