@@ -352,7 +352,10 @@ class Mortal implements AsyncDisposable {
   }
 
   /** @returns its answer, or undefined if it died before it gave one */
-  async ask<Answer>(what: unknown, { pauseMs, dieAt = null, killedAfterMs }: Fate = survival): Promise<Answer | undefined> {
+  async ask<Answer>(
+    what: unknown,
+    { pauseMs, dieAt = null, killedAfterMs }: Fate = survival,
+  ): Promise<Answer | undefined> {
     const program = await this.#living();
     await program.say({ what, pauseMs, dieAt });
     if (killedAfterMs !== undefined) {

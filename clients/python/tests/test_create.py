@@ -219,7 +219,7 @@ def _make_large(client: tensord.Client, name: str, **options: Any) -> None:
     client.create(name, shape=7 << 20, dtype="U8", ttl=600, **options).close()
 
 
-def _names(client: tensord.Client) -> list[str | None]:
+def _names(client: tensord.Client) -> list[str]:
     return sorted(region.name or "" for region in client.list())
 
 
