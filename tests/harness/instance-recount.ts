@@ -68,22 +68,17 @@ function compareRows(
   regions: readonly Region[],
   sessions: readonly Session[],
 ) {
-  const rows = [...journal.regions()];
+  const { regions: rows, sessions: sessionRows, claims: claimRows, leases: leaseRows, models } = journal.read();
   const toFacts = ({ key, token, state, name, pendingName, evictable, revision }: (typeof rows)[number]) => {
     return { key, token, state, name, pendingName, evictable, revision };
   };
   expect(rows.map(toFacts)).toEqual(regions.map(toFacts));
-  expect([...journal.sessions()].map(({ token }) => token)).toEqual(sessions.map(({ token }) => token));
-  const claimRows = [...journal.claims()];
+  expect(sessionRows.map(({ token }) => token)).toEqual(sessions.map(({ token }) => token));
   expect(claimRows).toHaveLength(claims.size);
   for (const { model, name, token } of claimRows) expect(claims.of(model, name)?.token).toBe(token);
-  const leaseRows = [...journal.leases()];
   expect(leaseRows).toHaveLength(leases.size);
   for (const { token, region } of leaseRows) expect(leases.get(token)?.region.token).toBe(region);
-  expect(
-    journal
-      .models()
-      .map(({ name }) => name)
-      .toSorted(),
-  ).toEqual([...books.models.keys()].filter((name) => name !== "default").toSorted());
+  expect(models.map(({ name }) => name).toSorted()).toEqual(
+    [...books.models.keys()].filter((name) => name !== "default").toSorted(),
+  );
 }

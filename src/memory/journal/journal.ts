@@ -9,7 +9,7 @@ import type { RegionRecord } from "../region.ts";
 import type { SessionRecord } from "../sessions/session.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { Ballast } from "./ballast.ts";
-import type { JournalContent } from "./journal-content.ts";
+import { type JournalContent, readContent } from "./journal-content.ts";
 import { isFull, isOutOfMemory, translate } from "./journal-failure.ts";
 import { type OpenDatabase, openDatabase } from "./journal-open.ts";
 import { type ClaimRow, type LeaseRow, type ModelRow, toRow } from "./journal-rows.ts";
@@ -18,7 +18,10 @@ export class Journal implements Disposable {
   readonly #folder: string;
   readonly #database: Database;
   readonly #ballast: Ballast;
-  readonly #content: JournalContent;
+  /** What the opening read, until it is asked for. */
+  #opening: JournalContent | undefined;
+  readonly #epoch: number;
+  readonly #sequence: number;
   readonly #insertRegion: Statement;
   readonly #updateRegion: Statement;
   readonly #deleteRegion: Statement;
@@ -36,7 +39,9 @@ export class Journal implements Disposable {
     this.#folder = folder;
     this.#database = database;
     this.#ballast = ballast;
-    this.#content = content;
+    this.#opening = content;
+    this.#epoch = content.epoch;
+    this.#sequence = content.sequence;
     this.isAdopting = content.isAdopting;
     this.damage = damage;
     this.#insertRegion = database.query("INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
@@ -63,7 +68,7 @@ export class Journal implements Disposable {
   /** Counts this start; a client that sees another epoch knows that the server began anew. */
   raiseEpoch(): number {
     // Never below the clock: a store that was lost, or that could not be written, must not repeat an epoch.
-    const epoch = Math.max(this.#content.epoch + 1, Date.now());
+    const epoch = Math.max(this.#epoch + 1, Date.now());
     try {
       this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", [String(epoch)]));
     } catch (error) {
@@ -78,7 +83,7 @@ export class Journal implements Disposable {
    * a store that was lost, or that could not be written, must not repeat one.
    */
   nextSequence(): number {
-    return Math.max(this.#content.sequence, Date.now() * 1000);
+    return Math.max(this.#sequence, Date.now() * 1000);
   }
 
   /** Numbers below `end` may be in use from here on. @throws TensordError `out-of-shared-memory`. */
@@ -86,14 +91,11 @@ export class Journal implements Disposable {
     this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('sequence', ?)", [String(end)]));
   }
 
-  /** What was there at the opening. As all that was, it is handed over once: from then on the books have it. */
-  models(): ModelRow[] {
-    return this.#content.models.splice(0);
-  }
-
-  /** By ascending key. */
-  regions(): RegionRecord[] {
-    return this.#content.regions.splice(0);
+  /** All rows: at first what the opening has read, which is not held any longer; after that as they are now. */
+  read(): JournalContent {
+    const content = this.#opening ?? readContent(this.#database);
+    this.#opening = undefined;
+    return content;
   }
 
   /** @throws TensordError `out-of-shared-memory` if the file system has no page left for it. */
@@ -138,11 +140,6 @@ export class Journal implements Disposable {
     this.#freeing(() => this.#deleteModel.run(name));
   }
 
-  /** By ascending key. */
-  sessions(): SessionRecord[] {
-    return this.#content.sessions.splice(0);
-  }
-
   /** @throws TensordError `out-of-shared-memory`. */
   insertSession({ key, token, name, client, quotaBytes, ttlMs, createdAt }: SessionRecord): void {
     const record = JSON.stringify({ key, token, name, client, quotaBytes, ttlMs, createdAt });
@@ -153,10 +150,6 @@ export class Journal implements Disposable {
     this.#freeing(() => this.#database.run("DELETE FROM sessions WHERE key = ?", [key]));
   }
 
-  claims(): ClaimRow[] {
-    return this.#content.claims.splice(0);
-  }
-
   /** @throws TensordError `out-of-shared-memory`. */
   insertClaim(row: ClaimRow): void {
     this.#charging(() => this.#database.run("INSERT INTO claims VALUES (?, ?)", [row.token, JSON.stringify(row)]));
@@ -164,10 +157,6 @@ export class Journal implements Disposable {
 
   deleteClaim(token: string): void {
     this.#freeing(() => this.#database.run("DELETE FROM claims WHERE token = ?", [token]));
-  }
-
-  leases(): LeaseRow[] {
-    return this.#content.leases.splice(0);
   }
 
   /** @throws TensordError `out-of-shared-memory`. */

@@ -5,6 +5,7 @@
 
 import { defaultModelName } from "../books.ts";
 import { endOwned } from "../expire.ts";
+import type { ClaimRow, LeaseRow } from "../journal/journal-rows.ts";
 import { describe, type Region, type RegionRecord } from "../region.ts";
 import { enterLease } from "../sessions/leases.ts";
 import { enterSession } from "../sessions/sessions.ts";
@@ -16,13 +17,14 @@ import { ensureModel, reviveRegion } from "./revive.ts";
 /** Runs once, before the first request. */
 export async function recoverStore(store: Store): Promise<void> {
   await store.storage.clearUnkept();
-  for (const { name, memory_limit_bytes, revision, created_at } of store.journal.models()) {
+  const { models, sessions, regions, claims, leases } = store.journal.read();
+  for (const { name, memory_limit_bytes, revision, created_at } of models) {
     store.books.addModel({ name, memoryLimitBytes: memory_limit_bytes, revision, createdAt: created_at });
   }
   ensureModel(store, defaultModelName);
-  for (const record of store.journal.sessions()) enterSession(store, record);
+  for (const record of sessions) enterSession(store, record);
   const kept = new Map(store.storage.kept().map((file) => [file.token, file]));
-  for (const record of store.journal.regions()) {
+  for (const record of regions) {
     const file = kept.get(record.token);
     if (file === undefined || file.identity.ino !== record.identity.ino) {
       forget(store, record);
@@ -32,8 +34,8 @@ export async function recoverStore(store: Store): Promise<void> {
     reviveRegion(store, { ...record, identity: file.identity }, file);
   }
   recoverRowless(store, [...kept.values()]);
-  recoverClaims(store);
-  recoverLeases(store);
+  recoverClaims(store, claims);
+  recoverLeases(store, leases);
   endAbandoned(store);
   if (store.journal.isAdopting) store.journal.endAdoption();
 }
@@ -59,8 +61,8 @@ function recoverRowless(store: Store, files: readonly KeptFile[]): void {
 }
 
 /** A claim whose region was sealed just before the crash is done; one without a session is nobody's. */
-function recoverClaims(store: Store): void {
-  for (const row of store.journal.claims()) {
+function recoverClaims(store: Store, rows: readonly ClaimRow[]): void {
+  for (const row of rows) {
     const session = store.books.findSession(row.session);
     const isBuilt = store.books.findModel(row.model)?.names.get(row.name)?.state === "sealed";
     if (session === undefined || isBuilt) store.journal.deleteClaim(row.token);
@@ -89,8 +91,8 @@ function warnOfEnd(store: Store, region: Region, error: unknown): void {
   store.warn(`Cannot end ${describe(region)}, whose session has ended`, error);
 }
 
-function recoverLeases(store: Store): void {
-  for (const { token, ttlMs, ...row } of store.journal.leases()) {
+function recoverLeases(store: Store, rows: readonly LeaseRow[]): void {
+  for (const { token, ttlMs, ...row } of rows) {
     const region = store.books.regionByToken(row.region);
     const session = row.session === null ? null : (store.books.findSession(row.session) ?? null);
     if (region === undefined || (row.session !== null && session === null)) store.journal.deleteLease(token);

@@ -11,6 +11,7 @@ import { count } from "../../memory/doctor/words.ts";
 import { TensordError } from "../../memory/error.ts";
 import { roundUpToPage } from "../../memory/host/capacity.ts";
 import { Journal } from "../../memory/journal/journal.ts";
+import type { ModelRow } from "../../memory/journal/journal-rows.ts";
 import type { RegionRecord } from "../../memory/region.ts";
 import { idOfSession, type SessionRecord } from "../../memory/sessions/session.ts";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
@@ -51,9 +52,10 @@ export function readOffline(location: InstanceLocation): Offline {
   using storage = new ShmStorage(directory);
   using store = copyStore(directory);
   const kept = new Map(storage.kept().map((file) => [file.token, file]));
+  const content = store.journal.read();
   const regions: OfflineRegion[] = [];
   let lost = 0;
-  for (const record of store.journal.regions()) {
+  for (const record of content.regions) {
     const file = kept.get(record.token);
     kept.delete(record.token);
     if (file?.identity.ino === record.identity.ino) regions.push(toOffline(directory, storage, record, file));
@@ -72,10 +74,8 @@ export function readOffline(location: InstanceLocation): Offline {
       orphans: orphans.reduce((all, { byteSize }) => all + roundUpToPage(byteSize, storage.pageSize), 0),
       store: occupied(directory.path("store")),
     },
-    models: toModels(store.journal, regions),
-    sessions: [...store.journal.sessions()]
-      .map((record) => toSession(record, regions))
-      .sort((a, b) => b.used_bytes - a.used_bytes),
+    models: toModels(content.models, regions),
+    sessions: content.sessions.map((record) => toSession(record, regions)).sort((a, b) => b.used_bytes - a.used_bytes),
     room: storage.room(),
   };
 }
@@ -147,8 +147,8 @@ function toOffline(
   return { ...facts, tensors, in_use: leased, has_writers: written };
 }
 
-function toModels(journal: Journal, regions: readonly OfflineRegion[]): Offline["models"] {
-  const limits = new Map(journal.models().map((row) => [row.name, row.memory_limit_bytes]));
+function toModels(rows: readonly ModelRow[], regions: readonly OfflineRegion[]): Offline["models"] {
+  const limits = new Map(rows.map((row) => [row.name, row.memory_limit_bytes]));
   const names = new Set([defaultModelName, ...limits.keys(), ...regions.map(({ model }) => model)]);
   return [...names].map((name) => {
     const own = regions.filter(({ model }) => model === name);
