@@ -1,4 +1,4 @@
-/** Sets up, reads the arguments, and runs a soak: the server's in Bun, that of web workers as the test that it is. */
+/** Sets up, reads the arguments, and runs a soak: everybody at once in Bun, or a test of the suite for longer. */
 
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -6,38 +6,57 @@ import { Failure, root, run } from "./process.mjs";
 import { python, setUpPython } from "./python-packages.mjs";
 import { bun, setUpServer } from "./server-packages.mjs";
 
-const minutesOf = { server: 30, web: 5 };
+/** A kill of the server, its restart and all checks take about a third of a second. */
+const killsAMinute = 170;
+
+const soaks = {
+  everybody: { minutes: 30, run: soakEverybody },
+  web: { minutes: 5, run: soakWeb },
+  server: { minutes: 5, run: soakServer },
+};
 
 /**
- * @param {string[]} args `--web` for gunicorn's workers instead of the server with everybody, `--minutes` for how long
+ * @param {string[]} args `--web` for gunicorn's workers, `--server` for a server that is killed again and again, instead of
+ *   everybody with workers that are killed; `--minutes` for how long
  * @returns the status to exit with: 1 if anything leaked
  */
 export async function runSoak(args) {
-  const { web, minutes } = parse(args);
+  const { soak, minutes } = parse(args);
   await setUpServer();
-  if (!web) {
-    const { status } = await run(bun, ["--no-env-file", join(root, "scripts/lib/soak-run.mjs"), String(minutes)]);
-    return status;
-  }
-  await setUpPython();
-  console.log(`gunicorn's workers are recycled for ${minutes} min; what was seen comes at the end`);
-  const { status } = await run(python, ["-m", "pytest", "-s", "-q", "tests/test_gunicorn.py"], {
-    cwd: join(root, "clients/python"),
-    env: { ...process.env, WEB_SOAK_SECONDS: String(minutes * 60) },
-  });
+  const { status } = await soak.run(minutes);
   return status;
 }
 
+function soakEverybody(minutes) {
+  return run(bun, ["--no-env-file", join(root, "scripts/lib/soak-run.mjs"), String(minutes)]);
+}
+
+async function soakWeb(minutes) {
+  await setUpPython();
+  console.log(`gunicorn's workers are recycled for ${minutes} min; what was seen comes at the end`);
+  return run(python, ["-m", "pytest", "-s", "-q", "tests/test_gunicorn.py"], {
+    cwd: join(root, "clients/python"),
+    env: { ...process.env, WEB_SOAK_SECONDS: String(minutes * 60) },
+  });
+}
+
+function soakServer(minutes) {
+  const kills = Math.ceil(minutes * killsAMinute);
+  console.log(`the server is killed ${kills} times; what was seen comes at the end`);
+  return run(bun, ["--no-env-file", "test", "./tests/faults/killed-at-random.test.ts"], {
+    env: { ...process.env, TEST_ROUNDS: String(kills) },
+  });
+}
+
 function parse(args) {
+  const options = { web: { type: "boolean" }, server: { type: "boolean" }, minutes: { type: "string" } };
   try {
-    const { values } = parseArgs({ args, options: { web: { type: "boolean" }, minutes: { type: "string" } } });
-    const web = values.web === true;
-    const minutes = values.minutes === undefined ? minutesOf[web ? "web" : "server"] : Number(values.minutes);
-    if (minutes > 0) return { web, minutes };
+    const { values } = parseArgs({ args, options });
+    const soak = values.web ? soaks.web : values.server ? soaks.server : soaks.everybody;
+    const minutes = values.minutes === undefined ? soak.minutes : Number(values.minutes);
+    if (minutes > 0 && !(values.web && values.server)) return { soak, minutes };
   } catch {
     // An argument that there is not, or one without its value.
   }
-  throw new Failure(
-    `Cannot soak with ${args.join(" ")}: want --minutes with a number above 0, --web, both, or neither.`,
-  );
+  throw new Failure(`Cannot soak with ${args.join(" ")}: want --web or --server or neither, and --minutes above 0.`);
 }
