@@ -43,8 +43,12 @@ export class Inflow implements Disposable {
   }
 }
 
-/** Moves to the largest offset that the file system takes, where nothing can be written. Each has its own, and tells none. */
+/** What off_t holds, and tmpfs takes. */
+const largestOffset = 2n ** 63n - 1n;
+
+/** Moves to the largest offset that the file system takes, where nothing can be written. Others take less, and tell none. */
 function seekToLimit(fd: number): void {
+  if (trySeek(fd, largestOffset)) return;
   let limit = 0n;
   for (let bit = 1n << 62n; bit > 0n; bit >>= 1n) {
     if (trySeek(fd, limit | bit)) limit |= bit;
