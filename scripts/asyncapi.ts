@@ -6,8 +6,8 @@
 import { writeFileSync } from "node:fs";
 import { OpenAPIHono, z } from "@hono/zod-openapi";
 import { parse, stringify } from "yaml";
-import { toldEndReasons } from "../src/memory/region.ts";
-import type { StoreEvent } from "../src/memory/store.ts";
+import { toldEndReasons } from "../src/memory/state/region.ts";
+import type { StoreEvent } from "../src/memory/state/store.ts";
 import * as schemas from "../src/routes/schemas.ts";
 import { Session } from "../src/routes/schemas-session.ts";
 import { gapType, openedType } from "../src/routes/to-event.ts";

@@ -1,7 +1,7 @@
 /** `Range` of a download and `Content-Range` of an upload (RFC 9110, section 14), as parts of a region's data. Pure. */
 
-import type { DataSlice } from "../memory/data.ts";
 import { TensordError } from "../memory/error.ts";
+import type { DataSlice } from "../memory/regions/data.ts";
 
 /** A part of `size` bytes: from `first` to `last`, both included. */
 export interface ByteRange {

@@ -1,7 +1,7 @@
 /** Routes of claims: one of N workers becomes the builder of a name, the others wait for the sealed region. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { claimName, findClaim, releaseClaim } from "../memory/sessions/claims.ts";
+import { claimName, findClaim, releaseClaim } from "../memory/regions/claim.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";

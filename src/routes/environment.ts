@@ -3,7 +3,7 @@
 import type { Diagnosis } from "../memory/doctor/finding.ts";
 import type { HostCapabilities } from "../memory/host/capabilities.ts";
 import type { DeviceReport } from "../memory/host/device.ts";
-import type { Store } from "../memory/store.ts";
+import type { Store } from "../memory/state/store.ts";
 
 /** What passed over HTTP since the start; the transports count it. */
 export interface Traffic {

@@ -4,7 +4,7 @@ import type { EventCursor, EventGap } from "../memory/events/event-cursor.ts";
 import type { Subscriber } from "../memory/events/event-feeder.ts";
 import type { KeptEvent } from "../memory/events/event-log.ts";
 import { limits } from "../memory/limits.ts";
-import type { Store } from "../memory/store.ts";
+import type { Store } from "../memory/state/store.ts";
 import type { Environment } from "./environment.ts";
 import { toGapText, toOpenedText } from "./to-event.ts";
 

@@ -6,7 +6,7 @@ import { EventCursor, type EventGap } from "../memory/events/event-cursor.ts";
 import type { KeptEvent } from "../memory/events/event-log.ts";
 import { limits } from "../memory/limits.ts";
 import { parseId } from "../memory/naming.ts";
-import type { Store } from "../memory/store.ts";
+import type { Store } from "../memory/state/store.ts";
 import type { Environment, Services, Socket, SocketProtocol } from "./environment.ts";
 import { EventStream } from "./event-stream.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";

@@ -1,9 +1,9 @@
 /** The hold socket of a session: open, it keeps the session alive; over it the client says what it maps. */
 
 import { z } from "@hono/zod-openapi";
-import type { Session } from "../memory/sessions/session.ts";
 import { holdSession } from "../memory/sessions/sessions.ts";
-import type { Store } from "../memory/store.ts";
+import type { Session } from "../memory/state/session.ts";
+import type { Store } from "../memory/state/store.ts";
 import type { Socket, SocketProtocol } from "./environment.ts";
 
 /** What a client may say: that it mapped a region, or let go of it. */

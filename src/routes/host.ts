@@ -1,7 +1,7 @@
 /** Routes about the server itself: books, probes, the document. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { readStats } from "../memory/stats.ts";
+import { readStats } from "../memory/state/stats.ts";
 import { toDocument } from "./document.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";

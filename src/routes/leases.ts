@@ -1,7 +1,7 @@
 /** Routes of leases by request, for readers that cannot hold a kernel lock. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { findLease, releaseLease, renewLease, takeLease } from "../memory/sessions/leases.ts";
+import { findLease, releaseLease, renewLease, takeLease } from "../memory/regions/lease.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { body, json } from "./regions.ts";

@@ -2,7 +2,7 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { limits } from "../memory/limits.ts";
-import { changeModel, listModels, registerModel, unregisterModel } from "../memory/models.ts";
+import { changeModel, listModels, registerModel, unregisterModel } from "../memory/sessions/models.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, parseIfMatch } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";

@@ -1,12 +1,12 @@
 /** What a request says of a region becomes what the operations take; what a schema cannot say is refused here. */
 
 import type { z } from "@hono/zod-openapi";
-import type { CreateRequest } from "../memory/create.ts";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
 import type { SessionId } from "../memory/naming.ts";
-import type { Owner } from "../memory/region.ts";
-import type { Store } from "../memory/store.ts";
+import type { CreateRequest } from "../memory/regions/create.ts";
+import type { Owner } from "../memory/state/region.ts";
+import type { Store } from "../memory/state/store.ts";
 import type * as schemas from "./schemas.ts";
 
 export function toCreateRequest(store: Store, request: z.infer<typeof schemas.CreateRegion>): CreateRequest {

@@ -1,9 +1,9 @@
 /** How a change becomes an event on the wire: CloudEvents 1.0 in JSON. `asyncapi.yaml` documents each type. */
 
 import type { EventGap } from "../memory/events/event-cursor.ts";
-import { idOf } from "../memory/region.ts";
-import { idOfSession } from "../memory/sessions/session.ts";
-import type { Store, StoreEvent } from "../memory/store.ts";
+import { idOf } from "../memory/state/region.ts";
+import { idOfSession } from "../memory/state/session.ts";
+import type { Store, StoreEvent } from "../memory/state/store.ts";
 import { toModel, toRegionFacts, toSession } from "./to-wire.ts";
 
 /** The first frame of a stream: where it stands. */

@@ -3,10 +3,10 @@
 import type { z } from "@hono/zod-openapi";
 import { limits } from "../memory/limits.ts";
 import { toSessionId } from "../memory/naming.ts";
-import type * as memory from "../memory/region.ts";
-import { idOf } from "../memory/region.ts";
-import { type ClientFacts, idOfSession, type Lease, type Session } from "../memory/sessions/session.ts";
-import type { EventRegion, Store } from "../memory/store.ts";
+import type * as memory from "../memory/state/region.ts";
+import { idOf } from "../memory/state/region.ts";
+import { type ClientFacts, idOfSession, type Lease, type Session } from "../memory/state/session.ts";
+import type { EventRegion, Store } from "../memory/state/store.ts";
 import type { Client, Model, Owner, Region, RegionDetail } from "./schemas.ts";
 import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas-session.ts";
 

@@ -5,7 +5,7 @@
 
 import { TensordError } from "../memory/error.ts";
 import { KiB } from "../memory/limits.ts";
-import type { Store } from "../memory/store.ts";
+import type { Store } from "../memory/state/store.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
 import type { HealthAddress } from "./config.ts";
 import type { Metrics } from "./metrics.ts";

@@ -2,9 +2,9 @@
 
 import pino, { type Logger } from "pino";
 import { KiB, limits, MiB } from "../memory/limits.ts";
-import { idOf } from "../memory/region.ts";
-import { describeSession } from "../memory/sessions/session.ts";
-import type { StoreEvent } from "../memory/store.ts";
+import { idOf } from "../memory/state/region.ts";
+import { describeSession } from "../memory/state/session.ts";
+import type { StoreEvent } from "../memory/state/store.ts";
 
 export interface ServerLog {
   readonly log: Logger;

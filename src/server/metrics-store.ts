@@ -1,9 +1,9 @@
 /** Metrics of the books, read from them when they are asked for. Of models a bounded number is shown by name. */
 
 import { Gauge, type Registry } from "prom-client";
-import type { Model } from "../memory/region.ts";
-import { readStats } from "../memory/stats.ts";
-import type { Store } from "../memory/store.ts";
+import type { Model } from "../memory/state/region.ts";
+import { readStats } from "../memory/state/stats.ts";
+import type { Store } from "../memory/state/store.ts";
 
 /** The models registered first have series of their own; all others are summed under one name. */
 const shownModels = 100;

@@ -4,7 +4,7 @@
  */
 
 import { Gauge, Registry } from "prom-client";
-import type { Store } from "../memory/store.ts";
+import type { Store } from "../memory/state/store.ts";
 import { HttpMetrics } from "./metrics-http.ts";
 import { defineProcessMetrics } from "./metrics-process.ts";
 import { defineStoreMetrics } from "./metrics-store.ts";

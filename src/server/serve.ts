@@ -1,10 +1,10 @@
 /** The composition root: store, app and transports, put together from a config and taken apart in order. */
 
 import packageJson from "../../package.json" with { type: "json" };
-import { stopCreations } from "../memory/create.ts";
 import { limits } from "../memory/limits.ts";
+import { stopCreations } from "../memory/regions/create.ts";
 import { openStore } from "../memory/start/open-store.ts";
-import type { OnStep } from "../memory/steps.ts";
+import type { OnStep } from "../memory/state/steps.ts";
 import { createApp } from "../routes/app.ts";
 import { toEventText } from "../routes/to-event.ts";
 import type { Config } from "./config.ts";

@@ -4,8 +4,8 @@
  */
 
 import { readdirSync } from "node:fs";
-import { isListening, setSocketBuffer } from "../memory/libc.ts";
 import { limits } from "../memory/limits.ts";
+import { isListening, setSocketBuffer } from "../memory/os/libc.ts";
 
 /** Bounds every connection that this process's listeners will take. The runtime does not tell a listener's descriptor. */
 export function boundSocketBuffers(): void {

@@ -1,12 +1,12 @@
 /** A server that stops while memory is still freed in the background: the end of a region is told by it, or by the next one. */
 
 import { afterAll, expect, test } from "bun:test";
-import { createRegion } from "../../src/memory/create.ts";
-import { deleteRegion } from "../../src/memory/delete.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
-import { idOf, type Region } from "../../src/memory/region.ts";
+import { createRegion } from "../../src/memory/regions/create.ts";
+import { deleteRegion } from "../../src/memory/regions/delete.ts";
 import { openStore } from "../../src/memory/start/open-store.ts";
-import type { Store } from "../../src/memory/store.ts";
+import { idOf, type Region } from "../../src/memory/state/region.ts";
+import type { Store } from "../../src/memory/state/store.ts";
 import { toEventText } from "../../src/routes/to-event.ts";
 import { purge } from "../../src/server/cli/purge.ts";
 import { assertNothingLeft, createInstance } from "../harness/instance.ts";

@@ -5,7 +5,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { limits, MiB } from "../../src/memory/limits.ts";
 import { openStore } from "../../src/memory/start/open-store.ts";
-import type { Store } from "../../src/memory/store.ts";
+import type { Store } from "../../src/memory/state/store.ts";
 import { toEventText } from "../../src/routes/to-event.ts";
 import { purge } from "../../src/server/cli/purge.ts";
 import { assertNothingLeft, createInstance } from "../harness/instance.ts";

@@ -5,7 +5,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
-import { steps } from "../../src/memory/steps.ts";
+import { steps } from "../../src/memory/state/steps.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { AcknowledgedRegions } from "../harness/instance-acknowledged.ts";
 import { AcknowledgedSessions } from "../harness/instance-acknowledged-sessions.ts";

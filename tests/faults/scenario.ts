@@ -1,6 +1,6 @@
 /** What a scenario of `killed-at-step.test.ts` is: one operation in flight when the server dies, and what holds after it. */
 
-import type { Step } from "../../src/memory/steps.ts";
+import type { Step } from "../../src/memory/state/steps.ts";
 import type { KillPoint, TestServer } from "../harness/server.ts";
 import type { ServerApi } from "../harness/server-api.ts";
 import type { WorkerProcess } from "../harness/worker.ts";

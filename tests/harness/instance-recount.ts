@@ -1,9 +1,9 @@
 /** The books of a store that nobody works on, counted again from nothing: every sum, index and row must agree. */
 
 import { expect } from "bun:test";
-import type { Region } from "../../src/memory/region.ts";
-import type { Session } from "../../src/memory/sessions/session.ts";
-import type { Store } from "../../src/memory/store.ts";
+import type { Region } from "../../src/memory/state/region.ts";
+import type { Session } from "../../src/memory/state/session.ts";
+import type { Store } from "../../src/memory/state/store.ts";
 
 /** Asserts that what is kept beside the regions themselves is what they add up to. Nothing may be under way. */
 export function recount(store: Store): void {

@@ -5,7 +5,7 @@
 
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import type { Step } from "../../src/memory/steps.ts";
+import type { Step } from "../../src/memory/state/steps.ts";
 import { createInstance, type Instance, listNames } from "./instance.ts";
 import { root } from "./instance-needs.ts";
 import { NoAnswer, ServerApi } from "./server-api.ts";

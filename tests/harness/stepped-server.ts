@@ -3,7 +3,7 @@
  * gets there, `TEST_KILL_COUNT=N`. The production entry has no such hook; everything else is the real composition.
  */
 
-import { type Step, steps } from "../../src/memory/steps.ts";
+import { type Step, steps } from "../../src/memory/state/steps.ts";
 import { parseConfig } from "../../src/server/config.ts";
 import { startServer } from "../../src/server/serve.ts";
 

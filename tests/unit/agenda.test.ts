@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { Agenda } from "../../src/memory/agenda.ts";
+import { Agenda } from "../../src/memory/state/agenda.ts";
 
 const dayMs = 24 * 3600 * 1000;
 

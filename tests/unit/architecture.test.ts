@@ -127,9 +127,9 @@ test("memory and cuda know no HTTP", () => {
   expect(low.filter(({ specifier }) => http.test(specifier)).map(show)).toEqual([]);
 });
 
-test("only src/memory/ffi.ts talks to C", () => {
+test("only src/memory/os/ffi.ts talks to C", () => {
   const seams = new Set(imports.filter(({ specifier }) => specifier === "bun:ffi").map(({ from }) => from));
-  expect([...seams]).toEqual(["src/memory/ffi.ts"]);
+  expect([...seams]).toEqual(["src/memory/os/ffi.ts"]);
 });
 
 test("no file imports itself by a detour", () => {

@@ -6,7 +6,7 @@ import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, wr
 import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { isListening, readPosition, seek, setSocketBuffer, trySeek } from "../../src/memory/libc.ts";
+import { isListening, readPosition, seek, setSocketBuffer, trySeek } from "../../src/memory/os/libc.ts";
 
 /** A file of nothing, and its descriptor. */
 function withFile(check: (fd: number, path: string) => void): void {

@@ -2,7 +2,13 @@ import { describe, expect, test } from "bun:test";
 import { AssertionError } from "node:assert/strict";
 import fc from "fast-check";
 import { failures, TensordError } from "../../src/memory/error.ts";
-import { type LifecycleEvent, lifecycleEvents, nextState, type State, states } from "../../src/memory/lifecycle.ts";
+import {
+  type LifecycleEvent,
+  lifecycleEvents,
+  nextState,
+  type State,
+  states,
+} from "../../src/memory/state/lifecycle.ts";
 
 // Every cell once more, in the columns of `states`: a state, a failure, or - for what only our own mistake can reach.
 const cells: Record<LifecycleEvent, string> = {

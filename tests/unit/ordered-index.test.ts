@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { AssertionError } from "node:assert/strict";
 import fc from "fast-check";
-import { OrderedIndex } from "../../src/memory/ordered-index.ts";
+import { OrderedIndex } from "../../src/memory/state/ordered-index.ts";
 
 interface Item {
   readonly key: number;

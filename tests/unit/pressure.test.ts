@@ -2,9 +2,9 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { Books } from "../../src/memory/books.ts";
 import { limits } from "../../src/memory/limits.ts";
-import { PressureGauge } from "../../src/memory/room/pressure.ts";
+import { Books } from "../../src/memory/state/books.ts";
+import { PressureGauge } from "../../src/memory/state/pressure.ts";
 
 /** What is told while the server's use of 100 bytes takes these values, of which `draining` are on their way out. */
 function follow(uses: readonly number[], draining = 0): string[] {

@@ -2,11 +2,11 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { Books } from "../../src/memory/books.ts";
 import { limits } from "../../src/memory/limits.ts";
-import type { Model } from "../../src/memory/region.ts";
-import { findShortage } from "../../src/memory/room/quota.ts";
-import { RoomQueue } from "../../src/memory/room/room-queue.ts";
+import { Books } from "../../src/memory/state/books.ts";
+import { findShortage } from "../../src/memory/state/quota.ts";
+import type { Model } from "../../src/memory/state/region.ts";
+import { RoomQueue } from "../../src/memory/state/room-queue.ts";
 
 /** Books with `free` bytes for everybody, and a model `small` of which `own` bytes are free. */
 function createBooks(free: number, own: number) {

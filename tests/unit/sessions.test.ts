@@ -2,9 +2,9 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import type { Region } from "../../src/memory/region.ts";
-import { Holders } from "../../src/memory/sessions/holders.ts";
-import { type ClientFacts, describeSession, type Session } from "../../src/memory/sessions/session.ts";
+import { Holders } from "../../src/memory/state/holders.ts";
+import type { Region } from "../../src/memory/state/region.ts";
+import { type ClientFacts, describeSession, type Session } from "../../src/memory/state/session.ts";
 
 const token = "a".repeat(26);
 const id = `ses_${token}`;

@@ -5,9 +5,9 @@
 
 import { setImmediate } from "node:timers/promises";
 import { limits } from "../limits.ts";
-import { describe } from "../region.ts";
+import { describe } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
-import type { Store } from "../store.ts";
 import { diagnose } from "./diagnose.ts";
 import type { DrainingRegion, HostFacts, Question } from "./facts.ts";
 import type { Diagnosis } from "./finding.ts";

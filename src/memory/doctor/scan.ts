@@ -4,7 +4,7 @@
  */
 
 import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readSync, type Stats } from "node:fs";
-import { isLocked } from "../libc.ts";
+import { isLocked } from "../os/libc.ts";
 import type { FileFacts, InstanceFacts, LockFacts, Question, ScanFacts } from "./facts.ts";
 import { thresholds } from "./thresholds.ts";
 

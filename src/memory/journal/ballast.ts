@@ -4,8 +4,8 @@
  */
 
 import { closeSync, fstatSync, openSync, statfsSync, statSync, truncateSync } from "node:fs";
-import { fallocate } from "../libc.ts";
 import { limits } from "../limits.ts";
+import { fallocate } from "../os/libc.ts";
 
 export class Ballast {
   readonly #path: string;

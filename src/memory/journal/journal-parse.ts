@@ -3,10 +3,10 @@
  * overwritten is found at the opening, where it can be helped, and not by whoever reads it later. Pure.
  */
 
-import { states } from "../lifecycle.ts";
 import { tokenPattern } from "../naming.ts";
-import type { Identity, Owner, RegionRecord } from "../region.ts";
-import type { SessionRecord } from "../sessions/session.ts";
+import { states } from "../state/lifecycle.ts";
+import type { Identity, Owner, RegionRecord } from "../state/region.ts";
+import type { SessionRecord } from "../state/session.ts";
 import { StoreDamage } from "./journal-failure.ts";
 import type { ClaimRow, LeaseRow, RegionRow, StoredRegion } from "./journal-rows.ts";
 

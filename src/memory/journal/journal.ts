@@ -5,8 +5,8 @@
 
 import type { Database, Statement } from "bun:sqlite";
 import { readdirSync, statSync } from "node:fs";
-import type { RegionRecord } from "../region.ts";
-import type { SessionRecord } from "../sessions/session.ts";
+import type { RegionRecord } from "../state/region.ts";
+import type { SessionRecord } from "../state/session.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { Ballast } from "./ballast.ts";
 import { type JournalContent, readContent } from "./journal-content.ts";

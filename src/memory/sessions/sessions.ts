@@ -4,12 +4,11 @@
  */
 
 import { TensordError } from "../error.ts";
-import { endOwned } from "../expire.ts";
 import { limits } from "../limits.ts";
 import { createToken } from "../naming.ts";
-import type { Store } from "../store.ts";
-import { releaseClaim } from "./claims.ts";
-import { releaseLease } from "./leases.ts";
+import { releaseClaim } from "../regions/claim.ts";
+import { endOwned } from "../regions/expire.ts";
+import { releaseLease } from "../regions/lease.ts";
 import {
   type ClientFacts,
   describeSession,
@@ -18,7 +17,8 @@ import {
   type SessionEnd,
   type SessionEndReason,
   type SessionRecord,
-} from "./session.ts";
+} from "../state/session.ts";
+import type { Store } from "../state/store.ts";
 
 export interface SessionRequest {
   readonly name: string | null;

@@ -3,14 +3,14 @@
  * write it. What does not hold together is kept without a name, so that no byte is lost to a bad guess.
  */
 
-import { defaultModelName } from "../books.ts";
 import { TensordError } from "../error.ts";
 import { headerByteSize, parseHeader, type Tensor } from "../layout/layout.ts";
 import { limits } from "../limits.ts";
 import { namePattern } from "../naming.ts";
-import type { RegionRecord } from "../region.ts";
+import { defaultModelName } from "../state/books.ts";
+import type { RegionRecord } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
 import type { KeptFile } from "../storage/storage.ts";
-import type { Store } from "../store.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";
 
 /** Enters a kept file as a region again, labelled `tensord.recovered`. */

@@ -1,25 +1,25 @@
 /** Opens an instance's store: lock, limit, journal, recovery, watch. Closing it keeps every region. */
 
 import { readFileSync, statfsSync } from "node:fs";
-import { Agenda } from "../agenda.ts";
-import { Books } from "../books.ts";
-import { drainRegion } from "../drain.ts";
 import { saveEvents, takeEvents } from "../events/event-file.ts";
 import { EventLog } from "../events/event-log.ts";
-import { expireRegion } from "../expire.ts";
 import { type GlobalLimit, globalLimit } from "../host/capacity.ts";
 import { findMemoryLimits } from "../host/cgroup.ts";
 import { Journal } from "../journal/journal.ts";
 import { limits } from "../limits.ts";
-import { NameWatch } from "../names.ts";
-import type { Region } from "../region.ts";
-import { expireLease } from "../sessions/leases.ts";
-import type { Lease, Session } from "../sessions/session.ts";
+import { drainRegion } from "../regions/drain.ts";
+import { expireRegion } from "../regions/expire.ts";
+import { expireLease } from "../regions/lease.ts";
+import { NameWatch } from "../regions/public-name.ts";
 import { expireSession } from "../sessions/sessions.ts";
-import type { OnStep } from "../steps.ts";
+import { Agenda } from "../state/agenda.ts";
+import { Books } from "../state/books.ts";
+import type { Region } from "../state/region.ts";
+import type { Lease, Session } from "../state/session.ts";
+import type { OnStep } from "../state/steps.ts";
+import { type EventWriter, Store, type StoreEvent } from "../state/store.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
 import { ShmStorage } from "../storage/shm-storage.ts";
-import { type EventWriter, Store, type StoreEvent } from "../store.ts";
 import { recoverStore } from "./recover.ts";
 
 export interface StoreOptions extends InstanceLocation {

@@ -3,14 +3,14 @@
  * it was; what cannot be proved to be ours is left alone.
  */
 
-import { defaultModelName } from "../books.ts";
-import { endOwned } from "../expire.ts";
 import type { ClaimRow, LeaseRow } from "../journal/journal-rows.ts";
-import { describe, type Region, type RegionRecord } from "../region.ts";
-import { enterLease } from "../sessions/leases.ts";
+import { endOwned } from "../regions/expire.ts";
+import { enterLease } from "../regions/lease.ts";
 import { enterSession } from "../sessions/sessions.ts";
+import { defaultModelName } from "../state/books.ts";
+import { describe, type Region, type RegionRecord } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
 import type { KeptFile } from "../storage/storage.ts";
-import type { Store } from "../store.ts";
 import { adoptRegion } from "./adopt.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";
 

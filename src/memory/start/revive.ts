@@ -1,12 +1,12 @@
 /** A region from an earlier server enters the books again, with the mode and the name that its state asks for. */
 
-import { createModel, type ModelFacts } from "../books.ts";
-import { scheduleExpiry } from "../expire.ts";
 import { roundUpToPage } from "../host/capacity.ts";
-import { inspectName } from "../names.ts";
-import type { Model, Region, RegionRecord } from "../region.ts";
+import { scheduleExpiry } from "../regions/expire.ts";
+import { inspectName } from "../regions/public-name.ts";
+import { createModel, type ModelFacts } from "../state/books.ts";
+import type { Model, Region, RegionRecord } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
 import type { Access, KeptFile } from "../storage/storage.ts";
-import type { Store } from "../store.ts";
 
 /** A model that a region names and no row knows: it comes back without a limit, because losing the region is worse. */
 export function ensureModel(store: Store, name: string): Model {

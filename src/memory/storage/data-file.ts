@@ -4,8 +4,8 @@
  */
 
 import { closeSync, constants, fstatSync, openSync, writeSync } from "node:fs";
-import { leaseByte, writerByte } from "../lease.ts";
-import { tryReadLock } from "../libc.ts";
+import { leaseByte, writerByte } from "../os/kernel-lease.ts";
+import { tryReadLock } from "../os/libc.ts";
 import { Inflow } from "./inflow.ts";
 
 export type DataAccess = "read" | "write";

@@ -4,7 +4,7 @@
  */
 
 import { closeSync, constants, openSync } from "node:fs";
-import { readPosition, seek, trySeek } from "../libc.ts";
+import { readPosition, seek, trySeek } from "../os/libc.ts";
 
 export class Inflow implements Disposable {
   /** Of a description of its own: the runtime keeps a duplicate for as long as the body lasts, which must hold no lock. */

@@ -18,9 +18,9 @@ import {
 } from "node:fs";
 import { resolve } from "node:path";
 import { TensordError } from "../error.ts";
-import { tryLockFile } from "../libc.ts";
 import { limits } from "../limits.ts";
 import { toFileName } from "../naming.ts";
+import { tryLockFile } from "../os/libc.ts";
 
 const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 

@@ -6,8 +6,8 @@
 import { readSync, unlinkSync } from "node:fs";
 import { setPriority } from "node:os";
 import { SystemError } from "../error.ts";
-import { fallocate } from "../libc.ts";
 import { limits } from "../limits.ts";
+import { fallocate } from "../os/libc.ts";
 import type { Job, JobReply } from "./lane.ts";
 
 declare const self: Worker;

@@ -21,12 +21,12 @@ import {
 } from "node:fs";
 import { SystemError, TensordError } from "../error.ts";
 import { toChunks } from "../layout/checksum.ts";
-import { hasLease, hasWriter } from "../lease.ts";
-import { fallocate } from "../libc.ts";
 import { limits } from "../limits.ts";
 import { tokenPattern } from "../naming.ts";
-import type { Identity } from "../region.ts";
-import type { OnStep } from "../steps.ts";
+import { hasLease, hasWriter } from "../os/kernel-lease.ts";
+import { fallocate } from "../os/libc.ts";
+import type { Identity } from "../state/region.ts";
+import type { OnStep } from "../state/steps.ts";
 import { type DataAccess, DataFile } from "./data-file.ts";
 import type { InstanceDirectory } from "./instance-directory.ts";
 import { Lane } from "./lane.ts";

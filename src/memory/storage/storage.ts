@@ -3,7 +3,7 @@
  * knows no books: it is told what to do, in the order that the store owes to crashes.
  */
 
-import type { Identity } from "../region.ts";
+import type { Identity } from "../state/region.ts";
 import type { DataAccess, DataFile } from "./data-file.ts";
 
 /** What is to be made: `header` at the front of `byteSize` bytes. */

@@ -2,8 +2,8 @@
 
 import { expect } from "bun:test";
 import { closeSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
-import { leaseByte, writerByte } from "../../../src/memory/lease.ts";
-import { tryReadLock } from "../../../src/memory/libc.ts";
+import { leaseByte, writerByte } from "../../../src/memory/os/kernel-lease.ts";
+import { tryReadLock } from "../../../src/memory/os/libc.ts";
 
 /** Maps a region as far as the server can tell: the locks of a reader, or of a writer, until disposed. */
 export function lease(path: string, access: "read" | "write" = "read"): Disposable {

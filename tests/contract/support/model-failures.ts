@@ -1,7 +1,7 @@
 /** Each failure that an operation on models, or on the server itself, declares and that needs a world of its own. */
 
 import { limits } from "../../../src/memory/limits.ts";
-import { registerModel } from "../../../src/memory/models.ts";
+import { registerModel } from "../../../src/memory/sessions/models.ts";
 import { askInVain, type FailureCase } from "./failure-case.ts";
 
 export const modelCases: readonly FailureCase[] = [

@@ -3,7 +3,7 @@
 import { linkSync } from "node:fs";
 import { limits, MiB } from "../../../src/memory/limits.ts";
 import { createToken } from "../../../src/memory/naming.ts";
-import { enterLease } from "../../../src/memory/sessions/leases.ts";
+import { enterLease } from "../../../src/memory/regions/lease.ts";
 import { enterSession } from "../../../src/memory/sessions/sessions.ts";
 import { type TestApp, until } from "../../harness/app.ts";
 import { askInVain, type FailureCase, type FullCase } from "./failure-case.ts";

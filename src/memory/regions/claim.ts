@@ -3,13 +3,13 @@
  * builder's session ends, the next in line builds.
  */
 
-import { quote } from "../books.ts";
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { createToken, parseId } from "../naming.ts";
-import type { Region } from "../region.ts";
-import type { Store } from "../store.ts";
-import { type Claim, describeSession, type Session } from "./session.ts";
+import { quote } from "../state/books.ts";
+import type { Region } from "../state/region.ts";
+import { type Claim, describeSession, type Session } from "../state/session.ts";
+import type { Store } from "../state/store.ts";
 
 export type ClaimAnswer =
   | { readonly role: "builder"; readonly claim: Claim }

@@ -3,21 +3,21 @@
  * whole, and a name that exists is answered by `if_exists`.
  */
 
-import { nameTaken } from "./books.ts";
+import { roundUpToPage } from "../host/capacity.ts";
+import { layOutRegion, type RegionLayout, type TensorSpec, tensorDifference } from "../layout/layout.ts";
+import { createToken, toRegionId } from "../naming.ts";
+import { nameTaken } from "../state/books.ts";
+import { nextState } from "../state/lifecycle.ts";
+import { checkQuota } from "../state/quota.ts";
+import { describe, type Model, type Owner, type Region } from "../state/region.ts";
+import type { OnFull } from "../state/room-queue.ts";
+import { idOfSession, type Session } from "../state/session.ts";
+import type { Store } from "../state/store.ts";
 import { cancelled } from "./cancelled.ts";
+import { checkClaim } from "./claim.ts";
 import { drainRegion } from "./drain.ts";
 import { scheduleExpiry } from "./expire.ts";
-import { roundUpToPage } from "./host/capacity.ts";
-import { layOutRegion, type RegionLayout, type TensorSpec, tensorDifference } from "./layout/layout.ts";
-import { nextState } from "./lifecycle.ts";
-import { createToken, toRegionId } from "./naming.ts";
-import { describe, type Model, type Owner, type Region } from "./region.ts";
-import { checkQuota } from "./room/quota.ts";
-import { hasRoom, makeRoom } from "./room/room.ts";
-import type { OnFull } from "./room/room-queue.ts";
-import { checkClaim } from "./sessions/claims.ts";
-import { idOfSession, type Session } from "./sessions/session.ts";
-import type { Store } from "./store.ts";
+import { hasRoom, makeRoom } from "./make-room.ts";
 
 export type IfExists = "fail" | "attach" | "replace";
 

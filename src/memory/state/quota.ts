@@ -1,10 +1,10 @@
 /** What the limits of a session, a model and the server allow, asked of the books; and the failure that names the numbers. */
 
-import { type Books, quote } from "../books.ts";
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
-import type { Model } from "../region.ts";
-import { describeSession, type Session } from "../sessions/session.ts";
+import { type Books, quote } from "./books.ts";
+import type { Model } from "./region.ts";
+import { describeSession, type Session } from "./session.ts";
 
 /** The first limit that keeps an allocation from being charged. Cheap: whoever waits for memory asks again and again. */
 export interface Shortage {

@@ -1,7 +1,7 @@
 /** Who maps which region, as clients report it over their hold sockets. For people; the kernel's locks decide. */
 
 import { limits } from "../limits.ts";
-import type { Region } from "../region.ts";
+import type { Region } from "./region.ts";
 import type { Session } from "./session.ts";
 
 export interface Attachment {

@@ -1,8 +1,8 @@
 /** Those who wait for memory, in the order in which they came. */
 
-import type { Books } from "../books.ts";
-import type { Session } from "../sessions/session.ts";
+import type { Books } from "./books.ts";
 import { type Charge, findShortage } from "./quota.ts";
+import type { Session } from "./session.ts";
 
 export type OnFull = "fail" | "evict" | "wait";
 

@@ -1,12 +1,12 @@
 /** Finding regions: by id, by name (also one that is yet to come), and page by page. Reads only; nothing is O(regions). */
 
-import { quote } from "./books.ts";
-import { TensordError } from "./error.ts";
-import type { State } from "./lifecycle.ts";
-import { limits } from "./limits.ts";
-import { inspectName } from "./names.ts";
-import type { Region } from "./region.ts";
-import type { Store } from "./store.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
+import { quote } from "../state/books.ts";
+import type { State } from "../state/lifecycle.ts";
+import type { Region } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
+import { inspectName } from "./public-name.ts";
 
 /** The region with this id; its public name is looked at, and mended, on the way. @throws TensordError `region-not-found`. */
 export function findRegion(store: Store, id: string): Region {

@@ -3,12 +3,12 @@
  * the sums right; nothing here waits, writes or emits.
  */
 
-import { TensordError } from "./error.ts";
-import { limits } from "./limits.ts";
-import { namePattern, parseId, parseRegionId } from "./naming.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
+import { namePattern, parseId, parseRegionId } from "../naming.ts";
 import { OrderedIndex } from "./ordered-index.ts";
 import { describe, type Model, type Region } from "./region.ts";
-import type { Session } from "./sessions/session.ts";
+import type { Session } from "./session.ts";
 
 export const defaultModelName = "default";
 

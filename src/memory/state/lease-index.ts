@@ -1,6 +1,6 @@
 /** Leases by request that stand, by token and by region. */
 
-import type { Region } from "../region.ts";
+import type { Region } from "./region.ts";
 import type { Lease } from "./session.ts";
 
 export class Leases {

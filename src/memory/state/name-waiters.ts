@@ -1,7 +1,7 @@
 /** Requests that wait until a name of a model is sealed. One wake-up touches only those who wait for that name. */
 
-import { TensordError } from "./error.ts";
-import { limits } from "./limits.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
 
 export class NameWaiters {
   readonly #waiting = new Map<string, Set<() => void>>();

@@ -1,7 +1,7 @@
 /** What a session, a claim and a lease by request are in the books: plain records. */
 
 import { type SessionId, toSessionId } from "../naming.ts";
-import type { Payer, Region } from "../region.ts";
+import type { Payer, Region } from "./region.ts";
 
 /** Who the worker says it is; for people, never for decisions. */
 export interface ClientFacts {

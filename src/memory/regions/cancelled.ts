@@ -1,7 +1,7 @@
 /** What a creation fails with that somebody stopped. */
 
-import { TensordError } from "./error.ts";
-import { describe, type Region } from "./region.ts";
+import { TensordError } from "../error.ts";
+import { describe, type Region } from "../state/region.ts";
 
 export function cancelled(region: Region, why: string): TensordError {
   return new TensordError("cancelled", `Cannot finish the creation of ${describe(region)}: ${why}`, {

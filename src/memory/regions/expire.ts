@@ -3,11 +3,11 @@
  * that is still leased keeps its name and goes when its last lease ends; only a request takes the name at once.
  */
 
+import { limits } from "../limits.ts";
+import { describe, type EndReason, type Region } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
 import { deleteRegion, freeTaken, takeOut } from "./delete.ts";
 import { isLeased } from "./drain.ts";
-import { limits } from "./limits.ts";
-import { describe, type EndReason, type Region } from "./region.ts";
-import type { Store } from "./store.ts";
 
 /** Sets when the region's owner is asked next, from now. */
 export function scheduleExpiry(store: Store, region: Region): void {

@@ -3,15 +3,15 @@
  * also hands over the name of a region that this one replaces.
  */
 
+import { TensordError } from "../error.ts";
+import { type Checksum, toChecksum } from "../layout/checksum.ts";
+import { nextState } from "../state/lifecycle.ts";
+import { describe, type Region } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
+import type { Access } from "../storage/storage.ts";
+import { releaseClaim } from "./claim.ts";
 import { beginDrain, toDraining } from "./delete.ts";
 import { drainRegion } from "./drain.ts";
-import { TensordError } from "./error.ts";
-import { type Checksum, toChecksum } from "./layout/checksum.ts";
-import { nextState } from "./lifecycle.ts";
-import { describe, type Region } from "./region.ts";
-import { releaseClaim } from "./sessions/claims.ts";
-import type { Access } from "./storage/storage.ts";
-import type { Store } from "./store.ts";
 
 export interface SealOptions {
   /** Take a checksum of the data bytes, which `verify` compares with. */

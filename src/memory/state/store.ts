@@ -3,23 +3,23 @@
  * `seal.ts`, `delete.ts` …) change it in synchronous turns; it knows none of them.
  */
 
+import { TensordError } from "../error.ts";
+import { EventFeeder } from "../events/event-feeder.ts";
+import type { EventLog, EventTopic } from "../events/event-log.ts";
+import type { Journal } from "../journal/journal.ts";
+import { Downloads } from "../storage/downloads.ts";
+import type { Storage } from "../storage/storage.ts";
 import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
-import { TensordError } from "./error.ts";
-import { EventFeeder } from "./events/event-feeder.ts";
-import type { EventLog, EventTopic } from "./events/event-log.ts";
-import type { Journal } from "./journal/journal.ts";
+import { Claims } from "./claim-index.ts";
+import { Holders } from "./holders.ts";
+import { Leases } from "./lease-index.ts";
 import { NameWaiters } from "./name-waiters.ts";
+import { type Pressure, PressureGauge } from "./pressure.ts";
 import type { Model, Region, RegionRecord } from "./region.ts";
-import { type Pressure, PressureGauge } from "./room/pressure.ts";
-import { RoomQueue } from "./room/room-queue.ts";
-import { Claims } from "./sessions/claim-index.ts";
-import { Holders } from "./sessions/holders.ts";
-import { Leases } from "./sessions/lease-index.ts";
-import type { Lease, Session, SessionEndReason } from "./sessions/session.ts";
+import { RoomQueue } from "./room-queue.ts";
+import type { Lease, Session, SessionEndReason } from "./session.ts";
 import type { OnStep, Step } from "./steps.ts";
-import { Downloads } from "./storage/downloads.ts";
-import type { Storage } from "./storage/storage.ts";
 
 /** A region as an event shows it: one that was lost has no books any more. */
 export type EventRegion = RegionRecord & Pick<Region, "lastUsedAt" | "formerName">;

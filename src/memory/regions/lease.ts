@@ -1,13 +1,13 @@
 /** Leases by request, with a TTL: for readers that cannot hold a kernel lock. They count like any other lease. */
 
-import { quote } from "../books.ts";
 import { TensordError } from "../error.ts";
-import { nextState } from "../lifecycle.ts";
 import { limits } from "../limits.ts";
 import { createToken, parseId } from "../naming.ts";
-import { describe, type Region } from "../region.ts";
-import type { Store } from "../store.ts";
-import type { Lease, Session } from "./session.ts";
+import { quote } from "../state/books.ts";
+import { nextState } from "../state/lifecycle.ts";
+import { describe, type Region } from "../state/region.ts";
+import type { Lease, Session } from "../state/session.ts";
+import type { Store } from "../state/store.ts";
 
 /** @throws TensordError `region-draining`, `too-many-requests`, `out-of-shared-memory`. */
 export function takeLease(store: Store, region: Region, session: Session | null, ttlMs: number): Lease {

@@ -1,12 +1,12 @@
 /** The bytes of a region through the server, for those who cannot map it. Workers map; this is the slow way. */
 
-import { quote } from "./books.ts";
-import { TensordError } from "./error.ts";
-import { nextState } from "./lifecycle.ts";
-import { limits } from "./limits.ts";
-import { describe, type Region } from "./region.ts";
-import type { DataFile } from "./storage/data-file.ts";
-import type { Store } from "./store.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
+import { quote } from "../state/books.ts";
+import { nextState } from "../state/lifecycle.ts";
+import { describe, type Region } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
+import type { DataFile } from "../storage/data-file.ts";
 
 /** Part of a region's file. */
 export interface DataSlice {

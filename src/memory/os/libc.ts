@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { constants as osConstants } from "node:os";
-import { SystemError } from "./error.ts";
+import { SystemError } from "../error.ts";
 import { type Address, addressOf, loadLibrary, readInt } from "./ffi.ts";
 
 const maxOffset = 2n ** 63n - 1n;

@@ -3,10 +3,10 @@
  * operations', and how they look on the wire is `src/routes`'.
  */
 
-import type { Checksum } from "./layout/checksum.ts";
-import type { Tensor } from "./layout/layout.ts";
+import type { Checksum } from "../layout/checksum.ts";
+import type { Tensor } from "../layout/layout.ts";
+import { type RegionId, type SessionId, toRegionId } from "../naming.ts";
 import type { State } from "./lifecycle.ts";
-import { type RegionId, type SessionId, toRegionId } from "./naming.ts";
 import type { OrderedIndex } from "./ordered-index.ts";
 
 /** What decides a region's end. */

@@ -1,12 +1,12 @@
 /** Models: registering a pool with its limit, changing the limit, and unregistering it with all that it holds. */
 
-import { defaultModelName, quote } from "./books.ts";
-import { checkRevision } from "./change.ts";
-import { type Deletion, deleteRegion } from "./delete.ts";
-import { TensordError } from "./error.ts";
-import { limits } from "./limits.ts";
-import type { Model } from "./region.ts";
-import type { Store } from "./store.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
+import { checkRevision } from "../regions/change.ts";
+import { type Deletion, deleteRegion } from "../regions/delete.ts";
+import { defaultModelName, quote } from "../state/books.ts";
+import type { Model } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
 
 /** @throws TensordError `model-exists`. */
 export function registerModel(store: Store, name: string, memoryLimitBytes: number | null): Model {

@@ -4,12 +4,12 @@
  */
 
 import { type FSWatcher, watch } from "node:fs";
-import { nextState } from "./lifecycle.ts";
-import { limits } from "./limits.ts";
-import { parseFileName } from "./naming.ts";
-import { describe, type Region } from "./region.ts";
-import type { NameState } from "./storage/storage.ts";
-import type { Store } from "./store.ts";
+import { limits } from "../limits.ts";
+import { parseFileName } from "../naming.ts";
+import { nextState } from "../state/lifecycle.ts";
+import { describe, type Region } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
+import type { NameState } from "../storage/storage.ts";
 
 /**
  * Looks at the region's public name in one synchronous turn, links it back if it is gone, and says so. It never throws:

@@ -3,11 +3,11 @@
  * and is asked again, quickly at first.
  */
 
-import { isOutOfMemory } from "./journal/journal-failure.ts";
-import { nextState } from "./lifecycle.ts";
-import { limits } from "./limits.ts";
-import { describe, type Region } from "./region.ts";
-import type { Store } from "./store.ts";
+import { isOutOfMemory } from "../journal/journal-failure.ts";
+import { limits } from "../limits.ts";
+import { nextState } from "../state/lifecycle.ts";
+import { describe, type Region } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
 
 /**
  * Tries once to free a draining region, and schedules the next try if it cannot go yet.

@@ -1,11 +1,11 @@
 /** Changes to a region that stands: its owner and its labels. Bytes and tensors never change here. */
 
-import { TensordError } from "./error.ts";
+import { TensordError } from "../error.ts";
+import { limits } from "../limits.ts";
+import { nextState } from "../state/lifecycle.ts";
+import { describe, type Owner, type Region } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
 import { scheduleExpiry } from "./expire.ts";
-import { nextState } from "./lifecycle.ts";
-import { limits } from "./limits.ts";
-import { describe, type Owner, type Region } from "./region.ts";
-import type { Store } from "./store.ts";
 
 export interface RegionChange {
   readonly owner?: Owner | undefined;

@@ -3,11 +3,11 @@
  * and only as many as are needed. What was handed out a moment ago stays, since its reader may be about to map it.
  */
 
-import { deleteRegion } from "../delete.ts";
-import { isLeased } from "../drain.ts";
 import { limits } from "../limits.ts";
-import type { Model, Region } from "../region.ts";
-import type { Store } from "../store.ts";
+import type { Model, Region } from "../state/region.ts";
+import type { Store } from "../state/store.ts";
+import { deleteRegion } from "./delete.ts";
+import { isLeased } from "./drain.ts";
 
 export interface EvictionRequest {
   readonly bytes: number;

@@ -3,9 +3,9 @@
  * marks lie apart, so that a pool at the brink does not tell at every change.
  */
 
-import type { Books } from "../books.ts";
 import { limits } from "../limits.ts";
-import type { Model } from "../region.ts";
+import type { Books } from "./books.ts";
+import type { Model } from "./region.ts";
 
 export interface Pressure {
   readonly level: "high" | "normal";

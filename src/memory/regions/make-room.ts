@@ -5,10 +5,10 @@
 
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
-import type { Store } from "../store.ts";
+import { findShortage, type Shortage, toShortageError } from "../state/quota.ts";
+import type { RoomRequest } from "../state/room-queue.ts";
+import type { Store } from "../state/store.ts";
 import { evict } from "./evict.ts";
-import { findShortage, type Shortage, toShortageError } from "./quota.ts";
-import type { RoomRequest } from "./room-queue.ts";
 
 /** Whether `request.bytes` can be charged in this turn of the event loop, and nobody is before it in line. */
 export function hasRoom(store: Store, request: RoomRequest): boolean {

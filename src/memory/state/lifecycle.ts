@@ -4,7 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { type FailureCode, TensordError } from "./error.ts";
+import { type FailureCode, TensordError } from "../error.ts";
 
 /** In the order of a life; `deleted` is the end. */
 export const states = ["creating", "open", "sealing", "sealed", "draining", "deleted"] as const;
