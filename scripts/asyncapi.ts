@@ -6,7 +6,7 @@
 import { writeFileSync } from "node:fs";
 import { OpenAPIHono, z } from "@hono/zod-openapi";
 import { parse, stringify } from "yaml";
-import { toldEndReasons } from "../src/memory/state/region.ts";
+import { toldEndReasons } from "../src/memory/journal/region-record.ts";
 import type { StoreEvent } from "../src/memory/state/store.ts";
 import * as schemas from "../src/routes/schemas.ts";
 import { Session } from "../src/routes/schemas-session.ts";

@@ -3,9 +3,10 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { TensordError } from "../memory/error.ts";
+import { describe, idOf } from "../memory/journal/region-record.ts";
 import { limits } from "../memory/limits.ts";
 import { type DataSlice, locateData, readData, writeData } from "../memory/regions/data.ts";
-import { describe, idOf, type Region } from "../memory/state/region.ts";
+import type { Region } from "../memory/state/region.ts";
 import { parseContentRange, parseRange, toSlice } from "./byte-range.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";

@@ -1,8 +1,9 @@
 /** The route of eviction by request: free bytes now, by policy. */
 
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
+import { idOf } from "../memory/journal/region-record.ts";
 import { evict } from "../memory/regions/evict.ts";
-import { idOf, type Region } from "../memory/state/region.ts";
+import type { Region } from "../memory/state/region.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { body, json } from "./regions.ts";

@@ -2,10 +2,10 @@
 
 import type { z } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
+import type { Owner } from "../memory/journal/region-record.ts";
 import { limits } from "../memory/limits.ts";
 import type { SessionId } from "../memory/naming.ts";
 import type { CreateRequest } from "../memory/regions/create.ts";
-import type { Owner } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
 import type * as schemas from "./schemas.ts";
 

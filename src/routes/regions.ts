@@ -1,14 +1,13 @@
 /** Routes of regions: allocate, find, change, seal, verify, delete. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { idOf, states } from "../memory/journal/region-record.ts";
 import { limits } from "../memory/limits.ts";
 import { changeRegion } from "../memory/regions/change.ts";
 import { createRegion } from "../memory/regions/create.ts";
 import { deleteRegion } from "../memory/regions/delete.ts";
 import { findRegion, findRegionByName, listRegions } from "../memory/regions/find.ts";
 import { sealRegion, verifyRegion } from "../memory/regions/seal.ts";
-import { states } from "../memory/state/lifecycle.ts";
-import { idOf } from "../memory/state/region.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, PreferHeader, parseIfMatch, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";

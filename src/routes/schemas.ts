@@ -1,11 +1,11 @@
 /** The zod schemas of what travels: requests, descriptors, lists. How a region becomes a descriptor is `to-wire.ts`'s. */
 
 import { z } from "@hono/zod-openapi";
+import { states } from "../memory/journal/region-record.ts";
 import { checksumAlgorithm } from "../memory/layout/checksum.ts";
 import { dtypes } from "../memory/layout/dtype.ts";
 import { limits } from "../memory/limits.ts";
 import { namePattern } from "../memory/naming.ts";
-import { states } from "../memory/state/lifecycle.ts";
 
 export const byteCount = z.int().min(0).max(limits.regionBytes);
 export const time = z.string().openapi({ format: "date-time", example: "2026-11-21T12:00:00.000Z" });

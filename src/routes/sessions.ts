@@ -2,9 +2,9 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
+import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
 import { endSession, listSessions, openSession, renewSession } from "../memory/sessions/sessions.ts";
-import type { ClientFacts } from "../memory/state/session.ts";
 import type { Environment, Services } from "./environment.ts";
 import { toHoldProtocol } from "./hold.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";

@@ -1,7 +1,7 @@
 /** How a change becomes an event on the wire: CloudEvents 1.0 in JSON. `asyncapi.yaml` documents each type. */
 
 import type { EventGap } from "../memory/events/event-cursor.ts";
-import { idOf } from "../memory/state/region.ts";
+import { idOf } from "../memory/journal/region-record.ts";
 import { idOfSession } from "../memory/state/session.ts";
 import type { Store, StoreEvent } from "../memory/state/store.ts";
 import { toModel, toRegionFacts, toSession } from "./to-wire.ts";

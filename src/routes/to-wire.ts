@@ -1,11 +1,12 @@
 /** How books become what travels. Pure: one function for each schema of `schemas.ts` that is answered. */
 
 import type { z } from "@hono/zod-openapi";
+import { idOf, type Owner as RegionOwner } from "../memory/journal/region-record.ts";
+import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
 import { toSessionId } from "../memory/naming.ts";
 import type * as memory from "../memory/state/region.ts";
-import { idOf } from "../memory/state/region.ts";
-import { type ClientFacts, idOfSession, type Lease, type Session } from "../memory/state/session.ts";
+import { idOfSession, type Lease, type Session } from "../memory/state/session.ts";
 import type { EventRegion, Store } from "../memory/state/store.ts";
 import type { Client, Model, Owner, Region, RegionDetail } from "./schemas.ts";
 import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas-session.ts";
@@ -48,7 +49,7 @@ export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<t
   };
 }
 
-function toOwner(owner: memory.Owner): z.infer<typeof Owner> {
+function toOwner(owner: RegionOwner): z.infer<typeof Owner> {
   switch (owner.kind) {
     case "ttl":
       return { kind: "ttl", ttl_ms: owner.ttlMs };

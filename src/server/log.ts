@@ -1,8 +1,8 @@
 /** The server's log: one JSON line each on standard output, without tensor content. Writing never holds the event loop. */
 
 import pino, { type Logger } from "pino";
+import { idOf } from "../memory/journal/region-record.ts";
 import { KiB, limits, MiB } from "../memory/limits.ts";
-import { idOf } from "../memory/state/region.ts";
 import { describeSession } from "../memory/state/session.ts";
 import type { StoreEvent } from "../memory/state/store.ts";
 

@@ -1,11 +1,12 @@
 /** A server that stops while memory is still freed in the background: the end of a region is told by it, or by the next one. */
 
 import { afterAll, expect, test } from "bun:test";
+import { idOf } from "../../src/memory/journal/region-record.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
 import { createRegion } from "../../src/memory/regions/create.ts";
 import { deleteRegion } from "../../src/memory/regions/delete.ts";
 import { openStore } from "../../src/memory/start/open-store.ts";
-import { idOf, type Region } from "../../src/memory/state/region.ts";
+import type { Region } from "../../src/memory/state/region.ts";
 import type { Store } from "../../src/memory/state/store.ts";
 import { toEventText } from "../../src/routes/to-event.ts";
 import { purge } from "../../src/server/cli/purge.ts";

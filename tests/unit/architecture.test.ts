@@ -1,6 +1,6 @@
 /**
  * The house rules of `src` that can be seen in its import graph: which layer may know which, who may talk to C, and which
- * modules may have effects. Biome has the same layers as lint rules; this reads the graph itself.
+ * modules may have effects. It reads the graph itself, types included.
  */
 
 import { expect, test } from "bun:test";
@@ -119,6 +119,31 @@ test("every source file belongs to a layer", () => {
 test("memory knows no other layer, cuda and routes know memory only, main knows server", () => {
   const inside = imports.filter(({ to }) => to?.startsWith("src/"));
   expect(inside.filter((edge) => !isAllowed(edge)).map(show)).toEqual([]);
+});
+
+/** The floors of `src/memory` from the ground up, as docs/ARCHITECTURE.md has them. */
+const floors = [...readFileSync(join(root, "docs/ARCHITECTURE.md"), "utf8").matchAll(/^\| `(\w+)` \|/gm)].map(
+  ([, name = ""]) => name,
+);
+const floorOf = (path: string): string | undefined => /^src\/memory\/([^/]+)\//.exec(path)?.[1];
+
+test("the folders of src/memory are the table of docs/ARCHITECTURE.md, at most 12, beside three words for everybody", () => {
+  const entries = readdirSync(join(root, "src/memory"), { withFileTypes: true });
+  const names = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  expect(names.sort()).toEqual(floors.toSorted());
+  expect(floors.length).toBeLessThanOrEqual(12);
+  const loose = entries.filter((entry) => !entry.isDirectory()).map(({ name }) => name);
+  expect(loose.sort()).toEqual(["error.ts", "limits.ts", "naming.ts"]);
+});
+
+test("a floor of src/memory knows those below it and none above", () => {
+  const rising = imports.filter(({ from, to }) => {
+    const [here, there] = [floorOf(from), floorOf(to ?? "")];
+    return here !== undefined && there !== undefined && floors.indexOf(there) > floors.indexOf(here);
+  });
+  expect(rising.map(show)).toEqual([]);
+  const fromTheWords = imports.filter(({ from, to }) => /^src\/memory\/[^/]+$/.test(from) && floorOf(to ?? ""));
+  expect(fromTheWords.map(show)).toEqual([]);
 });
 
 test("memory and cuda know no HTTP", () => {

@@ -2,13 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { AssertionError } from "node:assert/strict";
 import fc from "fast-check";
 import { failures, TensordError } from "../../src/memory/error.ts";
-import {
-  type LifecycleEvent,
-  lifecycleEvents,
-  nextState,
-  type State,
-  states,
-} from "../../src/memory/state/lifecycle.ts";
+import { type State, states } from "../../src/memory/journal/region-record.ts";
+import { type LifecycleEvent, lifecycleEvents, nextState } from "../../src/memory/state/lifecycle.ts";
 
 // Every cell once more, in the columns of `states`: a state, a failure, or - for what only our own mistake can reach.
 const cells: Record<LifecycleEvent, string> = {

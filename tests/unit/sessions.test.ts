@@ -2,9 +2,10 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import type { ClientFacts } from "../../src/memory/journal/session-record.ts";
 import { Holders } from "../../src/memory/state/holders.ts";
 import type { Region } from "../../src/memory/state/region.ts";
-import { type ClientFacts, describeSession, type Session } from "../../src/memory/state/session.ts";
+import { describeSession, type Session } from "../../src/memory/state/session.ts";
 
 const token = "a".repeat(26);
 const id = `ses_${token}`;

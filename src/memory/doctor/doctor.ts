@@ -4,8 +4,8 @@
  */
 
 import { setImmediate } from "node:timers/promises";
+import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
-import { describe } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { diagnose } from "./diagnose.ts";

@@ -4,11 +4,11 @@
  */
 
 import type { Database } from "bun:sqlite";
-import type { RegionRecord } from "../state/region.ts";
-import type { SessionRecord } from "../state/session.ts";
 import { StoreDamage } from "./journal-failure.ts";
 import { parseClaim, parseLease, parseRegion, parseSession } from "./journal-parse.ts";
 import type { ClaimRow, LeaseRow, ModelRow, RegionRow } from "./journal-rows.ts";
+import type { RegionRecord } from "./region-record.ts";
+import type { SessionRecord } from "./session-record.ts";
 
 export interface JournalContent {
   readonly isAdopting: boolean;

@@ -4,11 +4,12 @@
  */
 
 import { tokenPattern } from "../naming.ts";
-import { states } from "../state/lifecycle.ts";
-import type { Identity, Owner, RegionRecord } from "../state/region.ts";
-import type { SessionRecord } from "../state/session.ts";
+import type { Identity } from "../storage/storage.ts";
 import { StoreDamage } from "./journal-failure.ts";
 import type { ClaimRow, LeaseRow, RegionRow, StoredRegion } from "./journal-rows.ts";
+import type { Owner, RegionRecord } from "./region-record.ts";
+import { states } from "./region-record.ts";
+import type { SessionRecord } from "./session-record.ts";
 
 type Check = (value: unknown) => boolean;
 /** A check for each key. The record may have more: a later version of ours may have been there. */

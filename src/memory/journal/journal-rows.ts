@@ -1,6 +1,6 @@
 /** How regions, and what goes with them, look as rows of the journal. Pure; the way back is `journal-parse.ts`. */
 
-import type { RegionRecord } from "../state/region.ts";
+import type { RegionRecord } from "./region-record.ts";
 
 export interface ClaimRow {
   readonly token: string;

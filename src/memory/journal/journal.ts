@@ -5,14 +5,14 @@
 
 import type { Database, Statement } from "bun:sqlite";
 import { readdirSync, statSync } from "node:fs";
-import type { RegionRecord } from "../state/region.ts";
-import type { SessionRecord } from "../state/session.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { Ballast } from "./ballast.ts";
 import { type JournalContent, readContent } from "./journal-content.ts";
 import { isFull, isOutOfMemory, translate } from "./journal-failure.ts";
 import { type OpenDatabase, openDatabase } from "./journal-open.ts";
 import { type ClaimRow, type LeaseRow, type ModelRow, toRow } from "./journal-rows.ts";
+import type { RegionRecord } from "./region-record.ts";
+import type { SessionRecord } from "./session-record.ts";
 
 export class Journal implements Disposable {
   readonly #folder: string;

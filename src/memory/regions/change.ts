@@ -1,9 +1,10 @@
 /** Changes to a region that stands: its owner and its labels. Bytes and tensors never change here. */
 
 import { TensordError } from "../error.ts";
+import { describe, type Owner } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { nextState } from "../state/lifecycle.ts";
-import { describe, type Owner, type Region } from "../state/region.ts";
+import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import { scheduleExpiry } from "./expire.ts";
 

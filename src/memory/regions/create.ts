@@ -4,12 +4,13 @@
  */
 
 import { roundUpToPage } from "../host/capacity.ts";
+import { describe, type Owner } from "../journal/region-record.ts";
 import { layOutRegion, type RegionLayout, type TensorSpec, tensorDifference } from "../layout/layout.ts";
 import { createToken, toRegionId } from "../naming.ts";
 import { nameTaken } from "../state/books.ts";
 import { nextState } from "../state/lifecycle.ts";
 import { checkQuota } from "../state/quota.ts";
-import { describe, type Model, type Owner, type Region } from "../state/region.ts";
+import type { Model, Region } from "../state/region.ts";
 import type { OnFull } from "../state/room-queue.ts";
 import { idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";

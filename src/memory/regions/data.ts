@@ -1,10 +1,11 @@
 /** The bytes of a region through the server, for those who cannot map it. Workers map; this is the slow way. */
 
 import { TensordError } from "../error.ts";
+import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { quote } from "../state/books.ts";
 import { nextState } from "../state/lifecycle.ts";
-import { describe, type Region } from "../state/region.ts";
+import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { DataFile } from "../storage/data-file.ts";
 

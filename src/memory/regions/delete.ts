@@ -1,8 +1,9 @@
 /** Deletion by request, TTL or replacement: the name goes at once, the bytes when the last lease is gone. */
 
 import { isOutOfMemory } from "../journal/journal-failure.ts";
+import { describe, type EndReason } from "../journal/region-record.ts";
 import { nextState } from "../state/lifecycle.ts";
-import { describe, type EndReason, type Region } from "../state/region.ts";
+import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import { cancelled } from "./cancelled.ts";
 import { drainRegion, isLeased, writeOwedRow } from "./drain.ts";

@@ -4,9 +4,10 @@
  */
 
 import { isOutOfMemory } from "../journal/journal-failure.ts";
+import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { nextState } from "../state/lifecycle.ts";
-import { describe, type Region } from "../state/region.ts";
+import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 
 /**

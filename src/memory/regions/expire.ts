@@ -3,8 +3,9 @@
  * that is still leased keeps its name and goes when its last lease ends; only a request takes the name at once.
  */
 
+import { describe, type EndReason } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
-import { describe, type EndReason, type Region } from "../state/region.ts";
+import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import { deleteRegion, freeTaken, takeOut } from "./delete.ts";
 import { isLeased } from "./drain.ts";

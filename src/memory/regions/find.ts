@@ -1,9 +1,9 @@
 /** Finding regions: by id, by name (also one that is yet to come), and page by page. Reads only; nothing is O(regions). */
 
 import { TensordError } from "../error.ts";
+import type { State } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { quote } from "../state/books.ts";
-import type { State } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import { inspectName } from "./public-name.ts";

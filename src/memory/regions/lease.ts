@@ -1,11 +1,12 @@
 /** Leases by request, with a TTL: for readers that cannot hold a kernel lock. They count like any other lease. */
 
 import { TensordError } from "../error.ts";
+import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { createToken, parseId } from "../naming.ts";
 import { quote } from "../state/books.ts";
 import { nextState } from "../state/lifecycle.ts";
-import { describe, type Region } from "../state/region.ts";
+import type { Region } from "../state/region.ts";
 import type { Lease, Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 

@@ -4,10 +4,11 @@
  */
 
 import { type FSWatcher, watch } from "node:fs";
+import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { parseFileName } from "../naming.ts";
 import { nextState } from "../state/lifecycle.ts";
-import { describe, type Region } from "../state/region.ts";
+import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { NameState } from "../storage/storage.ts";
 

@@ -4,9 +4,10 @@
  */
 
 import { TensordError } from "../error.ts";
+import { describe } from "../journal/region-record.ts";
 import { type Checksum, toChecksum } from "../layout/checksum.ts";
 import { nextState } from "../state/lifecycle.ts";
-import { describe, type Region } from "../state/region.ts";
+import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { Access } from "../storage/storage.ts";
 import { releaseClaim } from "./claim.ts";

@@ -4,19 +4,18 @@
  */
 
 import { TensordError } from "../error.ts";
+import type { ClientFacts, SessionRecord } from "../journal/session-record.ts";
 import { limits } from "../limits.ts";
 import { createToken } from "../naming.ts";
 import { releaseClaim } from "../regions/claim.ts";
 import { endOwned } from "../regions/expire.ts";
 import { releaseLease } from "../regions/lease.ts";
 import {
-  type ClientFacts,
   describeSession,
   idOfSession,
   type Session,
   type SessionEnd,
   type SessionEndReason,
-  type SessionRecord,
 } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 

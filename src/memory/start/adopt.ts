@@ -4,11 +4,11 @@
  */
 
 import { TensordError } from "../error.ts";
+import type { RegionRecord } from "../journal/region-record.ts";
 import { headerByteSize, parseHeader, type Tensor } from "../layout/layout.ts";
 import { limits } from "../limits.ts";
 import { namePattern } from "../naming.ts";
 import { defaultModelName } from "../state/books.ts";
-import type { RegionRecord } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { KeptFile } from "../storage/storage.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";

@@ -4,11 +4,12 @@
  */
 
 import type { ClaimRow, LeaseRow } from "../journal/journal-rows.ts";
+import { describe, type RegionRecord } from "../journal/region-record.ts";
 import { endOwned } from "../regions/expire.ts";
 import { enterLease } from "../regions/lease.ts";
 import { enterSession } from "../sessions/sessions.ts";
 import { defaultModelName } from "../state/books.ts";
-import { describe, type Region, type RegionRecord } from "../state/region.ts";
+import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { KeptFile } from "../storage/storage.ts";
 import { adoptRegion } from "./adopt.ts";

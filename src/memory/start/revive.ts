@@ -1,10 +1,11 @@
 /** A region from an earlier server enters the books again, with the mode and the name that its state asks for. */
 
 import { roundUpToPage } from "../host/capacity.ts";
+import type { RegionRecord } from "../journal/region-record.ts";
 import { scheduleExpiry } from "../regions/expire.ts";
 import { inspectName } from "../regions/public-name.ts";
 import { createModel, type ModelFacts } from "../state/books.ts";
-import type { Model, Region, RegionRecord } from "../state/region.ts";
+import type { Model, Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { Access, KeptFile } from "../storage/storage.ts";
 

@@ -4,10 +4,11 @@
  */
 
 import { TensordError } from "../error.ts";
+import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { namePattern, parseId, parseRegionId } from "../naming.ts";
 import { OrderedIndex } from "./ordered-index.ts";
-import { describe, type Model, type Region } from "./region.ts";
+import type { Model, Region } from "./region.ts";
 import type { Session } from "./session.ts";
 
 export const defaultModelName = "default";

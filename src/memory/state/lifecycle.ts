@@ -5,10 +5,7 @@
 
 import assert from "node:assert/strict";
 import { type FailureCode, TensordError } from "../error.ts";
-
-/** In the order of a life; `deleted` is the end. */
-export const states = ["creating", "open", "sealing", "sealed", "draining", "deleted"] as const;
-export type State = (typeof states)[number];
+import { type State, states } from "../journal/region-record.ts";
 
 export const lifecycleEvents = [
   /** The bytes, the row and the name stand. */

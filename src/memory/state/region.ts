@@ -3,65 +3,8 @@
  * operations', and how they look on the wire is `src/routes`'.
  */
 
-import type { Checksum } from "../layout/checksum.ts";
-import type { Tensor } from "../layout/layout.ts";
-import { type RegionId, type SessionId, toRegionId } from "../naming.ts";
-import type { State } from "./lifecycle.ts";
+import type { RegionRecord } from "../journal/region-record.ts";
 import type { OrderedIndex } from "./ordered-index.ts";
-
-/** What decides a region's end. */
-export type Owner =
-  | { readonly kind: "ttl"; readonly ttlMs: number }
-  | { readonly kind: "linger"; readonly lingerMs: number }
-  | { readonly kind: "session"; readonly session: SessionId }
-  | { readonly kind: "persist" };
-
-/** Why a region ends, as events tell it: `orphaned` is what a start finds that no row knows. */
-export const toldEndReasons = ["request", "ttl", "linger", "session", "evicted", "replaced", "orphaned"] as const;
-
-/** Why a region ends; one that is aborted was never told of. */
-export type EndReason = (typeof toldEndReasons)[number] | "aborted";
-
-/** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */
-export interface Identity {
-  readonly dev: string;
-  readonly ino: string;
-}
-
-/** What of a region outlives the server: the journal's row. */
-export interface RegionRecord {
-  readonly key: number;
-  readonly token: string;
-  readonly model: string;
-  /** The name it holds, which no other region of the model holds, or null. */
-  name: string | null;
-  /** The name it takes over when it is sealed, or null. */
-  pendingName: string | null;
-  state: State;
-  /** Set once it is on its way out. */
-  reason: EndReason | null;
-  owner: Owner;
-  /** When its TTL or its linger ends, as far as is known now, in ms since the epoch, or null. */
-  expiresAt: number | null;
-  /** The token of the session that ends it: its owner, or who builds it under a claim until it is sealed. */
-  session: string | null;
-  /** Once it is sealed and nobody maps it, it may go to make room. */
-  evictable: boolean;
-  labels: Readonly<Record<string, string>>;
-  revision: number;
-  readonly storageKind: "shm";
-  identity: Identity;
-  /** The whole file. */
-  readonly byteSize: number;
-  /** Where tensor data begins in it. */
-  readonly dataOffset: number;
-  readonly tensors: readonly Tensor[];
-  checksum: Checksum | null;
-  /** Sealed with mode 0660, for stock readers that always open read-write. */
-  stockWritable: boolean;
-  readonly createdAt: number;
-  sealedAt: number | null;
-}
 
 /** A region of the running server. */
 export interface Region extends RegionRecord {
@@ -112,13 +55,4 @@ export interface Model {
   /** Names held, also by regions still `creating`. */
   readonly names: Map<string, Region>;
   readonly regions: OrderedIndex<Region>;
-}
-
-export function idOf(region: RegionRecord): RegionId {
-  return toRegionId(region.token);
-}
-
-/** How errors and logs call a region: its id, and its name if it holds one. */
-export function describe(region: RegionRecord): string {
-  return region.name === null ? idOf(region) : `${idOf(region)} (${region.model}/${region.name})`;
 }

@@ -3,11 +3,11 @@
  * after each: the fault tests kill the server there. Production passes none.
  */
 
+import { allocationSteps } from "../storage/storage.ts";
+
 export const steps = [
   "create.reserved",
-  "create.file-made",
-  "create.window-allocated",
-  "create.header-written",
+  ...allocationSteps,
   "create.kept",
   "create.journaled",
   "create.published",

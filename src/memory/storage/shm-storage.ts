@@ -25,12 +25,20 @@ import { limits } from "../limits.ts";
 import { tokenPattern } from "../naming.ts";
 import { hasLease, hasWriter } from "../os/kernel-lease.ts";
 import { fallocate } from "../os/libc.ts";
-import type { Identity } from "../state/region.ts";
-import type { OnStep } from "../state/steps.ts";
 import { type DataAccess, DataFile } from "./data-file.ts";
 import type { InstanceDirectory } from "./instance-directory.ts";
 import { Lane } from "./lane.ts";
-import type { Access, FileSystemRoom, KeptFile, NameState, Segment, Storage, Usage } from "./storage.ts";
+import type {
+  Access,
+  FileSystemRoom,
+  Identity,
+  KeptFile,
+  NameState,
+  OnAllocationStep,
+  Segment,
+  Storage,
+  Usage,
+} from "./storage.ts";
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
@@ -41,12 +49,12 @@ const accesses = new Map(Object.entries(modes).map(([access, mode]) => [mode, ac
 export class ShmStorage implements Storage, Disposable {
   readonly pageSize: number;
   readonly #directory: InstanceDirectory;
-  readonly #onStep: OnStep | undefined;
+  readonly #onStep: OnAllocationStep | undefined;
   /** Freeing has a lane of its own: one large unlink cannot be cut into windows and would hold up every allocation. */
   readonly #filling = new Lane();
   readonly #freeing = new Lane();
 
-  constructor(directory: InstanceDirectory, onStep?: OnStep) {
+  constructor(directory: InstanceDirectory, onStep?: OnAllocationStep) {
     this.#directory = directory;
     this.#onStep = onStep;
     this.pageSize = statfsSync(directory.shmPath).bsize;

@@ -3,8 +3,13 @@
  * knows no books: it is told what to do, in the order that the store owes to crashes.
  */
 
-import type { Identity } from "../state/region.ts";
 import type { DataAccess, DataFile } from "./data-file.ts";
+
+/** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */
+export interface Identity {
+  readonly dev: string;
+  readonly ino: string;
+}
 
 /** What is to be made: `header` at the front of `byteSize` bytes. */
 export interface Segment {
@@ -76,3 +81,7 @@ export interface FileSystemRoom {
   readonly usedInodes: number;
   readonly freeInodes: number;
 }
+
+/** What a storage does on its way through `allocate`, in this order; whoever opens the store may be told of each. */
+export const allocationSteps = ["create.file-made", "create.window-allocated", "create.header-written"] as const;
+export type OnAllocationStep = (step: (typeof allocationSteps)[number]) => void;
