@@ -11,11 +11,7 @@ import type * as schemas from "./schemas.ts";
 
 export function toCreateRequest(store: Store, request: z.infer<typeof schemas.CreateRegion>): CreateRequest {
   const { model = "default", name = null, storage = "shm", if_exists: ifExists = "fail", labels = {} } = request;
-  if (storage !== "shm") {
-    throw new TensordError("storage-unavailable", `Cannot allocate ${storage} storage: this server has shm only`, {
-      hint: 'Leave "storage" out, or ask for "shm".',
-    });
-  }
+  const { kind } = store.storages.get(storage);
   if (name === null && ifExists !== "fail") {
     throw refused(`Cannot apply "if_exists": "${ifExists}": the region has no name, want one`);
   }
@@ -31,7 +27,20 @@ export function toCreateRequest(store: Store, request: z.infer<typeof schemas.Cr
     deadline_ms: deadlineMs = limits.deadlineDefaultMs,
   } = request;
   const tensors = toTensors(request);
-  return { model, name, tensors, owner, ifExists, labels, session, claim, evictable, onFull, deadlineMs };
+  return {
+    model,
+    name,
+    storage: kind,
+    tensors,
+    owner,
+    ifExists,
+    labels,
+    session,
+    claim,
+    evictable,
+    onFull,
+    deadlineMs,
+  };
 }
 
 function toTensors({ tensors, byte_size }: z.infer<typeof schemas.CreateRegion>): CreateRequest["tensors"] {

@@ -71,7 +71,10 @@ export const Storage = z
       description: "For shm_open; null outside /dev/shm.",
       example: "/tensord.default.abcdefghijklmnopqrstuvwxyz",
     }),
-    path: z.string().openapi({ example: "/dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz" }),
+    path: z.string().nullable().openapi({
+      description: "The file to map; null of storage that has no name.",
+      example: "/dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz",
+    }),
     dev: z.string().openapi({ description: "Device and inode: another one means another /dev/shm.", example: "27" }),
     ino: z.string().openapi({ example: "4711" }),
     byte_size: byteCount.openapi({ description: "The whole file.", example: 4_198_400 }),

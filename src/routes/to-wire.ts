@@ -18,6 +18,8 @@ export function toRegion(store: Store, region: memory.Region): z.infer<typeof Re
 /** A descriptor but for its tensors, of which there may be thousands. */
 export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<typeof Region>, "tensors"> {
   const { owner, checksum } = region;
+  const { memory, names } = store.storages.of(region);
+  const { path, shmName } = names.address(region.token);
   return {
     id: idOf(region),
     model: region.model,
@@ -33,11 +35,11 @@ export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<t
     storage: {
       kind: region.storageKind,
       format: "safetensors",
-      shm_name: store.addresses.shmName(region.token),
-      path: store.addresses.path(region.token),
+      shm_name: shmName,
+      path,
       ...region.identity,
       byte_size: region.byteSize,
-      page_size: store.storage.pageSize,
+      page_size: memory.pageSize,
     },
     checksum:
       checksum === null
@@ -69,7 +71,7 @@ function toTensor({ name, dtype, shape, byteOffset, byteSize, aligned }: memory.
 /** Asks the kernel who maps the region, which a list must not. */
 export function toRegionDetail(store: Store, region: memory.Region): z.infer<typeof RegionDetail> {
   const holders = [...store.holders.of(region)].slice(0, limits.listItems);
-  const usage = region.state === "creating" ? undefined : store.storage.usage(region.token);
+  const usage = region.state === "creating" ? undefined : store.storages.of(region).memory.usage(region.token);
   return {
     ...toRegion(store, region),
     in_use: region.serverLeases > 0 || usage?.leased === true,

@@ -22,6 +22,7 @@ async function makeLarge(store: Store): Promise<Region> {
   const request = {
     model: "default",
     name: null,
+    storage: "shm",
     tensors: [{ name: "data", dtype: "U8", shape: [8 * MiB] }],
     owner: { kind: "persist" },
     ifExists: "fail",

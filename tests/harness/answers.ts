@@ -12,9 +12,13 @@ import type { Services } from "../../src/routes/environment.ts";
 import { type ProblemBody, problemMediaType } from "../../src/routes/problem.ts";
 import type * as schemas from "../../src/routes/schemas.ts";
 
-export type Region = z.infer<typeof schemas.Region>;
-export type RegionDetail = z.infer<typeof schemas.RegionDetail>;
-export type RegionList = z.infer<typeof schemas.RegionList>;
+/** The regions of tests are files with names, unless a test says otherwise. */
+type Named<Described extends { readonly storage: object }> = Omit<Described, "storage"> & {
+  readonly storage: Described["storage"] & { readonly path: string };
+};
+export type Region = Named<z.infer<typeof schemas.Region>>;
+export type RegionDetail = Named<z.infer<typeof schemas.RegionDetail>>;
+export type RegionList = Omit<z.infer<typeof schemas.RegionList>, "items"> & { readonly items: readonly Region[] };
 export type Model = z.infer<typeof schemas.Model>;
 export type ModelList = z.infer<typeof schemas.ModelList>;
 export type Stats = z.infer<typeof schemas.Stats>;

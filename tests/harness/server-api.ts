@@ -3,11 +3,10 @@
 import type { z } from "@hono/zod-openapi";
 import type { ProblemBody } from "../../src/routes/problem.ts";
 import type * as schemas from "../../src/routes/schemas.ts";
+import type { Region, RegionDetail, RegionList } from "./answers.ts";
 import { patienceMs, until } from "./server-wait.ts";
 
-export type Region = z.infer<typeof schemas.Region>;
-export type RegionDetail = z.infer<typeof schemas.RegionDetail>;
-export type RegionList = z.infer<typeof schemas.RegionList>;
+export type { Region, RegionDetail, RegionList };
 export type Stats = z.infer<typeof schemas.Stats>;
 export type Deletion = z.infer<typeof schemas.Deletion>;
 export type Verification = z.infer<typeof schemas.Verification>;

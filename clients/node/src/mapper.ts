@@ -94,8 +94,8 @@ export async function mapRegion(
   let same = 0;
   for (let tries = 1; ; tries++) {
     const access = choose(region);
-    checkState(region, access);
-    const { path, dev, ino, byteSize } = region.storage;
+    const path = toPath(region, access);
+    const { dev, ino, byteSize } = region.storage;
     try {
       return {
         region,
@@ -114,9 +114,10 @@ export async function mapRegion(
   }
 }
 
-function checkState(region: RegionDescriptor, access: Access): void {
+/** The file to map, of a region that stands. */
+function toPath(region: RegionDescriptor, access: Access): string {
   const { state, storage } = region;
-  if (storage.kind !== "shm") {
+  if (storage.kind !== "shm" || storage.path === null) {
     const detail = `Cannot map ${shown(region)}: its storage is ${storage.kind}, want shm`;
     throw new TensordError("feature-unavailable", detail);
   }
@@ -131,6 +132,7 @@ function checkState(region: RegionDescriptor, access: Access): void {
     });
   }
   if (state === "creating" || (access === "write" && state === "sealing")) throw busy(region);
+  return storage.path;
 }
 
 function busy(region: RegionDescriptor): TensordError {

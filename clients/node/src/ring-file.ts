@@ -27,7 +27,7 @@ export class RingFile {
     const words = region.tensor("generations").byteOffset;
     const first = region.tensor("slots").byteOffset;
     // Readers compute these places: a ring that lies elsewhere is one that nobody can read.
-    if (words !== wordOffset(0) || first !== slotOffset(0, slots, slotBytes)) {
+    if (path === null || words !== wordOffset(0) || first !== slotOffset(0, slots, slotBytes)) {
       throw new TensordError("server-fault", `Cannot make a ring: its region has words at ${words}, slots at ${first}`);
     }
     this.slots = slots;

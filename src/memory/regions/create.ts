@@ -14,6 +14,7 @@ import type { Model, Region } from "../state/region.ts";
 import type { OnFull } from "../state/room-queue.ts";
 import { idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
+import type { StorageKind } from "../storage/storage.ts";
 import { cancelled } from "./cancelled.ts";
 import { checkClaim } from "./claim.ts";
 import { drainRegion } from "./drain.ts";
@@ -25,6 +26,7 @@ export type IfExists = "fail" | "attach" | "replace";
 export interface CreateRequest {
   readonly model: string;
   readonly name: string | null;
+  readonly storage: StorageKind;
   readonly tensors: readonly TensorSpec[];
   readonly owner: Owner;
   readonly ifExists: IfExists;
@@ -117,7 +119,12 @@ function toPlan(store: Store, model: Model, request: CreateRequest): Plan {
     ...(request.name === null ? {} : { "tensord.name": request.name }),
     "tensord.instance": store.instance,
   });
-  return { token, layout, payer, chargedBytes: roundUpToPage(layout.byteSize, store.storage.pageSize) };
+  return {
+    token,
+    layout,
+    payer,
+    chargedBytes: roundUpToPage(layout.byteSize, store.storages.get(request.storage).memory.pageSize),
+  };
 }
 
 async function make(
@@ -138,10 +145,9 @@ async function make(
   signal.addEventListener("abort", onAbort);
   try {
     store.step("create.reserved");
-    region.identity = await store.storage.allocate(
-      { token, byteSize: layout.byteSize, header: layout.header },
-      cancel.signal,
-    );
+    region.identity = await store.storages
+      .of(region)
+      .memory.allocate({ token, byteSize: layout.byteSize, header: layout.header }, cancel.signal);
     cancel.signal.throwIfAborted();
     await commit(store, region);
     return region;
@@ -158,13 +164,14 @@ async function make(
 /** One turn: bytes, row, public name, state. The order is what a restart relies on. */
 async function commit(store: Store, region: Region): Promise<void> {
   const { token } = region;
-  store.storage.keep(token);
+  const { names } = store.storages.of(region);
+  names.keep(token);
   store.step("create.kept");
   const state = nextState(region.state, "commit", describe(region));
   try {
     store.journal.insertRegion({ ...region, state });
     store.step("create.journaled");
-    store.storage.publish(token);
+    names.publish(token);
     store.step("create.published");
   } catch (error) {
     // The bytes are kept, so this is no longer an abort but a delete: name, keeper, row, and again if one of it fails.
@@ -185,7 +192,7 @@ async function abandon(store: Store, region: Region): Promise<void> {
   store.books.releaseName(region);
   if (name !== null) store.waiters.wake(region.model, name);
   try {
-    await store.storage.discard(region.token, region.byteSize);
+    await store.storages.of(region).memory.discard(region.token, region.byteSize);
   } catch (error) {
     store.warn(`Cannot remove what was left of ${describe(region)}; the next start will`, error);
   }
@@ -217,7 +224,7 @@ function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan
     evictable: request.evictable,
     labels: request.labels,
     revision: 1,
-    storageKind: "shm",
+    storageKind: request.storage,
     identity: { dev: "0", ino: "0" },
     byteSize: layout.byteSize,
     dataOffset: layout.dataOffset,

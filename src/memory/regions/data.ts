@@ -36,7 +36,7 @@ export function locateData(region: Region, tensorName: string | undefined): Data
 export function readData(store: Store, region: Region): string {
   nextState(region.state, "read", describe(region));
   store.books.touch(region, store.now());
-  const file = store.storage.openData(region.token, "read");
+  const file = store.storages.of(region).bytes.open(region.token, "read");
   try {
     checkSize(region, file.byteSize);
   } catch (error) {
@@ -63,7 +63,7 @@ export interface Upload {
  */
 export async function writeData(store: Store, region: Region, slice: DataSlice, upload: Upload): Promise<void> {
   nextState(region.state, "write", describe(region));
-  using file = store.storage.openData(region.token, "write");
+  using file = store.storages.of(region).bytes.open(region.token, "write");
   using watch = new UploadWatch(store, region);
   await (upload.isMeasured ? receive : copy)(region, file, slice, upload.body, watch);
   store.books.touch(region, store.now());

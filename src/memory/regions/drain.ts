@@ -27,15 +27,15 @@ export async function drainRegion(store: Store, region: Region, actor: string | 
 }
 
 async function tryFree(store: Store, region: Region, actor: string | undefined): Promise<boolean> {
-  const { storage } = store;
+  const { memory, names } = store.storages.of(region);
   if (region.isRowOwed) tryWriteOwedRow(store, region);
   // The name first: whoever opened it earlier and locks it only now looks at the name after that, and lets go.
-  storage.withdraw(region.token, region.identity);
+  names.withdraw(region.token, region.identity);
   store.step("delete.withdrawn");
   region.waitsFor = "lease";
   if (isLeased(store, region)) return false;
   store.step("delete.asked");
-  if ((await storage.free(region.token, region.byteSize)) === "hard-link") {
+  if ((await memory.free(region.token, region.byteSize)) === "hard-link") {
     region.waitsFor = "hard-link";
     return false;
   }
@@ -67,5 +67,5 @@ export function writeOwedRow(store: Store, region: Region): void {
 
 /** Whether anybody maps the region, a request inside the server included. */
 export function isLeased(store: Store, region: Region): boolean {
-  return region.serverLeases > 0 || store.storage.usage(region.token)?.leased === true;
+  return region.serverLeases > 0 || store.storages.of(region).memory.usage(region.token)?.leased === true;
 }

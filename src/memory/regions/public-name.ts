@@ -19,7 +19,7 @@ import type { NameState } from "../storage/storage.ts";
 export function inspectName(store: Store, region: Region): void {
   if (region.state !== "open" && region.state !== "sealing" && region.state !== "sealed") return;
   try {
-    act(store, region, store.storage.inspectName(region.token, region.identity));
+    act(store, region, store.storages.of(region).names.inspect(region.token, region.identity));
   } catch (error) {
     store.warn(`Cannot look after the name of ${describe(region)}; the next look tries again`, error);
   }
@@ -48,7 +48,7 @@ function act(store: Store, region: Region, found: NameState): void {
 
 /** The watch may tell once of what happened twice: whoever took the name may have taken it again. */
 function lookAgain(store: Store, region: Region): void {
-  setTimeout(() => inspectName(store, region), limits.nameLookAgainMs).unref();
+  store.mending.schedule(region, store.now() + limits.nameLookAgainMs);
 }
 
 /** Neither the name nor the keeper's link is there: nobody can map it again, and nothing can bring it back. */

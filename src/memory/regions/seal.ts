@@ -32,7 +32,7 @@ export async function sealRegion(store: Store, region: Region, options: SealOpti
   region.serverLeases += 1;
   try {
     const access: Access = options.stockWritable ? "sealed-stock-writable" : "sealed";
-    store.storage.setAccess(region.token, access);
+    store.storages.of(region).memory.setAccess(region.token, access);
     store.step("seal.mode-set");
     // After the mode: a writer that locks later sees a sealed file and lets go.
     checkUsage(store, region);
@@ -50,7 +50,7 @@ export async function sealRegion(store: Store, region: Region, options: SealOpti
 }
 
 function checkUsage(store: Store, region: Region): void {
-  const usage = store.storage.usage(region.token);
+  const usage = store.storages.of(region).memory.usage(region.token);
   if (usage?.written === true) {
     throw new TensordError("region-has-writers", `Cannot seal ${describe(region)}: a process maps it for writing`, {
       hint: "Let every writer close its mapping, or seal from the client that wrote it, which lets go of its own first.",
@@ -107,7 +107,7 @@ function endClaim(store: Store, region: Region): void {
 function reopen(store: Store, region: Region): void {
   store.books.setState(region, nextState(region.state, "seal-refused", describe(region)));
   try {
-    store.storage.setAccess(region.token, "open");
+    store.storages.of(region).memory.setAccess(region.token, "open");
   } catch (error) {
     store.warn(`Cannot give ${describe(region)} its open mode back`, error);
   }
@@ -137,5 +137,7 @@ async function hashRegion(store: Store, region: Region, state: Region["state"]):
       hint: "Create it anew if it is needed.",
     });
   };
-  return toChecksum(await store.storage.hash(region.token, region.dataOffset, region.byteSize, check));
+  return toChecksum(
+    await store.storages.of(region).bytes.hash(region.token, region.dataOffset, region.byteSize, check),
+  );
 }

@@ -10,16 +10,16 @@ import { limits } from "../limits.ts";
 import { namePattern } from "../naming.ts";
 import { defaultModelName } from "../state/books.ts";
 import type { Store } from "../state/store.ts";
-import type { KeptFile } from "../storage/storage.ts";
+import type { KeptFile, Storage } from "../storage/storage.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";
 
 /** Enters a kept file as a region again, labelled `tensord.recovered`. */
-export function adoptRegion(store: Store, file: KeptFile): void {
-  const content = readContent(store, file);
+export function adoptRegion(store: Store, storage: Storage, file: KeptFile): void {
+  const content = readContent(store, storage, file);
   const model = content.model ?? defaultModelName;
   const isFree = content.name !== undefined && ensureModel(store, model).names.get(content.name) === undefined;
   const name = isFree ? (content.name ?? null) : null;
-  const isSealed = wasSealed(store, file);
+  const isSealed = wasSealed(storage, file);
   const now = store.now();
   const record: RegionRecord = {
     key: store.books.nextKey(),
@@ -36,7 +36,7 @@ export function adoptRegion(store: Store, file: KeptFile): void {
     evictable: false,
     labels: { "tensord.recovered": "true" },
     revision: 1,
-    storageKind: "shm",
+    storageKind: storage.kind,
     identity: file.identity,
     byteSize: file.byteSize,
     dataOffset: content.dataOffset,
@@ -54,9 +54,9 @@ export function adoptRegion(store: Store, file: KeptFile): void {
  * A seal sets the mode, then asks for writers, then writes the row: the mode alone proves no seal. Nobody was told that
  * this one failed, so it is brought to its end: with a writer it is refused, without one it stands.
  */
-function wasSealed(store: Store, file: KeptFile): boolean {
+function wasSealed(storage: Storage, file: KeptFile): boolean {
   if (file.access !== "sealed" && file.access !== "sealed-stock-writable") return false;
-  return store.storage.usage(file.token)?.written === false;
+  return storage.memory.usage(file.token)?.written === false;
 }
 
 interface Content {
@@ -66,10 +66,10 @@ interface Content {
   readonly name?: string;
 }
 
-function readContent(store: Store, file: KeptFile): Content {
+function readContent(store: Store, storage: Storage, file: KeptFile): Content {
   try {
-    const size = headerByteSize(store.storage.readPrefix(file.token, 8), file.byteSize);
-    const { tensors, metadata, dataOffset } = parseHeader(store.storage.readPrefix(file.token, size), file.byteSize);
+    const size = headerByteSize(storage.bytes.readPrefix(file.token, 8), file.byteSize);
+    const { tensors, metadata, dataOffset } = parseHeader(storage.bytes.readPrefix(file.token, size), file.byteSize);
     const model = metadata["tensord.model"] ?? "";
     const name = metadata["tensord.name"] ?? "";
     return {

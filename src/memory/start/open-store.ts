@@ -10,7 +10,7 @@ import { limits } from "../limits.ts";
 import { drainRegion } from "../regions/drain.ts";
 import { expireRegion } from "../regions/expire.ts";
 import { expireLease } from "../regions/lease.ts";
-import { NameWatch } from "../regions/public-name.ts";
+import { inspectName, NameWatch } from "../regions/public-name.ts";
 import { expireSession } from "../sessions/sessions.ts";
 import { Agenda } from "../state/agenda.ts";
 import { Books } from "../state/books.ts";
@@ -19,7 +19,8 @@ import type { Lease, Session } from "../state/session.ts";
 import type { OnStep } from "../state/steps.ts";
 import { type EventWriter, Store, type StoreEvent } from "../state/store.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
-import { ShmStorage } from "../storage/shm-storage.ts";
+import { ShmStorage } from "../storage/shm/shm-storage.ts";
+import { Storages } from "../storage/storages.ts";
 import { recoverStore } from "./recover.ts";
 
 export interface StoreOptions extends InstanceLocation {
@@ -56,24 +57,25 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     const { setAsideAs, cause } = journal.damage;
     options.onWarning(`The store is damaged and was set aside as ${setAsideAs}; regions are adopted`, cause);
   }
-  const storage = opened.use(new ShmStorage(directory, options.onStep));
+  const storages = new Storages([opened.use(new ShmStorage(directory, options.onStep))]);
   const events = openEvents(journal, options.onWarning);
   opened.defer(() => keepEvents(journal, events, options.onWarning));
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void drainRegion(store, region, undefined));
   const expiring = new Agenda<Region>(limits.drainPollSlice, (region) => expireRegion(store, region));
+  const mending = new Agenda<Region>(limits.drainPollSlice, (region) => inspectName(store, region));
   const endingSessions = new Agenda<Session>(limits.drainPollSlice, (session) => expireSession(store, session));
   const endingLeases = new Agenda<Lease>(limits.drainPollSlice, (lease) => expireLease(store, lease));
   const store: Store = new Store({
     instance: directory.instance,
     books: new Books(limit.limitBytes),
     journal,
-    storage,
-    addresses: { path: (token) => directory.advertisedPath(token), shmName: (token) => directory.shmName(token) },
+    storages,
     events,
     toEventText: options.toEventText,
     epoch: journal.raiseEpoch(),
     draining: opened.use(draining),
     expiring: opened.use(expiring),
+    mending: opened.use(mending),
     endingSessions: opened.use(endingSessions),
     endingLeases: opened.use(endingLeases),
     onWarning: options.onWarning,

@@ -11,22 +11,26 @@ import { enterSession } from "../sessions/sessions.ts";
 import { defaultModelName } from "../state/books.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
-import type { KeptFile } from "../storage/storage.ts";
+import type { KeptFile, Storage } from "../storage/storage.ts";
 import { adoptRegion } from "./adopt.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";
 
 /** Runs once, before the first request. */
 export async function recoverStore(store: Store): Promise<void> {
-  await store.storage.clearUnkept();
+  for (const { memory } of store.storages.all) await memory.discardAll();
   const { models, sessions, regions, claims, leases } = store.journal.read();
   for (const { name, memory_limit_bytes, revision, created_at } of models) {
     store.books.addModel({ name, memoryLimitBytes: memory_limit_bytes, revision, createdAt: created_at });
   }
   ensureModel(store, defaultModelName);
   for (const record of sessions) enterSession(store, record);
-  const kept = new Map(store.storage.kept().map((file) => [file.token, file]));
+  const kept = findKept(store);
   for (const record of regions) {
-    const file = kept.get(record.token);
+    if (!store.storages.has(record.storageKind)) {
+      warnOfAbsence(store, record);
+      continue;
+    }
+    const { file } = kept.get(record.token) ?? {};
     if (file === undefined || file.identity.ino !== record.identity.ino) {
       forget(store, record);
       continue;
@@ -41,20 +45,40 @@ export async function recoverStore(store: Store): Promise<void> {
   if (store.journal.isAdopting) store.journal.endAdoption();
 }
 
+interface Kept {
+  readonly storage: Storage;
+  readonly file: KeptFile;
+}
+
+/** What every storage keeps, by token. */
+function findKept(store: Store): Map<string, Kept> {
+  const kept = new Map<string, Kept>();
+  for (const storage of store.storages.all) {
+    for (const file of storage.names.kept()) kept.set(file.token, { storage, file });
+  }
+  return kept;
+}
+
+/** Its memory may be whole, and a start where the storage is there again brings it back. */
+function warnOfAbsence(store: Store, record: RegionRecord): void {
+  const what = `${describe(record)}, which is in ${record.storageKind} storage`;
+  store.warn(`Cannot bring back ${what}: this host has none; its row stays`, undefined);
+}
+
 /**
  * Files without a row. A creation links the public name only once the row is written, and a deletion unlinks it before
  * the row goes: who has the name had a row, which was lost with the store or with the end of its log.
  */
-function recoverRowless(store: Store, files: readonly KeptFile[]): void {
+function recoverRowless(store: Store, rowless: readonly Kept[]): void {
   const { isAdopting } = store.journal;
-  const { shown = [], hidden = [] } = Object.groupBy(files, ({ token, identity }) =>
-    store.storage.isPublished(token, identity) ? "shown" : "hidden",
+  const { shown = [], hidden = [] } = Object.groupBy(rowless, ({ storage, file }) =>
+    storage.names.isPublished(file.token, file.identity) ? "shown" : "hidden",
   );
   // Those that are shown come first, so that what was on its way out takes no name from them.
-  for (const file of shown) adoptRegion(store, file);
-  for (const file of hidden) {
-    if (isAdopting) adoptRegion(store, file);
-    else drainOrphan(store, file);
+  for (const { storage, file } of shown) adoptRegion(store, storage, file);
+  for (const { storage, file } of hidden) {
+    if (isAdopting) adoptRegion(store, storage, file);
+    else drainOrphan(store, storage, file);
   }
   if (isAdopting || shown.length === 0) return;
   const regions = shown.length === 1 ? "region whose row is" : "regions whose rows are";
@@ -117,11 +141,11 @@ function forget(store: Store, record: RegionRecord): void {
 }
 
 /** Kept, but never entered: the server died between the two, and nobody was told of it. */
-function drainOrphan(store: Store, file: KeptFile): void {
-  reviveRegion(store, toOrphan(store, file), file);
+function drainOrphan(store: Store, storage: Storage, file: KeptFile): void {
+  reviveRegion(store, toOrphan(store, storage, file), file);
 }
 
-function toOrphan(store: Store, file: KeptFile): RegionRecord {
+function toOrphan(store: Store, storage: Storage, file: KeptFile): RegionRecord {
   return {
     key: store.books.nextKey(),
     token: file.token,
@@ -136,7 +160,7 @@ function toOrphan(store: Store, file: KeptFile): RegionRecord {
     evictable: false,
     labels: {},
     revision: 1,
-    storageKind: "shm",
+    storageKind: storage.kind,
     identity: file.identity,
     byteSize: file.byteSize,
     dataOffset: 0,

@@ -32,7 +32,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     // A seal that was under way is not finished: nobody was told that it is.
     state: record.state === "sealing" ? "open" : record.state,
     pool: record.state === "draining" ? findOrCreateModel(store, record.model) : ensureModel(store, record.model),
-    chargedBytes: roundUpToPage(record.byteSize, store.storage.pageSize),
+    chargedBytes: roundUpToPage(record.byteSize, store.storages.of(record).memory.pageSize),
     formerName: null,
     lastUsedAt: store.now(),
     // It may have been mapped until the crash: its linger begins anew.
@@ -49,7 +49,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     return region;
   }
   const access = accessOf(region);
-  if (file.access !== access) store.storage.setAccess(region.token, access);
+  if (file.access !== access) store.storages.of(region).memory.setAccess(region.token, access);
   inspectName(store, region);
   scheduleExpiry(store, region);
   return region;

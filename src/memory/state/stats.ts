@@ -4,8 +4,8 @@ import type { Store } from "./store.ts";
 
 /** Counts and sums as of now; a few system calls, whatever the number of regions. */
 export function readStats(store: Store) {
-  const { books, storage, journal } = store;
-  const room = storage.room();
+  const { books, storages, journal } = store;
+  const space = storages.get("shm").memory.space();
   const storeBytes = journal.byteSize();
   const { usedBytes: used, drainingBytes: draining, limitBytes: limit } = books;
   const { creating, open, sealing, sealed, draining: drainingRegions } = books.counts;
@@ -15,10 +15,10 @@ export function readStats(store: Store) {
       limit,
       used,
       draining,
-      available: Math.min(books.availableBytes, room.freeBytes),
-      unaccounted: room.usedBytes - used - draining - storeBytes,
+      available: Math.min(books.availableBytes, space.freeBytes),
+      unaccounted: space.usedBytes - used - draining - storeBytes,
     },
-    inodes: { used: room.usedInodes, free: room.freeInodes },
+    inodes: { used: space.usedInodes, free: space.freeInodes },
     regions: { creating, open, sealing, sealed, draining: drainingRegions },
     models: books.models.size,
     sessions: books.sessions.size,

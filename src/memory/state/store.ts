@@ -9,7 +9,7 @@ import type { EventLog, EventTopic } from "../events/event-log.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
 import { Downloads } from "../storage/downloads.ts";
-import type { Storage } from "../storage/storage.ts";
+import type { Storages } from "../storage/storages.ts";
 import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
 import { Claims } from "./claim-index.ts";
@@ -56,8 +56,7 @@ export interface StoreParts {
   readonly instance: string;
   readonly books: Books;
   readonly journal: Journal;
-  readonly storage: Storage;
-  readonly addresses: Addresses;
+  readonly storages: Storages;
   readonly events: EventLog;
   /** How an event is written down for those who follow. */
   readonly toEventText: EventWriter;
@@ -66,6 +65,8 @@ export interface StoreParts {
   readonly draining: Agenda<Region>;
   /** Regions whose owner ends them by time, each due when it may. */
   readonly expiring: Agenda<Region>;
+  /** Regions whose public name was mended a moment ago, each to be looked at again. */
+  readonly mending: Agenda<Region>;
   /** Sessions and leases by request, each due when its TTL ends. */
   readonly endingSessions: Agenda<Session>;
   readonly endingLeases: Agenda<Lease>;
@@ -74,23 +75,17 @@ export interface StoreParts {
   readonly onStep: OnStep | undefined;
 }
 
-/** What a region's file is called and where clients find it. */
-export interface Addresses {
-  path(token: string): string;
-  shmName(token: string): string | null;
-}
-
 export class Store {
   readonly instance: string;
   readonly books: Books;
   readonly journal: Journal;
-  readonly storage: Storage;
-  readonly addresses: Addresses;
+  readonly storages: Storages;
   readonly events: EventLog;
   readonly feeder: EventFeeder;
   readonly epoch: number;
   readonly draining: Agenda<Region>;
   readonly expiring: Agenda<Region>;
+  readonly mending: Agenda<Region>;
   readonly endingSessions: Agenda<Session>;
   readonly endingLeases: Agenda<Lease>;
   readonly claims = new Claims();
@@ -110,14 +105,14 @@ export class Store {
     this.instance = parts.instance;
     this.books = parts.books;
     this.journal = parts.journal;
-    this.storage = parts.storage;
-    this.addresses = parts.addresses;
+    this.storages = parts.storages;
     this.events = parts.events;
     this.feeder = new EventFeeder(parts.events);
     this.#toEventText = parts.toEventText;
     this.epoch = parts.epoch;
     this.draining = parts.draining;
     this.expiring = parts.expiring;
+    this.mending = parts.mending;
     this.endingSessions = parts.endingSessions;
     this.endingLeases = parts.endingLeases;
     this.warn = parts.onWarning;

@@ -1,9 +1,70 @@
 /**
- * What the store asks of a kind of memory. One implementation owns one kind (`shm` here; memfd and CUDA join it) and
- * knows no books: it is told what to do, in the order that the store owes to crashes.
+ * What the store asks of a kind of memory, in three parts: the memory itself, the names by which it is kept and found,
+ * and its bytes. One implementation owns one kind and knows no books: it is told what to do, in the order that the store
+ * owes to crashes. `tests/conformance` holds every kind to it.
  */
 
 import type { DataAccess, DataFile } from "./data-file.ts";
+
+/** Every kind that this version knows. An implementation, its place in `open-store.ts`, and its conformance make one. */
+export const storageKinds = ["shm"] as const;
+export type StorageKind = (typeof storageKinds)[number];
+
+/** A region says by its kind which storage made it; that one is asked. */
+export interface Storage {
+  readonly kind: StorageKind;
+  readonly memory: Memory;
+  readonly names: Names;
+  readonly bytes: Bytes;
+}
+
+/** Pages, and who maps them. */
+export interface Memory {
+  /** What a region's size is rounded up to when it is charged. */
+  readonly pageSize: number;
+  /** What there is, and what of it is free. */
+  space(): Space;
+  /** Allocates the pages, in windows between which `signal` stops it, and writes the header. Nothing is kept yet. */
+  allocate(segment: Segment, signal: AbortSignal): Promise<Identity>;
+  /** Removes what `allocate` made and nobody kept. */
+  discard(token: string, byteSize: number): Promise<void>;
+  /** Removes what earlier servers were making when they died. */
+  discardAll(): Promise<void>;
+  /** Who maps the region now, as the kernel knows it; undefined if its memory is gone. */
+  usage(token: string): Usage | undefined;
+  /** Says by the memory itself who may open it how. */
+  setAccess(token: string, access: Access): void;
+  /** Frees a region that has no name and no lease; `hard-link` if something else still links it. */
+  free(token: string, byteSize: number): Promise<"freed" | "hard-link">;
+}
+
+/** How a region outlives the server, and how clients find it. */
+export interface Names {
+  /** Commits the memory: from here on it outlives the server. */
+  keep(token: string): void;
+  /** Everything that is kept, as found at start. */
+  kept(): readonly KeptFile[];
+  /** Where clients find it. */
+  address(token: string): Address;
+  /** Gives the region its public name; never clobbers. */
+  publish(token: string): void;
+  /** Whether the public name stands and is a link to this very file. */
+  isPublished(token: string, identity: Identity): boolean;
+  /** Takes the public name away, if it still is this region's. */
+  withdraw(token: string, identity: Identity): void;
+  /** Looks at the public name and mends it, in one synchronous turn. */
+  inspect(token: string, identity: Identity): NameState;
+}
+
+/** What lies in a region, for those who cannot map it. */
+export interface Bytes {
+  /** Opens the region with the locks of a reader, or of a writer, until disposed. */
+  open(token: string, access: DataAccess): DataFile;
+  /** The first bytes, at most `byteSize`. To be treated as hostile: workers could write them. */
+  readPrefix(token: string, byteSize: number): Uint8Array;
+  /** Hashes `[dataOffset, byteSize)` of the region chunk by chunk, asking `check` between two. */
+  hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]>;
+}
 
 /** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */
 export interface Identity {
@@ -25,46 +86,17 @@ export interface Usage {
   readonly byteSize: number;
 }
 
-/** What became of a public name that was looked at. */
-export type NameState = "intact" | "relinked" | "replaced" | "blocked" | "lost";
-
-/** How a region's file may be opened. */
+/** How a region may be opened. */
 export type Access = "open" | "sealed" | "sealed-stock-writable";
 
-export interface Storage {
-  /** Allocates the pages, in windows between which `signal` stops it, and writes the header. Nothing is kept yet. */
-  allocate(segment: Segment, signal: AbortSignal): Promise<Identity>;
-  /** Removes what `allocate` made and nobody kept. */
-  discard(token: string, byteSize: number): Promise<void>;
-  /** Commits the bytes: from here on they outlive the server. */
-  keep(token: string): void;
-  /** Gives the region its public name; never clobbers. */
-  publish(token: string): void;
-  /** Whether the public name stands and is a link to this very file. */
-  isPublished(token: string, identity: Identity): boolean;
-  /** Takes the public name away, if it still is this region's. */
-  withdraw(token: string, identity: Identity): void;
-  /** Who maps the region now, as the kernel knows it; undefined if its memory is gone. */
-  usage(token: string): Usage | undefined;
-  /** Frees a region that has no name and no lease; `hard-link` if something else still links it. */
-  free(token: string, byteSize: number): Promise<"freed" | "hard-link">;
-  setAccess(token: string, access: Access): void;
-  /** Opens the region's file with the locks of a reader, or of a writer, until disposed. */
-  openData(token: string, access: DataAccess): DataFile;
-  /** Hashes `[dataOffset, byteSize)` of the region chunk by chunk, asking `check` between two. */
-  hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]>;
-  /** Looks at the public name and mends it, in one synchronous turn. */
-  inspectName(token: string, identity: Identity): NameState;
-  room(): FileSystemRoom;
-  /** What a region's size is rounded up to when it is charged. */
-  readonly pageSize: number;
-  /** Everything that is kept, as found at start. */
-  kept(): readonly KeptFile[];
-  /** Removes what earlier servers were making when they died. */
-  clearUnkept(): Promise<void>;
-  /** The first bytes of a kept file, at most `byteSize`. To be treated as hostile: workers could write them. */
-  readPrefix(token: string, byteSize: number): Uint8Array;
+/** Where clients open a region, and its POSIX name for `shm_open`; null where there is none. */
+export interface Address {
+  readonly path: string | null;
+  readonly shmName: string | null;
 }
+
+/** What became of a public name that was looked at. */
+export type NameState = "intact" | "relinked" | "replaced" | "blocked" | "lost";
 
 export interface KeptFile {
   readonly token: string;
@@ -73,8 +105,8 @@ export interface KeptFile {
   readonly access: Access | undefined;
 }
 
-/** What the storage's file system has and has free. */
-export interface FileSystemRoom {
+/** What the memory's file system has and has free. */
+export interface Space {
   readonly totalBytes: number;
   readonly usedBytes: number;
   readonly freeBytes: number;

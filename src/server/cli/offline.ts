@@ -17,8 +17,9 @@ import { defaultModelName } from "../../memory/state/books.ts";
 import { idOfSession } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
-import { ShmStorage } from "../../memory/storage/shm-storage.ts";
-import type { FileSystemRoom, KeptFile } from "../../memory/storage/storage.ts";
+import { ShmStorage } from "../../memory/storage/shm/shm-storage.ts";
+import type { KeptFile, Space } from "../../memory/storage/storage.ts";
+import { Storages } from "../../memory/storage/storages.ts";
 import { toRegionFacts } from "../../routes/to-wire.ts";
 import type { Model, RegionDetail, Session } from "./answers.ts";
 import { toBytes } from "./table.ts";
@@ -44,7 +45,7 @@ export interface Offline {
   readonly models: readonly Omit<Model, "revision" | "created_at">[];
   /** Those that use most first. */
   readonly sessions: readonly Omit<Session, "held" | "expires_at">[];
-  readonly room: FileSystemRoom;
+  readonly space: Space;
 }
 
 /** @throws TensordError if there is no such instance, its server runs, or its directory is not ours. */
@@ -52,14 +53,14 @@ export function readOffline(location: InstanceLocation): Offline {
   using directory = openDirectory(location);
   using storage = new ShmStorage(directory);
   using store = copyStore(directory);
-  const kept = new Map(storage.kept().map((file) => [file.token, file]));
+  const kept = new Map(storage.names.kept().map((file) => [file.token, file]));
   const content = store.journal.read();
   const regions: OfflineRegion[] = [];
   let lost = 0;
   for (const record of content.regions) {
     const file = kept.get(record.token);
     kept.delete(record.token);
-    if (file?.identity.ino === record.identity.ino) regions.push(toOffline(directory, storage, record, file));
+    if (file?.identity.ino === record.identity.ino) regions.push(toOffline(storage, record, file));
     else if (record.state !== "draining") lost += 1;
   }
   const orphans = [...kept.values()];
@@ -67,17 +68,17 @@ export function readOffline(location: InstanceLocation): Offline {
   return {
     regions,
     orphans,
-    adopted: orphans.filter(({ token, identity }) => isAdopting || storage.isPublished(token, identity)).length,
+    adopted: orphans.filter(({ token, identity }) => isAdopting || storage.names.isPublished(token, identity)).length,
     lost,
     bytes: {
       used: sum(regions.filter((region) => !isDraining(region))),
       draining: sum(regions.filter(isDraining)),
-      orphans: orphans.reduce((all, { byteSize }) => all + roundUpToPage(byteSize, storage.pageSize), 0),
+      orphans: orphans.reduce((all, { byteSize }) => all + roundUpToPage(byteSize, storage.memory.pageSize), 0),
       store: occupied(directory.path("store")),
     },
     models: toModels(content.models, regions),
     sessions: content.sessions.map((record) => toSession(record, regions)).sort((a, b) => b.used_bytes - a.used_bytes),
-    room: storage.room(),
+    space: storage.memory.space(),
   };
 }
 
@@ -124,21 +125,12 @@ function copyStore(original: InstanceDirectory): Disposable & { readonly journal
   return { journal, [Symbol.dispose]: () => all.dispose() };
 }
 
-function toOffline(
-  directory: InstanceDirectory,
-  storage: ShmStorage,
-  record: RegionRecord,
-  { token, identity }: KeptFile,
-): OfflineRegion {
-  const addresses = {
-    path: (token: string) => directory.advertisedPath(token),
-    shmName: (token: string) => directory.shmName(token),
-  };
-  const asked: Pick<Store, "addresses" | "storage"> = { addresses, storage };
+function toOffline(storage: ShmStorage, record: RegionRecord, { token, identity }: KeptFile): OfflineRegion {
+  const asked: Pick<Store, "storages"> = { storages: new Storages([storage]) };
   const region = { ...record, identity, formerName: null, lastUsedAt: record.createdAt };
   // A descriptor asks the store for no more than this.
   const { last_used_at, ...facts } = toRegionFacts(asked as Store, region);
-  const { leased = false, written = false } = storage.usage(token) ?? {};
+  const { leased = false, written = false } = storage.memory.usage(token) ?? {};
   const tensors = record.tensors.map(({ byteOffset, byteSize, shape, ...tensor }) => ({
     ...tensor,
     shape: [...shape],

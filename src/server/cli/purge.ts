@@ -2,7 +2,7 @@
 
 import { lstatSync, readdirSync, unlinkSync } from "node:fs";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
-import { ShmStorage } from "../../memory/storage/shm-storage.ts";
+import { ShmStorage } from "../../memory/storage/shm/shm-storage.ts";
 import { toBytes, toJson } from "./table.ts";
 
 /**
@@ -16,12 +16,12 @@ export function purge(location: InstanceLocation, dryRun: boolean, asJson: boole
   }
   using directory = InstanceDirectory.open(location);
   using storage = new ShmStorage(directory);
-  const files = storage.kept();
+  const files = storage.names.kept();
   const bytes = files.reduce((sum, file) => sum + file.byteSize, 0);
-  const leased = files.filter((file) => storage.usage(file.token)?.leased === true).length;
+  const leased = files.filter((file) => storage.memory.usage(file.token)?.leased === true).length;
   if (!dryRun) {
     for (const { token, identity } of files) {
-      storage.withdraw(token, identity);
+      storage.names.withdraw(token, identity);
       unlinkSync(directory.path("keep", token));
     }
     for (const name of readdirSync(directory.path("new"))) unlinkSync(directory.path("new", name));

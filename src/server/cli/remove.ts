@@ -1,6 +1,6 @@
 /** `rm`: deletes regions, and if asked to waits until their bytes are free, telling who still maps them. */
 
-import { parse } from "node:path";
+import { basename, dirname } from "node:path";
 import { TensordError } from "../../memory/error.ts";
 import { roundUpToPage } from "../../memory/host/capacity.ts";
 import { parseRegionId } from "../../memory/naming.ts";
@@ -100,11 +100,10 @@ async function untilFree(api: Api, removed: Removed, deadline: number, tell: (te
 const never = new AbortController().signal;
 
 function tooLate({ region, id }: Removed, { drain, storage }: RegionDetail, keeping: string | undefined): TensordError {
-  const { dir, base } = parse(storage.path);
   const hint =
-    drain?.waits_for === "hard-link"
-      ? `\`find ${dir} -inum ${storage.ino} -not -path '*/keep/*'\` finds it.`
-      : `Stop it; \`grep -l ${base} /proc/[0-9]*/maps\` finds its pid.`;
+    drain?.waits_for === "hard-link" && storage.path !== null
+      ? `\`find ${dirname(storage.path)} -inum ${storage.ino} -not -path '*/keep/*'\` finds it.`
+      : `Stop it; \`grep -l ${storage.path === null ? storage.ino : basename(storage.path)} /proc/[0-9]*/maps\` finds its pid.`;
   return new TensordError(
     "deadline-exceeded",
     `Cannot wait longer for the bytes of ${region}: ${keeping ?? "the server"} still has them, want nobody`,

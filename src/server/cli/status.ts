@@ -49,7 +49,7 @@ export function statusOffline(location: InstanceLocation, asJson: boolean): stri
   ]);
   return [
     `instance   ${location.instance}, offline: its server is not running`,
-    `memory     ${toBytes(bytes.used)} used, ${toBytes(offline.room.freeBytes)} of the file system free`,
+    `memory     ${toBytes(bytes.used)} used, ${toBytes(offline.space.freeBytes)} of the file system free`,
     `draining   ${toBytes(bytes.draining)} in ${count(drainingCount, "region")}`,
     `regions    ${counts("sealed")} sealed, ${regions.length - counts("sealed") - drainingCount} open`,
     `mapped     ${count(regions.filter((region) => region.in_use).length, "region")}`,
@@ -59,13 +59,13 @@ export function statusOffline(location: InstanceLocation, asJson: boolean): stri
   ].join("\n");
 }
 
-function toOfflineStatus({ regions, bytes, models, sessions, orphans, lost, room }: Offline) {
+function toOfflineStatus({ regions, bytes, models, sessions, orphans, lost, space }: Offline) {
   const counts = { open: 0, sealed: 0, draining: 0 };
   for (const { state } of regions) counts[state === "sealed" || state === "draining" ? state : "open"] += 1;
   return {
     offline: true,
     bytes,
-    inodes: { used: room.usedInodes, free: room.freeInodes },
+    inodes: { used: space.usedInodes, free: space.freeInodes },
     regions: counts,
     mapped: regions.filter((region) => region.in_use).length,
     orphans: orphans.length,

@@ -573,8 +573,11 @@ export interface components {
        * @example /tensord.default.abcdefghijklmnopqrstuvwxyz
        */
       readonly shm_name: string | null;
-      /** @example /dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz */
-      readonly path: string;
+      /**
+       * @description The file to map; null of storage that has no name.
+       * @example /dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz
+       */
+      readonly path: string | null;
       /**
        * @description Device and inode: another one means another /dev/shm.
        * @example 27

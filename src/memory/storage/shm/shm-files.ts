@@ -1,0 +1,144 @@
+/**
+ * What all parts of the `shm` storage share: where its files lie, how one is opened, and what a refusal of the system
+ * means. The translation to failures of the table is here, once.
+ */
+
+import { closeSync, constants, openSync, statfsSync, unlinkSync } from "node:fs";
+import { SystemError, TensordError } from "../../error.ts";
+import type { InstanceDirectory } from "../instance-directory.ts";
+import type { Access, Identity, Space } from "../storage.ts";
+
+const { O_NOFOLLOW, O_RDONLY } = constants;
+
+/** The sticky bit marks a sealed file, so that a client sees it from the mode alone. */
+export const accessModes: Readonly<Record<Access, number>> = {
+  open: 0o660,
+  sealed: 0o1440,
+  "sealed-stock-writable": 0o1660,
+};
+
+export class ShmFiles {
+  readonly #directory: InstanceDirectory;
+
+  constructor(directory: InstanceDirectory) {
+    this.#directory = directory;
+  }
+
+  /** A file on its way to become a region, or a spare name; without a name the folder. */
+  newPath(name = ""): string {
+    return this.#directory.path("new", name);
+  }
+
+  /** The keeper's link, without a token the keeper. */
+  keptPath(token = ""): string {
+    return this.#directory.path("keep", token);
+  }
+
+  publicPath(token: string): string {
+    return this.#directory.publicPath(token);
+  }
+
+  /** Opens the keeper's link for reading while `use` runs. */
+  withKept<Result>(token: string, use: (fd: number) => Result): Result {
+    return this.translated(() => {
+      const fd = openSync(this.keptPath(token), O_RDONLY | O_NOFOLLOW);
+      try {
+        return use(fd);
+      } finally {
+        closeSync(fd);
+      }
+    });
+  }
+
+  space(): Space {
+    const { bsize, blocks, bfree, bavail, files, ffree } = statfsSync(this.#directory.shmPath);
+    // A tmpfs mounted with size=0 or nr_inodes=0 has no bound there, and says 0.
+    const freeBytes = blocks === 0 ? Number.MAX_SAFE_INTEGER : bavail * bsize;
+    const freeInodes = files === 0 ? Number.MAX_SAFE_INTEGER : ffree;
+    const usedBytes = (blocks - bfree) * bsize;
+    return { totalBytes: blocks * bsize, usedBytes, freeBytes, usedInodes: files - ffree, freeInodes };
+  }
+
+  /** @throws TensordError `out-of-shared-memory` if `byteSize` bytes are more than there are. */
+  checkSpace(byteSize: number): void {
+    const { freeBytes } = this.space();
+    if (byteSize > freeBytes) throw this.#full(byteSize, freeBytes);
+  }
+
+  /** Runs `call`, and makes a failure of the table of what the system says. */
+  translated<Result>(call: () => Result): Result {
+    try {
+      return call();
+    } catch (error) {
+      throw this.translate(error, 0);
+    }
+  }
+
+  /** Turns what the system said into a failure of the table; what is one already passes. */
+  translate(error: unknown, requestedBytes: number): unknown {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (error instanceof TensordError || typeof code !== "string") return error;
+    const space = this.space();
+    if (code === "ENOSPC" && space.freeInodes < 2) {
+      return new TensordError(
+        "out-of-inodes",
+        `Cannot make a file in ${this.#directory.shmDirectory}: no inode is free`,
+        { errno: code, hint: "Delete regions or foreign files there, or mount it with a larger nr_inodes." },
+        { cause: error },
+      );
+    }
+    if (code === "ENOSPC") return this.#full(requestedBytes, space.freeBytes, error);
+    if (error instanceof SystemError && code === "EOF") return truncated(requestedBytes, error);
+    return new TensordError(
+      "io-error",
+      `Cannot work on a file in ${this.#directory.shmDirectory}: ${message}`,
+      { errno: code, hint: "See the server's log; `tensord status` shows the file system's space." },
+      { cause: error },
+    );
+  }
+
+  #full(requestedBytes: number, freeBytes: number, cause?: unknown): TensordError {
+    const where = this.#directory.shmDirectory;
+    return new TensordError(
+      "out-of-shared-memory",
+      `Cannot allocate ${requestedBytes} bytes in ${where}: ${freeBytes} bytes are free`,
+      {
+        requested_bytes: requestedBytes,
+        available_bytes: freeBytes,
+        errno: "ENOSPC",
+        hint: `Delete regions, remove foreign files from ${where} (ls -l ${where}), or mount it larger.`,
+      },
+      { cause },
+    );
+  }
+}
+
+export function truncated(byteSize: number, cause: unknown, size?: number): TensordError {
+  return new TensordError(
+    "io-error",
+    `Cannot read the region to its end: a worker changed its file's size${size === undefined ? "" : ` to ${size} bytes`}, ` +
+      `want ${byteSize} bytes`,
+    { hint: "Delete the region and create it again; no worker may truncate a region's file." },
+    { cause },
+  );
+}
+
+export function toIdentity(stat: { readonly dev: bigint; readonly ino: bigint }): Identity {
+  return { dev: stat.dev.toString(), ino: stat.ino.toString() };
+}
+
+export function isSame(a: Identity, b: Identity): boolean {
+  return a.dev === b.dev && a.ino === b.ino;
+}
+
+export function unlinkIfThere(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    ignoreMissing(error);
+  }
+}
+
+export function ignoreMissing(error: unknown): void {
+  if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+}

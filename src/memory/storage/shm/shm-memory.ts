@@ -1,0 +1,133 @@
+/** Pages of the `shm` storage: files of a tmpfs, made in `new/`, asked for their locks, and freed by their last unlink. */
+
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  statfsSync,
+  statSync,
+  writeSync,
+} from "node:fs";
+import { limits } from "../../limits.ts";
+import { hasLease, hasWriter } from "../../os/kernel-lease.ts";
+import { fallocate } from "../../os/libc.ts";
+import { Lane } from "../lane.ts";
+import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
+import { accessModes, ignoreMissing, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
+
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
+
+export class ShmMemory implements Memory, Disposable {
+  readonly pageSize: number;
+  readonly #files: ShmFiles;
+  readonly #filling: Lane;
+  /** Freeing has a lane of its own: one large unlink cannot be cut into windows and would hold up every allocation. */
+  readonly #freeing = new Lane();
+  readonly #onStep: OnAllocationStep | undefined;
+
+  constructor(files: ShmFiles, filling: Lane, onStep: OnAllocationStep | undefined) {
+    this.#files = files;
+    this.#filling = filling;
+    this.#onStep = onStep;
+    this.pageSize = statfsSync(files.newPath()).bsize;
+  }
+
+  space(): Space {
+    return this.#files.space();
+  }
+
+  async allocate(segment: Segment, signal: AbortSignal): Promise<Identity> {
+    const path = this.#files.newPath(segment.token);
+    const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
+    const fd = this.#files.translated(() => openSync(path, flags, accessModes.open));
+    try {
+      this.#onStep?.("create.file-made");
+      await this.#allocatePages(fd, segment.byteSize, signal);
+      writeHeader(fd, segment.header);
+      // The umask may have taken some of it.
+      fchmodSync(fd, accessModes.open);
+      this.#onStep?.("create.header-written");
+      return toIdentity(fstatSync(fd, { bigint: true }));
+    } catch (error) {
+      throw this.#files.translate(error, segment.byteSize);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  async #allocatePages(fd: number, byteSize: number, signal: AbortSignal): Promise<void> {
+    if (byteSize <= limits.inlineBytes) {
+      fallocate(fd, 0, byteSize);
+      this.#onStep?.("create.window-allocated");
+      return;
+    }
+    for (let done = 0; done < byteSize; done += limits.allocateWindowBytes) {
+      signal.throwIfAborted();
+      // Somebody else may fill the file system meanwhile: stop at once instead of taking its last page.
+      this.#files.checkSpace(byteSize - done);
+      const windowBytes = Math.min(limits.allocateWindowBytes, byteSize - done);
+      await this.#filling.run({ kind: "allocate", fd, byteOffset: done, byteSize: windowBytes });
+      this.#onStep?.("create.window-allocated");
+    }
+    signal.throwIfAborted();
+  }
+
+  async discard(token: string, byteSize: number): Promise<void> {
+    await this.#unlink(this.#files.newPath(token), byteSize);
+  }
+
+  async discardAll(): Promise<void> {
+    for (const name of readdirSync(this.#files.newPath())) {
+      const path = this.#files.newPath(name);
+      await this.#unlink(path, statSync(path).size);
+    }
+  }
+
+  usage(token: string): Usage | undefined {
+    const fd = openIfThere(this.#files.keptPath(token));
+    if (fd === undefined) return undefined;
+    try {
+      return { leased: hasLease(fd), written: hasWriter(fd), byteSize: fstatSync(fd).size };
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  setAccess(token: string, access: Access): void {
+    this.#files.withKept(token, (fd) => fchmodSync(fd, accessModes[access]));
+  }
+
+  async free(token: string, byteSize: number): Promise<"freed" | "hard-link"> {
+    const path = this.#files.keptPath(token);
+    const kept = statSync(path, { throwIfNoEntry: false });
+    if (kept === undefined) return "freed";
+    if (kept.nlink > 1) return "hard-link";
+    await this.#unlink(path, byteSize);
+    return "freed";
+  }
+
+  async #unlink(path: string, byteSize: number): Promise<void> {
+    if (byteSize <= limits.inlineBytes) unlinkIfThere(path);
+    else await this.#freeing.run({ kind: "unlink", path }).catch(ignoreMissing);
+  }
+
+  [Symbol.dispose](): void {
+    this.#freeing[Symbol.dispose]();
+  }
+}
+
+function writeHeader(fd: number, header: Uint8Array): void {
+  for (let done = 0; done < header.length; ) done += writeSync(fd, header, done, header.length - done, done);
+}
+
+function openIfThere(path: string): number | undefined {
+  try {
+    return openSync(path, O_RDONLY | O_NOFOLLOW);
+  } catch (error) {
+    ignoreMissing(error);
+    return undefined;
+  }
+}

@@ -1,0 +1,81 @@
+/** Names of the `shm` storage: a hard link in the keeper that proves a file ours, and another one that clients open. */
+
+import { linkSync, lstatSync, readdirSync, renameSync, unlinkSync } from "node:fs";
+import { tokenPattern } from "../../naming.ts";
+import type { InstanceDirectory } from "../instance-directory.ts";
+import type { Access, Address, Identity, KeptFile, NameState, Names } from "../storage.ts";
+import { accessModes, isSame, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
+
+const accesses = new Map(Object.entries(accessModes).map(([access, mode]) => [mode, access as Access]));
+
+export class ShmNames implements Names {
+  readonly #files: ShmFiles;
+  readonly #directory: InstanceDirectory;
+
+  constructor(files: ShmFiles, directory: InstanceDirectory) {
+    this.#files = files;
+    this.#directory = directory;
+  }
+
+  keep(token: string): void {
+    this.#files.translated(() => renameSync(this.#files.newPath(token), this.#files.keptPath(token)));
+  }
+
+  kept(): readonly KeptFile[] {
+    return readdirSync(this.#files.keptPath())
+      .filter((name) => tokenPattern.test(name))
+      .flatMap((token) => {
+        const stat = lstatSync(this.#files.keptPath(token), { bigint: true });
+        if (!stat.isFile()) return [];
+        const access = accesses.get(Number(stat.mode & 0o7777n));
+        return [{ token, identity: toIdentity(stat), byteSize: Number(stat.size), access }];
+      });
+  }
+
+  address(token: string): Address {
+    return { path: this.#directory.advertisedPath(token), shmName: this.#directory.shmName(token) };
+  }
+
+  publish(token: string): void {
+    this.#files.translated(() => linkSync(this.#files.keptPath(token), this.#files.publicPath(token)));
+  }
+
+  isPublished(token: string, identity: Identity): boolean {
+    const named = lstatSync(this.#files.publicPath(token), { bigint: true, throwIfNoEntry: false });
+    return named !== undefined && isSame(toIdentity(named), identity);
+  }
+
+  withdraw(token: string, identity: Identity): void {
+    if (this.isPublished(token, identity)) unlinkSync(this.#files.publicPath(token));
+  }
+
+  inspect(token: string, identity: Identity): NameState {
+    const name = this.#files.publicPath(token);
+    const kept = this.#files.keptPath(token);
+    const named = lstatSync(name, { bigint: true, throwIfNoEntry: false });
+    if (named !== undefined && isSame(toIdentity(named), identity)) return "intact";
+    if (lstatSync(kept, { throwIfNoEntry: false }) === undefined) return "lost";
+    try {
+      if (named === undefined) {
+        linkSync(kept, name);
+        return "relinked";
+      }
+      this.#replaceForeign(token, name);
+      return "replaced";
+    } catch {
+      return "blocked";
+    }
+  }
+
+  /** link(2) cannot clobber and rename(2) can: a second link of ours is renamed over what stands in the name's place. */
+  #replaceForeign(token: string, name: string): void {
+    const spare = this.#files.newPath(`${token}.name`);
+    linkSync(this.#files.keptPath(token), spare);
+    try {
+      renameSync(spare, name);
+    } finally {
+      // rename(2) onto another link of the same file does nothing and leaves the old name.
+      unlinkIfThere(spare);
+    }
+  }
+}
