@@ -30,9 +30,7 @@ interface Parameter {
   readonly schema: object;
 }
 
-const RegionFacts = schemas.Region.omit({ tensors: true })
-  .extend({ tensor_count: z.int() })
-  .openapi("RegionFacts", { description: "A region's descriptor, with the number of its tensors in their place." });
+const { RegionFacts } = schemas;
 const eventId = z.string().openapi({ description: "The id of an event.", example: "1795000000000123" });
 
 /** What events carry. */

@@ -113,6 +113,8 @@ export const limits = {
   downloadPollMs: 50,
   /** Own descriptors looked at in one turn of the event loop. */
   descriptorSlice: 512,
+  /** How long a hand-off waits for its consumer, unless it says otherwise. */
+  handoffDefaultMs: 60_000,
   listItems: 1000,
   listItemsDefault: 100,
   /** Regions looked at for one page of a list, however few of them match. */

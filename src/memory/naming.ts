@@ -12,6 +12,9 @@ export const tokenPattern = /^[a-z2-7]{26}$/;
 const alphabet = "abcdefghijklmnopqrstuvwxyz234567";
 const tokenCharacters = 26;
 
+/** The pool of host memory. Others are called by their device. */
+export const hostPool = "host";
+
 export type RegionId = `reg_${string}`;
 export type SessionId = `ses_${string}`;
 

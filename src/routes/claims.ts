@@ -2,6 +2,7 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { claimName, findClaim, releaseClaim } from "../memory/regions/claim.ts";
+import { answerJson, toRegionDetailBody } from "./descriptor-body.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
@@ -9,7 +10,6 @@ import { body, json } from "./regions.ts";
 import { requireBody } from "./require-body.ts";
 import { ModelName, RegionName } from "./schemas.ts";
 import * as schemas from "./schemas-session.ts";
-import { toRegionDetail } from "./to-wire.ts";
 
 const params = z.object({ model: ModelName, name: RegionName });
 const path = "/v1/models/{model}/regions/{name}/claim";
@@ -60,6 +60,8 @@ const release = createRoute({
   },
 });
 
+const readerHead = Buffer.from('{"role":"reader","claim":null,"region":');
+
 export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(claim, async (c) => {
     const { session: id, key = null } = c.req.valid("json");
@@ -73,8 +75,9 @@ export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     if (answer.role === "builder") {
       return c.json({ role: answer.role, claim: `clm_${answer.claim.token}`, region: null }, 200);
     }
-    const region = answer.region === undefined ? null : toRegionDetail(store, answer.region);
-    return c.json({ role: answer.role, claim: null, region }, 200);
+    if (answer.region === undefined) return c.json({ role: answer.role, claim: null, region: null }, 200);
+    const region = toRegionDetailBody(store, answer.region);
+    return answerJson(c, Buffer.concat([readerHead, region, Buffer.from("}")]), 200);
   });
 
   app.openapi(release, (c) => {

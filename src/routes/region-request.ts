@@ -65,7 +65,7 @@ export function toOwner({ ttl_ms, linger_ms, session, persist }: OwnerRequest): 
     throw refused(`Cannot choose the owner: ${names} are there, want one of them`);
   }
   if (ttl_ms !== undefined) return { kind: "ttl", ttlMs: ttl_ms };
-  if (linger_ms !== undefined) return { kind: "linger", lingerMs: linger_ms };
+  if (linger_ms !== undefined) return { kind: "linger", lingerMs: linger_ms, handoffMs: limits.handoffDefaultMs };
   if (session !== undefined) return { kind: "session", session: session as SessionId };
   if (persist !== undefined) return { kind: "persist" };
   throw new TensordError("owner-required", "Cannot allocate the region: it has no owner, and so nothing would end it", {

@@ -8,13 +8,14 @@ import { createRegion } from "../memory/regions/create.ts";
 import { deleteRegion } from "../memory/regions/delete.ts";
 import { findRegion, findRegionByName, listRegions } from "../memory/regions/find.ts";
 import { sealRegion, verifyRegion } from "../memory/regions/seal.ts";
+import { answerJson, toRegionBody, toRegionDetailBody } from "./descriptor-body.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, PreferHeader, parseIfMatch, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { parseLabel, toCreateRequest, toOwner } from "./region-request.ts";
 import { requireBody } from "./require-body.ts";
 import * as schemas from "./schemas.ts";
-import { toRegion, toRegionDetail } from "./to-wire.ts";
+import { toRegionFacts } from "./to-wire.ts";
 
 const RegionParameters = z.object({ region: schemas.RegionIdParameter });
 const tags = ["regions"];
@@ -225,20 +226,26 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     const { region, created } = await createRegion(store, request, c.get("signal"));
     c.header("Location", `/v1/regions/${idOf(region)}`);
     c.header("ETag", `"${region.revision}"`);
-    return c.json(toRegion(store, region), created ? 201 : 200);
+    return answerJson(c, toRegionBody(store, region), created ? 201 : 200);
   });
 
   app.openapi(list, (c) => {
     const { limit, cursor, label, ...filter } = c.req.valid("query");
     const count = limit === undefined ? limits.listItemsDefault : Number(limit);
     const page = listRegions(store, { ...filter, label: parseLabel(label) }, count, cursor);
-    return c.json({ items: page.regions.map((region) => toRegion(store, region)), next_cursor: page.nextCursor }, 200);
+    return c.json(
+      {
+        items: page.regions.map((region) => toRegionFacts(store, region)),
+        next_cursor: page.nextCursor,
+      },
+      200,
+    );
   });
 
   app.openapi(get, (c) => {
     const region = findRegion(store, c.req.valid("param").region);
     c.header("ETag", `"${region.revision}"`);
-    return c.json(toRegionDetail(store, region), 200);
+    return answerJson(c, toRegionDetailBody(store, region), 200);
   });
 
   app.openapi(getByName, async (c) => {
@@ -250,7 +257,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     }
     const region = await findRegionByName(store, model, name, waitMs, c.get("signal"));
     c.header("ETag", `"${region.revision}"`);
-    return c.json(toRegionDetail(store, region), 200);
+    return answerJson(c, toRegionDetailBody(store, region), 200);
   });
 
   app.openapi(change, (c) => {
@@ -260,7 +267,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     const revision = parseIfMatch(c.req.valid("header")["if-match"]);
     changeRegion(store, region, { owner, labels, evictable }, revision);
     c.header("ETag", `"${region.revision}"`);
-    return c.json(toRegion(store, region), 200);
+    return answerJson(c, toRegionBody(store, region), 200);
   });
 
   app.openapi(seal, async (c) => {
@@ -268,7 +275,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     const region = store.books.region(c.req.valid("param").region);
     const { checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
     await sealRegion(store, region, { checksum, stockWritable }, c.get("requestId"));
-    return c.json(toRegion(store, region), 200);
+    return answerJson(c, toRegionBody(store, region), 200);
   });
 
   app.openapi(verify, async (c) => {

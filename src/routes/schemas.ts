@@ -51,6 +51,10 @@ export const Tensor = z
     byte_offset: byteCount.openapi({ description: "From the start of the file or mapping.", example: 4096 }),
     byte_size: byteCount.openapi({ example: 4_194_304 }),
     aligned: z.boolean().openapi({ description: "Whether byte_offset is a multiple of the element's size." }),
+    alias_of: z.string().nullable().openapi({ description: "The tensor whose bytes these are, if it is another's." }),
+    logical: z
+      .union([z.looseObject({}), z.null()])
+      .openapi({ description: "What the elements stand for, if it is more than their dtype says." }),
   })
   .openapi("Tensor");
 
@@ -59,6 +63,7 @@ export const Owner = z
     kind: z.enum(["ttl", "linger", "session", "persist"]),
     ttl_ms: z.int().optional(),
     linger_ms: z.int().optional(),
+    handoff_ms: z.int().optional().openapi({ description: "How long a hand-off waits for its consumer." }),
     session: z.string().optional(),
   })
   .openapi("Owner", { description: "What decides the region's end.", example: { kind: "ttl", ttl_ms: 600_000 } });
@@ -66,7 +71,9 @@ export const Owner = z
 export const Storage = z
   .object({
     kind: z.enum(["shm"]),
-    format: z.enum(["safetensors"]).openapi({ description: "The file is a valid safetensors file." }),
+    format: z.enum(["safetensors", "raw"]).openapi({
+      description: "`safetensors`: a valid safetensors file. `raw`: data from the first byte on.",
+    }),
     shm_name: z.string().nullable().openapi({
       description: "For shm_open; null outside /dev/shm.",
       example: "/tensord.default.abcdefghijklmnopqrstuvwxyz",
@@ -146,6 +153,7 @@ export const Region = z
     id: z.string().openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" }),
     model: ModelName,
     name: z.string().nullable().openapi({ example: "weights" }),
+    version: z.string().openapi({ description: "Which build of the name it is; versions stand side by side." }),
     pending_name: z.string().nullable().openapi({ description: "The name it takes over when it is sealed." }),
     state: z.enum(states),
     revision: z.int().openapi({ description: "Raised by every change; also the ETag." }),
@@ -157,6 +165,7 @@ export const Region = z
     evictable: z.boolean(),
     labels: z.record(z.string(), z.string()),
     storage: Storage,
+    tensor_count: z.int(),
     tensors: z.array(Tensor),
     checksum: z.union([Checksum, z.null()]),
     created_at: time,
@@ -337,5 +346,8 @@ export const Stats = z
   .openapi("Stats");
 
 export const nextCursor = z.string().nullable().openapi({ description: "For the next page; null at the end." });
-export const RegionList = z.object({ items: z.array(Region), next_cursor: nextCursor }).openapi("RegionList");
+export const RegionFacts = Region.omit({ tensors: true }).openapi("RegionFacts", {
+  description: "A region's descriptor without its tensors, of which there may be thousands.",
+});
+export const RegionList = z.object({ items: z.array(RegionFacts), next_cursor: nextCursor }).openapi("RegionList");
 export const ModelList = z.object({ items: z.array(Model), next_cursor: nextCursor }).openapi("ModelList");

@@ -23,7 +23,7 @@ export function toEventText(store: Store, event: StoreEvent, sequence: number): 
   }
   if (!("region" in event)) return toText(store, sequence, event.type, toModel(event.model), event.model.name);
   const { type, region, ...rest } = event;
-  const facts = { ...toRegionFacts(store, region), tensor_count: region.tensors.length };
+  const facts = toRegionFacts(store, region);
   const reason =
     "actor" in rest ? { former_name: region.formerName, reason: region.reason, actor: rest.actor ?? null } : rest;
   return toText(store, sequence, type, { ...facts, ...reason }, idOf(region));

@@ -11,10 +11,6 @@ import type { EventRegion, Store } from "../memory/state/store.ts";
 import type { Client, Model, Owner, Region, RegionDetail } from "./schemas.ts";
 import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas-session.ts";
 
-export function toRegion(store: Store, region: memory.Region): z.infer<typeof Region> {
-  return { ...toRegionFacts(store, region), tensors: region.tensors.map(toTensor) };
-}
-
 /** A descriptor but for its tensors, of which there may be thousands. */
 export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<typeof Region>, "tensors"> {
   const { owner, checksum } = region;
@@ -24,6 +20,7 @@ export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<t
     id: idOf(region),
     model: region.model,
     name: region.name,
+    version: region.version,
     pending_name: region.pendingName,
     state: region.state,
     revision: region.revision,
@@ -34,13 +31,14 @@ export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<t
     labels: region.labels,
     storage: {
       kind: region.storageKind,
-      format: "safetensors",
+      format: region.format,
       shm_name: shmName,
       path,
       ...region.identity,
       byte_size: region.byteSize,
       page_size: memory.pageSize,
     },
+    tensor_count: region.tensors.count,
     checksum:
       checksum === null
         ? null
@@ -56,7 +54,7 @@ function toOwner(owner: RegionOwner): z.infer<typeof Owner> {
     case "ttl":
       return { kind: "ttl", ttl_ms: owner.ttlMs };
     case "linger":
-      return { kind: "linger", linger_ms: owner.lingerMs };
+      return { kind: "linger", linger_ms: owner.lingerMs, handoff_ms: owner.handoffMs };
     case "session":
       return { kind: "session", session: owner.session };
     case "persist":
@@ -64,16 +62,15 @@ function toOwner(owner: RegionOwner): z.infer<typeof Owner> {
   }
 }
 
-function toTensor({ name, dtype, shape, byteOffset, byteSize, aligned }: memory.Region["tensors"][number]) {
-  return { name, dtype, shape: [...shape], byte_offset: byteOffset, byte_size: byteSize, aligned };
-}
-
-/** Asks the kernel who maps the region, which a list must not. */
-export function toRegionDetail(store: Store, region: memory.Region): z.infer<typeof RegionDetail> {
+/** As `toRegionFacts`, and what the kernel says of it now. */
+export function toRegionDetailFacts(
+  store: Store,
+  region: memory.Region,
+): Omit<z.infer<typeof RegionDetail>, "tensors"> {
   const holders = [...store.holders.of(region)].slice(0, limits.listItems);
   const usage = region.state === "creating" ? undefined : store.storages.of(region).memory.usage(region.token);
   return {
-    ...toRegion(store, region),
+    ...toRegionFacts(store, region),
     in_use: region.serverLeases > 0 || usage?.leased === true,
     has_writers: usage?.written === true,
     leases: store.leases.of(region).size,

@@ -114,7 +114,10 @@ describe("a fresh region", () => {
     withApp(async (app) => {
       const { tensors, storage } = await app.create({ byte_size: 5 });
       expect(tensors).toEqual([
-        { name: "data", dtype: "U8", shape: [5], byte_offset: 4096, byte_size: 5, aligned: true },
+        {
+          ...{ name: "data", dtype: "U8", shape: [5], byte_offset: 4096, byte_size: 5, aligned: true },
+          ...{ alias_of: null, logical: null },
+        },
       ]);
       expect(storage.byte_size).toBe(4101);
       expect((await app.create({ byte_size: 0 })).tensors).toMatchObject([{ shape: [0], byte_size: 0 }]);

@@ -106,7 +106,7 @@ function toSnakeCase(name: string): string {
 /** What a driver tells of its talk with the server, once it has gone through the generated types and back. */
 interface Told {
   readonly region: Region;
-  readonly listed: readonly Region[];
+  readonly listed: readonly Omit<Region, "tensors">[];
   readonly problem: Problem;
 }
 
@@ -133,7 +133,8 @@ async function checkTold(told: Told, server: TestServer): Promise<void> {
   });
   checkSchema("Region", told.region, "the region as the client has it");
   checkSchema("Problem", told.problem, "the problem as the client has it");
-  expect(told.listed).toEqual([told.region]);
+  const { tensors: _, ...facts } = told.region;
+  expect(told.listed).toEqual([facts]);
   expect(await server.api.list()).toEqual([]);
 }
 

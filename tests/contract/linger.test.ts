@@ -140,7 +140,7 @@ describe("a region that lingers", () => {
         (await app.ok<Region>(200, "POST", "/v1/regions", { ...request, linger_ms })).owner.linger_ms;
       expect(await attach(30_000)).toBe(60_000);
       expect(await attach(90_000)).toBe(90_000);
-      expect((await app.get(id)).owner).toEqual({ kind: "linger", linger_ms: 90_000 });
+      expect((await app.get(id)).owner).toEqual({ kind: "linger", linger_ms: 90_000, handoff_ms: 60_000 });
     }),
   );
 });

@@ -41,7 +41,11 @@ for (const [how, damage] of Object.entries<(path: string) => void>({
   "with a page of zeros in the leases": (path) => zeroPage(path, "leases"),
   "with a record cut in its middle": (path) => change(path, `UPDATE regions SET record = substr(record, 9) ${oneRow}`),
   "with a record that lacks what it must have": (path) =>
-    change(path, `UPDATE regions SET record = json_remove(record, '$.tensors') ${oneRow}`),
+    change(path, `UPDATE regions SET record = json_remove(record, '$.byteSize') ${oneRow}`),
+  "with a region without tensors": (path) =>
+    change(path, "DELETE FROM tensors WHERE region = (SELECT min(key) FROM regions)"),
+  "with tensors cut in their middle": (path) => change(path, "UPDATE tensors SET list = substr(list, 1, 9)"),
+  "with tensors of another count": (path) => change(path, "UPDATE tensors SET count = count + 1"),
   "with an owner of no kind": (path) => change(path, `UPDATE regions SET owner = '{}' ${oneRow}`),
   "with a state that no region has": (path) => change(path, `UPDATE regions SET state = 'opfn' ${oneRow}`),
   "with a session that is none": (path) => change(path, "INSERT INTO sessions VALUES (1, 'null')"),

@@ -30,7 +30,7 @@ export type FromWire<Wire> = Wire extends readonly (infer Item)[]
 export type RegionDescriptor = FromWire<Schemas["Region"] & Partial<Schemas["RegionDetail"]>>;
 
 /** A tensor of a region: `byteOffset` counts from the start of the region's file. */
-export type TensorInfo = Omit<FromWire<Schemas["Tensor"]>, "aligned">;
+export type TensorInfo = Omit<FromWire<Schemas["Tensor"]>, "aligned" | "aliasOf" | "logical">;
 
 /** A pool with a limit of its own, and its books. */
 export type Model = FromWire<Schemas["Model"]>;
@@ -85,13 +85,16 @@ export function isObject(value: unknown): value is WireObject {
 
 /** Reads a region's JSON. @throws TensordError `server-fault` if it is not one. */
 export function parseDescriptor(value: unknown): RegionDescriptor {
-  if (!isObject(value) || !isObject(value.storage) || !Array.isArray(value.tensors)) throw notA("region descriptor");
-  const { storage } = value;
+  if (!isObject(value) || !isObject(value.storage)) throw notA("region descriptor");
+  // The items of a list have no tensors.
+  const { storage, tensors = [] } = value;
+  if (!Array.isArray(tensors)) throw notA("region descriptor");
   const isWhole =
-    [value.id, value.model, value.state, value.created_at, storage.kind, storage.path].every(isText) &&
+    [value.id, value.model, value.state, value.created_at, storage.kind].every(isText) &&
+    (storage.path === null || isText(storage.path)) &&
     [storage.dev, storage.ino].every(isIdentity) &&
     isSize(storage.byte_size) &&
-    value.tensors.every(isTensor);
+    tensors.every(isTensor);
   if (!isWhole) throw notA("region descriptor");
   return fromWire(value) as RegionDescriptor;
 }

@@ -5,8 +5,8 @@
 
 import type { Database } from "bun:sqlite";
 import { StoreDamage } from "./journal-failure.ts";
-import { parseClaim, parseLease, parseRegion, parseSession } from "./journal-parse.ts";
-import type { ClaimRow, LeaseRow, ModelRow, RegionRow } from "./journal-rows.ts";
+import { parseClaim, parseLease, parseModel, parseRegion, parseSession } from "./journal-parse.ts";
+import type { ClaimRow, LeaseRow, ModelRow, RegionRow, TensorsRow } from "./journal-rows.ts";
 import type { RegionRecord } from "./region-record.ts";
 import type { SessionRecord } from "./session-record.ts";
 
@@ -17,6 +17,8 @@ export interface JournalContent {
   readonly models: ModelRow[];
   readonly sessions: SessionRecord[];
   readonly regions: RegionRecord[];
+  /** Keys of tensors whose region the server died before it entered, or just after it went. */
+  readonly strayTensors: number[];
   readonly claims: ClaimRow[];
   readonly leases: LeaseRow[];
 }
@@ -31,17 +33,35 @@ export function readContent(database: Database): JournalContent {
   const values = new Map(meta.map(({ key, value }) => [key, value]));
   const records = (query: string) =>
     (database.query(query).all() as { readonly record: string }[]).map(({ record }) => record);
-  const regions = database.query("SELECT * FROM regions ORDER BY key").iterate() as Iterable<RegionRow>;
   return {
     isAdopting: values.has("adopting"),
     epoch: toCount(values.get("epoch")),
     sequence: toCount(values.get("sequence")),
-    models: database.query("SELECT * FROM models").all() as ModelRow[],
+    models: records("SELECT record FROM models ORDER BY name").map(parseModel),
     sessions: records("SELECT record FROM sessions ORDER BY key").map(parseSession),
-    regions: Array.from(regions, parseRegion),
+    ...readRegions(database),
     claims: records("SELECT record FROM claims").map(parseClaim),
     leases: records("SELECT record FROM leases").map(parseLease),
   };
+}
+
+/** Both tables in one order, side by side: a region's tensors are written before it, and go after it. */
+function readRegions(database: Database): Pick<JournalContent, "regions" | "strayTensors"> {
+  const rows = database.query("SELECT * FROM regions ORDER BY key").iterate() as IterableIterator<RegionRow>;
+  const lists = database.query("SELECT * FROM tensors ORDER BY region").iterate() as Iterable<TensorsRow>;
+  const regions: RegionRecord[] = [];
+  const strayTensors: number[] = [];
+  let row = rows.next().value;
+  for (const list of lists) {
+    if (row === undefined || list.region < row.key) {
+      strayTensors.push(list.region);
+      continue;
+    }
+    regions.push(parseRegion(row, list.region === row.key ? list : undefined));
+    row = rows.next().value;
+  }
+  if (row !== undefined) parseRegion(row, undefined);
+  return { regions, strayTensors };
 }
 
 /** Reading all rows would not see a broken index or list of free pages, on which a later write would fail. */

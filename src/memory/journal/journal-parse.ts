@@ -3,10 +3,11 @@
  * overwritten is found at the opening, where it can be helped, and not by whoever reads it later. Pure.
  */
 
+import { Tensors } from "../layout/tensors.ts";
 import { tokenPattern } from "../naming.ts";
 import type { Identity } from "../storage/storage.ts";
 import { StoreDamage } from "./journal-failure.ts";
-import type { ClaimRow, LeaseRow, RegionRow, StoredRegion } from "./journal-rows.ts";
+import type { ClaimRow, LeaseRow, ModelRow, PoolLimit, RegionRow, StoredRegion, TensorsRow } from "./journal-rows.ts";
 import type { Owner, RegionRecord } from "./region-record.ts";
 import { states } from "./region-record.ts";
 import type { SessionRecord } from "./session-record.ts";
@@ -26,23 +27,19 @@ const orNull =
   (check: Check): Check =>
   (value) =>
     value === null || check(value);
-const optional =
-  (check: Check): Check =>
-  (value) =>
-    value === undefined || check(value);
 
 const storedShape: Shape<StoredRegion> = {
   token: isToken,
   expiresAt: orNull(isNumber),
-  session: optional(orNull(isText)),
-  evictable: optional(isFlag),
+  session: orNull(isText),
+  evictable: isFlag,
   labels: isObject,
   revision: isNumber,
   storageKind: isText,
   identity: isIdentity,
   byteSize: isNumber,
   dataOffset: isNumber,
-  tensors: isList,
+  format: isText,
   checksum: orNull(isObject),
   stockWritable: isFlag,
   createdAt: isNumber,
@@ -66,21 +63,39 @@ const claimShape: Shape<ClaimRow> = {
   token: isToken,
   model: isText,
   name: isText,
+  version: isText,
   session: isText,
   key: orNull(isText),
 };
 
 const leaseShape: Shape<LeaseRow> = { token: isToken, region: isText, session: orNull(isText), ttlMs: isNumber };
 
+const limitShape: Shape<PoolLimit> = { pool: isText, limitBytes: isNumber };
+const modelShape: Shape<ModelRow> = { name: isText, limits: isList, revision: isNumber, createdAt: isNumber };
+
 /** @throws StoreDamage, as all of these do, if the row is none of ours. */
-export function parseRegion(row: RegionRow): RegionRecord {
-  const { key, state, model, name, pending_name: pendingName, reason } = row;
+export function parseRegion(row: RegionRow, tensorsRow: TensorsRow | undefined): RegionRecord {
+  const { key, state, model, name, pending_name: pendingName, reason, version } = row;
   if (!states.includes(state)) throw new StoreDamage(`a region is in no state: ${state}`);
   const owner = parseStored<Owner>(row.owner, ownerShape);
   const stored = parseStored(row.record, storedShape);
-  // Version 1 knew neither sessions nor eviction.
-  const { session = null, evictable = false } = stored;
-  return { ...stored, session, evictable, key, state, model, name, pendingName, reason, owner };
+  const tensors = parseTensors(tensorsRow);
+  return { ...stored, key, state, model, name, version, pendingName, reason, owner, tensors };
+}
+
+function parseTensors(row: TensorsRow | undefined): Tensors {
+  if (row === undefined) throw new StoreDamage("a region has no tensors");
+  try {
+    return Tensors.parse(row.count, row.list);
+  } catch (cause) {
+    throw new StoreDamage("the tensors of a region cannot be read", { cause });
+  }
+}
+
+export function parseModel(record: string): ModelRow {
+  const model = parseStored(record, modelShape);
+  for (const limit of model.limits) checkShape({ ...limit }, limitShape);
+  return model;
 }
 
 export function parseSession(record: string): SessionRecord {
@@ -97,13 +112,18 @@ export function parseLease(record: string): LeaseRow {
 
 function parseStored<Stored>(text: string, shape: Shape<Stored>): Stored {
   const value = parseJson(text);
-  for (const key in shape) {
-    if (!shape[key](value?.[key])) throw new StoreDamage(`a record has no usable ${key}`);
-  }
+  checkShape(value, shape);
   return value as Stored;
 }
 
-function parseJson(text: string): Readonly<Record<string, unknown>> | null {
+function checkShape<Stored>(value: Readonly<Record<string, unknown>> | null, shape: Shape<Stored>): void {
+  for (const key in shape) {
+    if (!shape[key](value?.[key])) throw new StoreDamage(`a record has no usable ${key}`);
+  }
+}
+
+/** @throws StoreDamage if `text` is no JSON. */
+export function parseJson(text: string): Readonly<Record<string, unknown>> | null {
   try {
     return JSON.parse(text);
   } catch (cause) {

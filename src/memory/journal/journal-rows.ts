@@ -6,6 +6,7 @@ export interface ClaimRow {
   readonly token: string;
   readonly model: string;
   readonly name: string;
+  readonly version: string;
   /** The session's token. */
   readonly session: string;
   readonly key: string | null;
@@ -21,9 +22,15 @@ export interface LeaseRow {
 
 export interface ModelRow {
   readonly name: string;
-  readonly memory_limit_bytes: number | null;
+  /** What its regions may take of each pool; one that is not here has no limit. */
+  readonly limits: readonly PoolLimit[];
   readonly revision: number;
-  readonly created_at: number;
+  readonly createdAt: number;
+}
+
+export interface PoolLimit {
+  readonly pool: string;
+  readonly limitBytes: number;
 }
 
 export interface RegionRow {
@@ -35,13 +42,22 @@ export interface RegionRow {
   readonly reason: RegionRecord["reason"];
   readonly owner: string;
   readonly record: string;
+  readonly version: string;
+}
+
+/** Tensors have rows of their own, which are written once: a change of state writes the small row. */
+export interface TensorsRow {
+  readonly region: number;
+  readonly count: number;
+  readonly list: Uint8Array;
 }
 
 export function toRow(
   record: RegionRecord,
-): [number, string, string, string | null, string | null, string | null, string, string] {
-  const { key, state, model, name, pendingName, reason, owner } = record;
-  return [key, state, model, name, pendingName, reason, JSON.stringify(owner), JSON.stringify(toStored(record))];
+): [number, string, string, string | null, string | null, string | null, string, string, string] {
+  const { key, state, model, name, pendingName, reason, owner, version } = record;
+  const stored = JSON.stringify(toStored(record));
+  return [key, state, model, name, pendingName, reason, JSON.stringify(owner), stored, version];
 }
 
 export type StoredRegion = ReturnType<typeof toStored>;
@@ -58,8 +74,8 @@ function toStored(record: RegionRecord) {
     storageKind,
     identity,
     byteSize,
+    format,
     dataOffset,
-    tensors,
   } = record;
   const { checksum, stockWritable, createdAt, sealedAt } = record;
   return {
@@ -72,8 +88,8 @@ function toStored(record: RegionRecord) {
     storageKind,
     identity,
     byteSize,
+    format,
     dataOffset,
-    tensors,
     checksum,
     stockWritable,
     createdAt,

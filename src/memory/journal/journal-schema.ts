@@ -1,7 +1,8 @@
-/** The journal's tables, version by version. An older store is brought forward; a newer one is refused. */
+/** The journal's tables, version by version. An older one is brought forward; a newer one is refused. */
 
 import type { Database } from "bun:sqlite";
 import { TensordError } from "../error.ts";
+import { migrateTo3 } from "./journal-schema-3.ts";
 
 /**
  * `name` is held by one region of a model at most. What a query never asks for is JSON in `record`: a row with few
@@ -23,11 +24,15 @@ const schema2 = `
   CREATE TABLE leases (token TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 `;
 
-/** What each version adds to the one before; an older store is brought forward through all of them. */
-const migrations = [schema1, schema2];
+/** What each version does to the one before; an older journal is brought forward through all of them. */
+const migrations: readonly ((database: Database) => void)[] = [
+  (database) => database.run(schema1),
+  (database) => database.run(schema2),
+  migrateTo3,
+];
 const schemaVersion = migrations.length;
 
-/** Brings the schema forward. */
+/** Brings the schema forward, in one transaction. @throws StoreDamage if what there is cannot be read. */
 export function migrate(database: Database): void {
   const { user_version: version } = database.query("PRAGMA user_version").get() as { user_version: number };
   if (version > schemaVersion) {
@@ -42,7 +47,7 @@ export function migrate(database: Database): void {
     return;
   }
   database.transaction(() => {
-    for (const addition of migrations.slice(version)) database.run(addition);
+    for (const addition of migrations.slice(version)) addition(database);
     // In the same transaction: a start that dies before it has adopted everything must leave the rest to the next one.
     if (version === 0) database.run("INSERT INTO meta VALUES ('adopting', '1')");
     database.run(`PRAGMA user_version = ${schemaVersion}`);

@@ -25,6 +25,8 @@ export class Journal implements Disposable {
   readonly #insertRegion: Statement;
   readonly #updateRegion: Statement;
   readonly #deleteRegion: Statement;
+  readonly #insertTensors: Statement;
+  readonly #deleteTensors: Statement;
   readonly #putModel: Statement;
   readonly #deleteModel: Statement;
   /**
@@ -44,12 +46,16 @@ export class Journal implements Disposable {
     this.#sequence = content.sequence;
     this.isAdopting = content.isAdopting;
     this.damage = damage;
-    this.#insertRegion = database.query("INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    this.#insertRegion = database.query("INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
     this.#updateRegion = database.query(
-      "UPDATE regions SET state = ?2, name = ?4, pending_name = ?5, reason = ?6, owner = ?7, record = ?8 WHERE key = ?1",
+      "UPDATE regions SET state = ?2, name = ?4, pending_name = ?5, reason = ?6, owner = ?7, record = ?8, version = ?9 WHERE key = ?1",
     );
     this.#deleteRegion = database.query("DELETE FROM regions WHERE key = ?");
-    this.#putModel = database.query("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)");
+    // What lies there under this key is of a region that the server died before it entered.
+    this.#insertTensors = database.query("INSERT OR REPLACE INTO tensors VALUES (?, ?, ?)");
+    this.#deleteTensors = database.query("DELETE FROM tensors WHERE region = ?");
+    this.#putModel = database.query("INSERT OR REPLACE INTO models VALUES (?, ?)");
+    for (const key of content.strayTensors) this.#freeing(() => this.#deleteTensors.run(key));
     this.#deleteModel = database.query("DELETE FROM models WHERE name = ?");
   }
 
@@ -100,13 +106,20 @@ export class Journal implements Disposable {
 
   /** @throws TensordError `out-of-shared-memory` if the file system has no page left for it. */
   insertRegion(record: RegionRecord): void {
-    this.#charging(() => this.#insertRegion.run(...toRow(record)));
+    this.#charging(() => this.#insert(record));
     this.#ballast.restore();
   }
 
   /** Enters a region that stands already; worth the ballast, because without its row it would be lost. */
   adoptRegion(record: RegionRecord): void {
-    this.#freeing(() => this.#insertRegion.run(...toRow(record)));
+    this.#freeing(() => this.#insert(record));
+  }
+
+  /** The tensors first: a row says that all of it is there. */
+  #insert(record: RegionRecord): void {
+    const { key, tensors } = record;
+    this.#insertTensors.run(key, tensors.count, tensors.bytes);
+    this.#insertRegion.run(...toRow(record));
   }
 
   /** Everything in the keeper has its row again. */
@@ -129,11 +142,12 @@ export class Journal implements Disposable {
 
   deleteRegion(key: number): void {
     this.#freeing(() => this.#deleteRegion.run(key));
+    this.#freeing(() => this.#deleteTensors.run(key));
     this.#ballast.restore();
   }
 
   putModel(model: ModelRow): void {
-    this.#charging(() => this.#putModel.run(model.name, model.memory_limit_bytes, model.revision, model.created_at));
+    this.#charging(() => this.#putModel.run(model.name, JSON.stringify(model)));
   }
 
   deleteModel(name: string): void {

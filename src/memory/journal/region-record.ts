@@ -4,7 +4,7 @@
  */
 
 import type { Checksum } from "../layout/checksum.ts";
-import type { Tensor } from "../layout/layout.ts";
+import type { Tensors } from "../layout/tensors.ts";
 import { type RegionId, type SessionId, toRegionId } from "../naming.ts";
 import type { Identity, StorageKind } from "../storage/storage.ts";
 
@@ -15,9 +15,12 @@ export type State = (typeof states)[number];
 /** What decides a region's end. */
 export type Owner =
   | { readonly kind: "ttl"; readonly ttlMs: number }
-  | { readonly kind: "linger"; readonly lingerMs: number }
+  | { readonly kind: "linger"; readonly lingerMs: number; readonly handoffMs: number }
   | { readonly kind: "session"; readonly session: SessionId }
   | { readonly kind: "persist" };
+
+/** How its bytes are laid out: `safetensors` with its header, or `raw` with data from the first byte on. */
+export type Format = "safetensors" | "raw";
 
 /** Why a region ends, as events tell it: `orphaned` is what a start finds that no row knows. */
 export const toldEndReasons = ["request", "ttl", "linger", "session", "evicted", "replaced", "orphaned"] as const;
@@ -30,8 +33,10 @@ export interface RegionRecord {
   readonly key: number;
   readonly token: string;
   readonly model: string;
-  /** The name it holds, which no other region of the model holds, or null. */
+  /** The name it holds, which no other region of the model holds in the same version, or null. */
   name: string | null;
+  /** Which build of the name it is; versions stand side by side. Empty unless somebody said so. */
+  readonly version: string;
   /** The name it takes over when it is sealed, or null. */
   pendingName: string | null;
   state: State;
@@ -47,12 +52,13 @@ export interface RegionRecord {
   labels: Readonly<Record<string, string>>;
   revision: number;
   readonly storageKind: StorageKind;
+  readonly format: Format;
   identity: Identity;
   /** The whole file. */
   readonly byteSize: number;
   /** Where tensor data begins in it. */
   readonly dataOffset: number;
-  readonly tensors: readonly Tensor[];
+  readonly tensors: Tensors;
   checksum: Checksum | null;
   /** Sealed with mode 0660, for stock readers that always open read-write. */
   stockWritable: boolean;

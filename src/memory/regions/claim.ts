@@ -66,7 +66,7 @@ function grant(store: Store, { model, name, session, key }: ClaimRequest): Claim
     );
   }
   const claim = { token: createToken(), model, name, session, key };
-  store.journal.insertClaim({ token: claim.token, model, name, session: session.token, key });
+  store.journal.insertClaim({ token: claim.token, model, name, version: "", session: session.token, key });
   store.step("claim.journaled");
   store.claims.add(claim);
   return claim;

@@ -5,7 +5,8 @@
 
 import { roundUpToPage } from "../host/capacity.ts";
 import { describe, type Owner } from "../journal/region-record.ts";
-import { layOutRegion, type RegionLayout, type TensorSpec, tensorDifference } from "../layout/layout.ts";
+import { layOutRegion, type RegionLayout, type TensorSpec } from "../layout/layout.ts";
+import { Tensors } from "../layout/tensors.ts";
 import { createToken, toRegionId } from "../naming.ts";
 import { nameTaken } from "../state/books.ts";
 import { nextState } from "../state/lifecycle.ts";
@@ -71,7 +72,7 @@ export async function createRegion(
       return { region: await make(store, model, request, plan, signal), created: true };
     }
     if (request.ifExists === "fail") throw nameTaken(holder);
-    const difference = tensorDifference(request.tensors, holder.tensors);
+    const difference = holder.tensors.differenceFrom(request.tensors);
     if (difference !== undefined) throw nameTaken(holder, difference);
     if (holder.creation === null) return { region: attachTo(store, holder, request.owner), created: false };
     await waitFor(holder.creation.ended, signal);
@@ -224,11 +225,13 @@ function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan
     evictable: request.evictable,
     labels: request.labels,
     revision: 1,
+    version: "",
     storageKind: request.storage,
+    format: "safetensors",
     identity: { dev: "0", ino: "0" },
     byteSize: layout.byteSize,
     dataOffset: layout.dataOffset,
-    tensors: layout.tensors,
+    tensors: Tensors.of(layout.tensors),
     checksum: null,
     stockWritable: false,
     createdAt: now,

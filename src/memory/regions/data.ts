@@ -20,10 +20,10 @@ export interface DataSlice {
 export function locateData(region: Region, tensorName: string | undefined): DataSlice {
   const { dataOffset, byteSize, tensors } = region;
   if (tensorName === undefined) return { byteOffset: dataOffset, byteSize: byteSize - dataOffset };
-  const tensor = tensors.find(({ name }) => name === tensorName);
+  const tensor = tensors.find(tensorName);
   if (tensor !== undefined) return tensor;
   const what = `Cannot find tensor ${quote(tensorName)} in ${describe(region)}`;
-  throw new TensordError("tensor-not-found", `${what}: none of its ${tensors.length} has that name`, {
+  throw new TensordError("tensor-not-found", `${what}: none of its ${tensors.count} has that name`, {
     hint: "GET /v1/regions/{region} lists its tensors. Leave ?tensor= out for the bytes of all of them.",
   });
 }

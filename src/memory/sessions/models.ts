@@ -2,6 +2,7 @@
 
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
+import { hostPool } from "../naming.ts";
 import { checkRevision } from "../regions/change.ts";
 import { type Deletion, deleteRegion } from "../regions/delete.ts";
 import { defaultModelName, quote } from "../state/books.ts";
@@ -98,5 +99,6 @@ function first(model: Model, key: number) {
 
 function toModelRow(model: Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">) {
   const { name, memoryLimitBytes, revision, createdAt } = model;
-  return { name, memory_limit_bytes: memoryLimitBytes, revision, created_at: createdAt };
+  const ofPools = memoryLimitBytes === null ? [] : [{ pool: hostPool, limitBytes: memoryLimitBytes }];
+  return { name, limits: ofPools, revision, createdAt };
 }

@@ -6,6 +6,7 @@
 import { TensordError } from "../error.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
 import { headerByteSize, parseHeader, type Tensor } from "../layout/layout.ts";
+import { Tensors } from "../layout/tensors.ts";
 import { limits } from "../limits.ts";
 import { namePattern } from "../naming.ts";
 import { defaultModelName } from "../state/books.ts";
@@ -36,11 +37,13 @@ export function adoptRegion(store: Store, storage: Storage, file: KeptFile): voi
     evictable: false,
     labels: { "tensord.recovered": "true" },
     revision: 1,
+    version: content.version ?? "",
     storageKind: storage.kind,
+    format: content.dataOffset === 0 ? "raw" : "safetensors",
     identity: file.identity,
     byteSize: file.byteSize,
     dataOffset: content.dataOffset,
-    tensors: content.tensors,
+    tensors: Tensors.of(content.tensors),
     checksum: null,
     stockWritable: isSealed && file.access === "sealed-stock-writable",
     createdAt: now,
@@ -64,6 +67,7 @@ interface Content {
   readonly dataOffset: number;
   readonly model?: string;
   readonly name?: string;
+  readonly version?: string;
 }
 
 function readContent(store: Store, storage: Storage, file: KeptFile): Content {
@@ -72,11 +76,13 @@ function readContent(store: Store, storage: Storage, file: KeptFile): Content {
     const { tensors, metadata, dataOffset } = parseHeader(storage.bytes.readPrefix(file.token, size), file.byteSize);
     const model = metadata["tensord.model"] ?? "";
     const name = metadata["tensord.name"] ?? "";
+    const version = metadata["tensord.version"] ?? "";
     return {
       tensors,
       dataOffset,
       ...(namePattern.test(model) ? { model } : {}),
       ...(namePattern.test(name) ? { name } : {}),
+      ...(namePattern.test(version) ? { version } : {}),
     };
   } catch (error) {
     if (!(error instanceof TensordError)) throw error;

@@ -5,6 +5,8 @@
 
 import type { ClaimRow, LeaseRow } from "../journal/journal-rows.ts";
 import { describe, type RegionRecord } from "../journal/region-record.ts";
+import { Tensors } from "../layout/tensors.ts";
+import { hostPool } from "../naming.ts";
 import { endOwned } from "../regions/expire.ts";
 import { enterLease } from "../regions/lease.ts";
 import { enterSession } from "../sessions/sessions.ts";
@@ -19,8 +21,9 @@ import { ensureModel, reviveRegion } from "./revive.ts";
 export async function recoverStore(store: Store): Promise<void> {
   for (const { memory } of store.storages.all) await memory.discardAll();
   const { models, sessions, regions, claims, leases } = store.journal.read();
-  for (const { name, memory_limit_bytes, revision, created_at } of models) {
-    store.books.addModel({ name, memoryLimitBytes: memory_limit_bytes, revision, createdAt: created_at });
+  for (const { name, limits: ofPools, revision, createdAt } of models) {
+    const memoryLimitBytes = ofPools.find(({ pool }) => pool === hostPool)?.limitBytes ?? null;
+    store.books.addModel({ name, memoryLimitBytes, revision, createdAt });
   }
   ensureModel(store, defaultModelName);
   for (const record of sessions) enterSession(store, record);
@@ -160,11 +163,13 @@ function toOrphan(store: Store, storage: Storage, file: KeptFile): RegionRecord 
     evictable: false,
     labels: {},
     revision: 1,
+    version: "",
     storageKind: storage.kind,
+    format: "raw",
     identity: file.identity,
     byteSize: file.byteSize,
     dataOffset: 0,
-    tensors: [],
+    tensors: Tensors.none,
     checksum: null,
     stockWritable: false,
     createdAt: store.now(),

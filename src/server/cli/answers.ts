@@ -6,6 +6,7 @@ import type * as eviction from "../../routes/schemas-eviction.ts";
 import type * as sessions from "../../routes/schemas-session.ts";
 
 export type Region = z.infer<typeof schemas.Region>;
+export type RegionFacts = z.infer<typeof schemas.RegionFacts>;
 export type RegionDetail = z.infer<typeof schemas.RegionDetail>;
 export type Model = z.infer<typeof schemas.Model>;
 export type Stats = z.infer<typeof schemas.Stats>;

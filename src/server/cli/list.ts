@@ -2,7 +2,7 @@
 
 import { TensordError } from "../../memory/error.ts";
 import type { InstanceLocation } from "../../memory/storage/instance-directory.ts";
-import type { Region, RegionDetail } from "./answers.ts";
+import type { RegionDetail, RegionFacts } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { describeLeftovers, type OfflineRegion, readOffline } from "./offline.ts";
 import { parseLabel } from "./quantity.ts";
@@ -19,7 +19,7 @@ export interface ListOptions {
 }
 
 /** A region as either source tells it. */
-type Listed = Omit<Region, "last_used_at">;
+type Listed = Omit<RegionFacts, "last_used_at">;
 type Column<Item> = readonly [head: string, toCell: (region: Item) => string];
 
 /** Questions for holders that are on their way at once. */
@@ -29,7 +29,7 @@ const questionsAtOnce = 16;
 export async function list(api: Api, options: ListOptions, asJson: boolean): Promise<string> {
   const { model, state, label, sort = "age" } = options;
   const query = new URLSearchParams({ ...(model && { model }), ...(state && { state }), ...(label && { label }) });
-  const regions = await Array.fromAsync(api.list<Region>(`/v1/regions?${query}`));
+  const regions = await Array.fromAsync(api.list<RegionFacts>(`/v1/regions?${query}`));
   regions.sort(sort === "used" ? (a, b) => Date.parse(a.last_used_at) - Date.parse(b.last_used_at) : toOrder(sort));
   if (options.holders !== true) return asJson ? toJson(regions) : toText([...columns, usedColumn], regions);
   const details = await askEach(api, regions);
@@ -63,11 +63,11 @@ const columns: readonly Column<Listed>[] = [
   ["NAME", ({ name }) => name ?? "-"],
   ["STATE", ({ state }) => state],
   ["SIZE", ({ storage }) => toBytes(storage.byte_size)],
-  ["TENSORS", ({ tensors }) => String(tensors.length)],
+  ["TENSORS", ({ tensor_count }) => String(tensor_count)],
   ["OWNER", toOwner],
   ["CREATED", ({ created_at }) => toAgo(created_at)],
 ];
-const usedColumn: Column<Region> = ["USED", ({ last_used_at }) => toAgo(last_used_at)];
+const usedColumn: Column<RegionFacts> = ["USED", ({ last_used_at }) => toAgo(last_used_at)];
 const holdersColumn: Column<RegionDetail> = ["HOLDERS", (region) => toHolders(region).join("; ") || "-"];
 const mappedColumn: Column<OfflineRegion> = [
   "MAPPED",
@@ -99,7 +99,7 @@ function compare(a: string | null, b: string | null): number {
 }
 
 /** Each region with who maps it, in the same order; those that went since they were listed are left out. */
-async function askEach(api: Api, regions: readonly Region[]): Promise<RegionDetail[]> {
+async function askEach(api: Api, regions: readonly RegionFacts[]): Promise<RegionDetail[]> {
   const details: RegionDetail[] = [];
   for (let i = 0; i < regions.length; i += questionsAtOnce) {
     const slice = regions.slice(i, i + questionsAtOnce);

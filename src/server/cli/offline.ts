@@ -13,6 +13,7 @@ import { Journal } from "../../memory/journal/journal.ts";
 import type { ModelRow } from "../../memory/journal/journal-rows.ts";
 import type { RegionRecord } from "../../memory/journal/region-record.ts";
 import type { SessionRecord } from "../../memory/journal/session-record.ts";
+import { hostPool } from "../../memory/naming.ts";
 import { defaultModelName } from "../../memory/state/books.ts";
 import { idOfSession } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
@@ -21,11 +22,11 @@ import { ShmStorage } from "../../memory/storage/shm/shm-storage.ts";
 import type { KeptFile, Space } from "../../memory/storage/storage.ts";
 import { Storages } from "../../memory/storage/storages.ts";
 import { toRegionFacts } from "../../routes/to-wire.ts";
-import type { Model, RegionDetail, Session } from "./answers.ts";
+import type { Model, RegionDetail, RegionFacts, Session } from "./answers.ts";
 import { toBytes } from "./table.ts";
 
 /** A descriptor, and what the kernel says. When it was last used nobody knows but a running server. */
-export type OfflineRegion = Omit<RegionDetail, "last_used_at" | "leases" | "holders" | "unknown_holders" | "drain">;
+export type OfflineRegion = Omit<RegionFacts, "last_used_at"> & Pick<RegionDetail, "in_use" | "has_writers">;
 
 export interface Offline {
   /** In the order of their creation. */
@@ -131,17 +132,11 @@ function toOffline(storage: ShmStorage, record: RegionRecord, { token, identity 
   // A descriptor asks the store for no more than this.
   const { last_used_at, ...facts } = toRegionFacts(asked as Store, region);
   const { leased = false, written = false } = storage.memory.usage(token) ?? {};
-  const tensors = record.tensors.map(({ byteOffset, byteSize, shape, ...tensor }) => ({
-    ...tensor,
-    shape: [...shape],
-    byte_offset: byteOffset,
-    byte_size: byteSize,
-  }));
-  return { ...facts, tensors, in_use: leased, has_writers: written };
+  return { ...facts, in_use: leased, has_writers: written };
 }
 
 function toModels(rows: readonly ModelRow[], regions: readonly OfflineRegion[]): Offline["models"] {
-  const limits = new Map(rows.map((row) => [row.name, row.memory_limit_bytes]));
+  const limits = new Map(rows.map((row) => [row.name, hostLimitOf(row)]));
   const names = new Set([defaultModelName, ...limits.keys(), ...regions.map(({ model }) => model)]);
   return [...names].map((name) => {
     const own = regions.filter(({ model }) => model === name);
@@ -154,6 +149,10 @@ function toModels(rows: readonly ModelRow[], regions: readonly OfflineRegion[]):
       regions: own.length,
     };
   });
+}
+
+function hostLimitOf({ limits }: ModelRow): number | null {
+  return limits.find(({ pool }) => pool === hostPool)?.limitBytes ?? null;
 }
 
 function toSession(record: SessionRecord, regions: readonly OfflineRegion[]): Offline["sessions"][number] {

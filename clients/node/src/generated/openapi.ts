@@ -517,6 +517,8 @@ export interface components {
       readonly model: string;
       /** @example weights */
       readonly name: string | null;
+      /** @description Which build of the name it is; versions stand side by side. */
+      readonly version: string;
       /** @description The name it takes over when it is sealed. */
       readonly pending_name: string | null;
       /** @enum {string} */
@@ -532,6 +534,7 @@ export interface components {
         readonly [key: string]: string;
       };
       readonly storage: components["schemas"]["Storage"];
+      readonly tensor_count: number;
       readonly tensors: readonly components["schemas"]["Tensor"][];
       readonly checksum: components["schemas"]["Checksum"] | null;
       /**
@@ -558,16 +561,18 @@ export interface components {
       readonly kind: "ttl" | "linger" | "session" | "persist";
       readonly ttl_ms?: number;
       readonly linger_ms?: number;
+      /** @description How long a hand-off waits for its consumer. */
+      readonly handoff_ms?: number;
       readonly session?: string;
     };
     readonly Storage: {
       /** @enum {string} */
       readonly kind: "shm";
       /**
-       * @description The file is a valid safetensors file.
+       * @description `safetensors`: a valid safetensors file. `raw`: data from the first byte on.
        * @enum {string}
        */
-      readonly format: "safetensors";
+      readonly format: "safetensors" | "raw";
       /**
        * @description For shm_open; null outside /dev/shm.
        * @example /tensord.default.abcdefghijklmnopqrstuvwxyz
@@ -614,6 +619,12 @@ export interface components {
       readonly byte_size: number;
       /** @description Whether byte_offset is a multiple of the element's size. */
       readonly aligned: boolean;
+      /** @description The tensor whose bytes these are, if it is another's. */
+      readonly alias_of: string | null;
+      /** @description What the elements stand for, if it is more than their dtype says. */
+      readonly logical: {
+        readonly [key: string]: unknown;
+      } | null;
     };
     /** @description Specified in docs/protocol.md. */
     readonly Checksum: {
@@ -782,9 +793,51 @@ export interface components {
       readonly shape: readonly number[];
     };
     readonly RegionList: {
-      readonly items: readonly components["schemas"]["Region"][];
+      readonly items: readonly components["schemas"]["RegionFacts"][];
       /** @description For the next page; null at the end. */
       readonly next_cursor: string | null;
+    };
+    /** @description A region's descriptor without its tensors, of which there may be thousands. */
+    readonly RegionFacts: {
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly model: string;
+      /** @example weights */
+      readonly name: string | null;
+      /** @description Which build of the name it is; versions stand side by side. */
+      readonly version: string;
+      /** @description The name it takes over when it is sealed. */
+      readonly pending_name: string | null;
+      /** @enum {string} */
+      readonly state: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
+      /** @description Raised by every change; also the ETag. */
+      readonly revision: number;
+      readonly owner: components["schemas"]["Owner"];
+      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
+      readonly session: string | null;
+      readonly expires_at: string | null;
+      readonly evictable: boolean;
+      readonly labels: {
+        readonly [key: string]: string;
+      };
+      readonly storage: components["schemas"]["Storage"];
+      readonly tensor_count: number;
+      readonly checksum: components["schemas"]["Checksum"] | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      readonly sealed_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
     };
     /** @description A descriptor, and what the kernel says of it now. */
     readonly RegionDetail: components["schemas"]["Region"] & {

@@ -28,7 +28,7 @@ class Storage:
     """Where a region's bytes are: ``dev`` and ``ino`` are the file's identity, ``byte_size`` is the whole file."""
 
     kind: str
-    path: str
+    path: str | None
     shm_name: str | None
     dev: int
     ino: int
@@ -117,13 +117,13 @@ def parse_descriptor(value: Any) -> RegionDescriptor:
             labels=dict(value.get("labels") or {}),
             storage=Storage(
                 kind=str(storage["kind"]),
-                path=str(storage["path"]),
+                path=None if storage["path"] is None else str(storage["path"]),
                 shm_name=storage.get("shm_name"),
                 dev=int(storage["dev"]),
                 ino=int(storage["ino"]),
                 byte_size=int(storage["byte_size"]),
             ),
-            tensors=tuple(_parse_tensor(tensor) for tensor in value["tensors"]),
+            tensors=tuple(_parse_tensor(tensor) for tensor in value.get("tensors", ())),
             checksum=None if checksum is None else _parse_checksum(checksum),
             created_at=str(value["created_at"]),
             sealed_at=value.get("sealed_at"),

@@ -89,7 +89,10 @@ def map_region(
     for _ in range(ATTACH_TRIES):
         access = choose(region)
         _check_state(region, access)
-        place = Place(region.id, region.storage.path, region.storage.dev, region.storage.ino, region.storage.byte_size)
+        storage = region.storage
+        if storage.path is None:
+            raise FeatureUnavailable(f"Cannot map {region.shown}: its {storage.kind} storage has no file")
+        place = Place(region.id, storage.path, storage.dev, storage.ino, storage.byte_size)
         try:
             return region, Attachment(place, 0, place.byte_size, access)
         except Mismatch as error:
