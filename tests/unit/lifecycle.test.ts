@@ -9,6 +9,7 @@ import { type LifecycleEvent, lifecycleEvents, nextState } from "../../src/memor
 const cells: Record<LifecycleEvent, string> = {
   //                creating     open              sealing     sealed        draining        deleted
   commit: "         open         -                 -           -             -               cancelled",
+  "commit-refused": "draining    -                 -           -             -               cancelled",
   abort: "          deleted      -                 -           -             -               cancelled",
   seal: "           region-busy  sealing           region-busy region-sealed region-draining region-not-found",
   "seal-refused": " -            -                 open        -             cancelled       cancelled",
@@ -18,18 +19,23 @@ const cells: Record<LifecycleEvent, string> = {
   lost: "           -            deleted           deleted     deleted       deleted         region-not-found",
   verify: "         region-busy  region-not-sealed region-busy sealed        region-draining region-not-found",
   attach: "         region-busy  open              sealing     sealed        region-draining region-not-found",
+  change: "         region-busy  open              sealing     sealed        region-draining region-not-found",
+  lease: "         region-busy  open              sealing     sealed        region-draining region-not-found",
   read: "           region-busy  open              sealing     sealed        region-draining region-not-found",
   write:
     "         region-busy  open              region-busy     region-sealed        region-draining region-not-found",
   replaced: "       region-busy  draining          draining    draining      -               region-not-found",
 };
 
-const what = "region reg_x";
+/** A region in `state`, as far as the table looks at one. */
+function regionIn(state: State) {
+  return { token: "x", model: "m", name: "n", state };
+}
 
 /** What a cell answers, in the words of the table above. */
 function outcomeOf(state: State, event: LifecycleEvent): string {
   try {
-    return nextState(state, event, what);
+    return nextState(regionIn(state), event);
   } catch (error) {
     if (error instanceof TensordError) return error.code;
     if (error instanceof AssertionError) return "-";
@@ -46,26 +52,26 @@ describe("nextState", () => {
 
   test("says what was tried, what is, what is wanted, and what to do", () => {
     const failure = failureOf("sealed", "seal");
-    expect(failure.message).toBe("Cannot seal region reg_x: it is sealed, want open");
+    expect(failure.message).toBe("Cannot seal reg_x (m/n): it is sealed, want open");
     expect(failure.facts).toEqual({
       hint: 'A seal is final: read the region, or create another one with if_exists "replace".',
       state: "sealed",
     });
     expect(failureOf("draining", "attach").message).toBe(
-      "Cannot attach to region reg_x: it is draining, want open or sealing or sealed",
+      "Cannot attach to reg_x (m/n): it is draining, want open or sealing or sealed",
     );
     for (const state of states) {
       for (const event of lifecycleEvents) {
         if (!(outcomeOf(state, event) in failures)) continue;
-        expect(failureOf(state, event).message).toMatch(/^Cannot [a-z ]+ region reg_x: it is [a-z]+, want [a-z ]+$/);
+        expect(failureOf(state, event).message).toMatch(/^Cannot [a-z ]+ reg_x \(m\/n\): it is [a-z]+, want [a-z ]+$/);
         expect(failureOf(state, event).facts.hint).toEndWith(".");
       }
     }
   });
 
   test("asserts where only our own mistake can lead, and names it", () => {
-    expect(() => nextState("sealed", "commit", what)).toThrow("commit of region reg_x cannot happen: it is sealed");
-    expect(() => nextState("sealed", "commit", what)).toThrow(AssertionError);
+    expect(() => nextState(regionIn("sealed"), "commit")).toThrow("commit of reg_x (m/n) cannot happen: it is sealed");
+    expect(() => nextState(regionIn("sealed"), "commit")).toThrow(AssertionError);
   });
 
   test("never leaves deleted, never comes back to creating, and a sealed region is never written again", () => {
@@ -87,8 +93,8 @@ describe("nextState", () => {
 
   test("reaches deleted from every state by a delete and, where it drains, the end of the last lease", () => {
     for (const state of states.filter((candidate) => candidate !== "deleted")) {
-      const next = nextState(state, "delete", what);
-      expect(next === "draining" ? nextState(next, "freed", what) : next).toBe("deleted");
+      const next = nextState(regionIn(state), "delete");
+      expect(next === "draining" ? nextState(regionIn(next), "freed") : next).toBe("deleted");
     }
   });
 
@@ -104,7 +110,7 @@ describe("nextState", () => {
 
 function failureOf(state: State, event: LifecycleEvent): TensordError {
   try {
-    nextState(state, event, what);
+    nextState(regionIn(state), event);
   } catch (error) {
     if (error instanceof TensordError) return error;
     throw error;

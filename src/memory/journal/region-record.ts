@@ -66,11 +66,11 @@ export interface RegionRecord {
   sealedAt: number | null;
 }
 
-export function idOf(region: RegionRecord): RegionId {
+export function idOf(region: Pick<RegionRecord, "token">): RegionId {
   return toRegionId(region.token);
 }
 
 /** How errors and logs call a region: its id, and its name if it holds one. */
-export function describe(region: RegionRecord): string {
+export function describe(region: Pick<RegionRecord, "token" | "model" | "name">): string {
   return region.name === null ? idOf(region) : `${idOf(region)} (${region.model}/${region.name})`;
 }

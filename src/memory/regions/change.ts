@@ -18,7 +18,7 @@ export interface RegionChange {
 /** Applies `change`. A TTL counts anew from now. @throws TensordError `revision-mismatch`, `region-draining`. */
 export function changeRegion(store: Store, region: Region, change: RegionChange, expectedRevision?: number): Region {
   checkRevision(describe(region), region.revision, expectedRevision);
-  nextState(region.state, "attach", describe(region));
+  nextState(region, "change");
   const { owner = region.owner, labels = {} } = change;
   if (owner.kind === "persist" && region.name === null && region.pendingName === null) {
     throw new TensordError("validation-failed", `Cannot let ${describe(region)} persist: it has no name, want one`, {

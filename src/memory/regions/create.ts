@@ -81,7 +81,7 @@ export async function createRegion(
 
 /** The existing region, with its life extended if the caller asks for more. */
 function attachTo(store: Store, region: Region, owner: Owner): Region {
-  nextState(region.state, "attach", describe(region));
+  nextState(region, "attach");
   store.books.touch(region, store.now());
   const expiresAt = longerLife(store, region, owner);
   if (expiresAt === undefined) return region;
@@ -168,7 +168,7 @@ async function commit(store: Store, region: Region): Promise<void> {
   const { names } = store.storages.of(region);
   names.keep(token);
   store.step("create.kept");
-  const state = nextState(region.state, "commit", describe(region));
+  const state = nextState(region, "commit");
   try {
     store.journal.insertRegion({ ...region, state });
     store.step("create.journaled");
@@ -178,7 +178,7 @@ async function commit(store: Store, region: Region): Promise<void> {
     // The bytes are kept, so this is no longer an abort but a delete: name, keeper, row, and again if one of it fails.
     store.books.releaseName(region);
     region.reason = "aborted";
-    store.books.setState(region, "draining");
+    store.books.setState(region, nextState(region, "commit-refused"));
     await drainRegion(store, region, undefined);
     throw error;
   }
@@ -197,7 +197,7 @@ async function abandon(store: Store, region: Region): Promise<void> {
   } catch (error) {
     store.warn(`Cannot remove what was left of ${describe(region)}; the next start will`, error);
   }
-  store.books.setState(region, nextState(region.state, "abort", describe(region)));
+  store.books.setState(region, nextState(region, "abort"));
 }
 
 interface Plan {

@@ -34,7 +34,7 @@ export function locateData(region: Region, tensorName: string | undefined): Data
  * @throws TensordError `region-busy`, `region-draining`, `io-error` if a worker truncated its file.
  */
 export function readData(store: Store, region: Region): string {
-  nextState(region.state, "read", describe(region));
+  nextState(region, "read");
   store.books.touch(region, store.now());
   const file = store.storages.of(region).bytes.open(region.token, "read");
   try {
@@ -62,7 +62,7 @@ export interface Upload {
  * goes away.
  */
 export async function writeData(store: Store, region: Region, slice: DataSlice, upload: Upload): Promise<void> {
-  nextState(region.state, "write", describe(region));
+  nextState(region, "write");
   using file = store.storages.of(region).bytes.open(region.token, "write");
   using watch = new UploadWatch(store, region);
   await (upload.isMeasured ? receive : copy)(region, file, slice, upload.body, watch);

@@ -1,7 +1,7 @@
 /** Deletion by request, TTL or replacement: the name goes at once, the bytes when the last lease is gone. */
 
 import { isOutOfMemory } from "../journal/journal-failure.ts";
-import { describe, type EndReason } from "../journal/region-record.ts";
+import type { EndReason } from "../journal/region-record.ts";
 import { nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
@@ -67,7 +67,7 @@ function beginRequestedDrain(store: Store, region: Region, reason: EndReason): v
 
 /** How the row of a region looks once it drains. */
 export function toDraining(region: Region, reason: EndReason): Region {
-  const state = nextState(region.state, reason === "replaced" ? "replaced" : "delete", describe(region));
+  const state = nextState(region, reason === "replaced" ? "replaced" : "delete");
   return { ...region, state, reason, name: null, pendingName: null, revision: region.revision + 1 };
 }
 
@@ -79,7 +79,7 @@ export function beginDrain(store: Store, region: Region, reason: EndReason, writ
   store.books.releaseName(region);
   region.reason = reason;
   region.revision += 1;
-  store.books.setState(region, "draining");
+  store.books.setState(region, nextState(region, reason === "replaced" ? "replaced" : "delete"));
   // Who waits for the name to be built has to know that nobody builds it any more.
   if (name !== null) store.waiters.wake(region.model, name);
 }

@@ -43,7 +43,7 @@ async function tryFree(store: Store, region: Region, actor: string | undefined):
   store.journal.deleteRegion(region.key);
   store.step("delete.row-deleted");
   region.waitsFor = null;
-  store.books.setState(region, nextState(region.state, "freed", describe(region)));
+  store.books.setState(region, nextState(region, "freed"));
   store.holders.forgetRegion(region);
   // Of one whose creation was never told nobody waits for the end.
   if (region.reason !== "aborted") store.emit({ type: "tensord.region.deleted", region, actor });

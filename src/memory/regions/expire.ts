@@ -5,6 +5,7 @@
 
 import { describe, type EndReason } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
+import { hasEnded } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import { deleteRegion, freeTaken, takeOut } from "./delete.ts";
@@ -20,7 +21,7 @@ export function scheduleExpiry(store: Store, region: Region): void {
 
 /** Called when a region's time has come, or may have. */
 export function expireRegion(store: Store, region: Region): void {
-  if (region.state === "draining" || region.state === "deleted") return;
+  if (hasEnded(region.state)) return;
   try {
     if (region.owner.kind === "linger") return lingerOn(store, region, region.owner.lingerMs);
     if (region.expiresAt === null) return;

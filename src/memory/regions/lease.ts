@@ -13,7 +13,7 @@ import type { Store } from "../state/store.ts";
 /** @throws TensordError `region-draining`, `too-many-requests`, `out-of-shared-memory`. */
 export function takeLease(store: Store, region: Region, session: Session | null, ttlMs: number): Lease {
   store.refuseIfStopping();
-  nextState(region.state, "attach", describe(region));
+  nextState(region, "lease");
   if (store.leases.size >= limits.leases) {
     throw new TensordError("too-many-requests", `Cannot take a lease: ${limits.leases} stand, the most that may`, {
       hint: "End leases that are no longer needed. Who maps the region needs none.",

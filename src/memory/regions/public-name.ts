@@ -7,7 +7,7 @@ import { type FSWatcher, watch } from "node:fs";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { parseFileName } from "../naming.ts";
-import { nextState } from "../state/lifecycle.ts";
+import { hasEnded, nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { NameState } from "../storage/storage.ts";
@@ -17,7 +17,7 @@ import type { NameState } from "../storage/storage.ts";
  * what cannot be mended now is reported, and looked at again.
  */
 export function inspectName(store: Store, region: Region): void {
-  if (region.state !== "open" && region.state !== "sealing" && region.state !== "sealed") return;
+  if (region.state === "creating" || hasEnded(region.state)) return;
   try {
     act(store, region, store.storages.of(region).names.inspect(region.token, region.identity));
   } catch (error) {
@@ -58,7 +58,7 @@ function loseRegion(store: Store, region: Region): void {
   const { name } = region;
   store.books.releaseName(region);
   if (name !== null) store.waiters.wake(region.model, name);
-  store.books.setState(region, nextState(region.state, "lost", describe(region)));
+  store.books.setState(region, nextState(region, "lost"));
   store.holders.forgetRegion(region);
   store.emit({ type: "tensord.region.lost", region });
 }

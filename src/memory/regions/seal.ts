@@ -27,7 +27,7 @@ export interface SealOptions {
  * `io-error` if a worker truncated its file.
  */
 export async function sealRegion(store: Store, region: Region, options: SealOptions, actor?: string): Promise<Region> {
-  store.books.setState(region, nextState(region.state, "seal", describe(region)));
+  store.books.setState(region, nextState(region, "seal"));
   store.step("seal.begun");
   region.serverLeases += 1;
   try {
@@ -66,7 +66,7 @@ function checkUsage(store: Store, region: Region): void {
 
 /** One turn: the row, and with it the row of the region whose name this one takes. */
 function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "stockWritable">, actor?: string): void {
-  const state = nextState(region.state, "seal-committed", describe(region));
+  const state = nextState(region, "seal-committed");
   const holder = region.pendingName === null ? undefined : region.pool.names.get(region.pendingName);
   const name = region.pendingName ?? region.name;
   const sealed = { ...seal, sealedAt: store.now(), revision: region.revision + 1 };
@@ -105,7 +105,7 @@ function endClaim(store: Store, region: Region): void {
 }
 
 function reopen(store: Store, region: Region): void {
-  store.books.setState(region, nextState(region.state, "seal-refused", describe(region)));
+  store.books.setState(region, nextState(region, "seal-refused"));
   try {
     store.storages.of(region).memory.setAccess(region.token, "open");
   } catch (error) {
@@ -121,7 +121,7 @@ export async function verifyRegion(
   store: Store,
   region: Region,
 ): Promise<{ readonly expected: Checksum | null; readonly actual: Checksum }> {
-  nextState(region.state, "verify", describe(region));
+  nextState(region, "verify");
   region.serverLeases += 1;
   try {
     return { expected: region.checksum, actual: await hashRegion(store, region, "sealed") };

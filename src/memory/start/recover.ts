@@ -11,6 +11,7 @@ import { endOwned } from "../regions/expire.ts";
 import { enterLease } from "../regions/lease.ts";
 import { enterSession } from "../sessions/sessions.ts";
 import { defaultModelName } from "../state/books.ts";
+import { hasEnded, nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { KeptFile, Storage } from "../storage/storage.ts";
@@ -105,7 +106,7 @@ function recoverClaims(store: Store, rows: readonly ClaimRow[]): void {
 function endAbandoned(store: Store): void {
   for (const region of [...store.books.regions.after(0)]) {
     const isSessions = region.session !== null || region.owner.kind === "session";
-    if (!isSessions || region.payer !== null || region.state === "draining") continue;
+    if (!isSessions || region.payer !== null || hasEnded(region.state)) continue;
     try {
       const free = endOwned(store, region, "session", "recovery");
       void free?.().catch((error) => warnOfEnd(store, region, error));
@@ -149,13 +150,12 @@ function drainOrphan(store: Store, storage: Storage, file: KeptFile): void {
 }
 
 function toOrphan(store: Store, storage: Storage, file: KeptFile): RegionRecord {
+  const unentered = { token: file.token, model: defaultModelName, name: null, state: "creating" } as const;
   return {
+    ...unentered,
     key: store.books.nextKey(),
-    token: file.token,
-    model: defaultModelName,
-    name: null,
     pendingName: null,
-    state: "draining",
+    state: nextState(unentered, "commit-refused"),
     reason: "orphaned",
     owner: { kind: "persist" },
     expiresAt: null,

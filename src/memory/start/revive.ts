@@ -5,6 +5,7 @@ import type { RegionRecord } from "../journal/region-record.ts";
 import { scheduleExpiry } from "../regions/expire.ts";
 import { inspectName } from "../regions/public-name.ts";
 import { createModel, type ModelFacts } from "../state/books.ts";
+import { hasEnded } from "../state/lifecycle.ts";
 import type { Model, Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { Access, KeptFile } from "../storage/storage.ts";
@@ -28,10 +29,10 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
   const payer = record.session === null ? null : (store.books.findSession(record.session) ?? null);
   const region: Region = {
     ...record,
-    payer: record.state === "draining" ? null : payer,
+    payer: hasEnded(record.state) ? null : payer,
     // A seal that was under way is not finished: nobody was told that it is.
     state: record.state === "sealing" ? "open" : record.state,
-    pool: record.state === "draining" ? findOrCreateModel(store, record.model) : ensureModel(store, record.model),
+    pool: hasEnded(record.state) ? findOrCreateModel(store, record.model) : ensureModel(store, record.model),
     chargedBytes: roundUpToPage(record.byteSize, store.storages.of(record).memory.pageSize),
     formerName: null,
     lastUsedAt: store.now(),
@@ -44,7 +45,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     creation: null,
   };
   store.books.add(region);
-  if (region.state === "draining") {
+  if (hasEnded(region.state)) {
     store.draining.schedule(region, store.now());
     return region;
   }

@@ -7,6 +7,7 @@ import { TensordError } from "../error.ts";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { namePattern, parseId, parseRegionId } from "../naming.ts";
+import { hasEnded } from "./lifecycle.ts";
 import { OrderedIndex } from "./ordered-index.ts";
 import type { Model, Region } from "./region.ts";
 import type { Session } from "./session.ts";
@@ -140,7 +141,7 @@ export class Books {
     this.#charge(region, -1);
     this.counts[region.state] -= 1;
     region.state = state;
-    if (state === "draining" || state === "deleted") {
+    if (hasEnded(state)) {
       this.#release(region);
       this.#evictables.delete(region);
     }
@@ -167,7 +168,7 @@ export class Books {
   /** Enters or removes the region among what may be evicted, as the region itself says. */
   placeEvictable(region: Region): void {
     this.#evictables.delete(region);
-    if (region.evictable && region.state !== "draining" && region.state !== "deleted") this.#evictables.add(region);
+    if (region.evictable && !hasEnded(region.state)) this.#evictables.add(region);
   }
 
   /** The region is no longer its session's: what it holds is not the session's to pay for. */

@@ -5,11 +5,13 @@
 
 import assert from "node:assert/strict";
 import { type FailureCode, TensordError } from "../error.ts";
-import { type State, states } from "../journal/region-record.ts";
+import { describe, type RegionRecord, type State, states } from "../journal/region-record.ts";
 
 export const lifecycleEvents = [
   /** The bytes, the row and the name stand. */
   "commit",
+  /** The bytes are kept, and the row or the name cannot be written: what is kept goes like any other region. */
+  "commit-refused",
   /** The creation failed or was cancelled. */
   "abort",
   /** Somebody asks for a seal; `seal-refused` or `seal-committed` ends it. */
@@ -24,6 +26,10 @@ export const lifecycleEvents = [
   "lost",
   "verify",
   "attach",
+  /** Its owner or its labels. */
+  "change",
+  /** A lease by request. */
+  "lease",
   /** Its bytes pass through the server. */
   "read",
   "write",
@@ -47,6 +53,7 @@ const bug = Symbol("bug");
 const table = {
   creating: {
     commit: "open",
+    "commit-refused": "draining",
     abort: "deleted",
     seal: "region-busy",
     "seal-refused": bug,
@@ -56,12 +63,15 @@ const table = {
     lost: bug,
     verify: "region-busy",
     attach: "region-busy",
+    change: "region-busy",
+    lease: "region-busy",
     read: "region-busy",
     write: "region-busy",
     replaced: "region-busy",
   },
   open: {
     commit: bug,
+    "commit-refused": bug,
     abort: bug,
     seal: "sealing",
     "seal-refused": bug,
@@ -71,12 +81,15 @@ const table = {
     lost: "deleted",
     verify: "region-not-sealed",
     attach: "open",
+    change: "open",
+    lease: "open",
     read: "open",
     write: "open",
     replaced: "draining",
   },
   sealing: {
     commit: bug,
+    "commit-refused": bug,
     abort: bug,
     seal: "region-busy",
     "seal-refused": "open",
@@ -86,12 +99,15 @@ const table = {
     lost: "deleted",
     verify: "region-busy",
     attach: "sealing",
+    change: "sealing",
+    lease: "sealing",
     read: "sealing",
     write: "region-busy",
     replaced: "draining",
   },
   sealed: {
     commit: bug,
+    "commit-refused": bug,
     abort: bug,
     seal: "region-sealed",
     "seal-refused": bug,
@@ -101,12 +117,15 @@ const table = {
     lost: "deleted",
     verify: "sealed",
     attach: "sealed",
+    change: "sealed",
+    lease: "sealed",
     read: "sealed",
     write: "region-sealed",
     replaced: "draining",
   },
   draining: {
     commit: bug,
+    "commit-refused": bug,
     abort: bug,
     seal: "region-draining",
     "seal-refused": "cancelled",
@@ -116,12 +135,15 @@ const table = {
     lost: "deleted",
     verify: "region-draining",
     attach: "region-draining",
+    change: "region-draining",
+    lease: "region-draining",
     read: "region-draining",
     write: "region-draining",
     replaced: bug,
   },
   deleted: {
     commit: "cancelled",
+    "commit-refused": "cancelled",
     abort: "cancelled",
     seal: "region-not-found",
     "seal-refused": "cancelled",
@@ -131,6 +153,8 @@ const table = {
     lost: "region-not-found",
     verify: "region-not-found",
     attach: "region-not-found",
+    change: "region-not-found",
+    lease: "region-not-found",
     read: "region-not-found",
     write: "region-not-found",
     replaced: "region-not-found",
@@ -140,6 +164,7 @@ const table = {
 /** How a sentence names what was tried. */
 const actions = {
   commit: "finish the creation of",
+  "commit-refused": "give up the creation of",
   abort: "undo the creation of",
   seal: "seal",
   "seal-refused": "reopen",
@@ -149,6 +174,8 @@ const actions = {
   lost: "give up",
   verify: "verify",
   attach: "attach to",
+  change: "change",
+  lease: "lease",
   read: "read",
   write: "write to",
   replaced: "replace",
@@ -165,16 +192,24 @@ const hints = {
 
 /**
  * The state that follows.
- * @param what the region as a sentence names it: `region reg_…`.
  * @throws TensordError with the cell's failure. A cell that only our own mistake can reach is an assertion.
  */
-export function nextState(state: State, event: LifecycleEvent, what: string): State {
+export function nextState(
+  region: Pick<RegionRecord, "token" | "model" | "name" | "state">,
+  event: LifecycleEvent,
+): State {
+  const { state } = region;
   const cell = table[state][event];
-  assert(cell !== bug, `${event} of ${what} cannot happen: it is ${state}`);
+  assert(cell !== bug, `${event} of ${describe(region)} cannot happen: it is ${state}`);
   if (isState(cell)) return cell;
   const wanted = states.filter((from) => isState(table[from][event]));
-  const detail = `Cannot ${actions[event]} ${what}: it is ${state}, want ${wanted.join(" or ")}`;
+  const detail = `Cannot ${actions[event]} ${describe(region)}: it is ${state}, want ${wanted.join(" or ")}`;
   throw new TensordError(cell, detail, { hint: hints[cell], state });
+}
+
+/** Whether a region in `state` is on its way out, or gone: it has no name, and no session pays for it. */
+export function hasEnded(state: State): boolean {
+  return state === "draining" || state === "deleted";
 }
 
 function isState(cell: State | Failure | typeof bug): cell is State {
