@@ -36,14 +36,16 @@ function recountRegions({ books }: Store, regions: readonly Region[]): void {
   }
   const evictable = standing.filter((region) => region.evictable).map(({ token }) => token);
   expect([...books.evictables].map(({ token }) => token).toSorted()).toEqual(evictable.toSorted());
-  for (const region of draining) expect([region.payer, region.name], "what drains is nobody's").toEqual([null, null]);
+  for (const region of draining) {
+    expect([books.sessionOf(region), region.name], "what drains is nobody's").toEqual([null, null]);
+  }
 }
 
 function recountSession(store: Store, session: Session, regions: readonly Region[]): void {
-  const own = regions.filter(({ payer }) => payer === session);
+  const own = regions.filter((region) => region.session === session.token && region.state !== "draining");
   expect(session.usedBytes, `what ${session.token} pays for`).toBe(sum(own));
   expect([...session.regions].map(({ token }) => token).toSorted()).toEqual(own.map(({ token }) => token).toSorted());
-  for (const region of own) expect(region.session, "the region knows its session").toBe(session.token);
+  for (const region of own) expect(store.books.sessionOf(region), "the region knows its session").toBe(session);
   for (const claim of session.claims) expect(store.claims.of(claim.model, claim.name)).toBe(claim);
   for (const lease of session.leases) expect(store.leases.get(lease.token)).toBe(lease);
   expect(session.end, "no session is ending").toBeNull();

@@ -127,17 +127,12 @@ export class Journal implements Disposable {
     this.#freeing(() => this.#database.run("DELETE FROM meta WHERE key = 'adopting'"));
   }
 
-  updateRegion(record: RegionRecord): void {
-    this.#freeing(() => this.#updateRegion.run(...toRow(record)));
-  }
-
-  /** One region takes over another's name: both rows change, or none. */
-  replaceRegion(replacement: RegionRecord, replaced: RegionRecord): void {
-    const both = this.#database.transaction(() => {
-      this.#updateRegion.run(...toRow(replaced));
-      this.#updateRegion.run(...toRow(replacement));
-    });
-    this.#freeing(both);
+  /** Changes all of these rows, in this order, or none. */
+  updateRegions(records: readonly RegionRecord[]): void {
+    const update = () => {
+      for (const record of records) this.#updateRegion.run(...toRow(record));
+    };
+    this.#freeing(records.length === 1 ? update : this.#database.transaction(update));
   }
 
   deleteRegion(key: number): void {

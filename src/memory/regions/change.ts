@@ -8,7 +8,8 @@ import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import { scheduleExpiry } from "./expire.ts";
 
-export interface RegionChange {
+/** What a client may change. */
+export interface ChangeRequest {
   readonly owner?: Owner | undefined;
   readonly evictable?: boolean | undefined;
   /** Merged into what is there; null removes a label. */
@@ -16,10 +17,10 @@ export interface RegionChange {
 }
 
 /** Applies `change`. A TTL counts anew from now. @throws TensordError `revision-mismatch`, `region-draining`. */
-export function changeRegion(store: Store, region: Region, change: RegionChange, expectedRevision?: number): Region {
+export function changeRegion(store: Store, region: Region, change: ChangeRequest, expectedRevision?: number): Region {
   checkRevision(describe(region), region.revision, expectedRevision);
   nextState(region, "change");
-  const { owner = region.owner, labels = {} } = change;
+  const { owner = region.owner, evictable = region.evictable, labels = {} } = change;
   if (owner.kind === "persist" && region.name === null && region.pendingName === null) {
     throw new TensordError("validation-failed", `Cannot let ${describe(region)} persist: it has no name, want one`, {
       hint: "Nobody could find it again. Give it a ttl_ms, or create it with a name.",
@@ -27,18 +28,13 @@ export function changeRegion(store: Store, region: Region, change: RegionChange,
   }
   const changed = {
     owner,
-    evictable: change.evictable ?? region.evictable,
+    evictable,
     labels: mergeLabels(region.labels, labels),
     expiresAt: expiryOf(store, region, change.owner),
     // A session no longer ends what has another owner, unless it still builds it.
     session: change.owner !== undefined && region.state === "sealed" ? null : region.session,
-    revision: region.revision + 1,
   };
-  store.journal.updateRegion({ ...region, ...changed });
-  store.step("change.journaled");
-  Object.assign(region, changed);
-  store.books.placeEvictable(region);
-  if (changed.session === null) store.books.leaveSession(region);
+  store.change("change.journaled", [region, changed]);
   scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.changed", region });
   return region;
@@ -49,8 +45,8 @@ function expiryOf(store: Store, region: Region, owner: Owner | undefined): numbe
   return owner.kind === "ttl" ? store.now() + owner.ttlMs : null;
 }
 
-function mergeLabels(labels: Readonly<Record<string, string>>, patch: Readonly<Record<string, string | null>>) {
-  const merged = Object.entries({ ...labels, ...patch }).filter(
+function mergeLabels(labels: Readonly<Record<string, string>>, change: Readonly<Record<string, string | null>>) {
+  const merged = Object.entries({ ...labels, ...change }).filter(
     (entry): entry is [string, string] => entry[1] !== null,
   );
   if (merged.length <= limits.labels) return Object.fromEntries(merged);

@@ -8,7 +8,7 @@ import { limits } from "../limits.ts";
 import { createToken, parseId } from "../naming.ts";
 import { quote } from "../state/books.ts";
 import type { Region } from "../state/region.ts";
-import { type Claim, describeSession, type Session } from "../state/session.ts";
+import { type Claim, describeSession, idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 
 export type ClaimAnswer =
@@ -38,7 +38,7 @@ export async function claimName(
   const stop = AbortSignal.any([signal, store.stopping]);
   for (;;) {
     store.refuseIfStopping();
-    store.books.session(`ses_${session.token}`);
+    store.books.session(idOfSession(session));
     const region = store.books.model(model).names.get(name);
     if (region?.state === "sealed") {
       store.books.touch(region, store.now());

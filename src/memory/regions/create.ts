@@ -63,7 +63,14 @@ export async function createRegion(
     const holder = request.name === null ? undefined : model.names.get(request.name);
     if (holder === undefined || request.ifExists === "replace") {
       const plan = toPlan(store, model, request);
-      const room = { model, payer: plan.payer, bytes: plan.chargedBytes, onFull: request.onFull, deadline, hasTurn };
+      const room = {
+        model,
+        session: plan.session,
+        bytes: plan.chargedBytes,
+        onFull: request.onFull,
+        deadline,
+        hasTurn,
+      };
       if (!hasRoom(store, room)) {
         await makeRoom(store, room, signal);
         hasTurn = true;
@@ -85,15 +92,7 @@ function attachTo(store: Store, region: Region, owner: Owner): Region {
   store.books.touch(region, store.now());
   const expiresAt = longerLife(store, region, owner);
   if (expiresAt === undefined) return region;
-  const before = { owner: region.owner, expiresAt: region.expiresAt, revision: region.revision };
-  Object.assign(region, { owner, expiresAt, revision: region.revision + 1 });
-  try {
-    store.journal.updateRegion(region);
-  } catch (error) {
-    Object.assign(region, before);
-    throw error;
-  }
-  store.step("attach.journaled");
+  store.change("attach.journaled", [region, { owner, expiresAt }]);
   scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.changed", region });
   return region;
@@ -112,7 +111,7 @@ function longerLife(store: Store, region: Region, owner: Owner): number | undefi
 /** Where the region would go, and who would pay for it. */
 function toPlan(store: Store, model: Model, request: CreateRequest): Plan {
   const claim = checkClaim(store, model.name, request.name, request.claim);
-  const payer = request.session ?? claim?.session ?? null;
+  const session = request.session ?? claim?.session ?? null;
   const token = createToken();
   const layout = layOutRegion(request.tensors, {
     "tensord.region": toRegionId(token),
@@ -123,7 +122,7 @@ function toPlan(store: Store, model: Model, request: CreateRequest): Plan {
   return {
     token,
     layout,
-    payer,
+    session,
     chargedBytes: roundUpToPage(layout.byteSize, store.storages.get(request.storage).memory.pageSize),
   };
 }
@@ -136,7 +135,7 @@ async function make(
   signal: AbortSignal,
 ): Promise<Region> {
   const { token, layout } = plan;
-  checkQuota(store.books, { model, payer: plan.payer, bytes: plan.chargedBytes });
+  checkQuota(store.books, { model, session: plan.session, bytes: plan.chargedBytes });
   const cancel = new AbortController();
   const ended = Promise.withResolvers<void>();
   const region = toRegion(store, model, request, plan);
@@ -176,13 +175,12 @@ async function commit(store: Store, region: Region): Promise<void> {
     store.step("create.published");
   } catch (error) {
     // The bytes are kept, so this is no longer an abort but a delete: name, keeper, row, and again if one of it fails.
-    store.books.releaseName(region);
-    region.reason = "aborted";
-    store.books.setState(region, nextState(region, "commit-refused"));
+    const state = nextState(region, "commit-refused");
+    store.books.change(region, { state, reason: "aborted", name: null, pendingName: null });
     await drainRegion(store, region, undefined);
     throw error;
   }
-  store.books.setState(region, state);
+  store.books.change(region, { state });
   scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.allocated", region });
 }
@@ -190,25 +188,26 @@ async function commit(store: Store, region: Region): Promise<void> {
 async function abandon(store: Store, region: Region): Promise<void> {
   if (region.state !== "creating") return;
   const { name } = region;
-  store.books.releaseName(region);
+  store.books.change(region, { name: null, pendingName: null });
   if (name !== null) store.waiters.wake(region.model, name);
   try {
     await store.storages.of(region).memory.discard(region.token, region.byteSize);
   } catch (error) {
     store.warn(`Cannot remove what was left of ${describe(region)}; the next start will`, error);
   }
-  store.books.setState(region, nextState(region, "abort"));
+  store.books.change(region, { state: nextState(region, "abort") });
 }
 
 interface Plan {
   readonly token: string;
   readonly layout: RegionLayout;
   readonly chargedBytes: number;
-  readonly payer: Session | null;
+  /** Who pays, and ends it. */
+  readonly session: Session | null;
 }
 
 function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan): Region {
-  const { token, layout, chargedBytes, payer } = plan;
+  const { token, layout, chargedBytes, session } = plan;
   const isNameTaken = request.name !== null && model.names.has(request.name);
   const now = store.now();
   return {
@@ -221,7 +220,7 @@ function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan
     reason: null,
     owner: request.owner,
     expiresAt: request.owner.kind === "ttl" ? now + request.owner.ttlMs : null,
-    session: payer?.token ?? null,
+    session: session?.token ?? null,
     evictable: request.evictable,
     labels: request.labels,
     revision: 1,
@@ -237,7 +236,6 @@ function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan
     createdAt: now,
     sealedAt: null,
     pool: model,
-    payer,
     chargedBytes,
     formerName: null,
     lastUsedAt: now,

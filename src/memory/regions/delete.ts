@@ -3,7 +3,7 @@
 import { isOutOfMemory } from "../journal/journal-failure.ts";
 import type { EndReason } from "../journal/region-record.ts";
 import { nextState } from "../state/lifecycle.ts";
-import type { Region } from "../state/region.ts";
+import type { Region, RegionChange } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import { cancelled } from "./cancelled.ts";
 import { drainRegion, isLeased, writeOwedRow } from "./drain.ts";
@@ -20,7 +20,7 @@ export interface Deletion {
  */
 export async function deleteRegion(store: Store, region: Region, reason: EndReason, actor?: string): Promise<Deletion> {
   if (region.creation !== null) {
-    store.books.releaseName(region);
+    store.books.change(region, { name: null, pendingName: null });
     region.creation.cancel.abort(cancelled(region, "it was deleted meanwhile"));
     await region.creation.ended;
     // Its commit may have been first; then it is deleted like any other.
@@ -37,8 +37,11 @@ export async function deleteRegion(store: Store, region: Region, reason: EndReas
 
 /** Takes a region out of the books in this turn: it has no name any more, and `freeTaken` is owed. */
 export function takeOut(store: Store, region: Region, reason: EndReason, actor?: string): void {
-  beginRequestedDrain(store, region, reason);
-  store.step("delete.journaled");
+  const { name } = region;
+  changeRow(store, region, toEnding(region, reason));
+  store.expiring.cancel(region);
+  // Who waits for the name to be built has to know that nobody builds it any more.
+  if (name !== null) store.waiters.wake(region.model, name);
   store.emit({ type: "tensord.region.draining", region, actor });
 }
 
@@ -54,32 +57,18 @@ export async function freeTaken(store: Store, region: Region, actor?: string): P
  * On a file system so full that the row cannot be written, a region that nobody maps goes without it: its own pages make
  * room for the row's end. A crash in between leaves the row of a region that nobody was told is deleted.
  */
-function beginRequestedDrain(store: Store, region: Region, reason: EndReason): void {
-  const row = toDraining(region, reason);
+function changeRow(store: Store, region: Region, ending: RegionChange): void {
   try {
-    beginDrain(store, region, reason, () => store.journal.updateRegion(row));
+    store.change("delete.journaled", [region, ending]);
   } catch (error) {
     if (!isOutOfMemory(error) || isLeased(store, region)) throw error;
-    beginDrain(store, region, reason, () => {});
+    store.books.change(region, { ...ending, revision: region.revision + 1 });
     region.isRowOwed = true;
   }
 }
 
-/** How the row of a region looks once it drains. */
-export function toDraining(region: Region, reason: EndReason): Region {
+/** How a region looks once it drains. */
+export function toEnding(region: Region, reason: EndReason): RegionChange {
   const state = nextState(region, reason === "replaced" ? "replaced" : "delete");
-  return { ...region, state, reason, name: null, pendingName: null, revision: region.revision + 1 };
-}
-
-/** Writes the row, then changes the books; if the row cannot be written nothing has changed. */
-export function beginDrain(store: Store, region: Region, reason: EndReason, write: () => void): void {
-  write();
-  store.expiring.cancel(region);
-  const { name } = region;
-  store.books.releaseName(region);
-  region.reason = reason;
-  region.revision += 1;
-  store.books.setState(region, nextState(region, reason === "replaced" ? "replaced" : "delete"));
-  // Who waits for the name to be built has to know that nobody builds it any more.
-  if (name !== null) store.waiters.wake(region.model, name);
+  return { state, reason, name: null, pendingName: null };
 }

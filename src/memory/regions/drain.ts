@@ -43,7 +43,7 @@ async function tryFree(store: Store, region: Region, actor: string | undefined):
   store.journal.deleteRegion(region.key);
   store.step("delete.row-deleted");
   region.waitsFor = null;
-  store.books.setState(region, nextState(region, "freed"));
+  store.books.change(region, { state: nextState(region, "freed") });
   store.holders.forgetRegion(region);
   // Of one whose creation was never told nobody waits for the end.
   if (region.reason !== "aborted") store.emit({ type: "tensord.region.deleted", region, actor });
@@ -61,7 +61,7 @@ function tryWriteOwedRow(store: Store, region: Region): void {
 /** Writes the row that was owed, if one is. @throws TensordError `out-of-shared-memory` while there is no page for it. */
 export function writeOwedRow(store: Store, region: Region): void {
   if (!region.isRowOwed) return;
-  store.journal.updateRegion(region);
+  store.journal.updateRegions([region]);
   region.isRowOwed = false;
 }
 

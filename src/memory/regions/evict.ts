@@ -5,6 +5,7 @@
 
 import { limits } from "../limits.ts";
 import type { Model, Region } from "../state/region.ts";
+import type { Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import { deleteRegion } from "./delete.ts";
 import { isLeased } from "./drain.ts";
@@ -17,7 +18,7 @@ export interface EvictionRequest {
   /** Nothing goes unless all that is asked for can: half of it helps nobody. */
   readonly isAllOrNothing?: boolean | undefined;
   /** Of this session only. */
-  readonly payer?: Region["payer"] | undefined;
+  readonly session?: Session | undefined;
 }
 
 export type KeptReason = "leased" | "handed-out" | "not-needed";
@@ -55,7 +56,7 @@ export async function evict(store: Store, request: EvictionRequest, actor: strin
 }
 
 function chooseVictims(store: Store, request: EvictionRequest): Pick<Eviction, "evicted" | "kept"> {
-  const { bytes, model, payer, isAllOrNothing = false } = request;
+  const { bytes, model, session, isAllOrNothing = false } = request;
   const evicted: Victim[] = [];
   const kept: { region: Region; reason: KeptReason }[] = [];
   let found = 0;
@@ -65,7 +66,7 @@ function chooseVictims(store: Store, request: EvictionRequest): Pick<Eviction, "
     if (looked > limits.evictScan) break;
     if (region.state !== "sealed") continue;
     if (model !== undefined && region.pool !== model) continue;
-    if (payer !== undefined && region.payer !== payer) continue;
+    if (session !== undefined && store.books.sessionOf(region) !== session) continue;
     const reason = found >= bytes ? "not-needed" : whyKept(store, region);
     if (reason === undefined) {
       evicted.push({ region, name: region.name });

@@ -52,9 +52,9 @@ export function endOwned(
     return async () => (await cancelled).freedBytes;
   }
   if (region.state === "sealed" && isLeased(store, region)) {
-    store.books.leaveSession(region);
-    region.expiresAt = store.now();
-    store.expiring.schedule(region, region.expiresAt + limits.drainPollMinMs);
+    const now = store.now();
+    store.books.change(region, { session: null, expiresAt: now });
+    store.expiring.schedule(region, now + limits.drainPollMinMs);
     return undefined;
   }
   takeOut(store, region, reason, actor);

@@ -39,13 +39,13 @@ function isBehindOthers(store: Store, { onFull, hasTurn }: RoomRequest): boolean
 }
 
 /** More than there would be if everything else were gone: no waiting helps. */
-function isHopeless(store: Store, { model, payer, bytes }: RoomRequest): boolean {
-  const most = [store.books.limitBytes - limits.storeBytes, model.memoryLimitBytes, payer?.quotaBytes ?? null];
+function isHopeless(store: Store, { model, session, bytes }: RoomRequest): boolean {
+  const most = [store.books.limitBytes - limits.storeBytes, model.memoryLimitBytes, session?.quotaBytes ?? null];
   return most.some((limit) => limit !== null && bytes > limit);
 }
 
 /** @returns the bytes that went for it. */
-async function evictFor(store: Store, { model, payer, bytes }: RoomRequest, shortage: Shortage): Promise<number> {
+async function evictFor(store: Store, { model, session, bytes }: RoomRequest, shortage: Shortage): Promise<number> {
   const isSessions = shortage.code === "session-quota-exceeded";
   const { freedBytes } = await evict(
     store,
@@ -53,7 +53,7 @@ async function evictFor(store: Store, { model, payer, bytes }: RoomRequest, shor
       bytes: bytes - shortage.availableBytes,
       isAllOrNothing: true,
       model: shortage.code === "model-limit-exceeded" ? model : undefined,
-      payer: isSessions && payer !== null ? payer : undefined,
+      session: isSessions && session !== null ? session : undefined,
     },
     "on_full",
   );

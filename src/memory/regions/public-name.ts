@@ -56,9 +56,8 @@ function loseRegion(store: Store, region: Region): void {
   store.journal.deleteRegion(region.key);
   store.expiring.cancel(region);
   const { name } = region;
-  store.books.releaseName(region);
+  store.books.change(region, { state: nextState(region, "lost"), name: null, pendingName: null });
   if (name !== null) store.waiters.wake(region.model, name);
-  store.books.setState(region, nextState(region, "lost"));
   store.holders.forgetRegion(region);
   store.emit({ type: "tensord.region.lost", region });
 }

@@ -11,7 +11,7 @@ import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { Access } from "../storage/storage.ts";
 import { releaseClaim } from "./claim.ts";
-import { beginDrain, toDraining } from "./delete.ts";
+import { toEnding } from "./delete.ts";
 import { drainRegion } from "./drain.ts";
 
 export interface SealOptions {
@@ -27,7 +27,7 @@ export interface SealOptions {
  * `io-error` if a worker truncated its file.
  */
 export async function sealRegion(store: Store, region: Region, options: SealOptions, actor?: string): Promise<Region> {
-  store.books.setState(region, nextState(region, "seal"));
+  store.books.change(region, { state: nextState(region, "seal") });
   store.step("seal.begun");
   region.serverLeases += 1;
   try {
@@ -66,29 +66,24 @@ function checkUsage(store: Store, region: Region): void {
 
 /** One turn: the row, and with it the row of the region whose name this one takes. */
 function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "stockWritable">, actor?: string): void {
-  const state = nextState(region, "seal-committed");
   const holder = region.pendingName === null ? undefined : region.pool.names.get(region.pendingName);
   const name = region.pendingName ?? region.name;
-  const sealed = { ...seal, sealedAt: store.now(), revision: region.revision + 1 };
-  // A builder's session ends what it has not finished; from here on the owner alone decides.
-  const session = region.owner.kind === "session" ? region.session : null;
-  const row = { ...region, ...sealed, state, name, pendingName: null, session };
-  if (holder === undefined) {
-    store.journal.updateRegion(row);
-    store.step("seal.journaled");
-  } else {
-    const drainingRow = toDraining(holder, "replaced");
-    beginDrain(store, holder, "replaced", () => store.journal.replaceRegion(row, drainingRow));
-    store.step("seal.replaced-journaled");
-  }
-  Object.assign(region, sealed);
-  if (name !== null) store.books.holdName(region, name);
-  store.books.setState(region, state);
-  if (session === null) store.books.leaveSession(region);
+  const sealed = {
+    ...seal,
+    state: nextState(region, "seal-committed"),
+    sealedAt: store.now(),
+    name,
+    pendingName: null,
+    // A builder's session ends what it has not finished; from here on the owner alone decides.
+    session: region.owner.kind === "session" ? region.session : null,
+  };
+  if (holder === undefined) store.change("seal.journaled", [region, sealed]);
+  else store.change("seal.replaced-journaled", [holder, toEnding(holder, "replaced")], [region, sealed]);
   endClaim(store, region);
   store.emit({ type: "tensord.region.sealed", region });
   if (name !== null) store.waiters.wake(region.model, name);
   if (holder === undefined) return;
+  store.expiring.cancel(holder);
   store.emit({ type: "tensord.region.draining", region: holder, actor });
   void drainRegion(store, holder, actor);
 }
@@ -105,7 +100,7 @@ function endClaim(store: Store, region: Region): void {
 }
 
 function reopen(store: Store, region: Region): void {
-  store.books.setState(region, nextState(region, "seal-refused"));
+  store.books.change(region, { state: nextState(region, "seal-refused") });
   try {
     store.storages.of(region).memory.setAccess(region.token, "open");
   } catch (error) {

@@ -124,7 +124,7 @@ async function endAll(store: Store, session: Session, reason: SessionEndReason):
   store.endingSessions.cancel(session);
   store.step("session.end-begun");
   store.holders.forgetSession(session);
-  store.room.wakePayer(session);
+  store.room.wakeSession(session);
   for (const close of session.closers) close();
   for (const claim of [...session.claims]) releaseClaim(store, claim);
   for (const lease of [...session.leases]) releaseLease(store, lease);

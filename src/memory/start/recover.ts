@@ -106,7 +106,7 @@ function recoverClaims(store: Store, rows: readonly ClaimRow[]): void {
 function endAbandoned(store: Store): void {
   for (const region of [...store.books.regions.after(0)]) {
     const isSessions = region.session !== null || region.owner.kind === "session";
-    if (!isSessions || region.payer !== null || hasEnded(region.state)) continue;
+    if (!isSessions || hasEnded(region.state) || store.books.sessionOf(region) !== null) continue;
     try {
       const free = endOwned(store, region, "session", "recovery");
       void free?.().catch((error) => warnOfEnd(store, region, error));

@@ -26,10 +26,8 @@ function unlimited(store: Store, name: string): ModelFacts {
 
 /** Enters `record`, whose bytes are `file`, and mends what a crash left half done. */
 export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile): Region {
-  const payer = record.session === null ? null : (store.books.findSession(record.session) ?? null);
   const region: Region = {
     ...record,
-    payer: hasEnded(record.state) ? null : payer,
     // A seal that was under way is not finished: nobody was told that it is.
     state: record.state === "sealing" ? "open" : record.state,
     pool: hasEnded(record.state) ? findOrCreateModel(store, record.model) : ensureModel(store, record.model),

@@ -9,7 +9,7 @@ import { limits } from "../limits.ts";
 import { namePattern, parseId, parseRegionId } from "../naming.ts";
 import { hasEnded } from "./lifecycle.ts";
 import { OrderedIndex } from "./ordered-index.ts";
-import type { Model, Region } from "./region.ts";
+import type { Model, Region, RegionChange } from "./region.ts";
 import type { Session } from "./session.ts";
 
 export const defaultModelName = "default";
@@ -93,8 +93,7 @@ export class Books {
 
   /** The living session with this id. @throws TensordError `session-not-found`. */
   session(id: string): Session {
-    const token = parseId("ses_", id);
-    const session = token === undefined ? undefined : this.#sessionsByToken.get(token);
+    const session = this.findSession(parseId("ses_", id) ?? "");
     if (session?.end === null) return session;
     throw new TensordError("session-not-found", `Cannot find session ${quote(id)}: it has ended or never was`, {
       hint: "Open one with POST /v1/sessions; one that is neither held nor renewed ends with its TTL.",
@@ -129,32 +128,32 @@ export class Books {
     this.regions.append(region);
     region.pool.regions.append(region);
     if (region.name !== null) region.pool.names.set(region.name, region);
-    region.payer?.regions.add(region);
-    this.placeEvictable(region);
-    this.counts[region.state] += 1;
-    this.#charge(region, 1);
+    this.sessionOf(region)?.regions.add(region);
+    this.#placeEvictable(region);
+    this.#count(region, 1);
   }
 
-  /** Moves a region to `state`, its charge with it. `deleted` takes it out of the books. */
-  setState(region: Region, state: Region["state"]): void {
-    if (region.state === state) return;
-    this.#charge(region, -1);
-    this.counts[region.state] -= 1;
-    region.state = state;
-    if (hasEnded(state)) {
-      this.#release(region);
-      this.#evictables.delete(region);
-    }
-    if (state === "deleted") {
-      this.#byToken.delete(region.token);
-      this.regions.remove(region);
-      region.pool.regions.remove(region);
-      return;
-    }
-    this.counts[state] += 1;
-    this.#charge(region, 1);
+  /** Changes a region, and every map and sum in which it stands with it. `deleted` takes it out of the books. */
+  change(region: Region, change: RegionChange): void {
+    const session = this.sessionOf(region);
+    this.#count(region, -1);
+    if (change.name !== undefined && change.name !== region.name) this.#rename(region, change.name);
+    Object.assign(region, change);
+    if (this.sessionOf(region) !== session) session?.regions.delete(region);
+    this.#placeEvictable(region);
+    if (region.state === "deleted") this.#remove(region);
+    else this.#count(region, 1);
   }
 
+  /**
+   * The session that is charged for a region, and with which it ends; null if none is, or no more: what drains is nobody's.
+   * The region's token decides.
+   */
+  sessionOf({ session, state }: Pick<Region, "session" | "state">): Session | null {
+    return session === null || hasEnded(state) ? null : (this.#sessionsByToken.get(session) ?? null);
+  }
+
+  /** What may be evicted, the least recently used first. */
   get evictables(): Iterable<Region> {
     return this.#evictables;
   }
@@ -162,48 +161,38 @@ export class Books {
   /** Somebody was handed the region: it is the most recently used one. */
   touch(region: Region, now: number): void {
     region.lastUsedAt = now;
-    this.placeEvictable(region);
+    this.#evictables.delete(region);
+    this.#placeEvictable(region);
   }
 
   /** Enters or removes the region among what may be evicted, as the region itself says. */
-  placeEvictable(region: Region): void {
-    this.#evictables.delete(region);
+  #placeEvictable(region: Region): void {
     if (region.evictable && !hasEnded(region.state)) this.#evictables.add(region);
+    else this.#evictables.delete(region);
   }
 
-  /** The region is no longer its session's: what it holds is not the session's to pay for. */
-  leaveSession(region: Region): void {
-    if (region.payer !== null) region.payer.usedBytes -= region.chargedBytes;
-    this.#release(region);
-    region.session = null;
+  /** The old name is free from here on, and those who knew the region by it still know it; the new one must be free. */
+  #rename(region: Region, name: string | null): void {
+    if (region.name !== null) region.pool.names.delete(region.name);
+    if (name !== null) region.pool.names.set(name, region);
+    region.formerName = region.name;
   }
 
-  #release(region: Region): void {
-    region.payer?.regions.delete(region);
-    region.payer = null;
+  #remove(region: Region): void {
+    this.#byToken.delete(region.token);
+    this.regions.remove(region);
+    region.pool.regions.remove(region);
   }
 
-  /** Gives up a region's name at once, so that another one may hold it. */
-  releaseName(region: Region): void {
-    if (region.name !== null && region.pool.names.get(region.name) === region) region.pool.names.delete(region.name);
-    region.formerName = region.name ?? region.formerName;
-    region.name = null;
-    region.pendingName = null;
-  }
-
-  /** Lets `region` hold `name`, which must be free. */
-  holdName(region: Region, name: string): void {
-    region.pool.names.set(name, region);
-    region.name = name;
-    region.pendingName = null;
-  }
-
-  #charge(region: Region, sign: 1 | -1): void {
+  /** Counts the region's charge in, or out with −1, where its state and its session say. */
+  #count(region: Region, sign: 1 | -1): void {
     const bytes = sign * region.chargedBytes;
     const books = region.state === "draining" ? "drainingBytes" : "usedBytes";
+    this.counts[region.state] += sign;
     this[books] += bytes;
     region.pool[books] += bytes;
-    if (region.payer !== null) region.payer.usedBytes += bytes;
+    const session = this.sessionOf(region);
+    if (session !== null) session.usedBytes += bytes;
   }
 }
 

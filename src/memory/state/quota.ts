@@ -16,14 +16,14 @@ export interface Shortage {
 /** What is charged, and to whom beside the server. */
 export interface Charge {
   readonly model: Model;
-  readonly payer: Session | null;
+  readonly session: Session | null;
   readonly bytes: number;
 }
 
 /** What keeps `bytes` from being charged now, or undefined. */
-export function findShortage(books: Books, { model, payer, bytes: requestedBytes }: Charge): Shortage | undefined {
+export function findShortage(books: Books, { model, session, bytes: requestedBytes }: Charge): Shortage | undefined {
   const free = [
-    ["session-quota-exceeded", freeOf(payer?.quotaBytes, payer?.usedBytes ?? 0)],
+    ["session-quota-exceeded", freeOf(session?.quotaBytes, session?.usedBytes ?? 0)],
     ["model-limit-exceeded", freeOf(model.memoryLimitBytes, model.usedBytes + model.drainingBytes)],
     ["pool-full", books.availableBytes],
   ] as const;
@@ -62,12 +62,12 @@ export function toShortageError(books: Books, charge: Charge, shortage: Shortage
   );
 }
 
-function describeLimit(books: Books, { model, payer }: Charge, code: Shortage["code"]) {
-  if (code === "session-quota-exceeded" && payer !== null) {
+function describeLimit(books: Books, { model, session }: Charge, code: Shortage["code"]) {
+  if (code === "session-quota-exceeded" && session !== null) {
     return {
-      whose: ` for ${describeSession(payer)}`,
-      limit: `its ${payer.quotaBytes}`,
-      holders: [toHolder(payer)],
+      whose: ` for ${describeSession(session)}`,
+      limit: `its ${session.quotaBytes}`,
+      holders: [toHolder(session)],
       hint: "Delete regions of this session, or open one with a larger quota_bytes.",
     };
   }

@@ -9,8 +9,6 @@ import type { OrderedIndex } from "./ordered-index.ts";
 /** A region of the running server. */
 export interface Region extends RegionRecord {
   readonly pool: Model;
-  /** The living session of that token, which is charged for it. */
-  payer: Payer | null;
   /** Bytes it occupies and is charged for: its size in whole pages. */
   readonly chargedBytes: number;
   /** The name that it gave up on its way out, for those who knew it by that. */
@@ -36,11 +34,25 @@ export interface Creation {
   readonly ended: Promise<void>;
 }
 
-/** Who is charged for regions beside their model: a session. */
-export interface Payer {
-  usedBytes: number;
-  readonly regions: Set<Region>;
-}
+/** What may change of a region while it stands, and with it in the books. */
+export type RegionChange = Partial<
+  Pick<
+    RegionRecord,
+    | "name"
+    | "pendingName"
+    | "state"
+    | "reason"
+    | "owner"
+    | "expiresAt"
+    | "session"
+    | "evictable"
+    | "labels"
+    | "revision"
+    | "checksum"
+    | "stockWritable"
+    | "sealedAt"
+  >
+>;
 
 /** The key of a pool, and its books. */
 export interface Model {

@@ -32,8 +32,8 @@ export class RoomQueue {
   }
 
   /** Its session has ended: it is to find that out now. */
-  wakePayer(payer: Session): void {
-    for (const waiting of this.#waiting) if (waiting.payer === payer) waiting.wake();
+  wakeSession(session: Session): void {
+    for (const waiting of this.#waiting) if (waiting.session === session) waiting.wake();
   }
 
   add(waiting: Waiting): void {

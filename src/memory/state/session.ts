@@ -2,10 +2,14 @@
 
 import type { SessionRecord } from "../journal/session-record.ts";
 import { type SessionId, toSessionId } from "../naming.ts";
-import type { Payer, Region } from "./region.ts";
+import type { Region } from "./region.ts";
 
-/** One worker's stay. Its regions are those that end with it. */
-export interface Session extends SessionRecord, Payer {
+/** One worker's stay. */
+export interface Session extends SessionRecord {
+  /** What its regions are charged. */
+  usedBytes: number;
+  /** Those that end with it, and are charged to it. */
+  readonly regions: Set<Region>;
   /** When it ends unless it is renewed, in ms since the epoch; null while it is held. */
   expiresAt: number | null;
   /** Hold sockets that are open. */

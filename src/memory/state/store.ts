@@ -17,7 +17,7 @@ import { Holders } from "./holders.ts";
 import { Leases } from "./lease-index.ts";
 import { NameWaiters } from "./name-waiters.ts";
 import { type Pressure, PressureGauge } from "./pressure.ts";
-import type { Model, Region } from "./region.ts";
+import type { Model, Region, RegionChange } from "./region.ts";
 import { RoomQueue } from "./room-queue.ts";
 import type { Lease, Session, SessionEndReason } from "./session.ts";
 import type { OnStep, Step } from "./steps.ts";
@@ -125,6 +125,18 @@ export class Store {
 
   step(step: Step): void {
     this.#onStep?.(step);
+  }
+
+  /**
+   * Changes regions in one turn: their rows first, as they will be at their next revision, then the books. If one cannot be
+   * written nothing has changed. Of two, the later may take the name that the first gives up.
+   * @throws TensordError `out-of-shared-memory`.
+   */
+  change(step: Step, ...changes: readonly (readonly [Region, RegionChange])[]): void {
+    const revised = changes.map(([region, change]) => [region, { ...change, revision: region.revision + 1 }] as const);
+    this.journal.updateRegions(revised.map(([region, change]) => ({ ...region, ...change })));
+    this.step(step);
+    for (const [region, change] of revised) this.books.change(region, change);
   }
 
   /** Calls `listener` after each change, in the turn that made it. Returns what ends that. */
