@@ -111,6 +111,8 @@ export const limits = {
   uploadLookMs: 50,
   /** How often the server looks whether its downloads have ended: a lease lasts that much longer. */
   downloadPollMs: 50,
+  /** How long the runtime may take to open the file of a download. */
+  downloadOpenMs: 2000,
   /** Own descriptors looked at in one turn of the event loop. */
   descriptorSlice: 512,
   /** How long a hand-off waits for its consumer, unless it says otherwise. */

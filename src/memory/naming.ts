@@ -5,6 +5,8 @@
 
 /** Models and regions: what a URL segment and a file name both carry without escapes. `org/name` is written `org--name`. */
 export const namePattern = /^(?!\.)[A-Za-z0-9._-]{1,128}$/;
+/** Versions of a name; empty unless somebody says so. */
+export const versionPattern = /^[A-Za-z0-9._-]{0,128}$/;
 export const instancePattern = /^[a-z0-9-]{1,32}$/;
 /** 26 characters of RFC 4648's base32 alphabet in lower case: 130 random bits. */
 export const tokenPattern = /^[a-z2-7]{26}$/;

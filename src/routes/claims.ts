@@ -8,7 +8,7 @@ import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { body, json } from "./regions.ts";
 import { requireBody } from "./require-body.ts";
-import { ModelName, RegionName } from "./schemas.ts";
+import { ModelName, RegionName, VersionParameter } from "./schemas.ts";
 import * as schemas from "./schemas-session.ts";
 
 const params = z.object({ model: ModelName, name: RegionName });
@@ -45,7 +45,10 @@ const release = createRoute({
   summary: "Give the right to build up: the next in line builds",
   request: {
     params,
-    query: z.object({ claim: z.string().max(64).openapi({ example: "clm_abcdefghijklmnopqrstuvwxyz" }) }),
+    query: z.object({
+      claim: z.string().max(64).openapi({ example: "clm_abcdefghijklmnopqrstuvwxyz" }),
+      version: VersionParameter,
+    }),
   },
   responses: {
     200: json("Released.", schemas.Ended),
@@ -64,13 +67,13 @@ const readerHead = Buffer.from('{"role":"reader","claim":null,"region":');
 
 export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(claim, async (c) => {
-    const { session: id, key = null } = c.req.valid("json");
+    const { session: id, key = null, version } = c.req.valid("json");
     const waitMs = parseWaitMs(c.req.valid("header").prefer);
     if (waitMs > 0) {
       c.env?.keepOpen?.();
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }
-    const request = { ...c.req.valid("param"), session: store.books.session(id), key };
+    const request = { ...c.req.valid("param"), version, session: store.books.session(id), key };
     const answer = await claimName(store, request, waitMs, c.get("signal"));
     if (answer.role === "builder") {
       return c.json({ role: answer.role, claim: `clm_${answer.claim.token}`, region: null }, 200);
@@ -81,8 +84,8 @@ export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Serv
   });
 
   app.openapi(release, (c) => {
-    const { model, name } = c.req.valid("param");
-    releaseClaim(store, findClaim(store, model, name, c.req.valid("query").claim));
+    const { claim: id, version = "" } = c.req.valid("query");
+    releaseClaim(store, findClaim(store, { ...c.req.valid("param"), version }, id));
     return c.json({ state: "deleted" } as const, 200);
   });
 }

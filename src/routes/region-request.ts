@@ -10,11 +10,19 @@ import type { Store } from "../memory/state/store.ts";
 import type * as schemas from "./schemas.ts";
 
 export function toCreateRequest(store: Store, request: z.infer<typeof schemas.CreateRegion>): CreateRequest {
-  const { model = "default", name = null, storage = "shm", if_exists: ifExists = "fail", labels = {} } = request;
+  const {
+    model = "default",
+    name = null,
+    version = "",
+    storage = "shm",
+    if_exists: ifExists = "fail",
+    labels = {},
+  } = request;
   const { kind } = store.storages.get(storage);
   if (name === null && ifExists !== "fail") {
     throw refused(`Cannot apply "if_exists": "${ifExists}": the region has no name, want one`);
   }
+  if (name === null && version !== "") throw refused("Cannot make a version: the region has no name, want one");
   const owner = toOwner(request);
   if (owner.kind === "persist" && name === null) {
     throw refused("Cannot let the region persist: it has no name, want one, or nobody could find it again");
@@ -30,6 +38,7 @@ export function toCreateRequest(store: Store, request: z.infer<typeof schemas.Cr
   return {
     model,
     name,
+    version,
     storage: kind,
     tensors,
     owner,

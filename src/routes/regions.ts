@@ -81,6 +81,7 @@ const list = createRoute({
     query: z.object({
       model: schemas.ModelName.optional(),
       name: schemas.RegionName.optional(),
+      version: schemas.Version.optional().openapi({ description: "Only this version of the name." }),
       state: z.enum(states).optional(),
       label: z.string().max(512).optional().openapi({ description: "key=value", example: "job=nightly" }),
       limit: Limit,
@@ -112,7 +113,11 @@ const getByName = createRoute({
   path: "/v1/models/{model}/regions/{name}",
   tags,
   summary: "Find a region by name, or wait until it is there and sealed",
-  request: { params: z.object({ model: schemas.ModelName, name: schemas.RegionName }), headers: PreferHeader },
+  request: {
+    params: z.object({ model: schemas.ModelName, name: schemas.RegionName }),
+    query: z.object({ version: schemas.VersionParameter }),
+    headers: PreferHeader,
+  },
   responses: {
     200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail),
     ...declareFailures(
@@ -249,13 +254,17 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
   });
 
   app.openapi(getByName, async (c) => {
-    const { model, name } = c.req.valid("param");
     const waitMs = parseWaitMs(c.req.valid("header").prefer);
     if (waitMs > 0) {
       c.env?.keepOpen?.();
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }
-    const region = await findRegionByName(store, model, name, waitMs, c.get("signal"));
+    const region = await findRegionByName(
+      store,
+      { ...c.req.valid("param"), ...c.req.valid("query") },
+      waitMs,
+      c.get("signal"),
+    );
     c.header("ETag", `"${region.revision}"`);
     return answerJson(c, toRegionDetailBody(store, region), 200);
   });

@@ -2,7 +2,7 @@
 
 import { z } from "@hono/zod-openapi";
 import { limits } from "../memory/limits.ts";
-import { byteCount, Client, Labels, nextCursor, RegionDetail, time } from "./schemas.ts";
+import { byteCount, Client, Labels, nextCursor, RegionDetail, time, Version } from "./schemas.ts";
 
 const text = z.string().max(limits.clientCharacters);
 export const SessionId = z.string().max(64).openapi({ example: "ses_abcdefghijklmnopqrstuvwxyz" });
@@ -60,6 +60,9 @@ export const SessionEnd = z
 export const ClaimRequest = z
   .strictObject({
     session: SessionId,
+    version: Version.optional().openapi({
+      description: "Which build. Without one whichever there is, and the empty one is built if there is none.",
+    }),
     key: z.string().min(1).max(128).optional().openapi({
       description:
         "What you call this request. Asking again with the same key gets the same claim, should an answer be lost.",

@@ -5,7 +5,7 @@ import { states } from "../memory/journal/region-record.ts";
 import { checksumAlgorithm } from "../memory/layout/checksum.ts";
 import { dtypes } from "../memory/layout/dtype.ts";
 import { limits } from "../memory/limits.ts";
-import { namePattern } from "../memory/naming.ts";
+import { namePattern, versionPattern } from "../memory/naming.ts";
 
 export const byteCount = z.int().min(0).max(limits.regionBytes);
 export const time = z.string().openapi({ format: "date-time", example: "2026-11-21T12:00:00.000Z" });
@@ -16,6 +16,13 @@ export const ModelName = Name.openapi({
   example: "llama-7b",
 });
 export const RegionName = Name.openapi({ description: "A region's name, unique in its model.", example: "weights" });
+export const Version = z
+  .string()
+  .regex(versionPattern, "want at most 128 of A-Z a-z 0-9 . _ -")
+  .openapi({ description: "Which build of the name; versions stand side by side. Default: empty." });
+export const VersionParameter = z.string().regex(versionPattern).optional().openapi({
+  description: "This version. Without one the newest that is sealed, or, where none is, the newest.",
+});
 export const RegionIdParameter = z.string().max(64).openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" });
 
 export const Dtype = z.enum(dtypes).openapi("Dtype", { description: "As safetensors names it.", example: "F32" });
@@ -153,7 +160,7 @@ export const Region = z
     id: z.string().openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" }),
     model: ModelName,
     name: z.string().nullable().openapi({ example: "weights" }),
-    version: z.string().openapi({ description: "Which build of the name it is; versions stand side by side." }),
+    version: Version,
     pending_name: z.string().nullable().openapi({ description: "The name it takes over when it is sealed." }),
     state: z.enum(states),
     revision: z.int().openapi({ description: "Raised by every change; also the ETag." }),
@@ -206,6 +213,7 @@ export const CreateRegion = z
   .strictObject({
     model: ModelName.optional().openapi({ description: "Default: `default`." }),
     name: RegionName.optional(),
+    version: Version.optional(),
     storage: z
       .enum(["shm", "memfd", "file", "heap", "cuda_vmm"])
       .optional()

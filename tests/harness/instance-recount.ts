@@ -31,8 +31,9 @@ function recountRegions({ books }: Store, regions: readonly Region[]): void {
     const own = standing.filter(({ pool }) => pool === model);
     expect(model.usedBytes, `${model.name}'s sum`).toBe(sum(own));
     expect(model.drainingBytes).toBe(sum(draining.filter(({ pool }) => pool === model)));
-    const names = own.flatMap((region) => (region.name === null ? [] : [[region.name, region.token]])).toSorted();
-    expect([...model.names].map(([name, { token }]) => [name, token]).toSorted()).toEqual(names);
+    const named = own.filter(({ name }) => name !== null);
+    for (const region of named) expect(model.names.get(region.name ?? "", region.version)).toBe(region);
+    expect(model.names.size).toBe(named.length);
   }
   const evictable = standing.filter((region) => region.evictable).map(({ token }) => token);
   expect([...books.evictables].map(({ token }) => token).toSorted()).toEqual(evictable.toSorted());
@@ -46,7 +47,7 @@ function recountSession(store: Store, session: Session, regions: readonly Region
   expect(session.usedBytes, `what ${session.token} pays for`).toBe(sum(own));
   expect([...session.regions].map(({ token }) => token).toSorted()).toEqual(own.map(({ token }) => token).toSorted());
   for (const region of own) expect(store.books.sessionOf(region), "the region knows its session").toBe(session);
-  for (const claim of session.claims) expect(store.claims.of(claim.model, claim.name)).toBe(claim);
+  for (const claim of session.claims) expect(store.claims.of(claim)).toBe(claim);
   for (const lease of session.leases) expect(store.leases.get(lease.token)).toBe(lease);
   expect(session.end, "no session is ending").toBeNull();
 }
@@ -77,7 +78,7 @@ function compareRows(
   expect(rows.map(toFacts)).toEqual(regions.map(toFacts));
   expect(sessionRows.map(({ token }) => token)).toEqual(sessions.map(({ token }) => token));
   expect(claimRows).toHaveLength(claims.size);
-  for (const { model, name, token } of claimRows) expect(claims.of(model, name)?.token).toBe(token);
+  for (const { token, ...name } of claimRows) expect(claims.of(name)?.token).toBe(token);
   expect(leaseRows).toHaveLength(leases.size);
   for (const { token, region } of leaseRows) expect(leases.get(token)?.region.token).toBe(region);
   expect(models.map(({ name }) => name).toSorted()).toEqual(

@@ -29,7 +29,7 @@ const cells: Record<LifecycleEvent, string> = {
 
 /** A region in `state`, as far as the table looks at one. */
 function regionIn(state: State) {
-  return { token: "x", model: "m", name: "n", state };
+  return { token: "x", model: "m", name: "n", version: "", state };
 }
 
 /** What a cell answers, in the words of the table above. */

@@ -71,6 +71,8 @@ export function idOf(region: Pick<RegionRecord, "token">): RegionId {
 }
 
 /** How errors and logs call a region: its id, and its name if it holds one. */
-export function describe(region: Pick<RegionRecord, "token" | "model" | "name">): string {
-  return region.name === null ? idOf(region) : `${idOf(region)} (${region.model}/${region.name})`;
+export function describe(region: Pick<RegionRecord, "token" | "model" | "name" | "version">): string {
+  if (region.name === null) return idOf(region);
+  const version = region.version === "" ? "" : `, version ${region.version}`;
+  return `${idOf(region)} (${region.model}/${region.name}${version})`;
 }

@@ -7,6 +7,7 @@ import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { createToken, parseId } from "../naming.ts";
 import { quote } from "../state/books.ts";
+import type { ClaimedName } from "../state/claim-index.ts";
 import type { Region } from "../state/region.ts";
 import { type Claim, describeSession, idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
@@ -18,6 +19,8 @@ export type ClaimAnswer =
 export interface ClaimRequest {
   readonly model: string;
   readonly name: string;
+  /** Which build; undefined means whichever there is, and "" if there is none. */
+  readonly version: string | undefined;
   readonly session: Session;
   readonly key: string | null;
 }
@@ -33,18 +36,18 @@ export async function claimName(
   waitMs: number,
   signal: AbortSignal,
 ): Promise<ClaimAnswer> {
-  const { model, name, session, key } = request;
+  const { model, name, version, session, key } = request;
   const deadline = performance.now() + waitMs;
   const stop = AbortSignal.any([signal, store.stopping]);
   for (;;) {
     store.refuseIfStopping();
     store.books.session(idOfSession(session));
-    const region = store.books.model(model).names.get(name);
+    const region = store.books.model(model).names.find(name, version);
     if (region?.state === "sealed") {
       store.books.touch(region, store.now());
       return { role: "reader", region };
     }
-    const claim = store.claims.of(model, name);
+    const claim = store.claims.of({ model, name, version: version ?? "" });
     if (claim !== undefined && claim.session === session && key !== null && claim.key === key) {
       return { role: "builder", claim };
     }
@@ -55,7 +58,7 @@ export async function claimName(
   }
 }
 
-function grant(store: Store, { model, name, session, key }: ClaimRequest): Claim {
+function grant(store: Store, { model, name, version = "", session, key }: ClaimRequest): Claim {
   if (store.claims.size >= limits.claims) {
     throw new TensordError(
       "too-many-requests",
@@ -65,8 +68,8 @@ function grant(store: Store, { model, name, session, key }: ClaimRequest): Claim
       },
     );
   }
-  const claim = { token: createToken(), model, name, session, key };
-  store.journal.insertClaim({ token: claim.token, model, name, version: "", session: session.token, key });
+  const claim = { token: createToken(), model, name, version, session, key };
+  store.journal.insertClaim({ token: claim.token, model, name, version, session: session.token, key });
   store.step("claim.journaled");
   store.claims.add(claim);
   return claim;
@@ -74,7 +77,7 @@ function grant(store: Store, { model, name, session, key }: ClaimRequest): Claim
 
 /** Gives the right up: the next in line builds. */
 export function releaseClaim(store: Store, claim: Claim): void {
-  if (store.claims.of(claim.model, claim.name) !== claim) return;
+  if (store.claims.of(claim) !== claim) return;
   store.journal.deleteClaim(claim.token);
   store.step("claim.row-deleted");
   store.claims.remove(claim);
@@ -85,17 +88,9 @@ export function releaseClaim(store: Store, claim: Claim): void {
  * The claim under which a region of this name is made, or undefined if none is needed.
  * @throws TensordError `name-claimed` if somebody else has the right, `claim-not-found` if `id` is not the one.
  */
-export function checkClaim(
-  store: Store,
-  model: string,
-  name: string | null,
-  id: string | undefined,
-): Claim | undefined {
-  const claim = name === null ? undefined : store.claims.of(model, name);
-  if (id !== undefined) {
-    if (claim !== undefined && claim.token === parseId("clm_", id)) return claim;
-    throw claimNotFound(id);
-  }
+export function checkClaim(store: Store, built: ClaimedName, id: string | undefined): Claim | undefined {
+  if (id !== undefined) return findClaim(store, built, id);
+  const claim = store.claims.of(built);
   if (claim === undefined) return undefined;
   throw new TensordError(
     "name-claimed",
@@ -108,8 +103,8 @@ export function checkClaim(
 }
 
 /** @throws TensordError `claim-not-found`. */
-export function findClaim(store: Store, model: string, name: string, id: string): Claim {
-  const claim = store.claims.of(model, name);
+export function findClaim(store: Store, built: ClaimedName, id: string): Claim {
+  const claim = store.claims.of(built);
   if (claim !== undefined && claim.token === parseId("clm_", id)) return claim;
   throw claimNotFound(id);
 }

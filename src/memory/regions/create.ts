@@ -27,6 +27,8 @@ export type IfExists = "fail" | "attach" | "replace";
 export interface CreateRequest {
   readonly model: string;
   readonly name: string | null;
+  /** Which build of the name; "" unless somebody says so. */
+  readonly version: string;
   readonly storage: StorageKind;
   readonly tensors: readonly TensorSpec[];
   readonly owner: Owner;
@@ -60,7 +62,7 @@ export async function createRegion(
     // Whatever was awaited, the session may have ended meanwhile.
     if (request.session !== null) store.books.session(idOfSession(request.session));
     const model = store.books.model(request.model);
-    const holder = request.name === null ? undefined : model.names.get(request.name);
+    const holder = request.name === null ? undefined : model.names.get(request.name, request.version);
     if (holder === undefined || request.ifExists === "replace") {
       const plan = toPlan(store, model, request);
       const room = {
@@ -110,13 +112,14 @@ function longerLife(store: Store, region: Region, owner: Owner): number | undefi
 
 /** Where the region would go, and who would pay for it. */
 function toPlan(store: Store, model: Model, request: CreateRequest): Plan {
-  const claim = checkClaim(store, model.name, request.name, request.claim);
+  const claim = checkClaim(store, { ...request, model: model.name }, request.claim);
   const session = request.session ?? claim?.session ?? null;
   const token = createToken();
   const layout = layOutRegion(request.tensors, {
     "tensord.region": toRegionId(token),
     "tensord.model": model.name,
     ...(request.name === null ? {} : { "tensord.name": request.name }),
+    ...(request.version === "" ? {} : { "tensord.version": request.version }),
     "tensord.instance": store.instance,
   });
   return {
@@ -208,7 +211,7 @@ interface Plan {
 
 function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan): Region {
   const { token, layout, chargedBytes, session } = plan;
-  const isNameTaken = request.name !== null && model.names.has(request.name);
+  const isNameTaken = request.name !== null && model.names.get(request.name, request.version) !== undefined;
   const now = store.now();
   return {
     key: store.books.nextKey(),
@@ -224,7 +227,7 @@ function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan
     evictable: request.evictable,
     labels: request.labels,
     revision: 1,
-    version: "",
+    version: request.version,
     storageKind: request.storage,
     format: "safetensors",
     identity: { dev: "0", ino: "0" },

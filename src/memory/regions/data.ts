@@ -30,7 +30,7 @@ export function locateData(region: Region, tensorName: string | undefined): Data
 
 /**
  * Holds `region` for a response that sends its bytes, as a reader's lease does.
- * @returns the path of its file, to be opened in this turn of the event loop.
+ * @returns the path of its file, to be opened soon.
  * @throws TensordError `region-busy`, `region-draining`, `io-error` if a worker truncated its file.
  */
 export function readData(store: Store, region: Region): string {

@@ -15,22 +15,28 @@ export function findRegion(store: Store, id: string): Region {
   return store.books.region(id);
 }
 
+/** Whom a client means: without a version the newest that is sealed, or, where none is, the newest. */
+export interface NamedRegion {
+  readonly model: string;
+  readonly name: string;
+  readonly version?: string | undefined;
+}
+
 /**
- * The region that holds `name`. With `waitMs` it waits until there is one and it is sealed; when the time is over it
+ * The region that holds a name. With `waitMs` it waits until there is one and it is sealed; when the time is over it
  * answers with what is there.
  * @throws TensordError `region-not-found`, `model-not-found`, `shutting-down`.
  */
 export async function findRegionByName(
   store: Store,
-  model: string,
-  name: string,
+  { model, name, version }: NamedRegion,
   waitMs: number,
   signal: AbortSignal,
 ): Promise<Region> {
   const deadline = performance.now() + waitMs;
   const stop = AbortSignal.any([signal, store.stopping]);
   for (;;) {
-    const region = store.books.findModel(model)?.names.get(name);
+    const region = store.books.findModel(model)?.names.find(name, version);
     if (region?.state === "sealed") return touch(store, region);
     const leftMs = deadline - performance.now();
     if (leftMs > 0) {
@@ -41,10 +47,15 @@ export async function findRegionByName(
     store.books.model(model);
     throw new TensordError(
       "region-not-found",
-      `Cannot find region ${quote(name)} of model ${quote(model)}: nobody has the name${waitMs > 0 ? `, waited for ${waitMs} ms` : ""}`,
+      `Cannot find region ${quote(name)} of model ${quote(model)}: ${describeAbsence(version, waitMs)}`,
       { hint: "Create it with POST /v1/regions, or wait for it with the header Prefer: wait=30." },
     );
   }
+}
+
+function describeAbsence(version: string | undefined, waitMs: number): string {
+  const held = version === undefined ? "the name" : `version ${JSON.stringify(version)} of the name`;
+  return `nobody has ${held}${waitMs > 0 ? `, waited for ${waitMs} ms` : ""}`;
 }
 
 function touch(store: Store, region: Region): Region {
@@ -56,6 +67,7 @@ function touch(store: Store, region: Region): Region {
 export interface Filter {
   readonly model?: string | undefined;
   readonly name?: string | undefined;
+  readonly version?: string | undefined;
   readonly state?: State | undefined;
   readonly label?: readonly [key: string, value: string] | undefined;
 }
@@ -70,8 +82,8 @@ export interface Page {
 export function listRegions(store: Store, filter: Filter, limit: number, cursor: string | undefined): Page {
   const model = filter.model === undefined ? undefined : store.books.model(filter.model);
   if (model !== undefined && filter.name !== undefined) {
-    const region = model.names.get(filter.name);
-    return { regions: region !== undefined && matches(region, filter) ? [region] : [], nextCursor: null };
+    const named = [...model.names.all(filter.name)].filter((region) => matches(region, filter));
+    return { regions: named.sort((a, b) => a.key - b.key), nextCursor: null };
   }
   const regions: Region[] = [];
   let looked = 0;
@@ -83,8 +95,9 @@ export function listRegions(store: Store, filter: Filter, limit: number, cursor:
   return { regions, nextCursor: null };
 }
 
-function matches(region: Region, { name, state, label }: Filter): boolean {
+function matches(region: Region, { name, version, state, label }: Filter): boolean {
   if (name !== undefined && region.name !== name) return false;
+  if (version !== undefined && region.version !== version) return false;
   if (state !== undefined && region.state !== state) return false;
   return label === undefined || (Object.hasOwn(region.labels, label[0]) && region.labels[label[0]] === label[1]);
 }

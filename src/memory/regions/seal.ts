@@ -66,7 +66,7 @@ function checkUsage(store: Store, region: Region): void {
 
 /** One turn: the row, and with it the row of the region whose name this one takes. */
 function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "stockWritable">, actor?: string): void {
-  const holder = region.pendingName === null ? undefined : region.pool.names.get(region.pendingName);
+  const holder = region.pendingName === null ? undefined : region.pool.names.get(region.pendingName, region.version);
   const name = region.pendingName ?? region.name;
   const sealed = {
     ...seal,
@@ -90,7 +90,7 @@ function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "s
 
 /** What was claimed is built. The seal stands already, so a claim that cannot be written off now ends with its session. */
 function endClaim(store: Store, region: Region): void {
-  const claim = region.name === null ? undefined : store.claims.of(region.model, region.name);
+  const claim = store.claims.of(region);
   if (claim === undefined) return;
   try {
     releaseClaim(store, claim);

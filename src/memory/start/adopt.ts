@@ -18,7 +18,9 @@ import { ensureModel, reviveRegion } from "./revive.ts";
 export function adoptRegion(store: Store, storage: Storage, file: KeptFile): void {
   const content = readContent(store, storage, file);
   const model = content.model ?? defaultModelName;
-  const isFree = content.name !== undefined && ensureModel(store, model).names.get(content.name) === undefined;
+  const isFree =
+    content.name !== undefined &&
+    ensureModel(store, model).names.get(content.name, content.version ?? "") === undefined;
   const name = isFree ? (content.name ?? null) : null;
   const isSealed = wasSealed(storage, file);
   const now = store.now();

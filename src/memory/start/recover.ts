@@ -93,7 +93,7 @@ function recoverRowless(store: Store, rowless: readonly Kept[]): void {
 function recoverClaims(store: Store, rows: readonly ClaimRow[]): void {
   for (const row of rows) {
     const session = store.books.findSession(row.session);
-    const isBuilt = store.books.findModel(row.model)?.names.get(row.name)?.state === "sealed";
+    const isBuilt = store.books.findModel(row.model)?.names.get(row.name, row.version)?.state === "sealed";
     if (session === undefined || isBuilt) store.journal.deleteClaim(row.token);
     else store.claims.add({ ...row, session });
   }
@@ -150,7 +150,7 @@ function drainOrphan(store: Store, storage: Storage, file: KeptFile): void {
 }
 
 function toOrphan(store: Store, storage: Storage, file: KeptFile): RegionRecord {
-  const unentered = { token: file.token, model: defaultModelName, name: null, state: "creating" } as const;
+  const unentered = { token: file.token, model: defaultModelName, name: null, version: "", state: "creating" } as const;
   return {
     ...unentered,
     key: store.books.nextKey(),

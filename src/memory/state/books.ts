@@ -8,6 +8,7 @@ import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { namePattern, parseId, parseRegionId } from "../naming.ts";
 import { hasEnded } from "./lifecycle.ts";
+import { NameIndex } from "./name-index.ts";
 import { OrderedIndex } from "./ordered-index.ts";
 import type { Model, Region, RegionChange } from "./region.ts";
 import type { Session } from "./session.ts";
@@ -127,7 +128,7 @@ export class Books {
     this.#byToken.set(region.token, region);
     this.regions.append(region);
     region.pool.regions.append(region);
-    if (region.name !== null) region.pool.names.set(region.name, region);
+    if (region.name !== null) region.pool.names.add(region.name, region);
     this.sessionOf(region)?.regions.add(region);
     this.#placeEvictable(region);
     this.#count(region, 1);
@@ -139,6 +140,7 @@ export class Books {
     this.#count(region, -1);
     if (change.name !== undefined && change.name !== region.name) this.#rename(region, change.name);
     Object.assign(region, change);
+    if (region.name !== null) region.pool.names.refresh(region.name);
     if (this.sessionOf(region) !== session) session?.regions.delete(region);
     this.#placeEvictable(region);
     if (region.state === "deleted") this.#remove(region);
@@ -173,8 +175,8 @@ export class Books {
 
   /** The old name is free from here on, and those who knew the region by it still know it; the new one must be free. */
   #rename(region: Region, name: string | null): void {
-    if (region.name !== null) region.pool.names.delete(region.name);
-    if (name !== null) region.pool.names.set(name, region);
+    if (region.name !== null) region.pool.names.remove(region.name, region);
+    if (name !== null) region.pool.names.add(name, region);
     region.formerName = region.name;
   }
 
@@ -205,7 +207,7 @@ export function createModel(facts: ModelFacts): Model {
     usedBytes: 0,
     drainingBytes: 0,
     closing: false,
-    names: new Map(),
+    names: new NameIndex(),
     regions: new OrderedIndex(),
   };
 }

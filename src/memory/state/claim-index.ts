@@ -2,7 +2,14 @@
 
 import type { Claim } from "./session.ts";
 
-/** Claims by name: at most one a name. */
+/** What may be claimed; a region without a name cannot. */
+export interface ClaimedName {
+  readonly model: string;
+  readonly name: string | null;
+  readonly version: string;
+}
+
+/** Claims by name: at most one for each version of a name. */
 export class Claims {
   readonly #byName = new Map<string, Claim>();
 
@@ -10,18 +17,17 @@ export class Claims {
     return this.#byName.size;
   }
 
-  of(model: string, name: string): Claim | undefined {
-    return this.#byName.get(`${model}/${name}`);
+  of({ model, name, version }: ClaimedName): Claim | undefined {
+    return name === null ? undefined : this.#byName.get(`${model}/${name}/${version}`);
   }
 
   add(claim: Claim): void {
-    this.#byName.set(`${claim.model}/${claim.name}`, claim);
+    this.#byName.set(`${claim.model}/${claim.name}/${claim.version}`, claim);
     claim.session.claims.add(claim);
   }
 
   remove(claim: Claim): void {
-    const key = `${claim.model}/${claim.name}`;
-    if (this.#byName.get(key) === claim) this.#byName.delete(key);
+    if (this.of(claim) === claim) this.#byName.delete(`${claim.model}/${claim.name}/${claim.version}`);
     claim.session.claims.delete(claim);
   }
 }

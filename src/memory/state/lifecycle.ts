@@ -195,7 +195,7 @@ const hints = {
  * @throws TensordError with the cell's failure. A cell that only our own mistake can reach is an assertion.
  */
 export function nextState(
-  region: Pick<RegionRecord, "token" | "model" | "name" | "state">,
+  region: Pick<RegionRecord, "token" | "model" | "name" | "version" | "state">,
   event: LifecycleEvent,
 ): State {
   const { state } = region;

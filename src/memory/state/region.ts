@@ -4,6 +4,7 @@
  */
 
 import type { RegionRecord } from "../journal/region-record.ts";
+import type { NameIndex } from "./name-index.ts";
 import type { OrderedIndex } from "./ordered-index.ts";
 
 /** A region of the running server. */
@@ -65,6 +66,6 @@ export interface Model {
   /** True while it is being unregistered: nothing new may come. */
   closing: boolean;
   /** Names held, also by regions still `creating`. */
-  readonly names: Map<string, Region>;
+  readonly names: NameIndex<Region>;
   readonly regions: OrderedIndex<Region>;
 }

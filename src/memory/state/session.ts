@@ -38,6 +38,7 @@ export interface Claim {
   readonly token: string;
   readonly model: string;
   readonly name: string;
+  readonly version: string;
   readonly session: Session;
   /** What the client calls its request, so that a repeated one gets the same claim. */
   readonly key: string | null;

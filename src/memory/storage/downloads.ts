@@ -11,6 +11,8 @@ interface Download {
   readonly file: DataFile;
   /** When a response began last, of `performance.now()`. */
   startedAt: number;
+  /** Whether the file was seen open since. */
+  isSeen: boolean;
 }
 
 export class Downloads implements Disposable {
@@ -19,13 +21,14 @@ export class Downloads implements Disposable {
   #timer: Timer | undefined;
   #isLooking = false;
 
-  /** Takes `file` over. @returns the path to send from; open it in this turn of the event loop. */
+  /** Takes `file` over. @returns the path to send from, to be opened within `limits.downloadOpenMs`. */
   begin(file: DataFile): string {
     const { identity } = file;
     const known = this.#downloads.get(identity);
     if (known !== undefined) file[Symbol.dispose]();
-    const download = known ?? { file, startedAt: 0 };
+    const download = known ?? { file, startedAt: 0, isSeen: false };
     download.startedAt = performance.now();
+    download.isSeen = false;
     this.#downloads.set(identity, download);
     this.#timer ??= setInterval(() => void this.#look(), limits.downloadPollMs);
     return download.file.path;
@@ -38,11 +41,15 @@ export class Downloads implements Disposable {
     const begin = performance.now();
     const open = await countOpenFiles();
     this.#isLooking = false;
-    for (const [identity, { file, startedAt }] of this.#downloads) {
-      // Our own descriptor is one of them. What has begun since we looked may not have been counted.
-      if ((open.get(identity) ?? 0) > 1 || startedAt > begin - limits.downloadPollMs) continue;
+    for (const [identity, download] of this.#downloads) {
+      // Our own descriptor is one of them.
+      const isOpen = (open.get(identity) ?? 0) > 1;
+      // The runtime opens the file in a thread of its own, which a busy machine may let wait.
+      const mayOpenYet = !download.isSeen && download.startedAt > begin - limits.downloadOpenMs;
+      download.isSeen ||= isOpen;
+      if (isOpen || mayOpenYet) continue;
       this.#downloads.delete(identity);
-      file[Symbol.dispose]();
+      download.file[Symbol.dispose]();
     }
     if (this.#downloads.size > 0) return;
     clearInterval(this.#timer);

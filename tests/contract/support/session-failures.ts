@@ -64,7 +64,8 @@ const tooMany: readonly FailureCase[] = [
       const { id } = await openSession(app);
       const session = app.store.books.session(id);
       for (let count = 0; count < limits.claims; count++) {
-        app.store.claims.add({ token: createToken(), model: "default", name: `name-${count}`, session, key: null });
+        const claimed = { model: "default", name: `name-${count}`, version: "" };
+        app.store.claims.add({ token: createToken(), ...claimed, session, key: null });
       }
       const answer = await askInVain(app, "POST", claimPath, { session: id });
       session.claims.clear();

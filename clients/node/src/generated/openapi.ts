@@ -517,7 +517,7 @@ export interface components {
       readonly model: string;
       /** @example weights */
       readonly name: string | null;
-      /** @description Which build of the name it is; versions stand side by side. */
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
       readonly version: string;
       /** @description The name it takes over when it is sealed. */
       readonly pending_name: string | null;
@@ -734,6 +734,8 @@ export interface components {
        * @example weights
        */
       readonly name?: string;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version?: string;
       /**
        * @description Default: `shm`.
        * @enum {string}
@@ -808,7 +810,7 @@ export interface components {
       readonly model: string;
       /** @example weights */
       readonly name: string | null;
-      /** @description Which build of the name it is; versions stand side by side. */
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
       readonly version: string;
       /** @description The name it takes over when it is sealed. */
       readonly pending_name: string | null;
@@ -1137,6 +1139,8 @@ export interface components {
     readonly ClaimRequest: {
       /** @example ses_abcdefghijklmnopqrstuvwxyz */
       readonly session: string;
+      /** @description Which build. Without one whichever there is, and the empty one is built if there is none. */
+      readonly version?: string;
       /** @description What you call this request. Asking again with the same key gets the same claim, should an answer be lost. */
       readonly key?: string;
     };
@@ -1382,6 +1386,8 @@ export interface operations {
         readonly model?: string;
         /** @description A region's name, unique in its model. */
         readonly name?: string;
+        /** @description Only this version of the name. */
+        readonly version?: string;
         readonly state?: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
         /** @description key=value */
         readonly label?: string;
@@ -1855,7 +1861,10 @@ export interface operations {
   };
   readonly getRegionByName: {
     readonly parameters: {
-      readonly query?: never;
+      readonly query?: {
+        /** @description This version. Without one the newest that is sealed, or, where none is, the newest. */
+        readonly version?: string;
+      };
       readonly header?: {
         /** @description wait=N waits up to N seconds (at most 300). */
         readonly prefer?: string;
@@ -3485,6 +3494,8 @@ export interface operations {
     readonly parameters: {
       readonly query: {
         readonly claim: string;
+        /** @description This version. Without one the newest that is sealed, or, where none is, the newest. */
+        readonly version?: string;
       };
       readonly header?: never;
       readonly path: {
