@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
+import { idInState, slowBytes } from "./support/region-failures.ts";
 import {
   type Claim,
   claimName,
@@ -206,6 +207,20 @@ describe("the next in line builds", () => {
     return { session, claim };
   }
 });
+
+test(
+  "a claim that waits while somebody creates the name builds as soon as that creation is deleted",
+  withApp(async (app) => {
+    const untilWaiting = watchWaits(app);
+    const creation = app.request("POST", "/v1/regions", { name: "weights", byte_size: slowBytes, ttl_ms: 600_000 });
+    const id = await idInState(app, "creating");
+    const next = claimName(app, await openSession(app), { wait: 60 });
+    await untilWaiting(1);
+    await app.remove(id);
+    expect(await next).toMatchObject({ role: "builder" });
+    expect((await creation).body).toMatchObject({ code: "cancelled" });
+  }),
+);
 
 describe("a region under a claim", () => {
   test(

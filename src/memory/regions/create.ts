@@ -4,7 +4,7 @@
  */
 
 import { roundUpToPage } from "../host/capacity.ts";
-import { describe, type Owner } from "../journal/region-record.ts";
+import type { Owner } from "../journal/region-record.ts";
 import { layOutRegion, type RegionLayout, type TensorSpec } from "../layout/layout.ts";
 import { Tensors } from "../layout/tensors.ts";
 import { createToken, toRegionId } from "../naming.ts";
@@ -16,9 +16,8 @@ import type { OnFull } from "../state/room-queue.ts";
 import { idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import type { StorageKind } from "../storage/storage.ts";
-import { cancelled } from "./cancelled.ts";
 import { checkClaim } from "./claim.ts";
-import { drainRegion } from "./drain.ts";
+import { cancelCreation, refuseCommit, undoCreation } from "./end.ts";
 import { scheduleExpiry } from "./expire.ts";
 import { hasRoom, makeRoom } from "./make-room.ts";
 
@@ -144,7 +143,7 @@ async function make(
   const region = toRegion(store, model, request, plan);
   region.creation = { cancel, ended: ended.promise };
   store.books.add(region);
-  const onAbort = () => cancel.abort(cancelled(region, "its client went away"));
+  const onAbort = () => cancelCreation(region, "its client went away");
   signal.addEventListener("abort", onAbort);
   try {
     store.step("create.reserved");
@@ -152,10 +151,10 @@ async function make(
       .of(region)
       .memory.allocate({ token, byteSize: layout.byteSize, header: layout.header }, cancel.signal);
     cancel.signal.throwIfAborted();
-    await commit(store, region);
+    commit(store, region);
     return region;
   } catch (error) {
-    await abandon(store, region);
+    await undoCreation(store, region);
     throw error;
   } finally {
     signal.removeEventListener("abort", onAbort);
@@ -165,7 +164,7 @@ async function make(
 }
 
 /** One turn: bytes, row, public name, state. The order is what a restart relies on. */
-async function commit(store: Store, region: Region): Promise<void> {
+function commit(store: Store, region: Region): void {
   const { token } = region;
   const { names } = store.storages.of(region);
   names.keep(token);
@@ -177,28 +176,12 @@ async function commit(store: Store, region: Region): Promise<void> {
     names.publish(token);
     store.step("create.published");
   } catch (error) {
-    // The bytes are kept, so this is no longer an abort but a delete: name, keeper, row, and again if one of it fails.
-    const state = nextState(region, "commit-refused");
-    store.books.change(region, { state, reason: "aborted", name: null, pendingName: null });
-    await drainRegion(store, region, undefined);
+    refuseCommit(store, region);
     throw error;
   }
   store.books.change(region, { state });
   scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.allocated", region });
-}
-
-async function abandon(store: Store, region: Region): Promise<void> {
-  if (region.state !== "creating") return;
-  const { name } = region;
-  store.books.change(region, { name: null, pendingName: null });
-  if (name !== null) store.waiters.wake(region.model, name);
-  try {
-    await store.storages.of(region).memory.discard(region.token, region.byteSize);
-  } catch (error) {
-    store.warn(`Cannot remove what was left of ${describe(region)}; the next start will`, error);
-  }
-  store.books.change(region, { state: nextState(region, "abort") });
 }
 
 interface Plan {

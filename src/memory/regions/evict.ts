@@ -8,7 +8,7 @@ import type { Model, Region } from "../state/region.ts";
 import type { Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import { deleteRegion } from "./delete.ts";
-import { isLeased } from "./drain.ts";
+import { isLeased } from "./free.ts";
 
 export interface EvictionRequest {
   readonly bytes: number;

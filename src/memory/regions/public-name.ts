@@ -7,10 +7,11 @@ import { type FSWatcher, watch } from "node:fs";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { parseFileName } from "../naming.ts";
-import { hasEnded, nextState } from "../state/lifecycle.ts";
+import { hasEnded } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { NameState } from "../storage/storage.ts";
+import { loseRegion } from "./end.ts";
 
 /**
  * Looks at the region's public name in one synchronous turn, links it back if it is gone, and says so. It never throws:
@@ -49,17 +50,6 @@ function act(store: Store, region: Region, found: NameState): void {
 /** The watch may tell once of what happened twice: whoever took the name may have taken it again. */
 function lookAgain(store: Store, region: Region): void {
   store.mending.schedule(region, store.now() + limits.nameLookAgainMs);
-}
-
-/** Neither the name nor the keeper's link is there: nobody can map it again, and nothing can bring it back. */
-function loseRegion(store: Store, region: Region): void {
-  store.journal.deleteRegion(region.key);
-  store.expiring.cancel(region);
-  const { name } = region;
-  store.books.change(region, { state: nextState(region, "lost"), name: null, pendingName: null });
-  if (name !== null) store.waiters.wake(region.model, name);
-  store.holders.forgetRegion(region);
-  store.emit({ type: "tensord.region.lost", region });
 }
 
 /** Watches the directory of public names until disposed; sweeps when the watch has lost something, and slowly anyway. */

@@ -11,8 +11,8 @@ import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { Access } from "../storage/storage.ts";
 import { releaseClaim } from "./claim.ts";
-import { toEnding } from "./delete.ts";
-import { drainRegion } from "./drain.ts";
+import { tellEnd, toEnding } from "./end.ts";
+import { tryFree } from "./free.ts";
 
 export interface SealOptions {
   /** Take a checksum of the data bytes, which `verify` compares with. */
@@ -83,9 +83,8 @@ function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "s
   store.emit({ type: "tensord.region.sealed", region });
   if (name !== null) store.waiters.wake(region.model, name);
   if (holder === undefined) return;
-  store.expiring.cancel(holder);
-  store.emit({ type: "tensord.region.draining", region: holder, actor });
-  void drainRegion(store, holder, actor);
+  tellEnd(store, holder, actor);
+  void tryFree(store, holder, actor);
 }
 
 /** What was claimed is built. The seal stands already, so a claim that cannot be written off now ends with its session. */

@@ -8,8 +8,10 @@ import type { ClientFacts, SessionRecord } from "../journal/session-record.ts";
 import { limits } from "../limits.ts";
 import { createToken } from "../naming.ts";
 import { releaseClaim } from "../regions/claim.ts";
-import { endOwned } from "../regions/expire.ts";
+import { endWithSession } from "../regions/expire.ts";
+import { freeRegion } from "../regions/free.ts";
 import { releaseLease } from "../regions/lease.ts";
+import type { Region } from "../state/region.ts";
 import {
   describeSession,
   idOfSession,
@@ -128,25 +130,25 @@ async function endAll(store: Store, session: Session, reason: SessionEndReason):
   for (const close of session.closers) close();
   for (const claim of [...session.claims]) releaseClaim(store, claim);
   for (const lease of [...session.leases]) releaseLease(store, lease);
+  const actor = idOfSession(session);
   const regions = [...session.regions];
   // All of them leave the books before the first one's memory is freed, which takes long.
-  const frees: (() => Promise<number>)[] = [];
+  const ended: Region[] = [];
   // One that fails does not keep the others: the session stays, and is tried again.
   const failures: unknown[] = [];
   try {
     for (const [index, region] of regions.entries()) {
       if (index % limits.sessionEndSlice === limits.sessionEndSlice - 1) await Bun.sleep(0);
-      const free = session.regions.has(region) ? endOwned(store, region, "session", idOfSession(session)) : undefined;
-      if (free !== undefined) frees.push(free);
+      if (session.regions.has(region) && endWithSession(store, region, actor)) ended.push(region);
       store.step("session.region-ended");
     }
   } catch (error) {
     failures.push(error);
   }
   let freedBytes = 0;
-  for (const free of frees) {
+  for (const region of ended) {
     try {
-      freedBytes += await free();
+      freedBytes += (await freeRegion(store, region, actor)).freedBytes;
     } catch (error) {
       failures.push(error);
     }

@@ -7,7 +7,8 @@ import type { ClaimRow, LeaseRow } from "../journal/journal-rows.ts";
 import { describe, type RegionRecord } from "../journal/region-record.ts";
 import { Tensors } from "../layout/tensors.ts";
 import { hostPool } from "../naming.ts";
-import { endOwned } from "../regions/expire.ts";
+import { endWithSession } from "../regions/expire.ts";
+import { freeRegion } from "../regions/free.ts";
 import { enterLease } from "../regions/lease.ts";
 import { enterSession } from "../sessions/sessions.ts";
 import { defaultModelName } from "../state/books.ts";
@@ -107,17 +108,16 @@ function endAbandoned(store: Store): void {
   for (const region of [...store.books.regions.after(0)]) {
     const isSessions = region.session !== null || region.owner.kind === "session";
     if (!isSessions || hasEnded(region.state) || store.books.sessionOf(region) !== null) continue;
-    try {
-      const free = endOwned(store, region, "session", "recovery");
-      void free?.().catch((error) => warnOfEnd(store, region, error));
-    } catch (error) {
-      warnOfEnd(store, region, error);
-    }
+    void endForgotten(store, region);
   }
 }
 
-function warnOfEnd(store: Store, region: Region, error: unknown): void {
-  store.warn(`Cannot end ${describe(region)}, whose session has ended`, error);
+async function endForgotten(store: Store, region: Region): Promise<void> {
+  try {
+    if (endWithSession(store, region, "recovery")) await freeRegion(store, region, "recovery");
+  } catch (error) {
+    store.warn(`Cannot end ${describe(region)}, whose session has ended`, error);
+  }
 }
 
 function recoverLeases(store: Store, rows: readonly LeaseRow[]): void {
@@ -137,11 +137,11 @@ function forget(store: Store, record: RegionRecord): void {
     store.warn(`Cannot remove the row of ${describe(record)}; the next start tries again`, error);
   }
   const { name: formerName, createdAt: lastUsedAt } = record;
-  const region = { ...record, state: "deleted" as const, name: null, formerName, lastUsedAt };
-  if (record.state === "draining") {
-    return store.emit({ type: "tensord.region.deleted", region, actor: undefined });
-  }
-  store.emit({ type: "tensord.region.lost", region });
+  const isFreed = hasEnded(record.state);
+  const state = nextState(record, isFreed ? "freed" : "lost");
+  const region = { ...record, state, name: null, formerName, lastUsedAt };
+  if (isFreed) store.emit({ type: "tensord.region.deleted", region, actor: undefined });
+  else store.emit({ type: "tensord.region.lost", region });
 }
 
 /** Kept, but never entered: the server died between the two, and nobody was told of it. */

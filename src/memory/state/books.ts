@@ -3,6 +3,7 @@
  * the sums right; nothing here waits, writes or emits.
  */
 
+import assert from "node:assert/strict";
 import { TensordError } from "../error.ts";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
@@ -136,6 +137,7 @@ export class Books {
 
   /** Changes a region, and every map and sum in which it stands with it. `deleted` takes it out of the books. */
   change(region: Region, change: RegionChange): void {
+    assert(this.#byToken.get(region.token) === region, "what is out of the books cannot change in them");
     const session = this.sessionOf(region);
     this.#count(region, -1);
     if (change.name !== undefined && change.name !== region.name) this.#rename(region, change.name);

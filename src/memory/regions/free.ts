@@ -10,13 +10,34 @@ import { nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 
+export interface Deletion {
+  readonly state: "deleted" | "draining";
+  readonly freedBytes: number;
+}
+
+/** What has become of a region that ended. */
+export function toDeletion({ state, chargedBytes }: Region): Deletion {
+  return state === "deleted" ? { state, freedBytes: chargedBytes } : { state: "draining", freedBytes: 0 };
+}
+
+/**
+ * Frees a region that `endRegion` has ended just now: at once if nobody maps it, else by itself, later.
+ * @throws TensordError `out-of-shared-memory` if it drains and its row cannot say so.
+ */
+export async function freeRegion(store: Store, region: Region, actor?: string): Promise<Deletion> {
+  // A creation undoes itself.
+  if (region.reason === "aborted") await region.creation?.ended;
+  else if (!(await tryFree(store, region, actor))) writeOwedRow(store, region);
+  return toDeletion(region);
+}
+
 /**
  * Tries once to free a draining region, and schedules the next try if it cannot go yet.
  * @returns whether it is gone. An error of the system is reported and tried again, never thrown.
  */
-export async function drainRegion(store: Store, region: Region, actor: string | undefined): Promise<boolean> {
+export async function tryFree(store: Store, region: Region, actor?: string): Promise<boolean> {
   try {
-    if (await tryFree(store, region, actor)) return true;
+    if (await free(store, region, actor)) return true;
   } catch (error) {
     region.pollDelayMs = limits.drainPollMaxMs;
     store.warn(`Cannot free ${describe(region)} yet`, error);
@@ -26,9 +47,13 @@ export async function drainRegion(store: Store, region: Region, actor: string | 
   return false;
 }
 
-async function tryFree(store: Store, region: Region, actor: string | undefined): Promise<boolean> {
+async function free(store: Store, region: Region, actor: string | undefined): Promise<boolean> {
   const { memory, names } = store.storages.of(region);
-  if (region.isRowOwed) tryWriteOwedRow(store, region);
+  try {
+    writeOwedRow(store, region);
+  } catch (error) {
+    if (!isOutOfMemory(error)) throw error;
+  }
   // The name first: whoever opened it earlier and locks it only now looks at the name after that, and lets go.
   names.withdraw(region.token, region.identity);
   store.step("delete.withdrawn");
@@ -40,25 +65,25 @@ async function tryFree(store: Store, region: Region, actor: string | undefined):
     return false;
   }
   store.step("delete.keeper-unlinked");
-  store.journal.deleteRegion(region.key);
-  store.step("delete.row-deleted");
+  forgetRegion(store, region, "freed");
   region.waitsFor = null;
-  store.books.change(region, { state: nextState(region, "freed") });
-  store.holders.forgetRegion(region);
   // Of one whose creation was never told nobody waits for the end.
   if (region.reason !== "aborted") store.emit({ type: "tensord.region.deleted", region, actor });
   return true;
 }
 
-function tryWriteOwedRow(store: Store, region: Region): void {
-  try {
-    writeOwedRow(store, region);
-  } catch (error) {
-    if (!isOutOfMemory(error)) throw error;
-  }
+/** The last step of every end: no row, no place in the books, nobody who holds it. */
+export function forgetRegion(store: Store, region: Region, event: "freed" | "lost"): void {
+  store.journal.deleteRegion(region.key);
+  store.step("delete.row-deleted");
+  store.books.change(region, { state: nextState(region, event), name: null, pendingName: null });
+  store.holders.forgetRegion(region);
 }
 
-/** Writes the row that was owed, if one is. @throws TensordError `out-of-shared-memory` while there is no page for it. */
+/**
+ * Writes the row that was owed, if one is: what is not written a crash would undo, so it is not promised.
+ * @throws TensordError `out-of-shared-memory` while there is no page for it.
+ */
 export function writeOwedRow(store: Store, region: Region): void {
   if (!region.isRowOwed) return;
   store.journal.updateRegions([region]);
