@@ -10,8 +10,8 @@ import { Tensors } from "../layout/tensors.ts";
 import { createToken, toRegionId } from "../naming.ts";
 import { nameTaken } from "../state/books.ts";
 import { nextState } from "../state/lifecycle.ts";
-import { checkQuota } from "../state/quota.ts";
-import type { Model, Region } from "../state/region.ts";
+import { type Charge, checkQuota } from "../state/quota.ts";
+import type { Region } from "../state/region.ts";
 import type { OnFull } from "../state/room-queue.ts";
 import { idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
@@ -55,6 +55,7 @@ export async function createRegion(
   signal: AbortSignal,
 ): Promise<{ readonly region: Region; readonly created: boolean }> {
   const deadline = performance.now() + request.deadlineMs;
+  let plan: Plan | undefined;
   for (let hasTurn = false; ; ) {
     store.refuseIfStopping();
     signal.throwIfAborted();
@@ -63,21 +64,17 @@ export async function createRegion(
     const model = store.books.model(request.model);
     const holder = request.name === null ? undefined : model.names.get(request.name, request.version);
     if (holder === undefined || request.ifExists === "replace") {
-      const plan = toPlan(store, model, request);
-      const room = {
-        model,
-        session: plan.session,
-        bytes: plan.chargedBytes,
-        onFull: request.onFull,
-        deadline,
-        hasTurn,
-      };
+      // The claim's session pays, and the claim may be gone at the next try.
+      const claim = checkClaim(store, request, request.claim);
+      plan ??= toPlan(store, request);
+      const charge = { model, session: request.session ?? claim?.session ?? null, bytes: plan.chargedBytes };
+      const room = { ...charge, onFull: request.onFull, deadline, hasTurn };
       if (!hasRoom(store, room)) {
         await makeRoom(store, room, signal);
         hasTurn = true;
         continue;
       }
-      return { region: await make(store, model, request, plan, signal), created: true };
+      return { region: await make(store, request, plan, charge, signal), created: true };
     }
     if (request.ifExists === "fail") throw nameTaken(holder);
     const difference = holder.tensors.differenceFrom(request.tensors);
@@ -109,38 +106,38 @@ function longerLife(store: Store, region: Region, owner: Owner): number | undefi
   return expiresAt > (region.expiresAt ?? 0) ? expiresAt : undefined;
 }
 
-/** Where the region would go, and who would pay for it. */
-function toPlan(store: Store, model: Model, request: CreateRequest): Plan {
-  const claim = checkClaim(store, { ...request, model: model.name }, request.claim);
-  const session = request.session ?? claim?.session ?? null;
+/** What the region would be; laid out once, however long it waits for memory. */
+interface Plan {
+  readonly token: string;
+  readonly layout: RegionLayout;
+  readonly chargedBytes: number;
+}
+
+function toPlan(store: Store, request: CreateRequest): Plan {
   const token = createToken();
   const layout = layOutRegion(request.tensors, {
     "tensord.region": toRegionId(token),
-    "tensord.model": model.name,
+    "tensord.model": request.model,
     ...(request.name === null ? {} : { "tensord.name": request.name }),
     ...(request.version === "" ? {} : { "tensord.version": request.version }),
     "tensord.instance": store.instance,
   });
-  return {
-    token,
-    layout,
-    session,
-    chargedBytes: roundUpToPage(layout.byteSize, store.storages.get(request.storage).memory.pageSize),
-  };
+  const { pageSize } = store.storages.get(request.storage).memory;
+  return { token, layout, chargedBytes: roundUpToPage(layout.byteSize, pageSize) };
 }
 
 async function make(
   store: Store,
-  model: Model,
   request: CreateRequest,
   plan: Plan,
+  charge: Charge,
   signal: AbortSignal,
 ): Promise<Region> {
   const { token, layout } = plan;
-  checkQuota(store.books, { model, session: plan.session, bytes: plan.chargedBytes });
+  checkQuota(store.books, charge);
   const cancel = new AbortController();
   const ended = Promise.withResolvers<void>();
-  const region = toRegion(store, model, request, plan);
+  const region = toRegion(store, request, plan, charge);
   region.creation = { cancel, ended: ended.promise };
   store.books.add(region);
   const onAbort = () => cancelCreation(region, "its client went away");
@@ -184,16 +181,8 @@ function commit(store: Store, region: Region): void {
   store.emit({ type: "tensord.region.allocated", region });
 }
 
-interface Plan {
-  readonly token: string;
-  readonly layout: RegionLayout;
-  readonly chargedBytes: number;
-  /** Who pays, and ends it. */
-  readonly session: Session | null;
-}
-
-function toRegion(store: Store, model: Model, request: CreateRequest, plan: Plan): Region {
-  const { token, layout, chargedBytes, session } = plan;
+function toRegion(store: Store, request: CreateRequest, plan: Plan, { model, session }: Charge): Region {
+  const { token, layout, chargedBytes } = plan;
   const isNameTaken = request.name !== null && model.names.get(request.name, request.version) !== undefined;
   const now = store.now();
   return {
