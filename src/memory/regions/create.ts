@@ -11,7 +11,7 @@ import { createToken, toRegionId } from "../naming.ts";
 import { nameTaken } from "../state/books.ts";
 import { nextState } from "../state/lifecycle.ts";
 import { type Charge, checkQuota } from "../state/quota.ts";
-import type { Region } from "../state/region.ts";
+import { type Region, type RegionEntry, toRegion } from "../state/region.ts";
 import type { OnFull } from "../state/room-queue.ts";
 import { idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
@@ -137,7 +137,7 @@ async function make(
   checkQuota(store.books, charge);
   const cancel = new AbortController();
   const ended = Promise.withResolvers<void>();
-  const region = toRegion(store, request, plan, charge);
+  const region = toRegion(toEntry(store, request, plan, charge));
   region.creation = { cancel, ended: ended.promise };
   store.books.add(region);
   const onAbort = () => cancelCreation(region, "its client went away");
@@ -181,7 +181,7 @@ function commit(store: Store, region: Region): void {
   store.emit({ type: "tensord.region.allocated", region });
 }
 
-function toRegion(store: Store, request: CreateRequest, plan: Plan, { model, session }: Charge): Region {
+function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, session }: Charge): RegionEntry {
   const { token, layout, chargedBytes } = plan;
   const isNameTaken = request.name !== null && model.names.get(request.name, request.version) !== undefined;
   const now = store.now();
@@ -212,14 +212,8 @@ function toRegion(store: Store, request: CreateRequest, plan: Plan, { model, ses
     sealedAt: null,
     pool: model,
     chargedBytes,
-    formerName: null,
     lastUsedAt: now,
     leasedAt: 0,
-    serverLeases: 0,
-    waitsFor: null,
-    isRowOwed: false,
-    pollDelayMs: 0,
-    creation: null,
   };
 }
 

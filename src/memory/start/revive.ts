@@ -4,9 +4,9 @@ import { roundUpToPage } from "../host/capacity.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
 import { scheduleExpiry } from "../regions/expire.ts";
 import { inspectName } from "../regions/public-name.ts";
-import { createModel, type ModelFacts } from "../state/books.ts";
-import { hasEnded } from "../state/lifecycle.ts";
-import type { Model, Region } from "../state/region.ts";
+import { type ModelFacts, toModel } from "../state/books.ts";
+import { hasEnded, nextState } from "../state/lifecycle.ts";
+import { type Model, type Region, toRegion } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { Access, KeptFile } from "../storage/storage.ts";
 
@@ -16,8 +16,8 @@ export function ensureModel(store: Store, name: string): Model {
 }
 
 /** A region that drains does not bring its unregistered model back. */
-function findOrCreateModel(store: Store, name: string): Model {
-  return store.books.findModel(name) ?? createModel(unlimited(store, name));
+function findOrMakeModel(store: Store, name: string): Model {
+  return store.books.findModel(name) ?? toModel(unlimited(store, name));
 }
 
 function unlimited(store: Store, name: string): ModelFacts {
@@ -26,22 +26,16 @@ function unlimited(store: Store, name: string): ModelFacts {
 
 /** Enters `record`, whose bytes are `file`, and mends what a crash left half done. */
 export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile): Region {
-  const region: Region = {
+  const region = toRegion({
     ...record,
     // A seal that was under way is not finished: nobody was told that it is.
-    state: record.state === "sealing" ? "open" : record.state,
-    pool: hasEnded(record.state) ? findOrCreateModel(store, record.model) : ensureModel(store, record.model),
+    state: record.state === "sealing" ? nextState(record, "seal-refused") : record.state,
+    pool: hasEnded(record.state) ? findOrMakeModel(store, record.model) : ensureModel(store, record.model),
     chargedBytes: roundUpToPage(record.byteSize, store.storages.of(record).memory.pageSize),
-    formerName: null,
     lastUsedAt: store.now(),
     // It may have been mapped until the crash: its linger begins anew.
     leasedAt: store.now(),
-    serverLeases: 0,
-    waitsFor: null,
-    isRowOwed: false,
-    pollDelayMs: 0,
-    creation: null,
-  };
+  });
   store.books.add(region);
   if (hasEnded(region.state)) {
     store.draining.schedule(region, store.now());

@@ -65,7 +65,7 @@ export class Books {
   }
 
   addModel(row: ModelFacts): Model {
-    const model = createModel(row);
+    const model = toModel(row);
     this.#models.set(model.name, model);
     return model;
   }
@@ -202,8 +202,8 @@ export class Books {
 
 export type ModelFacts = Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">;
 
-/** Empty books for a model. Regions of one that is unregistered drain in books that nobody finds. */
-export function createModel(facts: ModelFacts): Model {
+/** A model without regions. Regions of one that is unregistered drain in books that nobody finds. */
+export function toModel(facts: ModelFacts): Model {
   return {
     ...facts,
     usedBytes: 0,

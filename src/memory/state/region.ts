@@ -30,6 +30,22 @@ export interface Region extends RegionRecord {
   creation: Creation | null;
 }
 
+/** What the running server has to know of a region that enters its books. */
+export type RegionEntry = RegionRecord & Pick<Region, "pool" | "chargedBytes" | "lastUsedAt" | "leasedAt">;
+
+/** A region with which nothing has been done yet. */
+export function toRegion(entry: RegionEntry): Region {
+  return {
+    ...entry,
+    formerName: null,
+    serverLeases: 0,
+    waitsFor: null,
+    isRowOwed: false,
+    pollDelayMs: 0,
+    creation: null,
+  };
+}
+
 export interface Creation {
   readonly cancel: AbortController;
   readonly ended: Promise<void>;
