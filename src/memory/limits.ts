@@ -80,7 +80,7 @@ export const limits = {
   /** Events kept for those who resume: the smaller of these two. */
   keptEvents: 10_000,
   keptEventBytes: 16 * MiB,
-  /** Sequence numbers reserved in the store at a time; a crash skips what is left of them. */
+  /** Sequence numbers reserved in the journal at a time; a crash skips what is left of them. */
   sequenceBlock: 10_000,
   /** Those who follow the events at once. */
   subscribers: 10_000,
@@ -121,7 +121,7 @@ export const limits = {
   listItemsDefault: 100,
   /** Regions looked at for one page of a list, however few of them match. */
   listScan: 10_000,
-  /** Life of a region without a name whose owner was lost with the store. */
+  /** Life of a region without a name whose owner was lost with the journal. */
   recoveredTtlMs: 24 * 3600 * 1000,
   /** A checksum is over hashes of chunks of this size: part of the wire format, never tuned. */
   checksumChunkBytes: 64 * MiB,
@@ -140,10 +140,10 @@ export const limits = {
   inlineBytes: 1 * MiB,
   /** Kept for SQLite on a full tmpfs, where even a DELETE needs a page. */
   ballastBytes: 1 * MiB,
-  /** What is given up of it at a time: some pages more than one write of the store needs. */
+  /** What is given up of it at a time: some pages more than one write of the journal needs. */
   ballastSliceBytes: 64 * KiB,
-  /** What the store itself may grow to before it is counted: its database, its log and the ballast. */
-  storeBytes: 8 * MiB,
+  /** What the journal may grow to before it is counted: its database, its log and the ballast. */
+  journalBytes: 8 * MiB,
   /** Kept free below a cgroup's maximum, past which is SIGKILL: the larger of these two. */
   cgroupHeadroomBytes: 256 * MiB,
   cgroupHeadroomPercent: 5,

@@ -43,8 +43,8 @@ export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Servic
   app.openapi(stats, (c) => {
     const { requests, receivedBytes, sentBytes } = traffic;
     const http = { requests, received_bytes: receivedBytes, sent_bytes: sentBytes };
-    const { storeBytes, ...books } = readStats(store);
-    const bytes = { ...books.bytes, store: storeBytes };
+    const { journalBytes, ...books } = readStats(store);
+    const bytes = { ...books.bytes, store: journalBytes };
     return c.json(
       { instance: store.instance, version: services.version, epoch: store.epoch, ...books, bytes, http },
       200,

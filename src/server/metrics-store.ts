@@ -32,7 +32,7 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
   return function update() {
     const stats = readStats(store);
     for (const [state, count] of Object.entries(stats.regions)) regions.set({ state }, count);
-    for (const [kind, bytes] of Object.entries({ ...stats.bytes, store: stats.storeBytes }))
+    for (const [kind, bytes] of Object.entries({ ...stats.bytes, store: stats.journalBytes }))
       memory.set({ kind }, bytes);
     freeInodes.set(stats.inodes.free);
     models.set(stats.models);

@@ -9,9 +9,9 @@ import { lease } from "./support/lease.ts";
 import { idInState } from "./support/region-failures.ts";
 import { endSession, openSession } from "./support/sessions.ts";
 
-/** The pool beside the store's share: what regions may take. */
+/** The pool beside the journal's share: what regions may take. */
 const roomBytes = 8 * MiB;
-const options = { memoryLimitBytes: roomBytes + limits.storeBytes };
+const options = { memoryLimitBytes: roomBytes + limits.journalBytes };
 
 /** The data of a region that takes `mib` MiB with its header. */
 const sized = (mib: number) => ({ byte_size: mib * MiB - 4096 });
@@ -185,7 +185,7 @@ describe("with wait an allocation", () => {
         await failing;
         expect(await statusOf(waiting)).toBe(201);
       },
-      { memoryLimitBytes: 200 * MiB + limits.storeBytes },
+      { memoryLimitBytes: 200 * MiB + limits.journalBytes },
     ),
   );
 

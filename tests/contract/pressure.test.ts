@@ -113,6 +113,6 @@ test(
       expect(items[0]).toMatchObject({ data: { level: "high", model: null, limit_bytes: 8 * MiB } });
       expect(items[0]).not.toContainKey("subject");
     },
-    { memoryLimitBytes: 8 * MiB + limits.storeBytes },
+    { memoryLimitBytes: 8 * MiB + limits.journalBytes },
   ),
 );

@@ -212,7 +212,7 @@ describe("the end of a session by request", () => {
     const onStep = (reached: string) => {
       if (reached !== step || failures > 0) return;
       failures += 1;
-      throw new TensordError("out-of-shared-memory", "Cannot write to the store: it is full", { hint: "Free some." });
+      throw new TensordError("out-of-shared-memory", "Cannot write to the journal: it is full", { hint: "Free some." });
     };
     test(
       `that fails at ${step} is tried again by the server itself`,

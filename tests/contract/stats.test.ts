@@ -40,7 +40,7 @@ async function checkBooks(app: TestApp): Promise<void> {
 
 describe("the books", () => {
   test(
-    "of a fresh instance are empty but for the store",
+    "of a fresh instance are empty but for the journal",
     withApp(
       async (app) => {
         const { bytes, regions, models, instance, version, epoch, http } = await app.stats();

@@ -43,7 +43,7 @@ testWith(needsRoot)(
         recount(app.store);
         picture.compare();
         const { bytes } = await app.stats();
-        expect(tmpfs.usedBytes, "every page is a region's, the store's or the lock file's").toBe(
+        expect(tmpfs.usedBytes, "every page is a region's, the journal's or the lock file's").toBe(
           bytes.used + bytes.draining + bytes.store + lockPageBytes,
         );
         expect(bytes.unaccounted).toBe(lockPageBytes);

@@ -17,7 +17,7 @@ function tell(store: Store, count: number): void {
   for (let told = 0; told < count; told++) store.emit({ type: "tensord.model.changed", model });
 }
 
-test("a store whose numbers are ahead of the clock gives none twice", async () => {
+test("a journal whose numbers are ahead of the clock gives none twice", async () => {
   const { name: instance, shmDirectory, store: folder } = createInstance();
   const open = () =>
     openStore({ shmDirectory, instance, memoryLimitBytes: 256 * MiB, toEventText, onWarning: () => {} });

@@ -1,4 +1,4 @@
-/** The store's database is there and damaged, in its first page, behind it, or in a single row. */
+/** The journal is there and damaged, in its first page, behind it, or in a single row. */
 
 import { Database } from "bun:sqlite";
 import { afterAll, expect } from "bun:test";
@@ -53,14 +53,14 @@ for (const [how, damage] of Object.entries<(path: string) => void>({
 })) {
   testWith()(`a database ${how} is set aside, and the regions are adopted`, async () => {
     await using server = await startServer();
-    server.log.expect(/^The store is damaged and was set aside /);
+    server.log.expect(/^The journal is damaged and was set aside /);
     const made = await makeRegions(server);
     await server.stop();
     damage(join(server.instance.store, "tensord.sqlite"));
     await server.start();
     await checkAdopted(server, made);
     expect(readdirSync(server.instance.store).filter((name) => name.includes("damaged")).length).toBeGreaterThan(0);
-    await until("the log says so", () => server.log.find(/^The store is damaged/));
+    await until("the log says so", () => server.log.find(/^The journal is damaged/));
     await checkBooks(server);
     await server.stop();
     checkRows(server.instance);

@@ -1,4 +1,4 @@
-/** Regions of every kind, what becomes of the store about them, and what a start without it owes them. */
+/** Regions of every kind, what becomes of the journal about them, and what a start without it owes them. */
 
 import { expect } from "bun:test";
 import { createHash } from "node:crypto";

@@ -1,4 +1,4 @@
-/** The store is deleted, damaged or forged while no server runs. Regions are worth more than the books about them. */
+/** The journal is deleted, damaged or forged while no server runs. Regions are worth more than the books about them. */
 
 import { afterAll, expect } from "bun:test";
 import { readdirSync, readFileSync, rmSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
@@ -50,7 +50,7 @@ testWith(needsPython)(
 );
 
 testWith()(
-  "a store of which only the database or only its log is deleted is no reason not to start, and loses no bytes",
+  "a journal of which only the database or only its log is deleted is no reason not to start, and loses no bytes",
   async () => {
     for (const lost of ["tensord.sqlite", "tensord.sqlite-wal"]) {
       await using server = await startServer();
@@ -78,7 +78,7 @@ testWith()("an adoption that is killed in between goes on at the next start, and
   // Wherever it dies between its first write and the last, nothing may be lost.
   for (let round = 0; round < 6; round++) {
     server.spawn();
-    await until("the store is there", () => readdirSync(server.instance.store).includes("tensord.sqlite-wal"));
+    await until("the journal is there", () => readdirSync(server.instance.store).includes("tensord.sqlite-wal"));
     await Bun.sleep(2 * round);
     await server.kill("SIGKILL");
   }

@@ -1,5 +1,5 @@
 /**
- * A store that version 1 wrote is brought forward: an upgrade loses no name. `fixtures/store-1.sqlite` was written by that
+ * A journal that version 1 wrote is brought forward: an upgrade loses no name. `fixtures/store-1.sqlite` was written by that
  * version, from requests; the files that its rows are of are made here, and the rows told of their inodes.
  */
 
@@ -62,36 +62,42 @@ async function stopAsVersion1(server: TestServer): Promise<void> {
   });
 }
 
-testWith()("a store of version 1 is brought forward, and every region, name, model and checksum is there", async () => {
-  await using server = await startServer();
-  server.log.expect(relinked);
-  await stopAsVersion1(server);
-  await server.start();
-  const { api } = server;
-  const weights = await api.call<Region>("GET", "/v1/models/llama/regions/weights");
-  expect(weights).toMatchObject({
-    id: sealedId,
-    state: "sealed",
-    revision: 2,
-    owner: { kind: "persist" },
-    session: null,
-    evictable: false,
-    labels: { job: "nightly" },
-  });
-  expect(weights.tensors.map(({ name, dtype, shape }) => [name, dtype, shape])).toEqual([
-    ["w", "F32", [4, 4]],
-    ["b", "BF16", [7]],
-  ]);
-  expect(await api.verify(sealedId)).toMatchObject({ ok: true });
-  expect(lstatSync(weights.storage.path).mode & 0o777).toBe(0o440);
-  expect(await api.findByName("open")).toMatchObject({ id: openId, state: "open", owner: { kind: "ttl" } });
-  expect(await api.get(pendingId)).toMatchObject({ name: null, pending_name: "weights", session: null });
-  expect(await api.call<object>("GET", "/v1/models/llama")).toMatchObject({ memory_limit_bytes: 2 ** 30, regions: 2 });
-  await checkBooks(server);
-  await server.stop();
-  expect(readVersion(server)).toBeGreaterThan(1);
-  checkRows(server.instance);
-});
+testWith()(
+  "a journal of version 1 is brought forward, and every region, name, model and checksum is there",
+  async () => {
+    await using server = await startServer();
+    server.log.expect(relinked);
+    await stopAsVersion1(server);
+    await server.start();
+    const { api } = server;
+    const weights = await api.call<Region>("GET", "/v1/models/llama/regions/weights");
+    expect(weights).toMatchObject({
+      id: sealedId,
+      state: "sealed",
+      revision: 2,
+      owner: { kind: "persist" },
+      session: null,
+      evictable: false,
+      labels: { job: "nightly" },
+    });
+    expect(weights.tensors.map(({ name, dtype, shape }) => [name, dtype, shape])).toEqual([
+      ["w", "F32", [4, 4]],
+      ["b", "BF16", [7]],
+    ]);
+    expect(await api.verify(sealedId)).toMatchObject({ ok: true });
+    expect(lstatSync(weights.storage.path).mode & 0o777).toBe(0o440);
+    expect(await api.findByName("open")).toMatchObject({ id: openId, state: "open", owner: { kind: "ttl" } });
+    expect(await api.get(pendingId)).toMatchObject({ name: null, pending_name: "weights", session: null });
+    expect(await api.call<object>("GET", "/v1/models/llama")).toMatchObject({
+      memory_limit_bytes: 2 ** 30,
+      regions: 2,
+    });
+    await checkBooks(server);
+    await server.stop();
+    expect(readVersion(server)).toBeGreaterThan(1);
+    checkRows(server.instance);
+  },
+);
 
 testWith()(
   "what version 1 began goes on, and what it did not know works beside it, over the next start too",
@@ -117,7 +123,7 @@ testWith()(
   },
 );
 
-testWith()("a store of a later version is left as it is, and the server says why it does not start", async () => {
+testWith()("a journal of a later version is left as it is, and the server says why it does not start", async () => {
   await using server = await startServer();
   const { id } = await server.api.create({ name: "weights", byte_size: 1, persist: true });
   await server.stop();

@@ -136,7 +136,7 @@ export class TestApp {
     return { usedBytes, drainingBytes, limitBytes, counts: living, models, ...holds, files: this.files() };
   }
 
-  /** Every file of the instance but the store's own, relative to the shared directory. */
+  /** Every file of the instance but the journal's own, relative to the shared directory. */
   files(): string[] {
     const own = `tensord.${this.instance}`;
     const names = readdirSync(this.shmDirectory).filter((name) => name.startsWith(own));

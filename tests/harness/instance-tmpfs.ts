@@ -16,7 +16,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-/** What an instance has on its file system beside regions and store: the page with the pid in its lock file. */
+/** What an instance has on its file system beside regions and journal: the page with the pid in its lock file. */
 export const lockPageBytes = 4096;
 
 export interface TmpfsOptions {

@@ -133,7 +133,7 @@ testWith(needsPython)("status --offline tells books, models and sessions, and wh
   });
 });
 
-testWith()("--offline tells what lost its store, and what lost its file", async () => {
+testWith()("--offline tells what lost its journal, and what lost its file", async () => {
   await using server = await startServer();
   const { weights, own } = await fill(server);
   await server.stop();

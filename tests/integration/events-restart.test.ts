@@ -148,7 +148,7 @@ describe("a number is never given twice", () => {
     minute,
   );
 
-  testWith()("even when the store was lost with what it says about them", async () => {
+  testWith()("even when the journal was lost with what it says about them", async () => {
     await using server = await startServer();
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       const last = await live(server);

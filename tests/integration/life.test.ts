@@ -94,7 +94,7 @@ testWith(needsPython, needsRoot)(
     expect(await server.api.get(region.id)).toMatchObject({ in_use: false, has_writers: false });
     const deletion = await server.api.delete(region.id);
     expect(deletion).toEqual({ state: "deleted", freed_bytes: region.storage.byte_size });
-    // The store's log may have grown by a few pages meanwhile.
+    // The journal's log may have grown by a few pages meanwhile.
     expect(tmpfs.usedBytes - idleBytes).toBeLessThan(MiB);
     expect((await server.api.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
   },

@@ -153,7 +153,7 @@ testWith(needsRoot)(
 );
 
 testWith(needsRoot)(
-  "a directory too small for the store says which size decides, and leaves no page behind",
+  "a directory too small for the journal says which size decides, and leaves no page behind",
   async () => {
     using tmpfs = new Tmpfs({ sizeBytes: 4 * MiB });
     await using server = new TestServer({ shmDirectory: tmpfs.path });

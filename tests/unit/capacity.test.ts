@@ -54,16 +54,16 @@ describe("globalLimit", () => {
     expect(failure.code).toBe("out-of-shared-memory");
     expect(failure.message).toBe(
       "Cannot start the pool: the 134217728 bytes in /sys/fs/cgroup/memory.max, less 268435456 of headroom: " +
-        "0 bytes are left for it, want more than the 8388608 of the store",
+        "0 bytes are left for it, want more than the 8388608 of the journal",
     );
-    expect(failure.facts).toMatchObject({ available_bytes: 0, requested_bytes: limits.storeBytes });
+    expect(failure.facts).toMatchObject({ available_bytes: 0, requested_bytes: limits.journalBytes });
     expect(failure.facts.hint).toContain("emptyDir");
   });
 
-  test("refuses exactly what the store alone would fill", () => {
+  test("refuses exactly what the journal alone would fill", () => {
     const of = (settingBytes: number) => ({ settingBytes, tmpfsBytes: GiB, memoryLimits: [] });
-    expect(failureOf(of(limits.storeBytes + 4095)).code).toBe("out-of-shared-memory");
-    expect(globalLimit(of(limits.storeBytes + 4096)).limitBytes).toBe(limits.storeBytes + 4096);
+    expect(failureOf(of(limits.journalBytes + 4095)).code).toBe("out-of-shared-memory");
+    expect(globalLimit(of(limits.journalBytes + 4096)).limitBytes).toBe(limits.journalBytes + 4096);
   });
 
   test("never passes a candidate, loses less than a page, and names the one that decides", () => {

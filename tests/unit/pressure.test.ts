@@ -8,7 +8,7 @@ import { PressureGauge } from "../../src/memory/state/pressure.ts";
 
 /** What is told while the server's use of 100 bytes takes these values, of which `draining` are on their way out. */
 function follow(uses: readonly number[], draining = 0): string[] {
-  const books = new Books(100 + limits.storeBytes);
+  const books = new Books(100 + limits.journalBytes);
   const model = books.addModel({ name: "m", memoryLimitBytes: null, revision: 1, createdAt: 0 });
   const gauge = new PressureGauge();
   return uses.flatMap((used) => {
@@ -40,7 +40,7 @@ test("the levels alternate, and each is told beyond its own mark", () => {
 });
 
 test("a model whose limit is nothing is under pressure as soon as it is looked at", () => {
-  const books = new Books(limits.storeBytes + 100);
+  const books = new Books(limits.journalBytes + 100);
   const model = books.addModel({ name: "m", memoryLimitBytes: 0, revision: 1, createdAt: 0 });
   const gauge = new PressureGauge();
   expect(gauge.look(books, model)).toEqual([{ level: "high", model: "m", usedBytes: 0, limitBytes: 0 }]);

@@ -10,7 +10,7 @@ import { RoomQueue } from "../../src/memory/state/room-queue.ts";
 
 /** Books with `free` bytes for everybody, and a model `small` of which `own` bytes are free. */
 function createBooks(free: number, own: number) {
-  const books = new Books(free + limits.storeBytes);
+  const books = new Books(free + limits.journalBytes);
   const facts = { revision: 1, createdAt: 0 };
   const large = books.addModel({ ...facts, name: "large", memoryLimitBytes: null });
   const small = books.addModel({ ...facts, name: "small", memoryLimitBytes: own });

@@ -33,7 +33,7 @@ export interface GlobalLimit {
 /**
  * The smallest of the setting, a share of the tmpfs, and each cgroup's maximum less a headroom: past that maximum the
  * kernel answers with SIGKILL and not with an error.
- * @throws TensordError `out-of-shared-memory` when what is left would not even hold the server's own store, or when
+ * @throws TensordError `out-of-shared-memory` when what is left would not even hold the server's own journal, or when
  * nothing at all bounds the pool.
  */
 export function globalLimit(input: CapacityInput): GlobalLimit {
@@ -60,14 +60,14 @@ export function globalLimit(input: CapacityInput): GlobalLimit {
   const smallest = others.reduce((least, other) => (other.bytes < least.bytes ? other : least), first);
   const limitBytes = smallest.bytes - (smallest.bytes % limits.dataAlignmentBytes);
   const reason = `${smallest.source}: ${limitBytes} bytes`;
-  if (limitBytes <= limits.storeBytes) {
+  if (limitBytes <= limits.journalBytes) {
     throw new TensordError(
       "out-of-shared-memory",
-      `Cannot start the pool: ${reason} are left for it, want more than the ${limits.storeBytes} of the store`,
+      `Cannot start the pool: ${reason} are left for it, want more than the ${limits.journalBytes} of the journal`,
       {
         hint: "Raise what the sentence names: the setting, the size of the tmpfs (in a container --shm-size, in Kubernetes the emptyDir's sizeLimit), or the memory limit of the cgroup.",
         available_bytes: limitBytes,
-        requested_bytes: limits.storeBytes,
+        requested_bytes: limits.journalBytes,
         candidates,
       },
     );

@@ -1,6 +1,6 @@
 /**
- * A file of written pages that is given up when the file system is full, so that the store can still record deletes:
- * SQLite needs a page even for a DELETE. Written again when there is room.
+ * A file of written pages that is given up when the file system is full, so that the journal can still record deletes:
+ * SQLite needs a page even for a DELETE. Written again when there is space.
  */
 
 import { closeSync, fstatSync, openSync, statfsSync, statSync, truncateSync } from "node:fs";
@@ -19,7 +19,7 @@ export class Ballast {
 
   /**
    * Frees some of its pages; false if there are none left. Not all at once: a neighbour that keeps writing would take
-   * what the store does not need now, and leave nothing for the next delete.
+   * what the journal does not need now, and leave nothing for the next delete.
    */
   giveUp(): boolean {
     const byteSize = statSync(this.#path, { throwIfNoEntry: false })?.size ?? 0;
@@ -39,7 +39,7 @@ export class Ballast {
       if (fstatSync(fd).blocks * 512 < limits.ballastBytes) fallocate(fd, 0, limits.ballastBytes);
       this.#isWhole = true;
     } catch {
-      // Somebody took the room meanwhile; the next write tries again.
+      // Somebody took the pages meanwhile; the next write tries again.
     } finally {
       closeSync(fd);
     }

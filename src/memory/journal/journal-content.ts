@@ -4,7 +4,7 @@
  */
 
 import type { Database } from "bun:sqlite";
-import { StoreDamage } from "./journal-failure.ts";
+import { JournalDamage } from "./journal-failure.ts";
 import { parseClaim, parseLease, parseModel, parseRegion, parseSession } from "./journal-parse.ts";
 import type { ClaimRow, LeaseRow, ModelRow, RegionRow, TensorsRow } from "./journal-rows.ts";
 import type { RegionRecord } from "./region-record.ts";
@@ -23,7 +23,7 @@ export interface JournalContent {
   readonly leases: LeaseRow[];
 }
 
-/** @throws StoreDamage, or what SQLite throws, if any of it is damaged. */
+/** @throws JournalDamage, or what SQLite throws, if any of it is damaged. */
 export function readContent(database: Database): JournalContent {
   checkPages(database);
   const meta = database.query("SELECT key, value FROM meta").all() as {
@@ -67,11 +67,11 @@ function readRegions(database: Database): Pick<JournalContent, "regions" | "stra
 /** Reading all rows would not see a broken index or list of free pages, on which a later write would fail. */
 function checkPages(database: Database): void {
   const { integrity_check: found } = database.query("PRAGMA integrity_check(1)").get() as { integrity_check: string };
-  if (found !== "ok") throw new StoreDamage(found);
+  if (found !== "ok") throw new JournalDamage(found);
 }
 
 function toCount(value = "0"): number {
   const count = Number(value);
-  if (!Number.isSafeInteger(count)) throw new StoreDamage(`a count is no number: ${value}`);
+  if (!Number.isSafeInteger(count)) throw new JournalDamage(`a count is no number: ${value}`);
   return count;
 }

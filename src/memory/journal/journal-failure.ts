@@ -9,22 +9,22 @@ export function isFull(error: unknown): boolean {
   );
 }
 
-/** Whether `error` says that the store could not be written because the file system is full. */
+/** Whether `error` says that the journal could not be written because the file system is full. */
 export function isOutOfMemory(error: unknown): boolean {
   return error instanceof TensordError && error.code === "out-of-shared-memory";
 }
 
 /** What SQLite can read and we cannot have written. */
-export class StoreDamage extends Error {
-  override readonly name = "StoreDamage";
+export class JournalDamage extends Error {
+  override readonly name = "JournalDamage";
 }
 
 /**
- * Whether `error`, met while a store is opened and read, says that it is damaged. Our statements are constants, so one
+ * Whether `error`, met while a journal is opened and read, says that it is damaged. Our statements are constants, so one
  * that SQLite calls wrong there means that the tables are not ours.
  */
 export function isDamage(error: unknown): boolean {
-  if (error instanceof StoreDamage) return true;
+  if (error instanceof JournalDamage) return true;
   return error instanceof SQLiteError && /^SQLITE_(CORRUPT|NOTADB|ERROR)/.test(error.code ?? "");
 }
 
@@ -32,7 +32,7 @@ export function translate(error: unknown): unknown {
   if (isFull(error)) {
     return new TensordError(
       "out-of-shared-memory",
-      "Cannot write to the store: the shared memory file system has no free page",
+      "Cannot write to the journal: the shared memory file system has no free page",
       { errno: "ENOSPC", hint: "Remove foreign files from it, delete regions, or mount it larger." },
       { cause: error },
     );
@@ -48,7 +48,7 @@ export function translate(error: unknown): unknown {
   }
   return new TensordError(
     "io-error",
-    `Cannot use the store: ${error.message}`,
+    `Cannot use the journal: ${error.message}`,
     { hint: "See the server's log." },
     { cause: error },
   );

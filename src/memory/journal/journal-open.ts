@@ -14,7 +14,7 @@ export interface OpenDatabase {
   readonly damage?: { readonly cause: unknown; readonly setAsideAs: string };
 }
 
-/** @throws TensordError if the file system is full, or the store cannot be used for another reason than damage. */
+/** @throws TensordError if the file system is full, or the journal cannot be used for another reason than damage. */
 export function openDatabase(path: string, ballast: Ballast): OpenDatabase {
   try {
     return openWithBallast(path, ballast);
@@ -32,7 +32,7 @@ export function openDatabase(path: string, ballast: Ballast): OpenDatabase {
   }
 }
 
-/** Without a free page it takes the ballast's: a store that cannot be opened cannot free any. */
+/** Without a free page it takes the ballast's: a journal that cannot be opened cannot free any. */
 function openWithBallast(path: string, ballast: Ballast): OpenDatabase {
   for (;;) {
     try {

@@ -6,7 +6,7 @@
 import { Tensors } from "../layout/tensors.ts";
 import { tokenPattern } from "../naming.ts";
 import type { Identity } from "../storage/storage.ts";
-import { StoreDamage } from "./journal-failure.ts";
+import { JournalDamage } from "./journal-failure.ts";
 import type { ClaimRow, LeaseRow, ModelRow, PoolLimit, RegionRow, StoredRegion, TensorsRow } from "./journal-rows.ts";
 import type { Owner, RegionRecord } from "./region-record.ts";
 import { states } from "./region-record.ts";
@@ -73,10 +73,10 @@ const leaseShape: Shape<LeaseRow> = { token: isToken, region: isText, session: o
 const limitShape: Shape<PoolLimit> = { pool: isText, limitBytes: isNumber };
 const modelShape: Shape<ModelRow> = { name: isText, limits: isList, revision: isNumber, createdAt: isNumber };
 
-/** @throws StoreDamage, as all of these do, if the row is none of ours. */
+/** @throws JournalDamage, as all of these do, if the row is none of ours. */
 export function parseRegion(row: RegionRow, tensorsRow: TensorsRow | undefined): RegionRecord {
   const { key, state, model, name, pending_name: pendingName, reason, version } = row;
-  if (!states.includes(state)) throw new StoreDamage(`a region is in no state: ${state}`);
+  if (!states.includes(state)) throw new JournalDamage(`a region is in no state: ${state}`);
   const owner = parseStored<Owner>(row.owner, ownerShape);
   const stored = parseStored(row.record, storedShape);
   const tensors = parseTensors(tensorsRow);
@@ -84,11 +84,11 @@ export function parseRegion(row: RegionRow, tensorsRow: TensorsRow | undefined):
 }
 
 function parseTensors(row: TensorsRow | undefined): Tensors {
-  if (row === undefined) throw new StoreDamage("a region has no tensors");
+  if (row === undefined) throw new JournalDamage("a region has no tensors");
   try {
     return Tensors.parse(row.count, row.list);
   } catch (cause) {
-    throw new StoreDamage("the tensors of a region cannot be read", { cause });
+    throw new JournalDamage("the tensors of a region cannot be read", { cause });
   }
 }
 
@@ -118,15 +118,15 @@ function parseStored<Stored>(text: string, shape: Shape<Stored>): Stored {
 
 function checkShape<Stored>(value: Readonly<Record<string, unknown>> | null, shape: Shape<Stored>): void {
   for (const key in shape) {
-    if (!shape[key](value?.[key])) throw new StoreDamage(`a record has no usable ${key}`);
+    if (!shape[key](value?.[key])) throw new JournalDamage(`a record has no usable ${key}`);
   }
 }
 
-/** @throws StoreDamage if `text` is no JSON. */
+/** @throws JournalDamage if `text` is no JSON. */
 export function parseJson(text: string): Readonly<Record<string, unknown>> | null {
   try {
     return JSON.parse(text);
   } catch (cause) {
-    throw new StoreDamage("a record is no JSON", { cause });
+    throw new JournalDamage("a record is no JSON", { cause });
   }
 }

@@ -9,7 +9,7 @@ import type { Tensor } from "../layout/layout.ts";
 import { Tensors } from "../layout/tensors.ts";
 import { limits } from "../limits.ts";
 import { hostPool } from "../naming.ts";
-import { StoreDamage } from "./journal-failure.ts";
+import { JournalDamage } from "./journal-failure.ts";
 import { parseJson } from "./journal-parse.ts";
 
 const schema3 = `
@@ -63,7 +63,7 @@ function toTensors(list: unknown): Tensors {
   try {
     return Tensors.of(list as readonly Tensor[]);
   } catch (cause) {
-    throw new StoreDamage("a record has no usable tensors", { cause });
+    throw new JournalDamage("a record has no usable tensors", { cause });
   }
 }
 

@@ -32,13 +32,13 @@ const migrations: readonly ((database: Database) => void)[] = [
 ];
 const schemaVersion = migrations.length;
 
-/** Brings the schema forward, in one transaction. @throws StoreDamage if what there is cannot be read. */
+/** Brings the schema forward, in one transaction. @throws JournalDamage if what there is cannot be read. */
 export function migrate(database: Database): void {
   const { user_version: version } = database.query("PRAGMA user_version").get() as { user_version: number };
   if (version > schemaVersion) {
     throw new TensordError(
       "io-error",
-      `Cannot open the store: its schema is version ${version}, want at most ${schemaVersion}`,
+      `Cannot open the journal: its schema is version ${version}, want at most ${schemaVersion}`,
       { hint: "A newer tensord wrote it: start that one, or purge the instance." },
     );
   }

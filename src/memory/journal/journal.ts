@@ -30,11 +30,11 @@ export class Journal implements Disposable {
   readonly #putModel: Statement;
   readonly #deleteModel: Statement;
   /**
-   * True if no usable store was there, and until the start that found this out has adopted everything: what lies in the
+   * True if no usable journal was there, and until the start that found this out has adopted everything: what lies in the
    * keeper without a row is then adopted instead of drained.
    */
   readonly isAdopting: boolean;
-  /** The damage for which an earlier store was set aside just now, and where it lies; or undefined. */
+  /** The damage for which an earlier journal was set aside just now, and where it lies; or undefined. */
   readonly damage: OpenDatabase["damage"];
 
   private constructor(folder: string, ballast: Ballast, { database, content, damage }: OpenDatabase) {
@@ -59,7 +59,7 @@ export class Journal implements Disposable {
     this.#deleteModel = database.query("DELETE FROM models WHERE name = ?");
   }
 
-  /** Opens the store of `directory`, or makes it. A damaged one is set aside, never deleted. */
+  /** Opens the journal of `directory`, or makes it. A damaged one is set aside, never deleted. */
   static open(directory: InstanceDirectory): Journal {
     const folder = directory.path("store");
     const ballast = new Ballast(`${folder}ballast`, folder);
@@ -73,7 +73,7 @@ export class Journal implements Disposable {
 
   /** Counts this start; a client that sees another epoch knows that the server began anew. */
   raiseEpoch(): number {
-    // Never below the clock: a store that was lost, or that could not be written, must not repeat an epoch.
+    // Never below the clock: a journal that was lost, or that could not be written, must not repeat an epoch.
     const epoch = Math.max(this.#epoch + 1, Date.now());
     try {
       this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", [String(epoch)]));
@@ -86,7 +86,7 @@ export class Journal implements Disposable {
 
   /**
    * A sequence number that no event of an earlier start has, nor any above it. At least the clock in microseconds, since
-   * a store that was lost, or that could not be written, must not repeat one.
+   * a journal that was lost, or that could not be written, must not repeat one.
    */
   nextSequence(): number {
     return Math.max(this.#sequence, Date.now() * 1000);

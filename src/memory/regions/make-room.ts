@@ -40,7 +40,7 @@ function isBehindOthers(store: Store, { onFull, hasTurn }: RoomRequest): boolean
 
 /** More than there would be if everything else were gone: no waiting helps. */
 function isHopeless(store: Store, { model, session, bytes }: RoomRequest): boolean {
-  const most = [store.books.limitBytes - limits.storeBytes, model.memoryLimitBytes, session?.quotaBytes ?? null];
+  const most = [store.books.limitBytes - limits.journalBytes, model.memoryLimitBytes, session?.quotaBytes ?? null];
   return most.some((limit) => limit !== null && bytes > limit);
 }
 

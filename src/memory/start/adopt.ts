@@ -1,5 +1,5 @@
 /**
- * Rebuilding a region's row from its own file, for when the store was lost. The header is hostile data: workers could
+ * Rebuilding a region's row from its own file, for when the journal was lost. The header is hostile data: workers could
  * write it. What does not hold together is kept without a name, so that no byte is lost to a bad guess.
  */
 

@@ -55,7 +55,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const journal = opened.use(Journal.open(directory));
   if (journal.damage !== undefined) {
     const { setAsideAs, cause } = journal.damage;
-    options.onWarning(`The store is damaged and was set aside as ${setAsideAs}; regions are adopted`, cause);
+    options.onWarning(`The journal is damaged and was set aside as ${setAsideAs}; regions are adopted`, cause);
   }
   const storages = new Storages([opened.use(new ShmStorage(directory, options.onStep))]);
   const events = openEvents(journal, options.onWarning);
@@ -98,7 +98,7 @@ function openEvents(journal: Journal, onWarning: StoreOptions["onWarning"]): Eve
       journal.reserveSequences(end);
       return true;
     } catch (error) {
-      onWarning("Cannot reserve numbers for events in the store; the next event tries again", error);
+      onWarning("Cannot reserve numbers for events in the journal; the next event tries again", error);
       return false;
     }
   });

@@ -1,5 +1,5 @@
 /**
- * The start: makes books, store and keeper agree again after whatever happened. What is kept and has a row comes back as
+ * The start: makes books, journal and keeper agree again after whatever happened. What is kept and has a row comes back as
  * it was; what cannot be proved to be ours is left alone.
  */
 
@@ -72,7 +72,7 @@ function warnOfAbsence(store: Store, record: RegionRecord): void {
 
 /**
  * Files without a row. A creation links the public name only once the row is written, and a deletion unlinks it before
- * the row goes: who has the name had a row, which was lost with the store or with the end of its log.
+ * the row goes: who has the name had a row, which was lost with the journal or with the end of its log.
  */
 function recoverRowless(store: Store, rowless: readonly Kept[]): void {
   const { isAdopting } = store.journal;

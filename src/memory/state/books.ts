@@ -36,9 +36,9 @@ export class Books {
     this.limitBytes = limitBytes;
   }
 
-  /** What may still be charged, the store's own pages set aside. */
+  /** What may still be charged, the journal's pages set aside. */
   get availableBytes(): number {
-    return Math.max(0, this.limitBytes - limits.storeBytes - this.usedBytes - this.drainingBytes);
+    return Math.max(0, this.limitBytes - limits.journalBytes - this.usedBytes - this.drainingBytes);
   }
 
   nextKey(): number {

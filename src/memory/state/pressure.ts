@@ -21,7 +21,7 @@ export class PressureGauge {
 
   /** What a charge to `model`, or a change of its limit, has to tell. */
   look(books: Books, model: Model): readonly Pressure[] {
-    const server = this.#lookAt(null, books.usedBytes + books.drainingBytes, books.limitBytes - limits.storeBytes);
+    const server = this.#lookAt(null, books.usedBytes + books.drainingBytes, books.limitBytes - limits.journalBytes);
     const limitBytes = model.memoryLimitBytes ?? Number.POSITIVE_INFINITY;
     return [...server, ...this.#lookAt(model, model.usedBytes + model.drainingBytes, limitBytes)];
   }

@@ -6,17 +6,17 @@ import type { Store } from "./store.ts";
 export function readStats(store: Store) {
   const { books, storages, journal } = store;
   const space = storages.get("shm").memory.space();
-  const storeBytes = journal.byteSize();
+  const journalBytes = journal.byteSize();
   const { usedBytes: used, drainingBytes: draining, limitBytes: limit } = books;
   const { creating, open, sealing, sealed, draining: drainingRegions } = books.counts;
   return {
-    storeBytes,
+    journalBytes,
     bytes: {
       limit,
       used,
       draining,
       available: Math.min(books.availableBytes, space.freeBytes),
-      unaccounted: space.usedBytes - used - draining - storeBytes,
+      unaccounted: space.usedBytes - used - draining - journalBytes,
     },
     inodes: { used: space.usedInodes, free: space.freeInodes },
     regions: { creating, open, sealing, sealed, draining: drainingRegions },

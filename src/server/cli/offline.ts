@@ -1,6 +1,6 @@
 /**
  * What an instance holds whose server is not running. It is read under the instance's lock: from the keeper as it lies
- * there, and from a copy of the store outside of the shared memory, so that nothing of either is changed.
+ * there, and from a copy of the journal outside of the shared memory, so that nothing of either is changed.
  */
 
 import { copyFileSync, lstatSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -111,7 +111,7 @@ function openDirectory(location: InstanceLocation): InstanceDirectory {
   }
 }
 
-/** The store's database in a directory of its own, where opening it may repair, migrate and write. */
+/** The journal in a directory of its own, where opening it may repair, migrate and write. */
 function copyStore(original: InstanceDirectory): Disposable & { readonly journal: Journal } {
   using opened = new DisposableStack();
   const path = opened.adopt(mkdtempSync(join(tmpdir(), "tensord-offline-")), (made) =>

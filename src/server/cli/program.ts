@@ -19,7 +19,7 @@ import { untilStopped } from "./until-stopped.ts";
 
 const locating: readonly SettingName[] = ["instance", "shmDirectory", "socket"];
 const sorts = ["size", "age", "used", "name"];
-const offlineMeaning = "read the store and the keeper of an instance whose server is not running; changes neither";
+const offlineMeaning = "read the journal and the keeper of an instance whose server is not running; changes neither";
 const urlMeaning = "the server: unix:///path or http://host:port (TENSORD_URL)";
 
 /** @returns the program, to be given the arguments. Its actions write to standard output. */

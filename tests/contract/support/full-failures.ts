@@ -13,7 +13,7 @@ import type { SmallTmpfs } from "./small-tmpfs.ts";
 /** More than the ballast pays for, and so few that the log still grows: one that has been rewound has pages of its own. */
 export const attempts = 20;
 
-/** Asks again and again with every page taken, until there is not one left for the store's row. */
+/** Asks again and again with every page taken, until there is not one left for the journal's row. */
 export async function untilRefused(
   app: TestApp,
   tmpfs: SmallTmpfs,

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MiB } from "../../../src/memory/limits.ts";
 
-/** Enough for the store's own share and a few regions. */
+/** Enough for the journal's share and a few regions. */
 export const smallTmpfsBytes = 24 * MiB;
 const inodes = 2000;
 
