@@ -238,13 +238,8 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     const { limit, cursor, label, ...filter } = c.req.valid("query");
     const count = limit === undefined ? limits.listItemsDefault : Number(limit);
     const page = listRegions(store, { ...filter, label: parseLabel(label) }, count, cursor);
-    return c.json(
-      {
-        items: page.regions.map((region) => toRegionFacts(store, region)),
-        next_cursor: page.nextCursor,
-      },
-      200,
-    );
+    const items = page.regions.map((region) => toRegionFacts(store, region));
+    return c.json({ items, next_cursor: page.nextCursor }, 200);
   });
 
   app.openapi(get, (c) => {

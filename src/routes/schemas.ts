@@ -149,13 +149,14 @@ export const Client = z
   .object({
     name: z.union([z.string(), z.null()]),
     pid: z.union([z.int(), z.null()]),
+    pid_namespace: z.string().nullable().openapi({ description: "The PID namespace in which it has that pid." }),
     hostname: z.union([z.string(), z.null()]),
     version: z.union([z.string(), z.null()]),
     labels: z.record(z.string(), z.string()),
   })
   .openapi("Client", { description: "Who the worker says it is." });
 
-export const Region = z
+export const RegionFacts = z
   .object({
     id: z.string().openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" }),
     model: ModelName,
@@ -173,13 +174,18 @@ export const Region = z
     labels: z.record(z.string(), z.string()),
     storage: Storage,
     tensor_count: z.int(),
-    tensors: z.array(Tensor),
     checksum: z.union([Checksum, z.null()]),
     created_at: time,
     sealed_at: z.union([time, z.null()]),
     last_used_at: time,
   })
-  .openapi("Region", { description: "A region's descriptor: enough to map it." });
+  .openapi("RegionFacts", {
+    description: "A region's descriptor without its tensors, of which there may be thousands.",
+  });
+
+export const Region = RegionFacts.extend({ tensors: z.array(Tensor) }).openapi("Region", {
+  description: "A region's descriptor: enough to map it.",
+});
 
 export const RegionDetail = Region.extend({
   in_use: z.boolean().openapi({ description: "Whether any process maps it, as the kernel knows." }),
@@ -354,8 +360,5 @@ export const Stats = z
   .openapi("Stats");
 
 export const nextCursor = z.string().nullable().openapi({ description: "For the next page; null at the end." });
-export const RegionFacts = Region.omit({ tensors: true }).openapi("RegionFacts", {
-  description: "A region's descriptor without its tensors, of which there may be thousands.",
-});
 export const RegionList = z.object({ items: z.array(RegionFacts), next_cursor: nextCursor }).openapi("RegionList");
 export const ModelList = z.object({ items: z.array(Model), next_cursor: nextCursor }).openapi("ModelList");

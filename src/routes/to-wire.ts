@@ -8,11 +8,11 @@ import { toSessionId } from "../memory/naming.ts";
 import type * as memory from "../memory/state/region.ts";
 import { idOfSession, type Lease, type Session } from "../memory/state/session.ts";
 import type { EventRegion, Store } from "../memory/state/store.ts";
-import type { Client, Model, Owner, Region, RegionDetail } from "./schemas.ts";
+import type { Client, Model, Owner, RegionDetail, RegionFacts } from "./schemas.ts";
 import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas-session.ts";
 
 /** A descriptor but for its tensors, of which there may be thousands. */
-export function toRegionFacts(store: Store, region: EventRegion): Omit<z.infer<typeof Region>, "tensors"> {
+export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof RegionFacts> {
   const { owner, checksum } = region;
   const { memory, names } = store.storages.of(region);
   const { path, shmName } = names.address(region.token);
@@ -113,8 +113,8 @@ export function toSession(session: Session): z.infer<typeof SessionSchema> {
   };
 }
 
-function toClient({ name, pid, hostname, version, labels }: ClientFacts): z.infer<typeof Client> {
-  return { name, pid, hostname, version, labels: { ...labels } };
+export function toClient({ name, pid, hostname, version, labels }: ClientFacts): z.infer<typeof Client> {
+  return { name, pid, pid_namespace: null, hostname, version, labels: { ...labels } };
 }
 
 export function toLease(lease: Lease): z.infer<typeof LeaseSchema> {

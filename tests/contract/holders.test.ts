@@ -29,7 +29,8 @@ describe("a region's holders", () => {
       using hold = await Hold.open(url, session);
       hold.send({ attach: id });
       const { holders } = await untilHolders(app, id, 1);
-      expect(holders).toEqual([{ session: session.id, client, mappings: 1, writable: false }]);
+      const said = { ...client, pid_namespace: null };
+      expect(holders).toEqual([{ session: session.id, client: said, mappings: 1, writable: false }]);
       hold.send({ attach: id, writable: false });
       await untilHolders(app, id, 1, 2);
       hold.send({ attach: id, writable: true });

@@ -7,13 +7,13 @@ import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { limits } from "../../src/memory/limits.ts";
 import type { StoreEvent } from "../../src/memory/state/store.ts";
-import type { Region, RegionList } from "../harness/answers.ts";
+import type { ListedRegion, Region, RegionList } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
 import { Clock } from "./support/clock.ts";
 import { lease } from "./support/lease.ts";
 import { claimName, openSession, takeLease } from "./support/sessions.ts";
 
-async function peek(app: TestApp, { id }: Region): Promise<Region | undefined> {
+async function peek(app: TestApp, { id }: Region): Promise<ListedRegion | undefined> {
   return (await app.ok<RegionList>(200, "GET", "/v1/regions")).items.find((region) => region.id === id);
 }
 
@@ -22,7 +22,7 @@ function untilEnded(app: TestApp, region: Region): Promise<true> {
 }
 
 /** The region once the server has asked for its leases in this moment of the clock, and let it be. */
-async function untilAsked(app: TestApp, region: Region): Promise<Region> {
+async function untilAsked(app: TestApp, region: Region): Promise<ListedRegion> {
   const now = Date.now();
   return until(`${region.id} is asked about`, async () => {
     const found = await peek(app, region);

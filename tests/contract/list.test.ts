@@ -84,6 +84,20 @@ describe("pages", () => {
   );
 });
 
+describe("an item of a list", () => {
+  test(
+    "is the region's descriptor with the number of its tensors, however many, in their place",
+    withApp(async (app) => {
+      const names = ["a", "b", "c"];
+      const made = await app.create({ tensors: names.map((name) => ({ name, dtype: "F32", shape: [2] })) });
+      const { tensors, ...facts } = made;
+      expect([tensors.length, facts.tensor_count]).toEqual([3, 3]);
+      expect((await page(app, "")).items).toEqual([facts]);
+      expect(await app.get(made.id)).toMatchObject({ tensors, tensor_count: 3 });
+    }),
+  );
+});
+
 describe("a cursor that no page gave", () => {
   for (const cursor of [
     "abc",

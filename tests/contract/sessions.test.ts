@@ -34,7 +34,8 @@ describe("a new session", () => {
       expect(Date.parse(session.expires_at ?? "")).toBeWithin(before + 60_000, Date.now() + 60_001);
       const plain = await openSession(app, { client: {} });
       expect(plain).toMatchObject({ name: null, quota_bytes: null, ttl_ms: 30_000 });
-      expect(plain.client).toEqual({ name: null, pid: null, hostname: null, version: null, labels: {} });
+      const unsaid = { name: null, pid: null, pid_namespace: null, hostname: null, version: null };
+      expect(plain.client).toEqual({ ...unsaid, labels: {} });
       expect((await openSession(app)).client).toBeNull();
     }),
   );

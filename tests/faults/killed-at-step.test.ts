@@ -147,7 +147,7 @@ async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerPr
   await sessions.release(server);
   await until("nothing drains", async () => (await server.api.stats()).regions.draining === 0);
   // The scenario's own ones are called so.
-  const isKnown = ({ id, name }: Region) => acknowledged.ids.includes(id) || name === "new";
+  const isKnown = ({ id, name }: Pick<Region, "id" | "name">) => acknowledged.ids.includes(id) || name === "new";
   counts.orphans += (await server.api.list()).filter((region) => !isKnown(region)).length;
   if (counts.unaccounted_bytes !== null) {
     const { unaccounted } = (await server.api.stats()).bytes;

@@ -22,7 +22,8 @@ export async function checkRestart(
   const { api } = server;
   for (const client of clients) await learnEnds(api, client);
   await until("what was half done is freed", async () => (await api.stats()).regions.draining === 0);
-  const regions = new Map((await checkBooks(server, foreign)).map((region) => [region.id, region]));
+  const regions = new Map<string, Region>();
+  for (const { id } of await checkBooks(server, foreign)) regions.set(id, await api.descriptor(id));
   for (const client of clients) await checkRegions(api, party, client, regions);
   party.settleVanished();
   const known = new Set(clients.flatMap((client) => [...client.known.keys()]));

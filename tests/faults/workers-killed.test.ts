@@ -110,7 +110,8 @@ async function findOrphans({ server, workers, shared }: Party, built: readonly s
   const promised = new Set([shared.id, ...keptBy(workers)]);
   const regions = await checkBooks(server);
   // One that died before it could tell may have made what it would have told of.
-  const isOwned = ({ id, name }: Region) => promised.has(id) || /^kept/.test(name ?? "") || built.includes(name ?? "");
+  const isOwned = ({ id, name }: Pick<Region, "id" | "name">) =>
+    promised.has(id) || /^kept/.test(name ?? "") || built.includes(name ?? "");
   return regions.filter((region) => !isOwned(region)).map(({ id }) => id);
 }
 

@@ -17,8 +17,12 @@ type Named<Described extends { readonly storage: object }> = Omit<Described, "st
   readonly storage: Described["storage"] & { readonly path: string };
 };
 export type Region = Named<z.infer<typeof schemas.Region>>;
+/** As lists have it. */
+export type ListedRegion = Named<z.infer<typeof schemas.RegionFacts>>;
 export type RegionDetail = Named<z.infer<typeof schemas.RegionDetail>>;
-export type RegionList = Omit<z.infer<typeof schemas.RegionList>, "items"> & { readonly items: readonly Region[] };
+export type RegionList = Omit<z.infer<typeof schemas.RegionList>, "items"> & {
+  readonly items: readonly ListedRegion[];
+};
 export type Model = z.infer<typeof schemas.Model>;
 export type ModelList = z.infer<typeof schemas.ModelList>;
 export type Stats = z.infer<typeof schemas.Stats>;

@@ -9,7 +9,7 @@ import { lstatSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { type Instance, listNames, tokenOf } from "./instance.ts";
 import type { TestServer } from "./server.ts";
-import type { Region, Stats } from "./server-api.ts";
+import type { ListedRegion, Stats } from "./server-api.ts";
 
 /** Modes as `docs/protocol.md` has them: the sticky bit says sealed. */
 export const modes = { open: 0o660, sealed: 0o1440, stockWritable: 0o1660 };
@@ -18,7 +18,7 @@ export const modes = { open: 0o660, sealed: 0o1440, stockWritable: 0o1660 };
  * Holds the running server's books against what lies in the directories.
  * @param foreign names of the test's own that look like the instance's.
  */
-export async function checkBooks(server: TestServer, foreign: readonly string[] = []): Promise<Region[]> {
+export async function checkBooks(server: TestServer, foreign: readonly string[] = []): Promise<ListedRegion[]> {
   const regions = await server.api.list();
   const { instance } = server;
   const kept = regions.map(({ id }) => tokenOf(id)).toSorted();
@@ -32,7 +32,7 @@ export async function checkBooks(server: TestServer, foreign: readonly string[] 
   return regions;
 }
 
-function checkFile(instance: Instance, region: Region): void {
+function checkFile(instance: Instance, region: ListedRegion): void {
   const { storage, id, state } = region;
   expect(["open", "sealed"], `${id} is whole`).toContain(state);
   const named = lstatSync(storage.path, { bigint: true });
@@ -47,13 +47,13 @@ function checkFile(instance: Instance, region: Region): void {
   );
 }
 
-function checkSums({ bytes, regions: counts }: Stats, regions: readonly Region[]): void {
-  const sum = (list: readonly Region[]) =>
+function checkSums({ bytes, regions: counts }: Stats, regions: readonly ListedRegion[]): void {
+  const sum = (list: readonly ListedRegion[]) =>
     list.reduce(
       (total, { storage }) => total + Math.ceil(storage.byte_size / storage.page_size) * storage.page_size,
       0,
     );
-  const inState = (state: Region["state"]) => regions.filter((region) => region.state === state);
+  const inState = (state: ListedRegion["state"]) => regions.filter((region) => region.state === state);
   expect(bytes.used, "used bytes are those of the standing regions").toBe(
     sum(regions.filter(({ state }) => state !== "draining")),
   );
@@ -82,7 +82,7 @@ export function checkRows(instance: Instance): void {
 }
 
 /** The `__metadata__` of the region's own header, read as any safetensors reader would. */
-export function readMetadata({ storage }: Region): Record<string, string> {
+export function readMetadata({ storage }: ListedRegion): Record<string, string> {
   const bytes = readFileSync(storage.path);
   const byteSize = Number(bytes.readBigUInt64LE(0));
   const header = JSON.parse(bytes.toString("utf8", 8, 8 + byteSize)) as { __metadata__: Record<string, string> };

@@ -3,10 +3,10 @@
 import type { z } from "@hono/zod-openapi";
 import type { ProblemBody } from "../../src/routes/problem.ts";
 import type * as schemas from "../../src/routes/schemas.ts";
-import type { Region, RegionDetail, RegionList } from "./answers.ts";
+import type { ListedRegion, Region, RegionDetail, RegionList } from "./answers.ts";
 import { patienceMs, until } from "./server-wait.ts";
 
-export type { Region, RegionDetail, RegionList };
+export type { ListedRegion, Region, RegionDetail, RegionList };
 export type Stats = z.infer<typeof schemas.Stats>;
 export type Deletion = z.infer<typeof schemas.Deletion>;
 export type Verification = z.infer<typeof schemas.Verification>;
@@ -111,8 +111,14 @@ export class ServerApi {
     return this.call("GET", "/v1/stats");
   }
 
-  async list(): Promise<Region[]> {
-    const regions: Region[] = [];
+  /** What creating it answered, as it is now: the descriptor without what only the kernel and clients' reports tell. */
+  async descriptor(id: string): Promise<Region> {
+    const { in_use, has_writers, leases, holders, unknown_holders, drain, ...descriptor } = await this.get(id);
+    return descriptor;
+  }
+
+  async list(): Promise<ListedRegion[]> {
+    const regions: ListedRegion[] = [];
     for (let cursor: string | null = ""; cursor !== null; ) {
       const query: string = cursor === "" ? "" : `&cursor=${cursor}`;
       const page: RegionList = await this.call("GET", `/v1/regions?limit=1000${query}`);

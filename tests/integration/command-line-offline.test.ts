@@ -62,7 +62,7 @@ async function ask(server: TestServer, ...args: string[]) {
 
 for (const signal of ["SIGKILL", "SIGTERM"] as const) {
   testWith(needsPython)(
-    `after ${signal} ls --offline tells each descriptor as the server did, and who is mapped`,
+    `after ${signal} ls --offline tells each region as the server did, and who is mapped`,
     async () => {
       await using server = await startServer();
       const { weights, scratch, own } = await fill(server);
@@ -94,7 +94,7 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
   );
 }
 
-function toOffline({ last_used_at, leases, holders, unknown_holders, ...region }: RegionDetail) {
+function toOffline({ last_used_at, leases, holders, unknown_holders, tensors, ...region }: RegionDetail) {
   return region;
 }
 

@@ -10,9 +10,11 @@ import {
   type Deletion,
   fromWire,
   isObject,
+  type ListedRegion,
   type Model,
   parseClaim,
   parseDescriptor,
+  parseListedRegion,
   parseObject,
   type RegionDescriptor,
   type SessionDescriptor,
@@ -119,8 +121,8 @@ export class Api {
     }
   }
 
-  async *regions(query: Readonly<Record<string, string>>): AsyncGenerator<RegionDescriptor, void, undefined> {
-    for await (const item of this.#pages("/v1/regions", query)) yield parseDescriptor(item);
+  async *regions(query: Readonly<Record<string, string>>): AsyncGenerator<ListedRegion, void, undefined> {
+    for await (const item of this.#pages("/v1/regions", query)) yield parseListedRegion(item);
   }
 
   async createModel(body: object): Promise<Model> {

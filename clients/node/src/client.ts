@@ -26,7 +26,16 @@ import type { RegionSource } from "./sources.ts";
 import type { OpenedTensor } from "./tensor.ts";
 import type { LockOptions } from "./tensor-lock.ts";
 import type { Transport } from "./transport.ts";
-import type { Deletion, Model, RegionDescriptor, SessionDescriptor, SessionEnd, Stats, Verification } from "./wire.ts";
+import type {
+  Deletion,
+  ListedRegion,
+  Model,
+  RegionDescriptor,
+  SessionDescriptor,
+  SessionEnd,
+  Stats,
+  Verification,
+} from "./wire.ts";
 
 /**
  * One server's client; `connect` makes it. Closing it closes its connections and ends its event streams. Regions stay
@@ -89,15 +98,18 @@ export class Client {
   }
 
   /**
-   * Maps a region that exists, by its name in `model`, or by a descriptor in hand, which costs no request. Without a
-   * timeout it is mapped at once, open or sealed; an open one shows what its writers write.
+   * Maps a region that exists, by its name in `model`, or by a descriptor in hand, which costs no request; a list's item
+   * costs one. Without a timeout it is mapped at once, open or sealed; an open one shows what its writers write.
    * @throws TensordError `region-not-found`; `region-not-sealed` if the time ends with an open region; `region-sealed` for
    *   a writer; `wrong-namespace` if this process sees another file system than the server; `access-denied`
    */
-  async attach(region: string | RegionDescriptor, options: AttachOptions = {}): Promise<Region> {
+  async attach(region: string | RegionDescriptor | ListedRegion, options: AttachOptions = {}): Promise<Region> {
     const { model = defaultModel, timeoutMs = 0, writable = false } = options;
     const access = toAccess(options);
-    if (typeof region !== "string") return mapExisting(this.#asker, region, () => access);
+    if (typeof region !== "string") {
+      const descriptor = "tensors" in region ? region : await this.#api.region(region.id);
+      return mapExisting(this.#asker, descriptor, () => access);
+    }
     const find = () => findRegion(this.#api, model, region, timeoutMs, writable);
     return mapExisting(this.#asker, await find(), () => access, find);
   }
@@ -128,7 +140,7 @@ export class Client {
   }
 
   /** All regions that match, page by page as they are consumed. */
-  list({ label, ...options }: ListOptions = {}): AsyncGenerator<RegionDescriptor, void, undefined> {
+  list({ label, ...options }: ListOptions = {}): AsyncGenerator<ListedRegion, void, undefined> {
     return this.#api.regions({ ...options, ...(label === undefined ? {} : { label: label.join("=") }) });
   }
 

@@ -28,6 +28,7 @@ export type { OpenedTensor, Tensor } from "./tensor.ts";
 export type { LockKind, LockOptions, TensorLock } from "./tensor-lock.ts";
 export type {
   Deletion,
+  ListedRegion,
   Model,
   RegionDescriptor,
   SessionDescriptor,

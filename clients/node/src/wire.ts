@@ -29,6 +29,9 @@ export type FromWire<Wire> = Wire extends readonly (infer Item)[]
  */
 export type RegionDescriptor = FromWire<Schemas["Region"] & Partial<Schemas["RegionDetail"]>>;
 
+/** A region as a list says it: with the number of its tensors in their place. */
+export type ListedRegion = FromWire<Schemas["RegionFacts"]>;
+
 /** A tensor of a region: `byteOffset` counts from the start of the region's file. */
 export type TensorInfo = Omit<FromWire<Schemas["Tensor"]>, "aligned" | "aliasOf" | "logical">;
 
@@ -85,18 +88,16 @@ export function isObject(value: unknown): value is WireObject {
 
 /** Reads a region's JSON. @throws TensordError `server-fault` if it is not one. */
 export function parseDescriptor(value: unknown): RegionDescriptor {
-  if (!isObject(value) || !isObject(value.storage)) throw notA("region descriptor");
-  // The items of a list have no tensors.
-  const { storage, tensors = [] } = value;
-  if (!Array.isArray(tensors)) throw notA("region descriptor");
-  const isWhole =
-    [value.id, value.model, value.state, value.created_at, storage.kind].every(isText) &&
-    (storage.path === null || isText(storage.path)) &&
-    [storage.dev, storage.ino].every(isIdentity) &&
-    isSize(storage.byte_size) &&
-    tensors.every(isTensor);
-  if (!isWhole) throw notA("region descriptor");
+  if (!isRegion(value) || !Array.isArray(value.tensors) || !value.tensors.every(isTensor)) {
+    throw notA("region descriptor");
+  }
   return fromWire(value) as RegionDescriptor;
+}
+
+/** Reads a list's item. @throws TensordError `server-fault` if it is no region */
+export function parseListedRegion(value: unknown): ListedRegion {
+  if (!isRegion(value) || !isSize(value.tensor_count)) throw notA("region");
+  return fromWire(value) as ListedRegion;
 }
 
 /** Reads an answer whose fields nothing here relies on. @throws TensordError `server-fault` if it is no object. */
@@ -110,6 +111,17 @@ export function parseClaim(value: unknown): Claim {
   if (!isObject(value) || (value.role === "builder") !== isText(value.claim)) throw notA("claim");
   const region = value.region === null ? null : parseDescriptor(value.region);
   return { role: value.role === "builder" ? "builder" : "reader", claim: value.claim as string | null, region };
+}
+
+function isRegion(value: unknown): value is WireObject {
+  if (!isObject(value) || !isObject(value.storage)) return false;
+  const { storage } = value;
+  return (
+    [value.id, value.model, value.state, value.created_at, storage.kind].every(isText) &&
+    (storage.path === null || isText(storage.path)) &&
+    [storage.dev, storage.ino].every(isIdentity) &&
+    isSize(storage.byte_size)
+  );
 }
 
 function isTensor(value: unknown): boolean {

@@ -37,6 +37,7 @@ def _describe(place: Place, **changes: Any) -> dict[str, Any]:
             "ino": str(place.ino),
             "byte_size": place.byte_size,
         },
+        "tensor_count": 1,
         "tensors": [{"name": "data", "dtype": "U8", "shape": [4], "byte_offset": 4096, "byte_size": 4}],
         "checksum": None,
         "created_at": now.replace("+00:00", "Z"),

@@ -21,7 +21,7 @@ import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../
 import { ShmStorage } from "../../memory/storage/shm/shm-storage.ts";
 import type { KeptFile, Space } from "../../memory/storage/storage.ts";
 import { Storages } from "../../memory/storage/storages.ts";
-import { toRegionFacts } from "../../routes/to-wire.ts";
+import { toClient, toRegionFacts } from "../../routes/to-wire.ts";
 import type { Model, RegionDetail, RegionFacts, Session } from "./answers.ts";
 import { toBytes } from "./table.ts";
 
@@ -161,7 +161,7 @@ function toSession(record: SessionRecord, regions: readonly OfflineRegion[]): Of
   return {
     id,
     name: record.name,
-    client: record.client === null ? null : { ...record.client, labels: { ...record.client.labels } },
+    client: record.client === null ? null : toClient(record.client),
     quota_bytes: record.quotaBytes,
     used_bytes: sum(own),
     regions: own.length,

@@ -1,16 +1,16 @@
 /** How owners, ends, sessions and holders read in a cell of a table. Pure but for the clock. */
 
-import type { Region, RegionDetail, Session } from "./answers.ts";
+import type { RegionDetail, RegionFacts, Session } from "./answers.ts";
 import { toBytes, toSpan } from "./table.ts";
 
 /** What decides the region's end, and whether it may go earlier to make room. */
-export function toOwner(region: Pick<Region, "owner" | "session" | "expires_at" | "evictable">): string {
+export function toOwner(region: Pick<RegionFacts, "owner" | "session" | "expires_at" | "evictable">): string {
   const { owner, session, evictable } = region;
   const builder = session !== null && owner.kind !== "session" ? [`built by ${session}`] : [];
   return [toOwnerKind(region), ...builder, ...(evictable ? ["evictable"] : [])].join(", ");
 }
 
-function toOwnerKind({ owner, session, expires_at }: Pick<Region, "owner" | "session" | "expires_at">): string {
+function toOwnerKind({ owner, session, expires_at }: Pick<RegionFacts, "owner" | "session" | "expires_at">): string {
   switch (owner.kind) {
     case "persist":
       return "persist";
@@ -27,7 +27,7 @@ function toOwnerKind({ owner, session, expires_at }: Pick<Region, "owner" | "ses
 }
 
 /** When the region ends by itself. */
-export function toEnd({ owner, session, expires_at }: Pick<Region, "owner" | "session" | "expires_at">): string {
+export function toEnd({ owner, session, expires_at }: Pick<RegionFacts, "owner" | "session" | "expires_at">): string {
   switch (owner.kind) {
     case "persist":
       return "never";

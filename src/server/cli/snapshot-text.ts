@@ -1,7 +1,7 @@
 /** How a snapshot reads: a function of it and of the room there is. */
 
 import { count } from "../../memory/doctor/words.ts";
-import type { Model, Region, RegionDetail, Stats } from "./answers.ts";
+import type { Model, RegionDetail, RegionFacts, Stats } from "./answers.ts";
 import { toLine } from "./events.ts";
 import { sessionHead, toEnd, toKeeping, toSessionRow } from "./region-text.ts";
 import type { Snapshot } from "./snapshot.ts";
@@ -70,7 +70,7 @@ function toModelRow(model: Model): string[] {
 
 const regionHead = ["REGION", "NAME", "STATE", "SIZE", "ENDS"];
 
-function toRegionRow(region: Region): string[] {
+function toRegionRow(region: RegionFacts): string[] {
   const { id, model, name, state, storage } = region;
   return [id, `${model}/${name ?? "-"}`, state, toBytes(storage.byte_size), state === "draining" ? "-" : toEnd(region)];
 }

@@ -1,6 +1,6 @@
 /** What `top` shows, as one server tells it at one moment. Bounded, however much there is. */
 
-import type { Model, Region, RegionDetail, Session, Stats } from "./answers.ts";
+import type { Model, RegionDetail, RegionFacts, Session, Stats } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { readKept } from "./events.ts";
 import type { Event } from "./follow.ts";
@@ -13,7 +13,7 @@ export interface Snapshot {
   /** Those that own most first, of the oldest ones on the first page of the list. */
   readonly sessions: readonly Session[];
   /** The largest first, of the oldest ones on the first page of the list. */
-  readonly regions: readonly Region[];
+  readonly regions: readonly RegionFacts[];
   /** Whether there are regions beyond that page, which may be larger. */
   readonly more_regions: boolean;
   readonly draining: readonly RegionDetail[];
@@ -38,8 +38,8 @@ export class Observer {
     const stats = await this.#api.call<Stats>("GET", "/v1/stats");
     const models = await this.#page<Model>(`/v1/models?limit=${pageItems}`);
     const sessions = await this.#page<Session>(`/v1/sessions?limit=${pageItems}`);
-    const regions = await this.#page<Region>(`/v1/regions?limit=${pageItems}`);
-    const draining = await this.#page<Region>(`/v1/regions?state=draining&limit=${shownItems}`);
+    const regions = await this.#page<RegionFacts>(`/v1/regions?limit=${pageItems}`);
+    const draining = await this.#page<RegionFacts>(`/v1/regions?state=draining&limit=${shownItems}`);
     return {
       time: new Date().toISOString(),
       stats,

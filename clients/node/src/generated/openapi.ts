@@ -507,47 +507,8 @@ export interface components {
       | "I64"
       | "U64";
     /** @description A region's descriptor: enough to map it. */
-    readonly Region: {
-      /** @example reg_abcdefghijklmnopqrstuvwxyz */
-      readonly id: string;
-      /**
-       * @description A model's name; write org/name as org--name.
-       * @example llama-7b
-       */
-      readonly model: string;
-      /** @example weights */
-      readonly name: string | null;
-      /** @description Which build of the name; versions stand side by side. Default: empty. */
-      readonly version: string;
-      /** @description The name it takes over when it is sealed. */
-      readonly pending_name: string | null;
-      /** @enum {string} */
-      readonly state: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
-      /** @description Raised by every change; also the ETag. */
-      readonly revision: number;
-      readonly owner: components["schemas"]["Owner"];
-      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
-      readonly session: string | null;
-      readonly expires_at: string | null;
-      readonly evictable: boolean;
-      readonly labels: {
-        readonly [key: string]: string;
-      };
-      readonly storage: components["schemas"]["Storage"];
-      readonly tensor_count: number;
+    readonly Region: components["schemas"]["RegionFacts"] & {
       readonly tensors: readonly components["schemas"]["Tensor"][];
-      readonly checksum: components["schemas"]["Checksum"] | null;
-      /**
-       * Format: date-time
-       * @example 2026-11-21T12:00:00.000Z
-       */
-      readonly created_at: string;
-      readonly sealed_at: string | null;
-      /**
-       * Format: date-time
-       * @example 2026-11-21T12:00:00.000Z
-       */
-      readonly last_used_at: string;
     };
     /**
      * @description What decides the region's end.
@@ -598,6 +559,18 @@ export interface components {
       /** @example 4096 */
       readonly page_size: number;
     };
+    /** @description Specified in docs/protocol.md. */
+    readonly Checksum: {
+      /** @enum {string} */
+      readonly algorithm: "xxh3-64-tree";
+      /** @example 67108864 */
+      readonly chunk_bytes: number;
+      /**
+       * @description 16 hexadecimal digits.
+       * @example 2d06800538d394c2
+       */
+      readonly value: string;
+    };
     readonly Tensor: {
       /** @example w */
       readonly name: string;
@@ -626,17 +599,47 @@ export interface components {
         readonly [key: string]: unknown;
       } | null;
     };
-    /** @description Specified in docs/protocol.md. */
-    readonly Checksum: {
-      /** @enum {string} */
-      readonly algorithm: "xxh3-64-tree";
-      /** @example 67108864 */
-      readonly chunk_bytes: number;
+    /** @description A region's descriptor without its tensors, of which there may be thousands. */
+    readonly RegionFacts: {
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
       /**
-       * @description 16 hexadecimal digits.
-       * @example 2d06800538d394c2
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
        */
-      readonly value: string;
+      readonly model: string;
+      /** @example weights */
+      readonly name: string | null;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version: string;
+      /** @description The name it takes over when it is sealed. */
+      readonly pending_name: string | null;
+      /** @enum {string} */
+      readonly state: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
+      /** @description Raised by every change; also the ETag. */
+      readonly revision: number;
+      readonly owner: components["schemas"]["Owner"];
+      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
+      readonly session: string | null;
+      readonly expires_at: string | null;
+      readonly evictable: boolean;
+      readonly labels: {
+        readonly [key: string]: string;
+      };
+      readonly storage: components["schemas"]["Storage"];
+      readonly tensor_count: number;
+      readonly checksum: components["schemas"]["Checksum"] | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      readonly sealed_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
     };
     /** @description RFC 9457 Problem Details. Further members carry the numbers of the failure. */
     readonly Problem: {
@@ -799,48 +802,6 @@ export interface components {
       /** @description For the next page; null at the end. */
       readonly next_cursor: string | null;
     };
-    /** @description A region's descriptor without its tensors, of which there may be thousands. */
-    readonly RegionFacts: {
-      /** @example reg_abcdefghijklmnopqrstuvwxyz */
-      readonly id: string;
-      /**
-       * @description A model's name; write org/name as org--name.
-       * @example llama-7b
-       */
-      readonly model: string;
-      /** @example weights */
-      readonly name: string | null;
-      /** @description Which build of the name; versions stand side by side. Default: empty. */
-      readonly version: string;
-      /** @description The name it takes over when it is sealed. */
-      readonly pending_name: string | null;
-      /** @enum {string} */
-      readonly state: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
-      /** @description Raised by every change; also the ETag. */
-      readonly revision: number;
-      readonly owner: components["schemas"]["Owner"];
-      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
-      readonly session: string | null;
-      readonly expires_at: string | null;
-      readonly evictable: boolean;
-      readonly labels: {
-        readonly [key: string]: string;
-      };
-      readonly storage: components["schemas"]["Storage"];
-      readonly tensor_count: number;
-      readonly checksum: components["schemas"]["Checksum"] | null;
-      /**
-       * Format: date-time
-       * @example 2026-11-21T12:00:00.000Z
-       */
-      readonly created_at: string;
-      readonly sealed_at: string | null;
-      /**
-       * Format: date-time
-       * @example 2026-11-21T12:00:00.000Z
-       */
-      readonly last_used_at: string;
-    };
     /** @description A descriptor, and what the kernel says of it now. */
     readonly RegionDetail: components["schemas"]["Region"] & {
       /** @description Whether any process maps it, as the kernel knows. */
@@ -873,6 +834,8 @@ export interface components {
     readonly Client: {
       readonly name: string | null;
       readonly pid: number | null;
+      /** @description The PID namespace in which it has that pid. */
+      readonly pid_namespace: string | null;
       readonly hostname: string | null;
       readonly version: string | null;
       readonly labels: {

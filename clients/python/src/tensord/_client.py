@@ -175,6 +175,7 @@ class Client:
         strict: bool = False,
     ) -> Region:
         """Maps a region that exists, by its name in ``model``, or by a descriptor in hand, which costs no request.
+        A list's item costs one.
 
         ``timeout=0`` maps it at once, open or sealed; an open one shows what its writers write. With a ``timeout`` in
         seconds a reader waits until the region is there *and sealed*, a writer until it is there. ``writable=True``
@@ -186,7 +187,8 @@ class Client:
         writer, ``WrongNamespace`` if this process sees another file system than the server, ``AccessDenied``.
         """
         if isinstance(region, RegionDescriptor):
-            return open_region(self._api, self._session, region, None, writable=writable, strict=strict)
+            whole = region if len(region.tensors) == region.tensor_count else self._api.region(region.id)
+            return open_region(self._api, self._session, whole, None, writable=writable, strict=strict)
 
         def find() -> RegionDescriptor:
             return find_region(self._api, model, region, timeout, writable=writable)

@@ -51,7 +51,8 @@ class RegionDescriptor:
     ``state`` is ``creating``, ``open``, ``sealing``, ``sealed``, ``draining`` or ``deleted``; times are RFC 3339.
     ``session`` is the one that ends it: its owner, or its builder until it is sealed. In lists, where the server does
     not ask the kernel, ``None`` are: ``in_use``; ``has_writers``; ``holders``, who maps it, as their clients report;
-    and ``unknown_holders``, whether somebody maps it whom nobody reported. ``raw`` is the JSON object itself.
+    and ``unknown_holders``, whether somebody maps it whom nobody reported. Lists leave out ``tensors`` as well, of
+    which they say ``tensor_count`` only. ``raw`` is the JSON object itself.
     """
 
     id: str
@@ -63,6 +64,7 @@ class RegionDescriptor:
     expires_at: str | None
     labels: Mapping[str, str]
     storage: Storage
+    tensor_count: int
     tensors: tuple[TensorInfo, ...]
     checksum: Checksum | None
     created_at: str
@@ -123,6 +125,7 @@ def parse_descriptor(value: Any) -> RegionDescriptor:
                 ino=int(storage["ino"]),
                 byte_size=int(storage["byte_size"]),
             ),
+            tensor_count=int(value["tensor_count"]),
             tensors=tuple(_parse_tensor(tensor) for tensor in value.get("tensors", ())),
             checksum=None if checksum is None else _parse_checksum(checksum),
             created_at=str(value["created_at"]),
