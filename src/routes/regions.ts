@@ -15,6 +15,7 @@ import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { parseLabel, toCreateRequest, toOwner } from "./region-request.ts";
 import { requireBody } from "./require-body.ts";
 import * as schemas from "./schemas.ts";
+import { SessionId } from "./schemas-session.ts";
 import { toRegionFacts } from "./to-wire.ts";
 
 const RegionParameters = z.object({ region: schemas.RegionIdParameter });
@@ -82,6 +83,9 @@ const list = createRoute({
       model: schemas.ModelName.optional(),
       name: schemas.RegionName.optional(),
       version: schemas.Version.optional().openapi({ description: "Only this version of the name." }),
+      session: SessionId.optional().openapi({
+        description: "Only regions that end with this session: its own, and what it builds under a claim.",
+      }),
       state: z.enum(states).optional(),
       label: z.string().max(512).optional().openapi({ description: "key=value", example: "job=nightly" }),
       limit: Limit,
@@ -90,7 +94,7 @@ const list = createRoute({
   },
   responses: {
     200: json("One page; it may be short and still have a next one.", schemas.RegionList),
-    ...declareFailures(...alwaysPossible, "model-not-found", "validation-failed"),
+    ...declareFailures(...alwaysPossible, "model-not-found", "session-not-found", "validation-failed"),
   },
 });
 

@@ -5,6 +5,8 @@ import { limits } from "../../src/memory/limits.ts";
 import type { RegionList } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
 import { lease } from "./support/lease.ts";
+import { unknownSession } from "./support/requests.ts";
+import { claimName, endSession, openSession } from "./support/sessions.ts";
 
 function page(app: TestApp, query: string): Promise<RegionList> {
   return app.ok(200, "GET", `/v1/regions?${query}`);
@@ -192,6 +194,60 @@ describe("a filter", () => {
   );
 
   test(
+    "by session finds what ends with it, page by page and with other filters, and nothing of others",
+    withApp(async (app) => {
+      await app.register("llama");
+      const [first, second] = [await openSession(app), await openSession(app)];
+      const a = await app.create({ name: "a", session: first.id });
+      await app.create({ name: "b" });
+      const other = await app.create({ name: "c", session: second.id });
+      const d = await app.create({ name: "a", model: "llama", session: first.id });
+      const { claim } = await claimName(app, first);
+      const built = await app.create({ name: "weights", claim });
+      const gone = await app.create({ session: first.id });
+      using _ = lease(gone.storage.path);
+      await app.remove(gone.id);
+      const session = `session=${first.id}`;
+      for (const [query, found] of [
+        [session, [a, d, built]],
+        [`session=${second.id}`, [other]],
+        [`${session}&model=llama`, [d]],
+        [`${session}&name=a`, [a, d]],
+        [`${session}&name=c&model=default`, []],
+        [`${session}&name=a&model=default`, [a]],
+        [`${session}&state=sealed`, []],
+      ] as const) {
+        expect({ query, found: ids(await page(app, query)) }).toEqual({ query, found: found.map(({ id }) => id) });
+      }
+      expect(await all(app, `${session}&limit=1`)).toEqual([a, d, built].map(({ id }) => id));
+      // Sealed, it is no longer its builder's.
+      await app.seal(built.id);
+      expect(await all(app, session)).toEqual([a, d].map(({ id }) => id));
+      await endSession(app, first);
+      for (const ended of [first.id, unknownSession]) {
+        await app.refused("session-not-found", "GET", `/v1/regions?session=${ended}`);
+      }
+    }),
+  );
+
+  test(
+    "by session looks through all regions where the session has more than a page may look at",
+    withApp(async (app) => {
+      const { id } = await openSession(app);
+      const own = [await app.create({ session: id }), await app.create({ session: id })];
+      await app.create();
+      const { regions } = app.store.books.session(id);
+      const [region] = regions;
+      // Stand-ins that no index knows, so that only the way through the index misses them.
+      const many = Array.from({ length: limits.listScan }, () => ({ ...region }) as typeof region);
+      for (const one of many) if (one !== undefined) regions.add(one);
+      const found = await all(app, `session=${id}&limit=1`);
+      for (const one of many) if (one !== undefined) regions.delete(one);
+      expect(found).toEqual(own.map((one) => one.id));
+    }),
+  );
+
+  test(
     "that is none is refused",
     withApp(async (app) => {
       for (const query of [
@@ -200,6 +256,8 @@ describe("a filter", () => {
         "name=",
         "model=",
         "state=",
+        `session=${unknownSession}${unknownSession}${unknownSession}`,
+        `session=${unknownSession}&session=${unknownSession}`,
         "name=a&name=b",
         "limit=1&limit=2",
       ]) {

@@ -77,6 +77,8 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
       const text = (await ask(server, "ls", "--offline")).stdout;
       expect(text).toStartWith(`offline: the server of instance ${server.instance.name} is not running\nREGION `);
       expect(text).toMatch(/ OWNER +CREATED +MAPPED$/m);
+      const owned = await ask(server, "ls", "--offline", "--json", "--session", own.session ?? "");
+      expect((JSON.parse(owned.stdout) as OfflineRegion[]).map(({ id }) => id)).toEqual([own.id]);
       expect(text).toMatch(/ weights +sealed .+ persist, evictable .+ yes$/m);
       expect(text).toMatch(/ default +- +open .+ ttl, \d+ min left .+ for writing$/m);
       expect(text).toMatch(new RegExp(` own +open .+ ${own.owner.session} .+ no$`, "m"));

@@ -43,6 +43,11 @@ testWith()("ls tells what each owner is, who builds under a claim, and what may 
     new RegExp(`^\\S+ +default +built .+ 1 +linger 10 min, built by ${session.id} +\\d+ s ago`, "m"),
   );
   expect(stdout).toMatch(/^\S+ +default +kept .+ 1 +persist, evictable +\d+ s ago/m);
+  const owned = await server.command("ls", "--session", session.id, "--json");
+  expect((JSON.parse(owned.stdout) as Region[]).map(({ name }) => name)).toEqual(["mine", "built"]);
+  const failed = await server.command("ls", "--session", "ses_gone");
+  expect([failed.status, failed.stdout]).toEqual([1, ""]);
+  expect(failed.stderr).toContain("Cannot find session");
 });
 
 testWith(needsPython)(

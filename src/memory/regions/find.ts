@@ -5,6 +5,7 @@ import type { State } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { quote } from "../state/books.ts";
 import type { Region } from "../state/region.ts";
+import type { Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import { inspectName } from "./public-name.ts";
 
@@ -68,6 +69,8 @@ export interface Filter {
   readonly model?: string | undefined;
   readonly name?: string | undefined;
   readonly version?: string | undefined;
+  /** The session that ends them: its own, and what it builds. What drains is nobody's any more. */
+  readonly session?: string | undefined;
   readonly state?: State | undefined;
   readonly label?: readonly [key: string, value: string] | undefined;
 }
@@ -78,24 +81,37 @@ export interface Page {
   readonly nextCursor: string | null;
 }
 
-/** One page in the order of creation, after `cursor`. Looks at a bounded number of regions however rare a match is. */
+/**
+ * One page in the order of creation, after `cursor`. Looks at a bounded number of regions however rare a match is.
+ * @throws TensordError `model-not-found`, `session-not-found`, `validation-failed` for a cursor that is none.
+ */
 export function listRegions(store: Store, filter: Filter, limit: number, cursor: string | undefined): Page {
   const model = filter.model === undefined ? undefined : store.books.model(filter.model);
+  const session = filter.session === undefined ? undefined : store.books.session(filter.session);
   if (model !== undefined && filter.name !== undefined) {
-    const named = [...model.names.all(filter.name)].filter((region) => matches(region, filter));
+    const named = [...model.names.all(filter.name)].filter((region) => matches(region, filter, session));
     return { regions: named.sort((a, b) => a.key - b.key), nextCursor: null };
   }
   const regions: Region[] = [];
   let looked = 0;
-  for (const region of (model ?? store.books).regions.after(parseCursor(cursor))) {
-    if (matches(region, filter)) regions.push(region);
+  const after = parseCursor(cursor);
+  for (const region of ownedAfter(session, after) ?? (model ?? store.books).regions.after(after)) {
+    if (matches(region, filter, session)) regions.push(region);
     looked += 1;
     if (regions.length === limit || looked === limits.listScan) return { regions, nextCursor: String(region.key) };
   }
   return { regions, nextCursor: null };
 }
 
-function matches(region: Region, { name, version, state, label }: Filter): boolean {
+/** The session's regions above `key`, unless they are so many that the index of all is as good. It got them in this order. */
+function ownedAfter(session: Session | undefined, key: number): readonly Region[] | undefined {
+  if (session === undefined || session.regions.size > limits.listScan) return undefined;
+  return [...session.regions].filter((region) => region.key > key);
+}
+
+function matches(region: Region, { model, name, version, state, label }: Filter, session: Session | undefined): boolean {
+  if (session !== undefined && !session.regions.has(region)) return false;
+  if (model !== undefined && region.model !== model) return false;
   if (name !== undefined && region.name !== name) return false;
   if (version !== undefined && region.version !== version) return false;
   if (state !== undefined && region.state !== state) return false;

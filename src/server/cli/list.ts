@@ -12,6 +12,7 @@ import { toBytes, toJson, toSpan, toTable } from "./table.ts";
 /** As they were written. */
 export interface ListOptions {
   readonly model?: string;
+  readonly session?: string;
   readonly state?: string;
   readonly label?: string;
   readonly sort?: string;
@@ -27,8 +28,9 @@ const questionsAtOnce = 16;
 
 /** The regions of a running server. */
 export async function list(api: Api, options: ListOptions, asJson: boolean): Promise<string> {
-  const { model, state, label, sort = "age" } = options;
-  const query = new URLSearchParams({ ...(model && { model }), ...(state && { state }), ...(label && { label }) });
+  const { model, session, state, label, sort = "age" } = options;
+  const filters = Object.entries({ model, session, state, label }).filter(([, value]) => value);
+  const query = new URLSearchParams(filters as [string, string][]);
   const regions = await Array.fromAsync(api.list<RegionFacts>(`/v1/regions?${query}`));
   regions.sort(sort === "used" ? (a, b) => Date.parse(a.last_used_at) - Date.parse(b.last_used_at) : toOrder(sort));
   if (options.holders !== true) return asJson ? toJson(regions) : toText([...columns, usedColumn], regions);
@@ -38,7 +40,7 @@ export async function list(api: Api, options: ListOptions, asJson: boolean): Pro
 
 /** The regions of an instance whose server is not running. @throws TensordError if one is. */
 export function listOffline(location: InstanceLocation, options: ListOptions, asJson: boolean): string {
-  const { model, state, label, sort = "age" } = options;
+  const { model, session, state, label, sort = "age" } = options;
   if (sort === "used") {
     throw new TensordError(
       "validation-failed",
@@ -49,6 +51,7 @@ export function listOffline(location: InstanceLocation, options: ListOptions, as
   const offline = readOffline(location);
   const regions = offline.regions
     .filter((region) => model === undefined || region.model === model)
+    .filter((region) => session === undefined || (region.session === session && region.state !== "draining"))
     .filter((region) => state === undefined || region.state === state)
     .filter(({ labels }) => key === undefined || (Object.hasOwn(labels, key) && labels[key] === value))
     .sort(toOrder(sort));

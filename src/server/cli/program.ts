@@ -44,6 +44,7 @@ export function createProgram(): Command {
   withApi(program.command("ls"))
     .description("list regions")
     .option("--model <name>", "only this model's")
+    .option("--session <id>", "only those that end with this session")
     .option("--state <state>", "only those open, sealed, draining, …")
     .option("--label <key=value>", "only those with this label")
     .addOption(

@@ -6,6 +6,7 @@ import type { RegionList } from "../../harness/answers.ts";
 import { type TestApp, until } from "../../harness/app.ts";
 import { askInVain, type FailureCase } from "./failure-case.ts";
 import { Intruder, lease } from "./lease.ts";
+import { unknownSession } from "./requests.ts";
 
 /** Long enough in the making to be met there: allocated in windows, hashed in more than one chunk. */
 export const slowBytes = 192 * MiB;
@@ -110,6 +111,11 @@ const reads: readonly FailureCase[] = [
     operationId: "listRegions",
     code: "model-not-found",
     provoke: (app) => askInVain(app, "GET", "/v1/regions?model=nobody"),
+  },
+  {
+    operationId: "listRegions",
+    code: "session-not-found",
+    provoke: (app) => askInVain(app, "GET", `/v1/regions?session=${unknownSession}`),
   },
   {
     operationId: "getRegionByName",

@@ -1351,6 +1351,8 @@ export interface operations {
         readonly name?: string;
         /** @description Only this version of the name. */
         readonly version?: string;
+        /** @description Only regions that end with this session: its own, and what it builds under a claim. */
+        readonly session?: string;
         readonly state?: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
         /** @description key=value */
         readonly label?: string;
@@ -1381,7 +1383,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `model-not-found`: No such model. */
+      /** @description `model-not-found`: No such model. `session-not-found`: No such session. */
       readonly 404: {
         headers: {
           readonly [name: string]: unknown;
