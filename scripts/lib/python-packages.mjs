@@ -1,16 +1,16 @@
 /**
- * The virtual environment `.venv` for tests and checks: the exact packages of `clients/python/requirements.lock` and the
- * client itself, editable. The server never needs it.
+ * The virtual environment `.venv` for tests and checks: the exact packages of `clients/python/uv.lock` and the client
+ * itself, editable. The server never needs it.
  */
 
-import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { Failure, root, run } from "./process.mjs";
 import { fingerprint, once } from "./stamp.mjs";
+import { runUv, setUpUv } from "./uv.mjs";
 
 const venv = join(root, ".venv");
 const client = join(root, "clients/python");
-const lockFile = "clients/python/requirements.lock";
+const lockFile = "clients/python/uv.lock";
 
 const pythonPath = ".venv/bin/python";
 
@@ -21,28 +21,28 @@ export const python = join(root, pythonPath);
 const minimumMinor = 11;
 const candidates = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
 
-const networkErrors =
-  /(NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|Temporary failure in name resolution|Network is unreachable)/;
-
 /** Variables that would send an environment's interpreter to modules outside of it. */
 export const pythonEnvironment = () => {
   const { PYTHONPATH: _path, PYTHONHOME: _home, PIP_USER: _user, PIP_TARGET: _target, ...rest } = process.env;
   return rest;
 };
 
-const runPython = (command, args, options) =>
-  run(command, args, { capture: true, env: pythonEnvironment(), ...options });
-
-/** The first Python that is new enough and can make virtual environments, with its version and place. */
+/**
+ * The first Python that is new enough and can make virtual environments, with its version and place. It is called by its
+ * path: uv takes a name such as python3.11 for a wish, and may find another.
+ */
 async function findPython() {
   const program = [
     "import ensurepip, platform, sys, venv",
     `assert sys.version_info[:2] >= (3, ${minimumMinor})`,
     "print(platform.python_version(), sys.base_prefix)",
+    "print(sys.executable)",
   ].join("\n");
   for (const command of candidates) {
-    const { status, output } = await runPython(command, ["-c", program]);
-    if (status === 0) return { command, identity: output.trim() };
+    const { status, output } = await run(command, ["-c", program], { capture: true, env: pythonEnvironment() });
+    if (status !== 0) continue;
+    const [identity, executable] = output.trim().split("\n");
+    return { command: executable, identity };
   }
   return undefined;
 }
@@ -70,38 +70,45 @@ async function needPython() {
   );
 }
 
-async function step(what, command, args, onStart) {
-  const { status, output } = await runPython(command, args, { onStart });
-  if (status === 0) return;
-  if (networkErrors.test(output)) {
-    throw new Failure(
-      `Cannot ${what}: the Python package index cannot be reached. Connect this machine to the network, or tell pip of ` +
-        "your proxy or mirror (PIP_PROXY, PIP_INDEX_URL), and run the command again.",
-    );
-  }
-  const tail = output.trimEnd().split("\n").slice(-30).join("\n");
-  throw new Failure(`Cannot ${what}: the command ended with status ${status} and said:\n${tail}`);
-}
+const uv = (what, args, onStart) => runUv(what, args, { env: pythonEnvironment(), onStart });
 
-const pipInstall = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--no-deps", "--no-compile"];
+/**
+ * Installs a group of `pyproject.toml` beside what is there. It goes through a list without addresses, since uv installs
+ * from a lock file only from where it was locked, whatever index this machine has.
+ */
+async function installGroup(group, onStart) {
+  const list = join(root, `.tmp/python-packages-${group}.txt`);
+  const only = ["--no-default-groups", "--group", group, "--no-emit-project"];
+  await uv("read the Python lock file", ["export", "--project", client, "--frozen", ...only, "-o", list], onStart);
+  // The list is complete, and leaves out on purpose what its packages ask for: hence --no-deps.
+  const install = ["pip", "install", "--python", python, "--no-deps", "--require-hashes", "--requirements", list];
+  await uv("install the Python packages", install, onStart);
+}
 
 async function installPackages(command, onStart) {
-  rmSync(venv, { recursive: true, force: true });
-  await step("make the virtual environment .venv", command, ["-m", "venv", venv], onStart);
-  // The lock file is complete, and leaves out on purpose what pip would add (see its head): hence --no-deps.
-  await step("install the Python packages", python, [...pipInstall, "--requirement", join(root, lockFile)], onStart);
+  await uv(
+    "make the virtual environment .venv",
+    ["venv", "--no-project", "--clear", "--python", command, venv],
+    onStart,
+  );
+  await installGroup("dev", onStart);
 }
 
-/** The build backend comes from the lock file too; pip would otherwise fetch one that nothing pins. */
+/** The build backend comes from the lock file too; uv would otherwise fetch one that nothing pins. */
 const installClient = (onStart) =>
-  step("install the Python client", python, [...pipInstall, "--no-build-isolation", "--editable", client], onStart);
+  uv(
+    "install the Python client",
+    ["pip", "install", "--python", python, "--no-deps", "--no-build-isolation", "--editable", client],
+    onStart,
+  );
 
 /** Makes `.venv` what the lock file says. Takes a fraction of a second when it is. */
 export async function setUpPython() {
   const { command, identity } = await needPython();
   const facts = [identity, process.platform, process.arch, root];
+  await setUpUv({ command, facts, env: pythonEnvironment() });
   await once({
-    title: "Installing Python packages into .venv (3.9 GB, nearly all of it torch's; about a minute)",
+    title: "Installing Python packages into .venv (3.9 GB, nearly all of it torch's)",
     lock: "python-packages",
     stamp: ".venv/.tensord-packages",
     result: pythonPath,
@@ -115,5 +122,18 @@ export async function setUpPython() {
     result: pythonPath,
     fingerprint: fingerprint([lockFile, "clients/python/pyproject.toml"], facts),
     work: installClient,
+  });
+}
+
+/** Adds what the demo needs to the environment, which must be set up. */
+export async function setUpDemoPackages() {
+  await once({
+    title: "Installing the demo's model and its library (310 MB, a quarter of it the weights)",
+    lock: "python-packages",
+    stamp: ".venv/.tensord-demo",
+    // In the environment, so that a new environment means a new installation.
+    result: pythonPath,
+    fingerprint: fingerprint([lockFile], []),
+    work: (onStart) => installGroup("demo", onStart),
   });
 }

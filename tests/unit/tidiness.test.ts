@@ -1,55 +1,27 @@
 /** The repository's tidiness, as far as reading its files can tell: docs, sizes, pins, white space. */
 
 import { expect, test } from "bun:test";
-import { existsSync, readFileSync, statSync } from "node:fs";
-import { join, relative } from "node:path";
+import { statSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { paths, read, readText, root, type TextFile } from "../harness/repository.ts";
 
-const root = join(import.meta.dir, "../..");
 const self = relative(root, import.meta.path);
 
 const maximumLines = 350;
 
-/** Tracked files and new ones that nothing ignores. A file that git still lists but is gone is none of ours. */
-function listFiles(): string[] {
-  // The clone may belong to another user than the one who runs the tests, as in containers.
-  const command = ["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "-z"];
-  const { success, stdout, stderr } = Bun.spawnSync(command, { cwd: root });
-  if (!success) throw new Error(`Cannot list the repository's files: git says: ${stderr.toString().trim()}`);
-  const paths = stdout.toString().split("\0").filter(Boolean);
-  return paths.filter((path) => existsSync(join(root, path)) && statSync(join(root, path)).isFile());
-}
-
-interface TextFile {
-  readonly path: string;
-  readonly text: string;
-  readonly lines: readonly string[];
-}
-
-/** Reads what is text: a file with a NUL is not. */
-function readText(path: string): TextFile[] {
-  const bytes = readFileSync(join(root, path));
-  if (bytes.includes(0)) return [];
-  const text = bytes.toString("utf8");
-  return [{ path, text, lines: text.split("\n") }];
-}
-
 // Hostile files are what they are on purpose.
 const isHostile = (path: string): boolean => path.startsWith("tests/hostile/") && !/\.(md|ts)$/.test(path);
-const files = listFiles()
-  .filter((path) => !isHostile(path))
-  .flatMap(readText);
+const files = paths.filter((path) => !isHostile(path)).flatMap(readText);
 const sources = files.filter(({ path }) => path.startsWith("src/") && path.endsWith(".ts"));
 
 /** `path:line` of each line that `isBad` picks. */
 const linesWhere = (among: readonly TextFile[], isBad: (line: string) => boolean): string[] =>
   among.flatMap(({ path, lines }) => lines.flatMap((line, index) => (isBad(line) ? `${path}:${index + 1}` : [])));
 
-const read = (path: string): string => readFileSync(join(root, path), "utf8");
-
 test("the files that are judged are the repository's", () => {
-  const paths = files.map(({ path }) => path);
-  expect(paths).toContain("package.json");
-  expect(paths).toContain(self);
+  const judged = files.map(({ path }) => path);
+  expect(judged).toContain("package.json");
+  expect(judged).toContain(self);
   expect(sources.length).toBeGreaterThan(10);
 });
 
@@ -93,13 +65,75 @@ test("package-lock.json has an entry for every optional package, as npm 11 wants
   expect(named.filter((name) => !Object.hasOwn(packages, `node_modules/${name}`))).toEqual([]);
 });
 
-test("the Python lock file pins every package and names no index", () => {
-  const [lock] = readText("clients/python/requirements.lock");
-  const pinned = /^[a-z0-9-]+==[\w.]+( ; platform_system == "Linux")?$/;
-  expect(linesWhere(lock ? [lock] : [], (line) => line !== "" && !line.startsWith("#") && !pinned.test(line))).toEqual(
-    [],
+interface Requirement {
+  readonly name: string;
+  readonly specifier: string;
+}
+
+/** As much of `uv.lock` as is judged. */
+interface PythonLock {
+  readonly package: readonly {
+    readonly name: string;
+    readonly source: { readonly registry?: string; readonly editable?: string };
+    readonly sdist?: { readonly url: string; readonly hash: string };
+    readonly wheels?: readonly { readonly url: string; readonly hash: string }[];
+    readonly metadata?: { readonly "requires-dev": Readonly<Record<string, readonly Requirement[]>> };
+  }[];
+}
+
+const pythonLock = Bun.TOML.parse(read("clients/python/uv.lock")) as unknown as PythonLock;
+
+test("the Python lock file has a hash for every archive, and names the public index and no other", () => {
+  const others = pythonLock.package.filter(({ name }) => name !== "tensord");
+  expect(others.length).toBeGreaterThan(50);
+  expect(others.filter(({ source }) => source.registry !== "https://pypi.org/simple")).toEqual([]);
+  const archives = others.flatMap(({ sdist, wheels = [] }) => [...(sdist ? [sdist] : []), ...wheels]);
+  const isPublic = (url: string) => url.startsWith("https://files.pythonhosted.org/packages/");
+  expect(archives.filter(({ url, hash }) => !isPublic(url) || !/^sha256:[0-9a-f]{64}$/.test(hash))).toEqual([]);
+});
+
+test("the Python lock file is that of pyproject.toml, whose groups pin every version", () => {
+  const { "dependency-groups": groups } = Bun.TOML.parse(read("clients/python/pyproject.toml")) as {
+    "dependency-groups": Readonly<Record<string, readonly string[]>>;
+  };
+  const locked = pythonLock.package.find(({ name }) => name === "tensord")?.metadata?.["requires-dev"] ?? {};
+  const shown = Object.entries(locked).map(([group, requirements]) => [
+    group,
+    requirements.map(({ name, specifier }) => name + specifier).toSorted(),
+  ]);
+  expect(Object.fromEntries(shown)).toEqual(
+    Object.fromEntries(Object.entries(groups).map(([group, pins]) => [group, pins.toSorted()])),
   );
-  expect(lock?.text).not.toContain("://");
+  expect(
+    Object.values(groups)
+      .flat()
+      .filter((pin) => !/^[a-z0-9-]+==[\w.]+$/.test(pin)),
+  ).toEqual([]);
+});
+
+test("uv is pinned by version and hash, and from no index of its own", () => {
+  const lines = read("scripts/lib/uv.txt")
+    .split("\n")
+    .filter((line) => line !== "" && !line.startsWith("#"));
+  expect(lines[0]).toMatch(/^uv==\d+\.\d+\.\d+ \\$/);
+  expect(lines.length).toBeGreaterThan(1);
+  expect(lines.slice(1).filter((line) => !/^ {4}--hash=sha256:[0-9a-f]{64}( \\)?$/.test(line))).toEqual([]);
+});
+
+/** Folders that are published as packages. */
+const packages = [".", "clients/node", "clients/python"];
+
+test("every package carries the whole licence", () => {
+  const text = read("LICENSE");
+  // The text that the Apache Software Foundation publishes.
+  const published = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30";
+  expect(new Bun.CryptoHasher("sha256").update(text).digest("hex")).toBe(published);
+  for (const folder of packages) expect(read(join(folder, "LICENSE"))).toBe(text);
+  const manifests = files
+    .map(({ path }) => path)
+    .filter((path) => /(^|\/)(package\.json|pyproject\.toml)$/.test(path) && !path.startsWith("tests/"));
+  expect(manifests.map(dirname).toSorted()).toEqual(packages);
+  for (const path of manifests) expect(read(path)).toMatch(/^ *"?license"? ?[:=] "Apache-2\.0",?$/m);
 });
 
 test("no line ends in white space or holds a tab", () => {
