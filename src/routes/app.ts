@@ -2,9 +2,10 @@
 
 import { isUtf8 } from "node:buffer";
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { MiddlewareHandler } from "hono";
+import type { Context, MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
+import { methodNotAllowed } from "hono/method-not-allowed";
 import { requestId } from "hono/request-id";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
@@ -63,12 +64,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
       : error;
     return toProblemResponse(toProblem(failure, id, (cause) => services.onUnexpected(cause, id)));
   });
-  app.notFound((c) => {
-    const { error, allow } = toRouteFailure(app, c.req.method, c.req.path);
-    const response = toProblemResponse(toProblem(error, c.get("requestId"), () => {}));
-    if (allow.length > 0) response.headers.set("allow", allow.join(", "));
-    return response;
-  });
+  app.notFound(refuse(app));
   return app;
 }
 
@@ -125,17 +121,32 @@ function cut(text: string): string {
   return text.length > 160 ? `${text.slice(0, 160)}…` : text;
 }
 
-function toRouteFailure(app: OpenAPIHono<Environment>, method: string, path: string) {
-  const known = app.routes.filter((route) => route.method !== "ALL" && toPattern(route.path).test(path));
-  const allow = [...new Set(known.map((route) => route.method))];
-  if (allow.length === 0) {
-    const detail = `Cannot find ${method} ${JSON.stringify(path.slice(0, 200))}: there is no such route`;
-    return { allow, error: new TensordError("route-not-found", detail, { hint: "See /openapi.json for all routes." }) };
-  }
-  const detail = `Cannot ${method} ${JSON.stringify(path.slice(0, 200))}: it takes ${allow.join(", ")}`;
-  return { allow, error: new TensordError("method-not-allowed", detail, { hint: `Use ${allow.join(" or ")}.` }) };
+/** What answers where no route has. Every request would pass a middleware, and pay for it. */
+function refuse(app: OpenAPIHono<Environment>): (c: Context<Environment>) => Promise<Response> {
+  const lookForMethods = methodNotAllowed({ app, onMethodNotAllowed: refuseMethod });
+  return async function refuse(c) {
+    c.res = refuseRoute(c);
+    await lookForMethods(c, async () => {});
+    return c.res;
+  };
 }
 
-function toPattern(path: string): RegExp {
-  return new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/:[a-z_]+/g, "[^/]+")}/?$`);
+function refuseRoute(c: Context<Environment>): Response {
+  const detail = `Cannot find ${show(c)}: there is no such route`;
+  return answer(c, new TensordError("route-not-found", detail, { hint: "See /openapi.json for all routes." }));
+}
+
+/** Every GET answers HEAD too, which therefore needs no word. */
+function refuseMethod(c: Context, methods: readonly string[]): Response {
+  const allow = methods.filter((method) => method !== "HEAD");
+  const detail = `Cannot ${show(c)}: it takes ${allow.join(", ")}`;
+  const response = answer(c, new TensordError("method-not-allowed", detail, { hint: `Use ${allow.join(" or ")}.` }));
+  response.headers.set("allow", allow.join(", "));
+  return response;
+}
+
+const show = ({ req }: Context): string => `${req.method} ${JSON.stringify(req.path.slice(0, 200))}`;
+
+function answer(c: Context, error: TensordError): Response {
+  return toProblemResponse(toProblem(error, c.get("requestId"), () => {}));
 }
