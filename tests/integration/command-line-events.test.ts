@@ -260,6 +260,11 @@ test("a block that a cut left incomplete is asked for again, and what came is no
   expect(told).toEqual(["cut after 1", "resumed"]);
 });
 
+test("a stream that was written by other rules of the format is read", async () => {
+  const block = 'id:1\r\nevent:x\r\ndata:{"id": "1",\r\ndata: "type": "x"}\r\n\r\n';
+  expect((await followed([stream(`\uFEFF${opened}${block}`)], 1)).ids).toEqual(["1"]);
+});
+
 test("a connection without a byte is given up and made again", async () => {
   const { ids, asked } = await followed([silent(opened), stream(`${opened}${toBlock("1", "x")}`)], 1, 50);
   expect([ids, asked]).toEqual([["1"], [null, "0"]]);

@@ -4,6 +4,7 @@
  */
 
 import type { z } from "@hono/zod-openapi";
+import { createParser } from "eventsource-parser";
 import { TensordError } from "../../memory/error.ts";
 import type * as schemas from "../../routes/schemas-event.ts";
 import { openedType } from "../../routes/to-event.ts";
@@ -27,7 +28,7 @@ const silenceMs = 45_000;
 const firstPauseMs = 50;
 const longestPauseMs = 2000;
 /** No event is as long: they come without their tensors. */
-const blockCharacters = 2 ** 20;
+const eventCharacters = 2 ** 20;
 
 /** Ends when `signal` aborts. @throws TensordError if the first connection fails, or the server refuses a later one. */
 export async function* follow(api: Api, options: FollowOptions): AsyncGenerator<Event> {
@@ -66,26 +67,30 @@ async function* connect(api: Api, options: FollowOptions, after: string | undefi
   const timer = setTimeout(() => silence.abort(), options.silenceMs ?? silenceMs);
   const headers = { accept: "text/event-stream", ...(after !== undefined && { "last-event-id": after }) };
   const signal = AbortSignal.any([options.signal, silence.signal]);
+  const arrived: string[] = [];
+  let isTooLong = false;
+  const parser = createParser({
+    maxBufferSize: eventCharacters,
+    onEvent: ({ data }) => arrived.push(data),
+    onError: ({ type }) => {
+      isTooLong ||= type === "max-buffer-size-exceeded";
+    },
+  });
   try {
-    let rest = "";
     for await (const text of api.open(`/v1/events?${options.query}`, headers, signal)) {
       timer.refresh();
-      const blocks = (rest + text).split("\n\n");
-      rest = blocks.pop() ?? "";
-      if (rest.length > blockCharacters) throw noStream(`one is longer than ${blockCharacters} characters`);
-      for (const block of blocks) yield* parseBlock(block);
+      parser.feed(text);
+      for (const data of arrived.splice(0)) yield parseEvent(data);
+      if (isTooLong) throw noStream(`one is longer than ${eventCharacters} characters`);
     }
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** The event in a block of lines; one of comments has none. */
-function* parseBlock(block: string): Generator<Event> {
-  const data = /^data: (.*)$/m.exec(block)?.[1];
-  if (data === undefined) return;
+function parseEvent(data: string): Event {
   try {
-    yield JSON.parse(data) as Event;
+    return JSON.parse(data) as Event;
   } catch (cause) {
     if (cause instanceof SyntaxError) throw noStream("one is no JSON");
     throw cause;
