@@ -7,6 +7,6 @@
 
 import "./lib/require-node.mjs";
 
-void Promise.all([import("./lib/process.mjs"), import("./lib/soak.mjs")]).then(([{ main }, { runSoak }]) =>
+void Promise.all([import("./lib/process.mjs"), import("../bench/soak/run.mjs")]).then(([{ main }, { runSoak }]) =>
   main(() => runSoak(process.argv.slice(2))),
 );

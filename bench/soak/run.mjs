@@ -2,9 +2,9 @@
 
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { Failure, root, run } from "./process.mjs";
-import { python, setUpPython } from "./python-packages.mjs";
-import { bun, setUpServer } from "./server-packages.mjs";
+import { Failure, root, run } from "../../scripts/lib/process.mjs";
+import { python, setUpPython } from "../../scripts/lib/python-packages.mjs";
+import { bun, setUpServer } from "../../scripts/lib/server-packages.mjs";
 
 /** A kill of the server, its restart and all checks take about a third of a second. */
 const killsAMinute = 170;
@@ -28,7 +28,7 @@ export async function runSoak(args) {
 }
 
 function soakEverybody(minutes) {
-  return run(bun, ["--no-env-file", join(root, "scripts/lib/soak-run.mjs"), String(minutes)]);
+  return run(bun, ["--no-env-file", join(root, "bench/soak/everybody.ts"), String(minutes)]);
 }
 
 async function soakWeb(minutes) {

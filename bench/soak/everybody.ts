@@ -2,18 +2,19 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { readMachine } from "../../bench/lib/machine.ts";
-import { resultsDirectory } from "../../bench/lib/places.ts";
 import { DoomedWorkers } from "../../tests/harness/instance-doomed.ts";
 import { Random } from "../../tests/harness/instance-random.ts";
 import { lockPageBytes, Tmpfs } from "../../tests/harness/instance-tmpfs.ts";
 import { TestServer } from "../../tests/harness/server.ts";
+import type { Region, ServerApi } from "../../tests/harness/server-api.ts";
 import { until } from "../../tests/harness/server-wait.ts";
-import { SoakFollower } from "./soak-follower.mjs";
-import { judge, readProcess } from "./soak-judge.mjs";
-import { killWorkers } from "./soak-killing.mjs";
-import { plot } from "./soak-plot.mjs";
-import { runUsers } from "./soak-users.mjs";
+import { readMachine } from "../lib/machine.ts";
+import { resultsDirectory } from "../lib/places.ts";
+import { SoakFollower } from "./follower.ts";
+import { type Holdings, judge, readProcess, type Sample, type Tally, type Verdict } from "./judge.ts";
+import { killWorkers } from "./killing.ts";
+import { plot } from "./plot.ts";
+import { runUser } from "./users.ts";
 
 const MiB = 2 ** 20;
 const poolBytes = 512 * MiB;
@@ -30,18 +31,18 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () =>
 process.exitCode = (await soak()) ? 0 : 1;
 
 /** @returns whether nothing leaked */
-async function soak() {
+async function soak(): Promise<boolean> {
   const random = new Random();
   console.log(`seed ${random.seed} (TEST_SEED repeats its choices), ${seconds} s`);
   // Where nobody else is, every byte can be accounted for; that takes a mount, and so root.
-  using tmpfs = process.getuid() === 0 ? new Tmpfs({ sizeBytes: 2 * poolBytes }) : undefined;
+  using tmpfs = process.getuid?.() === 0 ? new Tmpfs({ sizeBytes: 2 * poolBytes }) : undefined;
   const env = { TENSORD_LOG_LEVEL: "warn", TENSORD_MEMORY_LIMIT_BYTES: String(poolBytes) };
   await using server = await new TestServer({ env, ...(tmpfs && { shmDirectory: tmpfs.path }) }).start();
   await warmUp(server.api);
   const before = readProcess(server.pid);
   const ownSocketsBefore = readProcess(process.pid).sockets;
-  const samples = [];
-  const tally = { kills: 0, lostRegions: 0, requests: 0, unexpected: [] };
+  const samples: Sample[] = [];
+  const tally: Tally = { kills: 0, lostRegions: 0, requests: 0, unexpected: [] };
   const follower = new SoakFollower(server.instance.socket);
   await follower.opened;
   const shared = await makeShared(server.api);
@@ -51,7 +52,7 @@ async function soak() {
       ...Array.from({ length: workersAtOnce }, () =>
         killWorkers({ server, workers, random, shared, tally, signal: stopping.signal }),
       ),
-      ...Array.from({ length: usersAtOnce }, () => runUsers({ server, random, tally, signal: stopping.signal })),
+      ...Array.from({ length: usersAtOnce }, () => runUser({ server, random, tally, signal: stopping.signal })),
     ];
     await sampleAll(server, follower, samples, before);
     stopping.abort();
@@ -70,7 +71,7 @@ async function soak() {
     samples,
     tally,
     left,
-    follower,
+    heard: follower,
     unaccountedBytes: tmpfs === undefined ? null : bytes.unaccounted - lockPageBytes,
   });
   follower.close();
@@ -79,17 +80,18 @@ async function soak() {
 }
 
 /** What the server makes once, at the first need for it, is no leak: a large region needs the Workers. */
-async function warmUp(api) {
+async function warmUp(api: ServerApi): Promise<void> {
   const { id } = await api.create({ byte_size: 32 * MiB, ttl_ms: 60_000 });
   await api.delete(id);
 }
 
-async function makeShared(api) {
+async function makeShared(api: ServerApi): Promise<Region> {
   const { id } = await api.create({ name: "shared", byte_size: MiB, persist: true });
   return await api.seal(id);
 }
 
-async function sampleAll(server, follower, samples, before) {
+/** Takes a sample a second until the time is over, or somebody stops it. */
+async function sampleAll(server: TestServer, follower: SoakFollower, samples: Sample[], before: Holdings) {
   const begin = performance.now();
   for (let count = 1; !stopping.signal.aborted && performance.now() - begin < seconds * 1000; count++) {
     await Bun.sleep(Math.max(0, begin + count * sampleMs - performance.now()));
@@ -113,7 +115,7 @@ async function sampleAll(server, follower, samples, before) {
 }
 
 /** Waits until whatever ends by itself has ended. @returns what has not */
-async function becomeQuiet(api) {
+async function becomeQuiet(api: ServerApi): Promise<Record<string, number>> {
   const read = async () => {
     const { sessions, claims, leases, regions } = await api.stats();
     return { sessions, claims, leases, regions: Object.values(regions).reduce((sum, count) => sum + count, 0) };
@@ -123,7 +125,7 @@ async function becomeQuiet(api) {
   return await read();
 }
 
-function write(seed, result, samples) {
+function write(seed: number, result: Verdict, samples: readonly Sample[]): void {
   mkdirSync(resultsDirectory, { recursive: true });
   const at = new Date().toISOString();
   const path = join(resultsDirectory, `soak-${at.replaceAll(/[:.]/g, "-")}`);

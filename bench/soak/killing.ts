@@ -1,12 +1,29 @@
 /** One place for a worker of the soak: a worker lives there for a while, is killed in whatever it does, and is replaced. */
 
+import type { DoomedWorkers, Report } from "../../tests/harness/instance-doomed.ts";
+import type { Random } from "../../tests/harness/instance-random.ts";
+import type { TestServer } from "../../tests/harness/server.ts";
+import type { Region } from "../../tests/harness/server-api.ts";
 import { until } from "../../tests/harness/server-wait.ts";
+import type { Tally } from "./judge.ts";
+
+interface Place {
+  readonly server: TestServer;
+  readonly workers: DoomedWorkers;
+  readonly random: Random;
+  /** A region that some of them map. */
+  readonly shared: Region;
+  readonly tally: Tally;
+  readonly signal: AbortSignal;
+}
 
 const roles = ["creating", "filling", "sealed", "leasing", "uploading", "claiming", "claiming"];
 const longestLifeMs = 1500;
 let lastId = 0;
 
-export async function killWorkers({ server, workers, random, shared, tally, signal }) {
+/** Goes on until `signal` aborts. */
+export async function killWorkers(place: Place): Promise<void> {
+  const { workers, random, shared, tally, signal } = place;
   while (!signal.aborted) {
     const role = random.pick(roles);
     lastId += 1;
@@ -19,11 +36,11 @@ export async function killWorkers({ server, workers, random, shared, tally, sign
     await Bun.sleep(random.integer(0, longestLifeMs));
     workers.kill(pid);
     tally.kills += 1;
-    await settle({ server, workers, id, tally });
+    await settle(place, id);
   }
 }
 
-function find(workers, id, at) {
+function find(workers: DoomedWorkers, id: number, at: string): Promise<Report> {
   return until(
     `worker ${id} is ${at}`,
     () => workers.reports.find((report) => report.id === id && report.at === at),
@@ -32,10 +49,11 @@ function find(workers, id, at) {
 }
 
 /** Holds what the dead worker told against what is there, and forgets its reports. */
-async function settle({ server, workers, id, tally }) {
+async function settle({ server, workers, tally }: Place, id: number): Promise<void> {
   const own = workers.forget(id);
-  for (const { error } of own.filter(({ at }) => at === "failed")) tally.unexpected.push(error);
-  for (const { kept } of own.filter(({ kept }) => kept !== undefined)) {
+  for (const { error } of own.filter(({ at }) => at === "failed")) tally.unexpected.push(String(error));
+  for (const { kept } of own) {
+    if (typeof kept !== "string") continue;
     const region = await server.api.find(kept);
     if (region === undefined || (await server.api.verify(kept)).ok !== true) tally.lostRegions += 1;
     else await server.api.delete(kept);

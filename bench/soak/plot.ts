@@ -1,11 +1,18 @@
 /** The samples of a soak as an SVG: one small chart for each series, over the same seconds. */
 
+import type { Sample } from "./judge.ts";
+
 const width = 900;
 const height = 110;
 const left = 90;
 const MiB = 2 ** 20;
 
-const series = [
+interface Series {
+  readonly label: string;
+  readonly of: (sample: Sample) => number;
+}
+
+const series: readonly Series[] = [
   { label: "resident, MiB", of: ({ rssBytes }) => rssBytes / MiB },
   { label: "descriptors", of: ({ descriptors }) => descriptors },
   { label: "mappings", of: ({ mappings }) => mappings },
@@ -16,11 +23,10 @@ const series = [
   { label: "an answer, ms", of: ({ answerMs }) => answerMs },
 ];
 
-/** @param {{ second: number }[]} samples @returns {string} */
-export function plot(samples) {
+export function plot(samples: readonly Sample[]): string {
   const total = series.length * height + 30;
   const last = samples.at(-1)?.second ?? 1;
-  const x = (second) => left + ((width - left - 10) * second) / last;
+  const x = (second: number) => left + ((width - left - 10) * second) / last;
   const charts = series.map((one, index) => chart(one, samples, x, index * height));
   const axis = `<text x="${left}" y="${total - 8}">0 s</text><text x="${width - 10}" y="${total - 8}" text-anchor="end">${last} s</text>`;
   return [
@@ -32,10 +38,10 @@ export function plot(samples) {
   ].join("\n");
 }
 
-function chart({ label, of }, samples, x, top) {
+function chart({ label, of }: Series, samples: readonly Sample[], x: (second: number) => number, top: number): string {
   const most = Math.max(1, ...samples.map(of));
   const bottom = top + height - 10;
-  const y = (value) => bottom - ((height - 25) * value) / most;
+  const y = (value: number) => bottom - ((height - 25) * value) / most;
   const points = samples.map((sample) => `${x(sample.second).toFixed(1)},${y(of(sample)).toFixed(1)}`).join(" ");
   return [
     `<text x="${left - 8}" y="${bottom}" text-anchor="end">0</text>`,
