@@ -109,7 +109,11 @@ function ownedAfter(session: Session | undefined, key: number): readonly Region[
   return [...session.regions].filter((region) => region.key > key);
 }
 
-function matches(region: Region, { model, name, version, state, label }: Filter, session: Session | undefined): boolean {
+function matches(
+  region: Region,
+  { model, name, version, state, label }: Filter,
+  session: Session | undefined,
+): boolean {
   if (session !== undefined && !session.regions.has(region)) return false;
   if (model !== undefined && region.model !== model) return false;
   if (name !== undefined && region.name !== name) return false;
