@@ -106,7 +106,7 @@ async function deleteWhileUsed(cast, listener, published, embedders, expected, r
   const { body: stats } = await cast.call("GET", "/v1/stats");
   claim(
     `${milliseconds(performance.now() - begin)} after the last one, its ${megabytes(storage.byte_size)} are free`,
-    stats.bytes.used === 0 && stats.bytes.draining === 0,
+    stats.pools.every(({ used_bytes, draining_bytes }) => used_bytes + draining_bytes === 0),
   );
   await listener.heard("tensord.region.deleted");
 }

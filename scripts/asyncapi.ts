@@ -54,6 +54,7 @@ const data = {
   PoolPressure: z
     .object({
       level: z.enum(["high", "normal"]),
+      pool: z.string().openapi({ description: "`host`, or a device's UUID." }),
       model: z.string().nullable().openapi({ description: "The model whose limit is meant; null for the server's." }),
       used_bytes: z.int(),
       limit_bytes: z.int(),

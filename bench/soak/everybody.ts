@@ -2,6 +2,7 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { DoomedWorkers } from "../../tests/harness/instance-doomed.ts";
 import { Random } from "../../tests/harness/instance-random.ts";
 import { lockPageBytes, Tmpfs } from "../../tests/harness/instance-tmpfs.ts";
@@ -62,7 +63,7 @@ async function soak(): Promise<boolean> {
   for (const { id, owner } of await server.api.list()) if (owner.kind === "persist") await server.api.delete(id);
   const left = await becomeQuiet(server.api);
   await follower.untilQuiet();
-  const { bytes } = await server.api.stats();
+  const host = hostOf(await server.api.stats());
   const result = judge({
     before,
     after: readProcess(server.pid),
@@ -72,7 +73,7 @@ async function soak(): Promise<boolean> {
     tally,
     left,
     heard: follower,
-    unaccountedBytes: tmpfs === undefined ? null : bytes.unaccounted - lockPageBytes,
+    unaccountedBytes: tmpfs === undefined ? null : host.unaccounted_bytes - lockPageBytes,
   });
   follower.close();
   write(random.seed, result, samples);
@@ -96,7 +97,8 @@ async function sampleAll(server: TestServer, follower: SoakFollower, samples: Sa
   for (let count = 1; !stopping.signal.aborted && performance.now() - begin < seconds * 1000; count++) {
     await Bun.sleep(Math.max(0, begin + count * sampleMs - performance.now()));
     const asked = performance.now();
-    const { regions, sessions, bytes } = await server.api.stats();
+    const stats = await server.api.stats();
+    const { regions, sessions } = stats;
     const answerMs = performance.now() - asked;
     const second = Math.round((performance.now() - begin) / 1000);
     const standing = regions.open + regions.sealed;
@@ -105,7 +107,7 @@ async function sampleAll(server: TestServer, follower: SoakFollower, samples: Sa
       ...readProcess(server.pid),
       sessions,
       regions: standing,
-      usedBytes: bytes.used,
+      usedBytes: hostOf(stats).used_bytes,
       answerMs,
       events: follower.count,
     });

@@ -7,6 +7,7 @@ import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
 import { json } from "./regions.ts";
 import * as schemas from "./schemas.ts";
+import { toServerPool } from "./to-wire.ts";
 
 const Probe = z.object({ status: z.enum(["ok"]) }).openapi("Probe");
 const tags = ["host"];
@@ -43,10 +44,10 @@ export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Servic
   app.openapi(stats, (c) => {
     const { requests, receivedBytes, sentBytes } = traffic;
     const http = { requests, received_bytes: receivedBytes, sent_bytes: sentBytes };
-    const { journalBytes, ...books } = readStats(store);
-    const bytes = { ...books.bytes, store: journalBytes };
+    const { journalBytes, pools, ...books } = readStats(store);
+    const sums = { pools: pools.map(toServerPool), journal_bytes: journalBytes };
     return c.json(
-      { instance: store.instance, version: services.version, epoch: store.epoch, ...books, bytes, http },
+      { instance: store.instance, version: services.version, epoch: store.epoch, ...sums, ...books, http },
       200,
     );
   });

@@ -63,18 +63,24 @@ function toTensors({ tensors, byte_size }: z.infer<typeof schemas.CreateRegion>)
 interface OwnerRequest {
   readonly ttl_ms?: number | undefined;
   readonly linger_ms?: number | undefined;
+  readonly handoff_ms?: number | undefined;
   readonly session?: string | undefined;
   readonly persist?: true | undefined;
 }
 
-export function toOwner({ ttl_ms, linger_ms, session, persist }: OwnerRequest): Owner {
+export function toOwner({ ttl_ms, linger_ms, handoff_ms, session, persist }: OwnerRequest): Owner {
   const said = Object.entries({ session, ttl_ms, linger_ms, persist }).filter(([, value]) => value !== undefined);
   if (said.length > 1) {
     const names = said.map(([name]) => `"${name}"`).join(" and ");
     throw refused(`Cannot choose the owner: ${names} are there, want one of them`);
   }
+  if (handoff_ms !== undefined && linger_ms === undefined) {
+    throw refused('Cannot let a hand-off wait: "handoff_ms" is there without "linger_ms", want both');
+  }
   if (ttl_ms !== undefined) return { kind: "ttl", ttlMs: ttl_ms };
-  if (linger_ms !== undefined) return { kind: "linger", lingerMs: linger_ms, handoffMs: limits.handoffDefaultMs };
+  if (linger_ms !== undefined) {
+    return { kind: "linger", lingerMs: linger_ms, handoffMs: handoff_ms ?? limits.handoffDefaultMs };
+  }
   if (session !== undefined) return { kind: "session", session: session as SessionId };
   if (persist !== undefined) return { kind: "persist" };
   throw new TensordError("owner-required", "Cannot allocate the region: it has no owner, and so nothing would end it", {

@@ -230,6 +230,14 @@ export const CreateRegion = z
     linger_ms: z.int().min(0).max(limits.ttlMs).optional().openapi({
       description: "Owner: it ends this long after the last lease. 0 hands it off: gone when its consumer lets go.",
     }),
+    handoff_ms: z
+      .int()
+      .min(0)
+      .max(limits.ttlMs)
+      .optional()
+      .openapi({
+        description: `With linger_ms 0: how long it waits for a consumer that maps it. Default ${limits.handoffDefaultMs}.`,
+      }),
     session: z.string().max(64).optional().openapi({ description: "Owner: it ends with this session." }),
     persist: z.literal(true).optional().openapi({ description: "Owner: it ends by DELETE only. Needs a name." }),
     claim: z.string().max(64).optional().openapi({ description: "The claim under which the name is built." }),
@@ -269,6 +277,7 @@ export const ChangeRegion = z
   .strictObject({
     ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "A new TTL, counted from now." }),
     linger_ms: z.int().min(0).max(limits.ttlMs).optional(),
+    handoff_ms: z.int().min(0).max(limits.ttlMs).optional(),
     persist: z.literal(true).optional(),
     evictable: z.boolean().optional(),
     labels: LabelsPatch.optional(),
@@ -302,12 +311,19 @@ export const Deletion = z
   })
   .openapi("Deletion", { description: "`draining`: a process still maps it; the bytes go when the last one lets go." });
 
+export const Pool = z
+  .object({
+    pool: z.string().openapi({ description: "`host`, or a device's UUID.", example: "host" }),
+    limit_bytes: byteCount.nullable().openapi({ description: "What regions may take together; null without a limit." }),
+    used_bytes: byteCount.openapi({ description: "Charged, the draining ones apart." }),
+    draining_bytes: byteCount,
+  })
+  .openapi("Pool", { description: "A limit and its sums, of host memory or of the memory of one device." });
+
 export const Model = z
   .object({
     name: ModelName,
-    memory_limit_bytes: byteCount.nullable(),
-    used_bytes: byteCount,
-    draining_bytes: byteCount,
+    pools: z.array(Pool).openapi({ description: "What its regions take: `host` always, and each device they are on." }),
     regions: z.int(),
     revision: z.int(),
     created_at: time,
@@ -322,21 +338,18 @@ export const ChangeModel = z
   .strictObject({ memory_limit_bytes: byteCount.nullable() })
   .openapi("ChangeModel", { example: { memory_limit_bytes: 34_359_738_368 } });
 
+export const ServerPool = Pool.extend({
+  available_bytes: byteCount.openapi({ description: "What may still be allocated, by the limit and what is free." }),
+  unaccounted_bytes: z.int().openapi({ description: "In use there, and not by this instance." }),
+}).openapi("ServerPool", { description: "A pool of the server's, beside what the machine says." });
+
 export const Stats = z
   .object({
     instance: z.string(),
     version: z.string(),
     epoch: z.int().openapi({ description: "Raised at every start of the server." }),
-    bytes: z
-      .object({
-        limit: byteCount,
-        used: byteCount,
-        draining: byteCount,
-        store: byteCount.openapi({ description: "What the server's own database and ballast occupy." }),
-        available: byteCount.openapi({ description: "What may still be allocated, by the limit and the file system." }),
-        unaccounted: z.int().openapi({ description: "Used in the file system and not by this instance." }),
-      })
-      .openapi("ByteStats"),
+    pools: z.array(ServerPool),
+    journal_bytes: byteCount.openapi({ description: "What the server's own database and ballast occupy." }),
     inodes: z.object({ used: z.int(), free: z.int() }),
     regions: z.object({
       creating: z.int(),

@@ -17,8 +17,8 @@ export function toEventText(store: Store, event: StoreEvent, sequence: number): 
     return toSessionEventText(store, event, sequence);
   }
   if (event.type === "tensord.pool.pressure") {
-    const { level, model, usedBytes, limitBytes } = event.pressure;
-    const data = { level, model, used_bytes: usedBytes, limit_bytes: limitBytes };
+    const { level, pool, model, usedBytes, limitBytes } = event.pressure;
+    const data = { level, pool, model, used_bytes: usedBytes, limit_bytes: limitBytes };
     return toText(store, sequence, event.type, data, model ?? undefined);
   }
   if (!("region" in event)) return toText(store, sequence, event.type, toModel(event.model), event.model.name);

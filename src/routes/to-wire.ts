@@ -5,10 +5,20 @@ import { idOf, type Owner as RegionOwner } from "../memory/journal/region-record
 import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
 import { toSessionId } from "../memory/naming.ts";
+import type { Pool as MemoryPool } from "../memory/state/pool.ts";
 import type * as memory from "../memory/state/region.ts";
 import { idOfSession, type Lease, type Session } from "../memory/state/session.ts";
+import type { ServerPool } from "../memory/state/stats.ts";
 import type { EventRegion, Store } from "../memory/state/store.ts";
-import type { Client, Model, Owner, RegionDetail, RegionFacts } from "./schemas.ts";
+import type {
+  Client,
+  Model,
+  Owner,
+  Pool,
+  RegionDetail,
+  RegionFacts,
+  ServerPool as ServerPoolSchema,
+} from "./schemas.ts";
 import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas-session.ts";
 
 /** A descriptor but for its tensors, of which there may be thousands. */
@@ -89,13 +99,29 @@ export function toRegionDetailFacts(
 export function toModel(model: memory.Model): z.infer<typeof Model> {
   return {
     name: model.name,
-    memory_limit_bytes: model.memoryLimitBytes,
-    used_bytes: model.usedBytes,
-    draining_bytes: model.drainingBytes,
+    pools: [...model.pools.all].map(toPool),
     regions: model.regions.size,
     revision: model.revision,
     created_at: new Date(model.createdAt).toISOString(),
   };
+}
+
+export function toServerPool({
+  availableBytes,
+  unaccountedBytes,
+  ...pool
+}: ServerPool): z.infer<typeof ServerPoolSchema> {
+  return { ...toPool(pool), available_bytes: availableBytes, unaccounted_bytes: unaccountedBytes };
+}
+
+/** A limit and its sums. */
+function toPool({
+  name,
+  limitBytes,
+  usedBytes,
+  drainingBytes,
+}: Pick<MemoryPool, "name" | "limitBytes" | "usedBytes" | "drainingBytes">): z.infer<typeof Pool> {
+  return { pool: name, limit_bytes: limitBytes, used_bytes: usedBytes, draining_bytes: drainingBytes };
 }
 
 export function toSession(session: Session): z.infer<typeof SessionSchema> {

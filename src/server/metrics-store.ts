@@ -15,13 +15,25 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
   const regions = gauge("tensord_regions", "Regions by state.", "state");
   const memory = gauge(
     "tensord_memory_bytes",
-    "Bytes by kind: limit, used, draining, available, store, and unaccounted (of others in the file system).",
+    "Bytes of a pool by kind: limit, used, draining, available, and unaccounted (of others in it).",
+    "pool",
     "kind",
   );
+  const journal = gauge("tensord_journal_bytes", "What the server's own database and ballast occupy.");
   const freeInodes = gauge("tensord_inodes_free", "Inodes free in the shared memory file system.");
   const models = gauge("tensord_models", "Models that are registered.");
-  const modelUsed = gauge("tensord_model_used_bytes", "Bytes charged to a model, the draining ones apart.", "model");
-  const modelLimit = gauge("tensord_model_limit_bytes", "A model's limit; no series without one.", "model");
+  const modelUsed = gauge(
+    "tensord_model_used_bytes",
+    "Bytes of a pool charged to a model, the draining ones apart.",
+    "model",
+    "pool",
+  );
+  const modelLimit = gauge(
+    "tensord_model_limit_bytes",
+    "A model's limit of a pool; no series without one.",
+    "model",
+    "pool",
+  );
   const sessions = gauge("tensord_sessions", "Sessions that live.");
   const leases = gauge("tensord_leases", "Leases by request; kernel locks are not counted.");
   const claims = gauge("tensord_claims", "Names that somebody has the right to build.");
@@ -32,15 +44,21 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
   return function update() {
     const stats = readStats(store);
     for (const [state, count] of Object.entries(stats.regions)) regions.set({ state }, count);
-    for (const [kind, bytes] of Object.entries({ ...stats.bytes, store: stats.journalBytes }))
-      memory.set({ kind }, bytes);
+    for (const { name: pool, ...bytes } of stats.pools) {
+      if (bytes.limitBytes !== null) memory.set({ pool, kind: "limit" }, bytes.limitBytes);
+      memory.set({ pool, kind: "used" }, bytes.usedBytes);
+      memory.set({ pool, kind: "draining" }, bytes.drainingBytes);
+      memory.set({ pool, kind: "available" }, bytes.availableBytes);
+      memory.set({ pool, kind: "unaccounted" }, bytes.unaccountedBytes);
+    }
+    journal.set(stats.journalBytes);
     freeInodes.set(stats.inodes.free);
     models.set(stats.models);
     modelUsed.reset();
     modelLimit.reset();
-    for (const [model, { usedBytes, limitBytes }] of sumModels(store.books.models.values())) {
-      modelUsed.set({ model }, usedBytes);
-      if (limitBytes !== null) modelLimit.set({ model }, limitBytes);
+    for (const { model, pool, usedBytes, limitBytes } of sumModels(store.books.models.values())) {
+      modelUsed.set({ model, pool }, usedBytes);
+      if (limitBytes !== null) modelLimit.set({ model, pool }, limitBytes);
     }
     sessions.set(stats.sessions);
     leases.set(stats.leases);
@@ -52,14 +70,29 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
   };
 }
 
-/** Bytes by model; what is beyond the bound, and a model that is called like it, goes into one sum without a limit. */
-export function sumModels(models: Iterable<Pick<Model, "name" | "usedBytes" | "memoryLimitBytes">>) {
-  const sums = new Map<string, { usedBytes: number; limitBytes: number | null }>();
-  let otherBytes: number | undefined;
-  for (const { name, usedBytes, memoryLimitBytes } of models) {
-    if (sums.size < shownModels && name !== otherModels) sums.set(name, { usedBytes, limitBytes: memoryLimitBytes });
-    else otherBytes = (otherBytes ?? 0) + usedBytes;
+interface ModelSum {
+  readonly model: string;
+  readonly pool: string;
+  usedBytes: number;
+  readonly limitBytes: number | null;
+}
+
+/** Bytes by model and pool; what is beyond the bound, and a model that is called like it, goes into sums without a limit. */
+export function sumModels(models: Iterable<Pick<Model, "name" | "pools">>): ModelSum[] {
+  const sums: ModelSum[] = [];
+  const others = new Map<string, ModelSum>();
+  let shown = 0;
+  for (const { name, pools } of models) {
+    const isShown = shown < shownModels && name !== otherModels;
+    if (isShown) shown += 1;
+    for (const { name: pool, usedBytes, limitBytes } of pools.all) {
+      if (isShown) sums.push({ model: name, pool, usedBytes, limitBytes });
+      else {
+        const other = others.get(pool) ?? { model: otherModels, pool, usedBytes: 0, limitBytes: null };
+        other.usedBytes += usedBytes;
+        others.set(pool, other);
+      }
+    }
   }
-  if (otherBytes !== undefined) sums.set(otherModels, { usedBytes: otherBytes, limitBytes: null });
-  return sums;
+  return [...sums, ...others.values()];
 }

@@ -5,6 +5,7 @@ import { lstatSync, statSync } from "node:fs";
 import { TensordError } from "../../src/memory/error.ts";
 import { parseHeader } from "../../src/memory/layout/layout.ts";
 import { MiB } from "../../src/memory/limits.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Answer, Region } from "../harness/answers.ts";
 import { type TestApp, toCharge, withApp } from "../harness/app.ts";
 import { Intruder, lease } from "./support/lease.ts";
@@ -166,7 +167,7 @@ describe("a region in creation", () => {
       const creation = app.create({ byte_size: slowBytes, name: "weights" });
       const id = await idInState(app, "creating");
       expect(await app.get(id)).toMatchObject({ name: "weights", state: "creating", in_use: false });
-      expect((await app.stats()).bytes.used).toBe(toCharge(slowBytes + 4096));
+      expect(hostOf(await app.stats()).used_bytes).toBe(toCharge(slowBytes + 4096));
       await app.refused("name-taken", "POST", "/v1/regions", weights);
       expect((await creation).id).toBe(id);
     }),
@@ -248,9 +249,9 @@ describe("limits", () => {
     "of the server count every model, and what drains",
     withApp(
       async (app) => {
-        const { available } = (await app.stats()).bytes;
+        const { available_bytes: available } = hostOf(await app.stats());
         const big = await app.create({ byte_size: available - 4096 });
-        expect((await app.stats()).bytes.available).toBe(0);
+        expect(hostOf(await app.stats()).available_bytes).toBe(0);
         const problem = await app.refused("pool-full", "POST", "/v1/regions", { byte_size: 1, ttl_ms: 1000 });
         expect(problem).toMatchObject({ requested_bytes: 8192, available_bytes: 0 });
         {

@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, linkSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { toCharge, until, withApp } from "../harness/app.ts";
 import { lease } from "./support/lease.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
@@ -37,11 +38,11 @@ describe("a deleted region", () => {
           in_use: true,
           drain: { reason: "request", waits_for: "lease" },
         });
-        expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: charge });
+        expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: charge });
         await app.refused("region-not-found", "GET", "/v1/models/default/regions/weights");
         expect(existsSync(storage.path)).toBeFalse();
       }
-      await until("it is freed", async () => (await app.stats()).bytes.draining === 0);
+      await until("it is freed", async () => hostOf(await app.stats()).draining_bytes === 0);
       await app.refused("region-not-found", "GET", `/v1/regions/${id}`);
     }),
   );
@@ -95,7 +96,7 @@ describe("a deleted region", () => {
       const answers = await Promise.all(Array.from({ length: 10 }, () => app.request("DELETE", `/v1/regions/${id}`)));
       const freed = answers.map(({ body }) => (body as { freed_bytes?: number }).freed_bytes ?? 0);
       expect(freed.reduce((sum, bytes) => sum + bytes, 0)).toBe(toCharge(storage.byte_size));
-      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
     }),
   );
 

@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { limits } from "../../src/memory/limits.ts";
 import type { StoreEvent } from "../../src/memory/state/store.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
 import { Clock } from "./support/clock.ts";
@@ -52,7 +53,7 @@ describe("eviction takes", () => {
       );
       expect(kept).toEqual([{ region: c?.id ?? "", model: "default", name: "c", bytes: charge, reason: "not-needed" }]);
       for (const region of [a, b]) expect(existsSync(region?.storage.path ?? "")).toBeFalse();
-      expect((await app.stats()).bytes).toMatchObject({ used: charge, draining: 0 });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: charge, draining_bytes: 0 });
     }),
   );
 

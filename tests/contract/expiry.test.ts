@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { existsSync, lstatSync } from "node:fs";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Region, RegionDetail } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
 import { lease } from "./support/lease.ts";
@@ -158,7 +159,7 @@ describe("a TTL", () => {
     withApp(async (app) => {
       for (let index = 0; index < 600; index++) await app.create({ byte_size: 0, ttl_ms: 1 + (index % 200) });
       await until("all are gone", async () => (await app.stats()).regions.open === 0);
-      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
     }),
   );
 });

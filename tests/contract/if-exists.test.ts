@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { lstatSync } from "node:fs";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Answer, Problem, Region } from "../harness/answers.ts";
 import { type TestApp, toCharge, withApp } from "../harness/app.ts";
 import { lease } from "./support/lease.ts";
@@ -145,7 +146,7 @@ describe("if_exists attach", () => {
       expect(answers.map(({ status }) => status).toSorted()).toEqual([200, 200, 200, 200, 200, 200, 200, 201]);
       expect(new Set(answers.map(({ body }) => (body as Region).id)).size).toBe(1);
       expect(answers.every(({ body }) => (body as Region).state === "open")).toBeTrue();
-      expect((await app.stats()).bytes.used).toBe(toCharge(slowBytes + 4096));
+      expect(hostOf(await app.stats()).used_bytes).toBe(toCharge(slowBytes + 4096));
     }),
   );
 

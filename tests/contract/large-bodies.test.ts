@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
 import { parseHeader } from "../../src/memory/layout/layout.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Problem, Region } from "../harness/answers.ts";
 import { toCharge, withApp } from "../harness/app.ts";
 import { Intruder } from "./support/lease.ts";
@@ -134,7 +135,7 @@ describe("many tensors", () => {
       expect(new Set(inFile.map(({ name, byteOffset }) => `${name} ${byteOffset}`))).toEqual(
         new Set(region.tensors.map(({ name, byte_offset }) => `${name} ${byte_offset}`)),
       );
-      expect((await app.stats()).bytes.used).toBe(toCharge(end));
+      expect(hostOf(await app.stats()).used_bytes).toBe(toCharge(end));
       expect((await app.get(region.id)).tensors).toEqual(region.tensors);
     }),
   );

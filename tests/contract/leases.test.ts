@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
 import {
   endSession,
@@ -54,7 +55,7 @@ describe("a lease", () => {
       expect(await app.ok<object>(200, "DELETE", `/v1/leases/${second.id}`)).toEqual({ state: "deleted" });
       await untilGone(app, `/v1/regions/${id}`);
       expect(existsSync(storage.path)).toBeFalse();
-      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
     }),
   );
 

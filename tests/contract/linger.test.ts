@@ -7,6 +7,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { limits } from "../../src/memory/limits.ts";
 import type { StoreEvent } from "../../src/memory/state/store.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import type { ListedRegion, Region, RegionList } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
 import { Clock } from "./support/clock.ts";
@@ -54,7 +55,7 @@ describe("a region that lingers", () => {
       clock.advance(1000);
       await untilEnded(app, region);
       expect(existsSync(region.storage.path)).toBeFalse();
-      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
     }),
   );
 
@@ -105,7 +106,7 @@ describe("a region that lingers", () => {
       app.store.listen((event: StoreEvent) => {
         if (event.type === "tensord.region.deleted") reasons.push(event.region.reason);
       });
-      const region = await app.create({ linger_ms: 0 });
+      const region = await app.create({ linger_ms: 0, handoff_ms: 0 });
       clock.advance(limits.handOutMs);
       await untilEnded(app, region);
       expect(reasons).toEqual(["linger"]);
@@ -145,6 +146,52 @@ describe("a region that lingers", () => {
   );
 });
 
+describe("a hand-off", () => {
+  test(
+    "waits a minute for its consumer, or as long as its maker says",
+    withApp(async (app) => {
+      using clock = new Clock();
+      const [one, other] = [
+        await app.create({ linger_ms: 0 }),
+        await app.create({ linger_ms: 0, handoff_ms: 300_000 }),
+      ];
+      expect(one.owner).toEqual({ kind: "linger", linger_ms: 0, handoff_ms: limits.handoffDefaultMs });
+      expect(other.owner).toMatchObject({ handoff_ms: 300_000 });
+      clock.advance(59_000);
+      const { expires_at } = await untilAsked(app, one);
+      expect(Date.parse(expires_at ?? "")).toBe(Date.parse(one.created_at) + 60_000);
+      clock.advance(1000);
+      await untilEnded(app, one);
+      expect(Date.parse((await untilAsked(app, other)).expires_at ?? "")).toBe(Date.parse(other.created_at) + 300_000);
+      clock.advance(240_000);
+      await untilEnded(app, other);
+    }),
+  );
+
+  test(
+    "that was mapped waits for nobody any more",
+    withApp(async (app) => {
+      const region = await app.create({ linger_ms: 0, handoff_ms: 300_000 });
+      {
+        using _ = lease(region.storage.path);
+        await untilSeen(app, region);
+      }
+      await untilEnded(app, region);
+    }),
+  );
+
+  test(
+    "may be made of another region, and its wait changed, by PATCH; without linger_ms there is none",
+    withApp(async (app) => {
+      const { id } = await app.create({ ttl_ms: 60_000 });
+      await app.ok(200, "PATCH", `/v1/regions/${id}`, { linger_ms: 0, handoff_ms: 120_000 });
+      expect((await app.get(id)).owner).toEqual({ kind: "linger", linger_ms: 0, handoff_ms: 120_000 });
+      await app.refused("validation-failed", "PATCH", `/v1/regions/${id}`, { handoff_ms: 120_000 });
+      await app.refused("validation-failed", "POST", "/v1/regions", { byte_size: 1, ttl_ms: 1000, handoff_ms: 1 });
+    }),
+  );
+});
+
 describe("who was handed a region that does not linger", () => {
   const ways: readonly (readonly [string, (app: TestApp, region: Region) => Promise<unknown>])[] = [
     ["a GET by id", (app, { id }) => app.get(id)],
@@ -154,12 +201,14 @@ describe("who was handed a region that does not linger", () => {
     ["a lease", async (app, { id }) => app.ok(200, "DELETE", `/v1/leases/${(await takeLease(app, id)).id}`)],
   ];
   const request = { name: "weights", byte_size: 64 };
+  /** One that does not wait for its consumer. */
+  const handOff = { linger_ms: 0, handoff_ms: 0 };
 
   test(
     "by its creation has ten seconds to map it",
     withApp(async (app) => {
       using clock = new Clock();
-      const region = await app.create({ ...request, linger_ms: 0 });
+      const region = await app.create({ ...request, ...handOff });
       clock.advance(9000);
       const { expires_at } = await untilAsked(app, region);
       expect(Date.parse(expires_at ?? "")).toBe(Date.parse(region.created_at) + 10_000);
@@ -173,7 +222,7 @@ describe("who was handed a region that does not linger", () => {
       `by ${what} has ten seconds from then`,
       withApp(async (app) => {
         using clock = new Clock();
-        const region = await app.create({ ...request, linger_ms: 0 });
+        const region = await app.create({ ...request, ...handOff });
         await app.seal(region.id);
         clock.advance(9000);
         const before = Date.now();
@@ -190,7 +239,7 @@ describe("who was handed a region that does not linger", () => {
   test(
     "has one second once it was seen mapped since, so that a hand-off is gone when its consumer lets go",
     withApp(async (app) => {
-      const region = await app.create({ ...request, linger_ms: 0 });
+      const region = await app.create({ ...request, ...handOff });
       await app.seal(region.id);
       const { last_used_at } = await app.get(region.id);
       {
@@ -207,7 +256,7 @@ describe("who was handed a region that does not linger", () => {
   test(
     "has ten seconds again if it was handed out after it was seen mapped",
     withApp(async (app) => {
-      const region = await app.create({ ...request, linger_ms: 0 });
+      const region = await app.create({ ...request, ...handOff });
       {
         using _ = lease(region.storage.path);
         await untilSeen(app, region);
@@ -223,7 +272,7 @@ describe("who was handed a region that does not linger", () => {
     "by a list has nothing",
     withApp(async (app) => {
       using clock = new Clock();
-      const region = await app.create({ ...request, linger_ms: 0 });
+      const region = await app.create({ ...request, ...handOff });
       clock.advance(9000);
       await untilAsked(app, region);
       expect(await peek(app, region)).toMatchObject({ last_used_at: region.last_used_at });

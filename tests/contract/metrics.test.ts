@@ -1,6 +1,7 @@
 /** `/metrics`: the numbers of the books, in Prometheus' text format. */
 
 import { describe, expect, test } from "bun:test";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { type TestApp, toCharge, withApp } from "../harness/app.ts";
 import { lease } from "./support/lease.ts";
 
@@ -39,16 +40,19 @@ describe("metrics", () => {
       for (const [state, count] of Object.entries(stats.regions)) {
         expect(samples.get(`tensord_regions{state="${state}"}`)).toBe(count);
       }
-      for (const kind of ["limit", "used", "draining", "store"] as const) {
-        expect(samples.get(`tensord_memory_bytes{kind="${kind}"}`)).toBe(stats.bytes[kind]);
+      for (const kind of ["limit", "used", "draining"] as const) {
+        expect(samples.get(`tensord_memory_bytes{pool="host",kind="${kind}"}`)).toBe(
+          hostOf(stats)[`${kind}_bytes`] ?? -1,
+        );
       }
+      expect(samples.get("tensord_journal_bytes")).toBe(stats.journal_bytes);
       for (const kind of ["available", "unaccounted"])
-        expect(samples.has(`tensord_memory_bytes{kind="${kind}"}`)).toBeTrue();
+        expect(samples.has(`tensord_memory_bytes{pool="host",kind="${kind}"}`)).toBeTrue();
       expect(stats.regions).toMatchObject({ sealed: 1, open: 1, draining: 1 });
       expect(samples.get("tensord_models")).toBe(2);
-      expect(samples.get('tensord_model_used_bytes{model="llama"}')).toBe(toCharge(10_000 + 4096));
-      expect(samples.get('tensord_model_limit_bytes{model="llama"}')).toBe(1_000_000);
-      expect(samples.has('tensord_model_limit_bytes{model="default"}')).toBeFalse();
+      expect(samples.get('tensord_model_used_bytes{model="llama",pool="host"}')).toBe(toCharge(10_000 + 4096));
+      expect(samples.get('tensord_model_limit_bytes{model="llama",pool="host"}')).toBe(1_000_000);
+      expect(samples.has('tensord_model_limit_bytes{model="default",pool="host"}')).toBeFalse();
       expect(samples.get("tensord_inodes_free")).toBeGreaterThan(0);
       expect(samples.get("tensord_events_last_sequence")).toBe(app.store.events.last);
       expect(samples.get("tensord_events_kept")).toBe(app.store.events.size);
@@ -61,9 +65,9 @@ describe("metrics", () => {
     "forget a model that is gone",
     withApp(async (app) => {
       await app.register("llama", 1_000_000);
-      expect((await scrape(app)).has('tensord_model_used_bytes{model="llama"}')).toBeTrue();
+      expect((await scrape(app)).has('tensord_model_used_bytes{model="llama",pool="host"}')).toBeTrue();
       await app.ok(200, "DELETE", "/v1/models/llama");
-      expect((await scrape(app)).has('tensord_model_used_bytes{model="llama"}')).toBeFalse();
+      expect((await scrape(app)).has('tensord_model_used_bytes{model="llama",pool="host"}')).toBeFalse();
     }),
   );
 
@@ -90,7 +94,8 @@ describe("metrics", () => {
     withApp(async (app) => {
       await app.register("llama", 1_000_000);
       const all = await Promise.all(Array.from({ length: 20 }, () => scrape(app)));
-      for (const samples of all) expect(samples.get('tensord_model_limit_bytes{model="llama"}')).toBe(1_000_000);
+      for (const samples of all)
+        expect(samples.get('tensord_model_limit_bytes{model="llama",pool="host"}')).toBe(1_000_000);
     }),
   );
 });

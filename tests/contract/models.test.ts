@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
 import { MiB } from "../../src/memory/limits.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Deletion, Model, ModelList, Region } from "../harness/answers.ts";
 import { type TestApp, toCharge, until, withApp } from "../harness/app.ts";
 import { lease } from "./support/lease.ts";
@@ -32,9 +33,7 @@ describe("a model", () => {
       const found = await app.request("GET", headers.get("location") ?? "");
       expect(found.body).toEqual(body);
       expect(body).toMatchObject({
-        memory_limit_bytes: MiB,
-        used_bytes: 0,
-        draining_bytes: 0,
+        pools: [{ pool: "host", limit_bytes: MiB, used_bytes: 0, draining_bytes: 0 }],
         regions: 0,
         revision: 1,
       });
@@ -44,22 +43,22 @@ describe("a model", () => {
   test(
     "has no limit if none is given, and none is what null says",
     withApp(async (app) => {
-      expect(await app.register("free")).toMatchObject({ memory_limit_bytes: null });
+      expect(await app.register("free")).toMatchObject({ pools: [{ limit_bytes: null }] });
       const body = { name: "null", memory_limit_bytes: null };
-      expect(await app.ok<Model>(201, "POST", "/v1/models", body)).toMatchObject({ memory_limit_bytes: null });
+      expect(await app.ok<Model>(201, "POST", "/v1/models", body)).toMatchObject({ pools: [{ limit_bytes: null }] });
     }),
   );
 
   test(
     "called default is always there, and stays",
     withApp(async (app) => {
-      expect(await getModel(app, "default")).toMatchObject({ memory_limit_bytes: null });
+      expect(await getModel(app, "default")).toMatchObject({ pools: [{ limit_bytes: null }] });
       await app.create();
       for (const query of ["", "?drain=true", "?drain=false"]) {
         const problem = await app.refused("model-in-use", "DELETE", `/v1/models/default${query}`);
         expect(problem.detail).toContain("always exists");
       }
-      expect(await setLimit(app, "default", MiB)).toMatchObject({ memory_limit_bytes: MiB });
+      expect(await setLimit(app, "default", MiB)).toMatchObject({ pools: [{ limit_bytes: MiB }] });
     }),
   );
 
@@ -85,15 +84,21 @@ describe("a model", () => {
       const first = await app.create({ model: "llama", byte_size: 10_000 });
       const second = await app.create({ model: "llama", byte_size: 1 });
       const [a, b] = [first, second].map(({ storage }) => toCharge(storage.byte_size)) as [number, number];
-      expect(await getModel(app, "llama")).toMatchObject({ used_bytes: a + b, draining_bytes: 0, regions: 2 });
+      expect(await getModel(app, "llama")).toMatchObject({
+        pools: [{ used_bytes: a + b, draining_bytes: 0 }],
+        regions: 2,
+      });
       {
         using _ = lease(first.storage.path);
         await app.remove(first.id);
-        expect(await getModel(app, "llama")).toMatchObject({ used_bytes: b, draining_bytes: a, regions: 2 });
+        expect(await getModel(app, "llama")).toMatchObject({
+          pools: [{ used_bytes: b, draining_bytes: a }],
+          regions: 2,
+        });
       }
-      const drained = () => getModel(app, "llama").then(({ draining_bytes }) => draining_bytes === 0);
+      const drained = () => getModel(app, "llama").then((model) => hostOf(model).draining_bytes === 0);
       await until("the first region is freed", drained);
-      expect(await getModel(app, "llama")).toMatchObject({ used_bytes: b, draining_bytes: 0, regions: 1 });
+      expect(await getModel(app, "llama")).toMatchObject({ pools: [{ used_bytes: b, draining_bytes: 0 }], regions: 1 });
     }),
   );
 });
@@ -117,7 +122,9 @@ describe("a changed limit", () => {
     withApp(async (app) => {
       await app.register("llama");
       const { id, storage } = await app.create({ model: "llama", byte_size: 100_000 });
-      expect(await setLimit(app, "llama", 0)).toMatchObject({ memory_limit_bytes: 0, used_bytes: toCharge(104_096) });
+      expect(await setLimit(app, "llama", 0)).toMatchObject({
+        pools: [{ limit_bytes: 0, used_bytes: toCharge(104_096) }],
+      });
       expect(statSync(storage.path).size).toBe(storage.byte_size);
       const refused = { model: "llama", byte_size: 0, ttl_ms: 1000 };
       const problem = await app.refused("model-limit-exceeded", "POST", "/v1/regions", refused);
@@ -137,7 +144,7 @@ describe("a changed limit", () => {
       expect({ status, etag: headers.get("etag") }).toEqual({ status: 200, etag: '"2"' });
       expect((await change('"1"')).body).toMatchObject({ code: "revision-mismatch" });
       expect((await change("garbage")).body).toMatchObject({ code: "validation-failed" });
-      expect(await getModel(app, "llama")).toMatchObject({ revision: 2, memory_limit_bytes: 2 });
+      expect(await getModel(app, "llama")).toMatchObject({ revision: 2, pools: [{ limit_bytes: 2 }] });
     }),
   );
 });
@@ -149,7 +156,7 @@ describe("unregistering a model", () => {
       await app.register("llama", MiB);
       expect(await app.ok<Deletion>(200, "DELETE", "/v1/models/llama")).toEqual({ state: "deleted", freed_bytes: 0 });
       await app.refused("model-not-found", "GET", "/v1/models/llama");
-      expect(await app.register("llama")).toMatchObject({ memory_limit_bytes: null, revision: 1 });
+      expect(await app.register("llama")).toMatchObject({ pools: [{ limit_bytes: null }], revision: 1 });
     }),
   );
 
@@ -196,7 +203,7 @@ describe("unregistering a model", () => {
       expect(late.body).toMatchObject({ code: "model-not-found" });
       expect((await creation).body).toMatchObject({ code: "cancelled" });
       expect(await unregistering).toEqual({ state: "deleted", freed_bytes: toCharge(slowBytes + 4096) });
-      expect((await app.stats()).bytes.used).toBe(0);
+      expect(hostOf(await app.stats()).used_bytes).toBe(0);
     }),
   );
 
@@ -210,11 +217,11 @@ describe("unregistering a model", () => {
         expect(await unregister(app, "llama")).toEqual({ state: "draining", freed_bytes: 0 });
         expect(await app.get(id)).toMatchObject({ state: "draining", model: "llama" });
         await app.register("llama");
-        expect(await getModel(app, "llama")).toMatchObject({ regions: 0, draining_bytes: 0 });
+        expect(await getModel(app, "llama")).toMatchObject({ regions: 0, pools: [{ draining_bytes: 0 }] });
       }
       await until("the region is freed", async () => (await app.request("GET", `/v1/regions/${id}`)).status === 404);
-      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
-      expect(await getModel(app, "llama")).toMatchObject({ regions: 0, used_bytes: 0, draining_bytes: 0 });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
+      expect(await getModel(app, "llama")).toMatchObject({ regions: 0, pools: [{ used_bytes: 0, draining_bytes: 0 }] });
     }),
   );
 });

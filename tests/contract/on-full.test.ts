@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { limits, MiB } from "../../src/memory/limits.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Answer, Region } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
 import { Clock } from "./support/clock.ts";
@@ -302,7 +303,7 @@ describe("with wait an allocation", () => {
       expect(await statusOf(first)).toBe(201);
       expect((await second).body).toMatchObject({ code: "name-taken" });
       expect(await statusOf(attaches)).toBe(200);
-      expect((await app.stats()).bytes).toMatchObject({ used: MiB });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: MiB });
     }),
   );
 });
@@ -363,7 +364,7 @@ describe("those who wait", () => {
       const first = await Promise.all(waiting.slice(0, 8));
       expect(first.map(({ status }) => status)).toEqual(new Array(8).fill(201));
       await untilWaiting(app, 3);
-      expect((await app.stats()).bytes).toMatchObject({ used: roomBytes });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: roomBytes });
       for (const { body } of first) await app.remove((body as Region).id);
       for (const answer of waiting) expect(await statusOf(answer)).toBe(201);
     }),

@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { TensordError } from "../../src/memory/error.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { type TestApp, toCharge, until, withApp } from "../harness/app.ts";
 import { lease } from "./support/lease.ts";
 import { idInState } from "./support/region-failures.ts";
@@ -177,7 +178,7 @@ describe("the end of a session by request", () => {
       await idInState(app, "creating");
       expect(await endSession(app, session)).toMatchObject({ state: "deleted", regions: 1 });
       expect((await creation).body).toMatchObject({ code: "cancelled" });
-      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
     }),
   );
 
@@ -204,7 +205,7 @@ describe("the end of a session by request", () => {
       const count = 3 * limits.sessionEndSlice;
       for (let index = 0; index < count; index++) await app.create({ byte_size: 0, session: session.id });
       expect(await endSession(app, session)).toMatchObject({ state: "deleted", regions: count });
-      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
     }),
   );
 
@@ -225,7 +226,7 @@ describe("the end of a session by request", () => {
           expect(body).toMatchObject({ code: "out-of-shared-memory" });
           expect(await getSession(app, session)).toMatchObject({ id: session.id });
           await untilGone(app, `/v1/sessions/${session.id}`);
-          expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+          expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
         },
         { onStep },
       ),
@@ -242,7 +243,7 @@ describe("a session's TTL", () => {
       await untilGone(app, `/v1/sessions/${session.id}`);
       expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(session.expires_at ?? ""));
       await untilGone(app, `/v1/regions/${region.id}`);
-      expect((await app.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
     }),
   );
 

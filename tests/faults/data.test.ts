@@ -4,6 +4,7 @@ import { afterAll, describe, expect } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { statSync, truncateSync } from "node:fs";
 import { limits } from "../../src/memory/limits.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import {
   beginDownload,
   beginUpload,
@@ -93,7 +94,7 @@ for (const transport of transports) {
       expect({ status, isRight: body.equals(expected) }).toEqual({ status: 200, isRight: true });
       await server.api.untilGone(region.id);
       expect(countRegionFiles(server)).toBe(0);
-      expect((await server.api.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+      expect(hostOf(await server.api.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
     });
 
     testWith()("a region that is deleted ends its upload", async () => {
@@ -135,7 +136,10 @@ for (const transport of transports) {
       expect(blocks * 512).toBeLessThan(region.storage.byte_size);
       await expectInStep(upload);
       await untilLetGo(server, region);
-      expect((await server.api.stats()).bytes).toMatchObject({ used: region.storage.byte_size, draining: 0 });
+      expect(hostOf(await server.api.stats())).toMatchObject({
+        used_bytes: region.storage.byte_size,
+        draining_bytes: 0,
+      });
     });
 
     // What is sent is requests too, if anybody takes it for them.

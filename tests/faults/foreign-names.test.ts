@@ -13,6 +13,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks } from "../harness/instance-check.ts";
 import { exists, readContent, writeContent } from "../harness/instance-content.ts";
@@ -140,7 +141,7 @@ testWith()("a region whose file is linked elsewhere drains until that link goes,
   const draining = await server.api.get(region.id);
   expect(draining).toMatchObject({ state: "draining", in_use: false });
   expect(draining.drain).toEqual({ reason: "request", waits_for: "hard-link" });
-  expect((await server.api.stats()).bytes.draining).toBeGreaterThan(0);
+  expect(hostOf(await server.api.stats()).draining_bytes).toBeGreaterThan(0);
   await server.crash();
   expect(readContent(other)).toEqual(before);
   await until("it is asked again", async () => (await server.api.get(region.id)).drain?.waits_for === "hard-link");

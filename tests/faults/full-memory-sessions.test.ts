@@ -5,6 +5,7 @@
 
 import { afterAll, expect } from "bun:test";
 import { unlinkSync } from "node:fs";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks } from "../harness/instance-check.ts";
 import { needsRoot, testWith } from "../harness/instance-needs.ts";
@@ -33,8 +34,9 @@ const noEvents = /^Cannot keep the events /;
 afterAll(assertNothingLeft);
 
 /** What the books count, without what grows by the asking. */
-function toCounts({ regions, models, sessions, claims, leases, bytes }: Stats) {
-  const { used, draining } = bytes;
+function toCounts(stats: Stats) {
+  const { regions, models, sessions, claims, leases } = stats;
+  const { used_bytes: used, draining_bytes: draining } = hostOf(stats);
   return { regions, models, sessions, claims, leases, used, draining };
 }
 

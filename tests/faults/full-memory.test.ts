@@ -3,6 +3,7 @@
 import { afterAll, expect } from "bun:test";
 import { linkSync, readdirSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
 import { checkBooks } from "../harness/instance-check.ts";
 import { exists, readContent, writeContent } from "../harness/instance-content.ts";
@@ -57,7 +58,7 @@ testWith(needsPython, needsRoot)(
     // The worker's pages were allocated when its region was made: touching them on a full file system kills nobody.
     tmpfs.fill("filler");
     await worker.write("r", 4096, 2 * MiB, 1);
-    expect((await server.api.stats()).bytes.available).toBe(0);
+    expect(hostOf(await server.api.stats()).available_bytes).toBe(0);
     for (const name of ["filler", "foreign"]) unlinkSync(join(tmpfs.path, name));
     expect(exists(foreign)).toBeFalse();
     expect((await server.api.create({ name: "x", byte_size: 10 * MiB, ttl_ms: minute })).state).toBe("open");

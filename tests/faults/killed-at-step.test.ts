@@ -6,6 +6,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { steps } from "../../src/memory/state/steps.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { AcknowledgedRegions } from "../harness/instance-acknowledged.ts";
 import { AcknowledgedSessions } from "../harness/instance-acknowledged-sessions.ts";
@@ -150,7 +151,7 @@ async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerPr
   const isKnown = ({ id, name }: Pick<Region, "id" | "name">) => acknowledged.ids.includes(id) || name === "new";
   counts.orphans += (await server.api.list()).filter((region) => !isKnown(region)).length;
   if (counts.unaccounted_bytes !== null) {
-    const { unaccounted } = (await server.api.stats()).bytes;
+    const { unaccounted_bytes: unaccounted } = hostOf(await server.api.stats());
     counts.unaccounted_bytes += Math.abs(unaccounted - lockPageBytes - foreignBytes);
   }
   await server.stop();

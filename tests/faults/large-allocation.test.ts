@@ -4,6 +4,7 @@ import { afterAll, expect } from "bun:test";
 import { readdirSync, statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks, checkRows } from "../harness/instance-check.ts";
 import { needsRoom, testWith } from "../harness/instance-needs.ts";
@@ -32,7 +33,7 @@ async function untilHalfway({ instance }: TestServer): Promise<void> {
 /** Nothing of it is left, in files or in the books, and its name can be used at once. */
 async function checkUndone(server: TestServer): Promise<void> {
   expect(readdirSync(server.instance.new)).toEqual([]);
-  expect((await server.api.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+  expect(hostOf(await server.api.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
   expect(await server.api.findByName("huge")).toBeUndefined();
   const next = await server.api.create({ ...request, byte_size: 1 });
   expect((await server.api.delete(next.id)).state).toBe("deleted");
@@ -81,12 +82,12 @@ testWith(needsFour)(
     await using server = await startServer();
     const socket = await hangingPost(server.instance.socket, request);
     await untilHalfway(server);
-    expect((await server.api.stats()).bytes.used).toBeGreaterThan(byteSize);
+    expect(hostOf(await server.api.stats()).used_bytes).toBeGreaterThan(byteSize);
     expect(await server.api.problem("POST", "/v1/regions", { ...request, byte_size: 1 })).toMatchObject({
       code: "name-taken",
     });
     socket.destroy();
-    await until("the charge is refunded", async () => (await server.api.stats()).bytes.used === 0);
+    await until("the charge is refunded", async () => hostOf(await server.api.stats()).used_bytes === 0);
     await checkUndone(server);
   },
   minute,

@@ -89,7 +89,7 @@ testWith()(
     expect(await api.findByName("open")).toMatchObject({ id: openId, state: "open", owner: { kind: "ttl" } });
     expect(await api.get(pendingId)).toMatchObject({ name: null, pending_name: "weights", session: null });
     expect(await api.call<object>("GET", "/v1/models/llama")).toMatchObject({
-      memory_limit_bytes: 2 ** 30,
+      pools: [{ limit_bytes: 2 ** 30 }],
       regions: 2,
     });
     await checkBooks(server);

@@ -19,7 +19,7 @@ const registering: Scenario = {
   prepare: async () => ({
     act: ({ api }) => register(api),
     check: async (api) => {
-      expect(await findModel(api)).toMatchObject({ memory_limit_bytes: MiB, revision: 1, used_bytes: 0 });
+      expect(await findModel(api)).toMatchObject({ pools: [{ limit_bytes: MiB, used_bytes: 0 }], revision: 1 });
       expect((await api.problem("POST", "/v1/models", { name: "new" })).code).toBe("model-exists");
       await api.call("DELETE", "/v1/models/new");
     },
@@ -34,7 +34,7 @@ const limiting: Scenario = {
     return {
       act: (server) => server.api.call("PATCH", "/v1/models/new", { memory_limit_bytes: 2 * MiB }),
       check: async () => {
-        expect(await findModel(api)).toMatchObject({ memory_limit_bytes: 2 * MiB, revision: 2 });
+        expect(await findModel(api)).toMatchObject({ pools: [{ limit_bytes: 2 * MiB }], revision: 2 });
         await api.call("DELETE", "/v1/models/new");
       },
     };
@@ -64,7 +64,7 @@ const unregistering: Scenario = {
         const standing = await api.find(regions[1].id);
         const isStanding = !isGone && standing?.state === "open";
         if (!isGone)
-          expect(await findModel(api)).toMatchObject({ regions: isStanding ? 1 : 0, memory_limit_bytes: MiB });
+          expect(await findModel(api)).toMatchObject({ regions: isStanding ? 1 : 0, pools: [{ limit_bytes: MiB }] });
         if (isStanding) expect(await api.problem("DELETE", "/v1/models/new")).toMatchObject({ code: "model-in-use" });
         if (!isGone) await api.call("DELETE", "/v1/models/new?drain=true");
         await api.untilGone(regions[1].id);

@@ -132,7 +132,7 @@ testWith()("claims without waiting, and creations that ignore them, leave the na
   const created = answers.filter((answer) => "status" in answer && answer.status === 201);
   expect(builders.length + created.length, "one has the name, either way").toBe(1);
   await race((worker) => endSession(server.api, sessions[worker]?.id ?? ""));
-  expect(await server.api.stats()).toMatchObject({ sessions: 0, claims: 0, bytes: { used: 0 } });
+  expect(await server.api.stats()).toMatchObject({ sessions: 0, claims: 0, pools: [{ used_bytes: 0 }] });
 });
 
 /** Waits in line. The harness' client sends no headers of its own. */

@@ -4,6 +4,7 @@
  */
 
 import { afterAll, expect } from "bun:test";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks } from "../harness/instance-check.ts";
 import { writeContent } from "../harness/instance-content.ts";
@@ -141,7 +142,7 @@ testWith(needsPython, needsRoot, needsRoom(1024 * MiB))(
       built.push(name);
       counts.orphans += (await findOrphans(party, built)).length;
       counts.repeated_builds += (await countBuilds(server.api, name, position)) - 1;
-      counts.unaccounted_bytes += (await server.api.stats()).bytes.unaccounted - lockPageBytes;
+      counts.unaccounted_bytes += hostOf(await server.api.stats()).unaccounted_bytes - lockPageBytes;
     }
     for (const id of [shared.id, ...keptBy(workers)]) {
       const region = await server.api.find(id);

@@ -124,12 +124,14 @@ export class TestApp {
   /** Everything that a request could leave behind: the books, and the names in the shared directory. */
   footprint() {
     const { books } = this.store;
-    const { usedBytes, drainingBytes, counts, limitBytes } = books;
+    const { counts } = books;
+    const { usedBytes, drainingBytes, limitBytes } = books.pools.get("host");
     const claims = this.store.claims.size;
     const leases = this.store.leases.size;
     const sessions = [...books.sessions.after(0)].map(({ token, usedBytes: used }) => ({ token, used }));
-    const models = [...books.models.values()].map(({ name, memoryLimitBytes, revision, names, regions, closing }) => {
-      return { name, memoryLimitBytes, revision, names: names.size, regions: regions.size, closing };
+    const models = [...books.models.values()].map(({ name, pools, revision, names, regions, closing }) => {
+      const limits = [...pools.all].map((pool) => [pool.name, pool.limitBytes]);
+      return { name, limits, revision, names: names.size, regions: regions.size, closing };
     });
     const { deleted: _, ...living } = counts;
     const holds = { sessions, claims, leases };

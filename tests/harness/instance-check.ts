@@ -7,6 +7,7 @@ import { Database } from "bun:sqlite";
 import { expect } from "bun:test";
 import { lstatSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { type Instance, listNames, tokenOf } from "./instance.ts";
 import type { TestServer } from "./server.ts";
 import type { ListedRegion, Stats } from "./server-api.ts";
@@ -47,18 +48,19 @@ function checkFile(instance: Instance, region: ListedRegion): void {
   );
 }
 
-function checkSums({ bytes, regions: counts }: Stats, regions: readonly ListedRegion[]): void {
+function checkSums(stats: Stats, regions: readonly ListedRegion[]): void {
+  const host = hostOf(stats);
   const sum = (list: readonly ListedRegion[]) =>
     list.reduce(
       (total, { storage }) => total + Math.ceil(storage.byte_size / storage.page_size) * storage.page_size,
       0,
     );
   const inState = (state: ListedRegion["state"]) => regions.filter((region) => region.state === state);
-  expect(bytes.used, "used bytes are those of the standing regions").toBe(
+  expect(host.used_bytes, "used bytes are those of the standing regions").toBe(
     sum(regions.filter(({ state }) => state !== "draining")),
   );
-  expect(bytes.draining).toBe(sum(inState("draining")));
-  const { creating, open, sealing, sealed, draining } = counts;
+  expect(host.draining_bytes).toBe(sum(inState("draining")));
+  const { creating, open, sealing, sealed, draining } = stats.regions;
   expect({ creating, open, sealing, sealed, draining }).toEqual({
     creating: 0,
     open: inState("open").length,

@@ -22,15 +22,17 @@ function sum(regions: readonly Region[]): number {
 function recountRegions({ books }: Store, regions: readonly Region[]): void {
   const standing = regions.filter(({ state }) => state !== "draining");
   const draining = regions.filter(({ state }) => state === "draining");
-  expect([books.usedBytes, books.drainingBytes], "the server's sums").toEqual([sum(standing), sum(draining)]);
+  const server = books.pools.get("host");
+  expect([server.usedBytes, server.drainingBytes], "the server's sums").toEqual([sum(standing), sum(draining)]);
   for (const state of ["creating", "open", "sealing", "sealed", "draining"] as const) {
     expect(books.counts[state], `regions that are ${state}`).toBe(regions.filter((one) => one.state === state).length);
   }
   expect(books.counts.creating + books.counts.sealing, "nothing is under way").toBe(0);
   for (const model of books.models.values()) {
-    const own = standing.filter(({ pool }) => pool === model);
-    expect(model.usedBytes, `${model.name}'s sum`).toBe(sum(own));
-    expect(model.drainingBytes).toBe(sum(draining.filter(({ pool }) => pool === model)));
+    const own = standing.filter(({ modelBooks }) => modelBooks === model);
+    const pool = model.pools.get("host");
+    expect(pool.usedBytes, `${model.name}'s sum`).toBe(sum(own));
+    expect(pool.drainingBytes).toBe(sum(draining.filter(({ modelBooks }) => modelBooks === model)));
     const named = own.filter(({ name }) => name !== null);
     for (const region of named) expect(model.names.get(region.name ?? "", region.version)).toBe(region);
     expect(model.names.size).toBe(named.length);

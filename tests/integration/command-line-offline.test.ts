@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OfflineRegion } from "../../src/server/cli/offline.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft, type Instance, tokenOf } from "../harness/instance.ts";
 import { needsPython, testWith } from "../harness/instance-needs.ts";
 import { openSession } from "../harness/instance-sessions.ts";
@@ -126,7 +127,7 @@ testWith(needsPython)("status --offline tells books, models and sessions, and wh
   const json = JSON.parse((await ask(server, "status", "--offline", "--json")).stdout) as Record<string, unknown>;
   expect(json).toMatchObject({
     offline: true,
-    bytes: { used: stats.bytes.used, draining: stats.bytes.draining, orphans: 0 },
+    bytes: { used: hostOf(stats).used_bytes, draining: hostOf(stats).draining_bytes, orphans: 0 },
     regions: { open: 1, sealed: 1, draining: 1 },
     mapped: 2,
     orphans: 0,

@@ -185,7 +185,7 @@ describe("a session outlives the server", () => {
       await restart(server);
       await untilEnded(server, session);
       for (const { id } of [own, built]) await server.api.untilGone(id);
-      expect(await server.api.stats()).toMatchObject({ sessions: 0, claims: 0, leases: 0, bytes: { used: 0 } });
+      expect(await server.api.stats()).toMatchObject({ sessions: 0, claims: 0, leases: 0, pools: [{ used_bytes: 0 }] });
     });
   }
 

@@ -1,6 +1,7 @@
 /** A region's life as several real processes live it: mapped, written, sealed, deleted, and outlived by its worker. */
 
 import { afterAll, expect } from "bun:test";
+import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks, modes } from "../harness/instance-check.ts";
 import { exists, readContent, writeContent } from "../harness/instance-content.ts";
@@ -96,7 +97,7 @@ testWith(needsPython, needsRoot)(
     expect(deletion).toEqual({ state: "deleted", freed_bytes: region.storage.byte_size });
     // The journal's log may have grown by a few pages meanwhile.
     expect(tmpfs.usedBytes - idleBytes).toBeLessThan(MiB);
-    expect((await server.api.stats()).bytes).toMatchObject({ used: 0, draining: 0 });
+    expect(hostOf(await server.api.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
   },
 );
 

@@ -4,36 +4,35 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { Registry } from "prom-client";
 import { operatingPath } from "../../scripts/settings.ts";
+import { Pools } from "../../src/memory/state/pool.ts";
 import { Metrics } from "../../src/server/metrics.ts";
 import { HttpMetrics } from "../../src/server/metrics-http.ts";
 import { sumModels } from "../../src/server/metrics-store.ts";
 import { TestApp } from "../harness/app.ts";
 
-const model = (name: string, usedBytes: number, memoryLimitBytes: number | null = null) => ({
-  name,
-  usedBytes,
-  memoryLimitBytes,
-});
+function model(name: string, usedBytes: number, limitBytes?: number) {
+  const pools = Pools.of(limitBytes === undefined ? [] : [{ pool: "host", limitBytes }]);
+  pools.get("host").usedBytes = usedBytes;
+  return { name, usedBytes, pools };
+}
 
 describe("models", () => {
   test("up to a bound have their own series, the others one together without a limit", () => {
     const models = Array.from({ length: 250 }, (_, index) => model(`m${index}`, index, 1000));
     const sums = sumModels(models);
-    expect(sums.size).toBe(101);
-    expect(sums.get("m99")).toEqual({ usedBytes: 99, limitBytes: 1000 });
-    expect(sums.has("m100")).toBeFalse();
+    expect(sums).toHaveLength(101);
+    expect(sums[99]).toEqual({ model: "m99", pool: "host", usedBytes: 99, limitBytes: 1000 });
+    expect(sums.map(({ model }) => model)).not.toContain("m100");
     const rest = models.slice(100).reduce((sum, { usedBytes }) => sum + usedBytes, 0);
-    expect(sums.get("_other")).toEqual({ usedBytes: rest, limitBytes: null });
+    expect(sums.at(-1)).toEqual({ model: "_other", pool: "host", usedBytes: rest, limitBytes: null });
   });
 
   test("are all shown while they are few, and one that is called like the rest is counted with it", () => {
-    expect([...sumModels([model("default", 1)]).keys()]).toEqual(["default"]);
-    expect(sumModels([model("_other", 5, 10), model("a", 1)])).toEqual(
-      new Map([
-        ["a", { usedBytes: 1, limitBytes: null }],
-        ["_other", { usedBytes: 5, limitBytes: null }],
-      ]),
-    );
+    expect(sumModels([model("default", 1)]).map(({ model }) => model)).toEqual(["default"]);
+    expect(sumModels([model("_other", 5, 10), model("a", 1)])).toEqual([
+      { model: "a", pool: "host", usedBytes: 1, limitBytes: null },
+      { model: "_other", pool: "host", usedBytes: 5, limitBytes: null },
+    ]);
   });
 });
 

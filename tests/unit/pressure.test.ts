@@ -9,11 +9,10 @@ import { PressureGauge } from "../../src/memory/state/pressure.ts";
 /** What is told while the server's use of 100 bytes takes these values, of which `draining` are on their way out. */
 function follow(uses: readonly number[], draining = 0): string[] {
   const books = new Books(100 + limits.journalBytes);
-  const model = books.addModel({ name: "m", memoryLimitBytes: null, revision: 1, createdAt: 0 });
+  const model = books.addModel({ name: "m", limits: [], revision: 1, createdAt: 0 });
   const gauge = new PressureGauge();
   return uses.flatMap((used) => {
-    books.usedBytes = used - draining;
-    books.drainingBytes = draining;
+    Object.assign(books.pools.get("host"), { usedBytes: used - draining, drainingBytes: draining });
     return gauge.look(books, model).map(({ level, usedBytes }) => `${level} ${usedBytes}`);
   });
 }
@@ -41,8 +40,8 @@ test("the levels alternate, and each is told beyond its own mark", () => {
 
 test("a model whose limit is nothing is under pressure as soon as it is looked at", () => {
   const books = new Books(limits.journalBytes + 100);
-  const model = books.addModel({ name: "m", memoryLimitBytes: 0, revision: 1, createdAt: 0 });
+  const model = books.addModel({ name: "m", limits: [{ pool: "host", limitBytes: 0 }], revision: 1, createdAt: 0 });
   const gauge = new PressureGauge();
-  expect(gauge.look(books, model)).toEqual([{ level: "high", model: "m", usedBytes: 0, limitBytes: 0 }]);
+  expect(gauge.look(books, model)).toEqual([{ level: "high", pool: "host", model: "m", usedBytes: 0, limitBytes: 0 }]);
   expect(gauge.look(books, model)).toEqual([]);
 });

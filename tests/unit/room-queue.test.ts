@@ -12,8 +12,8 @@ import { RoomQueue } from "../../src/memory/state/room-queue.ts";
 function createBooks(free: number, own: number) {
   const books = new Books(free + limits.journalBytes);
   const facts = { revision: 1, createdAt: 0 };
-  const large = books.addModel({ ...facts, name: "large", memoryLimitBytes: null });
-  const small = books.addModel({ ...facts, name: "small", memoryLimitBytes: own });
+  const large = books.addModel({ ...facts, name: "large", limits: [] });
+  const small = books.addModel({ ...facts, name: "small", limits: [{ pool: "host", limitBytes: own }] });
   return { books, large, small };
 }
 
@@ -29,7 +29,7 @@ function pump(
   for (const [index, { bytes, small: isSmall }] of line.entries()) {
     const wake = () => woken.push(index);
     const model = isSmall ? small : large;
-    queue.add({ model, session: null, bytes, onFull: "wait", deadline: 0, hasTurn: false, wake });
+    queue.add({ model, poolName: "host", session: null, bytes, onFull: "wait", deadline: 0, hasTurn: false, wake });
   }
   queue.pump(books);
   return woken;
@@ -69,7 +69,16 @@ test("the first in line is the first who came and is still there", () => {
   const { large } = createBooks(0, 0);
   const queue = new RoomQueue();
   const waiting = [1, 2].map((bytes) => {
-    return { model: large, session: null, bytes, onFull: "wait", deadline: 0, hasTurn: false, wake: () => {} } as const;
+    return {
+      model: large,
+      poolName: "host",
+      session: null,
+      bytes,
+      onFull: "wait",
+      deadline: 0,
+      hasTurn: false,
+      wake: () => {},
+    } as const;
   });
   for (const request of waiting) queue.add(request);
   expect(queue.first?.bytes).toBe(1);
@@ -79,7 +88,7 @@ test("the first in line is the first who came and is still there", () => {
 
 test("a shortage says which limit is short, and with bytes that fit there is none", () => {
   const { books, large, small } = createBooks(10, 4);
-  const find = (model: Model, bytes: number) => findShortage(books, { model, session: null, bytes });
+  const find = (model: Model, bytes: number) => findShortage(books, { model, poolName: "host", session: null, bytes });
   expect(find(large, 10)).toBeUndefined();
   expect(find(large, 11)).toEqual({ code: "pool-full", requestedBytes: 11, availableBytes: 10 });
   expect(find(small, 4)).toBeUndefined();

@@ -6,6 +6,7 @@
 import { setImmediate } from "node:timers/promises";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
+import { hostPool } from "../naming.ts";
 import type { Store } from "../state/store.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { diagnose } from "./diagnose.ts";
@@ -52,12 +53,13 @@ export class Doctor {
     };
     const host = await gather(question);
     const { books } = store;
+    const pool = books.pools.get(hostPool);
     const server = {
       pid: process.pid,
       urls,
-      limitBytes: books.limitBytes,
+      limitBytes: pool.limitBytes ?? 0,
       drainingRegions: books.counts.draining,
-      drainingBytes: books.drainingBytes,
+      drainingBytes: pool.drainingBytes,
       draining,
     };
     return diagnose({ question, host, server, now: store.now() });

@@ -67,7 +67,8 @@ export async function createRegion(
       // The claim's session pays, and the claim may be gone at the next try.
       const claim = checkClaim(store, request, request.claim);
       plan ??= toPlan(store, request);
-      const charge = { model, session: request.session ?? claim?.session ?? null, bytes: plan.chargedBytes };
+      const session = request.session ?? claim?.session ?? null;
+      const charge = { model, poolName: plan.poolName, session, bytes: plan.chargedBytes };
       const room = { ...charge, onFull: request.onFull, deadline, hasTurn };
       if (!hasRoom(store, room)) {
         await makeRoom(store, room, signal);
@@ -110,6 +111,7 @@ function longerLife(store: Store, region: Region, owner: Owner): number | undefi
 interface Plan {
   readonly token: string;
   readonly layout: RegionLayout;
+  readonly poolName: string;
   readonly chargedBytes: number;
 }
 
@@ -122,8 +124,8 @@ function toPlan(store: Store, request: CreateRequest): Plan {
     ...(request.version === "" ? {} : { "tensord.version": request.version }),
     "tensord.instance": store.instance,
   });
-  const { pageSize } = store.storages.get(request.storage).memory;
-  return { token, layout, chargedBytes: roundUpToPage(layout.byteSize, pageSize) };
+  const { pool, pageSize } = store.storages.get(request.storage).memory;
+  return { token, layout, poolName: pool, chargedBytes: roundUpToPage(layout.byteSize, pageSize) };
 }
 
 async function make(
@@ -181,7 +183,7 @@ function commit(store: Store, region: Region): void {
   store.emit({ type: "tensord.region.allocated", region });
 }
 
-function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, session }: Charge): RegionEntry {
+function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, poolName, session }: Charge): RegionEntry {
   const { token, layout, chargedBytes } = plan;
   const isNameTaken = request.name !== null && model.names.get(request.name, request.version) !== undefined;
   const now = store.now();
@@ -210,7 +212,8 @@ function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, sess
     stockWritable: false,
     createdAt: now,
     sealedAt: null,
-    pool: model,
+    modelBooks: model,
+    poolName,
     chargedBytes,
     lastUsedAt: now,
     leasedAt: 0,

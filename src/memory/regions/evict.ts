@@ -65,7 +65,7 @@ function chooseVictims(store: Store, request: EvictionRequest): Pick<Eviction, "
     looked += 1;
     if (looked > limits.evictScan) break;
     if (region.state !== "sealed") continue;
-    if (model !== undefined && region.pool !== model) continue;
+    if (model !== undefined && region.modelBooks !== model) continue;
     if (session !== undefined && store.books.sessionOf(region) !== session) continue;
     const reason = found >= bytes ? "not-needed" : whyKept(store, region);
     if (reason === undefined) {

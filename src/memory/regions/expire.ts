@@ -71,9 +71,11 @@ function isLingerOver(store: Store, region: Region, lingerMs: number): boolean {
 
 /** Who was handed the descriptor must get to map it. Once the region was seen mapped since, that is nearly certain. */
 function lingerEnd(region: Region, lingerMs: number): number {
-  const { leasedAt, createdAt, lastUsedAt } = region;
+  const { leasedAt, createdAt, lastUsedAt, owner } = region;
   const handedOut = lastUsedAt + (leasedAt >= lastUsedAt ? limits.handOutTakenMs : limits.handOutMs);
-  return Math.max(Math.max(leasedAt, createdAt) + lingerMs, handedOut);
+  // A hand-off that nobody has mapped waits for its consumer.
+  const waitMs = owner.kind === "linger" && lingerMs === 0 && leasedAt < createdAt ? owner.handoffMs : lingerMs;
+  return Math.max(Math.max(leasedAt, createdAt) + waitMs, handedOut);
 }
 
 function scheduleLinger(store: Store, region: Region, lingerMs: number): void {

@@ -39,9 +39,10 @@ function isBehindOthers(store: Store, { onFull, hasTurn }: RoomRequest): boolean
 }
 
 /** More than there would be if everything else were gone: no waiting helps. */
-function isHopeless(store: Store, { model, session, bytes }: RoomRequest): boolean {
-  const most = [store.books.limitBytes - limits.journalBytes, model.memoryLimitBytes, session?.quotaBytes ?? null];
-  return most.some((limit) => limit !== null && bytes > limit);
+function isHopeless(store: Store, { model, poolName, session, bytes }: RoomRequest): boolean {
+  const pools = [store.books.pools.get(poolName), model.pools.get(poolName)];
+  const most = [...pools.map(({ usableBytes }) => usableBytes), session?.quotaBytes ?? Number.POSITIVE_INFINITY];
+  return most.some((usableBytes) => bytes > usableBytes);
 }
 
 /** @returns the bytes that went for it. */

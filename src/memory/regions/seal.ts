@@ -66,7 +66,8 @@ function checkUsage(store: Store, region: Region): void {
 
 /** One turn: the row, and with it the row of the region whose name this one takes. */
 function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "stockWritable">, actor?: string): void {
-  const holder = region.pendingName === null ? undefined : region.pool.names.get(region.pendingName, region.version);
+  const holder =
+    region.pendingName === null ? undefined : region.modelBooks.names.get(region.pendingName, region.version);
   const name = region.pendingName ?? region.name;
   const sealed = {
     ...seal,

@@ -1,6 +1,7 @@
 /** Models: registering a pool with its limit, changing the limit, and unregistering it with all that it holds. */
 
 import { TensordError } from "../error.ts";
+import type { PoolLimit } from "../journal/journal-rows.ts";
 import { limits } from "../limits.ts";
 import { hostPool } from "../naming.ts";
 import { checkRevision } from "../regions/change.ts";
@@ -23,8 +24,8 @@ export function registerModel(store: Store, name: string, memoryLimitBytes: numb
       hint: "Unregister models that are no longer used.",
     });
   }
-  const row = { name, memoryLimitBytes, revision: 1, createdAt: store.now() };
-  store.journal.putModel(toModelRow(row));
+  const row = { name, limits: toLimits(memoryLimitBytes), revision: 1, createdAt: store.now() };
+  store.journal.putModel(row);
   store.step("model.journaled");
   const model = store.books.addModel(row);
   store.emit({ type: "tensord.model.registered", model });
@@ -47,10 +48,12 @@ export function changeModel(
   expectedRevision?: number,
 ): Model {
   checkRevision(`model ${quote(model.name)}`, model.revision, expectedRevision);
+  const { name, createdAt } = model;
   const revision = model.revision + 1;
-  store.journal.putModel(toModelRow({ ...model, memoryLimitBytes, revision }));
+  store.journal.putModel({ name, limits: toLimits(memoryLimitBytes), revision, createdAt });
   store.step("model.journaled");
-  Object.assign(model, { memoryLimitBytes, revision });
+  model.revision = revision;
+  model.pools.get(hostPool).limitBytes = memoryLimitBytes;
   store.emit({ type: "tensord.model.changed", model });
   return model;
 }
@@ -98,8 +101,7 @@ function first(model: Model, key: number) {
   return undefined;
 }
 
-function toModelRow(model: Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">) {
-  const { name, memoryLimitBytes, revision, createdAt } = model;
-  const ofPools = memoryLimitBytes === null ? [] : [{ pool: hostPool, limitBytes: memoryLimitBytes }];
-  return { name, limits: ofPools, revision, createdAt };
+/** Devices' limits are set elsewhere. */
+function toLimits(memoryLimitBytes: number | null): PoolLimit[] {
+  return memoryLimitBytes === null ? [] : [{ pool: hostPool, limitBytes: memoryLimitBytes }];
 }

@@ -6,7 +6,6 @@
 import type { ClaimRow, LeaseRow } from "../journal/journal-rows.ts";
 import { describe, type RegionRecord } from "../journal/region-record.ts";
 import { Tensors } from "../layout/tensors.ts";
-import { hostPool } from "../naming.ts";
 import { endWithSession } from "../regions/expire.ts";
 import { freeRegion } from "../regions/free.ts";
 import { enterLease } from "../regions/lease.ts";
@@ -23,10 +22,7 @@ import { ensureModel, reviveRegion } from "./revive.ts";
 export async function recoverStore(store: Store): Promise<void> {
   for (const { memory } of store.storages.all) await memory.discardAll();
   const { models, sessions, regions, claims, leases } = store.journal.read();
-  for (const { name, limits: ofPools, revision, createdAt } of models) {
-    const memoryLimitBytes = ofPools.find(({ pool }) => pool === hostPool)?.limitBytes ?? null;
-    store.books.addModel({ name, memoryLimitBytes, revision, createdAt });
-  }
+  for (const row of models) store.books.addModel(row);
   ensureModel(store, defaultModelName);
   for (const record of sessions) enterSession(store, record);
   const kept = findKept(store);

@@ -1,10 +1,11 @@
 /** A region from an earlier server enters the books again, with the mode and the name that its state asks for. */
 
 import { roundUpToPage } from "../host/capacity.ts";
+import type { ModelRow } from "../journal/journal-rows.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
 import { scheduleExpiry } from "../regions/expire.ts";
 import { inspectName } from "../regions/public-name.ts";
-import { type ModelFacts, toModel } from "../state/books.ts";
+import { toModel } from "../state/books.ts";
 import { hasEnded, nextState } from "../state/lifecycle.ts";
 import { type Model, type Region, toRegion } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
@@ -20,18 +21,20 @@ function findOrMakeModel(store: Store, name: string): Model {
   return store.books.findModel(name) ?? toModel(unlimited(store, name));
 }
 
-function unlimited(store: Store, name: string): ModelFacts {
-  return { name, memoryLimitBytes: null, revision: 1, createdAt: store.now() };
+function unlimited(store: Store, name: string): ModelRow {
+  return { name, limits: [], revision: 1, createdAt: store.now() };
 }
 
 /** Enters `record`, whose bytes are `file`, and mends what a crash left half done. */
 export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile): Region {
+  const { memory } = store.storages.of(record);
   const region = toRegion({
     ...record,
     // A seal that was under way is not finished: nobody was told that it is.
     state: record.state === "sealing" ? nextState(record, "seal-refused") : record.state,
-    pool: hasEnded(record.state) ? findOrMakeModel(store, record.model) : ensureModel(store, record.model),
-    chargedBytes: roundUpToPage(record.byteSize, store.storages.of(record).memory.pageSize),
+    modelBooks: hasEnded(record.state) ? findOrMakeModel(store, record.model) : ensureModel(store, record.model),
+    poolName: memory.pool,
+    chargedBytes: roundUpToPage(record.byteSize, memory.pageSize),
     lastUsedAt: store.now(),
     // It may have been mapped until the crash: its linger begins anew.
     leasedAt: store.now(),

@@ -5,12 +5,14 @@
 
 import assert from "node:assert/strict";
 import { TensordError } from "../error.ts";
+import type { ModelRow } from "../journal/journal-rows.ts";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
-import { namePattern, parseId, parseRegionId } from "../naming.ts";
+import { hostPool, namePattern, parseId, parseRegionId } from "../naming.ts";
 import { hasEnded } from "./lifecycle.ts";
 import { NameIndex } from "./name-index.ts";
 import { OrderedIndex } from "./ordered-index.ts";
+import { Pool, Pools } from "./pool.ts";
 import type { Model, Region, RegionChange } from "./region.ts";
 import type { Session } from "./session.ts";
 
@@ -25,20 +27,13 @@ export class Books {
   readonly #sessionsByToken = new Map<string, Session>();
   readonly sessions = new OrderedIndex<Session>();
   readonly counts = { creating: 0, open: 0, sealing: 0, sealed: 0, draining: 0, deleted: 0 };
-  /** Bytes charged, the draining ones apart. */
-  usedBytes = 0;
-  drainingBytes = 0;
-  readonly limitBytes: number;
+  readonly pools: Pools;
   #lastKey = 0;
   #lastSessionKey = 0;
 
-  constructor(limitBytes: number) {
-    this.limitBytes = limitBytes;
-  }
-
-  /** What may still be charged, the journal's pages set aside. */
-  get availableBytes(): number {
-    return Math.max(0, this.limitBytes - limits.journalBytes - this.usedBytes - this.drainingBytes);
+  /** @param hostLimitBytes of host memory, the journal's own pages among it. */
+  constructor(hostLimitBytes: number) {
+    this.pools = new Pools([new Pool(hostPool, hostLimitBytes, limits.journalBytes)]);
   }
 
   nextKey(): number {
@@ -64,7 +59,7 @@ export class Books {
     return this.#models;
   }
 
-  addModel(row: ModelFacts): Model {
+  addModel(row: ModelRow): Model {
     const model = toModel(row);
     this.#models.set(model.name, model);
     return model;
@@ -128,8 +123,8 @@ export class Books {
     this.#lastKey = Math.max(this.#lastKey, region.key);
     this.#byToken.set(region.token, region);
     this.regions.append(region);
-    region.pool.regions.append(region);
-    if (region.name !== null) region.pool.names.add(region.name, region);
+    region.modelBooks.regions.append(region);
+    if (region.name !== null) region.modelBooks.names.add(region.name, region);
     this.sessionOf(region)?.regions.add(region);
     this.#placeEvictable(region);
     this.#count(region, 1);
@@ -142,7 +137,7 @@ export class Books {
     this.#count(region, -1);
     if (change.name !== undefined && change.name !== region.name) this.#rename(region, change.name);
     Object.assign(region, change);
-    if (region.name !== null) region.pool.names.refresh(region.name);
+    if (region.name !== null) region.modelBooks.names.refresh(region.name);
     if (this.sessionOf(region) !== session) session?.regions.delete(region);
     this.#placeEvictable(region);
     if (region.state === "deleted") this.#remove(region);
@@ -177,15 +172,15 @@ export class Books {
 
   /** The old name is free from here on, and those who knew the region by it still know it; the new one must be free. */
   #rename(region: Region, name: string | null): void {
-    if (region.name !== null) region.pool.names.remove(region.name, region);
-    if (name !== null) region.pool.names.add(name, region);
+    if (region.name !== null) region.modelBooks.names.remove(region.name, region);
+    if (name !== null) region.modelBooks.names.add(name, region);
     region.formerName = region.name;
   }
 
   #remove(region: Region): void {
     this.#byToken.delete(region.token);
     this.regions.remove(region);
-    region.pool.regions.remove(region);
+    region.modelBooks.regions.remove(region);
   }
 
   /** Counts the region's charge in, or out with −1, where its state and its session say. */
@@ -193,21 +188,20 @@ export class Books {
     const bytes = sign * region.chargedBytes;
     const books = region.state === "draining" ? "drainingBytes" : "usedBytes";
     this.counts[region.state] += sign;
-    this[books] += bytes;
-    region.pool[books] += bytes;
+    this.pools.get(region.poolName)[books] += bytes;
+    region.modelBooks.pools.get(region.poolName)[books] += bytes;
     const session = this.sessionOf(region);
     if (session !== null) session.usedBytes += bytes;
   }
 }
 
-export type ModelFacts = Pick<Model, "name" | "memoryLimitBytes" | "revision" | "createdAt">;
-
 /** A model without regions. Regions of one that is unregistered drain in books that nobody finds. */
-export function toModel(facts: ModelFacts): Model {
+export function toModel({ name, limits: ofPools, revision, createdAt }: ModelRow): Model {
   return {
-    ...facts,
-    usedBytes: 0,
-    drainingBytes: 0,
+    name,
+    revision,
+    createdAt,
+    pools: Pools.of(ofPools),
     closing: false,
     names: new NameIndex(),
     regions: new OrderedIndex(),

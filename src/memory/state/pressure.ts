@@ -5,10 +5,12 @@
 
 import { limits } from "../limits.ts";
 import type { Books } from "./books.ts";
+import type { Pool } from "./pool.ts";
 import type { Model } from "./region.ts";
 
 export interface Pressure {
   readonly level: "high" | "normal";
+  readonly pool: string;
   /** The model whose limit is meant, or null for the server's. */
   readonly model: string | null;
   readonly usedBytes: number;
@@ -16,22 +18,22 @@ export interface Pressure {
 }
 
 export class PressureGauge {
-  /** Pools that are under pressure: models, and null for the server. */
-  readonly #high = new Set<Model | null>();
+  readonly #high = new Set<Pool>();
 
-  /** What a charge to `model`, or a change of its limit, has to tell. */
+  /** What a charge to `model`, or a change of its limits, has to tell. */
   look(books: Books, model: Model): readonly Pressure[] {
-    const server = this.#lookAt(null, books.usedBytes + books.drainingBytes, books.limitBytes - limits.journalBytes);
-    const limitBytes = model.memoryLimitBytes ?? Number.POSITIVE_INFINITY;
-    return [...server, ...this.#lookAt(model, model.usedBytes + model.drainingBytes, limitBytes)];
+    const server = [...books.pools.all].flatMap((pool) => this.#lookAt(pool, null));
+    return [...server, ...[...model.pools.all].flatMap((pool) => this.#lookAt(pool, model.name))];
   }
 
-  #lookAt(model: Model | null, usedBytes: number, limitBytes: number): readonly Pressure[] {
-    const isHigh = this.#high.has(model);
-    const share = limitBytes === 0 ? 100 : (100 * usedBytes) / limitBytes;
+  #lookAt(pool: Pool, model: string | null): readonly Pressure[] {
+    const { name, takenBytes, usableBytes } = pool;
+    const isHigh = this.#high.has(pool);
+    const share = usableBytes === 0 ? 100 : (100 * takenBytes) / usableBytes;
     if (isHigh ? share >= limits.pressureLowPercent : share < limits.pressureHighPercent) return [];
-    if (isHigh) this.#high.delete(model);
-    else this.#high.add(model);
-    return [{ level: isHigh ? "normal" : "high", model: model?.name ?? null, usedBytes, limitBytes }];
+    if (isHigh) this.#high.delete(pool);
+    else this.#high.add(pool);
+    const level = isHigh ? "normal" : "high";
+    return [{ level, pool: name, model, usedBytes: takenBytes, limitBytes: usableBytes }];
   }
 }

@@ -16,23 +16,28 @@ export interface Shortage {
 /** What is charged, and to whom beside the server. */
 export interface Charge {
   readonly model: Model;
+  readonly poolName: string;
   readonly session: Session | null;
   readonly bytes: number;
 }
 
 /** What keeps `bytes` from being charged now, or undefined. */
-export function findShortage(books: Books, { model, session, bytes: requestedBytes }: Charge): Shortage | undefined {
+export function findShortage(
+  books: Books,
+  { model, poolName, session, bytes: requestedBytes }: Charge,
+): Shortage | undefined {
   const free = [
-    ["session-quota-exceeded", freeOf(session?.quotaBytes, session?.usedBytes ?? 0)],
-    ["model-limit-exceeded", freeOf(model.memoryLimitBytes, model.usedBytes + model.drainingBytes)],
-    ["pool-full", books.availableBytes],
+    ["session-quota-exceeded", freeOf(session)],
+    ["model-limit-exceeded", model.pools.get(poolName).freeBytes],
+    ["pool-full", books.pools.get(poolName).freeBytes],
   ] as const;
   const lacking = free.find(([, availableBytes]) => requestedBytes > availableBytes);
   return lacking && { code: lacking[0], requestedBytes, availableBytes: lacking[1] };
 }
 
-function freeOf(limitBytes: number | null | undefined, usedBytes: number): number {
-  return typeof limitBytes === "number" ? Math.max(0, limitBytes - usedBytes) : Number.POSITIVE_INFINITY;
+function freeOf(session: Session | null): number {
+  if (session === null || session.quotaBytes === null) return Number.POSITIVE_INFINITY;
+  return Math.max(0, session.quotaBytes - session.usedBytes);
 }
 
 /**
@@ -62,7 +67,7 @@ export function toShortageError(books: Books, charge: Charge, shortage: Shortage
   );
 }
 
-function describeLimit(books: Books, { model, session }: Charge, code: Shortage["code"]) {
+function describeLimit(books: Books, { model, poolName, session }: Charge, code: Shortage["code"]) {
   if (code === "session-quota-exceeded" && session !== null) {
     return {
       whose: ` for ${describeSession(session)}`,
@@ -75,20 +80,22 @@ function describeLimit(books: Books, { model, session }: Charge, code: Shortage[
   const largest = owning.toSorted((a, b) => b.usedBytes - a.usedBytes).slice(0, limits.holdersNamed);
   const holders = largest.map(toHolder);
   if (code === "model-limit-exceeded") {
+    const { limitBytes, drainingBytes } = model.pools.get(poolName);
     return {
       whose: ` for model ${quote(model.name)}`,
-      limit: `its ${model.memoryLimitBytes}`,
+      limit: `its ${limitBytes}`,
       holders,
-      draining_bytes: model.drainingBytes,
+      draining_bytes: drainingBytes,
       hint: "See `tensord ls --sort size --holders`. Delete regions of this model, or raise its memory_limit_bytes with PATCH /v1/models/{model}.",
     };
   }
+  const { limitBytes, usedBytes: allBytes, drainingBytes } = books.pools.get(poolName);
   return {
     whose: "",
-    limit: `the server's ${books.limitBytes}`,
+    limit: `the server's ${limitBytes}`,
     holders,
-    draining_bytes: books.drainingBytes,
-    without_session_bytes: owning.reduce((rest, { usedBytes }) => rest - usedBytes, books.usedBytes),
+    draining_bytes: drainingBytes,
+    without_session_bytes: owning.reduce((rest, { usedBytes }) => rest - usedBytes, allBytes),
     hint: "See `tensord ls --sort size --holders`. Delete regions, or give the server more memory (TENSORD_MEMORY_LIMIT_BYTES, a larger tmpfs or cgroup).",
   };
 }

@@ -6,10 +6,13 @@
 import type { RegionRecord } from "../journal/region-record.ts";
 import type { NameIndex } from "./name-index.ts";
 import type { OrderedIndex } from "./ordered-index.ts";
+import type { Pools } from "./pool.ts";
 
 /** A region of the running server. */
 export interface Region extends RegionRecord {
-  readonly pool: Model;
+  readonly modelBooks: Model;
+  /** The pool of the server and of the model that it is charged to. */
+  readonly poolName: string;
   /** Bytes it occupies and is charged for: its size in whole pages. */
   readonly chargedBytes: number;
   /** The name that it gave up on its way out, for those who knew it by that. */
@@ -31,7 +34,8 @@ export interface Region extends RegionRecord {
 }
 
 /** What the running server has to know of a region that enters its books. */
-export type RegionEntry = RegionRecord & Pick<Region, "pool" | "chargedBytes" | "lastUsedAt" | "leasedAt">;
+export type RegionEntry = RegionRecord &
+  Pick<Region, "modelBooks" | "poolName" | "chargedBytes" | "lastUsedAt" | "leasedAt">;
 
 /** A region with which nothing has been done yet. */
 export function toRegion(entry: RegionEntry): Region {
@@ -71,12 +75,10 @@ export type RegionChange = Partial<
   >
 >;
 
-/** The key of a pool, and its books. */
+/** The key of pools, and its books. */
 export interface Model {
   readonly name: string;
-  memoryLimitBytes: number | null;
-  usedBytes: number;
-  drainingBytes: number;
+  readonly pools: Pools;
   revision: number;
   readonly createdAt: number;
   /** True while it is being unregistered: nothing new may come. */

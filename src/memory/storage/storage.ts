@@ -20,6 +20,8 @@ export interface Storage {
 
 /** Pages, and who maps them. */
 export interface Memory {
+  /** The pool whose memory it is. */
+  readonly pool: string;
   /** What a region's size is rounded up to when it is charged. */
   readonly pageSize: number;
   /** What there is, and what of it is free. */

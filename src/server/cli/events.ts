@@ -2,9 +2,10 @@
 
 import { count as inWords } from "../../memory/doctor/words.ts";
 import { gapType } from "../../routes/to-event.ts";
-import type { Session } from "./answers.ts";
+import type { Model, Session } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { type Event, follow } from "./follow.ts";
+import { hostOf } from "./pools.ts";
 import { parseCount } from "./quantity.ts";
 import { toSessionName } from "./region-text.ts";
 import { toBytes } from "./table.ts";
@@ -75,8 +76,8 @@ function toFacts(type: string, subject: string | undefined, data: Event["data"])
   }
   const facts = [subject];
   if (type.startsWith("tensord.model.")) {
-    const limit = data.memory_limit_bytes;
-    facts.push(typeof limit === "number" ? `limit ${toBytes(limit)}` : "no limit");
+    const { limit_bytes: limit } = hostOf(data as unknown as Pick<Model, "pools">);
+    facts.push(limit === null ? "no limit" : `limit ${toBytes(limit)}`);
   }
   if (type === "tensord.pool.pressure") {
     const { level, model, used_bytes: used, limit_bytes: limit } = data;

@@ -143,9 +143,14 @@ function toModels(rows: readonly ModelRow[], regions: readonly OfflineRegion[]):
     const draining = own.filter(isDraining);
     return {
       name,
-      memory_limit_bytes: limits.get(name) ?? null,
-      used_bytes: sum(own) - sum(draining),
-      draining_bytes: sum(draining),
+      pools: [
+        {
+          pool: hostPool,
+          limit_bytes: limits.get(name) ?? null,
+          used_bytes: sum(own) - sum(draining),
+          draining_bytes: sum(draining),
+        },
+      ],
       regions: own.length,
     };
   });

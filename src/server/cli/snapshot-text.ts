@@ -3,6 +3,7 @@
 import { count } from "../../memory/doctor/words.ts";
 import type { Model, RegionDetail, RegionFacts, Stats } from "./answers.ts";
 import { toLine } from "./events.ts";
+import { hostOf } from "./pools.ts";
 import { sessionHead, toEnd, toKeeping, toSessionRow } from "./region-text.ts";
 import type { Snapshot } from "./snapshot.ts";
 import { toBytes, toTable } from "./table.ts";
@@ -24,8 +25,10 @@ export function toLines(snapshot: Snapshot, rows: number): string[] {
   ];
 }
 
-function toBooks({ bytes, regions, inodes, sessions, claims, leases }: Stats): string[] {
-  const { used, draining, limit, available } = bytes;
+function toBooks(stats: Stats): string[] {
+  const { regions, inodes, sessions, claims, leases } = stats;
+  const { used_bytes: used, draining_bytes: draining, limit_bytes, available_bytes: available } = hostOf(stats);
+  const limit = limit_bytes ?? used + draining + available;
   return [
     `memory   ${toBar(used, draining, limit)} ${toBytes(used)} used, ${toBytes(draining)} draining of ${toBytes(limit)}`,
     `         ${toBytes(available)} available, ${inodes.free} inodes free`,
@@ -58,7 +61,8 @@ function toRows<Item>(
 const modelHead = ["MODEL", "REGIONS", "USED", "DRAINING", "LIMIT"];
 
 function toModelRow(model: Model): string[] {
-  const { name, regions, used_bytes, draining_bytes, memory_limit_bytes: limit } = model;
+  const { name, regions } = model;
+  const { used_bytes, draining_bytes, limit_bytes: limit } = hostOf(model);
   return [
     name,
     String(regions),

@@ -68,6 +68,6 @@ export class Observer {
   }
 }
 
-function toUse({ used_bytes, draining_bytes }: Model): number {
-  return used_bytes + draining_bytes;
+function toUse({ pools }: Model): number {
+  return pools.reduce((sum, { used_bytes, draining_bytes }) => sum + used_bytes + draining_bytes, 0);
 }

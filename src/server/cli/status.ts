@@ -5,6 +5,7 @@ import type { InstanceLocation } from "../../memory/storage/instance-directory.t
 import type { Model, Session, Stats } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { describeLeftovers, type Offline, readOffline } from "./offline.ts";
+import { hostOf } from "./pools.ts";
 import { sessionHead, toSessionName, toSessionRow } from "./region-text.ts";
 import { toBytes, toJson, toTable } from "./table.ts";
 
@@ -18,13 +19,15 @@ export async function status(api: Api, asJson: boolean): Promise<string> {
   const sessions = await Array.fromAsync(api.list<Session>("/v1/sessions"));
   sessions.sort((a, b) => b.used_bytes - a.used_bytes);
   if (asJson) return toJson({ ...stats, model_list: models, session_list: sessions });
-  const { bytes, regions, inodes } = stats;
-  const used = Math.round((100 * (bytes.used + bytes.draining)) / bytes.limit);
+  const { regions, inodes } = stats;
+  const host = hostOf(stats);
+  const limit = host.limit_bytes ?? host.used_bytes + host.draining_bytes + host.available_bytes;
+  const used = Math.round((100 * (host.used_bytes + host.draining_bytes)) / limit);
   return [
     `instance   ${stats.instance}, tensord ${stats.version}, epoch ${stats.epoch}`,
-    `memory     ${toBytes(bytes.used)} used of ${toBytes(bytes.limit)} (${used} %), ${toBytes(bytes.available)} available`,
-    `draining   ${toBytes(bytes.draining)} in ${count(regions.draining, "region")}`,
-    `elsewhere  ${toBytes(Math.max(0, bytes.unaccounted))} of the file system used by others, ${inodes.free} inodes free`,
+    `memory     ${toBytes(host.used_bytes)} used of ${toBytes(limit)} (${used} %), ${toBytes(host.available_bytes)} available`,
+    `draining   ${toBytes(host.draining_bytes)} in ${count(regions.draining, "region")}`,
+    `elsewhere  ${toBytes(Math.max(0, host.unaccounted_bytes))} of the file system used by others, ${inodes.free} inodes free`,
     `regions    ${regions.sealed} sealed, ${regions.open + regions.sealing} open, ${regions.creating} in creation`,
     `sessions   ${stats.sessions}, with ${count(stats.claims, "claim")}; ${count(stats.leases, "lease")} by request`,
     ...toModels(models),
@@ -75,16 +78,14 @@ function toOfflineStatus({ regions, bytes, models, sessions, orphans, lost, spac
   };
 }
 
-type ModelUse = Pick<Model, "name" | "regions" | "used_bytes" | "draining_bytes" | "memory_limit_bytes">;
+type ModelUse = Pick<Model, "name" | "regions" | "pools">;
 
 function toModels(models: readonly ModelUse[]): string[] {
-  const rows = models.map((model) => [
-    model.name,
-    String(model.regions),
-    toBytes(model.used_bytes),
-    toBytes(model.draining_bytes),
-    model.memory_limit_bytes === null ? "none" : toBytes(model.memory_limit_bytes),
-  ]);
+  const rows = models.map((model) => {
+    const { used_bytes, draining_bytes, limit_bytes } = hostOf(model);
+    const limit = limit_bytes === null ? "none" : toBytes(limit_bytes);
+    return [model.name, String(model.regions), toBytes(used_bytes), toBytes(draining_bytes), limit];
+  });
   return ["", toTable(["MODEL", "REGIONS", "USED", "DRAINING", "LIMIT"], rows)];
 }
 

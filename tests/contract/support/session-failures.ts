@@ -90,7 +90,15 @@ const tooMany: readonly FailureCase[] = [
     provoke: async (app) => {
       const request = await fillSmallModel(app);
       const model = app.store.books.model("small");
-      const waiting = { model, session: null, bytes: MiB, onFull: "wait", deadline: 0, hasTurn: false } as const;
+      const waiting = {
+        model,
+        poolName: "host",
+        session: null,
+        bytes: MiB,
+        onFull: "wait",
+        deadline: 0,
+        hasTurn: false,
+      } as const;
       for (let count = 0; count < limits.waiters; count++) app.store.room.add({ ...waiting, wake: () => {} });
       return askInVain(app, "POST", "/v1/regions", { ...request, on_full: "wait" });
     },

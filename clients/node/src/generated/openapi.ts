@@ -751,6 +751,8 @@ export interface components {
       readonly ttl_ms?: number;
       /** @description Owner: it ends this long after the last lease. 0 hands it off: gone when its consumer lets go. */
       readonly linger_ms?: number;
+      /** @description With linger_ms 0: how long it waits for a consumer that maps it. Default 60000. */
+      readonly handoff_ms?: number;
       /** @description Owner: it ends with this session. */
       readonly session?: string;
       /**
@@ -852,6 +854,7 @@ export interface components {
       /** @description A new TTL, counted from now. */
       readonly ttl_ms?: number;
       readonly linger_ms?: number;
+      readonly handoff_ms?: number;
       /** @enum {boolean} */
       readonly persist?: true;
       readonly evictable?: boolean;
@@ -898,9 +901,8 @@ export interface components {
        * @example llama-7b
        */
       readonly name: string;
-      readonly memory_limit_bytes: number | null;
-      readonly used_bytes: number;
-      readonly draining_bytes: number;
+      /** @description What its regions take: `host` always, and each device they are on. */
+      readonly pools: readonly components["schemas"]["Pool"][];
       readonly regions: number;
       readonly revision: number;
       /**
@@ -908,6 +910,19 @@ export interface components {
        * @example 2026-11-21T12:00:00.000Z
        */
       readonly created_at: string;
+    };
+    /** @description A limit and its sums, of host memory or of the memory of one device. */
+    readonly Pool: {
+      /**
+       * @description `host`, or a device's UUID.
+       * @example host
+       */
+      readonly pool: string;
+      /** @description What regions may take together; null without a limit. */
+      readonly limit_bytes: number | null;
+      /** @description Charged, the draining ones apart. */
+      readonly used_bytes: number;
+      readonly draining_bytes: number;
     };
     /**
      * @example {
@@ -1147,7 +1162,9 @@ export interface components {
       readonly version: string;
       /** @description Raised at every start of the server. */
       readonly epoch: number;
-      readonly bytes: components["schemas"]["ByteStats"];
+      readonly pools: readonly components["schemas"]["ServerPool"][];
+      /** @description What the server's own database and ballast occupy. */
+      readonly journal_bytes: number;
       readonly inodes: {
         readonly used: number;
         readonly free: number;
@@ -1172,16 +1189,12 @@ export interface components {
         readonly sent_bytes: number;
       };
     };
-    readonly ByteStats: {
-      readonly limit: number;
-      readonly used: number;
-      readonly draining: number;
-      /** @description What the server's own database and ballast occupy. */
-      readonly store: number;
-      /** @description What may still be allocated, by the limit and the file system. */
-      readonly available: number;
-      /** @description Used in the file system and not by this instance. */
-      readonly unaccounted: number;
+    /** @description A pool of the server's, beside what the machine says. */
+    readonly ServerPool: components["schemas"]["Pool"] & {
+      /** @description What may still be allocated, by the limit and what is free. */
+      readonly available_bytes: number;
+      /** @description In use there, and not by this instance. */
+      readonly unaccounted_bytes: number;
     };
     readonly Probe: {
       /** @enum {string} */

@@ -12,6 +12,7 @@ import {
   writeSync,
 } from "node:fs";
 import { limits } from "../../limits.ts";
+import { hostPool } from "../../naming.ts";
 import { hasLease, hasWriter } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
 import { Lane } from "../lane.ts";
@@ -21,6 +22,7 @@ import { accessModes, ignoreMissing, type ShmFiles, toIdentity, unlinkIfThere } 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
 export class ShmMemory implements Memory, Disposable {
+  readonly pool = hostPool;
   readonly pageSize: number;
   readonly #files: ShmFiles;
   readonly #filling: Lane;
