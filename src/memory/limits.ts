@@ -57,7 +57,7 @@ export const limits = {
   /** A pool that is used this far tells of pressure, and of its end when it is below the other mark. */
   pressureHighPercent: 90,
   pressureLowPercent: 80,
-  /** How often an allocation that waits looks whether leases have ended that kept regions from being evicted. */
+  /** How often a creation that waits looks whether leases have ended that kept regions from being evicted. */
   evictRetryMs: 250,
   /** Longest wait for memory. */
   deadlineMs: 3600 * 1000,

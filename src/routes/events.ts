@@ -64,7 +64,7 @@ export function defineEventRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const from = parseAfter(c.req.valid("header")["last-event-id"] ?? after);
     if (wantsStream(c.req.header("accept"))) {
       store.refuseIfStopping();
-      store.feeder.checkRoom();
+      store.feeder.refuseIfFull();
       c.env?.keepOpen?.();
       const stream = new EventStream(store, toCursor(store, filter, from), c.env ?? {});
       // A stream is none of the bodies that the document types.
@@ -83,7 +83,7 @@ export function defineEventRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     if (!query.success) throw refused(`${query.error.issues[0]?.path.join(".")}: ${query.error.issues[0]?.message}`);
     const { after, ...filter } = query.data;
     store.refuseIfStopping();
-    store.feeder.checkRoom();
+    store.feeder.refuseIfFull();
     c.env.upgrade(toProtocol(store, toCursor(store, filter, parseAfter(after))));
     return c.body(null);
   });

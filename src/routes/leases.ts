@@ -1,7 +1,12 @@
 /** Routes of leases by request, for readers that cannot hold a kernel lock. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { findLease, releaseLease, renewLease, takeLease } from "../memory/regions/lease.ts";
+import {
+  findRequestedLease,
+  releaseRequestedLease,
+  renewRequestedLease,
+  requestLease,
+} from "../memory/regions/requested-lease.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { body, json } from "./regions.ts";
@@ -94,24 +99,24 @@ export function defineLeaseRoutes(app: OpenAPIHono<Environment>, { store }: Serv
   app.openapi(take, (c) => {
     const region = store.books.region(c.req.valid("param").region);
     const { ttl_ms, session } = c.req.valid("json");
-    const lease = takeLease(store, region, session === undefined ? null : store.books.session(session), ttl_ms);
+    const lease = requestLease(store, region, session === undefined ? null : store.books.session(session), ttl_ms);
     c.header("Location", `/v1/leases/lea_${lease.token}`);
     return c.json(toLease(lease), 201);
   });
 
   app.openapi(list, (c) => {
     const region = store.books.region(c.req.valid("param").region);
-    return c.json({ items: [...store.leases.of(region)].map(toLease), next_cursor: null }, 200);
+    return c.json({ items: [...store.requestedLeases.of(region)].map(toLease), next_cursor: null }, 200);
   });
 
   app.openapi(renew, (c) => {
-    const lease = findLease(store, c.req.valid("param").lease);
-    renewLease(store, lease);
+    const lease = findRequestedLease(store, c.req.valid("param").lease);
+    renewRequestedLease(store, lease);
     return c.json(toLease(lease), 200);
   });
 
   app.openapi(end, (c) => {
-    releaseLease(store, findLease(store, c.req.valid("param").lease));
+    releaseRequestedLease(store, findRequestedLease(store, c.req.valid("param").lease));
     return c.json({ state: "deleted" } as const, 200);
   });
 }

@@ -7,7 +7,7 @@ import { limits } from "../memory/limits.ts";
 import { toSessionId } from "../memory/naming.ts";
 import type { Pool as MemoryPool } from "../memory/state/pool.ts";
 import type * as memory from "../memory/state/region.ts";
-import { idOfSession, type Lease, type Session } from "../memory/state/session.ts";
+import { idOfSession, type RequestedLease, type Session } from "../memory/state/session.ts";
 import type { ServerPool } from "../memory/state/stats.ts";
 import type { EventRegion, Store } from "../memory/state/store.ts";
 import type {
@@ -83,7 +83,7 @@ export function toRegionDetailFacts(
     ...toRegionFacts(store, region),
     in_use: region.serverLeases > 0 || usage?.leased === true,
     has_writers: usage?.written === true,
-    leases: store.leases.of(region).size,
+    leases: store.requestedLeases.of(region).size,
     holders: holders.map(([session, { count, writable }]) => ({
       session: idOfSession(session),
       client: session.client === null ? null : toClient(session.client),
@@ -143,7 +143,7 @@ export function toClient({ name, pid, hostname, version, labels }: ClientFacts):
   return { name, pid, pid_namespace: null, hostname, version, labels: { ...labels } };
 }
 
-export function toLease(lease: Lease): z.infer<typeof LeaseSchema> {
+export function toLease(lease: RequestedLease): z.infer<typeof LeaseSchema> {
   return {
     id: `lea_${lease.token}`,
     region: idOf(lease.region),

@@ -127,7 +127,7 @@ export class TestApp {
     const { counts } = books;
     const { usedBytes, drainingBytes, limitBytes } = books.pools.get("host");
     const claims = this.store.claims.size;
-    const leases = this.store.leases.size;
+    const leases = this.store.requestedLeases.size;
     const sessions = [...books.sessions.after(0)].map(({ token, usedBytes: used }) => ({ token, used }));
     const models = [...books.models.values()].map(({ name, pools, revision, names, regions, closing }) => {
       const limits = [...pools.all].map((pool) => [pool.name, pool.limitBytes]);

@@ -50,7 +50,7 @@ function recountSession(store: Store, session: Session, regions: readonly Region
   expect([...session.regions].map(({ token }) => token).toSorted()).toEqual(own.map(({ token }) => token).toSorted());
   for (const region of own) expect(store.books.sessionOf(region), "the region knows its session").toBe(session);
   for (const claim of session.claims) expect(store.claims.of(claim)).toBe(claim);
-  for (const lease of session.leases) expect(store.leases.get(lease.token)).toBe(lease);
+  for (const lease of session.leases) expect(store.requestedLeases.get(lease.token)).toBe(lease);
   expect(session.end, "no session is ending").toBeNull();
 }
 
@@ -58,18 +58,18 @@ function recountClaimsAndLeases(store: Store, regions: readonly Region[], sessio
   expect(store.claims.size).toBe(sessions.reduce((total, { claims }) => total + claims.size, 0));
   let leases = 0;
   for (const region of regions) {
-    const own = store.leases.of(region);
+    const own = store.requestedLeases.of(region);
     leases += own.size;
     expect(region.serverLeases, `leases of ${region.token}`).toBe(own.size);
     for (const { session } of own) if (session !== null) expect(sessions).toContain(session);
   }
-  expect(store.leases.size).toBe(leases);
+  expect(store.requestedLeases.size).toBe(leases);
   expect(store.room.size, "nobody waits for memory").toBe(0);
 }
 
 /** What a restart would read is what the books say. */
 function compareRows(
-  { journal, books, claims, leases }: Store,
+  { journal, books, claims, requestedLeases }: Store,
   regions: readonly Region[],
   sessions: readonly Session[],
 ) {
@@ -81,8 +81,8 @@ function compareRows(
   expect(sessionRows.map(({ token }) => token)).toEqual(sessions.map(({ token }) => token));
   expect(claimRows).toHaveLength(claims.size);
   for (const { token, ...name } of claimRows) expect(claims.of(name)?.token).toBe(token);
-  expect(leaseRows).toHaveLength(leases.size);
-  for (const { token, region } of leaseRows) expect(leases.get(token)?.region.token).toBe(region);
+  expect(leaseRows).toHaveLength(requestedLeases.size);
+  for (const { token, region } of leaseRows) expect(requestedLeases.get(token)?.region.token).toBe(region);
   expect(models.map(({ name }) => name).toSorted()).toEqual(
     [...books.models.keys()].filter((name) => name !== "default").toSorted(),
   );

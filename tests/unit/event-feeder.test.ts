@@ -207,11 +207,11 @@ describe("the feeder", () => {
 
   test("refuses more than it can follow, and says what to do instead", () => {
     while (feeder.size < limits.subscribers) {
-      feeder.checkRoom();
+      feeder.refuseIfFull();
       add();
     }
-    expect(() => feeder.checkRoom()).toThrow(TensordError);
-    expect(() => feeder.checkRoom()).toThrow(`Cannot subscribe: ${limits.subscribers} follow the events already`);
+    expect(() => feeder.refuseIfFull()).toThrow(TensordError);
+    expect(() => feeder.refuseIfFull()).toThrow(`Cannot subscribe: ${limits.subscribers} follow the events already`);
   });
 });
 

@@ -35,7 +35,7 @@ export class EventFeeder implements Disposable {
   }
 
   /** @throws TensordError `too-many-requests` if there are too many. */
-  checkRoom(): void {
+  refuseIfFull(): void {
     if (this.size < limits.subscribers) return;
     throw new TensordError("too-many-requests", `Cannot subscribe: ${this.size} follow the events already`, {
       hint: "Follow once in a process and hand on what is heard, or read pages of GET /v1/events.",

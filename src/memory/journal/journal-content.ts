@@ -5,8 +5,8 @@
 
 import type { Database } from "bun:sqlite";
 import { JournalDamage } from "./journal-failure.ts";
-import { parseClaim, parseLease, parseModel, parseRegion, parseSession } from "./journal-parse.ts";
-import type { ClaimRow, LeaseRow, ModelRow, RegionRow, TensorsRow } from "./journal-rows.ts";
+import { parseClaim, parseModel, parseRegion, parseRequestedLease, parseSession } from "./journal-parse.ts";
+import type { ClaimRow, ModelRow, RegionRow, RequestedLeaseRow, TensorsRow } from "./journal-rows.ts";
 import type { RegionRecord } from "./region-record.ts";
 import type { SessionRecord } from "./session-record.ts";
 
@@ -20,7 +20,7 @@ export interface JournalContent {
   /** Keys of tensors whose region the server died before it entered, or just after it went. */
   readonly strayTensors: number[];
   readonly claims: ClaimRow[];
-  readonly leases: LeaseRow[];
+  readonly leases: RequestedLeaseRow[];
 }
 
 /** @throws JournalDamage, or what SQLite throws, if any of it is damaged. */
@@ -41,7 +41,7 @@ export function readContent(database: Database): JournalContent {
     sessions: records("SELECT record FROM sessions ORDER BY key").map(parseSession),
     ...readRegions(database),
     claims: records("SELECT record FROM claims").map(parseClaim),
-    leases: records("SELECT record FROM leases").map(parseLease),
+    leases: records("SELECT record FROM leases").map(parseRequestedLease),
   };
 }
 

@@ -7,7 +7,15 @@ import { Tensors } from "../layout/tensors.ts";
 import { tokenPattern } from "../naming.ts";
 import type { Identity } from "../storage/storage.ts";
 import { JournalDamage } from "./journal-failure.ts";
-import type { ClaimRow, LeaseRow, ModelRow, PoolLimit, RegionRow, StoredRegion, TensorsRow } from "./journal-rows.ts";
+import type {
+  ClaimRow,
+  ModelRow,
+  PoolLimit,
+  RegionRow,
+  RequestedLeaseRow,
+  StoredRegion,
+  TensorsRow,
+} from "./journal-rows.ts";
 import type { Owner, RegionRecord } from "./region-record.ts";
 import { states } from "./region-record.ts";
 import type { SessionRecord } from "./session-record.ts";
@@ -68,7 +76,12 @@ const claimShape: Shape<ClaimRow> = {
   key: orNull(isText),
 };
 
-const leaseShape: Shape<LeaseRow> = { token: isToken, region: isText, session: orNull(isText), ttlMs: isNumber };
+const requestedLeaseShape: Shape<RequestedLeaseRow> = {
+  token: isToken,
+  region: isText,
+  session: orNull(isText),
+  ttlMs: isNumber,
+};
 
 const limitShape: Shape<PoolLimit> = { pool: isText, limitBytes: isNumber };
 const modelShape: Shape<ModelRow> = { name: isText, limits: isList, revision: isNumber, createdAt: isNumber };
@@ -106,8 +119,8 @@ export function parseClaim(record: string): ClaimRow {
   return parseStored(record, claimShape);
 }
 
-export function parseLease(record: string): LeaseRow {
-  return parseStored(record, leaseShape);
+export function parseRequestedLease(record: string): RequestedLeaseRow {
+  return parseStored(record, requestedLeaseShape);
 }
 
 function parseStored<Stored>(text: string, shape: Shape<Stored>): Stored {

@@ -12,7 +12,7 @@ export interface ClaimRow {
   readonly key: string | null;
 }
 
-export interface LeaseRow {
+export interface RequestedLeaseRow {
   readonly token: string;
   /** The region's token. */
   readonly region: string;

@@ -10,7 +10,7 @@ import { Ballast } from "./ballast.ts";
 import { type JournalContent, readContent } from "./journal-content.ts";
 import { isFull, isOutOfMemory, translate } from "./journal-failure.ts";
 import { type OpenDatabase, openDatabase } from "./journal-open.ts";
-import { type ClaimRow, type LeaseRow, type ModelRow, toRow } from "./journal-rows.ts";
+import { type ClaimRow, type ModelRow, type RequestedLeaseRow, toRow } from "./journal-rows.ts";
 import type { RegionRecord } from "./region-record.ts";
 import type { SessionRecord } from "./session-record.ts";
 
@@ -169,11 +169,11 @@ export class Journal implements Disposable {
   }
 
   /** @throws TensordError `out-of-shared-memory`. */
-  insertLease(row: LeaseRow): void {
+  insertRequestedLease(row: RequestedLeaseRow): void {
     this.#charging(() => this.#database.run("INSERT INTO leases VALUES (?, ?)", [row.token, JSON.stringify(row)]));
   }
 
-  deleteLease(token: string): void {
+  deleteRequestedLease(token: string): void {
     this.#freeing(() => this.#database.run("DELETE FROM leases WHERE token = ?", [token]));
   }
 

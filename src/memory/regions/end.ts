@@ -40,8 +40,8 @@ export function toEnding(region: Region, reason: EndReason): RegionChange {
 }
 
 /**
- * On a file system so full that the row cannot be written, a region that nobody maps goes without it: its own pages make
- * room for the row's end. A crash in between leaves the row of a region that nobody was told is deleted.
+ * On a file system so full that the row cannot be written, a region that nobody maps goes without it: its own pages are
+ * enough for the row's end. A crash in between leaves the row of a region that nobody was told is deleted.
  */
 function changeRow(store: Store, region: Region, ending: RegionChange): void {
   try {

@@ -38,7 +38,7 @@ export interface Eviction {
   readonly isEnough: boolean;
 }
 
-/** Frees `bytes`, or as much as policy allows. */
+/** Evicts until `bytes` are free, or as much as policy allows. */
 export async function evict(store: Store, request: EvictionRequest, actor: string): Promise<Eviction> {
   const { evicted, kept } = chooseVictims(store, request);
   let freedBytes = 0;

@@ -1,5 +1,5 @@
 /**
- * Allocations that wait for memory, in the order in which they came. One that waits for its own session or model lets
+ * Creations that wait for memory, in the order in which they came. One that waits for its own session or model lets
  * others pass; one that waits for the server's memory does not, or a large one would never have its turn.
  */
 
@@ -63,7 +63,7 @@ async function evictFor(store: Store, { model, session, bytes }: RoomRequest, sh
 
 async function waitInLine(store: Store, request: RoomRequest, signal: AbortSignal): Promise<void> {
   if (store.room.size >= limits.waiters) {
-    throw new TensordError("too-many-requests", `Cannot wait for memory: ${store.room.size} allocations wait already`, {
+    throw new TensordError("too-many-requests", `Cannot wait for memory: ${store.room.size} creations wait already`, {
       hint: 'Ask again in a while, or with "on_full": "fail".',
     });
   }
@@ -97,7 +97,7 @@ async function evictAgain(store: Store, waiting: RoomRequest): Promise<void> {
     if (shortage === undefined) store.room.pump(store.books);
     else await evictFor(store, waiting, shortage);
   } catch (error) {
-    store.warn("Cannot evict for an allocation that waits; the next try comes soon", error);
+    store.warn("Cannot evict for a creation that waits; the next try comes soon", error);
   }
 }
 

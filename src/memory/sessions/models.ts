@@ -40,7 +40,7 @@ export function listModels(store: Store, limit: number, cursor = "") {
   return { models: page, nextCursor: models.length > limit ? (page.at(-1)?.name ?? null) : null };
 }
 
-/** Changes the limit, at once. One below what is used stops further allocations and takes nothing away. */
+/** Changes the limit, at once. One below what is used stops further creations and takes nothing away. */
 export function changeModel(
   store: Store,
   model: Model,

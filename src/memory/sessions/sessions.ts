@@ -10,7 +10,7 @@ import { createToken } from "../naming.ts";
 import { releaseClaim } from "../regions/claim.ts";
 import { endWithSession } from "../regions/expire.ts";
 import { freeRegion } from "../regions/free.ts";
-import { releaseLease } from "../regions/lease.ts";
+import { releaseRequestedLease } from "../regions/requested-lease.ts";
 import type { Region } from "../state/region.ts";
 import {
   describeSession,
@@ -129,7 +129,7 @@ async function endAll(store: Store, session: Session, reason: SessionEndReason):
   store.room.wakeSession(session);
   for (const close of session.closers) close();
   for (const claim of [...session.claims]) releaseClaim(store, claim);
-  for (const lease of [...session.leases]) releaseLease(store, lease);
+  for (const lease of [...session.leases]) releaseRequestedLease(store, lease);
   const actor = idOfSession(session);
   const regions = [...session.regions];
   // All of them leave the books before the first one's memory is freed, which takes long.

@@ -9,13 +9,13 @@ import { Journal } from "../journal/journal.ts";
 import { limits } from "../limits.ts";
 import { expireRegion } from "../regions/expire.ts";
 import { tryFree } from "../regions/free.ts";
-import { expireLease } from "../regions/lease.ts";
 import { inspectName, NameWatch } from "../regions/public-name.ts";
+import { expireRequestedLease } from "../regions/requested-lease.ts";
 import { expireSession } from "../sessions/sessions.ts";
 import { Agenda } from "../state/agenda.ts";
 import { Books } from "../state/books.ts";
 import type { Region } from "../state/region.ts";
-import type { Lease, Session } from "../state/session.ts";
+import type { RequestedLease, Session } from "../state/session.ts";
 import type { OnStep } from "../state/steps.ts";
 import { type EventWriter, Store, type StoreEvent } from "../state/store.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
@@ -64,7 +64,9 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const expiring = new Agenda<Region>(limits.drainPollSlice, (region) => void expireRegion(store, region));
   const mending = new Agenda<Region>(limits.drainPollSlice, (region) => inspectName(store, region));
   const endingSessions = new Agenda<Session>(limits.drainPollSlice, (session) => expireSession(store, session));
-  const endingLeases = new Agenda<Lease>(limits.drainPollSlice, (lease) => expireLease(store, lease));
+  const endingRequestedLeases = new Agenda<RequestedLease>(limits.drainPollSlice, (lease) =>
+    expireRequestedLease(store, lease),
+  );
   const store: Store = new Store({
     instance: directory.instance,
     books: new Books(limit.limitBytes),
@@ -77,7 +79,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     expiring: opened.use(expiring),
     mending: opened.use(mending),
     endingSessions: opened.use(endingSessions),
-    endingLeases: opened.use(endingLeases),
+    endingRequestedLeases: opened.use(endingRequestedLeases),
     onWarning: options.onWarning,
     onStep: options.onStep,
   });

@@ -3,12 +3,12 @@
  * it was; what cannot be proved to be ours is left alone.
  */
 
-import type { ClaimRow, LeaseRow } from "../journal/journal-rows.ts";
+import type { ClaimRow, RequestedLeaseRow } from "../journal/journal-rows.ts";
 import { describe, type RegionRecord } from "../journal/region-record.ts";
 import { Tensors } from "../layout/tensors.ts";
 import { endWithSession } from "../regions/expire.ts";
 import { freeRegion } from "../regions/free.ts";
-import { enterLease } from "../regions/lease.ts";
+import { enterRequestedLease } from "../regions/requested-lease.ts";
 import { enterSession } from "../sessions/sessions.ts";
 import { defaultModelName } from "../state/books.ts";
 import { hasEnded, nextState } from "../state/lifecycle.ts";
@@ -41,7 +41,7 @@ export async function recoverStore(store: Store): Promise<void> {
   }
   recoverRowless(store, [...kept.values()]);
   recoverClaims(store, claims);
-  recoverLeases(store, leases);
+  recoverRequestedLeases(store, leases);
   endAbandoned(store);
   if (store.journal.isAdopting) store.journal.endAdoption();
 }
@@ -116,12 +116,12 @@ async function endForgotten(store: Store, region: Region): Promise<void> {
   }
 }
 
-function recoverLeases(store: Store, rows: readonly LeaseRow[]): void {
+function recoverRequestedLeases(store: Store, rows: readonly RequestedLeaseRow[]): void {
   for (const { token, ttlMs, ...row } of rows) {
     const region = store.books.regionByToken(row.region);
     const session = row.session === null ? null : (store.books.findSession(row.session) ?? null);
-    if (region === undefined || (row.session !== null && session === null)) store.journal.deleteLease(token);
-    else enterLease(store, { token, region, session, ttlMs });
+    if (region === undefined || (row.session !== null && session === null)) store.journal.deleteRequestedLease(token);
+    else enterRequestedLease(store, { token, region, session, ttlMs });
   }
 }
 

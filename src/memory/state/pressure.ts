@@ -1,5 +1,5 @@
 /**
- * Tells when a pool runs full, and when it has room again: the server's own, and each model's that has a limit. The two
+ * Tells when a pool runs full, and when that is over: the server's own, and each model's that has a limit. The two
  * marks lie apart, so that a pool at the brink does not tell at every change.
  */
 

@@ -6,7 +6,7 @@ import { type Books, quote } from "./books.ts";
 import type { Model } from "./region.ts";
 import { describeSession, type Session } from "./session.ts";
 
-/** The first limit that keeps an allocation from being charged. Cheap: whoever waits for memory asks again and again. */
+/** The first limit that keeps a creation from being charged. Cheap: whoever waits for memory asks again and again. */
 export interface Shortage {
   readonly code: "session-quota-exceeded" | "model-limit-exceeded" | "pool-full";
   readonly requestedBytes: number;
@@ -48,7 +48,7 @@ export function checkQuota(books: Books, charge: Charge): void {
   const shortage = findShortage(books, charge);
   if (shortage !== undefined) throw toShortageError(books, charge, shortage);
   if (books.regions.size < limits.regions) return;
-  throw new TensordError("pool-full", `Cannot allocate a region: ${limits.regions} exist, the most that may`, {
+  throw new TensordError("pool-full", `Cannot create a region: ${limits.regions} exist, the most that may`, {
     hint: "Delete regions, or put several tensors into one.",
   });
 }

@@ -19,7 +19,7 @@ export interface Session extends SessionRecord {
   /** What closes its hold sockets when it ends otherwise. */
   readonly closers: Set<() => void>;
   readonly claims: Set<Claim>;
-  readonly leases: Set<Lease>;
+  readonly leases: Set<RequestedLease>;
   /** Settles when everything of it is ended; null while it lives. */
   end: Promise<SessionEnd> | null;
 }
@@ -45,7 +45,7 @@ export interface Claim {
 }
 
 /** A lease with a TTL, for those who cannot hold a kernel lock. */
-export interface Lease {
+export interface RequestedLease {
   readonly token: string;
   readonly region: Region;
   readonly session: Session | null;

@@ -30,6 +30,6 @@ export function readStats(store: Store) {
     models: books.models.size,
     sessions: books.sessions.size,
     claims: store.claims.size,
-    leases: store.leases.size,
+    leases: store.requestedLeases.size,
   };
 }

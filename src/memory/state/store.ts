@@ -14,12 +14,12 @@ import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
 import { Claims } from "./claim-index.ts";
 import { Holders } from "./holders.ts";
-import { Leases } from "./lease-index.ts";
 import { NameWaiters } from "./name-waiters.ts";
 import { type Pressure, PressureGauge } from "./pressure.ts";
 import type { Model, Region, RegionChange } from "./region.ts";
+import { RequestedLeases } from "./requested-leases.ts";
 import { RoomQueue } from "./room-queue.ts";
-import type { Lease, Session, SessionEndReason } from "./session.ts";
+import type { RequestedLease, Session, SessionEndReason } from "./session.ts";
 import type { OnStep, Step } from "./steps.ts";
 
 /** A region as an event shows it: one that was lost has no books any more. */
@@ -69,7 +69,7 @@ export interface StoreParts {
   readonly mending: Agenda<Region>;
   /** Sessions and leases by request, each due when its TTL ends. */
   readonly endingSessions: Agenda<Session>;
-  readonly endingLeases: Agenda<Lease>;
+  readonly endingRequestedLeases: Agenda<RequestedLease>;
   /** Told of what went wrong where no request waits for an answer. */
   readonly onWarning: (message: string, error: unknown) => void;
   readonly onStep: OnStep | undefined;
@@ -87,9 +87,9 @@ export class Store {
   readonly expiring: Agenda<Region>;
   readonly mending: Agenda<Region>;
   readonly endingSessions: Agenda<Session>;
-  readonly endingLeases: Agenda<Lease>;
+  readonly endingRequestedLeases: Agenda<RequestedLease>;
   readonly claims = new Claims();
-  readonly leases = new Leases();
+  readonly requestedLeases = new RequestedLeases();
   readonly holders = new Holders();
   readonly room = new RoomQueue();
   readonly #pressure = new PressureGauge();
@@ -114,7 +114,7 @@ export class Store {
     this.expiring = parts.expiring;
     this.mending = parts.mending;
     this.endingSessions = parts.endingSessions;
-    this.endingLeases = parts.endingLeases;
+    this.endingRequestedLeases = parts.endingRequestedLeases;
     this.warn = parts.onWarning;
     this.#onStep = parts.onStep;
   }
@@ -153,7 +153,7 @@ export class Store {
     if (event.type === "tensord.model.changed") this.#onCharge(event.model.name);
   }
 
-  /** Memory was taken or given back: the pool may be full, or have room again, and somebody may wait for it. */
+  /** Memory was taken or given back: the pool may be full, or no longer, and somebody may wait for it. */
   #onCharge(modelName: string): void {
     const model = this.books.findModel(modelName);
     const pressures = model === undefined ? [] : this.#pressure.look(this.books, model);

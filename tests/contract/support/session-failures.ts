@@ -3,7 +3,7 @@
 import { linkSync } from "node:fs";
 import { limits, MiB } from "../../../src/memory/limits.ts";
 import { createToken } from "../../../src/memory/naming.ts";
-import { enterLease } from "../../../src/memory/regions/lease.ts";
+import { enterRequestedLease } from "../../../src/memory/regions/requested-lease.ts";
 import { enterSession } from "../../../src/memory/sessions/sessions.ts";
 import { type TestApp, until } from "../../harness/app.ts";
 import { askInVain, type FailureCase, type FullCase } from "./failure-case.ts";
@@ -79,7 +79,7 @@ const tooMany: readonly FailureCase[] = [
       const { id } = await app.create();
       const region = app.store.books.region(id);
       for (let count = 0; count < limits.leases; count++) {
-        enterLease(app.store, { token: createToken(), region, session: null, ttlMs: limits.sessionTtlMaxMs });
+        enterRequestedLease(app.store, { token: createToken(), region, session: null, ttlMs: limits.sessionTtlMaxMs });
       }
       return askInVain(app, "POST", `/v1/regions/${id}/leases`, leaseBody);
     },

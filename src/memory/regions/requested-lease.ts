@@ -7,64 +7,64 @@ import { createToken, parseId } from "../naming.ts";
 import { quote } from "../state/books.ts";
 import { nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
-import type { Lease, Session } from "../state/session.ts";
+import type { RequestedLease, Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 
 /** @throws TensordError `region-draining`, `too-many-requests`, `out-of-shared-memory`. */
-export function takeLease(store: Store, region: Region, session: Session | null, ttlMs: number): Lease {
+export function requestLease(store: Store, region: Region, session: Session | null, ttlMs: number): RequestedLease {
   store.refuseIfStopping();
   nextState(region, "lease");
-  if (store.leases.size >= limits.leases) {
+  if (store.requestedLeases.size >= limits.leases) {
     throw new TensordError("too-many-requests", `Cannot take a lease: ${limits.leases} stand, the most that may`, {
       hint: "End leases that are no longer needed. Who maps the region needs none.",
     });
   }
   const token = createToken();
-  store.journal.insertLease({ token, region: region.token, session: session?.token ?? null, ttlMs });
+  store.journal.insertRequestedLease({ token, region: region.token, session: session?.token ?? null, ttlMs });
   store.step("lease.journaled");
   store.books.touch(region, store.now());
-  return enterLease(store, { token, region, session, ttlMs });
+  return enterRequestedLease(store, { token, region, session, ttlMs });
 }
 
 /** Enters a lease, whose TTL begins now. */
-export function enterLease(store: Store, facts: Omit<Lease, "expiresAt">): Lease {
+export function enterRequestedLease(store: Store, facts: Omit<RequestedLease, "expiresAt">): RequestedLease {
   const lease = { ...facts, expiresAt: 0 };
-  store.leases.add(lease);
+  store.requestedLeases.add(lease);
   lease.session?.leases.add(lease);
   lease.region.serverLeases += 1;
-  renewLease(store, lease);
+  renewRequestedLease(store, lease);
   return lease;
 }
 
-export function renewLease(store: Store, lease: Lease): void {
+export function renewRequestedLease(store: Store, lease: RequestedLease): void {
   lease.expiresAt = store.now() + lease.ttlMs;
-  store.endingLeases.schedule(lease, lease.expiresAt);
+  store.endingRequestedLeases.schedule(lease, lease.expiresAt);
 }
 
 /** Called when a lease's TTL may be over. */
-export function expireLease(store: Store, lease: Lease): void {
-  if (lease.expiresAt > store.now()) return store.endingLeases.schedule(lease, lease.expiresAt);
+export function expireRequestedLease(store: Store, lease: RequestedLease): void {
+  if (lease.expiresAt > store.now()) return store.endingRequestedLeases.schedule(lease, lease.expiresAt);
   try {
-    releaseLease(store, lease);
+    releaseRequestedLease(store, lease);
   } catch (error) {
     store.warn(`Cannot end a lease of ${describe(lease.region)} yet`, error);
-    store.endingLeases.schedule(lease, store.now() + limits.drainPollMaxMs);
+    store.endingRequestedLeases.schedule(lease, store.now() + limits.drainPollMaxMs);
   }
 }
 
-export function releaseLease(store: Store, lease: Lease): void {
-  if (store.leases.get(lease.token) !== lease) return;
-  store.journal.deleteLease(lease.token);
+export function releaseRequestedLease(store: Store, lease: RequestedLease): void {
+  if (store.requestedLeases.get(lease.token) !== lease) return;
+  store.journal.deleteRequestedLease(lease.token);
   store.step("lease.row-deleted");
-  store.leases.remove(lease);
+  store.requestedLeases.remove(lease);
   lease.session?.leases.delete(lease);
   lease.region.serverLeases -= 1;
-  store.endingLeases.cancel(lease);
+  store.endingRequestedLeases.cancel(lease);
 }
 
 /** @throws TensordError `lease-not-found`. */
-export function findLease(store: Store, id: string): Lease {
-  const lease = store.leases.get(parseId("lea_", id) ?? "");
+export function findRequestedLease(store: Store, id: string): RequestedLease {
+  const lease = store.requestedLeases.get(parseId("lea_", id) ?? "");
   if (lease !== undefined) return lease;
   throw new TensordError("lease-not-found", `Cannot find lease ${quote(id)}: it has ended or never was`, {
     hint: "A lease ends when it is not renewed in time. Take another one, if the region still stands.",
