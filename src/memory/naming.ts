@@ -1,5 +1,5 @@
 /**
- * Names: which ones are allowed, how random ones are made, and how a region's token appears in its id, its file's name
+ * Names: which ones are allowed, how they stand in a sentence, how random ones are made, and how a region's token appears in its id, its file's name
  * and its POSIX name. Pure but for the random source. Paths are `instance-directory.ts`'s.
  */
 
@@ -39,6 +39,11 @@ export function parseRegionId(id: string): string | undefined {
 
 export function toSessionId(token: string): SessionId {
   return `ses_${token}`;
+}
+
+/** Text from outside as a sentence shows it: an allowed name whole, anything else cut. */
+export function quote(text: string): string {
+  return JSON.stringify(text.length <= 64 || namePattern.test(text) ? text : `${text.slice(0, 64)}…`);
 }
 
 /** The token in an id that begins with `prefix`, or undefined if it is not one. */

@@ -5,7 +5,7 @@
 
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
-import { quote } from "./tensor-name.ts";
+import { quote } from "../naming.ts";
 
 /** One tensor as the header words it; nothing but the types, the counts and the uniqueness of names is checked. */
 export interface HeaderEntry {

@@ -6,9 +6,10 @@
 import assert from "node:assert/strict";
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
+import { quote } from "../naming.ts";
 import { type Dtype, dtypeBits, isDtype } from "./dtype.ts";
 import { readHeaderText } from "./header-text.ts";
-import { checkTensorName, quote } from "./tensor-name.ts";
+import { checkTensorName } from "./tensor-name.ts";
 
 /** What is asked for: `shape` in elements, outermost dimension first, C order. `[]` is one element. */
 export interface TensorSpec {

@@ -1,9 +1,8 @@
-/**
- * What a tensor may be called, and how a name from outside is shown in a sentence. Uniqueness is the layout's business.
- */
+/** What a tensor may be called. Uniqueness is the layout's business. */
 
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
+import { quote } from "../naming.ts";
 
 /** @throws TensordError `validation-failed` on a name that the format, a URL or another language could not carry. */
 export function checkTensorName(name: string): void {
@@ -15,11 +14,6 @@ export function checkTensorName(name: string): void {
   if (Buffer.byteLength(name) > limits.tensorNameBytes) {
     throw refused(name, "it is too long", `at most ${limits.tensorNameBytes} bytes of UTF-8`);
   }
-}
-
-/** Text from outside, quoted and cut so that it can stand in a sentence. */
-export function quote(text: string): string {
-  return JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text);
 }
 
 function refused(name: string, state: string, want: string): TensordError {

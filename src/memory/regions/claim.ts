@@ -5,8 +5,7 @@
 
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
-import { createToken, parseId } from "../naming.ts";
-import { quote } from "../state/books.ts";
+import { createToken, parseId, quote } from "../naming.ts";
 import type { ClaimedName } from "../state/claim-index.ts";
 import type { Region } from "../state/region.ts";
 import { type Claim, describeSession, idOfSession, type Session } from "../state/session.ts";

@@ -3,12 +3,12 @@
  * whole, and a name that exists is answered by `if_exists`.
  */
 
+import { TensordError } from "../error.ts";
 import { roundUpToPage } from "../host/capacity.ts";
-import type { Owner } from "../journal/region-record.ts";
+import { describe, type Owner } from "../journal/region-record.ts";
 import { layOutRegion, type RegionLayout, type TensorSpec } from "../layout/layout.ts";
 import { Tensors } from "../layout/tensors.ts";
 import { createToken, toRegionId } from "../naming.ts";
-import { nameTaken } from "../state/books.ts";
 import { nextState } from "../state/lifecycle.ts";
 import { type Charge, checkQuota } from "../state/quota.ts";
 import { type Region, type RegionEntry, toRegion } from "../state/region.ts";
@@ -83,6 +83,18 @@ export async function createRegion(
     if (holder.creation === null) return { region: attachTo(store, holder, request.owner), created: false };
     await waitFor(holder.creation.ended, signal);
   }
+}
+
+function nameTaken(region: Region, difference?: unknown): TensordError {
+  const detail =
+    difference === undefined
+      ? `Cannot create the name: ${describe(region)} holds it (${region.state})`
+      : `Cannot attach to the name: ${describe(region)} holds it with other tensors`;
+  return new TensordError("name-taken", detail, {
+    region: `reg_${region.token}`,
+    ...(difference === undefined ? {} : { difference }),
+    hint: 'Delete that region, choose another name, or ask with "if_exists": "attach" or "replace".',
+  });
 }
 
 /** The existing region, with its life extended if the caller asks for more. */

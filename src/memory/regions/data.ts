@@ -3,7 +3,7 @@
 import { TensordError } from "../error.ts";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
-import { quote } from "../state/books.ts";
+import { quote } from "../naming.ts";
 import { nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";

@@ -3,7 +3,7 @@
 import { TensordError } from "../error.ts";
 import type { State } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
-import { quote } from "../state/books.ts";
+import { quote } from "../naming.ts";
 import type { Region } from "../state/region.ts";
 import type { Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";

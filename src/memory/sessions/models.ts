@@ -3,11 +3,11 @@
 import { TensordError } from "../error.ts";
 import type { PoolLimit } from "../journal/journal-rows.ts";
 import { limits } from "../limits.ts";
-import { hostPool } from "../naming.ts";
+import { hostPool, quote } from "../naming.ts";
 import { checkRevision } from "../regions/change.ts";
 import { deleteRegion } from "../regions/delete.ts";
 import type { Deletion } from "../regions/free.ts";
-import { defaultModelName, quote } from "../state/books.ts";
+import { defaultModelName } from "../state/books.ts";
 import type { Model } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 

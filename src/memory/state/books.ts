@@ -6,9 +6,8 @@
 import assert from "node:assert/strict";
 import { TensordError } from "../error.ts";
 import type { ModelRow } from "../journal/journal-rows.ts";
-import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
-import { hostPool, namePattern, parseId, parseRegionId } from "../naming.ts";
+import { hostPool, parseId, parseRegionId, quote } from "../naming.ts";
 import { hasEnded } from "./lifecycle.ts";
 import { NameIndex } from "./name-index.ts";
 import { OrderedIndex } from "./ordered-index.ts";
@@ -206,21 +205,4 @@ export function toModel({ name, limits: ofPools, revision, createdAt }: ModelRow
     names: new NameIndex(),
     regions: new OrderedIndex(),
   };
-}
-
-/** A name as an error shows it: whole if it is an allowed one, else as JSON and cut. */
-export function quote(name: string): string {
-  return namePattern.test(name) ? `"${name}"` : JSON.stringify(name.slice(0, 80));
-}
-
-export function nameTaken(region: Region, difference?: unknown): TensordError {
-  const detail =
-    difference === undefined
-      ? `Cannot create the name: ${describe(region)} holds it (${region.state})`
-      : `Cannot attach to the name: ${describe(region)} holds it with other tensors`;
-  return new TensordError("name-taken", detail, {
-    region: `reg_${region.token}`,
-    ...(difference === undefined ? {} : { difference }),
-    hint: 'Delete that region, choose another name, or ask with "if_exists": "attach" or "replace".',
-  });
 }

@@ -2,7 +2,8 @@
 
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
-import { type Books, quote } from "./books.ts";
+import { quote } from "../naming.ts";
+import type { Books } from "./books.ts";
 import type { Model } from "./region.ts";
 import { describeSession, type Session } from "./session.ts";
 

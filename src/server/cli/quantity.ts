@@ -2,8 +2,8 @@
 
 import { TensordError } from "../../memory/error.ts";
 import { dtypes, isDtype } from "../../memory/layout/dtype.ts";
-import { quote } from "../../memory/layout/tensor-name.ts";
 import { limits } from "../../memory/limits.ts";
+import { quote } from "../../memory/naming.ts";
 
 interface Measure {
   readonly units: Readonly<Record<string, number>>;
