@@ -14,17 +14,20 @@ import { dataPath, defineDataRoutes } from "./data.ts";
 import { defineDiagnosisRoutes } from "./diagnosis.ts";
 import { defineDocsPage } from "./docs-page.ts";
 import type { Environment, Services, Traffic } from "./environment.ts";
-import { defineEventRoutes } from "./events.ts";
+import { defineEventRoutes, socketQueries } from "./events.ts";
 import { defineEvictionRoute } from "./eviction.ts";
 import { defineHostRoutes } from "./host.ts";
 import { checkJsonBounds } from "./json-bounds.ts";
 import { defineLeaseRoutes } from "./leases.ts";
 import { defineModelRoutes } from "./models.ts";
 import { observe } from "./observe.ts";
+import { findOperations } from "./operations.ts";
 import { toProblem, toProblemResponse, unsupportedMediaType } from "./problem.ts";
+import { refuseUnknownQuery } from "./refuse-unknown-query.ts";
 import { defineRegionRoutes } from "./regions.ts";
 import { TensorReference } from "./schemas-reference.ts";
 import { defineSessionRoutes } from "./sessions.ts";
+import { toValidationFailure } from "./validation-failure.ts";
 
 /**
  * The whole HTTP contract over `services`.
@@ -38,9 +41,11 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
       if (!result.success) throw toValidationFailure(result.error.issues);
     },
   });
+  const findOperation = findOperations(app);
   app.use(requestId({ limitLength: 128 }));
-  app.use(observe(app, services));
+  app.use(observe(findOperation, services));
   app.use(rememberSignal());
+  app.use(refuseUnknownQuery(findOperation, socketQueries));
   app.use(limitBody(services.traffic));
   defineRegionRoutes(app, services);
   defineDataRoutes(app, services);
@@ -100,25 +105,6 @@ function limitBody(traffic: Traffic): MiddlewareHandler<Environment> {
 
 function isJson(contentType: string | undefined): boolean {
   return /^application\/([a-z.-]+\+)?json\s*(;|$)/i.test(contentType ?? "");
-}
-
-function toValidationFailure(issues: readonly { path: PropertyKey[]; message: string }[]): TensordError {
-  const shown = issues.slice(0, limits.validationIssues).map(({ path, message }) => ({
-    path: cut(path.map((part) => cut(String(part))).join(".")),
-    message: cut(message),
-  }));
-  const [first] = shown;
-  const where = first === undefined || first.path === "" ? "" : ` at ${first.path}`;
-  const others = issues.length > 1 ? `, and ${issues.length - 1} more` : "";
-  return new TensordError("validation-failed", `Cannot accept the request${where}: ${first?.message}${others}`, {
-    issues: shown,
-    hint: "See the operation's schema in /openapi.json.",
-  });
-}
-
-/** What a client sent comes back in part. */
-function cut(text: string): string {
-  return text.length > 160 ? `${text.slice(0, 160)}…` : text;
 }
 
 /** What answers where no route has. Every request would pass a middleware, and pay for it. */

@@ -57,7 +57,6 @@ const release = createRoute({
       "payload-too-large",
       "unsupported-media-type",
       "claim-not-found",
-      "validation-failed",
       "out-of-shared-memory",
     ),
   },

@@ -30,6 +30,8 @@ const filters = {
     .openapi({ description: "Only types with one of these prefixes, comma separated.", example: "tensord.region." }),
 };
 const StreamQuery = z.object(filters);
+/** The queries of routes that the document does not have. */
+export const socketQueries = { "GET /v1/events/ws": StreamQuery };
 
 const list = createRoute({
   operationId: "listEvents",
@@ -54,7 +56,7 @@ const list = createRoute({
         "text/event-stream": { schema: z.string().openapi({ description: "Each `data` line is an Event." }) },
       },
     },
-    ...declareFailures(...alwaysPossible, "validation-failed", "too-many-requests", "shutting-down"),
+    ...declareFailures(...alwaysPossible, "too-many-requests", "shutting-down"),
   },
 });
 

@@ -52,7 +52,7 @@ const list = createRoute({
   request: { params: RegionParameters },
   responses: {
     200: json("All of them.", schemas.LeaseList),
-    ...declareFailures(...alwaysPossible, "region-not-found", "validation-failed"),
+    ...declareFailures(...alwaysPossible, "region-not-found"),
   },
 });
 
@@ -65,13 +65,7 @@ const renew = createRoute({
   request: { params: LeaseParameters },
   responses: {
     200: json("Renewed.", schemas.Lease),
-    ...declareFailures(
-      ...alwaysPossible,
-      "payload-too-large",
-      "unsupported-media-type",
-      "lease-not-found",
-      "validation-failed",
-    ),
+    ...declareFailures(...alwaysPossible, "payload-too-large", "unsupported-media-type", "lease-not-found"),
   },
 });
 
@@ -89,7 +83,6 @@ const end = createRoute({
       "payload-too-large",
       "unsupported-media-type",
       "lease-not-found",
-      "validation-failed",
       "out-of-shared-memory",
     ),
   },

@@ -44,7 +44,7 @@ const list = createRoute({
   request: { query: z.object({ limit: Limit, cursor: z.string().max(128).optional() }) },
   responses: {
     200: json("One page.", schemas.ModelList),
-    ...declareFailures(...alwaysPossible, "validation-failed"),
+    ...declareFailures(...alwaysPossible),
   },
 });
 
@@ -57,7 +57,7 @@ const get = createRoute({
   request: { params: ModelParameters },
   responses: {
     200: json("The model.", schemas.Model),
-    ...declareFailures(...alwaysPossible, "model-not-found", "validation-failed"),
+    ...declareFailures(...alwaysPossible, "model-not-found"),
   },
 });
 
@@ -101,7 +101,6 @@ const unregister = createRoute({
       "unsupported-media-type",
       "model-not-found",
       "model-in-use",
-      "validation-failed",
       "out-of-shared-memory",
     ),
   },

@@ -28,15 +28,14 @@ export const Problem = z
 
 export type ProblemBody = z.infer<typeof Problem>;
 
-/** What any request may meet: the transport's guard, and a mistake of ours. */
-export const alwaysPossible = ["forbidden", "internal"] as const satisfies readonly FailureCode[];
+/** What any request may meet: the transport's guard, a query parameter that it has not, and a mistake of ours. */
+export const alwaysPossible = ["forbidden", "validation-failed", "internal"] as const satisfies readonly FailureCode[];
 
 /** What a request with a body may meet beside that. */
 export const bodyFailures = [
   "malformed-body",
   "payload-too-large",
   "unsupported-media-type",
-  "validation-failed",
 ] as const satisfies readonly FailureCode[];
 
 /** Answers that a route declares for these failures, grouped by status. Call it once a route: statuses would collide. */

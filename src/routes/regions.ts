@@ -94,7 +94,7 @@ const list = createRoute({
   },
   responses: {
     200: json("One page; it may be short and still have a next one.", schemas.RegionList),
-    ...declareFailures(...alwaysPossible, "model-not-found", "session-not-found", "validation-failed"),
+    ...declareFailures(...alwaysPossible, "model-not-found", "session-not-found"),
   },
 });
 
@@ -107,7 +107,7 @@ const get = createRoute({
   request: { params: RegionParameters },
   responses: {
     200: json("The descriptor.", schemas.RegionDetail),
-    ...declareFailures(...alwaysPossible, "region-not-found", "validation-failed"),
+    ...declareFailures(...alwaysPossible, "region-not-found"),
   },
 });
 
@@ -124,14 +124,7 @@ const getByName = createRoute({
   },
   responses: {
     200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail),
-    ...declareFailures(
-      ...alwaysPossible,
-      "model-not-found",
-      "region-not-found",
-      "validation-failed",
-      "too-many-requests",
-      "shutting-down",
-    ),
+    ...declareFailures(...alwaysPossible, "model-not-found", "region-not-found", "too-many-requests", "shutting-down"),
   },
 });
 
@@ -201,7 +194,6 @@ const verify = createRoute({
       "region-busy",
       "region-draining",
       "cancelled",
-      "validation-failed",
       "io-error",
       "shutting-down",
     ),
@@ -222,7 +214,6 @@ const remove = createRoute({
       "payload-too-large",
       "unsupported-media-type",
       "region-not-found",
-      "validation-failed",
       "out-of-shared-memory",
     ),
   },

@@ -53,7 +53,7 @@ const list = createRoute({
   },
   responses: {
     200: json("One page.", schemas.SessionList),
-    ...declareFailures(...alwaysPossible, "validation-failed"),
+    ...declareFailures(...alwaysPossible),
   },
 });
 
@@ -66,7 +66,7 @@ const get = createRoute({
   request: { params: SessionParameters },
   responses: {
     200: json("The session.", schemas.Session),
-    ...declareFailures(...alwaysPossible, "session-not-found", "validation-failed"),
+    ...declareFailures(...alwaysPossible, "session-not-found"),
   },
 });
 
@@ -79,13 +79,7 @@ const renew = createRoute({
   request: { params: SessionParameters },
   responses: {
     200: json("Renewed.", schemas.Session),
-    ...declareFailures(
-      ...alwaysPossible,
-      "payload-too-large",
-      "unsupported-media-type",
-      "session-not-found",
-      "validation-failed",
-    ),
+    ...declareFailures(...alwaysPossible, "payload-too-large", "unsupported-media-type", "session-not-found"),
   },
 });
 
@@ -103,7 +97,6 @@ const end = createRoute({
       "payload-too-large",
       "unsupported-media-type",
       "session-not-found",
-      "validation-failed",
       "out-of-shared-memory",
     ),
   },

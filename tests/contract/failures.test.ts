@@ -9,7 +9,7 @@ import { type Answer, checkAnswer, declaredCodes, operations, type Problem, toAn
 import { TestApp, withApp } from "../harness/app.ts";
 import { dataCases } from "./support/data-failures.ts";
 import { eventCases } from "./support/event-failures.ts";
-import { bodyCases, missingCases, parameterCases, strayBodyCases } from "./support/failure-case.ts";
+import { bodyCases, missingCases, parameterCases, queryCases, strayBodyCases } from "./support/failure-case.ts";
 import { fullCases } from "./support/full-failures.ts";
 import { modelCases } from "./support/model-failures.ts";
 import { regionCases } from "./support/region-failures.ts";
@@ -62,6 +62,7 @@ describe("a declared failure", () => {
     ...strayBodyCases,
     ...missingCases,
     ...parameterCases,
+    ...queryCases,
     ...regionCases,
     ...modelCases,
     ...eventCases,

@@ -135,6 +135,16 @@ export const parameterCases: readonly FailureCase[] = [
   refusedParameter("unregisterModel", "DELETE", "/v1/models/default?drain=maybe"),
 ];
 
+/** Every operation, asked with a query parameter that none takes. */
+export const queryCases: readonly FailureCase[] = operations.map(({ operationId }) => ({
+  operationId,
+  code: "validation-failed",
+  provoke: async (app) => {
+    const { method, path, body } = await goodRequest(app, operationId);
+    return askInVain(app, method, `${path}${path.includes("?") ? "&" : "?"}surprise=1`, body);
+  },
+}));
+
 function refusedParameter(operationId: string, method: string, path: string): FailureCase {
   return { operationId, code: "validation-failed", provoke: (app) => askInVain(app, method, path) };
 }

@@ -3931,6 +3931,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
         headers: {
@@ -3969,6 +3978,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
         headers: {
@@ -4000,6 +4018,15 @@ export interface operations {
       };
       /** @description `forbidden`: The request is not allowed from there. */
       readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4054,6 +4081,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
         headers: {
@@ -4085,6 +4121,15 @@ export interface operations {
       };
       /** @description `forbidden`: The request is not allowed from there. */
       readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4130,6 +4175,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
         headers: {
@@ -4161,6 +4215,15 @@ export interface operations {
       };
       /** @description `forbidden`: The request is not allowed from there. */
       readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
         headers: {
           readonly [name: string]: unknown;
         };
