@@ -9,7 +9,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createRoute, OpenAPIHono, z } from "@hono/zod-openapi";
-import { CreateRegion } from "../src/routes/schemas.ts";
+import { CreateRegion } from "../src/routes/schemas/requests.ts";
 import { type Answer, HttpConnection, toRequest } from "./lib/http-connection.ts";
 import { round } from "./lib/machine.ts";
 import { bun } from "./lib/places.ts";

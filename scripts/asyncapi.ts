@@ -8,8 +8,9 @@ import { OpenAPIHono, z } from "@hono/zod-openapi";
 import { parse, stringify } from "yaml";
 import { toldEndReasons } from "../src/memory/journal/region-record.ts";
 import type { StoreEvent } from "../src/memory/state/store.ts";
-import * as schemas from "../src/routes/schemas.ts";
-import { Session } from "../src/routes/schemas-session.ts";
+import { Model } from "../src/routes/schemas/model.ts";
+import { RegionFacts } from "../src/routes/schemas/region.ts";
+import { Session } from "../src/routes/schemas/session.ts";
 import { gapType, openedType } from "../src/routes/to-event.ts";
 import { toOpenApiYaml } from "./openapi.ts";
 
@@ -30,7 +31,6 @@ interface Parameter {
   readonly schema: object;
 }
 
-const { RegionFacts } = schemas;
 const eventId = z.string().openapi({ description: "The id of an event.", example: "1795000000000123" });
 
 /** What events carry. */
@@ -44,7 +44,7 @@ const data = {
   RegionRelink: RegionFacts.extend({
     cause: z.enum(["unlinked", "foreign-file"]).openapi({ description: "What had become of the name." }),
   }).openapi("RegionRelink", { description: "A region that got its public name back." }),
-  Model: schemas.Model,
+  Model,
   Session,
   SessionOver: Session.extend({
     reason: z.enum(["request", "ttl", "hold"]).openapi({ description: "`hold`: the peer of its last hold is gone." }),

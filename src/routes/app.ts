@@ -24,8 +24,10 @@ import { observe } from "./observe.ts";
 import { findOperations } from "./operations.ts";
 import { toProblem, toProblemResponse, unsupportedMediaType } from "./problem.ts";
 import { refuseUnknownQuery } from "./refuse-unknown-query.ts";
-import { defineRegionRoutes } from "./regions.ts";
-import { TensorReference } from "./schemas-reference.ts";
+import { defineRegionRoutes } from "./region.ts";
+import { defineRegionsRoutes } from "./regions.ts";
+import { TensorReference } from "./schemas/reference.ts";
+import { defineSealRoutes } from "./seal.ts";
 import { defineSessionRoutes } from "./sessions.ts";
 import { toValidationFailure } from "./validation-failure.ts";
 
@@ -47,7 +49,9 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   app.use(rememberSignal());
   app.use(refuseUnknownQuery(findOperation, socketQueries));
   app.use(limitBody(services.traffic));
+  defineRegionsRoutes(app, services);
   defineRegionRoutes(app, services);
+  defineSealRoutes(app, services);
   defineDataRoutes(app, services);
   defineModelRoutes(app, services);
   defineEventRoutes(app, services);

@@ -2,14 +2,15 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { claimName, findClaim, releaseClaim } from "../memory/regions/claim.ts";
+import { body, json } from "./contract.ts";
 import { answerJson, toRegionDetailBody } from "./descriptor-body.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { body, json } from "./regions.ts";
 import { requireBody } from "./require-body.ts";
-import { ModelName, RegionName, VersionParameter } from "./schemas.ts";
-import * as schemas from "./schemas-session.ts";
+import { ModelName, RegionName, VersionParameter } from "./schemas/common.ts";
+import * as requests from "./schemas/requests.ts";
+import * as schemas from "./schemas/session.ts";
 
 const params = z.object({ model: ModelName, name: RegionName });
 const path = "/v1/models/{model}/regions/{name}/claim";
@@ -22,7 +23,7 @@ const claim = createRoute({
   path,
   tags,
   summary: "Become the builder of a name, or get the sealed region",
-  request: { params, headers: PreferHeader, body: body(schemas.ClaimRequest) },
+  request: { params, headers: PreferHeader, body: body(requests.ClaimRequest) },
   responses: {
     200: json("Your role. With Prefer: wait it comes when it is your turn, or the region is sealed.", schemas.Claim),
     ...declareFailures(

@@ -8,16 +8,17 @@ import { limits } from "../memory/limits.ts";
 import { type DataSlice, locateData, readData, writeData } from "../memory/regions/data.ts";
 import type { Region } from "../memory/state/region.ts";
 import { parseContentRange, parseRange, toSlice } from "./byte-range.ts";
+import { json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
-import { json } from "./regions.ts";
-import * as schemas from "./schemas.ts";
+import { RegionIdParameter } from "./schemas/common.ts";
+import * as schemas from "./schemas/region.ts";
 
 /** Bodies of these requests are data, of any size, and never read whole. */
 export const dataPath = /^\/v1\/regions\/[^/]+\/data\/?$/;
 
 const bytes = { "application/octet-stream": { schema: z.string().openapi({ format: "binary" }) } };
-const params = z.object({ region: schemas.RegionIdParameter });
+const params = z.object({ region: RegionIdParameter });
 const query = z.object({
   tensor: z.string().max(limits.tensorNameBytes).optional().openapi({
     description: "Only this tensor's bytes. Left out: those of all tensors, from the end of the header on.",

@@ -4,10 +4,10 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { features, storages } from "../memory/host/capabilities.ts";
 import { dtypes } from "../memory/layout/dtype.ts";
 import { limits } from "../memory/limits.ts";
+import { json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
-import { json } from "./regions.ts";
-import * as schemas from "./schemas-host.ts";
+import * as schemas from "./schemas/host.ts";
 
 const tags = ["host"];
 

@@ -7,13 +7,12 @@ import type { KeptEvent } from "../memory/events/event-log.ts";
 import { limits } from "../memory/limits.ts";
 import { parseId } from "../memory/naming.ts";
 import type { Store } from "../memory/state/store.ts";
+import { Limit } from "./contract.ts";
 import type { Environment, Services, Socket, SocketProtocol } from "./environment.ts";
 import { EventStream } from "./event-stream.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
-import { Limit } from "./regions.ts";
-import * as schemas from "./schemas.ts";
-import { EventPage } from "./schemas-event.ts";
-import { SessionId } from "./schemas-session.ts";
+import { ModelName, SessionId } from "./schemas/common.ts";
+import { EventPage } from "./schemas/event.ts";
 import { toGapText, toOpenedText } from "./to-event.ts";
 
 const filters = {
@@ -21,7 +20,7 @@ const filters = {
     description:
       "The id of the last event that you have. Left out: pages begin with the oldest kept event, streams with the next.",
   }),
-  model: schemas.ModelName.optional().openapi({ description: "Only events about this model and its regions." }),
+  model: ModelName.optional().openapi({ description: "Only events about this model and its regions." }),
   session: SessionId.optional().openapi({ description: "Only events about this session and its regions." }),
   types: z
     .string()

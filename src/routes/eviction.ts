@@ -4,11 +4,12 @@ import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import { idOf } from "../memory/journal/region-record.ts";
 import { evict } from "../memory/regions/evict.ts";
 import type { Region } from "../memory/state/region.ts";
+import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { body, json } from "./regions.ts";
 import { requireBody } from "./require-body.ts";
-import * as schemas from "./schemas-eviction.ts";
+import * as schemas from "./schemas/eviction.ts";
+import * as requests from "./schemas/requests.ts";
 
 const request = createRoute({
   operationId: "evict",
@@ -17,7 +18,7 @@ const request = createRoute({
   path: "/v1/evict",
   tags: ["regions"],
   summary: "Free bytes now: evictable, sealed regions that nobody maps, least recently used first",
-  request: { body: body(schemas.EvictRequest) },
+  request: { body: body(requests.EvictRequest) },
   responses: {
     200: json("What went, what stays and why.", schemas.Eviction),
     ...declareFailures(...bodyFailures, ...alwaysPossible, "model-not-found", "shutting-down", "out-of-shared-memory"),

@@ -2,11 +2,11 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { readStats } from "../memory/state/stats.ts";
+import { json } from "./contract.ts";
 import { toDocument } from "./document.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
-import { json } from "./regions.ts";
-import * as schemas from "./schemas.ts";
+import * as schemas from "./schemas/stats.ts";
 import { toServerPool } from "./to-wire.ts";
 
 const Probe = z.object({ status: z.enum(["ok"]) }).openapi("Probe");

@@ -7,12 +7,13 @@ import {
   renewRequestedLease,
   requestLease,
 } from "../memory/regions/requested-lease.ts";
+import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { body, json } from "./regions.ts";
 import { requireBody } from "./require-body.ts";
-import { RegionIdParameter } from "./schemas.ts";
-import * as schemas from "./schemas-session.ts";
+import { RegionIdParameter } from "./schemas/common.ts";
+import * as requests from "./schemas/requests.ts";
+import * as schemas from "./schemas/session.ts";
 import { toLease } from "./to-wire.ts";
 
 const LeaseParameters = z.object({ lease: z.string().max(64).openapi({ example: "lea_abcdefghijklmnopqrstuvwxyz" }) });
@@ -26,7 +27,7 @@ const take = createRoute({
   path: "/v1/regions/{region}/leases",
   tags,
   summary: "Keep a region from being freed, for a while",
-  request: { params: RegionParameters, body: body(schemas.TakeLease) },
+  request: { params: RegionParameters, body: body(requests.TakeLease) },
   responses: {
     201: json("Taken; renew it in time.", schemas.Lease),
     ...declareFailures(

@@ -3,15 +3,18 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { limits } from "../memory/limits.ts";
 import { changeModel, listModels, registerModel, unregisterModel } from "../memory/sessions/models.ts";
+import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, parseIfMatch } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { body, json, Limit } from "./regions.ts";
 import { requireBody } from "./require-body.ts";
-import * as schemas from "./schemas.ts";
+import { ModelName } from "./schemas/common.ts";
+import * as schemas from "./schemas/model.ts";
+import { Deletion } from "./schemas/region.ts";
+import * as requests from "./schemas/requests.ts";
 import { toModel } from "./to-wire.ts";
 
-const ModelParameters = z.object({ model: schemas.ModelName });
+const ModelParameters = z.object({ model: ModelName });
 const tags = ["models"];
 
 const register = createRoute({
@@ -21,7 +24,7 @@ const register = createRoute({
   path: "/v1/models",
   tags,
   summary: "Register a pool with its limit",
-  request: { body: body(schemas.RegisterModel) },
+  request: { body: body(requests.RegisterModel) },
   responses: {
     201: json("Registered.", schemas.Model),
     ...declareFailures(
@@ -68,7 +71,7 @@ const change = createRoute({
   path: "/v1/models/{model}",
   tags,
   summary: "Change a model's limit, at once",
-  request: { params: ModelParameters, headers: IfMatchHeader, body: body(schemas.ChangeModel) },
+  request: { params: ModelParameters, headers: IfMatchHeader, body: body(requests.ChangeModel) },
   responses: {
     200: json("Changed.", schemas.Model),
     ...declareFailures(
@@ -94,7 +97,7 @@ const unregister = createRoute({
     }),
   },
   responses: {
-    200: json("Unregistered; `draining` if a process still maps one of its regions.", schemas.Deletion),
+    200: json("Unregistered; `draining` if a process still maps one of its regions.", Deletion),
     ...declareFailures(
       ...alwaysPossible,
       "payload-too-large",

@@ -7,9 +7,9 @@ import { limits } from "../memory/limits.ts";
 import type { SessionId } from "../memory/naming.ts";
 import type { CreateRequest } from "../memory/regions/create.ts";
 import type { Store } from "../memory/state/store.ts";
-import type * as schemas from "./schemas.ts";
+import type * as requests from "./schemas/requests.ts";
 
-export function toCreateRequest(store: Store, request: z.infer<typeof schemas.CreateRegion>): CreateRequest {
+export function toCreateRequest(store: Store, request: z.infer<typeof requests.CreateRegion>): CreateRequest {
   const {
     model = "default",
     name = null,
@@ -52,7 +52,7 @@ export function toCreateRequest(store: Store, request: z.infer<typeof schemas.Cr
   };
 }
 
-function toTensors({ tensors, byte_size }: z.infer<typeof schemas.CreateRegion>): CreateRequest["tensors"] {
+function toTensors({ tensors, byte_size }: z.infer<typeof requests.CreateRegion>): CreateRequest["tensors"] {
   if (tensors !== undefined && byte_size === undefined) return tensors;
   if (tensors === undefined && byte_size !== undefined) return [{ name: "data", dtype: "U8", shape: [byte_size] }];
   const state =

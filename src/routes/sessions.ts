@@ -5,15 +5,17 @@ import { TensordError } from "../memory/error.ts";
 import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
 import { endSession, listSessions, openSession, renewSession } from "../memory/sessions/sessions.ts";
+import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { toHoldProtocol } from "./hold.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { body, json, Limit } from "./regions.ts";
 import { requireBody } from "./require-body.ts";
-import * as schemas from "./schemas-session.ts";
+import { SessionId } from "./schemas/common.ts";
+import * as requests from "./schemas/requests.ts";
+import * as schemas from "./schemas/session.ts";
 import { toSession } from "./to-wire.ts";
 
-const SessionParameters = z.object({ session: schemas.SessionId });
+const SessionParameters = z.object({ session: SessionId });
 const tags = ["sessions"];
 
 const open = createRoute({
@@ -23,7 +25,7 @@ const open = createRoute({
   path: "/v1/sessions",
   tags,
   summary: "Open a session: what it owns ends with it",
-  request: { body: body(schemas.OpenSession) },
+  request: { body: body(requests.OpenSession) },
   responses: {
     201: json("Opened; hold or renew it.", schemas.Session),
     ...declareFailures(
@@ -149,7 +151,7 @@ export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Se
   });
 }
 
-function toClientFacts(client: z.infer<typeof schemas.ClientRequest>): ClientFacts {
+function toClientFacts(client: z.infer<typeof requests.ClientRequest>): ClientFacts {
   const { name = null, pid = null, hostname = null, version = null, labels = {} } = client;
   return { name, pid, hostname, version, labels };
 }

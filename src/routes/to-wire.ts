@@ -10,16 +10,10 @@ import type * as memory from "../memory/state/region.ts";
 import { idOfSession, type RequestedLease, type Session } from "../memory/state/session.ts";
 import type { ServerPool } from "../memory/state/stats.ts";
 import type { EventRegion, Store } from "../memory/state/store.ts";
-import type {
-  Client,
-  Model,
-  Owner,
-  Pool,
-  RegionDetail,
-  RegionFacts,
-  ServerPool as ServerPoolSchema,
-} from "./schemas.ts";
-import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas-session.ts";
+import type { Model, Pool } from "./schemas/model.ts";
+import type { Client, Owner, RegionDetail, RegionFacts } from "./schemas/region.ts";
+import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas/session.ts";
+import type { ServerPool as ServerPoolSchema } from "./schemas/stats.ts";
 
 /** A descriptor but for its tensors, of which there may be thousands. */
 export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof RegionFacts> {

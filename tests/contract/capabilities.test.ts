@@ -4,10 +4,10 @@ import { describe, expect, test } from "bun:test";
 import { statfsSync } from "node:fs";
 import type { z } from "@hono/zod-openapi";
 import { dtypes } from "../../src/memory/layout/dtype.ts";
-import type * as schemas from "../../src/routes/schemas-host.ts";
+import type * as hosts from "../../src/routes/schemas/host.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
 
-type Capabilities = z.infer<typeof schemas.Capabilities>;
+type Capabilities = z.infer<typeof hosts.Capabilities>;
 
 const ask = (app: TestApp) => app.ok<Capabilities>(200, "GET", "/v1/capabilities");
 
@@ -91,7 +91,7 @@ describe("capabilities", () => {
 test(
   "devices are a list with a reason if it is empty",
   withApp(async (app) => {
-    const { items, reason } = await app.ok<z.infer<typeof schemas.DeviceList>>(200, "GET", "/v1/devices");
+    const { items, reason } = await app.ok<z.infer<typeof hosts.DeviceList>>(200, "GET", "/v1/devices");
     expect(reason === null).toBe(items.length > 0);
   }),
 );

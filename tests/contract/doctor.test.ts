@@ -4,12 +4,12 @@ import { describe, expect, test } from "bun:test";
 import { linkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import type { z } from "@hono/zod-openapi";
 import { MiB } from "../../src/memory/limits.ts";
-import type * as schemas from "../../src/routes/schemas-host.ts";
+import type * as hosts from "../../src/routes/schemas/host.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
 import { lease } from "./support/lease.ts";
 import { noMountBecause, SmallTmpfs, smallTmpfsBytes } from "./support/small-tmpfs.ts";
 
-type Diagnosis = z.infer<typeof schemas.Diagnosis>;
+type Diagnosis = z.infer<typeof hosts.Diagnosis>;
 
 const diagnose = (app: TestApp) => app.ok<Diagnosis>(200, "GET", "/v1/doctor");
 

@@ -10,24 +10,26 @@ import { createApp } from "../../src/routes/app.ts";
 import { toDocument } from "../../src/routes/document.ts";
 import type { Services } from "../../src/routes/environment.ts";
 import { type ProblemBody, problemMediaType } from "../../src/routes/problem.ts";
-import type * as schemas from "../../src/routes/schemas.ts";
+import type * as models from "../../src/routes/schemas/model.ts";
+import type * as regions from "../../src/routes/schemas/region.ts";
+import type * as books from "../../src/routes/schemas/stats.ts";
 
 /** The regions of tests are files with names, unless a test says otherwise. */
 type Named<Described extends { readonly storage: object }> = Omit<Described, "storage"> & {
   readonly storage: Described["storage"] & { readonly path: string };
 };
-export type Region = Named<z.infer<typeof schemas.Region>>;
+export type Region = Named<z.infer<typeof regions.Region>>;
 /** As lists have it. */
-export type ListedRegion = Named<z.infer<typeof schemas.RegionFacts>>;
-export type RegionDetail = Named<z.infer<typeof schemas.RegionDetail>>;
-export type RegionList = Omit<z.infer<typeof schemas.RegionList>, "items"> & {
+export type ListedRegion = Named<z.infer<typeof regions.RegionFacts>>;
+export type RegionDetail = Named<z.infer<typeof regions.RegionDetail>>;
+export type RegionList = Omit<z.infer<typeof regions.RegionList>, "items"> & {
   readonly items: readonly ListedRegion[];
 };
-export type Model = z.infer<typeof schemas.Model>;
-export type ModelList = z.infer<typeof schemas.ModelList>;
-export type Stats = z.infer<typeof schemas.Stats>;
-export type Deletion = z.infer<typeof schemas.Deletion>;
-export type Verification = z.infer<typeof schemas.Verification>;
+export type Model = z.infer<typeof models.Model>;
+export type ModelList = z.infer<typeof models.ModelList>;
+export type Stats = z.infer<typeof books.Stats>;
+export type Deletion = z.infer<typeof regions.Deletion>;
+export type Verification = z.infer<typeof regions.Verification>;
 export type Problem = ProblemBody;
 
 export interface Answer {

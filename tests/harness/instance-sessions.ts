@@ -1,22 +1,23 @@
 /** What tests ask of a server about sessions, claims and leases, typed by its own schemas, and the hold of a session. */
 
 import type { z } from "@hono/zod-openapi";
-import type * as schemas from "../../src/routes/schemas-session.ts";
+import type * as requests from "../../src/routes/schemas/requests.ts";
+import type * as sessions from "../../src/routes/schemas/session.ts";
 import type { TestServer } from "./server.ts";
 import type { ServerApi } from "./server-api.ts";
 import { within } from "./server-wait.ts";
 
-export type Session = z.infer<typeof schemas.Session>;
-export type SessionList = z.infer<typeof schemas.SessionList>;
-export type SessionEnd = z.infer<typeof schemas.SessionEnd>;
-export type Claim = z.infer<typeof schemas.Claim>;
-export type Lease = z.infer<typeof schemas.Lease>;
-export type LeaseList = z.infer<typeof schemas.LeaseList>;
+export type Session = z.infer<typeof sessions.Session>;
+export type SessionList = z.infer<typeof sessions.SessionList>;
+export type SessionEnd = z.infer<typeof sessions.SessionEnd>;
+export type Claim = z.infer<typeof sessions.Claim>;
+export type Lease = z.infer<typeof sessions.Lease>;
+export type LeaseList = z.infer<typeof sessions.LeaseList>;
 
 /** Longer than any test. */
 export const longTtlMs = 3_600_000;
 
-export function openSession(api: ServerApi, request: z.input<typeof schemas.OpenSession> = {}): Promise<Session> {
+export function openSession(api: ServerApi, request: z.input<typeof requests.OpenSession> = {}): Promise<Session> {
   return api.call("POST", "/v1/sessions", { ttl_ms: longTtlMs, ...request });
 }
 

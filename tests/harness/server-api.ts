@@ -2,15 +2,17 @@
 
 import type { z } from "@hono/zod-openapi";
 import type { ProblemBody } from "../../src/routes/problem.ts";
-import type * as schemas from "../../src/routes/schemas.ts";
+import type * as regions from "../../src/routes/schemas/region.ts";
+import type * as requests from "../../src/routes/schemas/requests.ts";
+import type * as books from "../../src/routes/schemas/stats.ts";
 import type { ListedRegion, Region, RegionDetail, RegionList } from "./answers.ts";
 import { patienceMs, until } from "./server-wait.ts";
 
 export type { ListedRegion, Region, RegionDetail, RegionList };
-export type Stats = z.infer<typeof schemas.Stats>;
-export type Deletion = z.infer<typeof schemas.Deletion>;
-export type Verification = z.infer<typeof schemas.Verification>;
-export type NewRegion = z.input<typeof schemas.CreateRegion>;
+export type Stats = z.infer<typeof books.Stats>;
+export type Deletion = z.infer<typeof regions.Deletion>;
+export type Verification = z.infer<typeof regions.Verification>;
+export type NewRegion = z.input<typeof requests.CreateRegion>;
 
 export interface Answer<Body> {
   readonly status: number;
@@ -95,7 +97,7 @@ export class ServerApi {
     throw new Refused(`GET ${name}`, body as unknown as ProblemBody);
   }
 
-  seal(id: string, options: z.input<typeof schemas.SealRegion> = {}): Promise<Region> {
+  seal(id: string, options: z.input<typeof requests.SealRegion> = {}): Promise<Region> {
     return this.call("POST", `/v1/regions/${id}/seal`, options);
   }
 

@@ -1,15 +1,17 @@
 /** What a server answers, as types of the schemas that it follows. */
 
 import type { z } from "@hono/zod-openapi";
-import type * as schemas from "../../routes/schemas.ts";
-import type * as eviction from "../../routes/schemas-eviction.ts";
-import type * as sessions from "../../routes/schemas-session.ts";
+import type * as evictions from "../../routes/schemas/eviction.ts";
+import type * as models from "../../routes/schemas/model.ts";
+import type * as regions from "../../routes/schemas/region.ts";
+import type * as sessions from "../../routes/schemas/session.ts";
+import type * as books from "../../routes/schemas/stats.ts";
 
-export type Region = z.infer<typeof schemas.Region>;
-export type RegionFacts = z.infer<typeof schemas.RegionFacts>;
-export type RegionDetail = z.infer<typeof schemas.RegionDetail>;
-export type Model = z.infer<typeof schemas.Model>;
-export type Stats = z.infer<typeof schemas.Stats>;
-export type Deletion = z.infer<typeof schemas.Deletion>;
-export type Eviction = z.infer<typeof eviction.Eviction>;
+export type Region = z.infer<typeof regions.Region>;
+export type RegionFacts = z.infer<typeof regions.RegionFacts>;
+export type RegionDetail = z.infer<typeof regions.RegionDetail>;
+export type Model = z.infer<typeof models.Model>;
+export type Stats = z.infer<typeof books.Stats>;
+export type Deletion = z.infer<typeof regions.Deletion>;
+export type Eviction = z.infer<typeof evictions.Eviction>;
 export type Session = z.infer<typeof sessions.Session>;

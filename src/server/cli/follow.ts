@@ -6,12 +6,12 @@
 import type { z } from "@hono/zod-openapi";
 import { createParser } from "eventsource-parser";
 import { TensordError } from "../../memory/error.ts";
-import type * as schemas from "../../routes/schemas-event.ts";
+import type * as events from "../../routes/schemas/event.ts";
 import { openedType } from "../../routes/to-event.ts";
 import type { Api } from "./api.ts";
 import { pause } from "./until-stopped.ts";
 
-export type Event = z.infer<typeof schemas.Event>;
+export type Event = z.infer<typeof events.Event>;
 
 export interface FollowOptions {
   /** The query's `after`, `model` and `types`; without `after` it begins with the next event. */

@@ -1,18 +1,18 @@
 /** What the tests of sessions, claims and leases ask for again and again, typed by the server's own schemas. */
 
 import type { z } from "@hono/zod-openapi";
-import type * as eviction from "../../../src/routes/schemas-eviction.ts";
-import type * as schemas from "../../../src/routes/schemas-session.ts";
+import type * as evictions from "../../../src/routes/schemas/eviction.ts";
+import type * as sessions from "../../../src/routes/schemas/session.ts";
 import type { RegionDetail } from "../../harness/answers.ts";
 import { type TestApp, until } from "../../harness/app.ts";
 
-export type Session = z.infer<typeof schemas.Session>;
-export type SessionList = z.infer<typeof schemas.SessionList>;
-export type SessionEnd = z.infer<typeof schemas.SessionEnd>;
-export type Claim = z.infer<typeof schemas.Claim>;
-export type Lease = z.infer<typeof schemas.Lease>;
-export type LeaseList = z.infer<typeof schemas.LeaseList>;
-export type Eviction = z.infer<typeof eviction.Eviction>;
+export type Session = z.infer<typeof sessions.Session>;
+export type SessionList = z.infer<typeof sessions.SessionList>;
+export type SessionEnd = z.infer<typeof sessions.SessionEnd>;
+export type Claim = z.infer<typeof sessions.Claim>;
+export type Lease = z.infer<typeof sessions.Lease>;
+export type LeaseList = z.infer<typeof sessions.LeaseList>;
+export type Eviction = z.infer<typeof evictions.Eviction>;
 
 /** The shortest TTL that a session, or a lease, may have. */
 export const shortestTtlMs = 1000;

@@ -867,6 +867,12 @@ export interface components {
         readonly [key: string]: string | null;
       };
     };
+    /** @description `draining`: a process still maps it; the bytes go when the last one lets go. */
+    readonly Deletion: {
+      /** @enum {string} */
+      readonly state: "deleted" | "draining";
+      readonly freed_bytes: number;
+    };
     /**
      * @example {
      *       "checksum": true
@@ -885,12 +891,6 @@ export interface components {
       readonly algorithm: "xxh3-64-tree";
       readonly expected: string | null;
       readonly actual: string;
-    };
-    /** @description `draining`: a process still maps it; the bytes go when the last one lets go. */
-    readonly Deletion: {
-      /** @enum {string} */
-      readonly state: "deleted" | "draining";
-      readonly freed_bytes: number;
     };
     readonly DataWritten: {
       readonly written_bytes: number;

@@ -1,15 +1,7 @@
-/** The zod schemas of eviction by request. */
+/** The zod schema of what an eviction by request answers. */
 
 import { z } from "@hono/zod-openapi";
-import { byteCount, ModelName, time } from "./schemas.ts";
-
-export const EvictRequest = z
-  .strictObject({
-    bytes: byteCount.openapi({ description: "What is wanted free, beyond what is free now." }),
-    model: ModelName.optional().openapi({ description: "Only this model's regions." }),
-    dry_run: z.boolean().optional().openapi({ description: "Say what would go, and keep it." }),
-  })
-  .openapi("EvictRequest", { example: { bytes: 1_073_741_824, dry_run: true } });
+import { byteCount, time } from "./common.ts";
 
 const EvictionItem = { region: z.string(), model: z.string(), name: z.string().nullable(), bytes: byteCount };
 

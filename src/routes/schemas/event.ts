@@ -1,7 +1,7 @@
 /** The zod schemas of events as pages carry them. `asyncapi.yaml` says what each type carries. */
 
 import { z } from "@hono/zod-openapi";
-import { time } from "./schemas.ts";
+import { time } from "./common.ts";
 
 export const Event = z
   .object({

@@ -1,7 +1,8 @@
 /** The tensor reference. It goes from client to client and never to the server, which only documents it. */
 
 import { z } from "@hono/zod-openapi";
-import { byteCount, Dtype, RegionIdParameter, Shape } from "./schemas.ts";
+import { byteCount, RegionIdParameter, Shape } from "./common.ts";
+import { Dtype } from "./requests.ts";
 
 export const TensorReference = z
   .object({

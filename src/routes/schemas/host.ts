@@ -1,11 +1,9 @@
 /** The zod schemas of what the server says of itself and its host: capabilities, devices, the diagnosis. */
 
 import { z } from "@hono/zod-openapi";
-import { features, hugePageModes } from "../memory/host/capabilities.ts";
-import { limits } from "../memory/limits.ts";
-import { Dtype } from "./schemas.ts";
-
-const byteCount = z.int().min(0).max(limits.regionBytes);
+import { features, hugePageModes } from "../../memory/host/capabilities.ts";
+import { byteCount } from "./common.ts";
+import { Dtype } from "./requests.ts";
 
 const Platform = z
   .object({

@@ -1,0 +1,20 @@
+/** What the contracts of routes are written with: answers and bodies of JSON, and the query's `limit`. */
+
+import { z } from "@hono/zod-openapi";
+import { limits } from "../memory/limits.ts";
+
+/** The query's `limit`: a string on the wire, an integer in the document. */
+export const Limit = z
+  .string()
+  .regex(/^[1-9]\d{0,3}$/, `want 1 to ${limits.listItems}`)
+  .refine((text) => Number(text) <= limits.listItems, `want 1 to ${limits.listItems}`)
+  .optional()
+  .openapi({ type: "integer", minimum: 1, maximum: limits.listItems, default: limits.listItemsDefault });
+
+export function json<Schema extends z.ZodType>(description: string, schema: Schema) {
+  return { description, content: { "application/json": { schema } } };
+}
+
+export function body<Schema extends z.ZodType>(schema: Schema) {
+  return { required: true, content: { "application/json": { schema } } } as const;
+}

@@ -1,0 +1,131 @@
+/** Routes of one region: find it by id or by name, change it, delete it. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { changeRegion } from "../memory/regions/change.ts";
+import { deleteRegion } from "../memory/regions/delete.ts";
+import { findRegion, findRegionByName } from "../memory/regions/find.ts";
+import { body, json } from "./contract.ts";
+import { answerJson, toRegionBody, toRegionDetailBody } from "./descriptor-body.ts";
+import type { Environment, Services } from "./environment.ts";
+import { IfMatchHeader, PreferHeader, parseIfMatch, parseWaitMs } from "./headers.ts";
+import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
+import { toOwner } from "./region-request.ts";
+import { requireBody } from "./require-body.ts";
+import { ModelName, RegionIdParameter, RegionName, VersionParameter } from "./schemas/common.ts";
+import * as schemas from "./schemas/region.ts";
+import * as requests from "./schemas/requests.ts";
+
+const RegionParameters = z.object({ region: RegionIdParameter });
+const tags = ["regions"];
+
+const get = createRoute({
+  operationId: "getRegion",
+  method: "get",
+  path: "/v1/regions/{region}",
+  tags,
+  summary: "A region's descriptor, and who maps it",
+  request: { params: RegionParameters },
+  responses: {
+    200: json("The descriptor.", schemas.RegionDetail),
+    ...declareFailures(...alwaysPossible, "region-not-found"),
+  },
+});
+
+const getByName = createRoute({
+  operationId: "getRegionByName",
+  method: "get",
+  path: "/v1/models/{model}/regions/{name}",
+  tags,
+  summary: "Find a region by name, or wait until it is there and sealed",
+  request: {
+    params: z.object({ model: ModelName, name: RegionName }),
+    query: z.object({ version: VersionParameter }),
+    headers: PreferHeader,
+  },
+  responses: {
+    200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail),
+    ...declareFailures(...alwaysPossible, "model-not-found", "region-not-found", "too-many-requests", "shutting-down"),
+  },
+});
+
+const change = createRoute({
+  operationId: "changeRegion",
+  middleware: [requireBody] as const,
+  method: "patch",
+  path: "/v1/regions/{region}",
+  tags,
+  summary: "Change a region's owner or labels",
+  request: { params: RegionParameters, headers: IfMatchHeader, body: body(requests.ChangeRegion) },
+  responses: {
+    200: json("Changed.", schemas.Region),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "region-not-found",
+      "region-busy",
+      "region-draining",
+      "revision-mismatch",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+const remove = createRoute({
+  operationId: "deleteRegion",
+  method: "delete",
+  path: "/v1/regions/{region}",
+  tags,
+  summary: "Delete a region: its name now, its bytes when nobody maps them",
+  request: { params: RegionParameters },
+  responses: {
+    200: json("Deleted, or draining.", schemas.Deletion),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "region-not-found",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
+  app.openapi(get, (c) => {
+    const region = findRegion(store, c.req.valid("param").region);
+    c.header("ETag", `"${region.revision}"`);
+    return answerJson(c, toRegionDetailBody(store, region), 200);
+  });
+
+  app.openapi(getByName, async (c) => {
+    const waitMs = parseWaitMs(c.req.valid("header").prefer);
+    if (waitMs > 0) {
+      c.env?.keepOpen?.();
+      c.header("Preference-Applied", `wait=${waitMs / 1000}`);
+    }
+    const region = await findRegionByName(
+      store,
+      { ...c.req.valid("param"), ...c.req.valid("query") },
+      waitMs,
+      c.get("signal"),
+    );
+    c.header("ETag", `"${region.revision}"`);
+    return answerJson(c, toRegionDetailBody(store, region), 200);
+  });
+
+  app.openapi(change, (c) => {
+    const region = store.books.region(c.req.valid("param").region);
+    const { labels, evictable, ...owners } = c.req.valid("json");
+    const owner = Object.keys(owners).length === 0 ? undefined : toOwner(owners);
+    const revision = parseIfMatch(c.req.valid("header")["if-match"]);
+    changeRegion(store, region, { owner, labels, evictable }, revision);
+    c.header("ETag", `"${region.revision}"`);
+    return answerJson(c, toRegionBody(store, region), 200);
+  });
+
+  app.openapi(remove, async (c) => {
+    c.env?.keepOpen?.();
+    const region = store.books.region(c.req.valid("param").region);
+    const { state, freedBytes } = await deleteRegion(store, region, "request", c.get("requestId"));
+    return c.json({ state, freed_bytes: freedBytes }, 200);
+  });
+}

@@ -1,0 +1,52 @@
+/** The zod schemas of what stands in requests and in answers: numbers, names, ids, shapes. */
+
+import { z } from "@hono/zod-openapi";
+import { limits } from "../../memory/limits.ts";
+import { namePattern, versionPattern } from "../../memory/naming.ts";
+
+export const byteCount = z.int().min(0).max(limits.regionBytes);
+
+export const time = z.string().openapi({ format: "date-time", example: "2026-11-21T12:00:00.000Z" });
+
+export const Name = z.string().regex(namePattern, "want 1 to 128 of A-Z a-z 0-9 . _ - and no leading dot");
+
+export const ModelName = Name.openapi({
+  description: "A model's name; write org/name as org--name.",
+  example: "llama-7b",
+});
+
+export const RegionName = Name.openapi({ description: "A region's name, unique in its model.", example: "weights" });
+
+export const Version = z
+  .string()
+  .regex(versionPattern, "want at most 128 of A-Z a-z 0-9 . _ -")
+  .openapi({ description: "Which build of the name; versions stand side by side. Default: empty." });
+
+export const VersionParameter = z.string().regex(versionPattern).optional().openapi({
+  description: "This version. Without one the newest that is sealed, or, where none is, the newest.",
+});
+
+export const RegionIdParameter = z.string().max(64).openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" });
+
+export const SessionId = z.string().max(64).openapi({ example: "ses_abcdefghijklmnopqrstuvwxyz" });
+
+export const TensorName = z.string().min(1).max(limits.tensorNameBytes).openapi({ example: "w" });
+
+/** Checked by hand, and the first mistake only: zod lists every one, and 640,000 of them pass its stack. */
+export const Shape = z
+  .array(z.custom<number>(() => true))
+  .max(limits.tensorDimensions)
+  .superRefine((shape, c) => {
+    const at = shape.findIndex((dimension) => !byteCount.safeParse(dimension).success);
+    if (at !== -1)
+      c.addIssue({ code: "custom", path: [at], message: `want a whole number from 0 to ${limits.regionBytes}` });
+  })
+  .openapi({
+    description: "Elements in each dimension, outermost first; [] is a scalar.",
+    example: [1024, 1024],
+    type: "array",
+    maxItems: limits.tensorDimensions,
+    items: { type: "integer", minimum: 0, maximum: limits.regionBytes },
+  });
+
+export const nextCursor = z.string().nullable().openapi({ description: "For the next page; null at the end." });

@@ -1,0 +1,48 @@
+/** The zod schemas of labels as requests bring them. */
+
+import { z } from "@hono/zod-openapi";
+import { limits } from "../../memory/limits.ts";
+
+/** Checked by hand: zod drops `__proto__` in silence, and lists 800,000 mistakes. */
+function labelsOf<Value>(isValue: (value: unknown) => boolean, schema: { type: "string" | ["string", "null"] }) {
+  return z
+    .custom<Record<string, Value>>(
+      (labels) => typeof labels === "object" && labels !== null && !Array.isArray(labels),
+      {
+        message: "want an object",
+        abort: true,
+      },
+    )
+    .superRefine((labels, c) => {
+      const entries = Object.entries(labels);
+      if (entries.length > limits.labels)
+        return c.addIssue({ code: "custom", message: `want at most ${limits.labels} labels` });
+      for (const [key, value] of entries) {
+        const isKey = key !== "" && key.length <= limits.labelKeyCharacters && key !== "__proto__";
+        if (!isKey)
+          return c.addIssue({ code: "custom", message: `want keys of 1 to ${limits.labelKeyCharacters} characters` });
+        if (!isValue(value)) {
+          c.addIssue({
+            code: "custom",
+            path: [key],
+            message: `want text of at most ${limits.labelValueCharacters} characters`,
+          });
+          return;
+        }
+      }
+    })
+    .openapi({
+      type: "object",
+      additionalProperties: schema,
+      maxProperties: limits.labels,
+      example: { job: "nightly" },
+    });
+}
+
+const isLabelValue = (value: unknown) => typeof value === "string" && value.length <= limits.labelValueCharacters;
+
+export const Labels = labelsOf<string>(isLabelValue, { type: "string" });
+
+export const LabelsPatch = labelsOf<string | null>((value) => value === null || isLabelValue(value), {
+  type: ["string", "null"],
+});

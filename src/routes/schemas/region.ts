@@ -1,0 +1,152 @@
+/** The zod schemas of what is answered about regions: descriptors, lists, and what became of a request. */
+
+import { z } from "@hono/zod-openapi";
+import { states } from "../../memory/journal/region-record.ts";
+import { checksumAlgorithm } from "../../memory/layout/checksum.ts";
+import { limits } from "../../memory/limits.ts";
+import { byteCount, ModelName, nextCursor, Shape, TensorName, time, Version } from "./common.ts";
+import { Dtype } from "./requests.ts";
+
+export const Tensor = z
+  .object({
+    name: TensorName,
+    dtype: Dtype,
+    shape: Shape,
+    byte_offset: byteCount.openapi({ description: "From the start of the file or mapping.", example: 4096 }),
+    byte_size: byteCount.openapi({ example: 4_194_304 }),
+    aligned: z.boolean().openapi({ description: "Whether byte_offset is a multiple of the element's size." }),
+    alias_of: z.string().nullable().openapi({ description: "The tensor whose bytes these are, if it is another's." }),
+    logical: z
+      .union([z.looseObject({}), z.null()])
+      .openapi({ description: "What the elements stand for, if it is more than their dtype says." }),
+  })
+  .openapi("Tensor");
+
+export const Owner = z
+  .object({
+    kind: z.enum(["ttl", "linger", "session", "persist"]),
+    ttl_ms: z.int().optional(),
+    linger_ms: z.int().optional(),
+    handoff_ms: z.int().optional().openapi({ description: "How long a hand-off waits for its consumer." }),
+    session: z.string().optional(),
+  })
+  .openapi("Owner", { description: "What decides the region's end.", example: { kind: "ttl", ttl_ms: 600_000 } });
+
+export const Storage = z
+  .object({
+    kind: z.enum(["shm"]),
+    format: z.enum(["safetensors", "raw"]).openapi({
+      description: "`safetensors`: a valid safetensors file. `raw`: data from the first byte on.",
+    }),
+    shm_name: z.string().nullable().openapi({
+      description: "For shm_open; null outside /dev/shm.",
+      example: "/tensord.default.abcdefghijklmnopqrstuvwxyz",
+    }),
+    path: z.string().nullable().openapi({
+      description: "The file to map; null of storage that has no name.",
+      example: "/dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz",
+    }),
+    dev: z.string().openapi({ description: "Device and inode: another one means another /dev/shm.", example: "27" }),
+    ino: z.string().openapi({ example: "4711" }),
+    byte_size: byteCount.openapi({ description: "The whole file.", example: 4_198_400 }),
+    page_size: z.int().openapi({ example: 4096 }),
+  })
+  .openapi("Storage");
+
+export const Checksum = z
+  .object({
+    algorithm: z.enum([checksumAlgorithm]),
+    chunk_bytes: z.int().openapi({ example: limits.checksumChunkBytes }),
+    value: z.string().openapi({ description: "16 hexadecimal digits.", example: "2d06800538d394c2" }),
+  })
+  .openapi("Checksum", { description: "Specified in docs/protocol.md." });
+
+export const Client = z
+  .object({
+    name: z.union([z.string(), z.null()]),
+    pid: z.union([z.int(), z.null()]),
+    pid_namespace: z.string().nullable().openapi({ description: "The PID namespace in which it has that pid." }),
+    hostname: z.union([z.string(), z.null()]),
+    version: z.union([z.string(), z.null()]),
+    labels: z.record(z.string(), z.string()),
+  })
+  .openapi("Client", { description: "Who the worker says it is." });
+
+export const RegionFacts = z
+  .object({
+    id: z.string().openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" }),
+    model: ModelName,
+    name: z.string().nullable().openapi({ example: "weights" }),
+    version: Version,
+    pending_name: z.string().nullable().openapi({ description: "The name it takes over when it is sealed." }),
+    state: z.enum(states),
+    revision: z.int().openapi({ description: "Raised by every change; also the ETag." }),
+    owner: Owner,
+    session: z.union([z.string(), z.null()]).openapi({
+      description: "The session that ends it: its owner, or who builds it under a claim until it is sealed.",
+    }),
+    expires_at: z.union([time, z.null()]),
+    evictable: z.boolean(),
+    labels: z.record(z.string(), z.string()),
+    storage: Storage,
+    tensor_count: z.int(),
+    checksum: z.union([Checksum, z.null()]),
+    created_at: time,
+    sealed_at: z.union([time, z.null()]),
+    last_used_at: time,
+  })
+  .openapi("RegionFacts", {
+    description: "A region's descriptor without its tensors, of which there may be thousands.",
+  });
+
+export const Region = RegionFacts.extend({ tensors: z.array(Tensor) }).openapi("Region", {
+  description: "A region's descriptor: enough to map it.",
+});
+
+export const RegionDetail = Region.extend({
+  in_use: z.boolean().openapi({ description: "Whether any process maps it, as the kernel knows." }),
+  has_writers: z.boolean().openapi({ description: "Whether any process maps it for writing." }),
+  leases: z.int().openapi({ description: "Leases by request." }),
+  holders: z
+    .array(
+      z
+        .object({
+          session: z.string(),
+          client: z.union([Client, z.null()]),
+          mappings: z.int(),
+          writable: z.boolean(),
+        })
+        .openapi("Holder"),
+    )
+    .openapi({ description: "Who maps it, as their clients report over the hold socket." }),
+  unknown_holders: z.boolean().openapi({ description: "The kernel knows of a mapping that nobody reported." }),
+  drain: z
+    .object({
+      reason: z.string().nullable(),
+      waits_for: z.enum(["lease", "hard-link"]).nullable().openapi({
+        description: "`lease`: a process still maps it. `hard-link`: something outside links its file.",
+      }),
+    })
+    .optional()
+    .openapi({ description: "Only while it drains." }),
+}).openapi("RegionDetail", { description: "A descriptor, and what the kernel says of it now." });
+
+export const RegionList = z.object({ items: z.array(RegionFacts), next_cursor: nextCursor }).openapi("RegionList");
+
+export const Verification = z
+  .object({
+    ok: z.boolean().nullable().openapi({ description: "null: it was sealed without a checksum." }),
+    algorithm: z.enum([checksumAlgorithm]),
+    expected: z.string().nullable(),
+    actual: z.string(),
+  })
+  .openapi("Verification");
+
+export const DataWritten = z.object({ written_bytes: byteCount }).openapi("DataWritten");
+
+export const Deletion = z
+  .object({
+    state: z.enum(["deleted", "draining"]),
+    freed_bytes: byteCount,
+  })
+  .openapi("Deletion", { description: "`draining`: a process still maps it; the bytes go when the last one lets go." });

@@ -1,0 +1,158 @@
+/** The zod schemas of requests' bodies. They are closed: a field, or a word, that is not here is refused. */
+
+import { z } from "@hono/zod-openapi";
+import { dtypes } from "../../memory/layout/dtype.ts";
+import { limits } from "../../memory/limits.ts";
+import { byteCount, ModelName, RegionName, SessionId, Shape, TensorName, Version } from "./common.ts";
+import { Labels, LabelsPatch } from "./labels.ts";
+
+const text = z.string().max(limits.clientCharacters);
+
+const Ttl = z.int().min(limits.sessionTtlMinMs).max(limits.sessionTtlMaxMs);
+
+export const Dtype = z.enum(dtypes).openapi("Dtype", { description: "As safetensors names it.", example: "F32" });
+
+export const TensorRequest = z
+  .strictObject({ name: TensorName, dtype: Dtype, shape: Shape })
+  .openapi("TensorRequest", { description: "A tensor to lay out in a new region." });
+
+export const CreateRegion = z
+  .strictObject({
+    model: ModelName.optional().openapi({ description: "Default: `default`." }),
+    name: RegionName.optional(),
+    version: Version.optional(),
+    storage: z
+      .enum(["shm", "memfd", "file", "heap", "cuda_vmm"])
+      .optional()
+      .openapi({ description: "Default: `shm`." }),
+    tensors: z.array(TensorRequest).min(1).max(limits.regionTensors).optional(),
+    byte_size: byteCount.optional().openapi({ description: "Instead of `tensors`: one U8 tensor named `data`." }),
+    ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "Owner: it ends this long after now." }),
+    linger_ms: z.int().min(0).max(limits.ttlMs).optional().openapi({
+      description: "Owner: it ends this long after the last lease. 0 hands it off: gone when its consumer lets go.",
+    }),
+    handoff_ms: z
+      .int()
+      .min(0)
+      .max(limits.ttlMs)
+      .optional()
+      .openapi({
+        description: `With linger_ms 0: how long it waits for a consumer that maps it. Default ${limits.handoffDefaultMs}.`,
+      }),
+    session: z.string().max(64).optional().openapi({ description: "Owner: it ends with this session." }),
+    persist: z.literal(true).optional().openapi({ description: "Owner: it ends by DELETE only. Needs a name." }),
+    claim: z.string().max(64).optional().openapi({ description: "The claim under which the name is built." }),
+    evictable: z.boolean().optional().openapi({
+      description: "Once it is sealed and nobody maps it, it may go to make room. Default false.",
+    }),
+    on_full: z.enum(["fail", "evict", "wait"]).optional().openapi({
+      description:
+        "Without room: `fail` (the default), `evict` what may go, or `wait` for it as well, up to `deadline_ms`.",
+    }),
+    deadline_ms: z
+      .int()
+      .min(1)
+      .max(limits.deadlineMs)
+      .optional()
+      .openapi({
+        description: `How long to wait for memory. Default ${limits.deadlineDefaultMs}.`,
+      }),
+    if_exists: z.enum(["fail", "attach", "replace"]).optional().openapi({
+      description:
+        "Default `fail`. `attach`: the existing region, if its tensors agree. `replace`: takes the name over when it is sealed.",
+    }),
+    labels: Labels.optional(),
+  })
+  .openapi("CreateRegion", {
+    description:
+      "Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`.",
+    example: {
+      model: "default",
+      name: "weights",
+      tensors: [{ name: "w", dtype: "F32", shape: [1024, 1024] }],
+      ttl_ms: 600_000,
+    },
+  });
+
+export const ChangeRegion = z
+  .strictObject({
+    ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "A new TTL, counted from now." }),
+    linger_ms: z.int().min(0).max(limits.ttlMs).optional(),
+    handoff_ms: z.int().min(0).max(limits.ttlMs).optional(),
+    persist: z.literal(true).optional(),
+    evictable: z.boolean().optional(),
+    labels: LabelsPatch.optional(),
+  })
+  .openapi("ChangeRegion", { description: "Merged into what is there (RFC 7396).", example: { ttl_ms: 3_600_000 } });
+
+export const SealRegion = z
+  .strictObject({
+    checksum: z.boolean().optional().openapi({ description: "Take a checksum of the data. Default false." }),
+    stock_writable: z.boolean().optional().openapi({
+      description: "Leave the file writable by mode, for stock readers that always open read-write. Default false.",
+    }),
+  })
+  .openapi("SealRegion", { example: { checksum: true } });
+
+export const RegisterModel = z
+  .strictObject({ name: ModelName, memory_limit_bytes: byteCount.nullable().optional() })
+  .openapi("RegisterModel", { example: { name: "llama-7b", memory_limit_bytes: 17_179_869_184 } });
+
+export const ChangeModel = z
+  .strictObject({ memory_limit_bytes: byteCount.nullable() })
+  .openapi("ChangeModel", { example: { memory_limit_bytes: 34_359_738_368 } });
+
+export const ClientRequest = z
+  .strictObject({
+    name: text.optional(),
+    pid: z
+      .int()
+      .min(1)
+      .max(2 ** 31)
+      .optional(),
+    hostname: text.optional(),
+    version: text.optional(),
+    labels: Labels.optional(),
+  })
+  .openapi("ClientRequest", { example: { name: "gunicorn worker", pid: 4711 } });
+
+export const OpenSession = z
+  .strictObject({
+    name: text.optional(),
+    client: ClientRequest.optional(),
+    quota_bytes: byteCount
+      .optional()
+      .openapi({ description: "What it may own at once. Default: no bound of its own." }),
+    ttl_ms: Ttl.optional().openapi({
+      description: `It ends this long after its last renewal, unless it is held. Default ${limits.sessionTtlDefaultMs}.`,
+    }),
+  })
+  .openapi("OpenSession", { example: { client: { name: "trainer", pid: 4711 }, ttl_ms: 30_000 } });
+
+export const ClaimRequest = z
+  .strictObject({
+    session: SessionId,
+    version: Version.optional().openapi({
+      description: "Which build. Without one whichever there is, and the empty one is built if there is none.",
+    }),
+    key: z.string().min(1).max(128).optional().openapi({
+      description:
+        "What you call this request. Asking again with the same key gets the same claim, should an answer be lost.",
+    }),
+  })
+  .openapi("ClaimRequest", { example: { session: "ses_abcdefghijklmnopqrstuvwxyz", key: "1f2e3d" } });
+
+export const TakeLease = z
+  .strictObject({
+    ttl_ms: Ttl,
+    session: SessionId.optional().openapi({ description: "It ends with this session, too." }),
+  })
+  .openapi("TakeLease", { example: { ttl_ms: 60_000 } });
+
+export const EvictRequest = z
+  .strictObject({
+    bytes: byteCount.openapi({ description: "What is wanted free, beyond what is free now." }),
+    model: ModelName.optional().openapi({ description: "Only this model's regions." }),
+    dry_run: z.boolean().optional().openapi({ description: "Say what would go, and keep it." }),
+  })
+  .openapi("EvictRequest", { example: { bytes: 1_073_741_824, dry_run: true } });

@@ -1,0 +1,39 @@
+/** The zod schema of the server's books. */
+
+import { z } from "@hono/zod-openapi";
+import { byteCount } from "./common.ts";
+import { Pool } from "./model.ts";
+
+export const ServerPool = Pool.extend({
+  available_bytes: byteCount.openapi({ description: "What may still be allocated, by the limit and what is free." }),
+  unaccounted_bytes: z.int().openapi({ description: "In use there, and not by this instance." }),
+}).openapi("ServerPool", { description: "A pool of the server's, beside what the machine says." });
+
+export const Stats = z
+  .object({
+    instance: z.string(),
+    version: z.string(),
+    epoch: z.int().openapi({ description: "Raised at every start of the server." }),
+    pools: z.array(ServerPool),
+    journal_bytes: byteCount.openapi({ description: "What the server's own database and ballast occupy." }),
+    inodes: z.object({ used: z.int(), free: z.int() }),
+    regions: z.object({
+      creating: z.int(),
+      open: z.int(),
+      sealing: z.int(),
+      sealed: z.int(),
+      draining: z.int(),
+    }),
+    models: z.int(),
+    sessions: z.int(),
+    claims: z.int(),
+    leases: z.int().openapi({ description: "Leases by request; kernel locks are not counted." }),
+    http: z.object({
+      requests: z.int(),
+      received_bytes: z
+        .int()
+        .openapi({ description: "Request bodies. Tensor bytes are among them only by PUT …/data." }),
+      sent_bytes: z.int().openapi({ description: "Response bodies." }),
+    }),
+  })
+  .openapi("Stats");

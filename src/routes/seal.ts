@@ -1,0 +1,84 @@
+/** Routes of what is final about a region: seal it, verify what was sealed. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { sealRegion, verifyRegion } from "../memory/regions/seal.ts";
+import { body, json } from "./contract.ts";
+import { answerJson, toRegionBody } from "./descriptor-body.ts";
+import type { Environment, Services } from "./environment.ts";
+import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
+import { requireBody } from "./require-body.ts";
+import { RegionIdParameter } from "./schemas/common.ts";
+import * as schemas from "./schemas/region.ts";
+import * as requests from "./schemas/requests.ts";
+
+const RegionParameters = z.object({ region: RegionIdParameter });
+const tags = ["regions"];
+
+const seal = createRoute({
+  operationId: "sealRegion",
+  middleware: [requireBody] as const,
+  method: "post",
+  path: "/v1/regions/{region}/seal",
+  tags,
+  summary: "Make a region final",
+  request: { params: RegionParameters, body: body(requests.SealRegion) },
+  responses: {
+    200: json("Sealed.", schemas.Region),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "region-not-found",
+      "region-sealed",
+      "region-draining",
+      "region-busy",
+      "region-has-writers",
+      "cancelled",
+      "io-error",
+      "shutting-down",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+const verify = createRoute({
+  operationId: "verifyRegion",
+  method: "post",
+  path: "/v1/regions/{region}/verify",
+  tags,
+  summary: "Recompute a sealed region's checksum and compare",
+  request: { params: RegionParameters },
+  responses: {
+    200: json("What was found.", schemas.Verification),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "region-not-found",
+      "region-not-sealed",
+      "region-busy",
+      "region-draining",
+      "cancelled",
+      "io-error",
+      "shutting-down",
+    ),
+  },
+});
+
+export function defineSealRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
+  app.openapi(seal, async (c) => {
+    c.env?.keepOpen?.();
+    const region = store.books.region(c.req.valid("param").region);
+    const { checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
+    await sealRegion(store, region, { checksum, stockWritable }, c.get("requestId"));
+    return answerJson(c, toRegionBody(store, region), 200);
+  });
+
+  app.openapi(verify, async (c) => {
+    c.env?.keepOpen?.();
+    const region = store.books.region(c.req.valid("param").region);
+    const { expected, actual } = await verifyRegion(store, region);
+    const ok = expected === null ? null : expected.value === actual.value;
+    const { algorithm, value } = actual;
+    return c.json({ ok, algorithm, expected: expected?.value ?? null, actual: value }, 200);
+  });
+}
