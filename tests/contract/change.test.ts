@@ -1,9 +1,11 @@
 /** PATCH of a region: TTL, persistence and labels, on the revision that the client knows. */
 
 import { describe, expect, test } from "bun:test";
+import { TensordError } from "../../src/memory/error.ts";
 import { limits } from "../../src/memory/limits.ts";
 import type { Answer, Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
+import { lease } from "./support/lease.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
 
 function patch(app: TestApp, id: string, body: object): Promise<Region> {
@@ -198,3 +200,41 @@ describe("a change", () => {
     }),
   );
 });
+
+describe("a row that cannot be written", () => {
+  const name = "weights";
+  const ways: readonly (readonly [string, string, (id: string) => string, object | undefined])[] = [
+    ["a change", "PATCH", (id) => `/v1/regions/${id}`, { ttl_ms: 900_000, evictable: true, labels: { a: "b" } }],
+    ["an attach", "POST", () => "/v1/regions", { name, byte_size: 64, ttl_ms: 900_000, if_exists: "attach" }],
+    ["a seal", "POST", (id) => `/v1/regions/${id}/seal`, {}],
+    ["a delete while somebody maps it", "DELETE", (id) => `/v1/regions/${id}`, undefined],
+  ];
+  for (const [what, method, toPath, body] of ways) {
+    test(
+      `is ${what} that leaves the region as it was, with its name, and told to nobody`,
+      withApp(async (app) => {
+        const { id, storage } = await app.create({ name });
+        using _ = lease(storage.path);
+        const { last_used_at: _before, ...before } = await app.get(id);
+        const told = app.store.events.history().next;
+        using _full = fillJournal(app);
+        await app.refused("out-of-shared-memory", method, toPath(id), body);
+        const { last_used_at: _after, ...after } = await app.get(id);
+        expect(after).toEqual(before);
+        expect(await app.ok<Region>(200, "GET", `/v1/models/default/regions/${name}`)).toMatchObject({ id });
+        expect(app.store.events.history().next).toBe(told);
+      }),
+    );
+  }
+});
+
+/** Lets no row be changed until disposed. */
+function fillJournal({ store: { journal } }: TestApp): Disposable {
+  const { updateRegions } = journal;
+  journal.updateRegions = () => {
+    throw new TensordError("out-of-shared-memory", "Cannot write to the journal: no page is free", {
+      hint: "Free some.",
+    });
+  };
+  return { [Symbol.dispose]: () => Object.assign(journal, { updateRegions }) };
+}

@@ -45,7 +45,10 @@ export interface RegionRecord {
   owner: Owner;
   /** When its TTL or its linger ends, as far as is known now, in ms since the epoch, or null. */
   expiresAt: number | null;
-  /** The token of the session that ends it: its owner, or who builds it under a claim until it is sealed. */
+  /**
+   * The token of the session that pays for it and ends it: its owner, or who builds it under a claim until it is sealed. This
+   * decides; the id in an owner only says which one it was.
+   */
   session: string | null;
   /** Once it is sealed and nobody maps it, it may go to make room. */
   evictable: boolean;
