@@ -1,9 +1,9 @@
 /** Tensor references and addresses as the Node client reads them: from strangers, so that nothing is taken on trust. */
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { findEndpoint } from "../../clients/node/src/endpoint.ts";
 import { isTensordError } from "../../clients/node/src/errors.ts";
-import { TensorReference } from "../../clients/node/src/reference.ts";
+import { findEndpoint } from "../../clients/node/src/http/endpoint.ts";
+import { TensorReference } from "../../clients/node/src/regions/reference.ts";
 import { checkSchema } from "../harness/answers.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";

@@ -1,7 +1,7 @@
 /** Rings: what a slot's reference is good for and when it is not, and that no death of either side tears a tensor. */
 
 import { afterAll, expect, test as plainTest } from "bun:test";
-import { slotOf, slotOffset, toGeneration, wordOffset } from "../../clients/node/src/ring-layout.ts";
+import { slotOf, slotOffset, toGeneration, wordOffset } from "../../clients/node/src/rings/ring-layout.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsStockPython, testWith } from "../harness/instance-needs.ts";
 import { Random } from "../harness/instance-random.ts";

@@ -1,13 +1,20 @@
 /** The client: what a program says to one server. Each call is a line; the work is done in the files it names. */
 
 import "./dispose.ts";
-import { Api } from "./api.ts";
 import { TensordError } from "./errors.ts";
-import { type EventOptions, EventStream } from "./event-stream.ts";
-import { GetOrCreate } from "./get-or-create.ts";
-import { type Asker, makeRegion, mapExisting } from "./make-region.ts";
-import { type AccessOptions, findRegion, toAccess } from "./mapper.ts";
-import { openReference, openWhenFree } from "./open-reference.ts";
+import { type EventOptions, EventStream } from "./events/event-stream.ts";
+import { Api } from "./http/api.ts";
+import type { Transport } from "./http/transport.ts";
+import type {
+  Deletion,
+  ListedRegion,
+  Model,
+  RegionDescriptor,
+  SessionDescriptor,
+  SessionEnd,
+  Stats,
+  Verification,
+} from "./http/wire.ts";
 import {
   type AnyRegion,
   type AttachOptions,
@@ -18,24 +25,17 @@ import {
   type PatchOptions,
   type RingOptions,
 } from "./options.ts";
-import type { TensorReference } from "./reference.ts";
-import type { Region } from "./region.ts";
-import { makeRing, type Ring } from "./ring.ts";
-import { Session, type SessionOptions } from "./session.ts";
-import type { RegionSource } from "./sources.ts";
-import type { OpenedTensor } from "./tensor.ts";
-import type { LockOptions } from "./tensor-lock.ts";
-import type { Transport } from "./transport.ts";
-import type {
-  Deletion,
-  ListedRegion,
-  Model,
-  RegionDescriptor,
-  SessionDescriptor,
-  SessionEnd,
-  Stats,
-  Verification,
-} from "./wire.ts";
+import { GetOrCreate } from "./regions/get-or-create.ts";
+import { type Asker, makeRegion, mapExisting } from "./regions/make-region.ts";
+import { type AccessOptions, findRegion, toAccess } from "./regions/mapper.ts";
+import { openReference, openWhenFree } from "./regions/open-reference.ts";
+import type { TensorReference } from "./regions/reference.ts";
+import type { Region } from "./regions/region.ts";
+import type { RegionSource } from "./regions/sources.ts";
+import type { OpenedTensor } from "./regions/tensor.ts";
+import type { LockOptions } from "./regions/tensor-lock.ts";
+import { makeRing, type Ring } from "./rings/ring.ts";
+import { Session, type SessionOptions } from "./session/session.ts";
 
 /**
  * One server's client; `connect` makes it. Closing it closes its connections and ends its event streams. Regions stay

@@ -1,12 +1,12 @@
 /** The way in. */
 
 import { setTimeout as pause } from "node:timers/promises";
-import { Api } from "./api.ts";
 import { Client } from "./client.ts";
-import { type Endpoint, findEndpoint } from "./endpoint.ts";
 import { isTensordError, TensordError } from "./errors.ts";
-import type { SessionOptions } from "./session.ts";
-import { Transport } from "./transport.ts";
+import { Api } from "./http/api.ts";
+import { type Endpoint, findEndpoint } from "./http/endpoint.ts";
+import { Transport } from "./http/transport.ts";
+import type { SessionOptions } from "./session/session.ts";
 
 const defaultRetryMs = 10_000;
 const readyPollMs = 50;

@@ -1,7 +1,7 @@
 /** What callers may ask of regions. The wire spells it the same, in its own case. */
 
-import type { AccessOptions } from "./mapper.ts";
-import type { RegionDescriptor } from "./wire.ts";
+import type { RegionDescriptor } from "./http/wire.ts";
+import type { AccessOptions } from "./regions/mapper.ts";
 
 export const defaultModel = "default";
 

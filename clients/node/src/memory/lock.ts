@@ -5,7 +5,7 @@
  */
 
 import { setTimeout as pause } from "node:timers/promises";
-import { TensordError } from "./errors.ts";
+import { TensordError } from "../errors.ts";
 import { F_OFD_SETLK, fcntl, SystemError } from "./libc.ts";
 
 // l_type of struct flock, <fcntl.h>.

@@ -3,7 +3,7 @@
  * carry only what the caller gave, so that the server's defaults and refusals stay the server's.
  */
 
-import { fromProblem, isTensordError, TensordError } from "./errors.ts";
+import { fromProblem, isTensordError, TensordError } from "../errors.ts";
 import type { Reply, Transport } from "./transport.ts";
 import {
   type Claim,

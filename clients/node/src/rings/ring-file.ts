@@ -4,12 +4,12 @@
  */
 
 import { closeSync } from "node:fs";
-import type { Place } from "./attach.ts";
-import { TensordError } from "./errors.ts";
-import { setLock, trySetLock } from "./lock.ts";
-import type { Region } from "./region.ts";
+import { TensordError } from "../errors.ts";
+import type { Place } from "../memory/attach.ts";
+import { setLock, trySetLock } from "../memory/lock.ts";
+import type { Region } from "../regions/region.ts";
+import { openForLock } from "../regions/tensor-lock.ts";
 import { slotOffset, toGeneration, wordOffset } from "./ring-layout.ts";
-import { openForLock } from "./tensor-lock.ts";
 
 export class RingFile {
   readonly slots: number;

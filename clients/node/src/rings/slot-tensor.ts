@@ -1,10 +1,10 @@
 /** A tensor in a slot of a ring, as those see it who opened its reference: the slot is theirs until they close it. */
 
-import type { Attachment } from "./attachment.ts";
-import { TensordError } from "./errors.ts";
-import type { TensorReference } from "./reference.ts";
-import { OpenedTensor } from "./tensor.ts";
-import type { TensorLock } from "./tensor-lock.ts";
+import { TensordError } from "../errors.ts";
+import type { Attachment } from "../memory/attachment.ts";
+import type { TensorReference } from "../regions/reference.ts";
+import { OpenedTensor } from "../regions/tensor.ts";
+import type { TensorLock } from "../regions/tensor-lock.ts";
 
 /**
  * The slot stays locked until `close`, so that its owner does not fill it meanwhile. Arrays that are kept longer show what

@@ -4,12 +4,12 @@
  */
 
 import { setTimeout as pause } from "node:timers/promises";
-import type { Api } from "./api.ts";
-import { Mismatch } from "./attach.ts";
-import { Attachment } from "./attachment.ts";
-import { isTensordError, TensordError } from "./errors.ts";
-import type { Access } from "./mapping.ts";
-import { type RegionDescriptor, shown } from "./wire.ts";
+import { isTensordError, TensordError } from "../errors.ts";
+import type { Api } from "../http/api.ts";
+import { type RegionDescriptor, shown } from "../http/wire.ts";
+import { Mismatch } from "../memory/attach.ts";
+import { Attachment } from "../memory/attachment.ts";
+import type { Access } from "../memory/mapping.ts";
 
 /** A stock reader may unlink the name that the server has just brought back; not four times in a row. */
 export const sameRegionTries = 4;

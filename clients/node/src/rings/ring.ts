@@ -3,17 +3,17 @@
  * reference, without the server. The readers' side is `open-reference.ts`.
  */
 
-import "./dispose.ts";
-import { TensordError } from "./errors.ts";
-import { retryWithin } from "./lock.ts";
-import { type Asker, makeRegion } from "./make-region.ts";
-import type { RingOptions } from "./options.ts";
-import type { TensorReference } from "./reference.ts";
+import "../dispose.ts";
+import { TensordError } from "../errors.ts";
+import { retryWithin } from "../memory/lock.ts";
+import type { RingOptions } from "../options.ts";
+import { type Asker, makeRegion } from "../regions/make-region.ts";
+import type { TensorReference } from "../regions/reference.ts";
+import type { TensorSource } from "../regions/sources.ts";
+import type { LockOptions } from "../regions/tensor-lock.ts";
 import { RingFile } from "./ring-file.ts";
 import { maxSlots } from "./ring-layout.ts";
 import { Slot } from "./slot.ts";
-import type { TensorSource } from "./sources.ts";
-import type { LockOptions } from "./tensor-lock.ts";
 
 const defaultSlots = 16;
 const defaultSlotBytes = 8 * 1024 * 1024;

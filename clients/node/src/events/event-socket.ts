@@ -5,9 +5,9 @@
 
 import type { IncomingMessage } from "node:http";
 import type WebSocket from "ws";
-import type { Endpoint } from "./endpoint.ts";
-import { TensordError } from "./errors.ts";
-import { openWebSocket, readRefusal, unreachable } from "./web-socket.ts";
+import { TensordError } from "../errors.ts";
+import type { Endpoint } from "../http/endpoint.ts";
+import { openWebSocket, readRefusal, unreachable } from "../http/web-socket.ts";
 
 /** Frames that wait for the consumer: the socket pauses at the first bound and goes on at the second. */
 const pauseAt = 256;

@@ -1,14 +1,14 @@
 /** A slot that a ring's owner has taken: filled, and then published for others to read, or lent for them to write into. */
 
-import "./dispose.ts";
+import "../dispose.ts";
 import { setImmediate } from "node:timers/promises";
-import { type ArrayDtype, type ArrayTypes, arrayOf, byteSizeOf, type Dtype } from "./dtype.ts";
-import { TensordError } from "./errors.ts";
-import { retryWithin } from "./lock.ts";
-import { type TensorReference, toReference } from "./reference.ts";
+import { type ArrayDtype, type ArrayTypes, arrayOf, byteSizeOf, type Dtype } from "../dtype.ts";
+import { TensordError } from "../errors.ts";
+import { retryWithin } from "../memory/lock.ts";
+import { type TensorReference, toReference } from "../regions/reference.ts";
+import { type TensorSource, toSource } from "../regions/sources.ts";
+import type { LockOptions } from "../regions/tensor-lock.ts";
 import type { RingFile } from "./ring-file.ts";
-import { type TensorSource, toSource } from "./sources.ts";
-import type { LockOptions } from "./tensor-lock.ts";
 
 /** `filling`: locked, nobody else reads or writes. `lent`: unlocked, and still ours. `over`: the ring's again. */
 type State = "filling" | "lent" | "over";

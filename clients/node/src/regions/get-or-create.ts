@@ -4,14 +4,14 @@
 
 import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
-import { isTensordError, TensordError } from "./errors.ts";
+import { isTensordError, TensordError } from "../errors.ts";
+import type { RegionDescriptor } from "../http/wire.ts";
+import { defaultModel, type GetOrCreateOptions } from "../options.ts";
+import type { Session } from "../session/session.ts";
 import { type Asker, type HeldClaim, makeRegion, mapExisting } from "./make-region.ts";
 import { toAccess } from "./mapper.ts";
-import { defaultModel, type GetOrCreateOptions } from "./options.ts";
 import type { Region } from "./region.ts";
-import type { Session } from "./session.ts";
 import type { RegionSource } from "./sources.ts";
-import type { RegionDescriptor } from "./wire.ts";
 
 const longestWaitMs = 300_000;
 /** How often to look in the last second, for which the server does not hold its answer back. */

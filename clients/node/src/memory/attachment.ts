@@ -3,8 +3,8 @@
  * and reading that a seal makes. It asks no server.
  */
 
+import { TensordError } from "../errors.ts";
 import { mapPlace, type Place, remapPlace } from "./attach.ts";
-import { TensordError } from "./errors.ts";
 import type { Access, Mapping } from "./mapping.ts";
 
 /** Who wants to know what becomes of a mapping. It must not refer to the attachment, which would then never be collected. */

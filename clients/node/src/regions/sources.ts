@@ -1,10 +1,10 @@
 /** What a caller may hand to `create`, the wire form of it, and the copy into a fresh region. Nothing is sent from here. */
 
 import { setImmediate } from "node:timers/promises";
-import { arrayOf, byteSizeOf, type Dtype, dtypeOf, kindOf } from "./dtype.ts";
-import { TensordError } from "./errors.ts";
-import { populateForWriting, SystemError, viewAt } from "./libc.ts";
-import type { WireObject } from "./wire.ts";
+import { arrayOf, byteSizeOf, type Dtype, dtypeOf, kindOf } from "../dtype.ts";
+import { TensordError } from "../errors.ts";
+import type { WireObject } from "../http/wire.ts";
+import { populateForWriting, SystemError, viewAt } from "../memory/libc.ts";
 
 /** A tensor to make: its dtype, its shape in elements, and its content, or zeros to be written. */
 export interface TensorSpec {

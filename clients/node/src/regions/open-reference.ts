@@ -4,15 +4,15 @@
  */
 
 import { closeSync, readSync } from "node:fs";
-import { Mismatch, openChecked, type Place } from "./attach.ts";
-import { Attachment } from "./attachment.ts";
-import { TensordError } from "./errors.ts";
-import { retryWithin, trySetLock } from "./lock.ts";
-import type { Access } from "./mapping.ts";
+import { TensordError } from "../errors.ts";
+import { Mismatch, openChecked, type Place } from "../memory/attach.ts";
+import { Attachment } from "../memory/attachment.ts";
+import { retryWithin, trySetLock } from "../memory/lock.ts";
+import type { Access } from "../memory/mapping.ts";
+import { slotOf, wordOffset } from "../rings/ring-layout.ts";
+import { SlotTensor } from "../rings/slot-tensor.ts";
+import type { Session } from "../session/session.ts";
 import { TensorReference } from "./reference.ts";
-import { slotOf, wordOffset } from "./ring-layout.ts";
-import type { Session } from "./session.ts";
-import { SlotTensor } from "./slot-tensor.ts";
 import { OpenedTensor } from "./tensor.ts";
 import { TensorLock } from "./tensor-lock.ts";
 

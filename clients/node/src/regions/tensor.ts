@@ -1,13 +1,13 @@
 /** A tensor over mapped bytes: the same memory as a typed array, as raw bytes, or as a reference. */
 
-import "./dispose.ts";
-import type { Attachment } from "./attachment.ts";
-import { type ArrayDtype, type ArrayTypes, arrayOf, type Dtype, type TensorArray } from "./dtype.ts";
-import { TensordError } from "./errors.ts";
-import { maxViewBytes } from "./mapping.ts";
+import "../dispose.ts";
+import { type ArrayDtype, type ArrayTypes, arrayOf, type Dtype, type TensorArray } from "../dtype.ts";
+import { TensordError } from "../errors.ts";
+import type { TensorInfo } from "../http/wire.ts";
+import type { Attachment } from "../memory/attachment.ts";
+import { maxViewBytes } from "../memory/mapping.ts";
 import { type TensorReference, toReference } from "./reference.ts";
 import { type LockKind, type LockOptions, lockTensor, type TensorLock } from "./tensor-lock.ts";
-import type { TensorInfo } from "./wire.ts";
 
 /**
  * A named, typed slice of a mapped region. What it hands out shares the region's memory and stays valid, and keeps the

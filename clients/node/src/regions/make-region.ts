@@ -1,14 +1,14 @@
 /** Makes regions and fills them, and maps those that are there. Every mapping is reported to the client's session. */
 
-import type { Api } from "./api.ts";
-import { TensordError } from "./errors.ts";
+import { TensordError } from "../errors.ts";
+import type { Api } from "../http/api.ts";
+import { type RegionDescriptor, shown } from "../http/wire.ts";
+import type { Access } from "../memory/mapping.ts";
+import { type CreateOptions, defaultModel } from "../options.ts";
+import type { Session } from "../session/session.ts";
 import { type MappedRegion, mapRegion, toAccess } from "./mapper.ts";
-import type { Access } from "./mapping.ts";
-import { type CreateOptions, defaultModel } from "./options.ts";
 import { Region } from "./region.ts";
-import type { Session } from "./session.ts";
 import { copyTo, type RegionSource, type Source, toSources, toSpecs } from "./sources.ts";
-import { type RegionDescriptor, shown } from "./wire.ts";
 
 /** How long what was built under a claim lingers, unless its builder says otherwise. */
 const builtLingerMs = 600_000;

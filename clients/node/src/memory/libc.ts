@@ -3,7 +3,7 @@
 import { endianness } from "node:os";
 import { getSystemErrorName } from "node:util";
 import koffi from "koffi";
-import { TensordError } from "./errors.ts";
+import { TensordError } from "../errors.ts";
 
 // <sys/mman.h>, the same values on x86-64 and arm64.
 export const PROT_READ = 1;

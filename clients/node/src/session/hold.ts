@@ -5,9 +5,9 @@
 
 import { setTimeout as pause } from "node:timers/promises";
 import type WebSocket from "ws";
-import type { Endpoint } from "./endpoint.ts";
-import { isUnavailable } from "./errors.ts";
-import { openWebSocket, readRefusal, unreachable } from "./web-socket.ts";
+import { isUnavailable } from "../errors.ts";
+import type { Endpoint } from "../http/endpoint.ts";
+import { openWebSocket, readRefusal, unreachable } from "../http/web-socket.ts";
 
 const firstPauseMs = 20;
 const longestPauseMs = 1_000;

@@ -5,11 +5,11 @@
 
 import { posix } from "node:path";
 import { inspect } from "node:util";
-import type { Place } from "./attach.ts";
-import { byteSizeOf, type Dtype, isDtype, maxDimensions } from "./dtype.ts";
-import { TensordError } from "./errors.ts";
-import type { components } from "./generated/openapi.ts";
-import type { TensorInfo } from "./wire.ts";
+import { byteSizeOf, type Dtype, isDtype, maxDimensions } from "../dtype.ts";
+import { TensordError } from "../errors.ts";
+import type { components } from "../generated/openapi.ts";
+import type { TensorInfo } from "../http/wire.ts";
+import type { Place } from "../memory/attach.ts";
 
 const version = 1;
 const maxJsonCharacters = 64 * 1024;

@@ -1,6 +1,6 @@
 /** Where the server is: from an argument, the environment, or the instance's socket. It connects to nothing. */
 
-import { TensordError } from "./errors.ts";
+import { TensordError } from "../errors.ts";
 
 /** sockaddr_un.sun_path holds 108 bytes with its NUL (unix(7)). */
 const maxSocketPathBytes = 107;

@@ -5,7 +5,7 @@
 
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { TensordError } from "./errors.ts";
+import { TensordError } from "../errors.ts";
 import { takeLease, takeWriterLease } from "./lease.ts";
 import { type Access, Mapping } from "./mapping.ts";
 

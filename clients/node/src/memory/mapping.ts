@@ -4,7 +4,7 @@
  * takes no locks.
  */
 
-import { TensordError } from "./errors.ts";
+import { TensordError } from "../errors.ts";
 import * as libc from "./libc.ts";
 
 /**

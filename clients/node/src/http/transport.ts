@@ -5,8 +5,8 @@
 
 import { Agent, type IncomingMessage, type RequestOptions, request } from "node:http";
 import { setTimeout as pause } from "node:timers/promises";
+import { TensordError } from "../errors.ts";
 import type { Endpoint } from "./endpoint.ts";
-import { TensordError } from "./errors.ts";
 import { isObject } from "./wire.ts";
 
 const answerMs = 30_000;

@@ -1,7 +1,7 @@
 /** What the server tells of regions, sessions, models and memory: CloudEvents, with `data` in our words. */
 
-import { TensordError } from "./errors.ts";
-import { fromWire, isObject, type Model, type RegionDescriptor, type SessionDescriptor } from "./wire.ts";
+import { TensordError } from "../errors.ts";
+import { fromWire, isObject, type Model, type RegionDescriptor, type SessionDescriptor } from "../http/wire.ts";
 
 interface CloudEvent<Type extends string, Data> {
   /** A decimal number that grows and never repeats. Ask for what came after it with `after`. */

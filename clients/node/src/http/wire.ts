@@ -3,8 +3,8 @@
  * converted here and nowhere else; the types follow from the OpenAPI document. Checks what this package relies on.
  */
 
-import { TensordError } from "./errors.ts";
-import type { components } from "./generated/openapi.ts";
+import { TensordError } from "../errors.ts";
+import type { components } from "../generated/openapi.ts";
 
 type Schemas = components["schemas"];
 

@@ -1,10 +1,10 @@
 /** The events of one server as an async iterable that survives its restarts: it resumes where it stood. */
 
 import { setTimeout as pause } from "node:timers/promises";
-import { isUnavailable } from "./errors.ts";
+import { isUnavailable } from "../errors.ts";
+import type { Transport } from "../http/transport.ts";
 import { parseEvent, type StreamOpened, type TensordEvent } from "./event.ts";
 import { EventSocket } from "./event-socket.ts";
-import type { Transport } from "./transport.ts";
 
 const firstPauseMs = 20;
 const longestPauseMs = 5_000;

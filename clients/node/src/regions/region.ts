@@ -1,14 +1,14 @@
 /** A mapped region: its tensors, its seal, its end in this process. */
 
-import "./dispose.ts";
-import type { Api } from "./api.ts";
-import { Mismatch } from "./attach.ts";
-import type { Attachment } from "./attachment.ts";
-import { TensordError } from "./errors.ts";
+import "../dispose.ts";
+import { TensordError } from "../errors.ts";
+import type { Api } from "../http/api.ts";
+import { type RegionDescriptor, shown } from "../http/wire.ts";
+import { Mismatch } from "../memory/attach.ts";
+import type { Attachment } from "../memory/attachment.ts";
+import type { Access } from "../memory/mapping.ts";
 import { sameRegionTries } from "./mapper.ts";
-import type { Access } from "./mapping.ts";
 import { Tensor } from "./tensor.ts";
-import { type RegionDescriptor, shown } from "./wire.ts";
 
 export interface SealOptions {
   /** Records a checksum for `client.verify`. */

@@ -5,12 +5,12 @@
 
 import { hostname } from "node:os";
 import { basename } from "node:path";
-import type { Api } from "./api.ts";
-import type { Attachment } from "./attachment.ts";
-import { isTensordError } from "./errors.ts";
+import { isTensordError } from "../errors.ts";
+import type { Api } from "../http/api.ts";
+import type { SessionDescriptor, SessionEnd } from "../http/wire.ts";
+import type { Attachment } from "../memory/attachment.ts";
+import type { Access } from "../memory/mapping.ts";
 import { Hold } from "./hold.ts";
-import type { Access } from "./mapping.ts";
-import type { SessionDescriptor, SessionEnd } from "./wire.ts";
 
 export interface SessionOptions {
   /** What people see beside the process id. Default: the program's file name. */
