@@ -221,7 +221,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         await make("a");
         await make("b");
         // What may be evicted must be sealed.
-        await client.patch(await client.get("b"), { evictable: true });
+        await client.change(await client.get("b"), { evictable: true });
         const refused = [await made("c"), await made("c", { onFull: "fail", deadlineMs: 60_000 }), await made("c", { onFull: "evict" })];
         const started = performance.now();
         refused.push(await made("c", { onFull: "wait", deadlineMs: 50 }));
@@ -241,7 +241,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const c = await client.attach("c", { writable: true });
         await c.seal();
         c.close();
-        await client.patch(c, { evictable: true });
+        await client.change(c, { evictable: true });
         const evicted = [await made("d")];
         // What was handed out less than 10 s ago is not evicted yet.
         while ((evicted[1] = await made("d", { onFull: "evict" })) === "pool-full") await new Promise((resolve) => setTimeout(resolve, 50));

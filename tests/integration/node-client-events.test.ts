@@ -56,7 +56,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           }
         })();
         while (stream.after === undefined) await new Promise((resolve) => setImmediate(resolve));
-        await client.createModel("llama");
+        await client.registerModel("llama");
         await client.create(null, new Uint8Array(1), { ttlMs: 600_000 });
         const region = await client.create("w", { a: new Uint8Array(1), b: new Uint8Array(2) }, { model: "llama", ttlMs: 600_000, labels: { made_by: "test" } });
         await region.seal();

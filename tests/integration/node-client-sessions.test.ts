@@ -212,8 +212,8 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const without = [await codeOf(() => other.session()), await codeOf(() => other.getOrCreate("x", () => new Uint8Array(1))), await codeOf(() => other.create("y", new Uint8Array(1)))];
         const region = await other.create("timed", new Uint8Array(1), { ttlMs: 60_000 });
         const after = { sessions: (await other.stats()).sessions, mine: await codeOf(() => other.get("mine")), holders: (await other.get("timed")).holders };
-        const patched = await other.patch(region, { lingerMs: 1_000, evictable: true });
-        tell({ without, after, closed: await codeOf(() => client.session()), owner: patched.owner, evictable: patched.evictable });
+        const changed = await other.change(region, { lingerMs: 1_000, evictable: true });
+        tell({ without, after, closed: await codeOf(() => client.session()), owner: changed.owner, evictable: changed.evictable });
       `,
     );
     expect(seen).toEqual({

@@ -205,7 +205,7 @@ for (const runtime of both) {
       server.env,
       `
         const client = await connect({ waitMs: 5_000 });
-        const model = await client.createModel("llama", { memoryLimitBytes: 2 ** 30 });
+        const model = await client.registerModel("llama", { memoryLimitBytes: 2 ** 30 });
         const region = await client.create("a", new Uint8Array(10), { model: "llama", ttlMs: 60_000, labels: { my_job: "x" } });
         await client.create(null, new Uint8Array(10), { ttlMs: 60_000 });
         const again = await client.create("a", new Uint8Array(10), { model: "llama", ttlMs: 60_000, ifExists: "attach" });
@@ -213,20 +213,20 @@ for (const runtime of both) {
         for await (const { name } of client.list({ model: "llama", state: "open", label: ["my_job", "x"] })) names.push(name);
         const models = [];
         for await (const { name } of client.models()) models.push(name);
-        const patched = await client.patch(region, { persist: true, labels: { my_job: null, other: "y" } });
+        const changed = await client.change(region, { persist: true, labels: { my_job: null, other: "y" } });
         const found = await client.get("a", { model: "llama" });
         const byId = await client.getById(region.id);
-        const inUse = await codeOf(() => client.deleteModel("llama"));
-        const limited = await client.patchModel("llama", { memoryLimitBytes: null });
+        const inUse = await codeOf(() => client.unregisterModel("llama"));
+        const limited = await client.changeModel("llama", { memoryLimitBytes: null });
         const stats = await client.stats();
         region.close();
         again.close();
         const deleted = await client.delete(region);
         const gone = await codeOf(() => client.get("a", { model: "llama" }));
-        await client.deleteModel("llama", { drain: true });
+        await client.unregisterModel("llama", { drain: true });
         tell({
           limit: model.memoryLimitBytes, created: [region.isCreated, again.isCreated], ids: again.id === region.id,
-          names, models, owner: patched.owner, labels: patched.labels, byId: byId.id === found.id,
+          names, models, owner: changed.owner, labels: changed.labels, byId: byId.id === found.id,
           inUse: [found.inUse, found.hasWriters], inUseCode: inUse, limited: limited.memoryLimitBytes,
           open: stats.regions.open, sent: stats.http.sentBytes > 0, deleted: deleted.state, freed: deleted.freedBytes > 0, gone,
           noModel: await codeOf(() => client.model("llama")),

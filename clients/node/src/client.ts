@@ -18,11 +18,11 @@ import type {
 import {
   type AnyRegion,
   type AttachOptions,
+  type ChangeOptions,
   type CreateOptions,
   defaultModel,
   type GetOrCreateOptions,
   type ListOptions,
-  type PatchOptions,
   type RingOptions,
 } from "./options.ts";
 import { GetOrCreate } from "./regions/get-or-create.ts";
@@ -145,9 +145,9 @@ export class Client {
   }
 
   /** Changes a region's owner, whether it may be evicted, or its labels. */
-  patch(region: AnyRegion, options: PatchOptions): Promise<RegionDescriptor> {
+  change(region: AnyRegion, options: ChangeOptions): Promise<RegionDescriptor> {
     const { ttlMs, lingerMs, persist, evictable, labels } = options;
-    return this.#api.patchRegion(idOf(region), { ttlMs, lingerMs, persist, evictable, labels });
+    return this.#api.changeRegion(idOf(region), { ttlMs, lingerMs, persist, evictable, labels });
   }
 
   /**
@@ -174,18 +174,18 @@ export class Client {
   }
 
   /** Registers a model, a pool with a limit of its own. @throws TensordError `model-exists` */
-  createModel(name: string, options: { readonly memoryLimitBytes?: number } = {}): Promise<Model> {
-    return this.#api.createModel({ name, memoryLimitBytes: options.memoryLimitBytes });
+  registerModel(name: string, options: { readonly memoryLimitBytes?: number } = {}): Promise<Model> {
+    return this.#api.registerModel({ name, memoryLimitBytes: options.memoryLimitBytes });
   }
 
   /** Changes a model's limit; null removes it. @throws TensordError `model-not-found` */
-  patchModel(name: string, { memoryLimitBytes }: { readonly memoryLimitBytes: number | null }): Promise<Model> {
-    return this.#api.patchModel(name, { memoryLimitBytes });
+  changeModel(name: string, { memoryLimitBytes }: { readonly memoryLimitBytes: number | null }): Promise<Model> {
+    return this.#api.changeModel(name, { memoryLimitBytes });
   }
 
   /** Unregisters a model; `drain` deletes its regions with it. @throws TensordError `model-in-use`, `model-not-found` */
-  deleteModel(name: string, { drain = false }: { readonly drain?: boolean } = {}): Promise<Deletion> {
-    return this.#api.deleteModel(name, drain);
+  unregisterModel(name: string, { drain = false }: { readonly drain?: boolean } = {}): Promise<Deletion> {
+    return this.#api.unregisterModel(name, drain);
   }
 
   /** The server's books: bytes, inodes, regions by state, models. */

@@ -21,11 +21,11 @@ export type {
 export type {
   AnyRegion,
   AttachOptions,
+  ChangeOptions,
   CreateOptions,
   GetOrCreateOptions,
   ListOptions,
   Owner,
-  PatchOptions,
   RingOptions,
 } from "./options.ts";
 export type { AccessOptions } from "./regions/mapper.ts";

@@ -72,7 +72,7 @@ export interface ListOptions {
   readonly label?: readonly [string, string];
 }
 
-export type PatchOptions = Owner & {
+export type ChangeOptions = Owner & {
   readonly evictable?: boolean;
   /** Those named; null removes one. */
   readonly labels?: Readonly<Record<string, string | null>>;

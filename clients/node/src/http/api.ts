@@ -29,7 +29,7 @@ const longMs = 600_000;
 const listPage = 1000;
 
 /** The answer of a create: `isCreated` is false if the region was there before. */
-export interface Allocation {
+export interface Creation {
   readonly region: RegionDescriptor;
   readonly isCreated: boolean;
 }
@@ -58,7 +58,7 @@ export class Api {
     return (await this.transport.request("GET", "/readyz", { isRepeatable: false })).status === 200;
   }
 
-  async createRegion(body: NewRegion): Promise<Allocation> {
+  async createRegion(body: NewRegion): Promise<Creation> {
     // A repeat after a lost answer could make a second region, or find its own name taken. With "attach" it finds the
     // region that the lost request made, if it made one.
     const isRepeatable = body.ifExists === "attach";
@@ -106,7 +106,7 @@ export class Api {
     return parseObject(expectSuccess(await this.transport.request("POST", `${regionPath(id)}/verify`, request)));
   }
 
-  async patchRegion(id: string, body: object): Promise<RegionDescriptor> {
+  async changeRegion(id: string, body: object): Promise<RegionDescriptor> {
     const request = { body: toWire(body), isRepeatable: true };
     return parseDescriptor(expectSuccess(await this.transport.request("PATCH", regionPath(id), request)));
   }
@@ -125,7 +125,7 @@ export class Api {
     for await (const item of this.#pages("/v1/regions", query)) yield parseListedRegion(item);
   }
 
-  async createModel(body: object): Promise<Model> {
+  async registerModel(body: object): Promise<Model> {
     const request = { body: toWire(body), isRepeatable: false };
     return parseObject(expectSuccess(await this.transport.request("POST", "/v1/models", request)));
   }
@@ -138,12 +138,12 @@ export class Api {
     return parseObject(await this.#get(modelPath(name)));
   }
 
-  async patchModel(name: string, body: object): Promise<Model> {
+  async changeModel(name: string, body: object): Promise<Model> {
     const request = { body: toWire(body), isRepeatable: true };
     return parseObject(expectSuccess(await this.transport.request("PATCH", modelPath(name), request)));
   }
 
-  async deleteModel(name: string, drain: boolean): Promise<Deletion> {
+  async unregisterModel(name: string, drain: boolean): Promise<Deletion> {
     const path = `${modelPath(name)}${drain ? "?drain=true" : ""}`;
     const request = { isRepeatable: true, answerMs: longMs };
     return parseObject(expectSuccess(await this.transport.request("DELETE", path, request)));
