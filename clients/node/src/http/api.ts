@@ -3,12 +3,22 @@
  * carry only what the caller gave, so that the server's defaults and refusals stay the server's.
  */
 
-import { fromProblem, isTensordError, TensordError } from "../errors.ts";
-import type { Reply, Transport } from "./transport.ts";
+import { isTensordError, TensordError } from "../errors.ts";
+import {
+  type Answer,
+  type Body,
+  type Method,
+  type Operation,
+  type Parameters,
+  type Path,
+  toPath,
+} from "./operation.ts";
+import type { Reply, Sending, Transport } from "./transport.ts";
 import {
   type Claim,
   type Deletion,
-  fromWire,
+  expectSuccess,
+  type FromWire,
   isObject,
   type ListedRegion,
   type Model,
@@ -34,16 +44,17 @@ export interface Creation {
   readonly isCreated: boolean;
 }
 
-/** The body of a create, of which these fields say how it is sent. */
-export interface NewRegion {
-  readonly ifExists?: string | undefined;
-  readonly deadlineMs?: number | undefined;
-  readonly [field: string]: unknown;
-}
+export type NewRegion = Body<Operation<"POST", "/v1/regions">>;
 
-export interface ClaimRequest {
-  readonly session: string;
-  readonly key: string;
+type ListPath = "/v1/regions" | "/v1/models";
+type ListQuery<P extends ListPath> = Parameters<Operation<"GET", P>>["query"];
+type ListItem<P extends ListPath> = Answer<Operation<"GET", P>>["items"][number];
+
+/** As `Parameters`, of any operation. */
+interface AnyParameters {
+  readonly path?: object | undefined;
+  readonly query?: object | undefined;
+  readonly body?: unknown;
 }
 
 /** One server's routes. Every method throws what `fromProblem` and `Transport` make. */
@@ -55,7 +66,7 @@ export class Api {
   }
 
   async isReady(): Promise<boolean> {
-    return (await this.transport.request("GET", "/readyz", { isRepeatable: false })).status === 200;
+    return (await this.#send("GET", "/readyz", { isRepeatable: false })).status === 200;
   }
 
   async createRegion(body: NewRegion): Promise<Creation> {
@@ -63,8 +74,8 @@ export class Api {
     // region that the lost request made, if it made one.
     const isRepeatable = body.ifExists === "attach";
     const askedAt = Date.now();
-    const request = { body: toWire(body), isRepeatable, answerMs: longMs + (body.deadlineMs ?? 0) };
-    const reply = await this.transport.request("POST", "/v1/regions", request);
+    const answerMs = longMs + (body.deadlineMs ?? 0);
+    const reply = await this.#send("POST", "/v1/regions", { body, isRepeatable, answerMs });
     const region = parseDescriptor(expectSuccess(reply));
     if (reply.status === 201) return { region, isCreated: true };
     return { region, isCreated: reply.isRepeated && (await this.#isFrom(region, askedAt)) };
@@ -80,18 +91,18 @@ export class Api {
   }
 
   async region(id: string): Promise<RegionDescriptor> {
-    return parseDescriptor(await this.#get(regionPath(id)));
+    const reply = await this.#send("GET", "/v1/regions/{region}", { path: { region: id }, isRepeatable: true });
+    return parseDescriptor(expectSuccess(reply));
   }
 
   async regionByName(model: string, name: string, waitUntil?: number): Promise<RegionDescriptor> {
-    const path = `${modelPath(model)}/regions/${checkName(name, "region")}`;
-    return parseDescriptor(expectSuccess(await this.transport.request("GET", path, { isRepeatable: true, waitUntil })));
+    const request = { path: { model, name }, isRepeatable: true, waitUntil };
+    return parseDescriptor(expectSuccess(await this.#send("GET", "/v1/models/{model}/regions/{name}", request)));
   }
 
-  async seal(id: string, body: object): Promise<RegionDescriptor> {
-    const path = `${regionPath(id)}/seal`;
-    const request = { body: toWire(body), isRepeatable: true, answerMs: longMs };
-    const reply = await this.transport.request("POST", path, request);
+  async seal(id: string, body: Body<Operation<"POST", "/v1/regions/{region}/seal">>): Promise<RegionDescriptor> {
+    const request = { path: { region: id }, body, isRepeatable: true, answerMs: longMs };
+    const reply = await this.#send("POST", "/v1/regions/{region}/seal", request);
     try {
       return parseDescriptor(expectSuccess(reply));
     } catch (error) {
@@ -101,18 +112,19 @@ export class Api {
     }
   }
 
-  async verify(id: string): Promise<Verification> {
-    const request = { isRepeatable: true, answerMs: longMs };
-    return parseObject(expectSuccess(await this.transport.request("POST", `${regionPath(id)}/verify`, request)));
+  verify(id: string): Promise<Verification> {
+    const request = { path: { region: id }, isRepeatable: true, answerMs: longMs };
+    return this.#ask("POST", "/v1/regions/{region}/verify", request);
   }
 
-  async changeRegion(id: string, body: object): Promise<RegionDescriptor> {
-    const request = { body: toWire(body), isRepeatable: true };
-    return parseDescriptor(expectSuccess(await this.transport.request("PATCH", regionPath(id), request)));
+  async changeRegion(id: string, body: Body<Operation<"PATCH", "/v1/regions/{region}">>): Promise<RegionDescriptor> {
+    const request = { path: { region: id }, body, isRepeatable: true };
+    return parseDescriptor(expectSuccess(await this.#send("PATCH", "/v1/regions/{region}", request)));
   }
 
   async deleteRegion(id: string): Promise<Deletion> {
-    const reply = await this.transport.request("DELETE", regionPath(id), { isRepeatable: true, answerMs: longMs });
+    const request = { path: { region: id }, isRepeatable: true, answerMs: longMs };
+    const reply = await this.#send("DELETE", "/v1/regions/{region}", request);
     try {
       return parseObject(expectSuccess(reply));
     } catch (error) {
@@ -121,74 +133,72 @@ export class Api {
     }
   }
 
-  async *regions(query: Readonly<Record<string, string>>): AsyncGenerator<ListedRegion, void, undefined> {
+  async *regions(query: ListQuery<"/v1/regions">): AsyncGenerator<ListedRegion, void, undefined> {
     for await (const item of this.#pages("/v1/regions", query)) yield parseListedRegion(item);
   }
 
-  async registerModel(body: object): Promise<Model> {
-    const request = { body: toWire(body), isRepeatable: false };
-    return parseObject(expectSuccess(await this.transport.request("POST", "/v1/models", request)));
+  registerModel(body: Body<Operation<"POST", "/v1/models">>): Promise<Model> {
+    return this.#ask("POST", "/v1/models", { body, isRepeatable: false });
   }
 
   async *models(): AsyncGenerator<Model, void, undefined> {
-    for await (const item of this.#pages("/v1/models", {})) yield parseObject<Model>(item);
+    for await (const item of this.#pages("/v1/models", {})) yield parseObject(item);
   }
 
-  async model(name: string): Promise<Model> {
-    return parseObject(await this.#get(modelPath(name)));
+  model(name: string): Promise<Model> {
+    return this.#ask("GET", "/v1/models/{model}", { path: { model: name }, isRepeatable: true });
   }
 
-  async changeModel(name: string, body: object): Promise<Model> {
-    const request = { body: toWire(body), isRepeatable: true };
-    return parseObject(expectSuccess(await this.transport.request("PATCH", modelPath(name), request)));
+  changeModel(name: string, body: Body<Operation<"PATCH", "/v1/models/{model}">>): Promise<Model> {
+    return this.#ask("PATCH", "/v1/models/{model}", { path: { model: name }, body, isRepeatable: true });
   }
 
-  async unregisterModel(name: string, drain: boolean): Promise<Deletion> {
-    const path = `${modelPath(name)}${drain ? "?drain=true" : ""}`;
-    const request = { isRepeatable: true, answerMs: longMs };
-    return parseObject(expectSuccess(await this.transport.request("DELETE", path, request)));
+  unregisterModel(name: string, isDraining: boolean): Promise<Deletion> {
+    const query = isDraining ? ({ drain: "true" } as const) : undefined;
+    const request = { path: { model: name }, query, isRepeatable: true, answerMs: longMs };
+    return this.#ask("DELETE", "/v1/models/{model}", request);
   }
 
-  async openSession(body: object): Promise<SessionDescriptor> {
+  openSession(body: Body<Operation<"POST", "/v1/sessions">>): Promise<SessionDescriptor> {
     // One whose answer was lost is held by nobody, and its TTL ends it.
-    const request = { body: toWire(body), isRepeatable: true };
-    return parseObject(expectSuccess(await this.transport.request("POST", "/v1/sessions", request)));
+    return this.#ask("POST", "/v1/sessions", { body, isRepeatable: true });
   }
 
-  async session(id: string): Promise<SessionDescriptor> {
-    return parseObject(await this.#get(`/v1/sessions/${id}`));
+  session(id: string): Promise<SessionDescriptor> {
+    return this.#ask("GET", "/v1/sessions/{session}", { path: { session: id }, isRepeatable: true });
   }
 
-  async endSession(id: string): Promise<SessionEnd> {
-    const request = { isRepeatable: true, answerMs: longMs };
-    return parseObject(expectSuccess(await this.transport.request("DELETE", `/v1/sessions/${id}`, request)));
+  endSession(id: string): Promise<SessionEnd> {
+    const request = { path: { session: id }, isRepeatable: true, answerMs: longMs };
+    return this.#ask("DELETE", "/v1/sessions/{session}", request);
   }
 
   /** The same `key` of the same session gets the same claim again, so an answer may be lost. */
-  async claim(model: string, name: string, body: ClaimRequest, waitUntil: number): Promise<Claim> {
-    const request = { body: toWire(body), isRepeatable: true, waitUntil };
-    return parseClaim(expectSuccess(await this.transport.request("POST", claimPath(model, name), request)));
+  async claim(
+    model: string,
+    name: string,
+    body: Body<Operation<"POST", "/v1/models/{model}/regions/{name}/claim">>,
+    waitUntil: number,
+  ): Promise<Claim> {
+    const request = { path: { model, name }, body, isRepeatable: true, waitUntil };
+    return parseClaim(expectSuccess(await this.#send("POST", "/v1/models/{model}/regions/{name}/claim", request)));
   }
 
   async releaseClaim(model: string, name: string, claim: string): Promise<void> {
-    const path = `${claimPath(model, name)}?claim=${claim}`;
-    const reply = await this.transport.request("DELETE", path, { isRepeatable: true });
+    const request = { path: { model, name }, query: { claim }, isRepeatable: true };
+    const reply = await this.#send("DELETE", "/v1/models/{model}/regions/{name}/claim", request);
     // Whoever does not hold it has released it.
     if (reply.status !== 404) expectSuccess(reply);
   }
 
-  async stats(): Promise<Stats> {
-    return parseObject(await this.#get("/v1/stats"));
+  stats(): Promise<Stats> {
+    return this.#ask("GET", "/v1/stats", { isRepeatable: true });
   }
 
-  async #get(path: string): Promise<unknown> {
-    return expectSuccess(await this.transport.request("GET", path, { isRepeatable: true }));
-  }
-
-  async *#pages(path: string, query: Readonly<Record<string, string>>): AsyncGenerator<unknown, void, undefined> {
-    const parameters = new URLSearchParams({ limit: String(listPage), ...query });
-    for (;;) {
-      const page = await this.#get(`${path}?${parameters}`);
+  async *#pages<P extends ListPath>(path: P, query: ListQuery<P>): AsyncGenerator<ListItem<P>, void, undefined> {
+    for (let cursor: string | undefined; ; ) {
+      const request = { query: { limit: listPage, ...query, cursor }, isRepeatable: true };
+      const page = expectSuccess(await this.#request("GET", path, request));
       if (!isObject(page) || !Array.isArray(page.items)) {
         throw new TensordError("server-fault", "Cannot read the server's answer: it is no list", {
           hint: "is this a tensord server?",
@@ -196,45 +206,32 @@ export class Api {
       }
       yield* page.items;
       if (typeof page.next_cursor !== "string") return;
-      parameters.set("cursor", page.next_cursor);
+      cursor = page.next_cursor;
     }
   }
-}
 
-/** The body of a success. @throws TensordError what the problem says */
-export function expectSuccess({ status, body }: Pick<Reply, "status" | "body">): unknown {
-  if (status >= 200 && status < 300) return body;
-  if (isObject(body)) throw fromProblem(status, fromWire(body) as Record<string, unknown>);
-  if (status === 503) {
-    throw new TensordError("server-unavailable", "Cannot use tensord: it answered 503 without a reason", { status });
+  /** Asks, and reads an answer of whose fields nothing here relies on. */
+  async #ask<M extends Method, P extends Path<M>>(
+    method: M,
+    path: P,
+    request: Sending & Parameters<Operation<M, P>>,
+  ): Promise<FromWire<Answer<Operation<M, P>>>> {
+    return parseObject(expectSuccess(await this.#send(method, path, request)));
   }
-  const detail = `The answer is status ${status} and no problem: is this a tensord server?`;
-  throw fromProblem(status, { detail });
-}
 
-function regionPath(id: string): string {
-  if (!/^[A-Za-z0-9_-]{1,128}$/.test(id)) {
-    throw new TensordError("validation-failed", `Cannot ask for region "${id}": it is no region id`, {
-      hint: "ids begin with reg_",
-    });
+  #send<M extends Method, P extends Path<M>>(
+    method: M,
+    path: P,
+    request: Sending & Parameters<Operation<M, P>>,
+  ): Promise<Reply> {
+    return this.#request(method, path, request);
   }
-  return `/v1/regions/${id}`;
-}
 
-function modelPath(model: string): string {
-  return `/v1/models/${checkName(model, "model")}`;
-}
-
-function claimPath(model: string, name: string): string {
-  return `${modelPath(model)}/regions/${checkName(name, "region")}/claim`;
-}
-
-/** Checked here because a name like ".." would be folded away, and the request would reach another route. */
-function checkName(name: string, what: string): string {
-  if (/^(?!\.)[A-Za-z0-9._-]{1,128}$/.test(name)) return name;
-  throw new TensordError(
-    "validation-failed",
-    `Cannot ask for ${what} "${name}": want 1 to 128 of A-Z, a-z, 0-9, ".", "_" and "-", not beginning with "."`,
-    { hint: "write org/name as org--name" },
-  );
+  #request(
+    method: Method,
+    template: string,
+    { path, query, body, ...sending }: Sending & AnyParameters,
+  ): Promise<Reply> {
+    return this.transport.request(method, toPath(template, path, query), { ...sending, body: toWire(body) });
+  }
 }

@@ -24,14 +24,18 @@ export interface Reply {
   readonly isRepeated: boolean;
 }
 
-export interface Request {
-  readonly body?: unknown;
+/** How a request is sent. */
+export interface Sending {
   /** It may be sent again after an answer was lost; one that was refused, or never sent, always is. */
   readonly isRepeatable: boolean;
   /** Asks the server to hold its answer back until then, of `performance.now()` (`Prefer: wait`). */
   readonly waitUntil?: number | undefined;
   /** How long an answer may take. */
   readonly answerMs?: number;
+}
+
+export interface Request extends Sending {
+  readonly body?: unknown;
 }
 
 /** No connection: the server has not seen the request. */

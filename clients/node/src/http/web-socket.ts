@@ -4,8 +4,8 @@ import type { IncomingMessage } from "node:http";
 import { connect, type Socket } from "node:net";
 import WebSocket from "ws";
 import { isTensordError, TensordError } from "../errors.ts";
-import { expectSuccess } from "./api.ts";
 import type { Endpoint } from "./endpoint.ts";
+import { expectSuccess } from "./wire.ts";
 
 const maxFrameBytes = 16 * 1024 * 1024;
 const maxProblemBytes = 1024 * 1024;

@@ -3,7 +3,7 @@
  * converted here and nowhere else; the types follow from the OpenAPI document. Checks what this package relies on.
  */
 
-import { TensordError } from "../errors.ts";
+import { fromProblem, TensordError } from "../errors.ts";
 import type { components } from "../generated/openapi.ts";
 
 type Schemas = components["schemas"];
@@ -34,6 +34,9 @@ export type ListedRegion = FromWire<Schemas["RegionFacts"]>;
 
 /** A tensor of a region: `byteOffset` counts from the start of the region's file. */
 export type TensorInfo = Omit<FromWire<Schemas["Tensor"]>, "aligned" | "aliasOf" | "logical">;
+
+/** A tensor to lay out in a new region. */
+export type TensorRequest = FromWire<Schemas["TensorRequest"]>;
 
 /** A pool with a limit of its own, and its books. */
 export type Model = FromWire<Schemas["Model"]>;
@@ -86,6 +89,17 @@ export function isObject(value: unknown): value is WireObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** The body of a success. @throws TensordError what the problem says */
+export function expectSuccess({ status, body }: { readonly status: number; readonly body: unknown }): unknown {
+  if (status >= 200 && status < 300) return body;
+  if (isObject(body)) throw fromProblem(status, fromWire(body) as Record<string, unknown>);
+  if (status === 503) {
+    throw new TensordError("server-unavailable", "Cannot use tensord: it answered 503 without a reason", { status });
+  }
+  const detail = `The answer is status ${status} and no problem: is this a tensord server?`;
+  throw fromProblem(status, { detail });
+}
+
 /** Reads a region's JSON. @throws TensordError `server-fault` if it is not one. */
 export function parseDescriptor(value: unknown): RegionDescriptor {
   if (!isRegion(value) || !Array.isArray(value.tensors) || !value.tensors.every(isTensor)) {
@@ -118,9 +132,9 @@ function isRegion(value: unknown): value is WireObject {
   const { storage } = value;
   return (
     [value.id, value.model, value.state, value.created_at, storage.kind].every(isText) &&
-    (storage.path === null || isText(storage.path)) &&
-    [storage.dev, storage.ino].every(isIdentity) &&
-    isSize(storage.byte_size)
+    isSize(storage.byte_size) &&
+    // What another kind of storage has instead is for a newer client: this one reads of it, and maps it not.
+    (storage.kind !== "shm" || (isText(storage.path) && [storage.dev, storage.ino].every(isIdentity)))
   );
 }
 

@@ -1,7 +1,7 @@
 /** Makes regions and fills them, and maps those that are there. Every mapping is reported to the client's session. */
 
 import { TensordError } from "../errors.ts";
-import type { Api } from "../http/api.ts";
+import type { Api, NewRegion } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
 import type { Access } from "../memory/mapping.ts";
 import { type CreateOptions, defaultModel } from "../options.ts";
@@ -40,17 +40,19 @@ export async function makeRegion(
   const sources = toSources(data);
   const { model = defaultModel, ifExists = "fail", ttlMs, lingerMs, persist } = options;
   const { evictable, onFull, deadlineMs, labels } = options;
-  const room = { evictable, onFull, deadlineMs };
-  const body = {
-    model,
-    name: name ?? undefined,
-    tensors: toSpecs(sources),
-    ifExists,
-    ...room,
-    labels,
-    claim: claim?.id,
-  };
-  const create = (owner: object) => api.createRegion({ ...body, ...owner });
+  const create = (owner: Pick<NewRegion, "session" | "ttlMs" | "lingerMs" | "persist">) =>
+    api.createRegion({
+      model,
+      name: name ?? undefined,
+      tensors: toSpecs(sources),
+      ifExists,
+      evictable,
+      onFull,
+      deadlineMs,
+      labels,
+      claim: claim?.id,
+      ...owner,
+    });
   const isOwned = [ttlMs, lingerMs, persist].some((value) => value !== undefined);
   const isForSession = !isOwned && claim === undefined && session !== undefined;
   const { region, isCreated } = isForSession

@@ -3,7 +3,7 @@
 import { setImmediate } from "node:timers/promises";
 import { arrayOf, byteSizeOf, type Dtype, dtypeOf, kindOf } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
-import type { WireObject } from "../http/wire.ts";
+import type { TensorRequest } from "../http/wire.ts";
 import { populateForWriting, SystemError, viewAt } from "../memory/libc.ts";
 
 /** A tensor to make: its dtype, its shape in elements, and its content, or zeros to be written. */
@@ -42,7 +42,7 @@ export function toSources(data: RegionSource): Source[] {
 }
 
 /** The tensors as a create sends them. */
-export function toSpecs(sources: readonly Source[]): WireObject[] {
+export function toSpecs(sources: readonly Source[]): TensorRequest[] {
   return sources.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
 }
 
