@@ -17,6 +17,7 @@ export class SocketProxy implements AsyncDisposable {
   #losses = 0;
   #pickBytes: (() => number) | undefined;
   #cuts = 0;
+  #isMute = false;
 
   constructor(upstream: string, { rewrite = (text) => text }: ProxyOptions = {}) {
     this.#server = createServer((near) => {
@@ -28,6 +29,7 @@ export class SocketProxy implements AsyncDisposable {
       let leftBytes: number | undefined;
       near.on("data", (chunk) => far.write(chunk));
       far.on("data", (chunk) => {
+        if (this.#isMute) return;
         if (this.#losses > 0) {
           this.#losses -= 1;
           end();
@@ -61,6 +63,11 @@ export class SocketProxy implements AsyncDisposable {
   /** The server does what the next requests ask, and nobody hears of it. */
   loseAnswers(count: number): void {
     this.#losses = count;
+  }
+
+  /** Whether the server is heard: what it says while it is mute nobody ever hears, and no connection ends. */
+  mute(isMute: boolean): void {
+    this.#isMute = isMute;
   }
 
   /** From now on each connection ends after so many bytes of the server's, in the middle of whatever it says then. */

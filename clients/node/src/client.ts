@@ -7,6 +7,7 @@ import { Api } from "./http/api.ts";
 import type { Transport } from "./http/transport.ts";
 import type {
   Deletion,
+  Eviction,
   ListedRegion,
   Model,
   RegionDescriptor,
@@ -15,12 +16,15 @@ import type {
   Stats,
   Verification,
 } from "./http/wire.ts";
+import type { LockOptions } from "./memory/lock.ts";
 import {
   type AnyRegion,
   type AttachOptions,
   type ChangeOptions,
   type CreateOptions,
   defaultModel,
+  type EvictOptions,
+  type GetOptions,
   type GetOrCreateOptions,
   type ListOptions,
   type RingOptions,
@@ -33,14 +37,14 @@ import type { TensorReference } from "./regions/reference.ts";
 import type { Region } from "./regions/region.ts";
 import type { RegionSource } from "./regions/sources.ts";
 import type { OpenedTensor } from "./regions/tensor.ts";
-import type { LockOptions } from "./regions/tensor-lock.ts";
 import { makeRing, type Ring } from "./rings/ring.ts";
 import { Session, type SessionOptions } from "./session/session.ts";
+import type { WaitOptions } from "./waiting.ts";
 
 /**
  * One server's client; `connect` makes it. Closing it closes its connections and ends its event streams. Regions stay
  * mapped and their memory valid; what asks the server throws `closed` then. Every method throws `TensordError`s,
- * `server-unavailable` among them.
+ * `server-unavailable` among them, or the reason of its `signal`.
  */
 export class Client {
   readonly #transport: Transport;
@@ -78,7 +82,8 @@ export class Client {
   /**
    * The region of that name, sealed and mapped for reading. Of all processes that ask for a name that is not there, one
    * builds it and the others wait. If the builder dies, or `build` throws, the next in line builds. Without an owner among
-   * the options the region lingers for 10 minutes after its last use.
+   * the options the region lingers for 10 minutes after its last use. After an abort what `build` returns is thrown away,
+   * and the next in line builds.
    * @throws TensordError `deadline-exceeded` if others build for longer than `timeoutMs`; what `build` throws
    */
   getOrCreate(
@@ -104,13 +109,13 @@ export class Client {
    *   a writer; `wrong-namespace` if this process sees another file system than the server; `access-denied`
    */
   async attach(region: string | RegionDescriptor | ListedRegion, options: AttachOptions = {}): Promise<Region> {
-    const { model = defaultModel, timeoutMs = 0, writable = false } = options;
+    const { model = defaultModel, timeoutMs = 0, writable = false, signal } = options;
     const access = toAccess(options);
     if (typeof region !== "string") {
-      const descriptor = "tensors" in region ? region : await this.#api.region(region.id);
-      return mapExisting(this.#asker, descriptor, () => access);
+      const ask = () => this.#api.region(region.id, signal);
+      return mapExisting(this.#asker, "tensors" in region ? region : await ask(), () => access, ask);
     }
-    const find = () => findRegion(this.#api, model, region, timeoutMs, writable);
+    const find = () => findRegion(this.#api, model, region, { timeoutMs, isWriter: writable, signal });
     return mapExisting(this.#asker, await find(), () => access, find);
   }
 
@@ -126,71 +131,88 @@ export class Client {
 
   /** As `open`, and waits while another process has the ring's slot locked. */
   async openWhenFree(reference: TensorReference, options: AccessOptions & LockOptions = {}): Promise<OpenedTensor> {
-    return openWhenFree(reference, toAccess(options), options.timeoutMs, this.#asker.session);
+    return openWhenFree(reference, toAccess(options), options, this.#asker.session);
   }
 
   /** The region of that name, as it is now. @throws TensordError `region-not-found` */
-  get(name: string, { model = defaultModel }: { readonly model?: string } = {}): Promise<RegionDescriptor> {
-    return this.#api.regionByName(model, name);
+  get(name: string, { model = defaultModel, signal }: GetOptions = {}): Promise<RegionDescriptor> {
+    return this.#api.regionByName(model, name, { signal });
   }
 
   /** The region with that id, as it is now. @throws TensordError `region-not-found` */
-  getById(id: string): Promise<RegionDescriptor> {
-    return this.#api.region(id);
+  getById(id: string, { signal }: WaitOptions = {}): Promise<RegionDescriptor> {
+    return this.#api.region(id, signal);
   }
 
   /** All regions that match, page by page as they are consumed. */
-  list({ label, ...options }: ListOptions = {}): AsyncGenerator<ListedRegion, void, undefined> {
-    return this.#api.regions({ ...options, ...(label === undefined ? {} : { label: label.join("=") }) });
+  list({ label, signal, ...options }: ListOptions = {}): AsyncGenerator<ListedRegion, void, undefined> {
+    return this.#api.regions({ ...options, label: label?.join("=") }, signal);
   }
 
   /** Changes a region's owner, whether it may be evicted, or its labels. */
   change(region: AnyRegion, options: ChangeOptions): Promise<RegionDescriptor> {
-    const { ttlMs, lingerMs, persist, evictable, labels } = options;
-    return this.#api.changeRegion(idOf(region), { ttlMs, lingerMs, persist, evictable, labels });
+    const { ttlMs, lingerMs, persist, evictable, labels, signal } = options;
+    return this.#api.changeRegion(idOf(region), { ttlMs, lingerMs, persist, evictable, labels }, signal);
   }
 
   /**
    * Has the server recompute a sealed region's checksum and compare it with the one taken at its seal.
    * @throws TensordError `region-not-sealed`
    */
-  verify(region: AnyRegion): Promise<Verification> {
-    return this.#api.verify(idOf(region));
+  verify(region: AnyRegion, { signal }: WaitOptions = {}): Promise<Verification> {
+    return this.#api.verify(idOf(region), signal);
   }
 
   /** Deletes a region. Its name is free at once; its memory when the last process that maps it lets go. */
-  delete(region: AnyRegion): Promise<Deletion> {
-    return this.#api.deleteRegion(idOf(region));
+  delete(region: AnyRegion, { signal }: WaitOptions = {}): Promise<Deletion> {
+    return this.#api.deleteRegion(idOf(region), signal);
+  }
+
+  /**
+   * Frees that many bytes beyond what is free, of regions that are evictable, sealed and mapped by nobody; least recently
+   * used first. @returns what went, what stayed and why; with `dryRun` what would go
+   */
+  evict(byteSize: number, { model, dryRun, signal }: EvictOptions = {}): Promise<Eviction> {
+    return this.#api.evict({ bytes: byteSize, model, dryRun }, signal);
   }
 
   /** All models, page by page as they are consumed. */
-  models(): AsyncGenerator<Model, void, undefined> {
-    return this.#api.models();
+  models({ signal }: WaitOptions = {}): AsyncGenerator<Model, void, undefined> {
+    return this.#api.models(signal);
   }
 
   /** One model with its books. @throws TensordError `model-not-found` */
-  model(name: string): Promise<Model> {
-    return this.#api.model(name);
+  model(name: string, { signal }: WaitOptions = {}): Promise<Model> {
+    return this.#api.model(name, signal);
   }
 
   /** Registers a model, a pool with a limit of its own. @throws TensordError `model-exists` */
-  registerModel(name: string, options: { readonly memoryLimitBytes?: number } = {}): Promise<Model> {
-    return this.#api.registerModel({ name, memoryLimitBytes: options.memoryLimitBytes });
+  registerModel(
+    name: string,
+    { memoryLimitBytes, signal }: WaitOptions & { readonly memoryLimitBytes?: number } = {},
+  ): Promise<Model> {
+    return this.#api.registerModel({ name, memoryLimitBytes }, signal);
   }
 
   /** Changes a model's limit; null removes it. @throws TensordError `model-not-found` */
-  changeModel(name: string, { memoryLimitBytes }: { readonly memoryLimitBytes: number | null }): Promise<Model> {
-    return this.#api.changeModel(name, { memoryLimitBytes });
+  changeModel(
+    name: string,
+    { memoryLimitBytes, signal }: WaitOptions & { readonly memoryLimitBytes: number | null },
+  ): Promise<Model> {
+    return this.#api.changeModel(name, { memoryLimitBytes }, signal);
   }
 
   /** Unregisters a model; `drain` deletes its regions with it. @throws TensordError `model-in-use`, `model-not-found` */
-  unregisterModel(name: string, { drain = false }: { readonly drain?: boolean } = {}): Promise<Deletion> {
-    return this.#api.unregisterModel(name, drain);
+  unregisterModel(
+    name: string,
+    { drain = false, signal }: WaitOptions & { readonly drain?: boolean } = {},
+  ): Promise<Deletion> {
+    return this.#api.unregisterModel(name, drain, signal);
   }
 
   /** The server's books: bytes, inodes, regions by state, models. */
-  stats(): Promise<Stats> {
-    return this.#api.stats();
+  stats({ signal }: WaitOptions = {}): Promise<Stats> {
+    return this.#api.stats(signal);
   }
 
   /**
@@ -198,16 +220,21 @@ export class Client {
    * with it; it ends with this process, however that ends, and with `close`.
    * @throws TensordError `feature-unavailable` if the client was connected without one
    */
-  async session(): Promise<SessionDescriptor> {
-    if (this.#asker.session !== undefined) return this.#asker.session.describe();
+  async session({ signal }: WaitOptions = {}): Promise<SessionDescriptor> {
+    if (this.#asker.session !== undefined) return this.#asker.session.describe(signal);
     throw new TensordError("feature-unavailable", "Cannot describe the session: this client has none", {
       hint: "connect without { session: false }",
     });
   }
 
   /** Ends the session, if there is one, with all that it owns; the next use opens another. @returns what ended with it */
-  async endSession(): Promise<SessionEnd | undefined> {
-    return await this.#asker.session?.end();
+  async endSession({ signal }: WaitOptions = {}): Promise<SessionEnd | undefined> {
+    return await this.#asker.session?.end(signal);
+  }
+
+  /** All sessions, of every process, page by page as they are consumed. */
+  sessions({ signal }: WaitOptions = {}): AsyncGenerator<SessionDescriptor, void, undefined> {
+    return this.#api.sessions(signal);
   }
 
   /**

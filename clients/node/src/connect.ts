@@ -1,17 +1,17 @@
 /** The way in. */
 
-import { setTimeout as pause } from "node:timers/promises";
 import { Client } from "./client.ts";
 import { isTensordError, TensordError } from "./errors.ts";
 import { Api } from "./http/api.ts";
 import { type Endpoint, findEndpoint } from "./http/endpoint.ts";
 import { Transport } from "./http/transport.ts";
 import type { SessionOptions } from "./session/session.ts";
+import { pause, type WaitOptions } from "./waiting.ts";
 
 const defaultRetryMs = 10_000;
 const readyPollMs = 50;
 
-export interface ConnectOptions {
+export interface ConnectOptions extends WaitOptions {
   /** `http://host:port` or `unix:///path`. */
   readonly url?: string;
   /** How long to wait until the server is ready. Without it nothing is sent before the first call. */
@@ -28,19 +28,19 @@ export interface ConnectOptions {
  * @throws TensordError `server-unavailable` when the wait is over, `validation-failed` for what is no address
  */
 export async function connect(options: ConnectOptions = {}): Promise<Client> {
-  const { url, waitMs = 0, retryMs = defaultRetryMs, session = {} } = options;
+  const { url, waitMs = 0, retryMs = defaultRetryMs, session = {}, signal } = options;
   const endpoint = findEndpoint(url);
-  if (waitMs > 0) await waitUntilReady(endpoint, waitMs);
+  if (waitMs > 0) await waitUntilReady(endpoint, waitMs, signal);
   return new Client(new Transport(endpoint, retryMs), session);
 }
 
-async function waitUntilReady(endpoint: Endpoint, waitMs: number): Promise<void> {
+async function waitUntilReady(endpoint: Endpoint, waitMs: number, signal: AbortSignal | undefined): Promise<void> {
   const deadline = performance.now() + waitMs;
   const transport = new Transport(endpoint, 0);
   const api = new Api(transport);
   try {
     for (;;) {
-      const failure = await api.isReady().then(
+      const failure = await api.isReady(signal).then(
         (isReady) => (isReady ? undefined : notReady(endpoint, waitMs)),
         (error: unknown) => {
           if (isTensordError(error, "server-unavailable")) return error;
@@ -49,7 +49,7 @@ async function waitUntilReady(endpoint: Endpoint, waitMs: number): Promise<void>
       );
       if (failure === undefined) return;
       if (performance.now() >= deadline) throw failure;
-      await pause(readyPollMs);
+      await pause(readyPollMs, { signal });
     }
   } finally {
     transport.close();

@@ -9,6 +9,7 @@ export type { RegionEventData, TensordEvent } from "./events/event.ts";
 export type { EventOptions, EventStream } from "./events/event-stream.ts";
 export type {
   Deletion,
+  Eviction,
   ListedRegion,
   Model,
   RegionDescriptor,
@@ -18,11 +19,14 @@ export type {
   TensorInfo,
   Verification,
 } from "./http/wire.ts";
+export type { LockOptions } from "./memory/lock.ts";
 export type {
   AnyRegion,
   AttachOptions,
   ChangeOptions,
   CreateOptions,
+  EvictOptions,
+  GetOptions,
   GetOrCreateOptions,
   ListOptions,
   Owner,
@@ -33,8 +37,9 @@ export { TensorReference, type WireReference } from "./regions/reference.ts";
 export type { Region, SealOptions } from "./regions/region.ts";
 export type { RegionSource, TensorSource, TensorSpec } from "./regions/sources.ts";
 export type { OpenedTensor, Tensor } from "./regions/tensor.ts";
-export type { LockKind, LockOptions, TensorLock } from "./regions/tensor-lock.ts";
+export type { LockKind, TensorLock } from "./regions/tensor-lock.ts";
 export type { Ring } from "./rings/ring.ts";
 export type { Slot } from "./rings/slot.ts";
 export type { SessionOptions } from "./session/session.ts";
+export type { WaitOptions } from "./waiting.ts";
 // biome-ignore-end lint/performance/noBarrelFile: the package's one entry, which its users import.

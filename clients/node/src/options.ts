@@ -2,6 +2,7 @@
 
 import type { RegionDescriptor } from "./http/wire.ts";
 import type { AccessOptions } from "./regions/mapper.ts";
+import type { WaitOptions } from "./waiting.ts";
 
 export const defaultModel = "default";
 
@@ -18,7 +19,7 @@ export type Owner =
   | { readonly persist: true; readonly ttlMs?: undefined; readonly lingerMs?: undefined }
   | { readonly ttlMs?: undefined; readonly lingerMs?: undefined; readonly persist?: undefined };
 
-interface CommonOptions {
+interface CommonOptions extends WaitOptions {
   readonly model?: string | undefined;
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** Once it is sealed and nobody maps it, it may go to make room for others. */
@@ -56,13 +57,18 @@ export type RingOptions = Owner &
     readonly name?: string | null | undefined;
   };
 
-export interface AttachOptions extends AccessOptions {
+export interface AttachOptions extends AccessOptions, WaitOptions {
   readonly model?: string;
   /** How long to wait: a reader until the region is there *and sealed*, a writer until it is there. */
   readonly timeoutMs?: number;
 }
 
-export interface ListOptions {
+/** Where a region is looked up by its name. */
+export interface GetOptions extends WaitOptions {
+  readonly model?: string;
+}
+
+export interface ListOptions extends WaitOptions {
   readonly model?: string;
   readonly name?: string;
   readonly state?: RegionDescriptor["state"];
@@ -72,8 +78,16 @@ export interface ListOptions {
   readonly label?: readonly [string, string];
 }
 
-export type ChangeOptions = Owner & {
-  readonly evictable?: boolean;
-  /** Those named; null removes one. */
-  readonly labels?: Readonly<Record<string, string | null>>;
-};
+export type ChangeOptions = Owner &
+  WaitOptions & {
+    readonly evictable?: boolean;
+    /** Those named; null removes one. */
+    readonly labels?: Readonly<Record<string, string | null>>;
+  };
+
+export interface EvictOptions extends WaitOptions {
+  /** Only of this model. Default: of all. */
+  readonly model?: string;
+  /** Says what would go, and frees nothing. */
+  readonly dryRun?: boolean;
+}

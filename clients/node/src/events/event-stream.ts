@@ -1,15 +1,15 @@
 /** The events of one server as an async iterable that survives its restarts: it resumes where it stood. */
 
-import { setTimeout as pause } from "node:timers/promises";
 import { isUnavailable } from "../errors.ts";
 import type { Transport } from "../http/transport.ts";
+import { pause, type WaitOptions } from "../waiting.ts";
 import { parseEvent, type StreamOpened, type TensordEvent } from "./event.ts";
 import { EventSocket } from "./event-socket.ts";
 
 const firstPauseMs = 20;
 const longestPauseMs = 5_000;
 
-export interface EventOptions {
+export interface EventOptions extends WaitOptions {
   /** The id of an event: everything after it that is kept comes first. Without it the stream begins now. */
   readonly after?: string | undefined;
   /** Only events of this model. */
@@ -18,8 +18,6 @@ export interface EventOptions {
   readonly session?: string | undefined;
   /** Only events whose type begins with one of these, such as `tensord.region.`. */
   readonly types?: readonly string[] | undefined;
-  /** Ends the stream, with the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
   /** Whether to connect again when the connection ends, for as long as it takes. Default: true. */
   readonly reconnect?: boolean | undefined;
 }
@@ -64,7 +62,7 @@ export class EventStream implements AsyncIterable<TensordEvent> {
         if (!reconnect || !isUnavailable(error) || performance.now() + pauseMs > giveUpAt) throw error;
       }
       if (!reconnect) return;
-      await pause(pauseMs, undefined, { signal: stopped }).catch(() => stopped.throwIfAborted());
+      await pause(pauseMs, { signal: stopped });
       pauseMs = Math.min(2 * pauseMs, longestPauseMs);
     }
   }

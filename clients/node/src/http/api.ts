@@ -17,6 +17,7 @@ import type { Reply, Sending, Transport } from "./transport.ts";
 import {
   type Claim,
   type Deletion,
+  type Eviction,
   expectSuccess,
   type FromWire,
   isObject,
@@ -44,9 +45,12 @@ export interface Creation {
   readonly isCreated: boolean;
 }
 
+/** How long an answer may be held back, and what ends the wait. */
+type Waiting = Pick<Sending, "waitUntil" | "signal">;
+
 export type NewRegion = Body<Operation<"POST", "/v1/regions">>;
 
-type ListPath = "/v1/regions" | "/v1/models";
+type ListPath = "/v1/regions" | "/v1/models" | "/v1/sessions";
 type ListQuery<P extends ListPath> = Parameters<Operation<"GET", P>>["query"];
 type ListItem<P extends ListPath> = Answer<Operation<"GET", P>>["items"][number];
 
@@ -65,17 +69,17 @@ export class Api {
     this.transport = transport;
   }
 
-  async isReady(): Promise<boolean> {
-    return (await this.#send("GET", "/readyz", { isRepeatable: false })).status === 200;
+  async isReady(signal?: AbortSignal | undefined): Promise<boolean> {
+    return (await this.#send("GET", "/readyz", { isRepeatable: false, signal })).status === 200;
   }
 
-  async createRegion(body: NewRegion): Promise<Creation> {
+  async createRegion(body: NewRegion, signal?: AbortSignal | undefined): Promise<Creation> {
     // A repeat after a lost answer could make a second region, or find its own name taken. With "attach" it finds the
     // region that the lost request made, if it made one.
     const isRepeatable = body.ifExists === "attach";
     const askedAt = Date.now();
     const answerMs = longMs + (body.deadlineMs ?? 0);
-    const reply = await this.#send("POST", "/v1/regions", { body, isRepeatable, answerMs });
+    const reply = await this.#send("POST", "/v1/regions", { body, isRepeatable, answerMs, signal });
     const region = parseDescriptor(expectSuccess(reply));
     if (reply.status === 201) return { region, isCreated: true };
     return { region, isCreated: reply.isRepeated && (await this.#isFrom(region, askedAt)) };
@@ -90,18 +94,23 @@ export class Api {
     return (await this.region(id)).inUse === false;
   }
 
-  async region(id: string): Promise<RegionDescriptor> {
-    const reply = await this.#send("GET", "/v1/regions/{region}", { path: { region: id }, isRepeatable: true });
+  async region(id: string, signal?: AbortSignal | undefined): Promise<RegionDescriptor> {
+    const request = { path: { region: id }, isRepeatable: true, signal };
+    const reply = await this.#send("GET", "/v1/regions/{region}", request);
     return parseDescriptor(expectSuccess(reply));
   }
 
-  async regionByName(model: string, name: string, waitUntil?: number): Promise<RegionDescriptor> {
-    const request = { path: { model, name }, isRepeatable: true, waitUntil };
+  async regionByName(model: string, name: string, { signal, waitUntil }: Waiting = {}): Promise<RegionDescriptor> {
+    const request = { path: { model, name }, isRepeatable: true, signal, waitUntil };
     return parseDescriptor(expectSuccess(await this.#send("GET", "/v1/models/{model}/regions/{name}", request)));
   }
 
-  async seal(id: string, body: Body<Operation<"POST", "/v1/regions/{region}/seal">>): Promise<RegionDescriptor> {
-    const request = { path: { region: id }, body, isRepeatable: true, answerMs: longMs };
+  async seal(
+    id: string,
+    body: Body<Operation<"POST", "/v1/regions/{region}/seal">>,
+    signal?: AbortSignal | undefined,
+  ): Promise<RegionDescriptor> {
+    const request = { path: { region: id }, body, isRepeatable: true, answerMs: longMs, signal };
     const reply = await this.#send("POST", "/v1/regions/{region}/seal", request);
     try {
       return parseDescriptor(expectSuccess(reply));
@@ -112,18 +121,22 @@ export class Api {
     }
   }
 
-  verify(id: string): Promise<Verification> {
-    const request = { path: { region: id }, isRepeatable: true, answerMs: longMs };
+  verify(id: string, signal?: AbortSignal | undefined): Promise<Verification> {
+    const request = { path: { region: id }, isRepeatable: true, answerMs: longMs, signal };
     return this.#ask("POST", "/v1/regions/{region}/verify", request);
   }
 
-  async changeRegion(id: string, body: Body<Operation<"PATCH", "/v1/regions/{region}">>): Promise<RegionDescriptor> {
-    const request = { path: { region: id }, body, isRepeatable: true };
+  async changeRegion(
+    id: string,
+    body: Body<Operation<"PATCH", "/v1/regions/{region}">>,
+    signal?: AbortSignal | undefined,
+  ): Promise<RegionDescriptor> {
+    const request = { path: { region: id }, body, isRepeatable: true, signal };
     return parseDescriptor(expectSuccess(await this.#send("PATCH", "/v1/regions/{region}", request)));
   }
 
-  async deleteRegion(id: string): Promise<Deletion> {
-    const request = { path: { region: id }, isRepeatable: true, answerMs: longMs };
+  async deleteRegion(id: string, signal?: AbortSignal | undefined): Promise<Deletion> {
+    const request = { path: { region: id }, isRepeatable: true, answerMs: longMs, signal };
     const reply = await this.#send("DELETE", "/v1/regions/{region}", request);
     try {
       return parseObject(expectSuccess(reply));
@@ -133,29 +146,36 @@ export class Api {
     }
   }
 
-  async *regions(query: ListQuery<"/v1/regions">): AsyncGenerator<ListedRegion, void, undefined> {
-    for await (const item of this.#pages("/v1/regions", query)) yield parseListedRegion(item);
+  async *regions(
+    query: ListQuery<"/v1/regions">,
+    signal?: AbortSignal | undefined,
+  ): AsyncGenerator<ListedRegion, void, undefined> {
+    for await (const item of this.#pages("/v1/regions", query, signal)) yield parseListedRegion(item);
   }
 
-  registerModel(body: Body<Operation<"POST", "/v1/models">>): Promise<Model> {
-    return this.#ask("POST", "/v1/models", { body, isRepeatable: false });
+  registerModel(body: Body<Operation<"POST", "/v1/models">>, signal?: AbortSignal | undefined): Promise<Model> {
+    return this.#ask("POST", "/v1/models", { body, isRepeatable: false, signal });
   }
 
-  async *models(): AsyncGenerator<Model, void, undefined> {
-    for await (const item of this.#pages("/v1/models", {})) yield parseObject(item);
+  async *models(signal?: AbortSignal | undefined): AsyncGenerator<Model, void, undefined> {
+    for await (const item of this.#pages("/v1/models", {}, signal)) yield parseObject(item);
   }
 
-  model(name: string): Promise<Model> {
-    return this.#ask("GET", "/v1/models/{model}", { path: { model: name }, isRepeatable: true });
+  model(name: string, signal?: AbortSignal | undefined): Promise<Model> {
+    return this.#ask("GET", "/v1/models/{model}", { path: { model: name }, isRepeatable: true, signal });
   }
 
-  changeModel(name: string, body: Body<Operation<"PATCH", "/v1/models/{model}">>): Promise<Model> {
-    return this.#ask("PATCH", "/v1/models/{model}", { path: { model: name }, body, isRepeatable: true });
+  changeModel(
+    name: string,
+    body: Body<Operation<"PATCH", "/v1/models/{model}">>,
+    signal?: AbortSignal | undefined,
+  ): Promise<Model> {
+    return this.#ask("PATCH", "/v1/models/{model}", { path: { model: name }, body, isRepeatable: true, signal });
   }
 
-  unregisterModel(name: string, isDraining: boolean): Promise<Deletion> {
+  unregisterModel(name: string, isDraining: boolean, signal?: AbortSignal | undefined): Promise<Deletion> {
     const query = isDraining ? ({ drain: "true" } as const) : undefined;
-    const request = { path: { model: name }, query, isRepeatable: true, answerMs: longMs };
+    const request = { path: { model: name }, query, isRepeatable: true, answerMs: longMs, signal };
     return this.#ask("DELETE", "/v1/models/{model}", request);
   }
 
@@ -164,12 +184,16 @@ export class Api {
     return this.#ask("POST", "/v1/sessions", { body, isRepeatable: true });
   }
 
-  session(id: string): Promise<SessionDescriptor> {
-    return this.#ask("GET", "/v1/sessions/{session}", { path: { session: id }, isRepeatable: true });
+  session(id: string, signal?: AbortSignal | undefined): Promise<SessionDescriptor> {
+    return this.#ask("GET", "/v1/sessions/{session}", { path: { session: id }, isRepeatable: true, signal });
   }
 
-  endSession(id: string): Promise<SessionEnd> {
-    const request = { path: { session: id }, isRepeatable: true, answerMs: longMs };
+  async *sessions(signal?: AbortSignal | undefined): AsyncGenerator<SessionDescriptor, void, undefined> {
+    for await (const item of this.#pages("/v1/sessions", {}, signal)) yield parseObject(item);
+  }
+
+  endSession(id: string, signal?: AbortSignal | undefined): Promise<SessionEnd> {
+    const request = { path: { session: id }, isRepeatable: true, answerMs: longMs, signal };
     return this.#ask("DELETE", "/v1/sessions/{session}", request);
   }
 
@@ -178,9 +202,9 @@ export class Api {
     model: string,
     name: string,
     body: Body<Operation<"POST", "/v1/models/{model}/regions/{name}/claim">>,
-    waitUntil: number,
+    { signal, waitUntil }: Waiting = {},
   ): Promise<Claim> {
-    const request = { path: { model, name }, body, isRepeatable: true, waitUntil };
+    const request = { path: { model, name }, body, isRepeatable: true, signal, waitUntil };
     return parseClaim(expectSuccess(await this.#send("POST", "/v1/models/{model}/regions/{name}/claim", request)));
   }
 
@@ -191,13 +215,22 @@ export class Api {
     if (reply.status !== 404) expectSuccess(reply);
   }
 
-  stats(): Promise<Stats> {
-    return this.#ask("GET", "/v1/stats", { isRepeatable: true });
+  evict(body: Body<Operation<"POST", "/v1/evict">>, signal?: AbortSignal | undefined): Promise<Eviction> {
+    // What a lost request freed, another one would not count, and free as much again.
+    return this.#ask("POST", "/v1/evict", { body, isRepeatable: body.dryRun === true, answerMs: longMs, signal });
   }
 
-  async *#pages<P extends ListPath>(path: P, query: ListQuery<P>): AsyncGenerator<ListItem<P>, void, undefined> {
+  stats(signal?: AbortSignal | undefined): Promise<Stats> {
+    return this.#ask("GET", "/v1/stats", { isRepeatable: true, signal });
+  }
+
+  async *#pages<P extends ListPath>(
+    path: P,
+    query: ListQuery<P>,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<ListItem<P>, void, undefined> {
     for (let cursor: string | undefined; ; ) {
-      const request = { query: { limit: listPage, ...query, cursor }, isRepeatable: true };
+      const request = { query: { limit: listPage, ...query, cursor }, isRepeatable: true, signal };
       const page = expectSuccess(await this.#request("GET", path, request));
       if (!isObject(page) || !Array.isArray(page.items)) {
         throw new TensordError("server-fault", "Cannot read the server's answer: it is no list", {

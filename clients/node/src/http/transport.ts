@@ -4,8 +4,8 @@
  */
 
 import { Agent, type IncomingMessage, type RequestOptions, request } from "node:http";
-import { setTimeout as pause } from "node:timers/promises";
 import { TensordError } from "../errors.ts";
+import { pause, type WaitOptions } from "../waiting.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { isObject } from "./wire.ts";
 
@@ -25,7 +25,7 @@ export interface Reply {
 }
 
 /** How a request is sent. */
-export interface Sending {
+export interface Sending extends WaitOptions {
   /** It may be sent again after an answer was lost; one that was refused, or never sent, always is. */
   readonly isRepeatable: boolean;
   /** Asks the server to hold its answer back until then, of `performance.now()` (`Prefer: wait`). */
@@ -70,14 +70,19 @@ export class Transport {
 
   /**
    * Sends one request and returns its answer, whatever its status.
-   * @throws TensordError `server-unavailable`, `access-denied`, `closed`, `server-fault`
+   * @throws TensordError `server-unavailable`, `access-denied`, `closed`, `server-fault`; the signal's reason
    */
   async request(method: string, path: string, options: Request): Promise<Reply> {
+    const { signal } = options;
     let isRepeated = false;
     let giveUpAt = Number.POSITIVE_INFINITY;
     for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {
       this.closed.throwIfAborted();
-      const outcome = await this.#exchange(method, path, options).catch(toFailure);
+      signal?.throwIfAborted();
+      const outcome = await this.#exchange(method, path, options).catch((error: unknown) => {
+        signal?.throwIfAborted();
+        return toFailure(error);
+      });
       let mayRepeat = true;
       if (outcome instanceof NotSent) mayRepeat = this.#wasThere;
       else if (outcome instanceof AnswerLost) {
@@ -94,7 +99,7 @@ export class Transport {
         if (!(outcome instanceof Error)) return { ...outcome, isRepeated };
         throw this.#unavailable(outcome, isRepeated && !options.isRepeatable);
       }
-      await pause(pauseMs);
+      await pause(pauseMs, { signal });
     }
   }
 
@@ -106,7 +111,7 @@ export class Transport {
     this.#agent.destroy();
   }
 
-  #exchange(method: string, path: string, { body, isRepeatable, waitUntil, ...rest }: Request) {
+  #exchange(method: string, path: string, { body, isRepeatable, waitUntil, signal, ...rest }: Request) {
     const payload = body === undefined ? undefined : JSON.stringify(body);
     // Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
     const waitMs = waitUntil === undefined ? 0 : waitUntil - performance.now();
@@ -129,7 +134,12 @@ export class Transport {
     return new Promise<{ readonly status: number; readonly body: unknown }>((resolve, reject) => {
       const sent = request(options, (response) => readBody(response).then(resolve, reject).finally(done));
       const timer = setTimeout(() => sent.destroy(new AnswerLate(`no answer within ${deadlineMs} ms`)), deadlineMs);
-      const done = () => clearTimeout(timer);
+      const abort = () => sent.destroy(new Error("aborted"));
+      signal?.addEventListener("abort", abort, { once: true });
+      const done = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", abort);
+      };
       sent.on("error", (error) => {
         done();
         reject(this.#toError(error));

@@ -53,6 +53,9 @@ export type Verification = FromWire<Schemas["Verification"]>;
  */
 export type Deletion = FromWire<Schemas["Deletion"]>;
 
+/** What an eviction freed or, of a dry run, would free; and what stays, and why. */
+export type Eviction = FromWire<Schemas["Eviction"]>;
+
 /** One worker's stay: what it owns ends with it. */
 export type SessionDescriptor = FromWire<Schemas["Session"]>;
 

@@ -4,8 +4,8 @@
  * kernel, where a thread could not be called back.
  */
 
-import { setTimeout as pause } from "node:timers/promises";
 import { TensordError } from "../errors.ts";
+import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
 import { F_OFD_SETLK, fcntl, SystemError } from "./libc.ts";
 
 // l_type of struct flock, <fcntl.h>.
@@ -40,20 +40,23 @@ export function trySetLock(fd: number, type: "read" | "write", start: bigint, le
   }
 }
 
+export interface LockOptions extends WaitOptions {
+  /** How long to wait for the others. Default: without end. */
+  readonly timeoutMs?: number | undefined;
+}
+
 /**
  * Tries until `attempt` returns something, without an end if `timeoutMs` is undefined.
- * @throws TensordError `deadline-exceeded`, what `attempt` throws
+ * @throws TensordError `deadline-exceeded`, what `attempt` throws, the signal's reason
  */
 export async function retryWithin<Result>(
-  timeoutMs: number | undefined,
+  { timeoutMs, signal }: LockOptions,
   action: string,
   attempt: () => Result | undefined,
 ): Promise<Result> {
-  if (timeoutMs !== undefined && !(timeoutMs >= 0)) {
-    throw new TensordError("validation-failed", `Cannot wait ${timeoutMs} ms: want 0 or more`);
-  }
-  const deadline = performance.now() + (timeoutMs ?? Number.POSITIVE_INFINITY);
+  const deadline = deadlineAfter(timeoutMs ?? Number.POSITIVE_INFINITY);
   for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {
+    signal?.throwIfAborted();
     const result = attempt();
     if (result !== undefined) return result;
     const leftMs = deadline - performance.now();
@@ -66,6 +69,6 @@ export async function retryWithin<Result>(
         },
       );
     }
-    await pause(Math.min(pauseMs, leftMs));
+    await pause(Math.min(pauseMs, leftMs), { signal });
   }
 }

@@ -3,11 +3,11 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { setTimeout as pause } from "node:timers/promises";
 import { isTensordError, TensordError } from "../errors.ts";
 import type { RegionDescriptor } from "../http/wire.ts";
 import { defaultModel, type GetOrCreateOptions } from "../options.ts";
 import type { Session } from "../session/session.ts";
+import { deadlineAfter, pause } from "../waiting.ts";
 import { type Asker, type HeldClaim, makeRegion, mapExisting } from "./make-region.ts";
 import { toAccess } from "./mapper.ts";
 import type { Region } from "./region.ts";
@@ -46,18 +46,17 @@ export class GetOrCreate {
     build: () => RegionSource | Promise<RegionSource>,
     options: GetOrCreateOptions,
   ): Promise<Region> {
-    const { model = defaultModel, timeoutMs = Number.POSITIVE_INFINITY, strict = false } = options;
-    if (!(timeoutMs >= 0)) {
-      throw new TensordError("validation-failed", `Cannot wait ${timeoutMs} ms: want 0 or more`);
-    }
-    const deadline = performance.now() + timeoutMs;
+    const { model = defaultModel, timeoutMs = Number.POSITIVE_INFINITY, strict = false, signal } = options;
+    const deadline = deadlineAfter(timeoutMs);
     let data: RegionSource | undefined;
     for (let loss = 0; ; ) {
       const askedAt = performance.now();
-      const { claim, region } = await this.#claim(model, name, Math.min(deadline, askedAt + longestWaitMs));
+      const waitUntil = Math.min(deadline, askedAt + longestWaitMs);
+      const { claim, region } = await this.#claim(model, name, waitUntil, signal);
       try {
         if (claim !== undefined) {
           data ??= await build();
+          signal?.throwIfAborted();
           return await this.#make(name, data, options, claim);
         }
         if (region?.state === "sealed") {
@@ -65,11 +64,11 @@ export class GetOrCreate {
             this.#asker,
             region,
             () => toAccess({ strict }),
-            () => this.#asker.api.regionByName(model, name),
+            () => this.#asker.api.regionByName(model, name, { signal }),
           );
         }
       } catch (error) {
-        if (claim !== undefined) await this.#release(model, name, claim);
+        if (claim !== undefined) await this.#giveUp(model, name, claim.session, claim.key);
         const isLoss = isTensordError(error) && (claim === undefined ? gone : lost).includes(error.code);
         loss += 1;
         if (!isLoss || loss === losses) throw error;
@@ -83,7 +82,7 @@ export class GetOrCreate {
           { hint: "wait longer; if its builder dies, the next in line builds" },
         );
       }
-      if (now - askedAt < pollMs) await pause(pollMs);
+      if (now - askedAt < pollMs) await pause(pollMs, { signal });
     }
   }
 
@@ -92,7 +91,7 @@ export class GetOrCreate {
     // With "attach" a repeat after a lost answer finds what the lost request made.
     const region = await makeRegion(this.#asker, name, data, { ...rest, ifExists: "attach" }, claim);
     try {
-      await region.seal({ checksum });
+      await region.seal({ checksum, signal: options.signal });
       return region;
     } catch (error) {
       region.close();
@@ -101,25 +100,40 @@ export class GetOrCreate {
     }
   }
 
-  async #claim(model: string, name: string, waitUntil: number): Promise<Turn> {
+  async #claim(model: string, name: string, waitUntil: number, signal: AbortSignal | undefined): Promise<Turn> {
     const { api } = this.#asker;
     const path = `${model}/${name}`;
     const key = this.#unanswered.get(path) ?? randomUUID();
     this.#unanswered.delete(path);
+    let asking: string | undefined;
     try {
       return await this.#session().use(async (session) => {
-        const { claim: id, region } = await api.claim(model, name, { session, key }, waitUntil);
+        asking = session;
+        const { claim: id, region } = await api.claim(model, name, { session, key }, { signal, waitUntil });
         return { claim: id === null ? undefined : { id, session, key }, region };
-      });
+      }, signal);
     } catch (error) {
-      this.#unanswered.set(path, key);
+      if (signal?.aborted && asking !== undefined) void this.#giveUp(model, name, asking, key);
+      else this.#unanswered.set(path, key);
       throw error;
     }
   }
 
-  /** The next in line builds. */
-  async #release(model: string, name: string, { id, key }: HeldClaim & { readonly key: string }): Promise<void> {
-    await this.#asker.api.releaseClaim(model, name, id).catch(() => this.#unanswered.set(`${model}/${name}`, key));
+  /**
+   * Lets the next in line build. Asked for by the key, since the answer that brought the claim may be one that nobody heard;
+   * so may be the one of a create, whose region would stand in the way.
+   */
+  async #giveUp(model: string, name: string, session: string, key: string): Promise<void> {
+    const { api } = this.#asker;
+    try {
+      const { claim } = await api.claim(model, name, { session, key });
+      if (claim === null) return;
+      const region = await api.regionByName(model, name).catch(toUndefined);
+      if (region?.session === session && region.state !== "sealed") await api.deleteRegion(region.id);
+      await api.releaseClaim(model, name, claim);
+    } catch {
+      this.#unanswered.set(`${model}/${name}`, key);
+    }
   }
 
   #session(): Session {
@@ -128,4 +142,8 @@ export class GetOrCreate {
       hint: "connect without { session: false }",
     });
   }
+}
+
+function toUndefined(error: unknown): undefined {
+  if (!isTensordError(error, "region-not-found")) throw error;
 }

@@ -39,24 +39,27 @@ export async function makeRegion(
   const { api, session } = asker;
   const sources = toSources(data);
   const { model = defaultModel, ifExists = "fail", ttlMs, lingerMs, persist } = options;
-  const { evictable, onFull, deadlineMs, labels } = options;
+  const { evictable, onFull, deadlineMs, labels, signal } = options;
   const create = (owner: Pick<NewRegion, "session" | "ttlMs" | "lingerMs" | "persist">) =>
-    api.createRegion({
-      model,
-      name: name ?? undefined,
-      tensors: toSpecs(sources),
-      ifExists,
-      evictable,
-      onFull,
-      deadlineMs,
-      labels,
-      claim: claim?.id,
-      ...owner,
-    });
+    api.createRegion(
+      {
+        model,
+        name: name ?? undefined,
+        tensors: toSpecs(sources),
+        ifExists,
+        evictable,
+        onFull,
+        deadlineMs,
+        labels,
+        claim: claim?.id,
+        ...owner,
+      },
+      signal,
+    );
   const isOwned = [ttlMs, lingerMs, persist].some((value) => value !== undefined);
   const isForSession = !isOwned && claim === undefined && session !== undefined;
   const { region, isCreated } = isForSession
-    ? await session.use((id) => create({ session: id }))
+    ? await session.use((id) => create({ session: id }), signal)
     : await create(isOwned || claim === undefined ? { ttlMs, lingerMs, persist } : { lingerMs: builtLingerMs });
   if (!isCreated && claim === undefined) {
     return mapExisting(asker, region, ({ state }) => toAccess({ writable: state === "open" }));
@@ -71,7 +74,7 @@ export async function makeRegion(
       () => "write",
       () => api.region(region.id),
     );
-    await fill(mapped, sources);
+    await fill(mapped, sources, signal);
     return new Region(api, mapped.region, mapped.attachment, true);
   } catch (error) {
     // Nobody may find a half-written region under the name; the failure itself is what counts.
@@ -104,13 +107,17 @@ async function mapReported(
 }
 
 /** Copies the sources into their tensors. Lets go of the region if it fails. */
-async function fill({ region, attachment }: MappedRegion, sources: readonly Source[]): Promise<void> {
+async function fill(
+  { region, attachment }: MappedRegion,
+  sources: readonly Source[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const offsets = new Map(region.tensors.map(({ name, byteOffset }) => [name, byteOffset]));
   try {
     for (const { name, bytes } of sources) {
       const offset = offsets.get(name);
       if (bytes === undefined || offset === undefined) continue;
-      await copyTo((start, size) => attachment.mapping.addressOf(offset + start, size), bytes);
+      await copyTo((start, size) => attachment.mapping.addressOf(offset + start, size), bytes, signal);
     }
   } catch (error) {
     attachment.close();

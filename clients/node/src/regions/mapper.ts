@@ -3,13 +3,13 @@
  * told. The protocol with the kernel is `attach.ts`'s; the routes are `api.ts`'s.
  */
 
-import { setTimeout as pause } from "node:timers/promises";
 import { isTensordError, TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/mapping.ts";
+import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
 
 /** A stock reader may unlink the name that the server has just brought back; not four times in a row. */
 export const sameRegionTries = 4;
@@ -34,6 +34,12 @@ export function toAccess({ writable = false, strict = false }: AccessOptions): A
   return strict ? "strict" : "private";
 }
 
+/** For how long a region is looked for, and whether to write into it. */
+export interface Finding extends WaitOptions {
+  readonly timeoutMs: number;
+  readonly isWriter: boolean;
+}
+
 /**
  * The region of that name. With a timeout it waits: for a reader until it is sealed, for a writer until it is there.
  * @throws TensordError `region-not-found`, or `region-not-sealed` if it is still open when the time is over
@@ -42,17 +48,14 @@ export async function findRegion(
   api: Api,
   model: string,
   name: string,
-  timeoutMs: number,
-  isWriter: boolean,
+  { timeoutMs, isWriter, signal }: Finding,
 ): Promise<RegionDescriptor> {
-  if (!(timeoutMs >= 0)) {
-    throw new TensordError("validation-failed", `Cannot wait ${timeoutMs} ms: want 0 or more`);
-  }
-  if (timeoutMs === 0) return api.regionByName(model, name);
-  const deadline = performance.now() + timeoutMs;
+  const deadline = deadlineAfter(timeoutMs);
+  if (timeoutMs === 0) return api.regionByName(model, name, { signal });
   for (;;) {
     const askedAt = performance.now();
-    const found = await api.regionByName(model, name, isWriter ? undefined : deadline).catch(toMissing);
+    const waitUntil = isWriter ? undefined : deadline;
+    const found = await api.regionByName(model, name, { signal, waitUntil }).catch(toMissing);
     if (!(found instanceof Error) && (found.state === "sealed" || (isWriter && found.state === "open"))) return found;
     const now = performance.now();
     if (now >= deadline) {
@@ -66,7 +69,7 @@ export async function findRegion(
         },
       );
     }
-    if (now - askedAt < pollMs) await pause(Math.min(pollMs, deadline - now));
+    if (now - askedAt < pollMs) await pause(Math.min(pollMs, deadline - now), { signal });
   }
 }
 

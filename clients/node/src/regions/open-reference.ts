@@ -7,7 +7,7 @@ import { closeSync, readSync } from "node:fs";
 import { TensordError } from "../errors.ts";
 import { Mismatch, openChecked, type Place } from "../memory/attach.ts";
 import { Attachment } from "../memory/attachment.ts";
-import { retryWithin, trySetLock } from "../memory/lock.ts";
+import { type LockOptions, retryWithin, trySetLock } from "../memory/lock.ts";
 import type { Access } from "../memory/mapping.ts";
 import { slotOf, wordOffset } from "../rings/ring-layout.ts";
 import { SlotTensor } from "../rings/slot-tensor.ts";
@@ -32,10 +32,10 @@ export function openReference(reference: TensorReference, access: Access, sessio
 export function openWhenFree(
   reference: TensorReference,
   access: Access,
-  timeoutMs: number | undefined,
+  options: LockOptions,
   session?: Session,
 ): Promise<OpenedTensor> {
-  return retryWithin(timeoutMs, "open the tensor of a slot", () => tryOpen(reference, access, session));
+  return retryWithin(options, "open the tensor of a slot", () => tryOpen(reference, access, session));
 }
 
 /** The tensor, or undefined while another process has its slot locked. */

@@ -7,10 +7,11 @@ import { type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/mapping.ts";
+import { orAborted, type WaitOptions } from "../waiting.ts";
 import { sameRegionTries } from "./mapper.ts";
 import { Tensor } from "./tensor.ts";
 
-export interface SealOptions {
+export interface SealOptions extends WaitOptions {
   /** Records a checksum for `client.verify`. */
   readonly checksum?: boolean;
   /** Keeps the file openable read-write for stock readers that insist (Python's `SharedMemory`). */
@@ -95,22 +96,22 @@ export class Region {
    * stopped before.**
    *
    * If it fails, the view is writable again and the region open. If an answer was lost and the file is sealed already, the
-   * view stays read-only.
+   * view stays read-only. After an abort the region is as `refresh` says.
    * @throws TensordError `region-has-writers` while another process, or another `Region` of this one, maps it for writing;
    *   `region-sealed`, `closed`, `server-unavailable`
    */
   seal(options: SealOptions = {}): Promise<RegionDescriptor> {
-    const sealing = this.#sealing.then(() => this.#seal(options));
-    this.#sealing = sealing.catch(() => undefined);
+    const sealing = orAborted(this.#sealing, options.signal).then(() => this.#seal(options));
+    this.#sealing = Promise.allSettled([this.#sealing, sealing]);
     return sealing;
   }
 
-  async #seal({ checksum = false, stockWritable = false }: SealOptions): Promise<RegionDescriptor> {
+  async #seal({ checksum = false, stockWritable = false, signal }: SealOptions): Promise<RegionDescriptor> {
     const hasWritten = this.#attachment.mapping.access === "write";
     try {
       // The seal is refused while anybody maps the region for writing, and that is us.
       if (hasWritten) await this.#remap("private");
-      this.#descriptor = await this.#api.seal(this.id, { checksum, stockWritable });
+      this.#descriptor = await this.#api.seal(this.id, { checksum, stockWritable }, signal);
       return this.#descriptor;
     } catch (error) {
       throw hasWritten && this.#attachment.access !== "write" ? await this.#resumeWriting(error) : error;
@@ -118,8 +119,8 @@ export class Region {
   }
 
   /** Asks the server for the region as it is now. */
-  async refresh(): Promise<RegionDescriptor> {
-    this.#descriptor = await this.#api.region(this.id);
+  async refresh({ signal }: WaitOptions = {}): Promise<RegionDescriptor> {
+    this.#descriptor = await this.#api.region(this.id, signal);
     return this.#descriptor;
   }
 

@@ -94,13 +94,18 @@ function refused(name: string, why: string): TensordError {
 
 /**
  * Copies all of it to where `addressOf` says, in windows that are populated first, because a page that cannot be had is an
- * error there and a signal at a touch. @throws TensordError `out-of-shared-memory`, `mapping-failed`; what was copied until
- * then stays
+ * error there and a signal at a touch. @throws TensordError `out-of-shared-memory`, `mapping-failed`, the signal's
+ * reason; what was copied until then stays
  */
-export async function copyTo(addressOf: (start: number, size: number) => bigint, source: Uint8Array): Promise<void> {
+export async function copyTo(
+  addressOf: (start: number, size: number) => bigint,
+  source: Uint8Array,
+  signal?: AbortSignal | undefined,
+): Promise<void> {
   const { byteLength } = source;
   for (let start = 0; start < byteLength; start += windowBytes) {
     if (start > 0) await setImmediate();
+    signal?.throwIfAborted();
     const part = source.subarray(start, start + windowBytes);
     const address = addressOf(start, part.byteLength);
     if (part.byteLength >= populateBytes) populate(address, part.byteLength);

@@ -6,14 +6,9 @@
 import "../dispose.ts";
 import { closeSync } from "node:fs";
 import { Mismatch, openChecked, type Place } from "../memory/attach.ts";
-import { retryWithin, setLock, trySetLock } from "../memory/lock.ts";
+import { type LockOptions, retryWithin, setLock, trySetLock } from "../memory/lock.ts";
 
 export type LockKind = "read" | "write";
-
-export interface LockOptions {
-  /** How long to wait for the others. Default: without end. */
-  readonly timeoutMs?: number | undefined;
-}
 
 /** Held until it is released, or this process ends. Declare it with `using`. */
 export class TensorLock {
@@ -66,14 +61,14 @@ export interface Lockable {
  * Waits for the lock. A tensor of no bytes locks nothing.
  * @throws TensordError `deadline-exceeded`; `region-sealed` for a write lock; `stale-ref`, `access-denied`
  */
-export async function lockTensor(kind: LockKind, lockable: Lockable, { timeoutMs }: LockOptions): Promise<TensorLock> {
+export async function lockTensor(kind: LockKind, lockable: Lockable, options: LockOptions): Promise<TensorLock> {
   const { place, byteOffset, byteSize, shown } = lockable;
   const range = { start: BigInt(byteOffset), length: BigInt(byteSize) };
   if (byteSize === 0) return new TensorLock(kind, range, undefined);
   const fd = openForLock(place, kind);
   try {
     const attempt = () => trySetLock(fd, kind, range.start, range.length) || undefined;
-    await retryWithin(timeoutMs, `${kind}-lock ${shown}`, attempt);
+    await retryWithin(options, `${kind}-lock ${shown}`, attempt);
     return new TensorLock(kind, range, fd);
   } catch (error) {
     closeSync(fd);

@@ -5,9 +5,10 @@ import { type ArrayDtype, type ArrayTypes, arrayOf, type Dtype, type TensorArray
 import { TensordError } from "../errors.ts";
 import type { TensorInfo } from "../http/wire.ts";
 import type { Attachment } from "../memory/attachment.ts";
+import type { LockOptions } from "../memory/lock.ts";
 import { maxViewBytes } from "../memory/mapping.ts";
 import { type TensorReference, toReference } from "./reference.ts";
-import { type LockKind, type LockOptions, lockTensor, type TensorLock } from "./tensor-lock.ts";
+import { type LockKind, lockTensor, type TensorLock } from "./tensor-lock.ts";
 
 /**
  * A named, typed slice of a mapped region. What it hands out shares the region's memory and stays valid, and keeps the

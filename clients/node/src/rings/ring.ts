@@ -5,12 +5,11 @@
 
 import "../dispose.ts";
 import { TensordError } from "../errors.ts";
-import { retryWithin } from "../memory/lock.ts";
+import { type LockOptions, retryWithin } from "../memory/lock.ts";
 import type { RingOptions } from "../options.ts";
 import { type Asker, makeRegion } from "../regions/make-region.ts";
 import type { TensorReference } from "../regions/reference.ts";
 import type { TensorSource } from "../regions/sources.ts";
-import type { LockOptions } from "../regions/tensor-lock.ts";
 import { RingFile } from "./ring-file.ts";
 import { maxSlots } from "./ring-layout.ts";
 import { Slot } from "./slot.ts";
@@ -81,8 +80,8 @@ export class Ring {
    * Takes the next slot that nobody holds, and makes every earlier reference to it stale. Waits while all are held.
    * @throws TensordError `deadline-exceeded`, `closed`
    */
-  acquire({ timeoutMs }: LockOptions = {}): Promise<Slot> {
-    return retryWithin(timeoutMs, `take a slot of ring ${this.id}`, () => this.#tryAcquire());
+  acquire(options: LockOptions = {}): Promise<Slot> {
+    return retryWithin(options, `take a slot of ring ${this.id}`, () => this.#tryAcquire());
   }
 
   /**

@@ -4,10 +4,9 @@ import "../dispose.ts";
 import { setImmediate } from "node:timers/promises";
 import { type ArrayDtype, type ArrayTypes, arrayOf, byteSizeOf, type Dtype } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
-import { retryWithin } from "../memory/lock.ts";
+import { type LockOptions, retryWithin } from "../memory/lock.ts";
 import { type TensorReference, toReference } from "../regions/reference.ts";
 import { type TensorSource, toSource } from "../regions/sources.ts";
-import type { LockOptions } from "../regions/tensor-lock.ts";
 import type { RingFile } from "./ring-file.ts";
 
 /** `filling`: locked, nobody else reads or writes. `lent`: unlocked, and still ours. `over`: the ring's again. */
@@ -86,9 +85,9 @@ export class Slot {
   }
 
   /** Waits for whoever has the lent slot open, and makes its reference stale. @throws TensordError `deadline-exceeded` */
-  async takeBack({ timeoutMs }: LockOptions = {}): Promise<void> {
+  async takeBack(options: LockOptions = {}): Promise<void> {
     this.#check("lent");
-    await retryWithin(timeoutMs, `take back a slot of ring ${this.#file.place.region}`, () => {
+    await retryWithin(options, `take back a slot of ring ${this.#file.place.region}`, () => {
       this.#check("lent");
       return this.#file.tryLock(this.#index) || undefined;
     });

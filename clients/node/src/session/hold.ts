@@ -3,11 +3,11 @@
  * it ends. It connects again after a restart of the server, and keeps no process alive.
  */
 
-import { setTimeout as pause } from "node:timers/promises";
 import type WebSocket from "ws";
 import { isUnavailable } from "../errors.ts";
 import type { Endpoint } from "../http/endpoint.ts";
 import { openWebSocket, readRefusal, unreachable } from "../http/web-socket.ts";
+import { pause } from "../waiting.ts";
 
 const firstPauseMs = 20;
 const longestPauseMs = 1_000;
@@ -59,7 +59,7 @@ export class Hold {
         return await this.#connectOnce(isAwaited);
       } catch (error) {
         if (!isUnavailable(error) || performance.now() + pauseMs > giveUpAt) throw error;
-        await pause(pauseMs, undefined, { ref: isAwaited });
+        await pause(pauseMs, { ref: isAwaited });
       }
     }
   }

@@ -10,6 +10,7 @@ import type { Api } from "../http/api.ts";
 import type { SessionDescriptor, SessionEnd } from "../http/wire.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/mapping.ts";
+import { orAborted } from "../waiting.ts";
 import { Hold } from "./hold.ts";
 
 export interface SessionOptions {
@@ -46,30 +47,34 @@ export class Session {
 
   /**
    * Does something in the session, and once more in a new one if the server has ended it meanwhile.
-   * @throws TensordError what `action` throws, `server-unavailable`, `closed`
+   * @throws TensordError what `action` throws, `server-unavailable`, `closed`; the signal's reason
    */
-  async use<Result>(action: (id: string) => Promise<Result>): Promise<Result> {
-    const held = await this.#open();
+  async use<Result>(action: (id: string) => Promise<Result>, signal?: AbortSignal | undefined): Promise<Result> {
+    // It is opened for all who wait: the signal of one of them ends that one's wait.
+    const held = await orAborted(this.#open(), signal);
     try {
       return await action(held.id);
     } catch (error) {
       if (!isTensordError(error, "session-not-found")) throw error;
       this.#forget(held.hold);
-      return action((await this.#open()).id);
+      return action((await orAborted(this.#open(), signal)).id);
     }
   }
 
   /** The session as the server sees it; opens it if there is none. */
-  describe(): Promise<SessionDescriptor> {
-    return this.use((id) => this.#api.session(id));
+  describe(signal?: AbortSignal | undefined): Promise<SessionDescriptor> {
+    return this.use((id) => this.#api.session(id, signal), signal);
   }
 
   /** Ends the session if there is one, and all that it owns. @returns what ended with it */
-  async end(): Promise<SessionEnd | undefined> {
-    const held = await this.#held?.catch(() => undefined);
+  async end(signal?: AbortSignal | undefined): Promise<SessionEnd | undefined> {
+    const held = await orAborted(
+      Promise.resolve(this.#held).catch(() => undefined),
+      signal,
+    );
     if (held === undefined) return undefined;
     try {
-      return await this.#api.endSession(held.id);
+      return await this.#api.endSession(held.id, signal);
     } catch (error) {
       if (isTensordError(error, "session-not-found")) return undefined;
       throw error;
