@@ -18,6 +18,7 @@ export class SocketProxy implements AsyncDisposable {
   #pickBytes: (() => number) | undefined;
   #cuts = 0;
   #isMute = false;
+  #askedBytes = 0;
 
   constructor(upstream: string, { rewrite = (text) => text }: ProxyOptions = {}) {
     this.#server = createServer((near) => {
@@ -27,7 +28,10 @@ export class SocketProxy implements AsyncDisposable {
         far.destroy();
       };
       let leftBytes: number | undefined;
-      near.on("data", (chunk) => far.write(chunk));
+      near.on("data", (chunk) => {
+        this.#askedBytes += chunk.length;
+        far.write(chunk);
+      });
       far.on("data", (chunk) => {
         if (this.#isMute) return;
         if (this.#losses > 0) {
@@ -53,6 +57,11 @@ export class SocketProxy implements AsyncDisposable {
   /** How many connections were cut. */
   get cuts(): number {
     return this.#cuts;
+  }
+
+  /** What the clients have said so far. */
+  get askedBytes(): number {
+    return this.#askedBytes;
   }
 
   async listening(): Promise<this> {

@@ -1,6 +1,6 @@
 /**
  * Holds one session: a WebSocket that lives as long as this process does, so that the server sees the process end, however
- * it ends. It connects again after a restart of the server, and keeps no process alive.
+ * it ends. It connects again after a restart of the server, keeps no process alive, and tells what the process maps.
  */
 
 import type WebSocket from "ws";
@@ -8,18 +8,21 @@ import { isUnavailable } from "../errors.ts";
 import type { Endpoint } from "../http/endpoint.ts";
 import { openWebSocket, readRefusal, unreachable } from "../http/web-socket.ts";
 import { pause } from "../waiting.ts";
+import { countMappings, type Mappings, type ReportedMapping, toReports } from "./reports.ts";
 
 const firstPauseMs = 20;
 const longestPauseMs = 1_000;
+/** What is mapped and let go of within this time is not told. It bounds what attaching in a loop costs. */
+const gatherMs = 100;
 const action = "hold the session";
 
 export interface HoldOptions {
   /** The server ends the session so long after the last hold that it closed. */
   readonly ttlMs: number;
-  /** What to say first on each connection. */
-  readonly greet: () => Iterable<string>;
-  /** The session is no more. */
-  readonly over: () => void;
+  /** What this process maps. */
+  readonly mapped: () => Iterable<ReportedMapping>;
+  /** It cannot be held any more, and why: `session-not-found` if the session is over. */
+  readonly lost: (why: unknown) => void;
 }
 
 export class Hold {
@@ -28,6 +31,9 @@ export class Hold {
   readonly #options: HoldOptions;
   #socket: WebSocket | undefined;
   #isClosed = false;
+  #telling: NodeJS.Timeout | undefined;
+  /** What the server knows from this connection. */
+  #told: ReadonlyMap<string, Mappings> = new Map();
 
   constructor(endpoint: Endpoint, session: string, options: HoldOptions) {
     this.#endpoint = endpoint;
@@ -40,14 +46,15 @@ export class Hold {
     await this.#connect(performance.now() + patienceMs, true);
   }
 
-  /** Says it now if it can; what is still true at the next connection, `greet` says there. */
-  say(text: string): void {
-    this.#socket?.send(text, ignore);
+  /** What this process maps has changed: soon the server is told what came of all changes until then. */
+  changed(): void {
+    if (!this.#isClosed) this.#telling ??= setTimeout(() => this.#tell(), gatherMs).unref();
   }
 
   /** Lets go; the server ends the session then. Safe to call twice. */
   close(): void {
     this.#isClosed = true;
+    clearTimeout(this.#telling);
     this.#socket?.terminate();
   }
 
@@ -73,7 +80,8 @@ export class Hold {
         webSocket.on("close", () => this.#lost());
         if (this.#isClosed) webSocket.terminate();
         this.#socket = webSocket;
-        for (const text of this.#options.greet()) this.say(text);
+        this.#told = new Map();
+        this.#tell();
         resolve();
       });
       webSocket.on("error", (error) => reject(unreachable(action, error.message)));
@@ -86,11 +94,24 @@ export class Hold {
     });
   }
 
+  #tell(): void {
+    clearTimeout(this.#telling);
+    this.#telling = undefined;
+    const socket = this.#socket;
+    // The next connection begins with it.
+    if (socket === undefined) return;
+    // A server that does not read: more is told when this is out.
+    if (socket.bufferedAmount > 0) return this.changed();
+    const now = countMappings(this.#options.mapped());
+    for (const report of toReports(this.#told, now)) socket.send(JSON.stringify(report), ignore);
+    this.#told = now;
+  }
+
   #lost(): void {
     this.#socket = undefined;
-    if (!this.#isClosed) this.#connect(Number.POSITIVE_INFINITY, false).catch(() => this.#options.over());
+    if (!this.#isClosed) this.#connect(Number.POSITIVE_INFINITY, false).catch(this.#options.lost);
   }
 }
 
-/** A report that is lost with its connection is made again on the next one. */
+/** What is lost with its connection is told again on the next one. */
 function ignore(): void {}

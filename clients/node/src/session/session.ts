@@ -5,13 +5,14 @@
 
 import { hostname } from "node:os";
 import { basename } from "node:path";
-import { isTensordError } from "../errors.ts";
+import { isTensordError, TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
 import type { SessionDescriptor, SessionEnd } from "../http/wire.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/mapping.ts";
 import { orAborted } from "../waiting.ts";
 import { Hold } from "./hold.ts";
+import type { ReportedMapping } from "./reports.ts";
 
 export interface SessionOptions {
   /** What people see beside the process id. Default: the program's file name. */
@@ -20,6 +21,12 @@ export interface SessionOptions {
   readonly quotaBytes?: number | undefined;
   /** How long it outlives a server that is away, from the server's next start. Default: 30 s. */
   readonly ttlMs?: number | undefined;
+  /**
+   * Told when the session was lost: the server ended it without this client, by request or by its TTL, and what it owned
+   * with it. What is mapped here stays mapped, and the next use opens another session. `error` has the code
+   * `session-not-found` and says so. Default: a warning of the process, `process.on("warning")`.
+   */
+  readonly onLost?: ((error: TensordError) => void) | undefined;
 }
 
 interface HeldSession {
@@ -27,22 +34,20 @@ interface HeldSession {
   readonly hold: Hold;
 }
 
-/** A mapping of this process, as the server is told of it. */
-interface ReportedMapping {
-  readonly region: string;
-  isWritable: boolean;
-}
-
 export class Session {
   readonly #api: Api;
   readonly #options: SessionOptions;
+  readonly #tellLost: (error: TensordError) => void;
   readonly #mappings = new Set<ReportedMapping>();
   #held: Promise<HeldSession> | undefined;
   #hold: Hold | undefined;
+  /** The one whose session this client ends itself. */
+  #ending: Hold | undefined;
 
   constructor(api: Api, options: SessionOptions) {
     this.#api = api;
     this.#options = options;
+    this.#tellLost = options.onLost ?? warn;
   }
 
   /**
@@ -56,7 +61,7 @@ export class Session {
       return await action(held.id);
     } catch (error) {
       if (!isTensordError(error, "session-not-found")) throw error;
-      this.#forget(held.hold);
+      this.#lose(held, error);
       return action((await orAborted(this.#open(), signal)).id);
     }
   }
@@ -73,6 +78,7 @@ export class Session {
       signal,
     );
     if (held === undefined) return undefined;
+    this.#ending = held.hold;
     try {
       return await this.#api.endSession(held.id, signal);
     } catch (error) {
@@ -90,18 +96,17 @@ export class Session {
 
   /** Tells the server of a mapping, and of its end, which comes when the last array over it was collected. */
   report(attachment: Attachment): void {
-    const mapping: ReportedMapping = { region: attachment.place.region, isWritable: attachment.access === "write" };
+    const mapping = { region: attachment.place.region, isWritable: attachment.access === "write" };
     this.#mappings.add(mapping);
-    this.#hold?.say(attached(mapping));
+    this.#hold?.changed();
     attachment.observe({
       remapped: (access: Access) => {
-        this.#hold?.say(detached(mapping));
         mapping.isWritable = access === "write";
-        this.#hold?.say(attached(mapping));
+        this.#hold?.changed();
       },
       unmapped: () => {
         this.#mappings.delete(mapping);
-        this.#hold?.say(detached(mapping));
+        this.#hold?.changed();
       },
     });
   }
@@ -133,13 +138,30 @@ export class Session {
     const { endpoint, closed, retryMs } = this.#api.transport;
     const hold = new Hold(endpoint, id, {
       ttlMs,
-      greet: () => [...this.#mappings].map(attached),
-      over: () => this.#forget(hold),
+      mapped: () => this.#mappings,
+      lost: (why) => this.#lose({ id, hold }, why),
     });
     this.#hold = hold;
     await hold.open(retryMs);
     closed.throwIfAborted();
     return { id, hold };
+  }
+
+  /** Forgets a session that this client did not end, and says so. */
+  #lose({ id, hold }: HeldSession, cause: unknown): void {
+    if (this.#hold !== hold) return;
+    this.#forget(hold);
+    if (this.#ending === hold) return;
+    const what = isTensordError(cause, "session-not-found")
+      ? "has ended without this process, and with it what it owned"
+      : `cannot be held any more, and ends with what it owns (${cause})`;
+    this.#tellLost(
+      new TensordError("session-not-found", `Session ${id} ${what}`, {
+        hint: "what is mapped here stays mapped; make again what others should find: the next use opens another session",
+        fields: { session: id },
+        cause,
+      }),
+    );
   }
 
   /** The next use opens another. */
@@ -151,10 +173,6 @@ export class Session {
   }
 }
 
-function attached({ region, isWritable }: ReportedMapping): string {
-  return JSON.stringify({ attach: region, writable: isWritable });
-}
-
-function detached({ region }: ReportedMapping): string {
-  return JSON.stringify({ detach: region });
+function warn({ message }: TensordError): void {
+  process.emitWarning(message, { type: "TensordWarning", code: "session-not-found" });
 }
