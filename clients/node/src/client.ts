@@ -17,6 +17,7 @@ import type {
   Verification,
 } from "./http/wire.ts";
 import type { LockOptions } from "./memory/lock.ts";
+import { openNow, openWhenFree, tryOpen } from "./open-reference.ts";
 import {
   type AnyRegion,
   type AttachOptions,
@@ -32,7 +33,6 @@ import {
 import { GetOrCreate } from "./regions/get-or-create.ts";
 import { type Asker, makeRegion, mapExisting } from "./regions/make-region.ts";
 import { type AccessOptions, findRegion, toAccess } from "./regions/mapper.ts";
-import { openReference, openWhenFree } from "./regions/open-reference.ts";
 import type { TensorReference } from "./regions/reference.ts";
 import type { Region } from "./regions/region.ts";
 import type { RegionSource } from "./regions/sources.ts";
@@ -126,12 +126,14 @@ export class Client {
    *   `access-denied`; `deadline-exceeded` if another process writes into the slot: `openWhenFree` waits
    */
   open(reference: TensorReference, options: AccessOptions = {}): OpenedTensor {
-    return openReference(reference, toAccess(options), this.#asker.session);
+    const access = toAccess(options);
+    return openNow(reference, () => tryOpen(reference, access, this.#asker.session));
   }
 
   /** As `open`, and waits while another process has the ring's slot locked. */
   async openWhenFree(reference: TensorReference, options: AccessOptions & LockOptions = {}): Promise<OpenedTensor> {
-    return openWhenFree(reference, toAccess(options), options, this.#asker.session);
+    const access = toAccess(options);
+    return openWhenFree(() => tryOpen(reference, access, this.#asker.session), options);
   }
 
   /** The region of that name, as it is now. @throws TensordError `region-not-found` */

@@ -7,7 +7,7 @@ import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync,
 import { dirname } from "node:path";
 import { TensordError } from "../errors.ts";
 import { takeLease, takeWriterLease } from "./lease.ts";
-import { type Access, Mapping } from "./mapping.ts";
+import { type Access, Pages } from "./pages.ts";
 
 // <fcntl.h>, the same on x86-64 and arm64; node:fs has no name for it.
 const O_CLOEXEC = 0o2000000;
@@ -84,10 +84,10 @@ export class Mismatch extends Error {
  * Maps a range of the file at `place`, locked and checked; the locks live as long as the mapping does.
  * @throws Mismatch, TensordError `access-denied`, `mapping-failed`; neither descriptor nor lock is left then
  */
-export function mapPlace(place: Place, byteOffset: number, byteSize: number, access: Access): Mapping {
+export function mapPlace(place: Place, byteOffset: number, byteSize: number, access: Access): Pages {
   return withLeased(place, access, (fd) => {
     try {
-      return new Mapping(fd, byteOffset, byteSize, access);
+      return new Pages(fd, byteOffset, byteSize, access);
     } catch (cause) {
       throw asMappingFailed(
         cause,
@@ -102,11 +102,11 @@ export function mapPlace(place: Place, byteOffset: number, byteSize: number, acc
   });
 }
 
-/** Maps the file at `place` over `mapping`, in place. Throws as `mapPlace` does, and changes nothing then. */
-export function remapPlace(place: Place, mapping: Mapping, access: Access): void {
+/** Maps the file at `place` over `pages`, in place. Throws as `mapPlace` does, and changes nothing then. */
+export function remapPlace(place: Place, pages: Pages, access: Access): void {
   withLeased(place, access, (fd) => {
     try {
-      mapping.remap(fd, access);
+      pages.remap(fd, access);
     } catch (cause) {
       throw asMappingFailed(cause, `re-map region ${place.region}: ${codeOf(cause)} for ${place.path}`);
     }

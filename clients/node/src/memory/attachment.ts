@@ -1,11 +1,12 @@
 /**
- * A mapped region, as its region and tensors share it: the mapping, the file it came from, and the switch between writing
+ * A mapped region, as its region and tensors share it: its pages, the file they came from, and the switch between writing
  * and reading that a seal makes. It asks no server.
  */
 
-import { TensordError } from "../errors.ts";
 import { mapPlace, type Place, remapPlace } from "./attach.ts";
-import type { Access, Mapping } from "./mapping.ts";
+import { type Attached, closedHere } from "./attached.ts";
+import type { Access, Pages } from "./pages.ts";
+import { Share } from "./share.ts";
 
 /** Who wants to know what becomes of a mapping. It must not refer to the attachment, which would then never be collected. */
 export interface MappingObserver {
@@ -15,47 +16,70 @@ export interface MappingObserver {
 }
 
 /** Holds one mapping until `close`. Every use after that throws `closed`. */
-export class Attachment {
+export class Attachment implements Attached {
   readonly place: Place;
-  readonly #mapping: Mapping;
+  readonly #pages: Pages;
+  readonly #letGo: () => void;
+  #access: Access;
+  #isClosed = false;
   #observer: MappingObserver | undefined;
 
   /** Throws as `mapPlace` does. */
   constructor(place: Place, byteOffset: number, byteSize: number, access: Access) {
     this.place = place;
-    this.#mapping = mapPlace(place, byteOffset, byteSize, access);
-  }
-
-  /** The mapping. @throws TensordError `closed` */
-  get mapping(): Mapping {
-    if (this.#mapping.isClosed) {
-      throw new TensordError("closed", `Cannot use region ${this.place.region}: it was closed here`, {
-        hint: "attach it again; arrays taken before stay valid",
-      });
-    }
-    return this.#mapping;
+    this.#pages = mapPlace(place, byteOffset, byteSize, access);
+    this.#access = access;
+    this.#letGo = this.#pages.lifetime.hold(this);
   }
 
   get isClosed(): boolean {
-    return this.#mapping.isClosed;
+    return this.#isClosed;
   }
 
   get access(): Access {
-    return this.#mapping.access;
+    return this.#access;
+  }
+
+  check(): void {
+    if (this.#isClosed) throw closedHere(this.place);
+  }
+
+  buffer(byteOffset: number, byteSize: number): ArrayBuffer {
+    this.check();
+    return this.#pages.buffer(byteOffset, byteSize);
+  }
+
+  /** Where this range of the file is in memory, for as long as it is not closed. @throws TensordError `closed` */
+  addressOf(byteOffset: number, byteSize: number): bigint {
+    this.check();
+    return this.#pages.addressOf(byteOffset, byteSize);
+  }
+
+  whenOver(ended: () => void): void {
+    this.#pages.lifetime.whenOver(ended);
+  }
+
+  /** Another hold on the same pages, which outlives this one. @throws TensordError `closed` */
+  share(): Share {
+    this.check();
+    return new Share(this.place, this.#pages, this.#access);
   }
 
   observe(observer: MappingObserver): void {
     this.#observer = observer;
-    this.mapping.whenUnmapped(() => observer.unmapped());
+    this.whenOver(() => observer.unmapped());
   }
 
   close(): void {
-    this.#mapping.close();
+    this.#isClosed = true;
+    this.#letGo();
   }
 
   /** Changes how it is mapped, and which locks it holds; every address stays. Throws as `mapPlace` does. */
   remap(access: Access): void {
-    remapPlace(this.place, this.mapping, access);
+    this.check();
+    remapPlace(this.place, this.#pages, access);
+    this.#access = access;
     this.#observer?.remapped(access);
   }
 }

@@ -3,7 +3,7 @@
 import { TensordError } from "../errors.ts";
 import type { Api, NewRegion } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
-import type { Access } from "../memory/mapping.ts";
+import type { Access } from "../memory/pages.ts";
 import { type CreateOptions, defaultModel } from "../options.ts";
 import type { Session } from "../session/session.ts";
 import { type MappedRegion, mapRegion, toAccess } from "./mapper.ts";
@@ -117,7 +117,7 @@ async function fill(
     for (const { name, bytes } of sources) {
       const offset = offsets.get(name);
       if (bytes === undefined || offset === undefined) continue;
-      await copyTo((start, size) => attachment.mapping.addressOf(offset + start, size), bytes, signal);
+      await copyTo((start, size) => attachment.addressOf(offset + start, size), bytes, signal);
     }
   } catch (error) {
     attachment.close();

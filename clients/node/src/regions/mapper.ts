@@ -8,7 +8,7 @@ import type { Api } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import { Attachment } from "../memory/attachment.ts";
-import type { Access } from "../memory/mapping.ts";
+import type { Access } from "../memory/pages.ts";
 import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
 
 /** A stock reader may unlink the name that the server has just brought back; not four times in a row. */

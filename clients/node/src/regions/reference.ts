@@ -112,6 +112,16 @@ export function toReference(
   });
 }
 
+/** The file that holds a reference's tensor. */
+export function placeOf({ region, path, dev, ino, byteOffset, byteSize }: TensorReference): Place {
+  return { region, path, dev, ino, byteSize: byteOffset + byteSize };
+}
+
+/** How messages call a reference. */
+export function shownReference({ region, byteOffset, generation }: TensorReference): string {
+  return `the tensor at ${byteOffset} of ${region}, generation ${generation}`;
+}
+
 /** The instance in the name of a region's file, or undefined if it is not such a name. */
 function instanceOf(path: string): string | undefined {
   return /^tensord\.([a-z0-9-]{1,32})\.[a-z2-7]{26}$/.exec(path.slice(path.lastIndexOf("/") + 1))?.[1];

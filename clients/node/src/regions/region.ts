@@ -6,7 +6,7 @@ import type { Api } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attachment } from "../memory/attachment.ts";
-import type { Access } from "../memory/mapping.ts";
+import type { Access } from "../memory/pages.ts";
 import { orAborted, type WaitOptions } from "../waiting.ts";
 import { sameRegionTries } from "./mapper.ts";
 import { Tensor } from "./tensor.ts";
@@ -107,7 +107,8 @@ export class Region {
   }
 
   async #seal({ checksum = false, stockWritable = false, signal }: SealOptions): Promise<RegionDescriptor> {
-    const hasWritten = this.#attachment.mapping.access === "write";
+    this.#attachment.check();
+    const hasWritten = this.#attachment.access === "write";
     try {
       // The seal is refused while anybody maps the region for writing, and that is us.
       if (hasWritten) await this.#remap("private");

@@ -4,9 +4,9 @@ import "../dispose.ts";
 import { type ArrayDtype, type ArrayTypes, arrayOf, type Dtype, type TensorArray } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
 import type { TensorInfo } from "../http/wire.ts";
-import type { Attachment } from "../memory/attachment.ts";
+import type { Attached } from "../memory/attached.ts";
 import type { LockOptions } from "../memory/lock.ts";
-import { maxViewBytes } from "../memory/mapping.ts";
+import { maxViewBytes } from "../memory/pages.ts";
 import { type TensorReference, toReference } from "./reference.ts";
 import { type LockKind, lockTensor, type TensorLock } from "./tensor-lock.ts";
 
@@ -16,11 +16,11 @@ import { type LockKind, lockTensor, type TensorLock } from "./tensor-lock.ts";
  * `closed`.
  */
 export class Tensor {
-  readonly #attachment: Attachment;
+  readonly #attached: Attached;
   readonly #info: TensorInfo;
 
-  constructor(attachment: Attachment, info: TensorInfo) {
-    this.#attachment = attachment;
+  constructor(attached: Attached, info: TensorInfo) {
+    this.#attached = attached;
     this.#info = info;
   }
 
@@ -49,7 +49,7 @@ export class Tensor {
 
   /** Whether writes reach the other processes. */
   get isWritable(): boolean {
-    return this.#attachment.access === "write";
+    return this.#attached.access === "write";
   }
 
   /**
@@ -96,7 +96,7 @@ export class Tensor {
    * @throws TensordError `closed`; `validation-failed` outside the tensor; `feature-unavailable` for more than 4 GiB
    */
   window(byteOffset: number, byteSize: number): Uint8Array<ArrayBuffer> {
-    const { mapping } = this.#attachment;
+    this.#attached.check();
     const isInside =
       [byteOffset, byteSize].every((value) => Number.isSafeInteger(value) && value >= 0) &&
       byteOffset + byteSize <= this.byteSize;
@@ -113,7 +113,7 @@ export class Tensor {
         { hint: "go through it with tensor.window(byteOffset, byteSize)" },
       );
     }
-    return new Uint8Array(mapping.buffer(this.byteOffset + byteOffset, byteSize));
+    return new Uint8Array(this.#attached.buffer(this.byteOffset + byteOffset, byteSize));
   }
 
   /**
@@ -121,7 +121,8 @@ export class Tensor {
    * any language. It keeps nothing alive. @throws TensordError `closed`
    */
   ref(): TensorReference {
-    const { place, mapping: _ } = this.#attachment;
+    this.#attached.check();
+    const { place } = this.#attached;
     return toReference(place, this.#info);
   }
 
@@ -140,7 +141,8 @@ export class Tensor {
   }
 
   async #lock(kind: LockKind, options: LockOptions): Promise<TensorLock> {
-    const { place, mapping: _ } = this.#attachment;
+    this.#attached.check();
+    const { place } = this.#attached;
     const shown = `tensor "${this.name}" of ${place.region}`;
     return lockTensor(kind, { place, byteOffset: this.byteOffset, byteSize: this.byteSize, shown }, options);
   }
@@ -148,20 +150,20 @@ export class Tensor {
 
 /** A tensor mapped from a reference. It owns its mapping: close it, or declare it with `using`. */
 export class OpenedTensor extends Tensor {
-  readonly #attachment: Attachment;
+  readonly #attached: Attached;
 
-  constructor(attachment: Attachment, info: TensorInfo) {
-    super(attachment, info);
-    this.#attachment = attachment;
+  constructor(attached: Attached, info: TensorInfo) {
+    super(attached, info);
+    this.#attached = attached;
   }
 
   get isClosed(): boolean {
-    return this.#attachment.isClosed;
+    return this.#attached.isClosed;
   }
 
   /** Lets go of the region. Safe to call twice. Arrays taken from it stay valid and keep it mapped. */
   close(): void {
-    this.#attachment.close();
+    this.#attached.close();
   }
 
   [Symbol.dispose](): void {

@@ -1,6 +1,6 @@
 /**
  * The owner's side of a ring (docs/protocol.md, "Ring"): one region cut into slots, which it fills and hands round by
- * reference, without the server. The readers' side is `open-reference.ts`.
+ * reference, without the server. The readers' side is `open-slot.ts`.
  */
 
 import "../dispose.ts";

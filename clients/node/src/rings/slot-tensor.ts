@@ -1,7 +1,7 @@
 /** A tensor in a slot of a ring, as those see it who opened its reference: the slot is theirs until they close it. */
 
 import { TensordError } from "../errors.ts";
-import type { Attachment } from "../memory/attachment.ts";
+import type { Attached } from "../memory/attached.ts";
 import type { TensorReference } from "../regions/reference.ts";
 import { OpenedTensor } from "../regions/tensor.ts";
 import type { TensorLock } from "../regions/tensor-lock.ts";
@@ -14,12 +14,12 @@ export class SlotTensor extends OpenedTensor {
   readonly #reference: TensorReference;
   readonly #slotLock: TensorLock;
 
-  constructor(attachment: Attachment, reference: TensorReference, slotLock: TensorLock) {
-    super(attachment, { name: "", ...reference });
+  constructor(attached: Attached, reference: TensorReference, slotLock: TensorLock) {
+    super(attached, { name: "", ...reference });
     this.#reference = reference;
     this.#slotLock = slotLock;
     // If nobody closes it, the collector does.
-    attachment.mapping.whenUnmapped(() => slotLock.release());
+    attached.whenOver(() => slotLock.release());
   }
 
   /** The reference that it was opened from: good for as long as the slot's owner lets it be. */

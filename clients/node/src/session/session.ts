@@ -9,7 +9,7 @@ import { isTensordError, TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
 import type { SessionDescriptor, SessionEnd } from "../http/wire.ts";
 import type { Attachment } from "../memory/attachment.ts";
-import type { Access } from "../memory/mapping.ts";
+import type { Access } from "../memory/pages.ts";
 import { orAborted } from "../waiting.ts";
 import { Hold } from "./hold.ts";
 import type { ReportedMapping } from "./reports.ts";
