@@ -17,7 +17,6 @@ import type {
   Verification,
 } from "./http/wire.ts";
 import type { LockOptions } from "./memory/lock.ts";
-import { openNow, openWhenFree, tryOpen } from "./open-reference.ts";
 import {
   type AnyRegion,
   type AttachOptions,
@@ -37,7 +36,9 @@ import type { TensorReference } from "./regions/reference.ts";
 import type { Region } from "./regions/region.ts";
 import type { RegionSource } from "./regions/sources.ts";
 import type { OpenedTensor } from "./regions/tensor.ts";
+import { mapAlone, openNow, openWhenFree } from "./rings/open-reference.ts";
 import { makeRing, type Ring } from "./rings/ring.ts";
+import { Rings } from "./rings/rings.ts";
 import { Session, type SessionOptions } from "./session/session.ts";
 import type { WaitOptions } from "./waiting.ts";
 
@@ -126,14 +127,17 @@ export class Client {
    *   `access-denied`; `deadline-exceeded` if another process writes into the slot: `openWhenFree` waits
    */
   open(reference: TensorReference, options: AccessOptions = {}): OpenedTensor {
-    const access = toAccess(options);
-    return openNow(reference, () => tryOpen(reference, access, this.#asker.session));
+    return openNow(reference, toAccess(options), mapAlone(this.#asker.session));
   }
 
   /** As `open`, and waits while another process has the ring's slot locked. */
   async openWhenFree(reference: TensorReference, options: AccessOptions & LockOptions = {}): Promise<OpenedTensor> {
-    const access = toAccess(options);
-    return openWhenFree(() => tryOpen(reference, access, this.#asker.session), options);
+    return openWhenFree(reference, toAccess(options), mapAlone(this.#asker.session), options);
+  }
+
+  /** Opens references of rings as `open` does, and keeps the rings mapped in between: for who opens many. */
+  rings(): Rings {
+    return new Rings(this.#asker.session);
   }
 
   /** The region of that name, as it is now. @throws TensordError `region-not-found` */

@@ -39,6 +39,7 @@ export type { RegionSource, TensorSource, TensorSpec } from "./regions/sources.t
 export type { OpenedTensor, Tensor } from "./regions/tensor.ts";
 export type { LockKind, TensorLock } from "./regions/tensor-lock.ts";
 export type { Ring } from "./rings/ring.ts";
+export type { Rings, SlotOptions } from "./rings/rings.ts";
 export type { Slot } from "./rings/slot.ts";
 export type { SessionOptions } from "./session/session.ts";
 export type { WaitOptions } from "./waiting.ts";

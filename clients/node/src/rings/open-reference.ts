@@ -1,0 +1,71 @@
+/** From a tensor reference to memory, without the server: a tensor of a region, or one in a slot of a ring. */
+
+import { TensordError } from "../errors.ts";
+import { Mismatch } from "../memory/attach.ts";
+import type { Attached } from "../memory/attached.ts";
+import { Attachment } from "../memory/attachment.ts";
+import { type LockOptions, retryWithin } from "../memory/lock.ts";
+import type { Access } from "../memory/pages.ts";
+import { placeOf, shownReference, TensorReference } from "../regions/reference.ts";
+import { OpenedTensor } from "../regions/tensor.ts";
+import type { Session } from "../session/session.ts";
+import { tryOpenSlot } from "./open-slot.ts";
+
+/** Maps the bytes of a reference. @throws Mismatch, TensordError */
+export type MapReference = (reference: TensorReference, access: Access) => Attached;
+
+/** Maps the pages of each reference by themselves, and tells the session, if there is one. */
+export function mapAlone(session: Session | undefined): MapReference {
+  return (reference, access) => {
+    const attachment = new Attachment(placeOf(reference), reference.byteOffset, reference.byteSize, access);
+    session?.report(attachment);
+    return attachment;
+  };
+}
+
+/**
+ * Opens it without a wait. Asks nobody.
+ * @throws TensordError `stale-ref`, `region-sealed`, `validation-failed`; `deadline-exceeded` if its slot is locked
+ */
+export function openNow(reference: TensorReference, access: Access, map: MapReference): OpenedTensor {
+  const tensor = tryOpen(reference, access, map);
+  if (tensor !== undefined) return tensor;
+  const detail = `Cannot open ${shownReference(reference)}: another process has its slot locked`;
+  throw new TensordError("deadline-exceeded", detail, { hint: "openWhenFree(reference, { timeoutMs }) waits for it" });
+}
+
+/** As `openNow`, and waits for the lock of a slot. */
+export async function openWhenFree(
+  reference: TensorReference,
+  access: Access,
+  map: MapReference,
+  options: LockOptions,
+): Promise<OpenedTensor> {
+  return retryWithin(options, "open the tensor of a slot", () => tryOpen(reference, access, map));
+}
+
+/** The tensor, or undefined while another process has its slot locked. */
+function tryOpen(reference: TensorReference, access: Access, map: MapReference): OpenedTensor | undefined {
+  // JavaScript lets anything come here, and only `parse` has looked at every field.
+  if (!(reference instanceof TensorReference)) {
+    throw new TensordError("validation-failed", "Cannot open a tensor: what was given is no TensorReference", {
+      hint: "read it with TensorReference.parse",
+    });
+  }
+  try {
+    if (reference.generation !== 0) return tryOpenSlot(reference, access, () => map(reference, access));
+    return new OpenedTensor(map(reference, access), { name: "", ...reference });
+  } catch (error) {
+    throw error instanceof Mismatch ? toStale(error) : error;
+  }
+}
+
+function toStale(mismatch: Mismatch): TensordError {
+  const reason = mismatch.toError();
+  if (reason.code === "region-sealed") return reason;
+  return new TensordError("stale-ref", mismatch.message, {
+    hint: "its region was deleted, or this process sees another file system than the sender; ask for a new one",
+    fields: { cause: reason.code },
+    cause: mismatch,
+  });
+}

@@ -1,0 +1,145 @@
+/** Other processes' rings, each mapped once and whole for all references into it: no mapping and no page fault a request. */
+
+import "../dispose.ts";
+import { type BigIntStats, lstatSync } from "node:fs";
+import { isTensordError, TensordError } from "../errors.ts";
+import type { Place } from "../memory/attach.ts";
+import type { Attached } from "../memory/attached.ts";
+import { Attachment } from "../memory/attachment.ts";
+import type { LockOptions } from "../memory/lock.ts";
+import type { Access } from "../memory/pages.ts";
+import { placeOf, type TensorReference } from "../regions/reference.ts";
+import type { OpenedTensor } from "../regions/tensor.ts";
+import type { Session } from "../session/session.ts";
+import { type MapReference, mapAlone, openNow, openWhenFree } from "./open-reference.ts";
+
+export interface SlotOptions {
+  /** Maps it for writing: others see each write. */
+  readonly writable?: boolean;
+}
+
+/**
+ * Rings of other processes, kept mapped from one reference to the next; `client.rings` makes it. Close it, or declare it
+ * with `using`; tensors that are open stay so. A ring whose owner has ended is held until the next `open` that finds this
+ * out, or `close`.
+ *
+ * Who reads has no private pages, as with `client.open`: a stray write would stay in one, and later tensors of that slot
+ * would show it. The processor forbids writing instead, and such a write ends the process.
+ */
+export class Rings {
+  readonly #session: Session | undefined;
+  readonly #alone: MapReference;
+  readonly #mapped = new Map<string, Attachment>();
+  #isClosed = false;
+
+  constructor(session: Session | undefined) {
+    this.#session = session;
+    this.#alone = mapAlone(session);
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /**
+   * As `client.open`, for references of rings.
+   * @throws TensordError as `client.open` does, and `closed`; `validation-failed` for a reference of no ring
+   */
+  open(reference: TensorReference, options: SlotOptions = {}): OpenedTensor {
+    this.#check(reference);
+    try {
+      return openNow(reference, toAccess(options), this.#map);
+    } catch (error) {
+      throw this.#tidied(error);
+    }
+  }
+
+  /** As `open`, and waits while another process has the slot locked. */
+  async openWhenFree(reference: TensorReference, options: SlotOptions & LockOptions = {}): Promise<OpenedTensor> {
+    this.#check(reference);
+    try {
+      return await openWhenFree(reference, toAccess(options), this.#map, options);
+    } catch (error) {
+      throw this.#tidied(error);
+    }
+  }
+
+  /** Lets go of the rings. Safe to call twice. Tensors that are open stay so. */
+  close(): void {
+    this.#isClosed = true;
+    for (const whole of this.#mapped.values()) whole.close();
+    this.#mapped.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  readonly #map = (reference: TensorReference, access: Access): Attached => {
+    // It may have been closed during a wait.
+    this.#check(reference);
+    const { path, dev, ino } = reference;
+    const key = `${access} ${dev} ${ino} ${path}`;
+    let whole = this.#mapped.get(key);
+    if (whole === undefined) {
+      this.#forgetTheGone();
+      whole = mapWhole(placeOf(reference), access);
+      this.#session?.report(whole);
+      this.#mapped.set(key, whole);
+    }
+    // Forged, or the file was another one when it was mapped. Looked at by itself it will show.
+    if (reference.byteOffset + reference.byteSize > whole.place.byteSize) return this.#alone(reference, access);
+    return whole.share();
+  };
+
+  #check(reference: TensorReference): void {
+    if (this.#isClosed) {
+      throw new TensordError("closed", "Cannot open a slot: these rings were closed here", {
+        hint: "client.rings() makes new ones",
+      });
+    }
+    if (reference?.generation === 0) {
+      throw new TensordError("validation-failed", "Cannot open a slot: the reference is of no ring", {
+        hint: "use client.open",
+      });
+    }
+  }
+
+  /** A stale reference may be the first word of a ring that is gone. */
+  #tidied(error: unknown): unknown {
+    if (isTensordError(error, "stale-ref")) this.#forgetTheGone();
+    return error;
+  }
+
+  #forgetTheGone(): void {
+    for (const [key, whole] of this.#mapped) {
+      if (isThere(whole.place)) continue;
+      this.#mapped.delete(key);
+      whole.close();
+    }
+  }
+}
+
+function toAccess({ writable = false }: SlotOptions): Access {
+  return writable ? "write" : "strict";
+}
+
+/** @throws Mismatch, TensordError, as `Attachment` does */
+function mapWhole(place: Place, access: Access): Attachment {
+  const byteSize = Math.max(place.byteSize, Number(look(place)?.size ?? 0));
+  return new Attachment({ ...place, byteSize }, 0, byteSize, access);
+}
+
+function isThere(place: Place): boolean {
+  const status = look(place);
+  return status !== undefined && String(status.dev) === place.dev && String(status.ino) === place.ino;
+}
+
+/** What stands at the path, if it can be looked at. */
+function look({ path }: Place): BigIntStats | undefined {
+  try {
+    return lstatSync(path, { bigint: true });
+  } catch {
+    return undefined;
+  }
+}
