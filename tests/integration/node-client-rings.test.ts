@@ -145,7 +145,12 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         await owner.delete(ring);
         const gone = await codeOf(() => rings.open(reference));
         const region = await owner.create(null, new Uint8Array(1));
+        const halves = await (await owner.ring({ slots: 1, slotBytes: 64 })).acquire();
+        const noArray = await codeOf(() => halves.array("F4", [4]));
+        halves.bytes("F4", [4]).set([0x12, 0x34]);
+        const four = rings.open(send(halves.publish()));
         tell({
+          noArray, four: [four.dtype, ...four.shape, ...four.bytes()],
           written: [...array], busy, stale, before, gone, after: mappings(reference).length,
           ofNoRing: await codeOf(() => rings.open(region.tensor().ref())),
           nothing: await codeOf(() => rings.open({ generation: 1 })),
@@ -153,6 +158,8 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       `,
     );
     expect(seen).toEqual({
+      noArray: "feature-unavailable",
+      four: ["F4", 4, 0x12, 0x34],
       written: [1, 2, 3],
       busy: ["deadline-exceeded", "deadline-exceeded"],
       stale: "stale-ref",

@@ -46,9 +46,16 @@ export class Slot {
   array<Name extends ArrayDtype>(dtype: Name, shape: readonly number[]): ArrayTypes[Name] {
     const Kind = arrayOf(dtype);
     if (Kind === undefined) {
-      throw new TensordError("feature-unavailable", `Cannot show ${dtype} in a typed array: there is none`);
+      throw new TensordError("feature-unavailable", `Cannot show ${dtype} in a typed array: there is none`, {
+        hint: "use bytes(dtype, shape)",
+      });
     }
     return new Kind(this.#layOut(dtype, shape).buffer) as unknown as ArrayTypes[Name];
+  }
+
+  /** As `array`, as raw bytes: also for what no typed array shows. Throws as `array` does. */
+  bytes(dtype: Dtype, shape: readonly number[]): Uint8Array<ArrayBuffer> {
+    return this.#layOut(dtype, shape);
   }
 
   /** Copies a tensor into the slot; without content, its bytes stay what they are. Throws as `array` does. */
