@@ -210,7 +210,13 @@ for (const runtime of both) {
         await client.create(null, new Uint8Array(10), { ttlMs: 60_000 });
         const again = await client.create("a", new Uint8Array(10), { model: "llama", ttlMs: 60_000, ifExists: "attach" });
         const names = [];
-        for await (const { name } of client.list({ model: "llama", state: "open", label: ["my_job", "x"] })) names.push(name);
+        const listed = [];
+        for await (const facts of client.list({ model: "llama", state: "open", label: ["my_job", "x"] })) {
+          names.push(facts.name);
+          const attached = await client.attach(facts);
+          listed.push("tensors" in facts, facts.tensorCount, [...attached.tensors.keys()]);
+          attached.close();
+        }
         const models = [];
         for await (const { name } of client.models()) models.push(name);
         const changed = await client.change(region, { persist: true, labels: { my_job: null, other: "y" } });
@@ -226,7 +232,7 @@ for (const runtime of both) {
         await client.unregisterModel("llama", { drain: true });
         tell({
           limit: model.memoryLimitBytes, created: [region.isCreated, again.isCreated], ids: again.id === region.id,
-          names, models, owner: changed.owner, labels: changed.labels, byId: byId.id === found.id,
+          names, listed, models, owner: changed.owner, labels: changed.labels, byId: byId.id === found.id,
           inUse: [found.inUse, found.hasWriters], inUseCode: inUse, limited: limited.memoryLimitBytes,
           open: stats.regions.open, sent: stats.http.sentBytes > 0, deleted: deleted.state, freed: deleted.freedBytes > 0, gone,
           noModel: await codeOf(() => client.model("llama")),
@@ -238,6 +244,7 @@ for (const runtime of both) {
       created: [true, false],
       ids: true,
       names: ["a"],
+      listed: [false, 1, ["data"]],
       models: ["default", "llama"],
       owner: { kind: "persist" },
       labels: { other: "y" },
