@@ -82,7 +82,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       );
       expect(seen).toEqual(programs.map((program) => [program === winner, "sealed", false, 1, 2, 3]));
       expect((await server.api.list()).map(({ name, owner }) => [name, owner])).toEqual([
-        ["built", { kind: "linger", linger_ms: 600_000 }],
+        ["built", { kind: "linger", linger_ms: 600_000, handoff_ms: 60_000 }],
       ]);
       expect(await claims(server)).toBe(0);
     },

@@ -45,7 +45,11 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     // Its TTL is an hour: only the closed connection ends it before.
     await gone(server);
     await until("its region is gone", async () => (await server.api.findByName("mine")) === undefined);
-    expect((await server.api.findByName("lingers"))?.owner).toEqual({ kind: "linger", linger_ms: 600_000 });
+    expect((await server.api.findByName("lingers"))?.owner).toEqual({
+      kind: "linger",
+      linger_ms: 600_000,
+      handoff_ms: 60_000,
+    });
   });
 
   test(`${runtime}: SIGSTOP does not end the session, however short its TTL`, async () => {
@@ -220,7 +224,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       without: ["feature-unavailable", "feature-unavailable", "owner-required"],
       after: { sessions: 0, mine: "region-not-found", holders: [] },
       closed: "closed",
-      owner: { kind: "linger", lingerMs: 1_000 },
+      owner: { kind: "linger", lingerMs: 1_000, handoffMs: 60_000 },
       evictable: true,
     });
   });
