@@ -151,8 +151,10 @@ export class Client {
   }
 
   /** All regions that match, page by page as they are consumed. */
-  list({ label, signal, ...options }: ListOptions = {}): AsyncGenerator<ListedRegion, void, undefined> {
-    return this.#api.regions({ ...options, label: label?.join("=") }, signal);
+  list(options: ListOptions = {}): AsyncGenerator<ListedRegion, void, undefined> {
+    const { model, name, state, session, label, signal } = options;
+    const owner = session === undefined ? undefined : idOf(session);
+    return this.#api.regions({ model, name, state, session: owner, label: label?.join("=") }, signal);
   }
 
   /** Changes a region's owner, whether it may be evicted, or its labels. */
@@ -267,6 +269,6 @@ export class Client {
   }
 }
 
-function idOf(region: AnyRegion): string {
-  return typeof region === "string" ? region : region.id;
+function idOf(named: string | { readonly id: string }): string {
+  return typeof named === "string" ? named : named.id;
 }

@@ -72,8 +72,8 @@ export interface ListOptions extends WaitOptions {
   readonly model?: string;
   readonly name?: string;
   readonly state?: RegionDescriptor["state"];
-  /** The session that ends them, by its id. */
-  readonly session?: string;
+  /** The session that ends them, or its id. */
+  readonly session?: string | { readonly id: string };
   /** A key and its value. */
   readonly label?: readonly [string, string];
 }
