@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import tensord
-from tensord import _libc
+from tensord._mapping import libc
 
 ROUNDS = 3000
 WARM_UP = 300
@@ -55,9 +55,9 @@ def build_c():
 
 def map_in_python(path, size):
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    address = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
     os.close(fd)
-    _libc.munmap(address, size)
+    libc.munmap(address, size)
 
 
 def main():

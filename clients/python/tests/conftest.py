@@ -14,7 +14,7 @@ import pytest
 from harness import SHM_DIRECTORY, Server, wait_for
 
 import tensord
-from tensord._attach import Place
+from tensord._mapping.attach import Place
 
 TOKEN = "abcdefghijklmnopqrstuvwxyz"
 

@@ -11,42 +11,42 @@ from pathlib import Path
 import pytest
 
 import tensord
-from tensord import _attach, _lease, _libc
-from tensord._attach import Mismatch, Place, map_place, open_leased
-from tensord._mapping import Access
+from tensord._mapping import attach, lease, libc
+from tensord._mapping.attach import Mismatch, Place, map_place, open_leased
+from tensord._mapping.mapping import Access
 
 MakePlace = Callable[..., Place]
 
 
 def test_a_reader_takes_the_lease_and_a_writer_both(make_place: MakePlace) -> None:
     place = make_place()
-    assert not _lease.is_leased(place.path)
+    assert not lease.is_leased(place.path)
     for writable in (False, True):
         fd = open_leased(place, writable=writable)
-        assert (_lease.is_leased(place.path), _lease.has_writer(place.path)) == (True, writable)
+        assert (lease.is_leased(place.path), lease.has_writer(place.path)) == (True, writable)
         os.close(fd)
-        assert (_lease.is_leased(place.path), _lease.has_writer(place.path)) == (False, False)
+        assert (lease.is_leased(place.path), lease.has_writer(place.path)) == (False, False)
 
 
 def test_leases_are_shared(make_place: MakePlace) -> None:
     place = make_place()
     first, second = (map_place(place, 0, 1, Access.WRITE) for _ in "ab")
     first.close()
-    assert _lease.has_writer(place.path)
+    assert lease.has_writer(place.path)
     second.close()
-    assert not _lease.is_leased(place.path)
+    assert not lease.is_leased(place.path)
 
 
 def test_the_lock_comes_before_the_check(make_place: MakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
     place = make_place()
     seen: list[bool] = []
-    check = _attach._check
+    check = attach._check
 
     def look_and_check(fd: int, place: Place, writable: bool) -> None:
-        seen.append(_lease.has_writer(place.path))
+        seen.append(lease.has_writer(place.path))
         check(fd, place, writable)
 
-    monkeypatch.setattr(_attach, "_check", look_and_check)
+    monkeypatch.setattr(attach, "_check", look_and_check)
     map_place(place, 0, 1, Access.WRITE).close()
     assert seen == [True]
 
@@ -66,12 +66,12 @@ def test_another_file_than_promised_is_not_mapped(make_place: MakePlace, change:
     place = replace(good, **change)  # type: ignore[arg-type]
     with pytest.raises(Mismatch, match=f"Cannot map region {place.region}"):
         map_place(place, 0, 1, Access.PRIVATE)
-    assert not _lease.is_leased(good.path)
+    assert not lease.is_leased(good.path)
 
 
 def test_a_name_that_moves_during_the_check_is_noticed(make_place: MakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
     place = make_place()
-    open_file = _attach._open
+    open_file = attach._open
 
     def open_then_replace(*args: object) -> int:
         fd = open_file(*args)  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def test_a_name_that_moves_during_the_check_is_noticed(make_place: MakePlace, mo
         Path(place.path).write_bytes(bytes(8192))
         return fd
 
-    monkeypatch.setattr(_attach, "_open", open_then_replace)
+    monkeypatch.setattr(attach, "_open", open_then_replace)
     with pytest.raises(Mismatch, match="is inode"):
         map_place(place, 0, 1, Access.PRIVATE)
 
@@ -108,14 +108,14 @@ def test_a_sealed_file_is_read_and_not_written(make_place: MakePlace, mode: int)
     with pytest.raises(Mismatch) as caught:
         map_place(place, 0, 1, Access.WRITE)
     assert caught.value.sealed
-    assert not _lease.has_writer(place.path)
+    assert not lease.has_writer(place.path)
     map_place(place, 0, 1, Access.PRIVATE).close()
 
 
 def test_a_write_lock_on_the_lease_byte_is_a_clear_error(make_place: MakePlace) -> None:
     place = make_place()
     fd = os.open(place.path, os.O_RDWR)
-    _lease._ofd_lock(fd, _lease._F_OFD_SETLK, _lease._F_WRLCK, _lease.LEASE_BYTE)
+    lease._ofd_lock(fd, lease._F_OFD_SETLK, lease._F_WRLCK, lease.LEASE_BYTE)
     with pytest.raises(tensord.MappingFailed, match="locking"):
         map_place(place, 0, 1, Access.PRIVATE)
     os.close(fd)
@@ -137,10 +137,10 @@ def test_a_failing_mmap_says_so(make_place: MakePlace, monkeypatch: pytest.Monke
         raise OSError(errno.ENOMEM, "mmap: Cannot allocate memory")
 
     place = make_place()
-    monkeypatch.setattr(_libc, "mmap", fail)
+    monkeypatch.setattr(libc, "mmap", fail)
     with pytest.raises(tensord.MappingFailed, match="Cannot allocate memory"):
         map_place(place, 0, 1, Access.PRIVATE)
-    assert not _lease.is_leased(place.path)
+    assert not lease.is_leased(place.path)
 
 
 def test_another_device_is_another_namespace(make_place: MakePlace) -> None:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pytest
 
 import tensord
-from tensord import _copy
-from tensord._attach import Place, map_place
-from tensord._copy import copy_all, to_sources
-from tensord._mapping import Access
+from tensord._mapping.attach import Place, map_place
+from tensord._mapping.mapping import Access
+from tensord._region import copy
+from tensord._region.copy import copy_all, to_sources
 
 
 def _stored(data: Any) -> npt.NDArray[np.uint8]:
@@ -124,9 +124,9 @@ def test_torch_tensors_that_are_elsewhere_are_refused_with_the_cure() -> None:
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("cpus", [1, 4])
 def test_large_arrays_are_cut_into_windows(order: Any, cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_copy, "WINDOW_BYTES", 1000)
-    monkeypatch.setattr(_copy, "INLINE_BYTES", 0)
-    monkeypatch.setattr(_copy, "POPULATE_BYTES", 1 << 60)
+    monkeypatch.setattr(copy, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(copy, "INLINE_BYTES", 0)
+    monkeypatch.setattr(copy, "POPULATE_BYTES", 1 << 60)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     array = np.array(RANDOM.standard_normal((37, 41)), order=order)
     assert _stored(array).tobytes() == array.tobytes()

@@ -14,7 +14,7 @@ import pytest
 from harness import Server, wait_for
 
 import tensord
-from tensord import _make
+from tensord._region import make
 
 
 def test_several_tensors_are_found_by_name(client: tensord.Client) -> None:
@@ -162,7 +162,7 @@ def test_a_failed_copy_leaves_no_region(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_make, "copy_all", fail)
+    monkeypatch.setattr(make, "copy_all", fail)
     with pytest.raises(KeyboardInterrupt):
         client.create("half", [1], ttl=60)
     assert server.region_names() == []

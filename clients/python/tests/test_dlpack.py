@@ -10,7 +10,7 @@ import pytest
 from harness import Child, wait_for
 
 import tensord
-from tensord._lease import is_leased
+from tensord._mapping.lease import is_leased
 
 TORCH_TYPES = [
     "bfloat16",

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 
 import tensord
-from tensord import _dtype
+from tensord._tensor import dtype as dtypes
 
 
-@pytest.mark.parametrize("name", [name for name, row in _dtype._TABLE.items() if row.numpy or row.ml_dtypes])
+@pytest.mark.parametrize("name", [name for name, row in dtypes._TABLE.items() if row.numpy or row.ml_dtypes])
 def test_numpy_types_have_the_width_that_the_table_says(name: str) -> None:
     pytest.importorskip("ml_dtypes", reason="ml_dtypes gives numpy bf16 and fp8")
-    dtype = _dtype.to_numpy_dtype(name)
-    assert dtype.itemsize * 8 == _dtype._TABLE[name].bits
-    assert _dtype.parse_dtype(dtype) == name
+    dtype = dtypes.to_numpy_dtype(name)
+    assert dtype.itemsize * 8 == dtypes._TABLE[name].bits
+    assert dtypes.parse_dtype(dtype) == name
 
 
-@pytest.mark.parametrize("name", [name for name, row in _dtype._TABLE.items() if row.torch])
+@pytest.mark.parametrize("name", [name for name, row in dtypes._TABLE.items() if row.torch])
 def test_torch_types_have_the_width_that_the_table_says(name: str) -> None:
     pytest.importorskip("torch", reason="torch is an extra")
-    dtype = _dtype.to_torch_dtype(name)
-    assert dtype.itemsize * 8 == _dtype._TABLE[name].bits
-    assert _dtype.parse_dtype(dtype) == name
+    dtype = dtypes.to_torch_dtype(name)
+    assert dtype.itemsize * 8 == dtypes._TABLE[name].bits
+    assert dtypes.parse_dtype(dtype) == name
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_torch_types_have_the_width_that_the_table_says(name: str) -> None:
     ],
 )
 def test_a_type_may_be_said_in_many_ways(value: object, name: str) -> None:
-    assert _dtype.parse_dtype(value) == name
+    assert dtypes.parse_dtype(value) == name
 
 
 @pytest.mark.parametrize(
@@ -53,24 +53,24 @@ def test_a_type_may_be_said_in_many_ways(value: object, name: str) -> None:
 )
 def test_a_type_that_regions_do_not_hold_is_refused(value: object) -> None:
     with pytest.raises(tensord.ValidationFailed, match="Cannot store elements of type"):
-        _dtype.parse_dtype(value)
+        dtypes.parse_dtype(value)
 
 
 def test_a_type_that_numpy_lacks_points_to_the_bytes() -> None:
     for name in ("F4", "F6_E2M3"):
         with pytest.raises(tensord.FeatureUnavailable, match=r"use \.bytes\(\)"):
-            _dtype.to_numpy_dtype(name)
+            dtypes.to_numpy_dtype(name)
         with pytest.raises(tensord.FeatureUnavailable, match=r"use \.bytes\(\)"):
-            _dtype.to_torch_dtype(name)
+            dtypes.to_torch_dtype(name)
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(tensord.FeatureUnavailable, match="pip install ml_dtypes"):
-        _dtype.to_numpy_dtype("BF16")
+        dtypes.to_numpy_dtype("BF16")
     with pytest.raises(tensord.FeatureUnavailable, match="pip install torch"):
-        _dtype.to_torch_dtype("F32")
+        dtypes.to_torch_dtype("F32")
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     [("F32", (), 4), ("F32", (0, 5), 0), ("F4", (4,), 2), ("F6_E2M3", (4, 3), 9), ("I64", (2, 3), 48)],
 )
 def test_sizes_follow_from_bits(dtype: str, shape: tuple[int, ...], size: int) -> None:
-    assert _dtype.byte_size_of(dtype, shape) == size
+    assert dtypes.byte_size_of(dtype, shape) == size
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("F4", (3,)), ("F6_E3M2", (2,)), ("U8", (1 << 40, 1 << 40))])
 def test_sizes_that_are_no_whole_bytes_or_too_many_are_refused(dtype: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(tensord.ValidationFailed):
-        _dtype.byte_size_of(dtype, shape)
+        dtypes.byte_size_of(dtype, shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tensord
-from tensord._endpoint import find_endpoint
+from tensord._transport.endpoint import find_endpoint
 
 
 @pytest.mark.parametrize(

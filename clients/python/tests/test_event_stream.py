@@ -17,7 +17,7 @@ from fake_server import Answer, FakeServer, Request
 from harness import DEADLINE_SECONDS, wait_for
 
 import tensord
-from tensord import _event_stream
+from tensord._events import event_stream
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -57,8 +57,8 @@ def _to_stream(request: Request, last: int) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_event_stream, "FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(_event_stream, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(event_stream, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(event_stream, "LONGEST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_an_answer_that_ends_in_order_is_a_cut_as_well(path: Path, client: tenso
 def test_a_connection_without_a_byte_is_given_up(
     path: Path, client: tensord.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_event_stream, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 0.05)
     lasts = iter([1, 1, 2])
     with FakeServer(path, lambda request: _to_stream(request, next(lasts, 2))) as fake:
         with client.events() as events:

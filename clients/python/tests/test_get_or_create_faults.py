@@ -20,15 +20,15 @@ def _fail() -> Any:
 # Where the builder is when it is killed: in `build`; and in the copy, when the region is there, open and named.
 _IN_BUILD = 'def build(): say("building"); hear(); return np.full(1000, value)'
 _IN_COPY = """
-import tensord._make
-copy = tensord._make.copy_all
+import tensord._region.make
+copy = tensord._region.make.copy_all
 def copy_half(pairs):
     for target, source in pairs:
         target[:4000] = source.array.view(np.uint8)[:4000]
     say("building")
     hear()
     copy([(target, source)])
-tensord._make.copy_all = copy_half
+tensord._region.make.copy_all = copy_half
 def build(): return np.full(1000, value)
 """
 _IN_SEAL = """

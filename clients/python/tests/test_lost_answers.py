@@ -13,7 +13,7 @@ import pytest
 from fake_server import Answer, FakeServer, Request
 
 import tensord
-from tensord._attach import Place
+from tensord._mapping.attach import Place
 
 MakePlace = Callable[..., Place]
 

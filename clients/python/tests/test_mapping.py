@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import tensord
-from tensord import _lease
-from tensord._attach import Place, map_place, remap_place
-from tensord._mapping import Access, Mapping
+from tensord._mapping import lease
+from tensord._mapping.attach import Place, map_place, remap_place
+from tensord._mapping.mapping import Access, Mapping
 
 MakePlace = Callable[..., Place]
 
@@ -35,11 +35,11 @@ def test_a_mapping_goes_with_the_last_view(make_place: MakePlace) -> None:
     mapping.close()
     assert mapping.closed
     assert _is_mapped(place.path)
-    assert _lease.is_leased(place.path)
+    assert lease.is_leased(place.path)
     assert np.array_equal(view, expected)
     del view
     assert not _is_mapped(place.path)
-    assert not _lease.is_leased(place.path)
+    assert not lease.is_leased(place.path)
 
 
 def test_a_mapping_without_views_goes_at_once(make_place: MakePlace) -> None:
@@ -93,7 +93,7 @@ def test_no_bytes_at_the_very_end_can_be_mapped(make_place: MakePlace) -> None:
     place = make_place(bytes(8192))
     mapping = map_place(place, 8192, 0, Access.PRIVATE)
     assert mapping.bytes(8192, 0).shape == (0,)
-    assert _lease.is_leased(place.path)
+    assert lease.is_leased(place.path)
 
 
 def test_reads_see_what_others_write_later(make_place: MakePlace) -> None:
@@ -120,18 +120,18 @@ def test_a_remap_keeps_addresses_and_moves_the_locks(make_place: MakePlace) -> N
     array = mapping.hand_out(mapping.bytes(0, 100))
     address = array.ctypes.data
     array[:] = 7
-    assert _lease.has_writer(place.path)
+    assert lease.has_writer(place.path)
 
     remap_place(place, mapping, Access.PRIVATE)
     assert array.ctypes.data == address == mapping.address
     assert [view.flags.writeable for view in (array, mapping.bytes(0, 100))] == [False, False]
     assert np.all(array == 7)
-    assert _lease.is_leased(place.path)
-    assert not _lease.has_writer(place.path)
+    assert lease.is_leased(place.path)
+    assert not lease.has_writer(place.path)
 
     remap_place(place, mapping, Access.WRITE)
     assert [view.flags.writeable for view in (array, mapping.bytes(0, 100))] == [True, True]
-    assert _lease.has_writer(place.path)
+    assert lease.has_writer(place.path)
     array[:] = 8
     assert Path(place.path).read_bytes()[:100] == bytes([8] * 100)
 

@@ -11,7 +11,7 @@ import pytest
 from harness import Child, Server, wait_for
 
 import tensord
-from tensord import _lease
+from tensord._mapping import lease
 
 
 def test_two_processes_see_each_others_writes(client: tensord.Client) -> None:
@@ -49,11 +49,11 @@ def test_a_killed_process_leaves_no_lease(client: tensord.Client, writable: bool
     script = f'w = tensord.attach("shared", writable={writable}); keep = w.numpy(); w.close(); say("mapped"); hear()'
     with Child(script) as child:
         child.hear()
-        assert _lease.is_leased(path)
-        assert _lease.has_writer(path) is writable
+        assert lease.is_leased(path)
+        assert lease.has_writer(path) is writable
         child.kill()
-    assert not _lease.is_leased(path)
-    assert not _lease.has_writer(path)
+    assert not lease.is_leased(path)
+    assert not lease.has_writer(path)
 
 
 def test_a_deleted_region_drains_until_its_last_process_dies(server: Server, client: tensord.Client) -> None:
@@ -133,10 +133,10 @@ hear()
     with Child(script) as child:
         assert child.hear() == "RegionHasWriters"
         path = child.hear()
-        assert _lease.has_writer(path)
+        assert lease.has_writer(path)
         child.say("go on")
         assert child.hear() == "child ended"
-        assert not _lease.is_leased(path)
+        assert not lease.is_leased(path)
         child.say("end")
         child.finish()
 
@@ -185,13 +185,13 @@ spinning.start()
 def test_a_worker_that_ends_without_close_ends_its_lease(client: tensord.Client) -> None:
     with Child('r = tensord.connect().create("left", [1, 2], ttl=60); say(r.descriptor.storage.path); hear()') as child:
         path = child.hear()
-        assert _lease.has_writer(path)
+        assert lease.has_writer(path)
         child.finish()
-    assert not _lease.is_leased(path)
+    assert not lease.is_leased(path)
 
 
 def test_sigterm_needs_no_handler(client: tensord.Client) -> None:
     with Child('r = tensord.connect().create("left", [1], ttl=60); say(r.descriptor.storage.path); hear()') as child:
         path = child.hear()
         os.kill(child.pid, signal.SIGTERM)
-        wait_for(lambda: not _lease.is_leased(path), "the lease is gone")
+        wait_for(lambda: not lease.is_leased(path), "the lease is gone")

@@ -9,7 +9,7 @@ import numpy as np
 from harness import Child, Server, wait_for
 
 import tensord
-from tensord import _lease
+from tensord._mapping import lease
 
 TURNS = 100
 
@@ -60,7 +60,7 @@ def _seal_when_free(region: tensord.Region) -> None:
 
 def _wait_for_no_writer(region: tensord.Region) -> None:
     path = region.descriptor.storage.path
-    wait_for(lambda: not _lease.has_writer(path), "nobody holds the writer lock")
+    wait_for(lambda: not lease.has_writer(path), "nobody holds the writer lock")
 
 
 def test_a_seal_that_succeeds_leaves_no_writer_behind(server: Server, client: tensord.Client) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tensord._reports import Mappings, count_mappings, to_messages
+from tensord._session.reports import Mappings, count_mappings, to_messages
 
 
 class Holders:

@@ -17,9 +17,9 @@ from harness import DEADLINE_SECONDS, REPOSITORY, Child, wait_for
 from ring_support import count_descriptors, take_all
 
 import tensord
-from tensord import _ring_layout
-from tensord._lease import is_leased
-from tensord._lock_file import LockFile, LockKind
+from tensord._mapping.lease import is_leased
+from tensord._mapping.lock_file import LockFile, LockKind
+from tensord._ring import layout
 
 VECTORS = REPOSITORY / "docs/protocol.md"
 
@@ -48,7 +48,7 @@ def test_the_layout_is_the_protocols(client: tensord.Client) -> None:
             begun, ref = refs[slot], refs[8 + slot]
             assert (begun.byte_offset, begun.byte_offset + begun.byte_size - 1) == (first, last)
             assert (begun.generation, ref.generation) == (generation, third)
-            assert _ring_layout.word_start(generation) == word
+            assert layout.word_start(generation) == word
             assert int.from_bytes(raw[word : word + 8], "little") == third
     assert "the 8 bytes at 4112\nare `02 30 00 00 00 00 00 00`" in VECTORS.read_text(encoding="utf-8")
     assert raw[4112:4120] == bytes.fromhex("0230000000000000")
@@ -87,7 +87,7 @@ def test_a_slot_that_is_taken_while_its_reader_comes_is_stale(
                 ring.put([2], timeout=0)
                 return super().try_lock(kind, start, length)
 
-        monkeypatch.setattr("tensord._ring_reader.LockFile", Late)
+        monkeypatch.setattr("tensord._ring.slot_tensor.LockFile", Late)
         with pytest.raises(tensord.StaleRef):
             client.open(ref)
 

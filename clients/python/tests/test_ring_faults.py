@@ -26,7 +26,7 @@ CHANCE = 0.01
 # from it. `step` is where a process may die, by its own hand and so by the seed: mid-fill, mid-read, between two calls.
 COMMON = f"""
 import contextlib, random
-from tensord import _slot_table
+from tensord._ring import slot_table
 number_of_elements = {ELEMENTS}
 chance, dice = 0.0, random.Random()
 def step():
@@ -51,13 +51,13 @@ PRODUCER = (
     + """
 seed, chance = hear()
 dice.seed(seed)
-raise_generation = _slot_table.SlotTable.raise_generation
+raise_generation = slot_table.SlotTable.raise_generation
 def dying(*arguments):
     step()
     result = raise_generation(*arguments)
     step()
     return result
-_slot_table.SlotTable.raise_generation = dying
+slot_table.SlotTable.raise_generation = dying
 ring = tensord.connect().ring(slots=4, slot_bytes=8 * number_of_elements, ttl=600)
 say(ring.region.id)
 def take_all():
@@ -294,19 +294,19 @@ def test_an_owner_that_dies_before_it_publishes_leaves_whole_tensors_or_stale_re
     client: tensord.Client, after_raise: bool
 ) -> None:
     script = f"""
-from tensord import _slot_table
+from tensord._ring import slot_table
 ring = tensord.connect().ring(slots=2, slot_bytes=64, ttl=60)
 say([ring.put(np.full(8, number)).to_json() for number in (1, 2)])
 def stop():
     say("here")
     hear()
-original = _slot_table.SlotTable.raise_generation
+original = slot_table.SlotTable.raise_generation
 def raise_generation(*arguments):
     if {after_raise}:
         result = original(*arguments)
         arguments[0].region["slots"].bytes()[:32] = 255
     stop()
-_slot_table.SlotTable.raise_generation = raise_generation
+slot_table.SlotTable.raise_generation = raise_generation
 ring.acquire()
 """
     with Child(script) as child:

@@ -14,7 +14,7 @@ from harness import DEADLINE_SECONDS, Child, wait_for
 from ring_support import count_descriptors
 
 import tensord
-from tensord import _lease
+from tensord._mapping import lease
 
 
 def test_readers_share_and_a_writer_has_the_tensor_alone(client: tensord.Client) -> None:
@@ -96,7 +96,7 @@ def test_a_lock_is_no_lease_and_is_not_pickled(client: tensord.Client) -> None:
     with region.lock_write() as lock:
         path = region.descriptor.storage.path
         region.close()
-        assert not _lease.is_leased(path)
+        assert not lease.is_leased(path)
         with pytest.raises(TypeError, match="take it where it is needed"):
             pickle.dumps(lock)
 

@@ -11,7 +11,8 @@ import pytest
 from harness import Child, Server
 
 import tensord
-from tensord import _api, _lease
+from tensord import _api
+from tensord._mapping import lease
 
 
 def test_a_seal_keeps_arrays_and_addresses_and_drops_the_writer_lock(client: tensord.Client) -> None:
@@ -20,7 +21,7 @@ def test_a_seal_keeps_arrays_and_addresses_and_drops_the_writer_lock(client: ten
     a, b = region["a"].numpy(), region["b"].bytes()
     address = a.ctypes.data
     a[3] = 33
-    assert _lease.has_writer(path)
+    assert lease.has_writer(path)
 
     descriptor = region.seal(checksum=True)
     assert descriptor.state == region.state == "sealed"
@@ -29,8 +30,8 @@ def test_a_seal_keeps_arrays_and_addresses_and_drops_the_writer_lock(client: ten
     assert a[3] == 33
     assert (a.flags.writeable, b.flags.writeable, region["a"].numpy().flags.writeable) == (False, False, False)
     assert not region.writable
-    assert _lease.is_leased(path)
-    assert not _lease.has_writer(path)
+    assert lease.is_leased(path)
+    assert not lease.has_writer(path)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o1440
     region.close()
 

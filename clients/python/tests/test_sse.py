@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tensord
-from tensord._sse import MAX_BLOCK_BYTES, SseParser
+from tensord._events.sse import MAX_BLOCK_BYTES, SseParser
 
 TEXT = (
     b': hello\nretry: 1000\nid: 1\ndata: {"a":"\xc3\xa9"}\n\n'

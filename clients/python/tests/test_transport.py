@@ -13,8 +13,8 @@ from fake_server import Answer, FakeServer, Request
 from harness import wait_for
 
 import tensord
-from tensord._endpoint import Endpoint
-from tensord._transport import Transport
+from tensord._transport.endpoint import Endpoint
+from tensord._transport.transport import Transport
 
 SHUTTING_DOWN: Answer = (503, {"code": "shutting-down", "detail": "Cannot answer: going", "status": 503})
 

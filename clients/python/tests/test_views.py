@@ -15,7 +15,7 @@ import pytest
 from harness import Server
 
 import tensord
-from tensord import _lease
+from tensord._mapping import lease
 
 
 def test_views_outlive_the_region_and_the_client(server: Server) -> None:
@@ -31,11 +31,11 @@ def test_views_outlive_the_region_and_the_client(server: Server) -> None:
     assert array.sum() == 499_500
     assert part.tolist() == [10, 12, 14, 16, 18]
     assert raw.tolist()[0] == 1
-    assert _lease.is_leased(path)
+    assert lease.is_leased(path)
     del array, raw
-    assert _lease.is_leased(path)
+    assert lease.is_leased(path)
     del part
-    assert not _lease.is_leased(path)
+    assert not lease.is_leased(path)
     for call in (
         region.seal,
         tensor.numpy,
@@ -53,7 +53,7 @@ def test_views_outlive_the_region_and_the_client(server: Server) -> None:
 def test_a_region_needs_no_close(server: Server, client: tensord.Client) -> None:
     path = client.create("dropped", [1], ttl=60).descriptor.storage.path
     gc.collect()
-    assert not _lease.is_leased(path)
+    assert not lease.is_leased(path)
 
 
 def test_numpy_protocols_copy_only_when_they_must(client: tensord.Client) -> None:

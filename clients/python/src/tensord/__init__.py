@@ -6,7 +6,6 @@ byte travels over HTTP, and nothing is copied to attach. Start with ``connect``;
 
 from ._client import Client
 from ._connect import attach, attach_shared_tensor, connect, create_shared_tensor, get_or_create
-from ._descriptor import Checksum, DeleteResult, RegionDescriptor, Storage, TensorInfo, VerifyResult
 from ._errors import (
     AccessDenied,
     Cancelled,
@@ -59,16 +58,17 @@ from ._errors import (
     ValidationFailed,
     WrongNamespace,
 )
-from ._event import Event
-from ._event_stream import EventStream
-from ._reference import TensorReference
-from ._region import Region
-from ._ring import Ring
-from ._rings import Rings
-from ._rwlock import TensorLock
-from ._session import Session
-from ._slot import Slot
-from ._tensor import OpenedTensor, Tensor
+from ._events.event import Event
+from ._events.event_stream import EventStream
+from ._region.region import Region
+from ._ring.ring import Ring
+from ._ring.rings import Rings
+from ._ring.slot import Slot
+from ._session.session import Session
+from ._tensor.reference import TensorReference
+from ._tensor.tensor import OpenedTensor, Tensor
+from ._tensor.tensor_lock import TensorLock
+from ._wire.descriptor import Checksum, DeleteResult, RegionDescriptor, Storage, TensorInfo, VerifyResult
 
 __all__ = [
     "AccessDenied",

@@ -14,7 +14,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ._descriptor import (
+from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
+from ._transport.transport import Reply, Transport
+from ._wire.descriptor import (
     DeleteResult,
     RegionDescriptor,
     VerifyResult,
@@ -22,8 +24,6 @@ from ._descriptor import (
     parse_descriptor,
     parse_verify_result,
 )
-from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
-from ._transport import Reply, Transport
 
 # Allocating, checksumming and freeing take time by the gigabyte.
 LONG_SECONDS = 600.0

@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
-from ._allocation import Shape, to_changes, to_ms, to_specs, without_none
 from ._api import Api, Json
-from ._claim import get_or_build
-from ._descriptor import DeleteResult, RegionDescriptor, VerifyResult
-from ._endpoint import Endpoint
 from ._errors import ValidationFailed
-from ._event_stream import EventStream
-from ._hold import Hold
-from ._make import make_region, open_region
-from ._mapper import find_region, open_reference, to_access
-from ._reference import TensorReference
-from ._region import Region
-from ._ring import Ring, to_ring_tensors
-from ._ring_reader import open_slot
-from ._rings import Rings
-from ._session import Session
-from ._tensor import OpenedTensor
-from ._transport import Transport
+from ._events.event_stream import EventStream
+from ._region.claim import get_or_build
+from ._region.make import make_region, open_region
+from ._region.mapper import find_region, open_reference, to_access
+from ._region.region import Region
+from ._region.requests import Shape, to_changes, to_ms, to_specs, without_none
+from ._ring.ring import Ring, to_ring_tensors
+from ._ring.rings import Rings
+from ._ring.slot_tensor import open_slot
+from ._session.hold import Hold
+from ._session.session import Session
+from ._tensor.reference import TensorReference
+from ._tensor.tensor import OpenedTensor
+from ._transport.endpoint import Endpoint
+from ._transport.transport import Transport
+from ._wire.descriptor import DeleteResult, RegionDescriptor, VerifyResult
 
 DEFAULT_MODEL = "default"
 RETRY_SECONDS = 10.0

@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ._allocation import Shape, to_sizes
 from ._api import Api
 from ._client import DEFAULT_MODEL, RETRY_SECONDS, Client, IfExists
-from ._descriptor import RegionDescriptor
-from ._dtype import parse_dtype
-from ._endpoint import Endpoint, find_endpoint
 from ._errors import ServerUnavailable, ValidationFailed
-from ._region import Region
-from ._transport import Transport
+from ._region.region import Region
+from ._region.requests import Shape, to_sizes
+from ._tensor.dtype import parse_dtype
+from ._transport.endpoint import Endpoint, find_endpoint
+from ._transport.transport import Transport
+from ._wire.descriptor import RegionDescriptor
 
 READY_POLL_SECONDS = 0.05
 

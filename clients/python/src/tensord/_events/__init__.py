@@ -1,0 +1,1 @@
+"""Following what happens on the server, from bytes to records."""

@@ -1,0 +1,59 @@
+"""What happened on the server: one frozen record an event, parsed from its CloudEvent. Nothing here connects."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tensord._errors import ServerFault
+
+OPENED = "tensord.stream.opened"
+
+_ID = re.compile(r"[0-9]{1,20}")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change that the server told of.
+
+    ``type`` is ``tensord.region.`` and ``allocated``, ``sealed``, ``changed``, ``draining``, ``deleted``, ``lost`` or
+    ``relinked``; ``tensord.session.`` and ``opened`` or ``ended``; ``tensord.model.`` and ``registered``, ``changed``
+    or ``unregistered``; ``tensord.pool.pressure``; or ``tensord.stream.gap``: events are missing here, so list again.
+    ``subject`` is the region's or session's id or the model's name, ``data`` the descriptor without its tensors, the
+    session, the model, or how full the pool is. ``id`` is a decimal number that rises from event to event and never
+    repeats; ``epoch`` tells which start of the server it is from.
+    """
+
+    id: str
+    type: str
+    time: datetime
+    subject: str | None
+    data: Mapping[str, Any]
+    epoch: int
+    source: str
+
+
+def parse_event(text: bytes) -> Event:
+    """Reads an event's JSON. Raises ``ServerFault`` if it is none."""
+    try:
+        value = json.loads(text)
+        event_id = value["id"]
+        if _ID.fullmatch(event_id) is None:
+            raise ValueError(f"{event_id[:80]!r} is no id")
+        return Event(
+            id=event_id,
+            type=str(value["type"]),
+            time=datetime.fromisoformat(value["time"]),
+            subject=value.get("subject"),
+            data=dict(value["data"]),
+            epoch=int(value["tensordepoch"]),
+            source=str(value["source"]),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ServerFault(
+            f"Cannot follow the events: what came is none ({error!r})", hint="is the server another version?"
+        ) from error

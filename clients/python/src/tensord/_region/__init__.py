@@ -1,0 +1,1 @@
+"""Regions made, found, mapped, filled and sealed."""

@@ -1,0 +1,135 @@
+"""One of N builds: each asks for its turn, the first becomes the builder, and the others get the sealed region. If the
+builder dies or fails, the next in line builds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tensord._api import Api, ClaimAnswer, Json
+from tensord._errors import (
+    ClaimNotFound,
+    DeadlineExceeded,
+    NotFound,
+    RegionDraining,
+    RegionNotFound,
+    ValidationFailed,
+)
+from tensord._session.session import Session
+from tensord._transport.transport import MAX_WAIT_SECONDS
+from tensord._wire.descriptor import RegionDescriptor
+
+from .copy import Source
+from .make import make_region, open_region
+from .region import Region
+from .requests import to_specs
+
+# How often to ask where the server does not hold its answer back: within the last second.
+POLL_SECONDS = 0.05
+
+
+def get_or_build(
+    api: Api,
+    session: Session,
+    build: Callable[[], Any],
+    body: Json,
+    *,
+    timeout: float | None,
+    checksum: bool,
+) -> Region:
+    """The sealed region of ``body``'s model and name, made from what ``build`` returns if it is this caller's turn."""
+    turn = Turn(api, session, body["model"], body["name"], timeout)
+    made: tuple[list[Source], list[Json]] | None = None
+    try:
+        while True:
+            found = turn.wait()
+            if made is None and isinstance(found, str):
+                made = to_specs(build(), None, None, None)
+            # Caught is what another's doing may bring about: the region has ended before it was mapped here, or our
+            # session has, and with it our turn. Then it is asked again, and nothing is built twice.
+            with contextlib.suppress(RegionNotFound, RegionDraining, ClaimNotFound):
+                if isinstance(found, RegionDescriptor):
+                    return open_region(api, session, found, None, writable=False)
+                assert made is not None, "a builder has built"
+                sources, specs = made
+                # A lost answer is asked for again, which only "attach" allows; it finds nobody's region but ours.
+                request = {**body, "tensors": specs, "claim": found, "if_exists": "attach"}
+                return _seal(make_region(api, session, sources, request), checksum)
+    except BaseException:
+        turn.give_up()
+        raise
+
+
+def _seal(region: Region, checksum: bool) -> Region:
+    try:
+        region.seal(checksum=checksum)
+    except BaseException:
+        region.close()
+        raise
+    return region
+
+
+class Turn:
+    """One caller's place among those who want a name to be built. ``timeout`` in seconds bounds its waiting."""
+
+    def __init__(self, api: Api, session: Session, model: str, name: str, timeout: float | None) -> None:
+        if timeout is not None and not timeout >= 0:
+            raise ValidationFailed(f"Cannot wait {timeout!r} seconds: want 0 or more, or None")
+        self._api = api
+        self._session = session
+        self._model = model
+        self._name = name
+        self._timeout = timeout
+        self._deadline = math.inf if timeout is None else time.monotonic() + timeout
+        # The server knows by it that a repeated request is the same one.
+        self._key = secrets.token_hex(16)
+        self._session_id: str | None = None
+        self._is_builder = False
+
+    def wait(self) -> str | RegionDescriptor:
+        """The claim to build under, or the sealed region. Raises ``DeadlineExceeded``."""
+        while True:
+            asked_at = time.monotonic()
+            answer = self._session.use(self._ask)
+            if answer.claim is not None:
+                self._is_builder = True
+                return answer.claim
+            if answer.region is not None and answer.region.state == "sealed":
+                return answer.region
+            now = time.monotonic()
+            if now >= self._deadline:
+                raise DeadlineExceeded(
+                    f"Cannot get {self._model}/{self._name}: somebody still builds it after {self._timeout:g} s",
+                    hint="wait longer, or with timeout=None until it is there",
+                )
+            if now - asked_at < POLL_SECONDS:
+                time.sleep(min(POLL_SECONDS, self._deadline - now))
+
+    def give_up(self) -> None:
+        """Lets the next in line build; in the background, and once the server is there again."""
+        session_id = self._session_id
+        if session_id is None:
+            return
+
+        def clean(api: Api) -> None:
+            if self._is_builder:
+                with contextlib.suppress(NotFound):
+                    region = api.region_by_name(self._model, self._name)
+                    if region.session == session_id and region.state != "sealed":
+                        api.delete_region(region.id)
+            # By the key, since the answer that brought the claim may be the one that was lost.
+            claim = api.claim(self._model, self._name, {"session": session_id, "key": self._key}).claim
+            if claim is not None:
+                api.release_claim(self._model, self._name, claim)
+
+        self._session.later(clean)
+
+    def _ask(self, session_id: str) -> ClaimAnswer:
+        self._session_id = session_id
+        until = min(self._deadline, time.monotonic() + MAX_WAIT_SECONDS)
+        return self._api.claim(self._model, self._name, {"session": session_id, "key": self._key}, until)

@@ -1,0 +1,65 @@
+"""Making and mapping regions: allocated, mapped, filled, told to the server, and undone when a step fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+from tensord._api import Api, Json
+from tensord._mapping.mapping import Access
+from tensord._session.session import Session
+from tensord._wire.descriptor import RegionDescriptor
+
+from .copy import Source, copy_all
+from .mapper import map_region, to_access
+from .region import Region
+
+_OWNERS = frozenset({"session", "ttl_ms", "linger_ms", "persist"})
+
+
+def make_region(api: Api, session: Session | None, sources: Sequence[Source], body: Json) -> Region:
+    """Makes the region that ``body`` asks for, owned by the session if it names no owner, and fills it.
+
+    An existing one that ``if_exists`` allows is mapped as it is.
+    """
+    if session is not None and _OWNERS.isdisjoint(body):
+        answer = session.own(lambda session_id: api.create_region({**body, "session": session_id}))
+    else:
+        answer = api.create_region(body)
+    # Nobody else can make a name that we have the claim to: what is there is what a lost request of ours has made.
+    if not answer.created and "claim" not in body:
+        return open_region(api, session, answer.region, None, writable=None)
+    try:
+        region = open_region(api, session, answer.region, None, writable=True, created=True)
+        try:
+            copy_all((region[source.name].bytes(), source) for source in sources)
+        except BaseException:
+            region.close()
+            raise
+    except BaseException:
+        # Nobody may find a half-written region under the name; the failure itself is what counts.
+        with contextlib.suppress(Exception):
+            api.delete_region(answer.region.id)
+        raise
+    return region
+
+
+def open_region(
+    api: Api,
+    session: Session | None,
+    region: RegionDescriptor,
+    ask: Callable[[], RegionDescriptor] | None,
+    *,
+    writable: bool | None,
+    strict: bool = False,
+    created: bool = False,
+) -> Region:
+    """Maps a region, which ``ask`` gets anew, else its id does. ``writable=None``: for writing while it is open."""
+
+    def choose(current: RegionDescriptor) -> Access:
+        return to_access(writable=current.state == "open" if writable is None else writable, strict=strict)
+
+    mapped, attachment = map_region(region, ask or (lambda: api.region(region.id)), choose)
+    if session is not None:
+        session.report(attachment, start=True)
+    return Region(api, mapped, attachment, created=created)

@@ -1,0 +1,144 @@
+"""From a region's descriptor to its memory: waits for it, maps it, and asks again when what it sees is not what it was
+told. The protocol with the kernel is ``_mapping``'s; the routes are ``_api.py``'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tensord._api import Api
+from tensord._errors import (
+    FeatureUnavailable,
+    ModelNotFound,
+    NotFound,
+    RegionBusy,
+    RegionDraining,
+    RegionNotFound,
+    RegionNotSealed,
+    RegionSealed,
+    StaleRef,
+    TensordError,
+    ValidationFailed,
+)
+from tensord._mapping.attach import Mismatch, Place
+from tensord._mapping.attachment import Attachment
+from tensord._mapping.mapping import Access
+from tensord._tensor.reference import TensorReference
+from tensord._tensor.tensor import OpenedTensor
+from tensord._wire.descriptor import RegionDescriptor, TensorInfo
+
+# A stock reader may unlink the name that the server has just brought back; not four times in a row.
+SAME_REGION_TRIES = 4
+# A name may have a new region whenever it is asked for, but some answer is in time.
+ATTACH_TRIES = 100
+# How often to look where the server does not hold its answer back: for a writer, and within the last second.
+POLL_SECONDS = 0.05
+
+
+def to_access(*, writable: bool, strict: bool) -> Access:
+    """The access that two flags ask for. Raises ``ValidationFailed`` if they contradict each other."""
+    if writable and strict:
+        raise ValidationFailed("Cannot map with writable=True and strict=True: strict forbids writing")
+    if writable:
+        return Access.WRITE
+    return Access.STRICT if strict else Access.PRIVATE
+
+
+def find_region(api: Api, model: str, name: str, timeout: float, *, writable: bool) -> RegionDescriptor:
+    """The region of that name. With a timeout in seconds it waits: for a reader until it is sealed, for a writer
+    until it is there. Raises ``RegionNotFound``, or ``RegionNotSealed`` if it is still open when the time is over.
+    """
+    if not timeout >= 0:
+        raise ValidationFailed(f"Cannot wait {timeout!r} seconds: want 0 or more")
+    if timeout == 0:
+        return api.region_by_name(model, name)
+    deadline = time.monotonic() + timeout
+    while True:
+        asked_at = time.monotonic()
+        missing: NotFound | None = None
+        try:
+            region = api.region_by_name(model, name, None if writable else deadline)
+        except (RegionNotFound, ModelNotFound) as error:
+            missing = error
+        else:
+            if region.state == "sealed" or (writable and region.state == "open"):
+                return region
+        now = time.monotonic()
+        if now >= deadline:
+            break
+        if now - asked_at < POLL_SECONDS:
+            time.sleep(min(POLL_SECONDS, deadline - now))
+    if missing is not None:
+        raise missing
+    raise RegionNotSealed(
+        f"Cannot attach {region.shown}: it is still {region.state} after {timeout:g} s, want sealed",
+        hint="timeout=0 maps it as it is, and shows what its writer has written so far",
+        fields={"region": region.id, "state": region.state},
+    )
+
+
+def map_region(
+    region: RegionDescriptor, ask: Callable[[], RegionDescriptor], choose: Callable[[RegionDescriptor], Access]
+) -> tuple[RegionDescriptor, Attachment]:
+    """Maps all of a region. ``ask`` gets its descriptor anew when the file is not what the last one said, ``choose``
+    the access for each one. Raises ``WrongNamespace`` or ``StaleRef`` if the server insists on what this process
+    cannot see.
+    """
+    same = 0
+    for _ in range(ATTACH_TRIES):
+        access = choose(region)
+        _check_state(region, access)
+        storage = region.storage
+        if storage.path is None:
+            raise FeatureUnavailable(f"Cannot map {region.shown}: its {storage.kind} storage has no file")
+        place = Place(region.id, storage.path, storage.dev, storage.ino, storage.byte_size)
+        try:
+            return region, Attachment(place, 0, place.byte_size, access)
+        except Mismatch as error:
+            mismatch = error
+        answer = ask()
+        same = same + 1 if answer.storage == region.storage else 0
+        if same == SAME_REGION_TRIES:
+            break
+        region = answer
+    raise _busy(region) if mismatch.sealed else mismatch.to_error() from mismatch
+
+
+def open_reference(ref: TensorReference, access: Access) -> OpenedTensor:
+    """Maps the pages of one tensor. Asks nobody. Raises ``StaleRef``, ``RegionSealed``."""
+    place = Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size)
+    try:
+        attachment = Attachment(place, ref.byte_offset, ref.byte_size, access)
+    except Mismatch as mismatch:
+        error = mismatch.to_error()
+        if isinstance(error, RegionSealed):
+            raise error from mismatch
+        raise StaleRef(
+            str(mismatch),
+            hint="its region was deleted, or this process sees another file system than the sender; ask for a new one",
+            fields={"cause": error.code},
+        ) from mismatch
+    return OpenedTensor(attachment, TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size))
+
+
+def _check_state(region: RegionDescriptor, access: Access) -> None:
+    problem: TensordError | None = None
+    if region.storage.kind != "shm":
+        problem = FeatureUnavailable(f"Cannot map {region.shown}: its storage is {region.storage.kind}, want shm")
+    elif region.state in ("draining", "deleted"):
+        problem = RegionDraining(f"Cannot attach {region.shown}: it is {region.state}", hint="it was deleted")
+    elif region.state == "creating":
+        problem = _busy(region)
+    elif access is Access.WRITE and region.state == "sealed":
+        problem = RegionSealed(f"Cannot write to {region.shown}: it is sealed", hint="attach it without writable=True")
+    elif access is Access.WRITE and region.state == "sealing":
+        problem = _busy(region)
+    if problem is not None:
+        raise problem
+
+
+def _busy(region: RegionDescriptor) -> RegionBusy:
+    return RegionBusy(
+        f"Cannot attach {region.shown}: it is {region.state}, in the middle of a step", hint="try again in a moment"
+    )

@@ -1,0 +1,233 @@
+"""A mapped region: its tensors, its seal, its end in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from tensord._api import Api
+from tensord._errors import RegionDraining, TensordError, TensorNotFound
+from tensord._mapping.attach import Mismatch
+from tensord._mapping.attachment import Attachment
+from tensord._mapping.mapping import Access
+from tensord._tensor.reference import TensorReference
+from tensord._tensor.tensor import Tensor
+from tensord._tensor.tensor_lock import TensorLock
+from tensord._wire.descriptor import RegionDescriptor
+
+if TYPE_CHECKING:
+    from torch import Tensor as TorchTensor
+
+# A stock reader may unlink the name that the server has just brought back; not four times.
+REMAP_TRIES = 4
+
+
+class Region:
+    """A region that this process maps. Made by ``create`` and ``attach``; close it, or use it in a ``with`` statement.
+
+    ``region["w"]`` is a ``Tensor``; ``numpy()``, ``torch()``, ``bytes()`` and ``ref()`` of the region itself are
+    those of its only tensor. Closing it lets go of the memory here and changes nothing for others: whoever owns the
+    region (a session, a TTL …) decides its end. Arrays and tensors taken before stay valid and keep the pages mapped. A
+    child made by ``fork`` inherits the mapping, and its lease, until it ends. Not picklable: send ``ref()``.
+    """
+
+    def __init__(self, api: Api, descriptor: RegionDescriptor, attachment: Attachment, *, created: bool) -> None:
+        self._api = api
+        self._descriptor = descriptor
+        self._attachment = attachment
+        self._created = created
+        self._seal_lock = threading.Lock()
+        self._infos = {tensor.name: tensor for tensor in descriptor.tensors}
+
+    @property
+    def id(self) -> str:
+        return self._descriptor.id
+
+    @property
+    def name(self) -> str | None:
+        return self._descriptor.name
+
+    @property
+    def model(self) -> str:
+        return self._descriptor.model
+
+    @property
+    def state(self) -> str:
+        """The state when the server was last asked: at attach, ``seal`` or ``refresh``."""
+        return self._descriptor.state
+
+    @property
+    def descriptor(self) -> RegionDescriptor:
+        """What the server said when it was last asked."""
+        return self._descriptor
+
+    @property
+    def created(self) -> bool:
+        """Whether this call made the region; false if it was attached, also through ``if_exists="attach"``."""
+        return self._created
+
+    @property
+    def writable(self) -> bool:
+        """Whether writes here reach the other processes. False once it was sealed through this object."""
+        return self._attachment.access is Access.WRITE
+
+    @property
+    def closed(self) -> bool:
+        return self._attachment.closed
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, in the region's order. They need no closing."""
+        return {name: self[name] for name in self._infos}
+
+    def keys(self) -> tuple[str, ...]:
+        """The tensors' names, in the region's order."""
+        return tuple(self._infos)
+
+    def __getitem__(self, name: str) -> Tensor:
+        info = self._infos.get(name)
+        if info is None:
+            raise TensorNotFound(
+                f"Cannot find tensor {name!r} in {self._descriptor.shown}", hint=f"it has {_shorten(self.keys())}"
+            )
+        return Tensor(self._attachment, info)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._infos
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The only tensor as ``Tensor.numpy()``. Raises ``TypeError`` if there are several."""
+        return self._only().numpy()
+
+    def torch(self) -> TorchTensor:
+        """The only tensor as ``Tensor.torch()``. Raises ``TypeError`` if there are several."""
+        return self._only().torch()
+
+    def bytes(self) -> npt.NDArray[np.uint8]:
+        """The only tensor as ``Tensor.bytes()``. Raises ``TypeError`` if there are several."""
+        return self._only().bytes()
+
+    def ref(self) -> TensorReference:
+        """The only tensor's reference, as ``Tensor.ref()``. Raises ``TypeError`` if there are several."""
+        return self._only().ref()
+
+    def lock_read(self, timeout: float | None = None) -> TensorLock:
+        """The only tensor's ``Tensor.lock_read()``. Raises ``TypeError`` if there are several."""
+        return self._only().lock_read(timeout)
+
+    def lock_write(self, timeout: float | None = None) -> TensorLock:
+        """The only tensor's ``Tensor.lock_write()``. Raises ``TypeError`` if there are several."""
+        return self._only().lock_write(timeout)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._only().__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> object:
+        """The only tensor as ``Tensor.__dlpack__()``. Raises ``TypeError`` if there are several."""
+        return self._only().__dlpack__(**options)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self._only().__array__(dtype, copy)
+
+    def state_dict(self) -> dict[str, TorchTensor]:
+        """Every tensor as torch sees it, without a copy: for ``module.load_state_dict(…, assign=True)``."""
+        return {name: self[name].torch() for name in self._infos}
+
+    def seal(self, *, checksum: bool = False, stock_writable: bool = False) -> RegionDescriptor:
+        """Makes the region final for everybody, and this process's view of it read-only, in place.
+
+        Every array and tensor stays valid at its address. Arrays that ``numpy()`` gave out become
+        ``writeable=False``; views that the caller made of them, and torch tensors, cannot be told, and a write
+        through one stays in this process's private pages. **All writing here must have stopped before**: what another
+        thread writes meanwhile may be lost. ``checksum=True`` records a checksum for ``verify``.
+        ``stock_writable=True`` keeps the file openable read-write for stock readers that insist (Python's
+        ``SharedMemory``).
+
+        If it fails, the view is writable again and the region open. Raises ``RegionHasWriters`` while another
+        process, a forked child or another ``Region`` of this process maps it for writing, ``RegionSealed``,
+        ``Closed``, ``ServerUnavailable``. If an answer was lost and the file is sealed already, the view stays
+        read-only.
+        """
+        body = {"checksum": checksum, "stock_writable": stock_writable}
+        with self._seal_lock:
+            wrote = self._attachment.mapping.access is Access.WRITE
+            try:
+                if wrote:
+                    self._remap(Access.PRIVATE)
+                self._descriptor = self._api.seal(self.id, body)
+            except BaseException as error:
+                if wrote and self._attachment.access is not Access.WRITE:
+                    self._resume_writing(error)
+                raise
+            return self._descriptor
+
+    def refresh(self) -> RegionDescriptor:
+        """Asks the server for the region as it is now."""
+        self._descriptor = self._api.region(self.id)
+        return self._descriptor
+
+    def close(self) -> None:
+        """Lets go of the region here. Safe to call twice. Arrays and tensors taken before stay valid."""
+        self._attachment.close()
+
+    def __enter__(self) -> Region:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else self._attachment.access.value
+        return f"<tensord.Region {self._descriptor.shown}, {self.state}, {len(self)} tensors, {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a mapped region cannot be pickled or copied: send region.ref(), or its name, and map it there")
+
+    def _only(self) -> Tensor:
+        if len(self._infos) != 1:
+            raise TypeError(
+                f"{self._descriptor.shown} has {len(self)} tensors: choose one, as in region[name]; it has "
+                f"{_shorten(self.keys())}"
+            )
+        return self[next(iter(self._infos))]
+
+    def _remap(self, access: Access) -> None:
+        for _ in range(REMAP_TRIES):
+            try:
+                return self._attachment.remap(access)
+            except Mismatch as error:
+                mismatch = error
+            if mismatch.sealed or mismatch.truncated:
+                break
+            # Somebody unlinked the public name; when it is asked about a region, the server links it back.
+            if self.refresh().state in ("draining", "deleted"):
+                raise RegionDraining(f"Cannot seal {self._descriptor.shown}: it was deleted") from mismatch
+        raise mismatch.to_error() from mismatch
+
+    def _resume_writing(self, seal_error: BaseException) -> None:
+        try:
+            self._remap(Access.WRITE)
+        except TensordError as error:
+            # The seal's own error is the one to report; this one only explains why writing is over.
+            if isinstance(seal_error, TensordError):
+                seal_error.fields["writable"] = False
+                remark = f"the arrays stay read-only, since the region cannot be mapped for writing again: {error}"
+                seal_error.hint = remark if seal_error.hint is None else f"{seal_error.hint}; {remark}"
+
+
+def _shorten(names: tuple[str, ...]) -> str:
+    shown = ", ".join(map(repr, names[:8]))
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"

@@ -1,0 +1,136 @@
+"""The rings whose references a process opens, each mapped once and whole: no mapping and no page fault a request."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, NoReturn
+
+from tensord._errors import Closed, StaleRef, ValidationFailed
+from tensord._mapping.attachment import Attachment
+from tensord._mapping.mapping import Access, Mapping, _array_type
+from tensord._region.mapper import open_reference, to_access
+from tensord._tensor.reference import TensorReference
+from tensord._tensor.tensor import OpenedTensor
+from tensord._wire.descriptor import TensorInfo
+
+from .slot_tensor import SlotTensor, open_slot
+
+_Key = tuple[str, int, int, Access]
+
+
+class Rings:
+    """Other processes' rings, kept mapped from one reference to the next; ``client.rings`` makes it.
+
+    ``open`` is ``client.open`` for references with a generation, without its page faults. The price is the memory: a
+    ring whose owner has ended is held until the next ``open`` that finds this out, or ``close``. Thread-safe. Close
+    it, or use it in a ``with`` statement; tensors that are open stay so.
+    """
+
+    def __init__(self) -> None:
+        self._mapped: dict[_Key, OpenedTensor] = {}
+        self._mutex = threading.Lock()
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def open(
+        self, ref: TensorReference, *, writable: bool = False, strict: bool = False, timeout: float | None = None
+    ) -> SlotTensor:
+        """As ``client.open``. Raises as it does, and ``Closed``; ``ValidationFailed`` for one that is of no ring."""
+        if ref.generation == 0:
+            raise ValidationFailed("Cannot open a slot: the reference is of no ring", hint="use client.open")
+        try:
+            return open_slot(ref, to_access(writable=writable, strict=strict), timeout, self._map)
+        except StaleRef:
+            self._forget_the_gone()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the rings. Safe to call twice."""
+        with self._mutex:
+            self._closed = True
+            for whole in self._mapped.values():
+                whole.close()
+            self._mapped.clear()
+
+    def __enter__(self) -> Rings:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("rings cannot be pickled or copied: open references where they are used")
+
+    def _map(self, ref: TensorReference, access: Access) -> OpenedTensor:
+        key = (ref.path, ref.dev, ref.ino, access)
+        whole = self._known(key)
+        if whole is None:
+            self._forget_the_gone()
+            mapped = open_reference(_to_whole_file(ref), access)
+            # Another thread may have been faster; a mapping too many ends with its last tensor.
+            whole = self._known(key, mapped) or mapped
+        if ref.byte_offset + ref.byte_size > whole.byte_size:
+            # Forged, or the file was another one when it was mapped. Looked at by itself it will show.
+            return open_reference(ref, access)
+        info = TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size)
+        return OpenedTensor(_PartAttachment(whole._attachment, ref), info)
+
+    def _known(self, key: _Key, mapped: OpenedTensor | None = None) -> OpenedTensor | None:
+        with self._mutex:
+            if self._closed:
+                raise Closed("Cannot open a slot: these rings were closed here", hint="client.rings() makes new ones")
+            return self._mapped.get(key) if mapped is None else self._mapped.setdefault(key, mapped)
+
+    def _forget_the_gone(self) -> None:
+        with self._mutex:
+            for key, whole in list(self._mapped.items()):
+                if not _is_there(*key):
+                    del self._mapped[key]
+                    whole.close()
+
+
+class _PartAttachment(Attachment):
+    """The bytes of one reference in a whole file's mapping, which lives as long as any part of it."""
+
+    def __init__(self, whole: Attachment, ref: TensorReference) -> None:
+        self.place = whole.place
+        self.on_remap = None
+        self._mapping = _PartMapping(whole.mapping, ref)
+
+
+class _PartMapping(Mapping):
+    def __init__(self, whole: Mapping, ref: TensorReference) -> None:
+        anchor, start = whole.buffer()
+        self._start = ref.byte_offset
+        self._length = max(ref.byte_size, 1)
+        self._access = whole.access
+        self._address = whole.address + ref.byte_offset - start
+        # An object of its own over the same bytes: its end is that of the last array over this part.
+        self._anchor: Any = _array_type(self._length).from_buffer(anchor, ref.byte_offset - start)
+        self._root = None
+        self._handed_out = None
+        self._flipped = []
+
+
+def _to_whole_file(ref: TensorReference) -> TensorReference:
+    size = ref.byte_offset + ref.byte_size
+    with contextlib.suppress(OSError):
+        size = max(size, os.stat(ref.path).st_size)
+    return replace(ref, byte_offset=0, byte_size=size, dtype="U8", shape=(size,), generation=0)
+
+
+def _is_there(path: str, dev: int, ino: int, _: Access) -> bool:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == (dev, ino)

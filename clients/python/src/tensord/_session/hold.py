@@ -1,0 +1,228 @@
+"""A session as the process keeps it: opened once, held by a thread in the background through restarts of the server,
+told what is mapped, ended with the process, and forgotten in a forked child, which opens its own.
+
+The thread never closes the socket for a reason of its own, since the server takes that for the worker's death.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from websockets.exceptions import WebSocketException
+
+from tensord._api import Api, Json
+from tensord._errors import Closed, ServerUnavailable, TensordError
+from tensord._transport.endpoint import Endpoint
+from tensord._transport.transport import Transport
+
+from .hold_socket import HoldSocket
+from .program import describe_program
+from .reports import Mappings, count_mappings, to_messages
+from .wake import Waitable, Wake
+
+FIRST_PAUSE_SECONDS = 0.05
+# Well below the shortest TTL that a session may have, which runs meanwhile.
+LONGEST_PAUSE_SECONDS = 0.5
+# What is mapped and let go of within this time is not told. It bounds what attaching in a loop costs.
+GATHER_SECONDS = 0.1
+# How often to try again what could not be tidied up.
+CHORE_SECONDS = 1.0
+# How long the end of the process waits for the server's word.
+EXIT_SECONDS = 2.0
+
+_log = logging.getLogger("tensord")
+_holds: weakref.WeakSet[Hold] = weakref.WeakSet()
+
+
+class Hold:
+    """One session of one process, or none yet. Thread-safe.
+
+    ``mapped`` is what this process maps, each mapping under a key of its own: a region's id, and whether for writing.
+    Changes of it are single steps of the interpreter, so finalizers make them too, and then ``call`` without a lock.
+    """
+
+    def __init__(self, endpoint: Endpoint, request: Json, client_name: str | None) -> None:
+        self._endpoint = endpoint
+        self._request = request
+        self._client_name = client_name
+        self.mapped: dict[int, tuple[str, bool]] = {}
+        self._closed = False
+        self._begin()
+        _holds.add(self)
+
+    def _begin(self) -> None:
+        self._id: str | None = None
+        self._lock = threading.Lock()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._socket: HoldSocket | None = None
+        self._wake: Wake | None = None
+        self._chores: deque[Callable[[Api], None]] = deque()
+        # Its connections are the thread's alone, and it waits for nobody: the thread itself tries again.
+        self._api = Api(Transport(self._endpoint, retry_seconds=0.0))
+
+    @property
+    def session_id(self) -> str | None:
+        """The session's id, if one is open."""
+        return self._id
+
+    def open(self, api: Api) -> str:
+        """The session's id; opens it, through ``api``, if there is none. Raises what a request raises, ``Closed``."""
+        self.start()
+        with self._lock:
+            if self._closed:
+                raise Closed("Cannot open a session: the client was closed", hint="connect again")
+            if self._id is None:
+                self._id = api.open_session({**self._request, "client": describe_program(self._client_name)})
+                self._call_at_once()
+            return self._id
+
+    def forget(self, session_id: str) -> None:
+        """The server knows that session no more: the next ``open`` opens another."""
+        if self._id == session_id:
+            self._id = None
+            self._call_at_once()
+
+    def start(self) -> None:
+        """Holds the session, or one that it opens, in the background. Raises ``RuntimeError`` without a thread."""
+        if self._thread is not None or self._closed or not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None:
+                self._wake = Wake()
+                thread = threading.Thread(target=self._run, name="tensord-session", daemon=True)
+                thread.start()
+                self._thread = thread
+        finally:
+            self._starting.release()
+
+    def call(self) -> None:
+        """``mapped`` has changed."""
+        if self._wake is not None:
+            self._wake.call()
+
+    def later(self, chore: Callable[[Api], None]) -> None:
+        """Has the thread do ``chore`` now, and again while the server cannot be reached."""
+        self._chores.append(chore)
+        self.start()
+        self._call_at_once()
+
+    def stop(self) -> None:
+        """Ends the session, in the background."""
+        self._closed = True
+        self._call_at_once()
+
+    def join(self, seconds: float) -> None:
+        """Waits that long until the session is ended."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def forget_parent(self) -> None:
+        """In a forked child: session, thread and socket are the parent's. What is mapped is mapped here as well."""
+        if self._socket is not None:
+            self._socket.close()
+        self._begin()
+
+    def _call_at_once(self) -> None:
+        if self._wake is not None:
+            self._wake.call(at_once=True)
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._closed:
+            try:
+                session_id = self.open(self._api)
+                self._socket = held = HoldSocket(self._endpoint, session_id)
+                if self._hold(held, session_id):
+                    pause = FIRST_PAUSE_SECONDS
+            except (TensordError, WebSocketException, OSError) as error:
+                _log.debug("Cannot hold a session of %s yet: %s", self._endpoint.url, error)
+            self._wait_out(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        if self._id is not None:
+            self._do(lambda api: api.end_session(self._id or ""))
+        if self._socket is not None:
+            self._socket.close()
+
+    def _hold(self, held: HoldSocket, session_id: str) -> bool:
+        """Holds the session until the server closes the socket, or we are to stop. Returns whether it was held."""
+        told: dict[str, Mappings] = {}
+        was_open = False
+        while not held.is_over:
+            self._listen()
+            if self._closed or self._id != session_id:
+                return was_open
+            self._work_off()
+            if held.is_open:
+                was_open = True
+                told = self._tell(held, told)
+            self._wait(CHORE_SECONDS if self._chores else None, (held,))
+            held.move()
+        if held.is_refused:
+            _log.warning("Session %s has ended without this process, and with it what it owned.", session_id)
+            self.forget(session_id)
+        return was_open
+
+    def _tell(self, held: HoldSocket, told: dict[str, Mappings]) -> dict[str, Mappings]:
+        if held.has_unsent:
+            return told
+        now = count_mappings(list(self.mapped.values()))
+        for message in to_messages(told, now):
+            held.send(message)
+        return now
+
+    def _work_off(self) -> None:
+        while self._chores and self._do(self._chores[0]):
+            self._chores.popleft()
+
+    def _do(self, chore: Callable[[Api], None]) -> bool:
+        """Whether it is done with, if need be because the server refuses it."""
+        try:
+            chore(self._api)
+        except ServerUnavailable:
+            return False
+        except TensordError as error:
+            _log.debug("Cannot tidy up behind a session: %s", error)
+        return True
+
+    def _listen(self) -> None:
+        if self._wake is not None:
+            self._wake.listen()
+
+    def _wait(self, seconds: float | None, others: Iterable[Waitable] = ()) -> None:
+        wake = self._wake
+        if wake is not None and wake.wait(seconds, others) and not wake.is_urgent:
+            # More is mapped and let go of soon. A call at once ends this wait, too.
+            wake.wait(GATHER_SECONDS)
+
+    def _wait_out(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._closed and (left := end - time.monotonic()) > 0:
+            self._wait(left)
+
+
+def _forget_parents() -> None:
+    for hold in list(_holds):
+        hold.forget_parent()
+
+
+@atexit.register
+def _end_all() -> None:
+    # The kernel closes the sockets of a process that ends, and the server sees it. This is for those not held yet, and
+    # for a clear order: when the process is gone, so is its session.
+    for hold in list(_holds):
+        hold.stop()
+    give_up_at = time.monotonic() + EXIT_SECONDS
+    for hold in list(_holds):
+        hold.join(max(0.0, give_up_at - time.monotonic()))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents)

@@ -1,0 +1,103 @@
+"""A client's session with its server: what is made under it ends with it, and by it the server knows who maps what."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import weakref
+from collections.abc import Callable
+from typing import TypeVar
+
+from tensord._api import Api, Json
+from tensord._errors import SessionNotFound
+from tensord._mapping.attachment import Attachment
+from tensord._mapping.mapping import Access
+
+from .hold import Hold
+
+# How long a close waits for the server's word.
+END_SECONDS = 5.0
+
+Answer = TypeVar("Answer")
+
+_keys = itertools.count()
+
+
+class Session:
+    """This process's stay with the server; ``Client.session``. What it owns ends with it.
+
+    It is opened when it is first needed: by a ``create`` without another owner, by ``get_or_create``, or, in the
+    background, by an ``attach``. A thread holds it by a WebSocket, through restarts of the server, and tells what this
+    process maps. It ends when the client is closed or the process ends, at once however the process dies; a process
+    that is merely stopped keeps it. A forked child has a session of its own, when it needs one.
+    """
+
+    def __init__(self, api: Api, hold: Hold) -> None:
+        self._api = api
+        self._hold = hold
+        # A client that is dropped without a close shall not leave a thread and a socket behind.
+        self._dropped = weakref.finalize(self, hold.stop)
+        self._dropped.atexit = False
+
+    @property
+    def id(self) -> str:
+        """Its id, for ``session=`` of requests by other means. Opens it if need be. Raises ``Closed``."""
+        # What it owns lives as long as the process does, even if nobody keeps the client.
+        self._dropped.detach()
+        return self._hold.open(self._api)
+
+    def refresh(self) -> Json:
+        """The session as the server sees it: ``held``, ``used_bytes``, ``regions`` and more. Opens it if need be."""
+        return self.use(self._api.session)
+
+    def use(self, call: Callable[[str], Answer]) -> Answer:
+        """``call`` with the session's id; once more, with another session's, if that one has ended meanwhile."""
+        session_id = self._hold.open(self._api)
+        try:
+            return call(session_id)
+        except SessionNotFound:
+            self._hold.forget(session_id)
+            return call(self._hold.open(self._api))
+
+    def own(self, call: Callable[[str], Answer]) -> Answer:
+        """As ``use``, where ``call`` makes something that the session owns."""
+        self._dropped.detach()
+        return self.use(call)
+
+    def later(self, chore: Callable[[Api], None]) -> None:
+        """Does ``chore`` in the background, and again as long as the server cannot be reached."""
+        self._hold.later(chore)
+
+    def report(self, attachment: Attachment, *, start: bool) -> None:
+        """Tells the server that this process maps a region, and later how and how long. With ``start`` a session is
+        opened for it, in the background; without, it is told once there is one.
+        """
+        key = next(_keys)
+        region = attachment.place.region
+
+        def change(access: Access) -> None:
+            self._hold.mapped[key] = region, access is Access.WRITE
+            self._hold.call()
+
+        def end() -> None:
+            self._hold.mapped.pop(key, None)
+            self._hold.call()
+
+        # They keep the session: as long as something is mapped through it, it has something to tell.
+        attachment.on_remap = change
+        weakref.finalize(attachment.mapping.buffer()[0], end).atexit = False
+        change(attachment.access)
+        if start:
+            # Without it the region is mapped all the same: at the interpreter's end no thread can start.
+            with contextlib.suppress(RuntimeError):
+                self._hold.start()
+
+    def end(self) -> None:
+        """Ends it, and what it owns. What is sealed and still mapped somewhere keeps its name until its last mapping
+        ends. Safe to call twice; ``Client.close`` does it.
+        """
+        self._hold.stop()
+        self._hold.join(END_SECONDS)
+
+    def __repr__(self) -> str:
+        return f"<tensord.Session {self._hold.session_id or 'not open'}>"

@@ -1,0 +1,72 @@
+"""DLPack: a tensor's memory for any library that speaks it, bf16 and fp8 included.
+
+numpy makes the capsule, and sees to its life in C, where no interpreter is needed at its end. What numpy has no type
+for goes out as integers of the same width, whose type code in the capsule is then set right.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensord._errors import FeatureUnavailable
+from tensord._mapping.mapping import Access, Mapping
+from tensord._wire.descriptor import TensorInfo
+
+from .dtype import to_numpy_dtype
+
+# kDLCPU, and its only device.
+CPU_DEVICE = (1, 0)
+
+# What is no type of numpy's own: integers of its width, and its DLDataTypeCode in <dlpack.h>.
+_FOREIGN: dict[str, tuple[np.dtype[Any], int]] = {
+    "BF16": (np.dtype(np.uint16), 4),
+    "F8_E4M3": (np.dtype(np.uint8), 10),
+    "F8_E4M3FNUZ": (np.dtype(np.uint8), 11),
+    "F8_E5M2": (np.dtype(np.uint8), 12),
+    "F8_E5M2FNUZ": (np.dtype(np.uint8), 13),
+    "F8_E8M0": (np.dtype(np.uint8), 14),
+}
+
+# Where dtype.code is in DLTensor {void *data; {int32 type, id} device; int32 ndim; {uint8 code, bits; uint16 lanes}
+# dtype; …}. That is the first member of DLManagedTensor, and comes after {uint32 major, minor; void *manager_ctx,
+# *deleter; uint64 flags} in DLManagedTensorVersioned.
+_CODE_OFFSETS = {b"dltensor": 20, b"dltensor_versioned": 52}
+
+# int PyCapsule_IsValid(PyObject *capsule, const char *name);
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
+# void *PyCapsule_GetPointer(PyObject *capsule, const char *name);
+_get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
+def to_capsule(mapping: Mapping, info: TensorInfo, options: dict[str, Any]) -> object:
+    """What ``__dlpack__`` answers to a consumer's ``options``. Raises ``FeatureUnavailable``, ``BufferError``."""
+    if mapping.access is Access.STRICT:
+        raise FeatureUnavailable(
+            f"Cannot export tensor {info.name!r} by DLPack: it is attached with strict=True, and a consumer that wrote "
+            "to it would be killed",
+            hint="attach without strict: such writes then stay private to this process",
+        )
+    carrier, code = _FOREIGN.get(info.dtype) or (to_numpy_dtype(info.dtype), None)
+    array = _to_raw(mapping, info, options).view(carrier).reshape(info.shape)
+    capsule: object = array.__dlpack__(**options)
+    if code is not None:
+        name = next(name for name in _CODE_OFFSETS if _is_valid(capsule, name))
+        ctypes.c_uint8.from_address(_get_pointer(capsule, name) + _CODE_OFFSETS[name]).value = code
+    return capsule
+
+
+def _to_raw(mapping: Mapping, info: TensorInfo, options: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    raw = mapping.bytes(info.byte_offset, info.byte_size)
+    version = options.get("max_version")
+    if raw.flags.writeable or (version is not None and version[0] >= 1):
+        return raw
+    # Before 1.0 a capsule could not say that it is read-only. Writes stay private, as with torch().
+    anchor, start = mapping.buffer()
+    offset = info.byte_offset - start
+    return np.frombuffer(anchor, np.uint8)[offset : offset + info.byte_size]

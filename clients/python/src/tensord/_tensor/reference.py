@@ -1,0 +1,184 @@
+"""The tensor reference: the few bytes that let another process map one tensor without asking the server.
+
+References arrive from other processes, so reading one trusts nothing: every field has a type, a bound, and must agree
+with the others. Opening one is ``_mapping``'s business.
+"""
+
+from __future__ import annotations
+
+import json
+import os.path
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from tensord._errors import ValidationFailed
+
+from .dtype import MAX_BYTES, MAX_DIMENSIONS, byte_size_of, is_dtype
+
+VERSION = 1
+MAX_JSON_CHARACTERS = 64 * 1024
+
+_FILE_NAME = re.compile(r"tensord\.([a-z0-9-]{1,32})\.[a-z2-7]{26}")
+_REGION_ID = re.compile(r"reg_[a-z2-7]{26}")
+_FIELDS = (
+    "v",
+    "instance",
+    "region",
+    "path",
+    "dev",
+    "ino",
+    "byte_offset",
+    "byte_size",
+    "dtype",
+    "shape",
+    "generation",
+)
+
+
+def instance_of(path: str) -> str | None:
+    """The instance in the name of a region's file, or ``None`` if it is not such a name."""
+    match = _FILE_NAME.fullmatch(os.path.basename(path))
+    return None if match is None else match[1]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReference:
+    """One tensor, by the file that holds it. Immutable, hashable, picklable, and about 300 bytes as JSON.
+
+    ``path``, ``dev`` and ``ino`` name the file and prove that it is still the same one; ``byte_offset`` counts from
+    its start, ``byte_size`` is the tensor's, ``shape`` in elements of ``dtype``. ``generation`` is 0 outside rings.
+    It keeps nothing alive: whoever sends one sees to it that the region lives until it is opened.
+    """
+
+    instance: str
+    region: str
+    path: str
+    dev: int
+    ino: int
+    byte_offset: int
+    byte_size: int
+    dtype: str
+    shape: tuple[int, ...]
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        _check_file(self)
+        _check_tensor(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The wire form, ready for JSON: ``dev`` and ``ino`` are strings, since they are 64 bits wide."""
+        return {
+            "v": VERSION,
+            "instance": self.instance,
+            "region": self.region,
+            "path": self.path,
+            "dev": str(self.dev),
+            "ino": str(self.ino),
+            "byte_offset": self.byte_offset,
+            "byte_size": self.byte_size,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "generation": self.generation,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> TensorReference:
+        """Reads the wire form. Raises ``ValidationFailed`` for anything else, unknown fields among it."""
+        if not isinstance(value, Mapping):
+            _refuse("it", type(value).__name__, "an object")
+        if set(value) != set(_FIELDS):
+            _refuse("its fields", sorted(map(str, value)), sorted(_FIELDS))
+        if type(value["v"]) is not int or value["v"] != VERSION:
+            _refuse("v", value["v"], VERSION)
+        shape = value["shape"]
+        if not isinstance(shape, (list, tuple)):
+            _refuse("shape", shape, "a list")
+        return cls(
+            instance=value["instance"],
+            region=value["region"],
+            path=value["path"],
+            dev=_parse_identity("dev", value["dev"]),
+            ino=_parse_identity("ino", value["ino"]),
+            byte_offset=value["byte_offset"],
+            byte_size=value["byte_size"],
+            dtype=value["dtype"],
+            shape=tuple(shape),
+            generation=value["generation"],
+        )
+
+    def to_json(self) -> str:
+        """The wire form as JSON text."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> TensorReference:
+        """Reads JSON text, at most 64 KiB of it. Raises ``ValidationFailed``."""
+        if len(text) > MAX_JSON_CHARACTERS:
+            _refuse("its JSON", f"{len(text)} characters", f"at most {MAX_JSON_CHARACTERS}")
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValidationFailed(f"Cannot read a tensor reference: it is no JSON ({error})") from error
+        return cls.from_dict(value)
+
+
+def _check_file(ref: TensorReference) -> None:
+    _check_text("instance", ref.instance)
+    _check_text("region", ref.region)
+    _check_text("path", ref.path)
+    if _REGION_ID.fullmatch(ref.region) is None:
+        _refuse("region", ref.region, "reg_ and 26 base32 characters")
+    # normpath, so that no ".." walks out of what a reader of the path believes to see; realpath would ask the disk.
+    if (
+        not ref.path.startswith("/")
+        or "\0" in ref.path
+        or os.path.normpath(ref.path) != ref.path
+        or len(ref.path) > 4096
+    ):
+        _refuse("path", ref.path, "an absolute, normal path")
+    if instance_of(ref.path) != ref.instance:
+        _refuse("path", ref.path, f"a file named tensord.{ref.instance}.<26 base32 characters>")
+    _check_int("dev", ref.dev, (1 << 64) - 1)
+    _check_int("ino", ref.ino, (1 << 64) - 1)
+
+
+def _check_tensor(ref: TensorReference) -> None:
+    _check_int("byte_offset", ref.byte_offset, MAX_BYTES)
+    _check_int("byte_size", ref.byte_size, MAX_BYTES)
+    _check_int("generation", ref.generation, (1 << 64) - 1)
+    _check_text("dtype", ref.dtype)
+    if not is_dtype(ref.dtype):
+        _refuse("dtype", ref.dtype, "a safetensors dtype")
+    if not isinstance(ref.shape, tuple) or len(ref.shape) > MAX_DIMENSIONS:
+        _refuse("shape", ref.shape, f"a tuple of at most {MAX_DIMENSIONS} sizes")
+    for size in ref.shape:
+        _check_int("shape", size, MAX_BYTES)
+    if byte_size_of(ref.dtype, ref.shape) != ref.byte_size:
+        _refuse("byte_size", ref.byte_size, f"{byte_size_of(ref.dtype, ref.shape)}, which its shape and dtype make")
+    if ref.byte_offset + ref.byte_size > MAX_BYTES:
+        _refuse("byte_offset", ref.byte_offset, f"an end of at most {MAX_BYTES}")
+
+
+def _parse_identity(name: str, value: Any) -> int:
+    if not isinstance(value, str) or re.fullmatch(r"[0-9]{1,20}", value) is None:
+        _refuse(name, value, "a decimal string")
+    return int(value)
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        _refuse(name, value, "text")
+
+
+def _check_int(name: str, value: Any, limit: int) -> None:
+    # bool is an int to Python and nothing of the kind to whoever sends a reference.
+    if type(value) is not int or not 0 <= value <= limit:
+        _refuse(name, value, f"an integer from 0 to {limit}")
+
+
+def _refuse(name: str, value: Any, want: Any) -> NoReturn:
+    shown = repr(value)
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
+    raise ValidationFailed(f"Cannot read a tensor reference: {name} is {shown}, want {want}")

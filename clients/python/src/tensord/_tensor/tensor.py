@@ -1,0 +1,202 @@
+"""A tensor over mapped bytes: the same memory as a numpy array, a torch tensor, raw bytes or a reference."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from tensord._errors import FeatureUnavailable
+from tensord._mapping.attachment import Attachment
+from tensord._mapping.lock_file import LockKind
+from tensord._mapping.mapping import Access, Mapping
+from tensord._wire.descriptor import TensorInfo
+
+from .dlpack import CPU_DEVICE, to_capsule
+from .dtype import import_torch, to_numpy_dtype, to_torch_dtype
+from .reference import TensorReference
+from .tensor_lock import TensorLock, lock_tensor
+
+if TYPE_CHECKING:
+    # By another name: inside the class, `torch` is its method.
+    from torch import Tensor as TorchTensor
+
+
+class Tensor:
+    """A named, typed slice of a mapped region. Nothing is copied, and each call gives a new view of the same bytes.
+
+    Arrays and tensors taken from it stay valid, and keep the region's pages, after the region or client is closed; the
+    methods here then raise ``Closed``. Not picklable: send ``ref()``.
+
+    Attributes: ``name``; ``dtype``, by safetensors' name; ``shape``, in elements; ``byte_offset`` from the start of the
+    region's file; ``byte_size``.
+    """
+
+    __slots__ = ("__weakref__", "_attachment", "_info")
+
+    def __init__(self, attachment: Attachment, info: TensorInfo) -> None:
+        self._attachment = attachment
+        self._info = info
+
+    @property
+    def name(self) -> str:
+        return self._info.name
+
+    @property
+    def dtype(self) -> str:
+        return self._info.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._info.shape
+
+    @property
+    def byte_offset(self) -> int:
+        return self._info.byte_offset
+
+    @property
+    def byte_size(self) -> int:
+        return self._info.byte_size
+
+    @property
+    def writable(self) -> bool:
+        """Whether writes reach the other processes."""
+        return self._attachment.access is Access.WRITE
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """A C-contiguous little-endian array of ``shape``; writable only if the region is mapped for writing.
+
+        bf16 and fp8 need ``ml_dtypes``. Raises ``Closed``, ``FeatureUnavailable`` if numpy has no such type.
+        """
+        mapping = self._mapping
+        dtype = to_numpy_dtype(self.dtype)
+        raw = mapping.bytes(self.byte_offset, self.byte_size)
+        return mapping.hand_out(raw.view(dtype).reshape(self.shape))
+
+    def bytes(self) -> npt.NDArray[np.uint8]:
+        """The raw bytes, a ``uint8`` array of shape ``[byte_size]``, whatever the dtype. Raises ``Closed``."""
+        mapping = self._mapping
+        raw = mapping.bytes(self.byte_offset, self.byte_size)
+        mapping.hand_out(raw)
+        return raw
+
+    def torch(self) -> TorchTensor:
+        """A contiguous CPU tensor of ``shape``, sharing the memory.
+
+        torch knows no read-only tensors: over a region that is not mapped for writing, an in-place operation changes
+        private pages of this process and nobody else's. Raises ``Closed``, ``FeatureUnavailable`` if torch is missing,
+        has no such type, or the region was attached with ``strict=True``, where such an operation would be a crash.
+        """
+        mapping = self._mapping
+        if mapping.access is Access.STRICT:
+            raise FeatureUnavailable(
+                f"Cannot make a torch tensor of {self.name!r}: it is attached with strict=True, where an in-place "
+                "operation would be a segmentation fault",
+                hint="attach without strict: such operations then stay private to this process",
+            )
+        dtype = to_torch_dtype(self.dtype)
+        module = import_torch()
+        if self.byte_size == 0:
+            # frombuffer refuses to make tensors of no elements.
+            empty: TorchTensor = module.empty(self.shape, dtype=dtype)
+            return empty
+        anchor, start = mapping.buffer()
+        flat = module.frombuffer(anchor, dtype=dtype, count=math.prod(self.shape), offset=self.byte_offset - start)
+        shaped: TorchTensor = flat.reshape(self.shape)
+        return shaped
+
+    def ref(self) -> TensorReference:
+        """What another process of this machine needs to map this tensor without the server: ``client.open(ref)``.
+
+        It keeps nothing alive. Raises ``Closed``.
+        """
+        place = self._attachment.place
+        _ = self._mapping
+        return TensorReference(
+            instance=self._attachment.instance,
+            region=place.region,
+            path=place.path,
+            dev=place.dev,
+            ino=place.ino,
+            byte_offset=self.byte_offset,
+            byte_size=self.byte_size,
+            dtype=self.dtype,
+            shape=self.shape,
+        )
+
+    def lock_read(self, timeout: float | None = None) -> TensorLock:
+        """Keeps writers who lock it too out of the tensor: ``with tensor.lock_read(): …``. Many may read at a time.
+
+        Waits at most ``timeout`` seconds, without end if that is ``None``. The kernel ends the lock with its process.
+        It is not re-entrant: a thread that holds it and asks for ``lock_write`` waits for itself. It binds only those
+        who lock. Raises ``DeadlineExceeded``, ``StaleRef`` if the region was deleted, ``Closed``.
+        """
+        return self._lock(LockKind.READ, timeout)
+
+    def lock_write(self, timeout: float | None = None) -> TensorLock:
+        """Has the tensor alone among those who lock it: ``with tensor.lock_write(): …``. As ``lock_read``.
+
+        Raises ``ValidationFailed`` too, if the region is not mapped for writing.
+        """
+        return self._lock(LockKind.WRITE, timeout)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """DLPack: memory of the CPU."""
+        return CPU_DEVICE
+
+    def __dlpack__(self, **options: Any) -> object:
+        """DLPack, for ``torch.from_dlpack(tensor)`` and its like: the same memory, which the consumer keeps mapped.
+
+        The ``options`` are the protocol's. A tensor that is not mapped for writing is told as read-only; where the
+        consumer ignores that, as torch does, its writes stay private, as with ``torch()``. Raises ``Closed``,
+        ``FeatureUnavailable`` as ``torch()`` does, ``BufferError`` for another device.
+        """
+        return to_capsule(self._mapping, self._info, options)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """numpy 2's protocol: no copy unless asked for or needed, and ``ValueError`` if needed but forbidden."""
+        array = self.numpy()
+        if dtype is not None and np.dtype(dtype) != array.dtype:
+            if copy is False:
+                raise ValueError(f"Cannot make a {np.dtype(dtype)} array of {self.dtype} without a copy")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    @property
+    def _mapping(self) -> Mapping:
+        return self._attachment.mapping
+
+    def _lock(self, kind: LockKind, timeout: float | None) -> TensorLock:
+        return lock_tensor(self._attachment, self._info, kind, timeout)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._attachment.closed else self._attachment.access.value
+        return f"<tensord.{type(self).__name__} {self.name!r} {self.dtype} {list(self.shape)}, {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a mapped tensor cannot be pickled or copied: send tensor.ref() and open it there")
+
+
+class OpenedTensor(Tensor):
+    """A tensor mapped from a reference. It owns its mapping: close it, or use it in a ``with`` statement."""
+
+    __slots__ = ()
+
+    @property
+    def closed(self) -> bool:
+        return self._attachment.closed
+
+    def close(self) -> None:
+        """Lets go of the region. Arrays and tensors taken from it stay valid and keep it mapped."""
+        self._attachment.close()
+
+    def __enter__(self) -> OpenedTensor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

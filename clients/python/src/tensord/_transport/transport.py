@@ -1,0 +1,230 @@
+"""HTTP over a Unix socket or TCP: one kept connection a thread, patience with a restarting server, safety after a fork.
+
+It moves JSON and repeats what may be repeated. What an answer means is decided in ``_api.py``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tensord._errors import AccessDenied, Closed, ServerFault, ServerUnavailable
+
+from .connection import Connection
+from .endpoint import Endpoint
+from .long_answer import LongAnswer
+
+ANSWER_SECONDS = 30.0
+MAX_WAIT_SECONDS = 300
+MAX_ANSWER_BYTES = 256 << 20
+FIRST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer. ``repeated``: an earlier copy of the request was lost, and may have had its effect."""
+
+    status: int
+    body: Any
+    repeated: bool
+
+
+class Transport:
+    """Requests to one server. Thread-safe. ``retry_seconds`` bounds how long a server that was there may be away."""
+
+    def __init__(self, endpoint: Endpoint, retry_seconds: float) -> None:
+        self.endpoint = endpoint
+        self._retry_seconds = retry_seconds
+        self._was_there = False
+        self._closed = False
+        self._forget()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        repeatable: bool,
+        wait_until: float | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> Reply:
+        """Sends one request and returns its answer, whatever its status.
+
+        ``repeatable`` says that it may be sent again after an answer was lost; one that was refused, or never sent,
+        always is. ``wait_until``, of ``time.monotonic()``, asks the server to hold its answer back until then
+        (``Prefer: wait``). Raises ``ServerUnavailable``, ``AccessDenied``, ``Closed``, ``ServerFault``.
+        """
+        payload = None if body is None else json.dumps(body, allow_nan=False).encode()
+        repeated, pause, give_up_at = False, FIRST_PAUSE_SECONDS, math.inf
+        while True:
+            failure: Exception | None = None
+            try:
+                status, answer = self._exchange(method, path, payload, wait_until, answer_seconds)
+            except _NotSent as error:
+                failure, may_repeat = error, self._was_there
+            except _AnswerLost as error:
+                failure, may_repeat = error, repeatable and not isinstance(error.__cause__, TimeoutError)
+                repeated = True
+                # It had taken the connection.
+                self._was_there = True
+            else:
+                self._was_there = True
+                if status != 503 or not _is_shutting_down(answer):
+                    return Reply(status, answer, repeated)
+                may_repeat = True
+            now = time.monotonic()
+            give_up_at = min(give_up_at, now + self._retry_seconds)
+            if not may_repeat or now + pause > give_up_at:
+                if failure is None:
+                    return Reply(status, answer, repeated)
+                raise self._unavailable(failure, lost=repeated and not repeatable) from failure.__cause__
+            time.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long to go on asking where nobody answers: a server that never was there is not waited for."""
+        return self._retry_seconds if self._was_there else 0.0
+
+    def open_long(self, path: str, headers: Mapping[str, str], silence_seconds: float) -> LongAnswer:
+        """Sends a GET, once and over a connection of its own, and returns its answer before any of it has come.
+
+        Its reads break off when nothing comes for ``silence_seconds``. Raises ``ServerUnavailable``, ``AccessDenied``,
+        ``Closed``.
+        """
+        try:
+            connection = self._connect()
+            sock = connection.sock
+            connection.expect_within(silence_seconds)
+            connection.request("GET", path, headers=dict(headers))
+        except (_NotSent, OSError) as error:
+            if isinstance(error, AccessDenied):
+                raise
+            raise self._unavailable(error, lost=False) from error
+        self._was_there = True
+        # The answer's from now on.
+        connection.sock = None
+        answer = LongAnswer(sock)
+        self._long_answers.add(answer)
+        return answer
+
+    def close(self) -> None:
+        """Closes every connection. A request afterwards raises ``Closed``."""
+        self._closed = True
+        if self._pid == os.getpid():
+            for connection in list(self._connections):
+                connection.close()
+            for answer in list(self._long_answers):
+                answer.interrupt()
+        self._forget()
+
+    def _forget(self) -> None:
+        # Also after a fork: the parent's sockets are not ours to speak on, and closing our copy does not disturb it.
+        self._pid = os.getpid()
+        self._kept = threading.local()
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._long_answers: weakref.WeakSet[LongAnswer] = weakref.WeakSet()
+
+    def _exchange(
+        self, method: str, path: str, payload: bytes | None, wait_until: float | None, answer_seconds: float
+    ) -> tuple[int, Any]:
+        connection = self._connection()
+        headers = {"Accept": "application/json"}
+        if payload is not None:
+            headers["Content-Type"] = "application/json"
+        if wait_until is not None:
+            # Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
+            wait = math.floor(min(MAX_WAIT_SECONDS, wait_until - time.monotonic()))
+            if wait > 0:
+                headers["Prefer"] = f"wait={wait}"
+                answer_seconds += wait
+        complete = False
+        try:
+            connection.expect_within(answer_seconds)
+            connection.request(method, path, payload, headers)
+            response = connection.getresponse()
+            content = response.read(MAX_ANSWER_BYTES + 1)
+            complete = response.isclosed()
+            if not complete and len(content) <= MAX_ANSWER_BYTES:
+                # Asked for an upper bound, http.client takes an early end for all there is.
+                raise http.client.IncompleteRead(content)
+        except (OSError, http.client.HTTPException) as error:
+            raise _AnswerLost(str(error) or type(error).__name__) from error
+        finally:
+            # An interrupt between request and answer leaves a connection on which the next answer is not ours.
+            if not complete:
+                connection.close()
+        connection.used_at = time.monotonic()
+        return response.status, _parse_body(response, content)
+
+    def _connection(self) -> Connection:
+        if self._pid != os.getpid():
+            self._forget()
+        connection: Connection | None = getattr(self._kept, "connection", None)
+        if connection is not None and connection.is_fresh():
+            return connection
+        if connection is not None:
+            connection.close()
+        self._kept.connection = connection = self._connect()
+        return connection
+
+    def _connect(self) -> Connection:
+        if self._closed:
+            raise Closed("Cannot ask the server: the client was closed", hint="connect again")
+        if self._pid != os.getpid():
+            self._forget()
+        connection = Connection(self.endpoint)
+        try:
+            connection.connect()
+        except PermissionError as error:
+            raise AccessDenied(
+                f"Cannot connect to {self.endpoint.url}: {error.strerror} for uid {os.geteuid()}, gid {os.getegid()}",
+                hint="run this process in the server's group (Kubernetes: the same fsGroup; docker: group_add)",
+            ) from error
+        except OSError as error:
+            raise _NotSent(error.strerror or str(error)) from error
+        self._connections.add(connection)
+        return connection
+
+    def _unavailable(self, failure: Exception, *, lost: bool) -> ServerUnavailable:
+        hint = "start the server with `npm start`, or set TENSORD_URL to http://host:port or unix:///path"
+        if isinstance(failure, _NotSent):
+            detail = f"Cannot reach tensord: nobody listens on {self.endpoint.url} ({failure}); {self.endpoint.origin}"
+        else:
+            detail = f"Cannot get an answer from tensord on {self.endpoint.url}: {failure}"
+            if lost:
+                hint = "whether it had its effect is not known: look (client.get, client.list) before repeating it"
+        return ServerUnavailable(detail, hint=hint, fields={"request_sent": not isinstance(failure, _NotSent)})
+
+
+class _NotSent(Exception):
+    """No connection: the server has not seen the request."""
+
+
+class _AnswerLost(Exception):
+    """The connection broke: the server may have seen the request, and may have done what it asks."""
+
+
+def _parse_body(response: http.client.HTTPResponse, content: bytes) -> Any:
+    if len(content) > MAX_ANSWER_BYTES:
+        raise ServerFault(f"Cannot read the server's answer: it has more than {MAX_ANSWER_BYTES} bytes")
+    if "json" not in (response.headers.get_content_type() if response.headers else ""):
+        return None
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ServerFault(f"Cannot read the server's answer: it is no JSON ({error})") from error
+
+
+def _is_shutting_down(body: Any) -> bool:
+    return isinstance(body, dict) and body.get("code") == "shutting-down"

@@ -1,0 +1,1 @@
+"""What the server's JSON says, as plain records. Nothing here asks or maps."""
