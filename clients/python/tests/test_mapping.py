@@ -14,12 +14,12 @@ import pytest
 import tensord
 from tensord._mapping import lease
 from tensord._mapping.attach import Place, map_place, remap_place
-from tensord._mapping.mapping import Access, Mapping
+from tensord._mapping.mapping import Access, View
 
 MakePlace = Callable[..., Place]
 
 
-def _map(place: Place, access: Access = Access.PRIVATE) -> Mapping:
+def _map(place: Place, access: Access = Access.PRIVATE) -> View:
     return map_place(place, 0, place.byte_size, access)
 
 
@@ -29,43 +29,43 @@ def _is_mapped(path: str) -> bool:
 
 def test_a_mapping_goes_with_the_last_view(make_place: MakePlace) -> None:
     place = make_place()
-    mapping = _map(place)
-    view = mapping.bytes(256, 512).view(np.uint32)[::2].reshape(8, 8).T
-    expected = view.copy()
-    mapping.close()
-    assert mapping.closed
+    view = _map(place)
+    array = view.bytes(256, 512).view(np.uint32)[::2].reshape(8, 8).T
+    expected = array.copy()
+    view.close()
+    assert view.closed
     assert _is_mapped(place.path)
     assert lease.is_leased(place.path)
-    assert np.array_equal(view, expected)
-    del view
+    assert np.array_equal(array, expected)
+    del array
     assert not _is_mapped(place.path)
     assert not lease.is_leased(place.path)
 
 
 def test_a_mapping_without_views_goes_at_once(make_place: MakePlace) -> None:
     place = make_place()
-    mapping = _map(place)
-    mapping.close()
-    mapping.close()
+    view = _map(place)
+    view.close()
+    view.close()
     assert not _is_mapped(place.path)
 
 
 def test_a_mapping_that_is_dropped_goes_without_close(make_place: MakePlace) -> None:
     place = make_place()
-    mapping = _map(place)
+    view = _map(place)
     assert _is_mapped(place.path)
-    del mapping
+    del view
     assert not _is_mapped(place.path)
 
 
 def test_a_torch_tensor_keeps_the_mapping(make_place: MakePlace) -> None:
     torch = pytest.importorskip("torch", reason="torch is an extra")
     place = make_place()
-    mapping = _map(place)
-    anchor, start = mapping.buffer()
+    view = _map(place)
+    anchor, start = view.buffer()
     tensor = torch.frombuffer(anchor, dtype=torch.uint8, count=256, offset=256 - start)[10:20]
     del anchor
-    mapping.close()
+    view.close()
     assert tensor.tolist() == list(range(10, 20))
     assert _is_mapped(place.path)
     del tensor
@@ -73,26 +73,26 @@ def test_a_torch_tensor_keeps_the_mapping(make_place: MakePlace) -> None:
 
 
 def test_a_closed_mapping_raises(make_place: MakePlace) -> None:
-    mapping = _map(make_place())
-    mapping.close()
+    view = _map(make_place())
+    view.close()
     with pytest.raises(tensord.Closed):
-        mapping.bytes(0, 1)
+        view.bytes(0, 1)
     with pytest.raises(tensord.Closed):
-        mapping.buffer()
+        view.buffer()
 
 
 def test_a_mapping_in_the_middle_of_a_file_counts_from_its_start(make_place: MakePlace) -> None:
     content = np.random.default_rng(1).integers(0, 256, 20_000, np.uint8)
     place = make_place(content.tobytes())
-    mapping = map_place(place, 9_000, 500, Access.PRIVATE)
-    assert np.array_equal(mapping.bytes(9_000, 500), content[9_000:9_500])
-    assert np.array_equal(mapping.bytes(9_100, 7), content[9_100:9_107])
+    view = map_place(place, 9_000, 500, Access.PRIVATE)
+    assert np.array_equal(view.bytes(9_000, 500), content[9_000:9_500])
+    assert np.array_equal(view.bytes(9_100, 7), content[9_100:9_107])
 
 
 def test_no_bytes_at_the_very_end_can_be_mapped(make_place: MakePlace) -> None:
     place = make_place(bytes(8192))
-    mapping = map_place(place, 8192, 0, Access.PRIVATE)
-    assert mapping.bytes(8192, 0).shape == (0,)
+    view = map_place(place, 8192, 0, Access.PRIVATE)
+    assert view.bytes(8192, 0).shape == (0,)
     assert lease.is_leased(place.path)
 
 
@@ -116,21 +116,21 @@ def test_arrays_of_a_reader_cannot_be_written_nor_made_writable_again(make_place
 
 def test_a_remap_keeps_addresses_and_moves_the_locks(make_place: MakePlace) -> None:
     place = make_place()
-    mapping = _map(place, Access.WRITE)
-    array = mapping.hand_out(mapping.bytes(0, 100))
+    view = _map(place, Access.WRITE)
+    array = view.hand_out(view.bytes(0, 100))
     address = array.ctypes.data
     array[:] = 7
     assert lease.has_writer(place.path)
 
-    remap_place(place, mapping, Access.PRIVATE)
-    assert array.ctypes.data == address == mapping.address
-    assert [view.flags.writeable for view in (array, mapping.bytes(0, 100))] == [False, False]
+    remap_place(place, view.mapping, Access.PRIVATE)
+    assert array.ctypes.data == address == np.frombuffer(view.buffer()[0], np.uint8).ctypes.data
+    assert [each.flags.writeable for each in (array, view.bytes(0, 100))] == [False, False]
     assert np.all(array == 7)
     assert lease.is_leased(place.path)
     assert not lease.has_writer(place.path)
 
-    remap_place(place, mapping, Access.WRITE)
-    assert [view.flags.writeable for view in (array, mapping.bytes(0, 100))] == [True, True]
+    remap_place(place, view.mapping, Access.WRITE)
+    assert [each.flags.writeable for each in (array, view.bytes(0, 100))] == [True, True]
     assert lease.has_writer(place.path)
     array[:] = 8
     assert Path(place.path).read_bytes()[:100] == bytes([8] * 100)
@@ -138,39 +138,82 @@ def test_a_remap_keeps_addresses_and_moves_the_locks(make_place: MakePlace) -> N
 
 def test_a_view_that_was_not_handed_out_writes_to_itself_after_a_remap(make_place: MakePlace) -> None:
     place = make_place(bytes(8192))
-    mapping = _map(place, Access.WRITE)
-    own = mapping.hand_out(mapping.bytes(0, 100))[10:20]
-    remap_place(place, mapping, Access.PRIVATE)
+    view = _map(place, Access.WRITE)
+    own = view.hand_out(view.bytes(0, 100))[10:20]
+    remap_place(place, view.mapping, Access.PRIVATE)
     own[:] = 1
     assert Path(place.path).read_bytes() == bytes(8192)
 
 
 def test_an_array_that_the_caller_locked_stays_locked(make_place: MakePlace) -> None:
     place = make_place()
-    mapping = _map(place, Access.WRITE)
-    locked, free = (mapping.hand_out(mapping.bytes(0, 10)) for _ in "ab")
+    view = _map(place, Access.WRITE)
+    locked, free = (view.hand_out(view.bytes(0, 10)) for _ in "ab")
     locked.flags.writeable = False
-    remap_place(place, mapping, Access.PRIVATE)
-    remap_place(place, mapping, Access.WRITE)
+    remap_place(place, view.mapping, Access.PRIVATE)
+    remap_place(place, view.mapping, Access.WRITE)
     assert (locked.flags.writeable, free.flags.writeable) == (False, True)
 
 
 def test_arrays_that_were_handed_out_are_not_kept_alive(make_place: MakePlace) -> None:
     place = make_place()
-    mapping = _map(place, Access.WRITE)
+    view = _map(place, Access.WRITE)
     for _ in range(100):
-        mapping.hand_out(mapping.bytes(0, 10))
+        view.hand_out(view.bytes(0, 10))
     gc.collect()
-    assert not mapping._handed_out
-    keep = mapping.hand_out(mapping.bytes(0, 10))
-    remap_place(place, mapping, Access.PRIVATE)
-    mapping.close()
+    assert not view.mapping._handed_out
+    keep = view.hand_out(view.bytes(0, 10))
+    remap_place(place, view.mapping, Access.PRIVATE)
+    view.close()
     del keep
     assert not _is_mapped(place.path)
 
 
 def test_a_mapping_is_neither_copied_nor_pickled(make_place: MakePlace) -> None:
-    mapping = _map(make_place())
-    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match="cannot be pickled or copied"):
-            attempt(mapping)
+    view = _map(make_place())
+    for thing in (view, view.mapping):
+        for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot be pickled or copied"):
+                attempt(thing)
+
+
+def test_a_part_keeps_the_pages_and_lets_go_of_them_by_itself(make_place: MakePlace) -> None:
+    place = make_place()
+    whole = _map(place)
+    part = whole.part(5000, 100)
+    array = part.bytes(5010, 5)
+    whole.close()
+    assert array.tolist() == [byte % 256 for byte in range(5010, 5015)]
+    part.close()
+    assert _is_mapped(place.path)
+    with pytest.raises(tensord.Closed):
+        part.bytes(5010, 5)
+    with pytest.raises(tensord.Closed):
+        whole.part(5000, 100)
+    del array
+    assert not _is_mapped(place.path)
+
+
+def test_an_empty_part_is_a_part_too(make_place: MakePlace) -> None:
+    assert _map(make_place()).part(100, 0).bytes(100, 0).shape == (0,)
+
+
+def test_a_part_follows_when_its_mapping_is_mapped_anew(make_place: MakePlace) -> None:
+    place = make_place()
+    whole = _map(place, Access.WRITE)
+    part = whole.part(5000, 100)
+    array = part.hand_out(part.bytes(5000, 100))
+    remap_place(place, part.mapping, Access.PRIVATE)
+    assert (part.access, array.flags.writeable) == (Access.PRIVATE, False)
+    assert not part.bytes(5000, 100).flags.writeable
+    assert not lease.has_writer(place.path)
+
+
+def test_a_mapping_whose_pages_are_gone_is_not_mapped_anew(make_place: MakePlace) -> None:
+    place = make_place()
+    view = _map(place, Access.WRITE)
+    mapping = view.mapping
+    view.close()
+    with pytest.raises(tensord.Closed):
+        remap_place(place, mapping, Access.PRIVATE)
+    assert not lease.is_leased(place.path)

@@ -13,7 +13,7 @@ from typing import NoReturn
 from tensord._errors import AccessDenied, MappingFailed, RegionSealed, StaleRef, TensordError, WrongNamespace
 
 from . import lease
-from .mapping import Access, Mapping
+from .mapping import Access, Mapping, View, map_file
 
 # A symbolic link, a FIFO and a terminal in the place of a region's file must neither be followed nor waited for.
 _OPEN_FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -65,14 +65,14 @@ class Mismatch(Exception):
         return StaleRef(str(self), hint="the region was deleted or replaced: attach it by name again")
 
 
-def map_place(place: Place, byte_offset: int, byte_size: int, access: Access) -> Mapping:
+def map_place(place: Place, byte_offset: int, byte_size: int, access: Access) -> View:
     """Maps a range of the file at ``place``, locked and checked; the locks live as long as the mapping does.
 
     Raises ``Mismatch``, ``AccessDenied``, ``MappingFailed``, and leaves neither descriptor nor lock then.
     """
     fd = open_leased(place, writable=access is Access.WRITE)
     try:
-        return Mapping(fd, byte_offset, byte_size, access)
+        return map_file(fd, byte_offset, byte_size, access)
     except OSError as error:
         raise MappingFailed(
             f"Cannot map region {place.region}: {error} for {byte_size} bytes of {place.path}",

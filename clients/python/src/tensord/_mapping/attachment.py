@@ -1,5 +1,5 @@
-"""A mapped region, as its regions and tensors share it: the mapping, the file it came from, and the switch between
-writing and reading that a seal makes. It asks no server.
+"""A mapped region, or a part of one, as regions and tensors share it: the file it came from, a view of its bytes, and
+the switch between writing and reading that a seal makes. It asks no server.
 """
 
 from __future__ import annotations
@@ -8,50 +8,48 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tensord._errors import Closed
-from tensord._tensor.reference import instance_of
 
-from .attach import Place, map_place, remap_place
-from .mapping import Access, Mapping
+from .attach import Place, remap_place
+from .mapping import Access, View
 
 
 class Attachment:
-    """Holds one mapping until ``close``. Every use after that raises ``Closed``."""
+    """Holds a view of the file at ``place`` until ``close``. Every use after that raises ``Closed``."""
 
-    def __init__(self, place: Place, byte_offset: int, byte_size: int, access: Access) -> None:
+    def __init__(self, place: Place, view: View) -> None:
         self.place = place
         # Hears of each switch.
         self.on_remap: Callable[[Access], None] | None = None
-        self._mapping = map_place(place, byte_offset, byte_size, access)
+        self._view = view
 
     @property
-    def mapping(self) -> Mapping:
-        """The mapping. Raises ``Closed``."""
-        if self._mapping.closed:
+    def view(self) -> View:
+        """The view. Raises ``Closed``."""
+        if self._view.closed:
             raise Closed(
                 f"Cannot use region {self.place.region}: it was closed here",
                 hint="attach it again; arrays and tensors taken before stay valid",
             )
-        return self._mapping
+        return self._view
 
     @property
     def closed(self) -> bool:
-        return self._mapping.closed
+        return self._view.closed
 
     @property
     def access(self) -> Access:
-        return self._mapping.access
+        return self._view.access
 
-    @property
-    def instance(self) -> str:
-        """The instance whose region it is, as the file's name says."""
-        return instance_of(self.place.path) or ""
+    def part(self, byte_offset: int, byte_size: int) -> Attachment:
+        """A part of it, which keeps the mapping as long as it is open. Raises ``Closed``."""
+        return Attachment(self.place, self.view.part(byte_offset, byte_size))
 
     def close(self) -> None:
-        self._mapping.close()
+        self._view.close()
 
     def remap(self, access: Access) -> None:
         """Changes how it is mapped, and which locks it holds; every address stays. Raises as ``map_place`` does."""
-        remap_place(self.place, self.mapping, access)
+        remap_place(self.place, self.view.mapping, access)
         if self.on_remap is not None:
             self.on_remap(access)
 

@@ -21,7 +21,7 @@ from tensord._errors import (
     TensordError,
     ValidationFailed,
 )
-from tensord._mapping.attach import Mismatch, Place
+from tensord._mapping.attach import Mismatch, Place, map_place
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._tensor.reference import TensorReference
@@ -94,7 +94,7 @@ def map_region(
             raise FeatureUnavailable(f"Cannot map {region.shown}: its {storage.kind} storage has no file")
         place = Place(region.id, storage.path, storage.dev, storage.ino, storage.byte_size)
         try:
-            return region, Attachment(place, 0, place.byte_size, access)
+            return region, Attachment(place, map_place(place, 0, place.byte_size, access))
         except Mismatch as error:
             mismatch = error
         answer = ask()
@@ -109,7 +109,7 @@ def open_reference(ref: TensorReference, access: Access) -> OpenedTensor:
     """Maps the pages of one tensor. Asks nobody. Raises ``StaleRef``, ``RegionSealed``."""
     place = Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size)
     try:
-        attachment = Attachment(place, ref.byte_offset, ref.byte_size, access)
+        attachment = Attachment(place, map_place(place, ref.byte_offset, ref.byte_size, access))
     except Mismatch as mismatch:
         error = mismatch.to_error()
         if isinstance(error, RegionSealed):

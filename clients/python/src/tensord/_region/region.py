@@ -161,7 +161,7 @@ class Region:
         """
         body = {"checksum": checksum, "stock_writable": stock_writable}
         with self._seal_lock:
-            wrote = self._attachment.mapping.access is Access.WRITE
+            wrote = self._attachment.view.access is Access.WRITE
             try:
                 if wrote:
                     self._remap(Access.PRIVATE)

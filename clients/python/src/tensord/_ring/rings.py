@@ -7,11 +7,10 @@ import os
 import threading
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tensord._errors import Closed, StaleRef, ValidationFailed
-from tensord._mapping.attachment import Attachment
-from tensord._mapping.mapping import Access, Mapping, _array_type
+from tensord._mapping.mapping import Access
 from tensord._region.mapper import open_reference, to_access
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import OpenedTensor
@@ -82,7 +81,7 @@ class Rings:
             # Forged, or the file was another one when it was mapped. Looked at by itself it will show.
             return open_reference(ref, access)
         info = TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size)
-        return OpenedTensor(_PartAttachment(whole._attachment, ref), info)
+        return OpenedTensor(whole._attachment.part(ref.byte_offset, ref.byte_size), info)
 
     def _known(self, key: _Key, mapped: OpenedTensor | None = None) -> OpenedTensor | None:
         with self._mutex:
@@ -96,29 +95,6 @@ class Rings:
                 if not _is_there(*key):
                     del self._mapped[key]
                     whole.close()
-
-
-class _PartAttachment(Attachment):
-    """The bytes of one reference in a whole file's mapping, which lives as long as any part of it."""
-
-    def __init__(self, whole: Attachment, ref: TensorReference) -> None:
-        self.place = whole.place
-        self.on_remap = None
-        self._mapping = _PartMapping(whole.mapping, ref)
-
-
-class _PartMapping(Mapping):
-    def __init__(self, whole: Mapping, ref: TensorReference) -> None:
-        anchor, start = whole.buffer()
-        self._start = ref.byte_offset
-        self._length = max(ref.byte_size, 1)
-        self._access = whole.access
-        self._address = whole.address + ref.byte_offset - start
-        # An object of its own over the same bytes: its end is that of the last array over this part.
-        self._anchor: Any = _array_type(self._length).from_buffer(anchor, ref.byte_offset - start)
-        self._root = None
-        self._handed_out = None
-        self._flipped = []
 
 
 def _to_whole_file(ref: TensorReference) -> TensorReference:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tensord._errors import DeadlineExceeded, FeatureUnavailable, StaleRef, ValidationFailed
 from tensord._mapping.attach import Place
 from tensord._mapping.lock_file import LockFile, LockKind, rounds
-from tensord._mapping.mapping import Access, Mapping
+from tensord._mapping.mapping import Access, View
 from tensord._region.mapper import open_reference
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import OpenedTensor
@@ -33,7 +33,7 @@ class SlotTensor(OpenedTensor):
         super().__init__(opened._attachment, opened._info)
         self._ref = ref
         self._lock_file = lock_file
-        anchor, _ = opened._attachment.mapping.buffer()
+        anchor, _ = opened._attachment.view.buffer()
         self._unlocker = weakref.finalize(anchor, lock_file.close)
         self._unlocker.atexit = False
 
@@ -44,14 +44,14 @@ class SlotTensor(OpenedTensor):
 
     def ref(self) -> TensorReference:
         """The reference that it was opened from: good for as long as the slot's owner lets it be. Raises ``Closed``."""
-        _ = self._mapping
+        _ = self._view
         return self._ref
 
     @property
-    def _mapping(self) -> Mapping:
-        mapping = super()._mapping
+    def _view(self) -> View:
+        view = super()._view
         self._lock_file.check()
-        return mapping
+        return view
 
     def _lock(self, kind: LockKind, timeout: float | None) -> TensorLock:
         raise FeatureUnavailable(

@@ -85,7 +85,7 @@ class Session:
 
         # They keep the session: as long as something is mapped through it, it has something to tell.
         attachment.on_remap = change
-        weakref.finalize(attachment.mapping.buffer()[0], end).atexit = False
+        weakref.finalize(attachment.view.buffer()[0], end).atexit = False
         change(attachment.access)
         if start:
             # Without it the region is mapped all the same: at the interpreter's end no thread can start.

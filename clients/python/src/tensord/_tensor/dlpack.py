@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensord._errors import FeatureUnavailable
-from tensord._mapping.mapping import Access, Mapping
+from tensord._mapping.mapping import Access, View
 from tensord._wire.descriptor import TensorInfo
 
 from .dtype import to_numpy_dtype
@@ -44,16 +44,16 @@ _get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_cha
 )
 
 
-def to_capsule(mapping: Mapping, info: TensorInfo, options: dict[str, Any]) -> object:
+def to_capsule(view: View, info: TensorInfo, options: dict[str, Any]) -> object:
     """What ``__dlpack__`` answers to a consumer's ``options``. Raises ``FeatureUnavailable``, ``BufferError``."""
-    if mapping.access is Access.STRICT:
+    if view.access is Access.STRICT:
         raise FeatureUnavailable(
             f"Cannot export tensor {info.name!r} by DLPack: it is attached with strict=True, and a consumer that wrote "
             "to it would be killed",
             hint="attach without strict: such writes then stay private to this process",
         )
     carrier, code = _FOREIGN.get(info.dtype) or (to_numpy_dtype(info.dtype), None)
-    array = _to_raw(mapping, info, options).view(carrier).reshape(info.shape)
+    array = _to_raw(view, info, options).view(carrier).reshape(info.shape)
     capsule: object = array.__dlpack__(**options)
     if code is not None:
         name = next(name for name in _CODE_OFFSETS if _is_valid(capsule, name))
@@ -61,12 +61,12 @@ def to_capsule(mapping: Mapping, info: TensorInfo, options: dict[str, Any]) -> o
     return capsule
 
 
-def _to_raw(mapping: Mapping, info: TensorInfo, options: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    raw = mapping.bytes(info.byte_offset, info.byte_size)
+def _to_raw(view: View, info: TensorInfo, options: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    raw = view.bytes(info.byte_offset, info.byte_size)
     version = options.get("max_version")
     if raw.flags.writeable or (version is not None and version[0] >= 1):
         return raw
     # Before 1.0 a capsule could not say that it is read-only. Writes stay private, as with torch().
-    anchor, start = mapping.buffer()
+    anchor, start = view.buffer()
     offset = info.byte_offset - start
     return np.frombuffer(anchor, np.uint8)[offset : offset + info.byte_size]

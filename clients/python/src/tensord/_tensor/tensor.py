@@ -12,12 +12,12 @@ import numpy.typing as npt
 from tensord._errors import FeatureUnavailable
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lock_file import LockKind
-from tensord._mapping.mapping import Access, Mapping
+from tensord._mapping.mapping import Access, View
 from tensord._wire.descriptor import TensorInfo
 
 from .dlpack import CPU_DEVICE, to_capsule
 from .dtype import import_torch, to_numpy_dtype, to_torch_dtype
-from .reference import TensorReference
+from .reference import TensorReference, instance_of
 from .tensor_lock import TensorLock, lock_tensor
 
 if TYPE_CHECKING:
@@ -71,16 +71,16 @@ class Tensor:
 
         bf16 and fp8 need ``ml_dtypes``. Raises ``Closed``, ``FeatureUnavailable`` if numpy has no such type.
         """
-        mapping = self._mapping
+        view = self._view
         dtype = to_numpy_dtype(self.dtype)
-        raw = mapping.bytes(self.byte_offset, self.byte_size)
-        return mapping.hand_out(raw.view(dtype).reshape(self.shape))
+        raw = view.bytes(self.byte_offset, self.byte_size)
+        return view.hand_out(raw.view(dtype).reshape(self.shape))
 
     def bytes(self) -> npt.NDArray[np.uint8]:
         """The raw bytes, a ``uint8`` array of shape ``[byte_size]``, whatever the dtype. Raises ``Closed``."""
-        mapping = self._mapping
-        raw = mapping.bytes(self.byte_offset, self.byte_size)
-        mapping.hand_out(raw)
+        view = self._view
+        raw = view.bytes(self.byte_offset, self.byte_size)
+        view.hand_out(raw)
         return raw
 
     def torch(self) -> TorchTensor:
@@ -90,8 +90,8 @@ class Tensor:
         private pages of this process and nobody else's. Raises ``Closed``, ``FeatureUnavailable`` if torch is missing,
         has no such type, or the region was attached with ``strict=True``, where such an operation would be a crash.
         """
-        mapping = self._mapping
-        if mapping.access is Access.STRICT:
+        view = self._view
+        if view.access is Access.STRICT:
             raise FeatureUnavailable(
                 f"Cannot make a torch tensor of {self.name!r}: it is attached with strict=True, where an in-place "
                 "operation would be a segmentation fault",
@@ -103,7 +103,7 @@ class Tensor:
             # frombuffer refuses to make tensors of no elements.
             empty: TorchTensor = module.empty(self.shape, dtype=dtype)
             return empty
-        anchor, start = mapping.buffer()
+        anchor, start = view.buffer()
         flat = module.frombuffer(anchor, dtype=dtype, count=math.prod(self.shape), offset=self.byte_offset - start)
         shaped: TorchTensor = flat.reshape(self.shape)
         return shaped
@@ -114,9 +114,9 @@ class Tensor:
         It keeps nothing alive. Raises ``Closed``.
         """
         place = self._attachment.place
-        _ = self._mapping
+        _ = self._view
         return TensorReference(
-            instance=self._attachment.instance,
+            instance=instance_of(place.path) or "",
             region=place.region,
             path=place.path,
             dev=place.dev,
@@ -154,7 +154,7 @@ class Tensor:
         consumer ignores that, as torch does, its writes stay private, as with ``torch()``. Raises ``Closed``,
         ``FeatureUnavailable`` as ``torch()`` does, ``BufferError`` for another device.
         """
-        return to_capsule(self._mapping, self._info, options)
+        return to_capsule(self._view, self._info, options)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """numpy 2's protocol: no copy unless asked for or needed, and ``ValueError`` if needed but forbidden."""
@@ -166,8 +166,8 @@ class Tensor:
         return array.copy() if copy else array
 
     @property
-    def _mapping(self) -> Mapping:
-        return self._attachment.mapping
+    def _view(self) -> View:
+        return self._attachment.view
 
     def _lock(self, kind: LockKind, timeout: float | None) -> TensorLock:
         return lock_tensor(self._attachment, self._info, kind, timeout)

@@ -52,7 +52,7 @@ def lock_tensor(attachment: Attachment, info: TensorInfo, kind: LockKind, timeou
     """
     check_timeout(timeout)
     place = attachment.place
-    writable = attachment.mapping.access is Access.WRITE
+    writable = attachment.view.access is Access.WRITE
     if kind is LockKind.WRITE and not writable:
         raise ValidationFailed(
             f"Cannot write-lock tensor {info.name!r} of region {place.region}: it is mapped for reading",
