@@ -111,200 +111,298 @@ def _rebuild(
 
 
 class ServerUnavailable(TensordError, ConnectionError):
+    """Nobody listens, the answer was lost (``fields["request_sent"]``), or the server is starting or shutting down."""
+
     code = "server-unavailable"
 
 
 class AccessDenied(TensordError, PermissionError):
+    """This uid may not open the socket or the region's file; the message says which uid, groups and mode."""
+
     code = "access-denied"
 
 
 class MappingFailed(TensordError, OSError):
+    """A system call on the region's file failed."""
+
     code = "mapping-failed"
 
 
 class WrongNamespace(TensordError):
+    """This process looks at another file system than the server, as containers without a common volume do."""
+
     code = "wrong-namespace"
 
 
 class StaleRef(TensordError):
+    """A reference, or a descriptor, to a region that is gone, or to a slot that holds something else by now."""
+
     code = "stale-ref"
 
 
 class Closed(TensordError, ValueError):
+    """The region, tensor, slot, stream or client was closed by this program."""
+
     code = "closed"
 
 
 class FeatureUnavailable(TensordError):
+    """This host, build or environment cannot do it: an extra is missing, or numpy or torch has no such type."""
+
     code = "feature-unavailable"
 
 
 class StorageUnavailable(FeatureUnavailable):
+    """The server's host cannot give that storage."""
+
     code = "storage-unavailable"
 
 
 class NotFound(TensordError, LookupError):
+    """There is no such thing on the server."""
+
     code = "not-found"
 
 
 class RegionNotFound(NotFound):
+    """No region has that id, or that name in its model."""
+
     code = "region-not-found"
 
 
 class ModelNotFound(NotFound):
+    """No model has that name."""
+
     code = "model-not-found"
 
 
 class SessionNotFound(NotFound):
+    """The session has ended: by its TTL while nobody held it, or by request."""
+
     code = "session-not-found"
 
 
 class ClaimNotFound(NotFound):
+    """The claim was released, or its builder's session has ended."""
+
     code = "claim-not-found"
 
 
 class LeaseNotFound(NotFound):
+    """The lease by request was released, or its TTL is over."""
+
     code = "lease-not-found"
 
 
 class RouteNotFound(NotFound):
+    """The server has no such route: is it an older version?"""
+
     code = "route-not-found"
 
 
 class TensorNotFound(NotFound, KeyError):
+    """The region has no tensor of that name. Raised by this package."""
+
     code = "tensor-not-found"
 
 
 class Conflict(TensordError):
+    """The state of what was asked for forbids it."""
+
     code = "conflict"
 
 
 class ModelExists(Conflict):
+    """The model is registered already."""
+
     code = "model-exists"
 
 
 class ModelInUse(Conflict):
+    """The model has regions: ``drain=True`` deletes them with it."""
+
     code = "model-in-use"
 
 
 class NameTaken(Conflict):
+    """Another region of the model has that name; ``if_exists`` says what else that may mean."""
+
     code = "name-taken"
 
 
 class NameClaimed(Conflict):
+    """Somebody else has the right to build that name: ``get_or_create`` takes turns."""
+
     code = "name-claimed"
     python_hint = "client.get_or_create(name, build) takes turns"
 
 
 class RegionSealed(Conflict):
+    """The region is final: it can be mapped for reading only."""
+
     code = "region-sealed"
 
 
 class RegionNotSealed(Conflict):
+    """The region is still open, and what was asked for needs a sealed one."""
+
     code = "region-not-sealed"
 
 
 class RegionDraining(Conflict):
+    """The region was deleted, and is only kept until the last process that maps it lets go."""
+
     code = "region-draining"
 
 
 class RegionHasWriters(Conflict):
+    """Another process, a forked child or another ``Region`` of this process maps it for writing."""
+
     code = "region-has-writers"
 
 
 class RegionBusy(Conflict):
+    """The region is in the middle of a step: try again in a moment."""
+
     code = "region-busy"
 
 
 class RevisionMismatch(Conflict):
+    """The region was changed since the revision that the request names."""
+
     code = "revision-mismatch"
 
 
 class Cancelled(Conflict):
+    """The work was cancelled by another request."""
+
     code = "cancelled"
 
 
 class InvalidRequest(TensordError, ValueError):
+    """The request cannot be right, whatever the server's state."""
+
     code = "invalid-request"
 
 
 class ValidationFailed(InvalidRequest):
+    """An argument has no meaning there. Also raised by this package, before anything is sent."""
+
     code = "validation-failed"
 
 
 class OwnerRequired(InvalidRequest):
+    """The region has no owner, so nothing would ever end it."""
+
     code = "owner-required"
     python_hint = "pass ttl=<seconds>, linger=<seconds>, or persist=True with a name; or connect with a session"
 
 
 class MalformedBody(InvalidRequest):
+    """The server could not read the request's body."""
+
     code = "malformed-body"
 
 
 class MethodNotAllowed(InvalidRequest):
+    """The route has no such method: is the server another version?"""
+
     code = "method-not-allowed"
 
 
 class PayloadTooLarge(InvalidRequest):
+    """The request's body is larger than the server reads."""
+
     code = "payload-too-large"
 
 
 class RangeNotSatisfiable(InvalidRequest):
+    """The range of bytes lies outside of the region or tensor."""
+
     code = "range-not-satisfiable"
 
 
 class UnsupportedMediaType(InvalidRequest):
+    """The request's body is of a kind that the route does not take."""
+
     code = "unsupported-media-type"
 
 
 class UpgradeRequired(InvalidRequest):
+    """The route is for WebSockets."""
+
     code = "upgrade-required"
 
 
 class TooManyRequests(TensordError):
+    """Too many wait, or follow, at once."""
+
     code = "too-many-requests"
 
 
 class DeadlineExceeded(TensordError, TimeoutError):
+    """The time for it is over: for memory, for another builder, for a slot or a lock."""
+
     code = "deadline-exceeded"
 
 
 class Forbidden(TensordError):
+    """The server refuses the origin of the request."""
+
     code = "forbidden"
 
 
 class OutOfMemory(TensordError, MemoryError):
+    """There is no memory for it; ``fields`` say how much was asked for and how much there is."""
+
     code = "out-of-memory"
 
 
 class SessionQuotaExceeded(OutOfMemory):
+    """The session owns as much as its ``quota_bytes`` allow."""
+
     code = "session-quota-exceeded"
 
 
 class ModelLimitExceeded(OutOfMemory):
+    """The model's regions take as much as its ``memory_limit_bytes`` allow."""
+
     code = "model-limit-exceeded"
 
 
 class PoolFull(OutOfMemory):
+    """All regions together take as much as the server's limit allows."""
+
     code = "pool-full"
 
 
 class OutOfSharedMemory(OutOfMemory):
+    """The file system that holds the regions is full, or this container's memory limit is reached."""
+
     code = "out-of-shared-memory"
 
 
 class OutOfInodes(OutOfMemory):
+    """The file system that holds the regions has no room for another file."""
+
     code = "out-of-inodes"
 
 
 class ServerFault(TensordError):
+    """The server failed, or answered what is no answer."""
+
     code = "server-fault"
 
 
 class InternalError(ServerFault):
+    """An unexpected failure inside the server; ``fields`` carry its id, and the server's log the rest."""
+
     code = "internal"
 
 
 class ReadWriteError(ServerFault):
+    """The operating system refused something to the server."""
+
     code = "io-error"
 
 
