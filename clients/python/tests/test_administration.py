@@ -34,7 +34,7 @@ def test_owners_and_labels_change(client: tensord.Client) -> None:
         assert dict(patched.labels) == {"b": "2", "c": "3"}
         assert patched.expires_at is not None
         assert client.patch(region.id, persist=True).expires_at is None
-        assert dict(client.patch(patched, ttl=1.5).owner) == {"kind": "ttl", "ttl_ms": 1500}
+        assert client.patch(patched, ttl=1.5).owner == tensord.Owner("ttl", ttl_ms=1500)
         assert region.refresh().revision > patched.revision
         with pytest.raises(tensord.RegionNotFound):
             client.patch("reg_" + "a" * 26, ttl=5)
@@ -72,7 +72,7 @@ def test_verify_compares_with_what_was_sealed(client: tensord.Client) -> None:
 
 def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
     model = client.create_model("small", memory_limit_bytes=1 << 20)
-    assert (model["name"], model["memory_limit_bytes"]) == ("small", 1 << 20)
+    assert (model.name, model.memory_limit_bytes) == ("small", 1 << 20)
     with pytest.raises(tensord.ModelExists):
         client.create_model("small")
     with pytest.raises(tensord.ModelLimitExceeded) as caught:
@@ -81,10 +81,10 @@ def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
     assert caught.value.fields["requested_bytes"] > 2 << 20
     assert caught.value.fields["available_bytes"] == 1 << 20
 
-    assert client.patch_model("small", memory_limit_bytes=None)["memory_limit_bytes"] is None
+    assert client.patch_model("small", memory_limit_bytes=None).memory_limit_bytes is None
     client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=60).close()
-    assert client.model("small")["regions"] == 1
-    assert sorted(model["name"] for model in client.models()) == ["default", "small"]
+    assert client.model("small").regions == 1
+    assert sorted(model.name for model in client.models()) == ["default", "small"]
     with pytest.raises(tensord.ModelInUse):
         client.delete_model("small")
     assert client.delete_model("small", drain=True).freed_bytes >= 2 << 20
@@ -95,7 +95,7 @@ def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
 
 
 def test_more_than_there_is_says_how_much_there_is(client: tensord.Client) -> None:
-    limit = client.stats()["bytes"]["limit"]
+    limit = client.stats().bytes.limit
     with pytest.raises(tensord.PoolFull) as caught:
         client.create("r", shape=limit + 1, dtype="U8", ttl=60)
     assert caught.value.fields["requested_bytes"] > limit >= caught.value.fields["available_bytes"]
@@ -104,8 +104,8 @@ def test_more_than_there_is_says_how_much_there_is(client: tensord.Client) -> No
 
 
 def test_the_books_balance(server: Server, client: tensord.Client) -> None:
-    assert client.stats()["instance"] == server.instance
+    assert client.stats().instance == server.instance
     with client.create("r", shape=10_000, dtype="U8", ttl=60):
         stats = client.stats()
-        assert stats["regions"]["open"] == 1
-        assert stats["bytes"]["used"] >= 10_000
+        assert stats.regions.open == 1
+        assert stats.bytes.used >= 10_000

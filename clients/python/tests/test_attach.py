@@ -124,9 +124,19 @@ def test_a_writer_waits_only_until_the_region_is_there(server: Server, client: t
 def test_a_descriptor_in_hand_is_attached_without_a_request(server: Server) -> None:
     with server.connect(session=False) as client, client.create("known", [1, 2], ttl=60):
         descriptor = client.get("known")
-        before = client.stats()["http"]["requests"]
+        before = client.stats().http.requests
         client.attach(descriptor).close()
-        assert client.stats()["http"]["requests"] == before + 1
+        assert client.stats().http.requests == before + 1
+
+
+def test_an_item_of_a_list_is_attached_with_its_tensors(client: tensord.Client) -> None:
+    with client.create("listed", {"a": [1, 2], "b": [3.5]}, ttl=60):
+        (item,) = client.list(name="listed")
+        assert (item.tensor_count, item.tensors) == (2, None)
+        with client.attach(item) as attached:
+            assert attached.keys() == ("a", "b")
+            assert attached["b"].numpy().tolist() == [3.5]
+            assert attached.descriptor.tensors is not None
 
 
 def test_a_descriptor_of_a_deleted_region_is_asked_for_again(client: tensord.Client) -> None:

@@ -129,7 +129,7 @@ def test_a_region_needs_an_owner_and_the_error_says_how(server: Server, client: 
     with pytest.raises(tensord.ValidationFailed):
         client.create("x", [1], ttl=float("inf"))
     with client.create("kept", [1], persist=True) as region:
-        assert dict(region.descriptor.owner) == {"kind": "persist"}
+        assert region.descriptor.owner == tensord.Owner("persist")
         assert region.descriptor.expires_at is None
 
 
@@ -171,10 +171,10 @@ def test_a_failed_copy_leaves_no_region(
 
 
 def test_what_cannot_be_stored_is_refused_before_the_server_is_asked(client: tensord.Client) -> None:
-    before = client.stats()["http"]["requests"]
+    before = client.stats().http.requests
     with pytest.raises(tensord.ValidationFailed):
         client.create("x", np.array(["text"]), ttl=60)
-    assert client.stats()["http"]["requests"] == before + 1
+    assert client.stats().http.requests == before + 1
 
 
 def test_many_threads_create_and_attach(server: Server, client: tensord.Client) -> None:

@@ -57,7 +57,7 @@ def test_a_type_that_regions_do_not_hold_is_refused(value: object) -> None:
 
 
 def test_a_type_that_numpy_lacks_points_to_the_bytes() -> None:
-    for name in ("F4", "F6_E2M3"):
+    for name in ("F4", "F6_E2M3", "F2_OF_TOMORROW"):
         with pytest.raises(tensord.FeatureUnavailable, match=r"use \.bytes\(\)"):
             dtypes.to_numpy_dtype(name)
         with pytest.raises(tensord.FeatureUnavailable, match=r"use \.bytes\(\)"):

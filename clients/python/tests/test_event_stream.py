@@ -122,10 +122,11 @@ def test_a_cut_at_any_byte_loses_nothing_and_repeats_nothing(path: Path, client:
 
 
 def test_a_cut_before_the_stream_has_said_where_it_stands_is_asked_again(path: Path, client: tensord.Client) -> None:
-    answers: Iterator[Answer] = iter([(200, {}), HEAD[:0], HEAD[:20], HEAD, _chunks(_opened(0)[:-1])])
+    nothing = {"items": [], "next_cursor": None}
+    answers: Iterator[Answer] = iter([(200, nothing), HEAD[:0], HEAD[:20], HEAD, _chunks(_opened(0)[:-1])])
     with FakeServer(path, lambda request: next(answers, _to_stream(request, 1))) as fake:
         fake.keep_alive = False
-        client.stats()  # so that the server is known to have been there
+        list(client.models())  # so that the server is known to have been there
         with client.events() as events:
             assert next(events).id == "1"
     assert [request.headers.get("last-event-id") for request in fake.requests[1:]] == [None] * 5

@@ -68,7 +68,7 @@ def test_a_regions_life_comes_in_its_order(client: tensord.Client) -> None:
     ]
     assert {event.subject for event in life} == {region.id}
     assert {(event.epoch, event.source) for event in life} == {
-        (client.stats()["epoch"], f"/tensord/{client.stats()['instance']}")
+        (client.stats().epoch, f"/tensord/{client.stats().instance}")
     }
     numbers = [int(event.id) for event in life]
     assert numbers == sorted(set(numbers))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 import types
+
+from harness import REPOSITORY
 
 import tensord
 
@@ -13,11 +16,16 @@ def test_all_lists_every_public_member() -> None:
         for name, member in vars(tensord).items()
         if not name.startswith("_") and not isinstance(member, types.ModuleType)
     ]
-    assert sorted(public) == sorted(tensord.__all__)
+    assert sorted([*public, "__version__"]) == sorted(tensord.__all__)
 
 
 def test_all_is_sorted_and_without_repeats() -> None:
     assert list(tensord.__all__) == sorted(set(tensord.__all__))
+
+
+def test_the_version_is_the_packages_own() -> None:
+    text = (REPOSITORY / "clients/python/pyproject.toml").read_text()
+    assert tensord.__version__ == tomllib.loads(text)["project"]["version"]
 
 
 def test_every_exported_member_says_what_it_is() -> None:

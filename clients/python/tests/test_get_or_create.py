@@ -24,7 +24,7 @@ def test_the_first_caller_builds_and_the_others_share(server: Server, client: te
         assert built.created
         assert not built.writable
         assert built.state == "sealed"
-        assert dict(built.descriptor.owner) == {"kind": "linger", "linger_ms": 600_000}
+        assert built.descriptor.owner == tensord.Owner("linger", linger_ms=600_000, handoff_ms=60_000)
         assert client.verify(built).ok is True
         assert not built["a"].numpy().flags.writeable
         for shared in (client.get_or_create("weights", _fail), tensord.get_or_create("weights", _fail)):
@@ -32,21 +32,21 @@ def test_the_first_caller_builds_and_the_others_share(server: Server, client: te
                 assert not shared.created
                 assert shared.id == built.id
                 assert shared["a"].numpy().tolist() == [0, 1, 2, 3]
-    assert client.stats()["claims"] == 0
+    assert client.stats().claims == 0
 
 
 @pytest.mark.parametrize(
-    ("owner", "kind"),
+    ("owner", "expected"),
     [
-        ({"linger": 5}, {"kind": "linger", "linger_ms": 5000}),
-        ({"ttl": 60}, {"kind": "ttl", "ttl_ms": 60_000}),
-        ({"persist": True}, {"kind": "persist"}),
+        ({"linger": 5}, tensord.Owner("linger", linger_ms=5000, handoff_ms=60_000)),
+        ({"ttl": 60}, tensord.Owner("ttl", ttl_ms=60_000)),
+        ({"persist": True}, tensord.Owner("persist")),
     ],
     ids=str,
 )
-def test_the_builders_call_says_who_owns_it(client: tensord.Client, owner: Any, kind: dict[str, Any]) -> None:
+def test_the_builders_call_says_who_owns_it(client: tensord.Client, owner: Any, expected: tensord.Owner) -> None:
     with client.get_or_create("weights", lambda: [1], **owner, evictable=True, labels={"step": "7"}) as region:
-        assert dict(region.descriptor.owner) == kind
+        assert region.descriptor.owner == expected
         assert region.descriptor.evictable
         assert dict(region.descriptor.labels) == {"step": "7"}
 
@@ -67,7 +67,7 @@ def test_a_build_that_fails_gives_the_turn_on(client: tensord.Client, build: Any
         client.get_or_create("weights", build)
     with client.get_or_create("weights", lambda: [1, 2], timeout=DEADLINE_SECONDS) as region:
         assert region.created
-    assert client.stats()["claims"] == 0
+    assert client.stats().claims == 0
 
 
 def test_an_interrupted_build_gives_the_turn_on(client: tensord.Client) -> None:
@@ -76,7 +76,7 @@ def test_an_interrupted_build_gives_the_turn_on(client: tensord.Client) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         client.get_or_create("weights", interrupt)
-    wait_for(lambda: client.stats()["claims"] == 0, "the claim is released")
+    wait_for(lambda: client.stats().claims == 0, "the claim is released")
 
 
 def test_a_build_may_fail_with_what_the_turns_themselves_know(client: tensord.Client) -> None:

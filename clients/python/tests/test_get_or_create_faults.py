@@ -74,7 +74,7 @@ def test_the_third_builds_when_two_builders_were_killed(client: tensord.Client, 
                 assert reader.hear() == [value]
                 last.finish()
         reader.finish()
-    assert client.stats()["claims"] == 0
+    assert client.stats().claims == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -100,12 +100,12 @@ def test_a_build_goes_on_through_a_restart_of_the_server(number: signal.Signals)
             assert begun.wait(DEADLINE_SECONDS)
             threads.append(threading.Thread(target=work, args=(other, _fail)))
             threads[1].start()
-            wait_for(lambda: client.stats()["sessions"] == 2, "the reader waits")
-            sessions = {session["id"] for session in client.sessions()}
+            wait_for(lambda: client.stats().sessions == 2, "the reader waits")
+            sessions = {session.id for session in client.sessions()}
             server.signal(number)
             server.start()
-            wait_for(lambda: all(session["held"] for session in client.sessions()), "both are held again")
-            assert {session["id"] for session in client.sessions()} == sessions
+            wait_for(lambda: all(session.held for session in client.sessions()), "both are held again")
+            assert {session.id for session in client.sessions()} == sessions
             assert results == []
             go_on.set()
             for thread in threads:

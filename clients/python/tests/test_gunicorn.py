@@ -147,9 +147,9 @@ def test_recycled_and_scaled_workers_share_one_copy_that_was_built_once(
         pages = sum(path.stat().st_blocks * 512 for path in files)
         assert pages <= WEIGHTS * 8 + (64 << 10)
         stats = client.stats()
-        assert stats["regions"]["draining"] == 0
-        assert stats["bytes"]["used"] <= WEIGHTS * 8 + (64 << 10)
-        seen = {"most_files": len(files), "most_bytes": pages, "most_used_bytes": stats["bytes"]["used"]}
+        assert stats.regions.draining == 0
+        assert stats.bytes.used <= WEIGHTS * 8 + (64 << 10)
+        seen = {"most_files": len(files), "most_bytes": pages, "most_used_bytes": stats.bytes.used}
         checks.update({what: max(checks[what], most) for what, most in seen.items()}, count=checks["count"] + 1)
 
     def until(condition: Any, what: str, seconds: float = 2 * DEADLINE_SECONDS) -> None:
@@ -160,7 +160,7 @@ def test_recycled_and_scaled_workers_share_one_copy_that_was_built_once(
         wait_for(met, what, seconds)
 
     def held() -> dict[int, str]:
-        return {each["client"]["pid"]: each["id"] for each in client.sessions() if each["client"]["name"] == "web"}
+        return {each.client.pid: each.id for each in client.sessions() if each.client.name == "web"}
 
     web.begin()
     enough = time.monotonic() + SECONDS

@@ -119,6 +119,6 @@ def test_a_repeated_delete_finds_the_region_gone(tmp_path: Path) -> None:
         return None if len(fake.requests) == 1 else (404, {"code": "region-not-found", "detail": "Cannot find"})
 
     with FakeServer(tmp_path / "s", answer) as fake, tensord.connect(f"unix://{tmp_path}/s", session=False) as client:
-        assert client.delete("reg_x") == tensord.DeleteResult("deleted", 0)
+        assert client.delete("reg_x") == tensord.Deletion("deleted", 0)
         with pytest.raises(tensord.RegionNotFound):
             client.delete("reg_x")

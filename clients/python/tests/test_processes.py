@@ -62,9 +62,9 @@ def test_a_deleted_region_drains_until_its_last_process_dies(server: Server, cli
         child.hear()
         assert client.delete(client.get("shared")).state == "draining"
         assert server.region_names() == []
-        assert client.stats()["regions"]["draining"] == 1
+        assert client.stats().regions.draining == 1
         child.kill()
-        wait_for(lambda: client.stats()["regions"]["draining"] == 0, "the region is gone")
+        wait_for(lambda: client.stats().regions.draining == 0, "the region is gone")
 
 
 def test_a_reference_crosses_processes_without_a_server(client: tensord.Client) -> None:

@@ -106,7 +106,7 @@ def test_a_wait_for_a_name_goes_on_through_a_restart(own_server: Server) -> None
 
         thread = threading.Thread(target=attach)
         thread.start()
-        waiting = wait_for(lambda: client.stats()["http"]["requests"] >= 3, "the wait has begun")
+        waiting = wait_for(lambda: client.stats().http.requests >= 3, "the wait has begun")
         assert waiting
         own_server.signal(signal.SIGTERM)
         own_server.start()
@@ -127,6 +127,6 @@ def test_a_client_may_come_before_its_server() -> None:
         server.start()
         thread.join(30)
         with clients[0] as client:
-            assert client.stats()["instance"] == server.instance
+            assert client.stats().instance == server.instance
     finally:
         server.stop()

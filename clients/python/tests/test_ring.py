@@ -458,7 +458,7 @@ def test_rings_let_go_of_those_that_are_gone_and_of_all_when_closed(client: tens
             region = ring.region
         if len(paths) == 1:
             assert client.delete(region).state == "draining"
-    wait_for(lambda: client.stats()["regions"]["draining"] == 0, "the first ring is gone")
+    wait_for(lambda: client.stats().regions.draining == 0, "the first ring is gone")
     assert is_leased(paths[1])
     with rings.open(ref) as tensor:
         array = tensor.numpy()

@@ -191,6 +191,6 @@ def test_the_checksum_is_the_one_that_the_protocol_specifies(client: tensord.Cli
             tree = b"".join(value.to_bytes(8, "little") for value in hashes)
             whole = hashes[0] if len(hashes) == 1 else xxhash.xxh3_64_intdigest(tree)
             assert checksum.value == f"{whole:016x}"
-            assert client.verify(region) == tensord.VerifyResult(
+            assert client.verify(region) == tensord.Verification(
                 True, checksum.algorithm, checksum.value, checksum.value
             )

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,19 @@ def _session_of(client: tensord.Client) -> tensord.Session:
     return client.session
 
 
-def _find(client: tensord.Client, **facts: Any) -> list[dict[str, Any]]:
+def _find(client: tensord.Client, **facts: Any) -> list[tensord.SessionDescriptor]:
     """The sessions whose client says so."""
     return [
         session
         for session in client.sessions()
-        if session["client"] is not None and facts.items() <= session["client"].items()
+        if session.client is not None and facts.items() <= asdict(session.client).items()
     ]
 
 
 def _is_mapped_by(client: tensord.Client, name: str) -> list[tuple[int, int, bool]]:
     """The pid of each holder with its mappings, and whether for writing."""
     holders = client.get(name).holders or ()
-    return sorted((holder["client"]["pid"], holder["mappings"], holder["writable"]) for holder in holders)
+    return sorted((holder.client.pid, holder.mappings, holder.writable) for holder in holders)
 
 
 def test_no_session_is_opened_before_it_is_needed(server: Server) -> None:
@@ -49,12 +50,13 @@ def test_a_region_without_another_owner_ends_with_its_client(server: Server, cli
     with server.connect(name="owner") as owner:
         region = owner.create("mine", np.arange(4))
         session = _session_of(owner)
-        assert dict(region.descriptor.owner) == {"kind": "session", "session": session.id}
+        assert region.descriptor.owner == tensord.Owner("session", session=session.id)
         assert region.descriptor.session == session.id
         (facts,) = _find(client, name="owner")
-        assert facts["client"]["pid"] == os.getpid()
-        assert facts["client"]["version"]
-        assert facts["client"]["hostname"]
+        assert facts.client is not None
+        assert facts.client.pid == os.getpid()
+        assert facts.client.version == tensord.__version__
+        assert facts.client.hostname
         region.close()
     assert _find(client, name="owner") == []
     assert not any(client.list())
@@ -113,16 +115,16 @@ def test_a_quota_bounds_what_the_session_owns(server: Server) -> None:
         assert raised.value.fields["available_bytes"] < 1 << 20
         with client.create("not-its-own", shape=2 << 20, dtype="U8", ttl=60) as region:
             assert region.descriptor.session is None
-        assert _session_of(client).refresh()["quota_bytes"] == 1 << 20
+        assert _session_of(client).refresh().quota_bytes == 1 << 20
 
 
 def test_a_session_is_held_and_renewed_by_nobody(server: Server) -> None:
     with server.connect(session_ttl=1) as client, server.connect(session=False) as clock:
         region = client.create("mine", [1])
-        wait_for(lambda: _session_of(client).refresh()["held"], "it is held")
+        wait_for(lambda: _session_of(client).refresh().held, "it is held")
         clock.create("clock", [1], ttl=1.5).close()
         wait_for(lambda: not any(clock.list(name="clock")), "a second and a half are over")
-        assert _session_of(client).refresh()["expires_at"] is None
+        assert _session_of(client).refresh().expires_at is None
         assert client.get("mine").id == region.id
 
 
@@ -158,7 +160,7 @@ def test_attaching_alone_opens_a_session_that_goes_with_a_dropped_client(
     wait_for(lambda: _find(client, name="reader"), "a session is opened in the background")
     del reader
     gc.collect()
-    wait_for(lambda: any(holder["client"]["name"] == "reader" for holder in client.get("a").holders or ()), "reported")
+    wait_for(lambda: any(holder.client.name == "reader" for holder in client.get("a").holders or ()), "reported")
     del array
     gc.collect()
     wait_for(lambda: not _find(client, name="reader"), "nobody needs it any more")
@@ -174,7 +176,7 @@ hear()
 """
     with Child(script) as child:
         child.hear()
-        wait_for(lambda: _find(client, pid=child.pid)[0]["held"], "it is held")
+        wait_for(lambda: _find(client, pid=child.pid)[0].held, "it is held")
         assert client.get("kept").state == "sealed"
         child.finish()
     wait_for(lambda: not any(client.list()), "it ended with its process")
@@ -189,7 +191,7 @@ def test_after_a_session_was_ended_by_others_the_next_is_opened(client: tensord.
         client.get("a")
     with client.create("b", [2]) as second:
         assert second.descriptor.session == session.id != first
-        wait_for(lambda: session.refresh()["held"], "the new one is held")
+        wait_for(lambda: session.refresh().held, "the new one is held")
     region.close()
 
 
@@ -207,9 +209,9 @@ hear()
 """
     with Child(script) as child:
         session = child.hear()
-        assert [each["held"] for each in client.sessions() if each["id"] == session] == [False]
+        assert [each.held for each in client.sessions() if each.id == session] == [False]
         child.say("end")
-        wait_for(lambda: session not in {each["id"] for each in client.sessions()}, "its session has ended", 20)
+        wait_for(lambda: session not in {each.id for each in client.sessions()}, "its session has ended", 20)
     wait_for(lambda: not any(client.list()), "its region is gone")
 
 
@@ -218,7 +220,7 @@ def test_exit_hooks_still_find_the_session(client: tensord.Client) -> None:
 import atexit
 client = tensord.connect()
 client.create("a", [1])
-atexit.register(lambda: say(client.session.refresh()["id"] == client.session.id))
+atexit.register(lambda: say(client.session.refresh().id == client.session.id))
 """
     with Child(script) as child:
         assert child.hear() is True
@@ -229,11 +231,11 @@ def test_a_killed_process_is_out_of_the_books(client: tensord.Client) -> None:
     script = 'c = tensord.connect(); rs = [c.create(f"r{n}", np.zeros(1000)) for n in range(20)]; say("made"); hear()'
     with Child(script) as child:
         child.hear()
-        wait_for(lambda: _find(client, pid=child.pid)[0]["held"], "it is held")
-        assert client.stats()["regions"]["open"] == 20
+        wait_for(lambda: _find(client, pid=child.pid)[0].held, "it is held")
+        assert client.stats().regions.open == 20
         started = time.monotonic()
         os.kill(child.pid, signal.SIGKILL)
-        wait_for(lambda: client.stats()["regions"]["open"] == 0, "its regions are out of the books")
+        wait_for(lambda: client.stats().regions.open == 0, "its regions are out of the books")
         print(f"out of the books {(time.monotonic() - started) * 1000:.1f} ms after SIGKILL")  # noqa: T201  # a figure to look at
         assert _find(client, pid=child.pid) == []
     wait_for(lambda: not any(client.list()), "its memory is free")
@@ -243,7 +245,7 @@ def test_a_stopped_process_keeps_its_regions(server: Server, client: tensord.Cli
     script = 'c = tensord.connect(session_ttl=1); r = c.create("mine", [1]); say("made"); hear(); say(r.seal().state)'
     with Child(script) as child:
         child.hear()
-        wait_for(lambda: _find(client, pid=child.pid)[0]["held"], "it is held")
+        wait_for(lambda: _find(client, pid=child.pid)[0].held, "it is held")
         os.kill(child.pid, signal.SIGSTOP)
         try:
             client.create("clock", [1], ttl=1.5).close()

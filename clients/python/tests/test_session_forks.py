@@ -14,9 +14,9 @@ from harness import Child, wait_for
 import tensord
 
 
-def _sessions(client: tensord.Client) -> dict[int, dict[str, Any]]:
+def _sessions(client: tensord.Client) -> dict[int, tensord.SessionDescriptor]:
     """The held sessions by their process."""
-    return {session["client"]["pid"]: session for session in client.sessions() if session["held"]}
+    return {session.client.pid: session for session in client.sessions() if session.held}
 
 
 def test_a_killed_parents_session_ends_though_its_forked_child_lives(client: tensord.Client) -> None:
@@ -58,7 +58,7 @@ if pid == 0:
     {ending}
 os.waitpid(pid, 0)
 hear()
-assert client.session.id == id and client.session.refresh()["held"]
+assert client.session.id == id and client.session.refresh().held
 region.seal()
 say("sealed")
 hear()
@@ -69,7 +69,7 @@ hear()
         child.say("fork")
         child.say("go on")
         assert child.hear() == "sealed"
-        assert _sessions(client)[child.pid]["id"] == before["id"]
+        assert _sessions(client)[child.pid].id == before.id
         child.finish()
 
 
@@ -90,15 +90,15 @@ hear()
     with Child(script) as child:
         pid, session = child.hear()
         wait_for(lambda: {child.pid, pid} <= set(_sessions(client)), "both are held")
-        assert _sessions(client)[pid]["id"] == session != _sessions(client)[child.pid]["id"]
+        assert _sessions(client)[pid].id == session != _sessions(client)[child.pid].id
         assert client.get("childs").session == session
 
         def holders() -> set[int]:
-            return {holder["client"]["pid"] for holder in client.get("parents").holders or ()}
+            return {holder.client.pid for holder in client.get("parents").holders or ()}
 
         wait_for(lambda: holders() == {child.pid, pid}, "the inherited mapping is reported by both")
         child.say("end the child")
-        assert child.hear() == _sessions(client)[child.pid]["id"]
+        assert child.hear() == _sessions(client)[child.pid].id
         wait_for(lambda: holders() == {child.pid}, "the child is no holder any more")
         with pytest.raises(tensord.RegionNotFound):
             client.get("childs")
@@ -119,7 +119,7 @@ for number in range(40):
         client.close()
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0, number
-    assert client.session.refresh()["id"] == region.descriptor.session
+    assert client.session.refresh().id == region.descriptor.session
     client.close()
 say("done")
 """
@@ -152,7 +152,7 @@ for number in range(25):
 stop.set()
 for thread in threads:
     thread.join()
-say(client.session.refresh()["held"])
+say(client.session.refresh().held)
 """
     with Child(script) as child:
         assert child.hear() is True
@@ -206,13 +206,13 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
     made = pool.map(work, [f"made-{number}" for number in range(9)], chunksize=1)
     say(made)
     hear()
-say(client.session.refresh()["held"])
+say(client.session.refresh().held)
 hear()
 """
     with Child(script) as child:
         made = dict(child.hear())
         wait_for(lambda: set(made) <= set(_sessions(client)), "all are held")
-        assert {pid: session["id"] for pid, session in _sessions(client).items() if pid in made} == made
+        assert {pid: session.id for pid, session in _sessions(client).items() if pid in made} == made
         child.say("end the pool")
         assert child.hear() is True
         wait_for(lambda: not set(made) & set(_sessions(client)), "the workers' sessions have ended")
@@ -249,7 +249,7 @@ def load_rows(method: str) -> None:
         workers = set(torch.cat(pids).tolist())
         assert len(workers) == 2
         assert os.getpid() not in workers
-    assert _client().session.refresh()["held"]
+    assert _client().session.refresh().held
     assert _client().session.id == session
 
 

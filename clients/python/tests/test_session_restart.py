@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,16 +30,16 @@ def url(request: pytest.FixtureRequest, own_server: Server) -> str:
     return own_server.url if request.param == "unix" else own_server.tcp_url
 
 
-def _held(client: tensord.Client) -> dict[str, Any]:
+def _held(client: tensord.Client) -> tensord.SessionDescriptor:
     """The client's session, once it is held."""
     assert client.session is not None
     session = client.session
 
-    def ask() -> dict[str, Any] | None:
+    def ask() -> tensord.SessionDescriptor | None:
         state = session.refresh()
-        return state if state["held"] else None
+        return state if state.held else None
 
-    held: dict[str, Any] = wait_for(ask, "the session is held")
+    held: tensord.SessionDescriptor = wait_for(ask, "the session is held")
     return held
 
 
@@ -51,8 +50,8 @@ c = tensord.connect({url!r}); r = c.create("mine", [1, 2]); say(c.session.id); h
     with tensord.connect(url) as client, Child(script) as child:
         assert client.url == url
         session = child.hear()
-        wait_for(lambda: [each["held"] for each in client.sessions() if each["id"] == session] == [True], "it is held")
-        wait_for(lambda: [each["session"] for each in client.get("mine").holders or ()] == [session], "it reports")
+        wait_for(lambda: [each.held for each in client.sessions() if each.id == session] == [True], "it is held")
+        wait_for(lambda: [each.session for each in client.get("mine").holders or ()] == [session], "it reports")
         child.kill()
         wait_for(lambda: not any(client.list()), "it ended with its process")
 
@@ -66,7 +65,7 @@ def test_a_session_and_what_it_owns_come_through_a_restart(own_server: Server, n
             own_server.signal(number)
             own_server.start()
             after = _held(client)
-            assert (after["id"], after["regions"]) == (before["id"], 1)
+            assert (after.id, after.regions) == (before.id, 1)
             wait_for(lambda: client.get("mine").holders, "what is mapped is reported again")
             assert client.get("mine").unknown_holders is False
         assert client.get("mine").id == region.id
@@ -81,7 +80,7 @@ def test_what_changed_while_the_server_was_away_is_reported(own_server: Server) 
         first.close()
         attached = client.attach(second.descriptor)
         own_server.start()
-        wait_for(lambda: [each["mappings"] for each in client.get("second").holders or ()] == [2], "two map the second")
+        wait_for(lambda: [each.mappings for each in client.get("second").holders or ()] == [2], "two map the second")
         assert client.get("first").holders == ()
         for region in (second, attached):
             region.close()
@@ -96,12 +95,12 @@ r = c.create("mine", [1, 2])
 say(c.session.id)
 hear()
 say(c.create("again", [3]).descriptor.session)
-say([r.numpy().tolist(), c.session.refresh()["ttl_ms"]])
+say([r.numpy().tolist(), c.session.refresh().ttl_ms])
 hear()
 """
     with own_server.connect(session=False, retry=30) as client, Child(script, environ=own_server.environ) as child:
         first = child.hear()
-        wait_for(lambda: [each["held"] for each in client.sessions()] == [True], "it is held")
+        wait_for(lambda: [each.held for each in client.sessions()] == [True], "it is held")
         os.kill(child.pid, signal.SIGSTOP)
         # The server's own end lets the TTL run, and nobody comes to hold the session again.
         own_server.signal(signal.SIGKILL)
@@ -112,7 +111,7 @@ hear()
         second = child.hear()
         assert second != first
         assert child.hear() == [[1, 2], 1000]
-        wait_for(lambda: [(each["id"], each["held"]) for each in client.sessions()] == [(second, True)], "it is held")
+        wait_for(lambda: [(each.id, each.held) for each in client.sessions()] == [(second, True)], "it is held")
         with pytest.raises(tensord.RegionNotFound):
             client.get("mine")
         child.kill()
@@ -143,8 +142,8 @@ def test_a_stalled_server_is_not_told_that_its_client_is_gone(own_server: Server
             thread.join()
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
-        assert _held(client)["id"] == held["id"]
-        wait_for(lambda: [each["mappings"] for each in client.get("mine").holders or ()] == [2], "it is told at last")
+        assert _held(client).id == held.id
+        wait_for(lambda: [each.mappings for each in client.get("mine").holders or ()] == [2], "it is told at last")
         kept.pop().close()
         region.close()
         client.delete(client.get("mine"))
@@ -154,11 +153,11 @@ def test_a_client_ends_in_time_while_its_server_is_away(own_server: Server) -> N
     script = 'c = tensord.connect(); c.create("mine", [1], ttl=1); c.create("own", [2]); say("made"); hear()'
     with own_server.connect(session=False) as client, Child(script, environ=own_server.environ) as child:
         child.hear()
-        wait_for(lambda: [each["held"] for each in client.sessions()] == [True], "it is held")
+        wait_for(lambda: [each.held for each in client.sessions()] == [True], "it is held")
         own_server.signal(signal.SIGKILL)
         child.finish()
         own_server.start()
         # Its session begins its TTL anew, and its regions go with it; so that nobody waits for that here:
         for session in client.sessions():
-            client._api.end_session(session["id"])
+            client._api.end_session(session.id)
         wait_for(lambda: not any(client.list()), "all is gone")

@@ -204,13 +204,13 @@ def test_a_descriptor_that_is_none_raises(path: Path) -> None:
 
 
 def test_a_closed_client_raises(path: Path) -> None:
-    with FakeServer(path, lambda _: (200, {})):
+    with FakeServer(path, lambda _: (200, {"items": [], "next_cursor": None})):
         client = tensord.connect(f"unix://{path}")
-        client.stats()
+        assert not any(client.models())
         client.close()
         client.close()
         with pytest.raises(tensord.Closed):
-            client.stats()
+            list(client.models())
 
 
 def test_a_forked_child_speaks_on_a_connection_of_its_own(path: Path, make_transport: MakeTransport) -> None:

@@ -11,19 +11,27 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
 from ._transport.transport import Reply, Transport
-from ._wire.descriptor import (
-    DeleteResult,
+from ._wire.eviction import Eviction, parse_eviction
+from ._wire.model import Model, parse_model
+from ._wire.reading import read
+from ._wire.region import (
+    Deletion,
     RegionDescriptor,
-    VerifyResult,
-    parse_delete_result,
+    Verification,
+    parse_deletion,
     parse_descriptor,
-    parse_verify_result,
+    parse_verification,
 )
+from ._wire.session import SessionDescriptor, SessionEnd, parse_session, parse_session_end
+from ._wire.stats import Stats, parse_stats
+
+if TYPE_CHECKING:
+    from ._wire import schemas
 
 # Allocating, checksumming and freeing take time by the gigabyte.
 LONG_SECONDS = 600.0
@@ -31,8 +39,6 @@ LIST_PAGE = 1000
 
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class Api:
     def is_ready(self) -> bool:
         return self.transport.request("GET", "/readyz", repeatable=False).status == 200
 
-    def create_region(self, body: Json) -> Allocation:
+    def create_region(self, body: schemas.CreateRegion) -> Allocation:
         # A repeat after a lost answer could make a second region, or find its own name taken. With "attach" it finds
         # the region that the lost request made, if it made one.
         attach = body.get("if_exists") == "attach"
@@ -89,7 +95,7 @@ class Api:
         path = f"{_model_path(model)}/regions/{_checked(name, 'region')}"
         return parse_descriptor(expect(self.transport.request("GET", path, repeatable=True, wait_until=wait_until)))
 
-    def seal(self, region_id: str, body: Json) -> RegionDescriptor:
+    def seal(self, region_id: str, body: schemas.SealRegion) -> RegionDescriptor:
         path = f"{_region_path(region_id)}/seal"
         reply = self.transport.request("POST", path, body, repeatable=True, answer_seconds=LONG_SECONDS)
         try:
@@ -100,79 +106,75 @@ class Api:
                 return self.region(region_id)
             raise
 
-    def verify(self, region_id: str) -> VerifyResult:
+    def verify(self, region_id: str) -> Verification:
         path = f"{_region_path(region_id)}/verify"
         reply = self.transport.request("POST", path, repeatable=True, answer_seconds=LONG_SECONDS)
-        return parse_verify_result(expect(reply))
+        return parse_verification(expect(reply))
 
-    def patch_region(self, region_id: str, body: Json) -> RegionDescriptor:
+    def patch_region(self, region_id: str, body: schemas.ChangeRegion) -> RegionDescriptor:
         return parse_descriptor(expect(self.transport.request("PATCH", _region_path(region_id), body, repeatable=True)))
 
-    def delete_region(self, region_id: str) -> DeleteResult:
+    def delete_region(self, region_id: str) -> Deletion:
         path = _region_path(region_id)
         reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
         try:
-            return parse_delete_result(expect(reply))
+            return parse_deletion(expect(reply))
         except RegionNotFound:
             if reply.repeated:
-                return DeleteResult("deleted", 0)
+                return Deletion("deleted", 0)
             raise
 
     def regions(self, query: Mapping[str, str]) -> Iterator[RegionDescriptor]:
         yield from map(parse_descriptor, self._pages("/v1/regions", query))
 
-    def create_model(self, body: Json) -> Json:
-        return _object(expect(self.transport.request("POST", "/v1/models", body, repeatable=False)))
+    def create_model(self, body: schemas.RegisterModel) -> Model:
+        return parse_model(expect(self.transport.request("POST", "/v1/models", body, repeatable=False)))
 
-    def models(self) -> Iterator[Json]:
-        yield from map(_object, self._pages("/v1/models", {}))
+    def models(self) -> Iterator[Model]:
+        yield from map(parse_model, self._pages("/v1/models", {}))
 
-    def model(self, name: str) -> Json:
-        return _object(self._get(_model_path(name)))
+    def model(self, name: str) -> Model:
+        return parse_model(self._get(_model_path(name)))
 
-    def patch_model(self, name: str, body: Json) -> Json:
-        return _object(expect(self.transport.request("PATCH", _model_path(name), body, repeatable=True)))
+    def patch_model(self, name: str, body: schemas.ChangeModel) -> Model:
+        return parse_model(expect(self.transport.request("PATCH", _model_path(name), body, repeatable=True)))
 
-    def delete_model(self, name: str, *, drain: bool) -> DeleteResult:
+    def delete_model(self, name: str, *, drain: bool) -> Deletion:
         path = _model_path(name) + ("?drain=true" if drain else "")
         reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
-        return parse_delete_result(expect(reply))
+        return parse_deletion(expect(reply))
 
-    def open_session(self, body: Json) -> str:
+    def open_session(self, body: schemas.OpenSession) -> str:
         # If the answer is lost there are two, and the first ends by its TTL with nothing in it.
-        answer = _object(expect(self.transport.request("POST", "/v1/sessions", body, repeatable=True)))
-        if not isinstance(answer.get("id"), str):
-            raise ServerFault("Cannot read the server's answer: it is no session", hint="is this a tensord server?")
-        return str(answer["id"])
+        return read("session", _to_id, expect(self.transport.request("POST", "/v1/sessions", body, repeatable=True)))
 
-    def session(self, session_id: str) -> Json:
-        return _object(self._get(_session_path(session_id)))
+    def session(self, session_id: str) -> SessionDescriptor:
+        return parse_session(self._get(_session_path(session_id)))
 
-    def sessions(self) -> Iterator[Json]:
-        yield from map(_object, self._pages("/v1/sessions", {}))
+    def sessions(self) -> Iterator[SessionDescriptor]:
+        yield from map(parse_session, self._pages("/v1/sessions", {}))
 
-    def end_session(self, session_id: str) -> None:
+    def end_session(self, session_id: str) -> SessionEnd:
         path = _session_path(session_id)
-        expect(self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS))
+        reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
+        return parse_session_end(expect(reply))
 
-    def claim(self, model: str, name: str, body: Json, wait_until: float | None = None) -> ClaimAnswer:
+    def claim(self, model: str, name: str, body: schemas.ClaimRequest, wait_until: float | None = None) -> ClaimAnswer:
         # Asked again with the same key, the server says the same.
         path = f"{_model_path(model)}/regions/{_checked(name, 'region')}/claim"
         reply = self.transport.request("POST", path, body, repeatable=True, wait_until=wait_until)
-        answer = _object(expect(reply))
-        region, claim = answer.get("region"), answer.get("claim")
-        return ClaimAnswer(claim, None if region is None else parse_descriptor(region))
+        return read("claim", _to_claim, expect(reply))
 
     def release_claim(self, model: str, name: str, claim: str) -> None:
         path = f"{_model_path(model)}/regions/{_checked(name, 'region')}/claim?{urlencode({'claim': claim})}"
         expect(self.transport.request("DELETE", path, repeatable=True))
 
-    def evict(self, body: Json) -> Json:
+    def evict(self, body: schemas.EvictRequest) -> Eviction:
         reply = self.transport.request("POST", "/v1/evict", body, repeatable=False, answer_seconds=LONG_SECONDS)
-        return _object(expect(reply))
+        return parse_eviction(expect(reply))
 
-    def stats(self) -> Json:
-        return _object(self._get("/v1/stats"))
+    def stats(self) -> Stats:
+        return parse_stats(self._get("/v1/stats"))
 
     def _get(self, path: str) -> Any:
         return expect(self.transport.request("GET", path, repeatable=True))
@@ -180,11 +182,11 @@ class Api:
     def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
         parameters = {"limit": str(LIST_PAGE), **query}
         while True:
-            page = _object(self._get(f"{path}?{urlencode(parameters)}"))
-            yield from page.get("items", ())
-            if not page.get("next_cursor"):
+            items, cursor = read("page", _to_page, self._get(f"{path}?{urlencode(parameters)}"))
+            yield from items
+            if cursor is None:
                 return
-            parameters["cursor"] = str(page["next_cursor"])
+            parameters["cursor"] = cursor
 
 
 def expect(reply: Reply) -> Any:
@@ -200,10 +202,17 @@ def expect(reply: Reply) -> Any:
     )
 
 
-def _object(value: Any) -> Json:
-    if not isinstance(value, dict):
-        raise ServerFault("Cannot read the server's answer: it is no JSON object", hint="is this a tensord server?")
-    return value
+def _to_id(value: schemas.Session) -> str:
+    return str(value["id"])
+
+
+def _to_claim(value: schemas.ClaimAnswer) -> ClaimAnswer:
+    region = value["region"]
+    return ClaimAnswer(value["claim"], None if region is None else parse_descriptor(region))
+
+
+def _to_page(value: schemas.RegionList | schemas.ModelList | schemas.SessionList) -> tuple[list[Any], str | None]:
+    return [*value["items"]], value["next_cursor"]
 
 
 def _region_path(region_id: str) -> str:

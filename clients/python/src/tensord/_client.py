@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from ._api import Api, Json
+from ._api import Api
 from ._errors import ValidationFailed
 from ._events.event_stream import EventStream
 from ._region.claim import get_or_build
 from ._region.make import make_region, open_region
 from ._region.mapper import find_region, open_reference, to_access
 from ._region.region import Region
-from ._region.requests import Shape, to_changes, to_ms, to_specs, without_none
+from ._region.requests import (
+    IfExists,
+    OnFull,
+    Shape,
+    to_change,
+    to_creation,
+    to_eviction,
+    to_session,
+    to_specs,
+)
 from ._ring.ring import Ring, to_ring_tensors
 from ._ring.rings import Rings
 from ._ring.slot_tensor import open_slot
@@ -23,14 +32,19 @@ from ._tensor.reference import TensorReference
 from ._tensor.tensor import OpenedTensor
 from ._transport.endpoint import Endpoint
 from ._transport.transport import Transport
-from ._wire.descriptor import DeleteResult, RegionDescriptor, VerifyResult
+from ._wire.eviction import Eviction
+from ._wire.model import Model
+from ._wire.region import Deletion, RegionDescriptor, Verification
+from ._wire.session import SessionDescriptor
+from ._wire.stats import Stats
+
+if TYPE_CHECKING:
+    from ._wire import schemas
 
 DEFAULT_MODEL = "default"
 RETRY_SECONDS = 10.0
 LINGER_SECONDS = 600.0
 
-IfExists = Literal["fail", "attach", "replace"]
-OnFull = Literal["fail", "evict", "wait"]
 AnyRegion = str | RegionDescriptor | Region
 
 
@@ -57,8 +71,8 @@ class Client:
         self._api = Api(self._transport)
         self._session: Session | None = None
         if session:
-            opening = {"quota_bytes": quota_bytes, "ttl_ms": to_ms(session_ttl, "keep a session")}
-            self._session = Session(self._api, Hold(endpoint, without_none(opening), name))
+            request = to_session(quota_bytes=quota_bytes, ttl=session_ttl)
+            self._session = Session(self._api, Hold(endpoint, request, name))
 
     @property
     def url(self) -> str:
@@ -113,15 +127,20 @@ class Client:
         ``OwnerRequired`` where there is no session.
         """
         sources, specs = to_specs(data, shape, dtype, tensors)
-        body: Json = {
-            "model": model,
-            "name": name,
-            "tensors": specs,
-            "if_exists": if_exists,
-            **_to_room(on_full, deadline),
-            **to_changes(ttl=ttl, linger=linger, persist=persist, evictable=evictable or None, labels=labels),
-        }
-        return make_region(self._api, self._session, sources, without_none(body))
+        body = to_creation(
+            model=model,
+            name=name,
+            ttl=ttl,
+            linger=linger,
+            persist=persist,
+            evictable=evictable,
+            on_full=on_full,
+            deadline=deadline,
+            labels=labels,
+        )
+        body["tensors"] = specs
+        body["if_exists"] = if_exists
+        return make_region(self._api, self._session, sources, body)
 
     def get_or_create(
         self,
@@ -134,6 +153,7 @@ class Client:
         persist: bool = False,
         timeout: float | None = None,
         checksum: bool = False,
+        strict: bool = False,
         evictable: bool = False,
         on_full: OnFull = "fail",
         deadline: float | None = None,
@@ -146,7 +166,8 @@ class Client:
         has made, never a part of it. If it raises, or its process dies, the next in line builds.
 
         By default the region lingers for 600 seconds after the last process that maps it; ``linger``, ``ttl`` or
-        ``persist`` say otherwise. They, and the rest, count where it is built. ``created`` tells whether that was here.
+        ``persist`` say otherwise. They, and the rest, count where it is built; ``created`` tells whether that was here.
+        ``strict`` counts where it is not, as in ``attach``.
 
         Raises what ``build`` raises, ``DeadlineExceeded`` when the time is over and somebody builds still, and what
         ``create`` and ``seal`` raise.
@@ -157,13 +178,20 @@ class Client:
             )
         if ttl is None and not persist and linger is None:
             linger = LINGER_SECONDS
-        body: Json = {
-            "model": model,
-            "name": name,
-            **_to_room(on_full, deadline),
-            **to_changes(ttl=ttl, linger=linger, persist=persist, evictable=evictable or None, labels=labels),
-        }
-        return get_or_build(self._api, self._session, build, without_none(body), timeout=timeout, checksum=checksum)
+        body = to_creation(
+            model=model,
+            name=name,
+            ttl=ttl,
+            linger=linger,
+            persist=persist,
+            evictable=evictable,
+            on_full=on_full,
+            deadline=deadline,
+            labels=labels,
+        )
+        return get_or_build(
+            self._api, self._session, build, body, name=name, timeout=timeout, checksum=checksum, strict=strict
+        )
 
     def attach(
         self,
@@ -174,8 +202,8 @@ class Client:
         writable: bool = False,
         strict: bool = False,
     ) -> Region:
-        """Maps a region that exists, by its name in ``model``, or by a descriptor in hand, which costs no request.
-        A list's item costs one.
+        """Maps a region that exists, by its name in ``model``, or by a descriptor in hand, which costs no request,
+        unless it comes from a list.
 
         ``timeout=0`` maps it at once, open or sealed; an open one shows what its writers write. With a ``timeout`` in
         seconds a reader waits until the region is there *and sealed*, a writer until it is there. ``writable=True``
@@ -187,8 +215,7 @@ class Client:
         writer, ``WrongNamespace`` if this process sees another file system than the server, ``AccessDenied``.
         """
         if isinstance(region, RegionDescriptor):
-            whole = region if len(region.tensors) == region.tensor_count else self._api.region(region.id)
-            return open_region(self._api, self._session, whole, None, writable=writable, strict=strict)
+            return open_region(self._api, self._session, region, None, writable=writable, strict=strict)
 
         def find() -> RegionDescriptor:
             return find_region(self._api, model, region, timeout, writable=writable)
@@ -220,13 +247,40 @@ class Client:
         """Opens references of rings as ``open`` does, and keeps the rings mapped in between: for who opens many."""
         return Rings()
 
-    def ring(self, *, slots: int = 16, slot_bytes: int = 8 << 20, name: str | None = None, **region: Any) -> Ring:
+    def ring(
+        self,
+        *,
+        slots: int = 16,
+        slot_bytes: int = 8 << 20,
+        name: str | None = None,
+        model: str = DEFAULT_MODEL,
+        ttl: float | None = None,
+        linger: float | None = None,
+        persist: bool = False,
+        if_exists: Literal["fail", "attach"] = "fail",
+        on_full: OnFull = "fail",
+        deadline: float | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Ring:
         """Makes a ring: ``slots`` of ``slot_bytes`` each, to send tensors of single requests to other processes.
 
         ``slot_bytes`` is rounded up to a multiple of 8. ``name`` and the rest are those of ``create``, the owner among
-        them: it ends the ring's region, which is never sealed. Raises as ``create`` does.
+        them: it ends the ring's region, which is never sealed. A ring has one owner: a name that is there is
+        ``NameTaken`` with ``if_exists="attach"`` too, which only says that the create may be repeated after a lost
+        answer. Raises as ``create`` does.
         """
-        made = self.create(name, tensors=to_ring_tensors(slots, slot_bytes), **region)
+        made = self.create(
+            name,
+            tensors=to_ring_tensors(slots, slot_bytes),
+            model=model,
+            ttl=ttl,
+            linger=linger,
+            persist=persist,
+            if_exists=if_exists,
+            on_full=on_full,
+            deadline=deadline,
+            labels=labels,
+        )
         try:
             return Ring(made)
         except BaseException:
@@ -251,7 +305,7 @@ class Client:
     ) -> Iterator[RegionDescriptor]:
         """All regions that match, page by page as they are consumed. ``label`` is a key and its value."""
         query = {"model": model, "name": name, "state": state, "label": None if label is None else "=".join(label)}
-        return self._api.regions(without_none(query))
+        return self._api.regions(_without_none(query))
 
     def patch(
         self,
@@ -267,54 +321,54 @@ class Client:
 
         Labels that are not named stay; ``None`` removes one.
         """
-        changes = to_changes(ttl=ttl, linger=linger, persist=persist, evictable=evictable, labels=labels)
-        return self._api.patch_region(_id_of(region), without_none(changes))
+        body = to_change(ttl=ttl, linger=linger, persist=persist, evictable=evictable, labels=labels)
+        return self._api.patch_region(_id_of(region), body)
 
-    def verify(self, region: AnyRegion) -> VerifyResult:
+    def verify(self, region: AnyRegion) -> Verification:
         """Has the server recompute a sealed region's checksum and compare it with the one taken at its seal.
 
         Raises ``RegionNotSealed``.
         """
         return self._api.verify(_id_of(region))
 
-    def delete(self, region: AnyRegion) -> DeleteResult:
+    def delete(self, region: AnyRegion) -> Deletion:
         """Deletes a region. Its name is free at once; its memory when the last process that maps it lets go."""
         return self._api.delete_region(_id_of(region))
 
-    def evict(self, byte_size: int, *, model: str | None = None, dry_run: bool = False) -> Json:
+    def evict(self, byte_size: int, *, model: str | None = None, dry_run: bool = False) -> Eviction:
         """Frees that many bytes beyond what is free, of what is evictable, sealed and mapped by nobody; least recently
         used first. Says what went, what stayed and why; with ``dry_run`` what would go.
         """
-        return self._api.evict(without_none({"bytes": byte_size, "model": model, "dry_run": dry_run or None}))
+        return self._api.evict(to_eviction(byte_size, model, dry_run=dry_run))
 
-    def sessions(self) -> Iterator[Json]:
-        """All sessions, of every process, as the server's JSON objects."""
+    def sessions(self) -> Iterator[SessionDescriptor]:
+        """All sessions, of every process, page by page as they are consumed."""
         return self._api.sessions()
 
-    def models(self) -> Iterator[Json]:
-        """All models, as the server's JSON objects."""
+    def models(self) -> Iterator[Model]:
+        """All models, page by page as they are consumed."""
         return self._api.models()
 
-    def model(self, name: str) -> Json:
+    def model(self, name: str) -> Model:
         """One model with its books. Raises ``ModelNotFound``."""
         return self._api.model(name)
 
-    def create_model(self, name: str, *, memory_limit_bytes: int | None = None) -> Json:
+    def create_model(self, name: str, *, memory_limit_bytes: int | None = None) -> Model:
         """Registers a model, a pool with a limit of its own. Raises ``ModelExists``."""
-        body: Json = {"name": name}
+        body: schemas.RegisterModel = {"name": name}
         if memory_limit_bytes is not None:
             body["memory_limit_bytes"] = memory_limit_bytes
         return self._api.create_model(body)
 
-    def patch_model(self, name: str, *, memory_limit_bytes: int | None) -> Json:
+    def patch_model(self, name: str, *, memory_limit_bytes: int | None) -> Model:
         """Changes a model's limit; ``None`` removes it. Raises ``ModelNotFound``."""
         return self._api.patch_model(name, {"memory_limit_bytes": memory_limit_bytes})
 
-    def delete_model(self, name: str, *, drain: bool = False) -> DeleteResult:
+    def delete_model(self, name: str, *, drain: bool = False) -> Deletion:
         """Unregisters a model; ``drain=True`` deletes its regions with it. Raises ``ModelInUse``, ``ModelNotFound``."""
         return self._api.delete_model(name, drain=drain)
 
-    def stats(self) -> Json:
+    def stats(self) -> Stats:
         """The server's books: bytes, inodes, regions by state, models."""
         return self._api.stats()
 
@@ -340,7 +394,7 @@ class Client:
         Raises ``ServerUnavailable``, ``ValidationFailed``, ``TooManyRequests``.
         """
         prefixes = types if types is None or isinstance(types, str) else ",".join(types)
-        query = without_none({"after": after, "model": model, "session": session, "types": prefixes})
+        query = _without_none({"after": after, "model": model, "session": session, "types": prefixes})
         return EventStream(self._transport, query, reconnect=reconnect)
 
     def close(self) -> None:
@@ -366,11 +420,8 @@ class Client:
         raise TypeError("a client cannot be pickled or copied: connect again")
 
 
-def _to_room(on_full: OnFull, deadline: float | None) -> Json:
-    return {
-        "on_full": None if on_full == "fail" else on_full,
-        "deadline_ms": to_ms(deadline, "wait for memory"),
-    }
+def _without_none(query: Mapping[str, str | None]) -> dict[str, str]:
+    return {key: value for key, value in query.items() if value is not None}
 
 
 def _id_of(region: AnyRegion) -> str:

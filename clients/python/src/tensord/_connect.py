@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._api import Api
-from ._client import DEFAULT_MODEL, RETRY_SECONDS, Client, IfExists
+from ._client import DEFAULT_MODEL, RETRY_SECONDS, Client
 from ._errors import ServerUnavailable, ValidationFailed
 from ._region.region import Region
-from ._region.requests import Shape, to_sizes
+from ._region.requests import IfExists, OnFull, Shape, to_sizes
 from ._tensor.dtype import parse_dtype
 from ._transport.endpoint import Endpoint, find_endpoint
 from ._transport.transport import Transport
-from ._wire.descriptor import RegionDescriptor
+from ._wire.region import RegionDescriptor
 
 READY_POLL_SECONDS = 0.05
 
@@ -79,9 +79,38 @@ def create_shared_tensor(
     )
 
 
-def get_or_create(name: str, build: Callable[[], Any], **options: Any) -> Region:
+def get_or_create(
+    name: str,
+    build: Callable[[], Any],
+    *,
+    model: str = DEFAULT_MODEL,
+    linger: float | None = None,
+    ttl: float | None = None,
+    persist: bool = False,
+    timeout: float | None = None,
+    checksum: bool = False,
+    strict: bool = False,
+    evictable: bool = False,
+    on_full: OnFull = "fail",
+    deadline: float | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Region:
     """``Client.get_or_create`` on the server that the environment names, with the same options."""
-    return _client().get_or_create(name, build, **options)
+    return _client().get_or_create(
+        name,
+        build,
+        model=model,
+        linger=linger,
+        ttl=ttl,
+        persist=persist,
+        timeout=timeout,
+        checksum=checksum,
+        strict=strict,
+        evictable=evictable,
+        on_full=on_full,
+        deadline=deadline,
+        labels=labels,
+    )
 
 
 def attach_shared_tensor(

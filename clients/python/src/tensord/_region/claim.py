@@ -9,9 +9,9 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tensord._api import Api, ClaimAnswer, Json
+from tensord._api import Api, ClaimAnswer
 from tensord._errors import (
     ClaimNotFound,
     DeadlineExceeded,
@@ -22,12 +22,15 @@ from tensord._errors import (
 )
 from tensord._session.session import Session
 from tensord._transport.transport import MAX_WAIT_SECONDS
-from tensord._wire.descriptor import RegionDescriptor
+from tensord._wire.region import RegionDescriptor
 
 from .copy import Source
 from .make import make_region, open_region
 from .region import Region
 from .requests import to_specs
+
+if TYPE_CHECKING:
+    from tensord._wire import schemas
 
 # How often to ask where the server does not hold its answer back: within the last second.
 POLL_SECONDS = 0.05
@@ -37,14 +40,19 @@ def get_or_build(
     api: Api,
     session: Session,
     build: Callable[[], Any],
-    body: Json,
+    body: schemas.CreateRegion,
     *,
+    name: str,
     timeout: float | None,
     checksum: bool,
+    strict: bool,
 ) -> Region:
-    """The sealed region of ``body``'s model and name, made from what ``build`` returns if it is this caller's turn."""
-    turn = Turn(api, session, body["model"], body["name"], timeout)
-    made: tuple[list[Source], list[Json]] | None = None
+    """The sealed region of that name in ``body``'s model, made from what ``build`` returns if it is this caller's turn.
+
+    ``strict`` is for those who find it.
+    """
+    turn = Turn(api, session, body["model"], name, timeout)
+    made: tuple[list[Source], list[schemas.TensorRequest]] | None = None
     try:
         while True:
             found = turn.wait()
@@ -54,11 +62,11 @@ def get_or_build(
             # session has, and with it our turn. Then it is asked again, and nothing is built twice.
             with contextlib.suppress(RegionNotFound, RegionDraining, ClaimNotFound):
                 if isinstance(found, RegionDescriptor):
-                    return open_region(api, session, found, None, writable=False)
+                    return open_region(api, session, found, None, writable=False, strict=strict)
                 assert made is not None, "a builder has built"
                 sources, specs = made
                 # A lost answer is asked for again, which only "attach" allows; it finds nobody's region but ours.
-                request = {**body, "tensors": specs, "claim": found, "if_exists": "attach"}
+                request: schemas.CreateRegion = {**body, "tensors": specs, "claim": found, "if_exists": "attach"}
                 return _seal(make_region(api, session, sources, request), checksum)
     except BaseException:
         turn.give_up()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from tensord._api import Api, Json
+from tensord._api import Api
 from tensord._mapping.mapping import Access
 from tensord._session.session import Session
-from tensord._wire.descriptor import RegionDescriptor
+from tensord._wire.region import RegionDescriptor
 
 from .copy import Source, copy_all
 from .mapper import map_region, to_access
 from .region import Region
 
+if TYPE_CHECKING:
+    from tensord._wire import schemas
+
 _OWNERS = frozenset({"session", "ttl_ms", "linger_ms", "persist"})
 
 
-def make_region(api: Api, session: Session | None, sources: Sequence[Source], body: Json) -> Region:
+def make_region(api: Api, session: Session | None, sources: Sequence[Source], body: schemas.CreateRegion) -> Region:
     """Makes the region that ``body`` asks for, owned by the session if it names no owner, and fills it.
 
     An existing one that ``if_exists`` allows is mapped as it is.
@@ -59,7 +63,11 @@ def open_region(
     def choose(current: RegionDescriptor) -> Access:
         return to_access(writable=current.state == "open" if writable is None else writable, strict=strict)
 
-    mapped, attachment = map_region(region, ask or (lambda: api.region(region.id)), choose)
+    ask = ask or (lambda: api.region(region.id))
+    if region.tensors is None:
+        # An item of a list, which has only their number.
+        region = ask()
+    mapped, attachment = map_region(region, ask, choose)
     if session is not None:
         session.report(attachment, start=True)
     return Region(api, mapped, attachment, created=created)

@@ -26,7 +26,7 @@ from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import OpenedTensor
-from tensord._wire.descriptor import RegionDescriptor, TensorInfo
+from tensord._wire.region import RegionDescriptor, TensorInfo
 
 # A stock reader may unlink the name that the server has just brought back; not four times in a row.
 SAME_REGION_TRIES = 4
@@ -88,11 +88,8 @@ def map_region(
     same = 0
     for _ in range(ATTACH_TRIES):
         access = choose(region)
+        place = _to_place(region)
         _check_state(region, access)
-        storage = region.storage
-        if storage.path is None:
-            raise FeatureUnavailable(f"Cannot map {region.shown}: its {storage.kind} storage has no file")
-        place = Place(region.id, storage.path, storage.dev, storage.ino, storage.byte_size)
         try:
             return region, Attachment(place, map_place(place, 0, place.byte_size, access))
         except Mismatch as error:
@@ -124,9 +121,7 @@ def open_reference(ref: TensorReference, access: Access) -> OpenedTensor:
 
 def _check_state(region: RegionDescriptor, access: Access) -> None:
     problem: TensordError | None = None
-    if region.storage.kind != "shm":
-        problem = FeatureUnavailable(f"Cannot map {region.shown}: its storage is {region.storage.kind}, want shm")
-    elif region.state in ("draining", "deleted"):
+    if region.state in ("draining", "deleted"):
         problem = RegionDraining(f"Cannot attach {region.shown}: it is {region.state}", hint="it was deleted")
     elif region.state == "creating":
         problem = _busy(region)
@@ -136,6 +131,18 @@ def _check_state(region: RegionDescriptor, access: Access) -> None:
         problem = _busy(region)
     if problem is not None:
         raise problem
+
+
+def _to_place(region: RegionDescriptor) -> Place:
+    storage = region.storage
+    if storage.kind != "shm":
+        raise FeatureUnavailable(
+            f"Cannot map {region.shown}: its storage is {storage.kind}, want shm",
+            hint="this version of the package maps nothing else: is there a newer one?",
+        )
+    if storage.path is None or storage.dev is None or storage.ino is None:
+        raise FeatureUnavailable(f"Cannot map {region.shown}: its {storage.kind} storage has no file")
+    return Place(region.id, storage.path, storage.dev, storage.ino, storage.byte_size)
 
 
 def _busy(region: RegionDescriptor) -> RegionBusy:

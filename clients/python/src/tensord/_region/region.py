@@ -18,10 +18,12 @@ from tensord._mapping.mapping import Access
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import Tensor
 from tensord._tensor.tensor_lock import TensorLock
-from tensord._wire.descriptor import RegionDescriptor
+from tensord._wire.region import RegionDescriptor
 
 if TYPE_CHECKING:
     from torch import Tensor as TorchTensor
+
+    from tensord._wire import schemas
 
 # A stock reader may unlink the name that the server has just brought back; not four times.
 REMAP_TRIES = 4
@@ -42,7 +44,7 @@ class Region:
         self._attachment = attachment
         self._created = created
         self._seal_lock = threading.Lock()
-        self._infos = {tensor.name: tensor for tensor in descriptor.tensors}
+        self._infos = {tensor.name: tensor for tensor in descriptor.tensors or ()}
 
     @property
     def id(self) -> str:
@@ -159,7 +161,7 @@ class Region:
         ``Closed``, ``ServerUnavailable``. If an answer was lost and the file is sealed already, the view stays
         read-only.
         """
-        body = {"checksum": checksum, "stock_writable": stock_writable}
+        body: schemas.SealRegion = {"checksum": checksum, "stock_writable": stock_writable}
         with self._seal_lock:
             wrote = self._attachment.view.access is Access.WRITE
             try:

@@ -1,24 +1,31 @@
-"""The bodies of requests, from what the caller gave. Nothing is sent from here."""
+"""The bodies of requests, from what the caller gave: only that, so that the server's defaults stay the server's.
+
+Nothing is sent from here.
+"""
 
 from __future__ import annotations
 
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
-from tensord._api import Json
 from tensord._errors import ValidationFailed
 from tensord._tensor.dtype import parse_dtype
 
 from .copy import LONE_TENSOR, Source, to_sources
 
+if TYPE_CHECKING:
+    from tensord._wire import schemas
+
 Shape = SupportsIndex | Iterable[SupportsIndex]
+IfExists = Literal["fail", "attach", "replace"]
+OnFull = Literal["fail", "evict", "wait"]
 
 
 def to_specs(
     data: Any, shape: Shape | None, dtype: Any, tensors: Mapping[str, tuple[Any, Shape]] | None
-) -> tuple[list[Source], list[Json]]:
+) -> tuple[list[Source], list[schemas.TensorRequest]]:
     """What to copy, and the wire form of the tensors, from one of three ways to say it. Raises ``ValidationFailed``."""
     ways = [data is not None, shape is not None or dtype is not None, tensors is not None]
     if sum(ways) != 1 or (shape is None) != (dtype is None):
@@ -30,8 +37,9 @@ def to_specs(
     return [], [_to_spec(name, parse_dtype(kind), sizes) for name, (kind, sizes) in wanted.items()]
 
 
-def _to_spec(name: str, dtype: str, shape: Shape) -> Json:
-    return {"name": name, "dtype": dtype, "shape": list(to_sizes(shape))}
+def _to_spec(name: str, dtype: str, shape: Shape) -> schemas.TensorRequest:
+    # The table of element types is the document's, which a test sees to.
+    return {"name": name, "dtype": cast("schemas.Dtype", dtype), "shape": list(to_sizes(shape))}
 
 
 def to_sizes(shape: Shape) -> tuple[int, ...]:
@@ -39,27 +47,88 @@ def to_sizes(shape: Shape) -> tuple[int, ...]:
     return tuple(operator.index(size) for size in (shape if isinstance(shape, Iterable) else (shape,)))
 
 
-def to_changes(
+def to_creation(
+    *,
+    model: str,
+    name: str | None,
+    ttl: float | None,
+    linger: float | None,
+    persist: bool,
+    evictable: bool,
+    on_full: OnFull,
+    deadline: float | None,
+    labels: Mapping[str, str] | None,
+) -> schemas.CreateRegion:
+    """A region to be created, without its tensors. Raises ``ValidationFailed``."""
+    body: schemas.CreateRegion = {"model": model}
+    if name is not None:
+        body["name"] = name
+    if on_full != "fail":
+        body["on_full"] = on_full
+    deadline_ms = to_ms(deadline, "wait for memory")
+    if deadline_ms is not None:
+        body["deadline_ms"] = deadline_ms
+    if labels is not None:
+        body["labels"] = dict(labels)
+    _set_end(body, ttl, linger, persist=persist, evictable=evictable or None)
+    return body
+
+
+def to_change(
     *,
     ttl: float | None,
     linger: float | None,
     persist: bool,
     evictable: bool | None,
     labels: Mapping[str, str | None] | None,
-) -> Json:
-    """The owner and what else create and patch both take, ``None`` where nothing was given."""
-    return {
-        "ttl_ms": to_ms(ttl, "keep a region"),
-        "linger_ms": to_ms(linger, "let a region linger"),
-        "persist": True if persist else None,
-        "evictable": evictable,
-        "labels": None if labels is None else dict(labels),
-    }
+) -> schemas.ChangeRegion:
+    """A change of a region. Raises ``ValidationFailed``."""
+    body: schemas.ChangeRegion = {}
+    if labels is not None:
+        body["labels"] = dict(labels)
+    _set_end(body, ttl, linger, persist=persist, evictable=evictable)
+    return body
 
 
-def without_none(body: Mapping[str, Any]) -> Json:
-    """Only what was given: the server's defaults stay the server's."""
-    return {key: value for key, value in body.items() if value is not None}
+def _set_end(
+    body: schemas.CreateRegion | schemas.ChangeRegion,
+    ttl: float | None,
+    linger: float | None,
+    *,
+    persist: bool,
+    evictable: bool | None,
+) -> None:
+    """The owner, and whether it may be evicted, where that is given."""
+    ttl_ms, linger_ms = to_ms(ttl, "keep a region"), to_ms(linger, "let a region linger")
+    if ttl_ms is not None:
+        body["ttl_ms"] = ttl_ms
+    if linger_ms is not None:
+        body["linger_ms"] = linger_ms
+    if persist:
+        body["persist"] = True
+    if evictable is not None:
+        body["evictable"] = evictable
+
+
+def to_session(*, quota_bytes: int | None, ttl: float | None) -> schemas.OpenSession:
+    """A session to be opened, without its client. Raises ``ValidationFailed``."""
+    body: schemas.OpenSession = {}
+    if quota_bytes is not None:
+        body["quota_bytes"] = quota_bytes
+    ttl_ms = to_ms(ttl, "keep a session")
+    if ttl_ms is not None:
+        body["ttl_ms"] = ttl_ms
+    return body
+
+
+def to_eviction(byte_size: int, model: str | None, *, dry_run: bool) -> schemas.EvictRequest:
+    """Bytes to be made free."""
+    body: schemas.EvictRequest = {"bytes": byte_size}
+    if model is not None:
+        body["model"] = model
+    if dry_run:
+        body["dry_run"] = True
+    return body
 
 
 def to_ms(seconds: float | None, what: str) -> int | None:

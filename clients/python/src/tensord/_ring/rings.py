@@ -14,7 +14,7 @@ from tensord._mapping.mapping import Access
 from tensord._region.mapper import open_reference, to_access
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import OpenedTensor
-from tensord._wire.descriptor import TensorInfo
+from tensord._wire.region import TensorInfo
 
 from .slot_tensor import SlotTensor, open_slot
 

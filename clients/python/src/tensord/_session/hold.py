@@ -14,10 +14,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from websockets.exceptions import WebSocketException
 
-from tensord._api import Api, Json
+from tensord._api import Api
 from tensord._errors import Closed, ServerUnavailable, TensordError
 from tensord._transport.endpoint import Endpoint
 from tensord._transport.transport import Transport
@@ -26,6 +27,10 @@ from .hold_socket import HoldSocket
 from .program import describe_program
 from .reports import Mappings, count_mappings, to_messages
 from .wake import Waitable, Wake
+
+if TYPE_CHECKING:
+    from tensord._wire import schemas
+    from tensord._wire.session import SessionEnd
 
 FIRST_PAUSE_SECONDS = 0.05
 # Well below the shortest TTL that a session may have, which runs meanwhile.
@@ -48,7 +53,7 @@ class Hold:
     Changes of it are single steps of the interpreter, so finalizers make them too, and then ``call`` without a lock.
     """
 
-    def __init__(self, endpoint: Endpoint, request: Json, client_name: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, request: schemas.OpenSession, client_name: str | None) -> None:
         self._endpoint = endpoint
         self._request = request
         self._client_name = client_name
@@ -59,6 +64,7 @@ class Hold:
 
     def _begin(self) -> None:
         self._id: str | None = None
+        self._ended: SessionEnd | None = None
         self._lock = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -119,10 +125,11 @@ class Hold:
         self._closed = True
         self._call_at_once()
 
-    def join(self, seconds: float) -> None:
-        """Waits that long until the session is ended."""
+    def join(self, seconds: float) -> SessionEnd | None:
+        """Waits that long until the session is ended. Returns what ended with it, if the server said so in time."""
         if self._thread is not None:
             self._thread.join(seconds)
+        return self._ended
 
     def forget_parent(self) -> None:
         """In a forked child: session, thread and socket are the parent's. What is mapped is mapped here as well."""
@@ -147,7 +154,7 @@ class Hold:
             self._wait_out(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         if self._id is not None:
-            self._do(lambda api: api.end_session(self._id or ""))
+            self._do(self._end)
         if self._socket is not None:
             self._socket.close()
 
@@ -191,6 +198,9 @@ class Hold:
         except TensordError as error:
             _log.debug("Cannot tidy up behind a session: %s", error)
         return True
+
+    def _end(self, api: Api) -> None:
+        self._ended = api.end_session(self._id or "")
 
     def _listen(self) -> None:
         if self._wake is not None:

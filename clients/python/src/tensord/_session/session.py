@@ -8,10 +8,11 @@ import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
-from tensord._api import Api, Json
+from tensord._api import Api
 from tensord._errors import SessionNotFound
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
+from tensord._wire.session import SessionDescriptor, SessionEnd
 
 from .hold import Hold
 
@@ -46,8 +47,8 @@ class Session:
         self._dropped.detach()
         return self._hold.open(self._api)
 
-    def refresh(self) -> Json:
-        """The session as the server sees it: ``held``, ``used_bytes``, ``regions`` and more. Opens it if need be."""
+    def refresh(self) -> SessionDescriptor:
+        """The session as the server sees it now. Opens it if need be."""
         return self.use(self._api.session)
 
     def use(self, call: Callable[[str], Answer]) -> Answer:
@@ -92,12 +93,13 @@ class Session:
             with contextlib.suppress(RuntimeError):
                 self._hold.start()
 
-    def end(self) -> None:
+    def end(self) -> SessionEnd | None:
         """Ends it, and what it owns. What is sealed and still mapped somewhere keeps its name until its last mapping
-        ends. Safe to call twice; ``Client.close`` does it.
+        ends. Safe to call twice; ``Client.close`` does it. Returns what ended with it; ``None`` if it was never opened,
+        or if the server has not said so within 5 s.
         """
         self._hold.stop()
-        self._hold.join(END_SECONDS)
+        return self._hold.join(END_SECONDS)
 
     def __repr__(self) -> str:
         return f"<tensord.Session {self._hold.session_id or 'not open'}>"

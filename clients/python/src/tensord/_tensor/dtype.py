@@ -33,6 +33,9 @@ class _Row:
     torch: str | None = None
 
 
+# Of a type that is not among them.
+_UNKNOWN = _Row(0)
+
 _TABLE: dict[str, _Row] = {
     "BOOL": _Row(8, numpy="bool", torch="bool"),
     "F4": _Row(4),
@@ -103,7 +106,7 @@ def byte_size_of(dtype: str, shape: Iterable[int]) -> int:
 
 def to_numpy_dtype(dtype: str) -> np.dtype[Any]:
     """numpy's dtype for a safetensors name. Raises ``FeatureUnavailable``."""
-    row = _TABLE[dtype]
+    row = _TABLE.get(dtype, _UNKNOWN)
     if row.numpy is not None:
         return np.dtype(row.numpy)
     if row.ml_dtypes is None:
@@ -121,7 +124,7 @@ def to_numpy_dtype(dtype: str) -> np.dtype[Any]:
 
 def to_torch_dtype(dtype: str) -> torch.dtype:
     """torch's dtype for a safetensors name. Raises ``FeatureUnavailable``."""
-    word = _TABLE[dtype].torch
+    word = _TABLE.get(dtype, _UNKNOWN).torch
     found = None if word is None else getattr(import_torch(), word, None)
     if found is None:
         raise FeatureUnavailable(f"Cannot show {dtype} in torch: it has no such type", hint="use .bytes()")

@@ -9,7 +9,7 @@ from tensord._errors import DeadlineExceeded, ValidationFailed
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lock_file import LockFile, LockKind, check_timeout
 from tensord._mapping.mapping import Access
-from tensord._wire.descriptor import TensorInfo
+from tensord._wire.region import TensorInfo
 
 
 class TensorLock:
