@@ -41,7 +41,7 @@ def server(_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
                 client.delete(region)
         for model in client.models():
             if model.name != "default":
-                client.delete_model(model.name, drain=True)
+                client.unregister_model(model.name, drain=True)
         wait_for(lambda: not any(client.list()), "every region is gone and nobody holds a lease")
     assert _server.region_names() == []
 

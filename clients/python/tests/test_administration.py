@@ -12,7 +12,7 @@ from tensord import _api
 
 def test_lists_filter_and_page(client: tensord.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_api, "LIST_PAGE", 2)
-    client.create_model("other")
+    client.register_model("other")
     for number in range(5):
         client.create(f"r{number}", [number], ttl=60, labels={"parity": str(number % 2)}).close()
     client.create("r0", [0], model="other", ttl=60).close()
@@ -30,14 +30,14 @@ def test_lists_filter_and_page(client: tensord.Client, monkeypatch: pytest.Monke
 
 def test_owners_and_labels_change(client: tensord.Client) -> None:
     with client.create("r", [1], ttl=60, labels={"a": "1", "b": "2"}) as region:
-        patched = client.patch(region, labels={"a": None, "c": "3"})
-        assert dict(patched.labels) == {"b": "2", "c": "3"}
-        assert patched.expires_at is not None
-        assert client.patch(region.id, persist=True).expires_at is None
-        assert client.patch(patched, ttl=1.5).owner == tensord.Owner("ttl", ttl_ms=1500)
-        assert region.refresh().revision > patched.revision
+        changed = client.change(region, labels={"a": None, "c": "3"})
+        assert dict(changed.labels) == {"b": "2", "c": "3"}
+        assert changed.expires_at is not None
+        assert client.change(region.id, persist=True).expires_at is None
+        assert client.change(changed, ttl=1.5).owner == tensord.Owner("ttl", ttl_ms=1500)
+        assert region.refresh().revision > changed.revision
         with pytest.raises(tensord.RegionNotFound):
-            client.patch("reg_" + "a" * 26, ttl=5)
+            client.change("reg_" + "a" * 26, ttl=5)
 
 
 def test_a_region_is_deleted_by_any_of_its_names(server: Server, client: tensord.Client) -> None:
@@ -71,23 +71,23 @@ def test_verify_compares_with_what_was_sealed(client: tensord.Client) -> None:
 
 
 def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
-    model = client.create_model("small", memory_limit_bytes=1 << 20)
+    model = client.register_model("small", memory_limit_bytes=1 << 20)
     assert (model.name, model.memory_limit_bytes) == ("small", 1 << 20)
     with pytest.raises(tensord.ModelExists):
-        client.create_model("small")
+        client.register_model("small")
     with pytest.raises(tensord.ModelLimitExceeded) as caught:
         client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=60)
     assert isinstance(caught.value, MemoryError)
     assert caught.value.fields["requested_bytes"] > 2 << 20
     assert caught.value.fields["available_bytes"] == 1 << 20
 
-    assert client.patch_model("small", memory_limit_bytes=None).memory_limit_bytes is None
+    assert client.change_model("small", memory_limit_bytes=None).memory_limit_bytes is None
     client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=60).close()
     assert client.model("small").regions == 1
     assert sorted(model.name for model in client.models()) == ["default", "small"]
     with pytest.raises(tensord.ModelInUse):
-        client.delete_model("small")
-    assert client.delete_model("small", drain=True).freed_bytes >= 2 << 20
+        client.unregister_model("small")
+    assert client.unregister_model("small", drain=True).freed_bytes >= 2 << 20
     with pytest.raises(tensord.ModelNotFound):
         client.model("small")
     with pytest.raises(tensord.ModelNotFound):

@@ -228,7 +228,7 @@ def test_a_full_pool_is_refused_at_once_unless_the_caller_waits(
     full_pool: tensord.Client, options: dict[str, Any]
 ) -> None:
     # Nobody sealed it, so it is not evicted.
-    full_pool.patch(full_pool.get("b"), evictable=True)
+    full_pool.change(full_pool.get("b"), evictable=True)
     with pytest.raises(tensord.PoolFull):
         _make_large(full_pool, "c", **options)
     assert _names(full_pool) == ["a", "b"]
@@ -272,7 +272,7 @@ def test_an_evictable_region_makes_room_for_whoever_says_evict(full_pool: tensor
     for name in ("a", "b"):
         with full_pool.attach(name, writable=True) as region:
             region.seal()
-        full_pool.patch(region.id, evictable=True)
+        full_pool.change(region.id, evictable=True)
 
     def is_made(make: Callable[..., None], name: str, **options: Any) -> bool:
         try:

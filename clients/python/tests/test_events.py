@@ -83,10 +83,10 @@ def test_a_stream_is_narrowed_to_a_model_and_to_types(client: tensord.Client) ->
         client.events(types="tensord.model.") as of_type,
         client.events(types=["tensord.region.sealed", "tensord.model.unregistered"]) as of_types,
     ):
-        client.create_model("m")
+        client.register_model("m")
         for model in ("default", "m"):
             client.create("weights", [1], model=model, ttl=60).seal()
-        client.delete_model("m", drain=True)
+        client.unregister_model("m", drain=True)
         end = "tensord.model.unregistered"
         assert {event.data.get("model", "m") for event in _until(of_model, end)} == {"m"}
         assert {event.type for event in _until(of_type, end)} == {"tensord.model.registered", end}

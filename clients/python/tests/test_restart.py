@@ -81,7 +81,7 @@ def test_calls_wait_for_a_server_that_restarts(own_server: Server) -> None:
 
         threads = [
             run("get", lambda: client.get("kept").id),
-            run("patch", lambda: dict(client.patch(region, labels={"a": "b"}).labels)),
+            run("change", lambda: dict(client.change(region, labels={"a": "b"}).labels)),
             run("seal", lambda: region.seal().state),
             run("create", None),
             run("attach", lambda: client.attach("kept", timeout=30).numpy().tolist()),
@@ -90,7 +90,7 @@ def test_calls_wait_for_a_server_that_restarts(own_server: Server) -> None:
         own_server.start()
         for thread in threads:
             thread.join(30)
-        assert results == {"get": region.id, "patch": {"a": "b"}, "seal": "sealed", "create": True, "attach": [1, 2]}
+        assert results == {"get": region.id, "change": {"a": "b"}, "seal": "sealed", "create": True, "attach": [1, 2]}
         region.close()
         _free(own_server, client)
 

@@ -236,7 +236,7 @@ def test_a_name_that_would_bend_the_path_is_never_sent(path: Path, name: str) ->
         for call in (
             lambda: client.get(name),
             lambda: client.model(name),
-            lambda: client.delete_model(name),
+            lambda: client.unregister_model(name),
             lambda: client.attach(name),
         ):
             with pytest.raises(tensord.ValidationFailed, match="org--name"):

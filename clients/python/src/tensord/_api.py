@@ -42,7 +42,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
-class Allocation:
+class Creation:
     """The answer of a create: ``created`` is false if the region was there before."""
 
     region: RegionDescriptor
@@ -66,7 +66,7 @@ class Api:
     def is_ready(self) -> bool:
         return self.transport.request("GET", "/readyz", repeatable=False).status == 200
 
-    def create_region(self, body: schemas.CreateRegion) -> Allocation:
+    def create_region(self, body: schemas.CreateRegion) -> Creation:
         # A repeat after a lost answer could make a second region, or find its own name taken. With "attach" it finds
         # the region that the lost request made, if it made one.
         attach = body.get("if_exists") == "attach"
@@ -77,7 +77,7 @@ class Api:
         created = reply.status == 201
         if reply.repeated and not created:
             created = self._is_from(region, asked_at)
-        return Allocation(region, created)
+        return Creation(region, created)
 
     def _is_from(self, region: RegionDescriptor, asked_at: float) -> bool:
         """Whether the region is our own lost request's: open, younger than it, and mapped by nobody yet.
@@ -111,7 +111,7 @@ class Api:
         reply = self.transport.request("POST", path, repeatable=True, answer_seconds=LONG_SECONDS)
         return parse_verification(expect(reply))
 
-    def patch_region(self, region_id: str, body: schemas.ChangeRegion) -> RegionDescriptor:
+    def change_region(self, region_id: str, body: schemas.ChangeRegion) -> RegionDescriptor:
         return parse_descriptor(expect(self.transport.request("PATCH", _region_path(region_id), body, repeatable=True)))
 
     def delete_region(self, region_id: str) -> Deletion:
@@ -127,7 +127,7 @@ class Api:
     def regions(self, query: Mapping[str, str]) -> Iterator[RegionDescriptor]:
         yield from map(parse_descriptor, self._pages("/v1/regions", query))
 
-    def create_model(self, body: schemas.RegisterModel) -> Model:
+    def register_model(self, body: schemas.RegisterModel) -> Model:
         return parse_model(expect(self.transport.request("POST", "/v1/models", body, repeatable=False)))
 
     def models(self) -> Iterator[Model]:
@@ -136,10 +136,10 @@ class Api:
     def model(self, name: str) -> Model:
         return parse_model(self._get(_model_path(name)))
 
-    def patch_model(self, name: str, body: schemas.ChangeModel) -> Model:
+    def change_model(self, name: str, body: schemas.ChangeModel) -> Model:
         return parse_model(expect(self.transport.request("PATCH", _model_path(name), body, repeatable=True)))
 
-    def delete_model(self, name: str, *, drain: bool) -> Deletion:
+    def unregister_model(self, name: str, *, drain: bool) -> Deletion:
         path = _model_path(name) + ("?drain=true" if drain else "")
         reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
         return parse_deletion(expect(reply))

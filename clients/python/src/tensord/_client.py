@@ -307,7 +307,7 @@ class Client:
         query = {"model": model, "name": name, "state": state, "label": None if label is None else "=".join(label)}
         return self._api.regions(_without_none(query))
 
-    def patch(
+    def change(
         self,
         region: AnyRegion,
         *,
@@ -322,7 +322,7 @@ class Client:
         Labels that are not named stay; ``None`` removes one.
         """
         body = to_change(ttl=ttl, linger=linger, persist=persist, evictable=evictable, labels=labels)
-        return self._api.patch_region(_id_of(region), body)
+        return self._api.change_region(_id_of(region), body)
 
     def verify(self, region: AnyRegion) -> Verification:
         """Has the server recompute a sealed region's checksum and compare it with the one taken at its seal.
@@ -353,20 +353,20 @@ class Client:
         """One model with its books. Raises ``ModelNotFound``."""
         return self._api.model(name)
 
-    def create_model(self, name: str, *, memory_limit_bytes: int | None = None) -> Model:
+    def register_model(self, name: str, *, memory_limit_bytes: int | None = None) -> Model:
         """Registers a model, a pool with a limit of its own. Raises ``ModelExists``."""
         body: schemas.RegisterModel = {"name": name}
         if memory_limit_bytes is not None:
             body["memory_limit_bytes"] = memory_limit_bytes
-        return self._api.create_model(body)
+        return self._api.register_model(body)
 
-    def patch_model(self, name: str, *, memory_limit_bytes: int | None) -> Model:
+    def change_model(self, name: str, *, memory_limit_bytes: int | None) -> Model:
         """Changes a model's limit; ``None`` removes it. Raises ``ModelNotFound``."""
-        return self._api.patch_model(name, {"memory_limit_bytes": memory_limit_bytes})
+        return self._api.change_model(name, {"memory_limit_bytes": memory_limit_bytes})
 
-    def delete_model(self, name: str, *, drain: bool = False) -> Deletion:
+    def unregister_model(self, name: str, *, drain: bool = False) -> Deletion:
         """Unregisters a model; ``drain=True`` deletes its regions with it. Raises ``ModelInUse``, ``ModelNotFound``."""
-        return self._api.delete_model(name, drain=drain)
+        return self._api.unregister_model(name, drain=drain)
 
     def stats(self) -> Stats:
         """The server's books: bytes, inodes, regions by state, models."""
