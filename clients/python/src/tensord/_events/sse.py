@@ -2,6 +2,11 @@
 
 Ids stand in the data as well, and the server names no event types, so every other field is passed over. Nothing here
 connects or knows what the data means.
+
+Our own, since no package has what matters here: a bound on what a stream may make this process keep; bytes cut
+anywhere, also within a character; and no HTTP library behind it. As of November 2026 httpx-sse imports httpx, and
+launchdarkly-eventsource urllib3; sseclient-py and assel have no bound, and all of assel's parsers share one decoder, so
+that a connection that ends within a character spoils the next.
 """
 
 from __future__ import annotations
