@@ -109,3 +109,17 @@ def test_the_books_balance(server: Server, client: tensord.Client) -> None:
         stats = client.stats()
         assert stats.regions.open == 1
         assert stats.bytes.used >= 10_000
+
+
+def test_an_eviction_says_what_stays_and_why(client: tensord.Client) -> None:
+    with client.create("mapped", [1], ttl=60, evictable=True) as region:
+        region.seal()
+        result = client.evict(1 << 40, dry_run=True)
+        assert (result.dry_run, result.enough, result.freed_bytes, result.evicted) == (True, False, 0, ())
+        (kept,) = result.kept
+        assert (kept.region, kept.model, kept.name, kept.reason) == (region.id, "default", "mapped", "leased")
+        assert kept.bytes >= 4096
+        assert client.evict(1 << 40, model="default").evicted == ()
+        assert client.get("mapped").state == "sealed"
+    with pytest.raises(tensord.ModelNotFound):
+        client.evict(1, model="absent")

@@ -198,6 +198,20 @@ def test_a_builder_whose_session_was_ended_builds_under_another_and_only_once(cl
     assert built == [1]
 
 
+def test_who_finds_it_may_have_it_strict(client: tensord.Client) -> None:
+    pytest.importorskip("torch", reason="strict is what torch() refuses")
+    with (
+        client.get_or_create("weights", lambda: [1.5], strict=True) as built,
+        client.get_or_create("weights", _fail, strict=True) as found,
+        tensord.get_or_create("weights", _fail, strict=True) as one_call,
+    ):
+        assert built.torch().tolist() == [1.5], "its builder had it writable"
+        for region in (found, one_call):
+            assert region.numpy().tolist() == [1.5]
+            with pytest.raises(tensord.FeatureUnavailable, match="strict=True"):
+                region.torch()
+
+
 def test_a_hand_off_ends_with_its_consumer(server: Server, client: tensord.Client) -> None:
     with client.create("result", np.arange(10), linger=0) as region:
         region.seal()

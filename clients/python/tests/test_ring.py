@@ -187,6 +187,19 @@ def test_the_most_slots_have_generations_of_their_own(client: tensord.Client) ->
             assert tensor.numpy() == 4095
 
 
+def test_a_rings_region_is_made_as_any_other(client: tensord.Client) -> None:
+    client.register_model("m", memory_limit_bytes=1 << 20)
+    with client.ring(slots=1, slot_bytes=64, name="r", model="m", linger=5, labels={"a": "b"}) as ring:
+        descriptor = ring.region.descriptor
+        assert (descriptor.model, descriptor.name, dict(descriptor.labels)) == ("m", "r", {"a": "b"})
+        assert descriptor.owner == tensord.Owner("linger", linger_ms=5000)
+        with pytest.raises(tensord.ModelLimitExceeded):
+            client.ring(slots=1, slot_bytes=1 << 20, model="m", persist=True, name="s")
+        # It would fit if the first one let go.
+        with pytest.raises(tensord.DeadlineExceeded):
+            client.ring(slots=1, slot_bytes=(1 << 20) - 8192, model="m", ttl=60, on_full="wait", deadline=0.05)
+
+
 def test_a_ring_has_one_owner(client: tensord.Client) -> None:
     with client.ring(slots=2, slot_bytes=64, name="r", ttl=60, if_exists="attach") as ring:
         ref = ring.put([1])

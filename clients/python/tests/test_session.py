@@ -95,6 +95,22 @@ def test_other_owners_do_not_end_with_the_client(server: Server, client: tensord
     assert sorted(region.name or "" for region in client.list()) == ["a", "b", "c"]
 
 
+def test_the_end_of_a_session_says_what_ended(server: Server) -> None:
+    with server.connect() as client:
+        session = _session_of(client)
+        for name in ("a", "b"):
+            client.create(name, [1]).close()
+        client.create("not-its-own", [1], ttl=60).close()
+        ended = session.end()
+        assert ended is not None
+        assert (ended.state, ended.regions) == ("deleted", 2)
+        assert ended.freed_bytes >= 2 * 4096
+        assert session.end() == ended
+        assert [region.name for region in client.list()] == ["not-its-own"]
+    with server.connect() as client:
+        assert _session_of(client).end() is None, "it was never opened"
+
+
 def test_a_client_without_a_session_reports_nothing(server: Server, client: tensord.Client) -> None:
     with server.connect(session=False) as without:
         assert without.session is None
