@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from fake_server import FakeServer
 from harness import Server
 
 import tensord
@@ -26,6 +29,37 @@ def test_lists_filter_and_page(client: tensord.Client, monkeypatch: pytest.Monke
         list(client.list(model="absent"))
     with pytest.raises(tensord.ValidationFailed):
         list(client.list(state="molten"))
+
+
+def test_a_list_by_session_asks_for_its_id(tmp_path: Path) -> None:
+    nothing = {"items": [], "next_cursor": None}
+    with (
+        FakeServer(tmp_path / "s", lambda _: (200, nothing)) as fake,
+        tensord.connect(f"unix://{tmp_path}/s") as client,
+    ):
+        assert list(client.list(session=client.session)) == []
+        assert fake.requests == [], "a session that was never opened has no regions"
+        assert list(client.list(session="ses_x", state="open")) == []
+        assert [request.path for request in fake.requests] == ["/v1/regions?limit=1000&state=open&session=ses_x"]
+
+
+def test_a_list_by_session_has_what_ends_with_it(server: Server, client: tensord.Client) -> None:
+    with server.connect() as other:
+        assert client.session is not None
+        mine, theirs = client.create("mine", [1]), other.create("theirs", [1])
+        client.create("nobodys", [1], ttl=60).close()
+        with client.create("given-away", [1]) as given:
+            given.seal()
+            client.change(given, persist=True)
+        assert [region.id for region in client.list(session=client.session)] == [mine.id]
+        assert [region.id for region in client.list(session=client.session.id, state="open")] == [mine.id]
+        assert not any(client.list(session=client.session, state="sealed"))
+        assert [region.id for region in client.list(session=other.session)] == [theirs.id]
+        assert sorted(region.name or "" for region in client.list()) == ["given-away", "mine", "nobodys", "theirs"]
+        with pytest.raises(tensord.SessionNotFound):
+            list(client.list(session="ses_" + "a" * 26))
+        mine.close()
+        theirs.close()
 
 
 def test_owners_and_labels_change(client: tensord.Client) -> None:

@@ -301,11 +301,21 @@ class Client:
         model: str | None = None,
         name: str | None = None,
         state: str | None = None,
+        session: str | Session | None = None,
         label: tuple[str, str] | None = None,
     ) -> Iterator[RegionDescriptor]:
-        """All regions that match, page by page as they are consumed. ``label`` is a key and its value."""
-        query = {"model": model, "name": name, "state": state, "label": None if label is None else "=".join(label)}
-        return self._api.regions(_without_none(query))
+        """All regions that match, everybody's, page by page as they are consumed.
+
+        ``session`` narrows them to those that end with one session, by its id; ``client.session`` is this client's own.
+        ``label`` is a key and its value.
+        """
+        if isinstance(session, Session):
+            if session.opened_id is None:
+                # Opened only to be told that it has nothing, it would be another session to end.
+                return iter(())
+            session = session.opened_id
+        query = {"model": model, "name": name, "state": state, "session": session}
+        return self._api.regions(_without_none({**query, "label": None if label is None else "=".join(label)}))
 
     def change(
         self,

@@ -47,6 +47,11 @@ class Session:
         self._dropped.detach()
         return self._hold.open(self._api)
 
+    @property
+    def opened_id(self) -> str | None:
+        """Its id, if it is open."""
+        return self._hold.session_id
+
     def refresh(self) -> SessionDescriptor:
         """The session as the server sees it now. Opens it if need be."""
         return self.use(self._api.session)
@@ -102,4 +107,4 @@ class Session:
         return self._hold.join(END_SECONDS)
 
     def __repr__(self) -> str:
-        return f"<tensord.Session {self._hold.session_id or 'not open'}>"
+        return f"<tensord.Session {self.opened_id or 'not open'}>"
