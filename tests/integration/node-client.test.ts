@@ -231,9 +231,9 @@ for (const runtime of both) {
         const gone = await codeOf(() => client.get("a", { model: "llama" }));
         await client.unregisterModel("llama", { drain: true });
         tell({
-          limit: model.memoryLimitBytes, created: [region.isCreated, again.isCreated], ids: again.id === region.id,
+          limit: model.pools[0].limitBytes, created: [region.isCreated, again.isCreated], ids: again.id === region.id,
           names, listed, models, owner: changed.owner, labels: changed.labels, byId: byId.id === found.id,
-          inUse: [found.inUse, found.hasWriters], inUseCode: inUse, limited: limited.memoryLimitBytes,
+          inUse: [found.inUse, found.hasWriters], inUseCode: inUse, limited: limited.pools[0].limitBytes,
           open: stats.regions.open, sent: stats.http.sentBytes > 0, deleted: deleted.state, freed: deleted.freedBytes > 0, gone,
           noModel: await codeOf(() => client.model("llama")),
         });

@@ -106,7 +106,7 @@ def test_verify_compares_with_what_was_sealed(client: tensord.Client) -> None:
 
 def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
     model = client.register_model("small", memory_limit_bytes=1 << 20)
-    assert (model.name, model.memory_limit_bytes) == ("small", 1 << 20)
+    assert (model.name, model.pools) == ("small", (tensord.Pool("host", 1 << 20, 0, 0),))
     with pytest.raises(tensord.ModelExists):
         client.register_model("small")
     with pytest.raises(tensord.ModelLimitExceeded) as caught:
@@ -115,7 +115,7 @@ def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
     assert caught.value.fields["requested_bytes"] > 2 << 20
     assert caught.value.fields["available_bytes"] == 1 << 20
 
-    assert client.change_model("small", memory_limit_bytes=None).memory_limit_bytes is None
+    assert client.change_model("small", memory_limit_bytes=None).pools[0].limit_bytes is None
     client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=60).close()
     assert client.model("small").regions == 1
     assert sorted(model.name for model in client.models()) == ["default", "small"]
@@ -129,7 +129,8 @@ def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
 
 
 def test_more_than_there_is_says_how_much_there_is(client: tensord.Client) -> None:
-    limit = client.stats().bytes.limit
+    limit = client.stats().pools[0].limit_bytes
+    assert limit is not None
     with pytest.raises(tensord.PoolFull) as caught:
         client.create("r", shape=limit + 1, dtype="U8", ttl=60)
     assert caught.value.fields["requested_bytes"] > limit >= caught.value.fields["available_bytes"]
@@ -142,7 +143,7 @@ def test_the_books_balance(server: Server, client: tensord.Client) -> None:
     with client.create("r", shape=10_000, dtype="U8", ttl=60):
         stats = client.stats()
         assert stats.regions.open == 1
-        assert stats.bytes.used >= 10_000
+        assert stats.pools[0].used_bytes >= 10_000
 
 
 def test_an_eviction_says_what_stays_and_why(client: tensord.Client) -> None:

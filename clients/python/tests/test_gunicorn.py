@@ -148,8 +148,8 @@ def test_recycled_and_scaled_workers_share_one_copy_that_was_built_once(
         assert pages <= WEIGHTS * 8 + (64 << 10)
         stats = client.stats()
         assert stats.regions.draining == 0
-        assert stats.bytes.used <= WEIGHTS * 8 + (64 << 10)
-        seen = {"most_files": len(files), "most_bytes": pages, "most_used_bytes": stats.bytes.used}
+        assert stats.pools[0].used_bytes <= WEIGHTS * 8 + (64 << 10)
+        seen = {"most_files": len(files), "most_bytes": pages, "most_used_bytes": stats.pools[0].used_bytes}
         checks.update({what: max(checks[what], most) for what, most in seen.items()}, count=checks["count"] + 1)
 
     def until(condition: Any, what: str, seconds: float = 2 * DEADLINE_SECONDS) -> None:

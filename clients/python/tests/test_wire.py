@@ -76,9 +76,7 @@ REGION: dict[str, Any] = {
 }
 MODEL = {
     "name": "m",
-    "memory_limit_bytes": None,
-    "used_bytes": 1,
-    "draining_bytes": 2,
+    "pools": [{"pool": "host", "limit_bytes": None, "used_bytes": 1, "draining_bytes": 2}],
     "regions": 3,
     "revision": 4,
     "created_at": TIME,
@@ -99,7 +97,17 @@ STATS: dict[str, Any] = {
     "instance": "default",
     "version": "0.1.0",
     "epoch": 7,
-    "bytes": {"limit": 1, "used": 2, "draining": 3, "store": 4, "available": 5, "unaccounted": -6},
+    "pools": [
+        {
+            "pool": "host",
+            "limit_bytes": 1,
+            "used_bytes": 2,
+            "draining_bytes": 3,
+            "available_bytes": 5,
+            "unaccounted_bytes": -6,
+        },
+    ],
+    "journal_bytes": 4,
     "inodes": {"used": 1, "free": 2},
     "regions": {"creating": 1, "open": 2, "sealing": 3, "sealed": 4, "draining": 5},
     "models": 1,
@@ -177,7 +185,8 @@ def test_records_have_records_inside() -> None:
     assert region.holders == (tensord.Holder("ses_a", trainer, 2, writable=False),)
     assert region.drain == tensord.Drain("deleted", "lease")
     assert parse_session(SESSION).client == trainer
-    assert parse_stats(STATS).bytes == tensord.ByteStats(1, 2, 3, 4, 5, -6)
+    assert parse_stats(STATS).pools == (tensord.ServerPool("host", 1, 2, 3, 5, -6),)
+    assert parse_model(MODEL).pools == (tensord.Pool("host", None, 1, 2),)
     assert parse_stats(STATS).inodes == tensord.InodeStats(1, 2)
     assert parse_stats(STATS).regions == tensord.RegionStats(1, 2, 3, 4, 5)
     assert parse_stats(STATS).http == tensord.HttpStats(1, 2, 3)

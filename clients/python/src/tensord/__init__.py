@@ -71,6 +71,7 @@ from ._tensor.tensor_lock import TensorLock
 from ._version import __version__
 from ._wire.eviction import EvictedRegion, Eviction, KeptRegion
 from ._wire.model import Model
+from ._wire.pool import Pool, ServerPool
 from ._wire.region import (
     Checksum,
     Deletion,
@@ -83,11 +84,10 @@ from ._wire.region import (
     Verification,
 )
 from ._wire.session import ClientDescriptor, SessionDescriptor, SessionEnd
-from ._wire.stats import ByteStats, HttpStats, InodeStats, RegionStats, Stats
+from ._wire.stats import HttpStats, InodeStats, RegionStats, Stats
 
 __all__ = [
     "AccessDenied",
-    "ByteStats",
     "Cancelled",
     "Checksum",
     "ClaimNotFound",
@@ -129,6 +129,7 @@ __all__ = [
     "Owner",
     "OwnerRequired",
     "PayloadTooLarge",
+    "Pool",
     "PoolFull",
     "RangeNotSatisfiable",
     "ReadWriteError",
@@ -146,6 +147,7 @@ __all__ = [
     "Rings",
     "RouteNotFound",
     "ServerFault",
+    "ServerPool",
     "ServerUnavailable",
     "Session",
     "SessionDescriptor",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .pool import Pool, to_pool
 from .reading import read
 
 if TYPE_CHECKING:
@@ -14,16 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A pool with a limit of its own, and its books, as the server described them at one moment.
+    """A name with limits of its own, and its books, as the server described them at one moment.
 
-    ``memory_limit_bytes`` is ``None`` without a limit; ``used_bytes`` is what its ``regions``, so many, take, and
-    ``draining_bytes`` what deleted ones do while somebody maps them. ``raw`` is the JSON object itself.
+    ``pools`` are what its ``regions``, so many, take: of host memory always, and of each device they are on. ``raw`` is
+    the JSON object itself.
     """
 
     name: str
-    memory_limit_bytes: int | None
-    used_bytes: int
-    draining_bytes: int
+    pools: tuple[Pool, ...]
     regions: int
     revision: int
     created_at: str
@@ -38,9 +37,7 @@ def parse_model(value: Any) -> Model:
 def _to_model(value: schemas.Model) -> Model:
     return Model(
         name=str(value["name"]),
-        memory_limit_bytes=value["memory_limit_bytes"],
-        used_bytes=int(value["used_bytes"]),
-        draining_bytes=int(value["draining_bytes"]),
+        pools=tuple(map(to_pool, value["pools"])),
         regions=int(value["regions"]),
         revision=int(value["revision"]),
         created_at=str(value["created_at"]),

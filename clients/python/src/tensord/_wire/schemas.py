@@ -190,6 +190,7 @@ class CreateRegion(TypedDict):
     byte_size: NotRequired[int]
     ttl_ms: NotRequired[int]
     linger_ms: NotRequired[int]
+    handoff_ms: NotRequired[int]
     session: NotRequired[str]
     persist: NotRequired[Literal[True]]
     claim: NotRequired[str]
@@ -254,9 +255,17 @@ class ChangeRegion(TypedDict):
 
     ttl_ms: NotRequired[int]
     linger_ms: NotRequired[int]
+    handoff_ms: NotRequired[int]
     persist: NotRequired[Literal[True]]
     evictable: NotRequired[bool]
     labels: NotRequired[dict[str, str | None]]
+
+
+class Deletion(TypedDict):
+    """`draining`: a process still maps it; the bytes go when the last one lets go."""
+
+    state: Literal["deleted", "draining"]
+    freed_bytes: int
 
 
 class SealRegion(TypedDict):
@@ -271,25 +280,25 @@ class Verification(TypedDict):
     actual: str
 
 
-class Deletion(TypedDict):
-    """`draining`: a process still maps it; the bytes go when the last one lets go."""
-
-    state: Literal["deleted", "draining"]
-    freed_bytes: int
-
-
 class DataWritten(TypedDict):
     written_bytes: int
 
 
 class Model(TypedDict):
     name: str
-    memory_limit_bytes: int | None
-    used_bytes: int
-    draining_bytes: int
+    pools: list[Pool]
     regions: int
     revision: int
     created_at: str
+
+
+class Pool(TypedDict):
+    """A limit and its sums, of host memory or of the memory of one device."""
+
+    pool: str
+    limit_bytes: int | None
+    used_bytes: int
+    draining_bytes: int
 
 
 class RegisterModel(TypedDict):
@@ -457,7 +466,8 @@ class Stats(TypedDict):
     instance: str
     version: str
     epoch: int
-    bytes: ByteStats
+    pools: list[ServerPool]
+    journal_bytes: int
     inodes: StatsInodes
     regions: StatsRegions
     models: int
@@ -467,13 +477,11 @@ class Stats(TypedDict):
     http: StatsHttp
 
 
-class ByteStats(TypedDict):
-    limit: int
-    used: int
-    draining: int
-    store: int
-    available: int
-    unaccounted: int
+class ServerPool(Pool):
+    """A pool of the server's, beside what the machine says."""
+
+    available_bytes: int
+    unaccounted_bytes: int
 
 
 class Probe(TypedDict):

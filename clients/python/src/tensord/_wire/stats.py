@@ -6,24 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .pool import ServerPool, to_server_pool
 from .reading import read
 
 if TYPE_CHECKING:
     from . import schemas
-
-
-@dataclass(frozen=True, slots=True)
-class ByteStats:
-    """Bytes of the whole server: ``store`` is what its own database takes, ``available`` what may still be had, by the
-    limit and the file system, and ``unaccounted`` what others use there.
-    """
-
-    limit: int
-    used: int
-    draining: int
-    store: int
-    available: int
-    unaccounted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +46,14 @@ class Stats:
     """The books of a server at one moment.
 
     ``models``, ``sessions``, ``claims`` and ``leases`` (those by request: kernel locks are not counted) say how many
-    there are; ``epoch`` rises at every start of the server. ``raw`` is the JSON object itself.
+    there are; ``epoch`` rises at every start of the server, and ``journal_bytes`` is what its own database takes. ``raw`` is the JSON object itself.
     """
 
     instance: str
     version: str
     epoch: int
-    bytes: ByteStats
+    pools: tuple[ServerPool, ...]
+    journal_bytes: int
     inodes: InodeStats
     regions: RegionStats
     models: int
@@ -82,19 +70,13 @@ def parse_stats(value: Any) -> Stats:
 
 
 def _to_stats(value: schemas.Stats) -> Stats:
-    in_bytes, inodes, regions, http = value["bytes"], value["inodes"], value["regions"], value["http"]
+    inodes, regions, http = value["inodes"], value["regions"], value["http"]
     return Stats(
         instance=str(value["instance"]),
         version=str(value["version"]),
         epoch=int(value["epoch"]),
-        bytes=ByteStats(
-            limit=int(in_bytes["limit"]),
-            used=int(in_bytes["used"]),
-            draining=int(in_bytes["draining"]),
-            store=int(in_bytes["store"]),
-            available=int(in_bytes["available"]),
-            unaccounted=int(in_bytes["unaccounted"]),
-        ),
+        pools=tuple(map(to_server_pool, value["pools"])),
+        journal_bytes=int(value["journal_bytes"]),
         inodes=InodeStats(used=int(inodes["used"]), free=int(inodes["free"])),
         regions=RegionStats(
             creating=int(regions["creating"]),
