@@ -231,16 +231,16 @@ for (const runtime of both) {
         const gone = await codeOf(() => client.get("a", { model: "llama" }));
         await client.unregisterModel("llama", { drain: true });
         tell({
-          limit: model.pools[0].limitBytes, created: [region.isCreated, again.isCreated], ids: again.id === region.id,
+          limit: model.pools, created: [region.isCreated, again.isCreated], ids: again.id === region.id,
           names, listed, models, owner: changed.owner, labels: changed.labels, byId: byId.id === found.id,
-          inUse: [found.inUse, found.hasWriters], inUseCode: inUse, limited: limited.pools[0].limitBytes,
+          inUse: [found.inUse, found.hasWriters], inUseCode: inUse, limited: limited.pools.map(({ pool, limitBytes }) => [pool, limitBytes]),
           open: stats.regions.open, sent: stats.http.sentBytes > 0, deleted: deleted.state, freed: deleted.freedBytes > 0, gone,
           noModel: await codeOf(() => client.model("llama")),
         });
       `,
     );
     expect(seen).toEqual({
-      limit: GiB,
+      limit: [{ pool: "host", limitBytes: GiB, usedBytes: 0, drainingBytes: 0 }],
       created: [true, false],
       ids: true,
       names: ["a"],
@@ -251,7 +251,7 @@ for (const runtime of both) {
       byId: true,
       inUse: [true, true],
       inUseCode: "model-in-use",
-      limited: null,
+      limited: [["host", null]],
       open: 2,
       sent: true,
       deleted: "deleted",
