@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Pool:
     """What a model's regions take of one pool: ``pool`` is ``"host"`` or a device's UUID.
 
-    ``limit_bytes`` is ``None`` without a limit; ``used_bytes`` is what regions take, and ``draining_bytes`` what deleted
-    ones do while somebody maps them.
+    ``limit_bytes`` is ``None`` without a limit; ``used_bytes`` is what regions take, and ``draining_bytes`` what
+    deleted ones do while somebody maps them.
     """
 
     pool: str

@@ -46,7 +46,8 @@ class Stats:
     """The books of a server at one moment.
 
     ``models``, ``sessions``, ``claims`` and ``leases`` (those by request: kernel locks are not counted) say how many
-    there are; ``epoch`` rises at every start of the server, and ``journal_bytes`` is what its own database takes. ``raw`` is the JSON object itself.
+    there are; ``epoch`` rises at every start of the server, and ``journal_bytes`` is what its own database takes.
+    ``raw`` is the JSON object itself.
     """
 
     instance: str
