@@ -192,7 +192,7 @@ def test_a_rings_region_is_made_as_any_other(client: tensord.Client) -> None:
     with client.ring(slots=1, slot_bytes=64, name="r", model="m", linger=5, labels={"a": "b"}) as ring:
         descriptor = ring.region.descriptor
         assert (descriptor.model, descriptor.name, dict(descriptor.labels)) == ("m", "r", {"a": "b"})
-        assert descriptor.owner == tensord.Owner("linger", linger_ms=5000)
+        assert descriptor.owner == tensord.Owner("linger", linger_ms=5000, handoff_ms=60_000)
         with pytest.raises(tensord.ModelLimitExceeded):
             client.ring(slots=1, slot_bytes=1 << 20, model="m", persist=True, name="s")
         # It would fit if the first one let go.
