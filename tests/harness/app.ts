@@ -8,7 +8,7 @@ import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { FailureCode } from "../../src/memory/error.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
-import { openStore } from "../../src/memory/start/open-store.ts";
+import { openStore, type StoreOptions } from "../../src/memory/start/open-store.ts";
 import type { OnStep } from "../../src/memory/state/steps.ts";
 import type { Store } from "../../src/memory/state/store.ts";
 import { createApp } from "../../src/routes/app.ts";
@@ -24,6 +24,7 @@ export interface AppOptions {
   readonly shmDirectory?: string;
   readonly memoryLimitBytes?: number;
   readonly onStep?: OnStep;
+  readonly storages?: StoreOptions["storages"];
 }
 
 export interface RequestOptions {
@@ -75,7 +76,7 @@ export class TestApp {
   }
 
   static async open(options: AppOptions = {}): Promise<TestApp> {
-    const { shmDirectory = "/dev/shm", memoryLimitBytes = 512 * MiB, onStep } = options;
+    const { shmDirectory = "/dev/shm", memoryLimitBytes = 512 * MiB, onStep, storages } = options;
     const instance = `test-${crypto.randomUUID().slice(0, 13)}`;
     const warnings: string[] = [];
     const mistakes: string[] = [];
@@ -86,6 +87,7 @@ export class TestApp {
       toEventText,
       onWarning: (message, error) => warnings.push(error === undefined ? message : `${message}: ${error}`),
       ...(onStep === undefined ? {} : { onStep }),
+      ...(storages === undefined ? {} : { storages }),
     });
     const { store, directory } = opened;
     const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };

@@ -20,6 +20,7 @@ import type { OnStep } from "../state/steps.ts";
 import { type EventWriter, Store, type StoreEvent } from "../state/store.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
 import { ShmStorage } from "../storage/shm/shm-storage.ts";
+import type { Storage } from "../storage/storage.ts";
 import { Storages } from "../storage/storages.ts";
 import { recoverStore } from "./recover.ts";
 
@@ -31,6 +32,8 @@ export interface StoreOptions extends InstanceLocation {
   /** Hears of each change from the beginning, the recovery's included. */
   readonly onEvent?: (event: StoreEvent) => void;
   readonly onStep?: OnStep;
+  /** Further things that regions can be made of. The store disposes of them. */
+  readonly storages?: (directory: InstanceDirectory) => readonly (Storage & Disposable)[];
 }
 
 export interface OpenStore extends AsyncDisposable {
@@ -57,7 +60,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     const { setAsideAs, cause } = journal.damage;
     options.onWarning(`The journal is damaged and was set aside as ${setAsideAs}; regions are adopted`, cause);
   }
-  const storages = new Storages([opened.use(new ShmStorage(directory, options.onStep))]);
+  const shm = new ShmStorage(directory, options.onStep);
+  const storages = new Storages([shm, ...(options.storages?.(directory) ?? [])].map((storage) => opened.use(storage)));
   const events = openEvents(journal, options.onWarning);
   opened.defer(() => keepEvents(journal, events, options.onWarning));
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void tryFree(store, region));

@@ -6,8 +6,11 @@
 
 import type { DataAccess, DataFile } from "./data-file.ts";
 
-/** Every kind that this version knows. An implementation, its place in `open-store.ts`, and its conformance make one. */
-export const storageKinds = ["shm"] as const;
+/**
+ * Every kind that there is a word for. An implementation, its place in `open-store.ts`, and its conformance make one that
+ * can be had.
+ */
+export const storageKinds = ["shm", "memfd", "file", "heap", "cuda_vmm"] as const;
 export type StorageKind = (typeof storageKinds)[number];
 
 /** A region says by its kind which storage made it; that one is asked. */

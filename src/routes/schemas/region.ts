@@ -4,6 +4,7 @@ import { z } from "@hono/zod-openapi";
 import { states } from "../../memory/journal/region-record.ts";
 import { checksumAlgorithm } from "../../memory/layout/checksum.ts";
 import { limits } from "../../memory/limits.ts";
+import { storageKinds } from "../../memory/storage/storage.ts";
 import { byteCount, ModelName, nextCursor, Shape, TensorName, time, Version } from "./common.ts";
 import { Dtype } from "./requests.ts";
 
@@ -34,7 +35,7 @@ export const Owner = z
 
 export const Storage = z
   .object({
-    kind: z.enum(["shm"]),
+    kind: z.enum(storageKinds),
     format: z.enum(["safetensors", "raw"]).openapi({
       description: "`safetensors`: a valid safetensors file. `raw`: data from the first byte on.",
     }),

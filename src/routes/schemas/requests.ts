@@ -3,6 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { dtypes } from "../../memory/layout/dtype.ts";
 import { limits } from "../../memory/limits.ts";
+import { storageKinds } from "../../memory/storage/storage.ts";
 import { byteCount, ModelName, RegionName, SessionId, Shape, TensorName, Version } from "./common.ts";
 import { Labels, LabelsPatch } from "./labels.ts";
 
@@ -21,10 +22,7 @@ export const CreateRegion = z
     model: ModelName.optional().openapi({ description: "Default: `default`." }),
     name: RegionName.optional(),
     version: Version.optional(),
-    storage: z
-      .enum(["shm", "memfd", "file", "heap", "cuda_vmm"])
-      .optional()
-      .openapi({ description: "Default: `shm`." }),
+    storage: z.enum(storageKinds).optional().openapi({ description: "Default: `shm`." }),
     tensors: z.array(TensorRequest).min(1).max(limits.regionTensors).optional(),
     byte_size: byteCount.optional().openapi({ description: "Instead of `tensors`: one U8 tensor named `data`." }),
     ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "Owner: it ends this long after now." }),

@@ -528,7 +528,7 @@ export interface components {
     };
     readonly Storage: {
       /** @enum {string} */
-      readonly kind: "shm";
+      readonly kind: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
       /**
        * @description `safetensors`: a valid safetensors file. `raw`: data from the first byte on.
        * @enum {string}

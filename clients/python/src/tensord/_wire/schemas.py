@@ -90,7 +90,7 @@ class Owner(TypedDict):
 
 
 class Storage(TypedDict):
-    kind: Literal["shm"]
+    kind: Literal["shm", "memfd", "file", "heap", "cuda_vmm"]
     format: Literal["safetensors", "raw"]
     shm_name: str | None
     path: str | None

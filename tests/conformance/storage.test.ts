@@ -1,0 +1,294 @@
+/** What the store relies on in every storage: its memory, its names and its bytes. One suite, run on each that there is. */
+
+import { describe, expect, test } from "bun:test";
+import { existsSync, linkSync, lstatSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { TensordError } from "../../src/memory/error.ts";
+import { toChecksum } from "../../src/memory/layout/checksum.ts";
+import { MiB } from "../../src/memory/limits.ts";
+import { createToken } from "../../src/memory/naming.ts";
+import type { Identity } from "../../src/memory/storage/storage.ts";
+import { onesChecksums, patternChecksums, toPattern } from "../contract/support/checksum.ts";
+import { lease } from "../contract/support/lease.ts";
+import { TestApp } from "../harness/app.ts";
+import { type OpenStorage, storageCases } from "./support/storages.ts";
+
+const header = new Uint8Array(4096).fill(0x20);
+const never = new AbortController().signal;
+const nothing = () => {};
+
+interface Made {
+  readonly token: string;
+  readonly identity: Identity;
+}
+
+async function allocate({ storage }: OpenStorage, byteSize: number): Promise<Made> {
+  const token = createToken();
+  return { token, identity: await storage.memory.allocate({ token, byteSize, header }, never) };
+}
+
+/** Allocated, kept and published, as a region that was answered is. */
+async function make(open: OpenStorage, byteSize: number): Promise<Made> {
+  const made = await allocate(open, byteSize);
+  open.storage.names.keep(made.token);
+  open.storage.names.publish(made.token);
+  return made;
+}
+
+function write({ storage }: OpenStorage, token: string, data: Uint8Array): void {
+  using file = storage.bytes.open(token, "write");
+  file.write(data, header.length);
+}
+
+async function failure(work: Promise<unknown>): Promise<unknown> {
+  return work.then(() => undefined).catch((error: unknown) => error);
+}
+
+for (const { name, open: openCase } of storageCases) {
+  /** A test's body with a storage of its own. */
+  const withStorage = (use: (open: OpenStorage) => Promise<void>) => async () => {
+    using open = openCase();
+    await use(open);
+  };
+
+  describe(`the memory of ${name}`, () => {
+    for (const byteSize of [4096, 4097, 3 * MiB, 40 * MiB + 1]) {
+      test(
+        `gives ${byteSize} bytes: the header, and zeros behind it`,
+        withStorage(async (open) => {
+          const { token, identity } = await make(open, byteSize);
+          const content = readFileSync(open.pathOf(token));
+          expect(content.length).toBe(byteSize);
+          expect(content.subarray(0, header.length).equals(header)).toBeTrue();
+          expect(content.subarray(header.length).every((byte) => byte === 0)).toBeTrue();
+          const { dev, ino } = lstatSync(open.pathOf(token), { bigint: true });
+          expect(identity).toEqual({ dev: dev.toString(), ino: ino.toString() });
+        }),
+      );
+    }
+
+    test(
+      "keeps nothing before it is told to, and discards what it made, twice if need be",
+      withStorage(async (open) => {
+        const { token } = await allocate(open, 3 * MiB);
+        expect(open.storage.names.kept()).toEqual([]);
+        await open.storage.memory.discard(token, 3 * MiB);
+        await open.storage.memory.discard(token, 3 * MiB);
+        expect(() => open.storage.names.keep(token)).toThrow();
+      }),
+    );
+
+    test(
+      "stops when it is told to, and leaves what discard removes",
+      withStorage(async (open) => {
+        const { memory, names } = open.storage;
+        const token = createToken();
+        const cancel = new AbortController();
+        const work = failure(memory.allocate({ token, byteSize: 64 * MiB, header }, cancel.signal));
+        cancel.abort(new TensordError("cancelled", "Cannot go on: the test says so"));
+        expect(await work).toBe(cancel.signal.reason);
+        await memory.discard(token, 64 * MiB);
+        expect(names.kept()).toEqual([]);
+      }),
+    );
+
+    test(
+      "refuses more than there is, with the numbers",
+      withStorage(async (open) => {
+        const { memory } = open.storage;
+        const token = createToken();
+        const byteSize = memory.space().freeBytes + 1024 * MiB;
+        const error = await failure(memory.allocate({ token, byteSize, header }, never));
+        expect(error).toBeInstanceOf(TensordError);
+        expect(error).toMatchObject({ code: "out-of-shared-memory", facts: { requested_bytes: expect.any(Number) } });
+        await memory.discard(token, byteSize);
+      }),
+    );
+
+    test(
+      "discards all that an earlier server was making, and nothing that is kept",
+      withStorage(async (open) => {
+        const kept = await make(open, 4096);
+        await allocate(open, 4096);
+        await allocate(open, 3 * MiB);
+        await open.storage.memory.discardAll();
+        expect(open.storage.names.kept().map(({ token }) => token)).toEqual([kept.token]);
+      }),
+    );
+
+    test(
+      "knows who maps a region and who writes, and what became of its size",
+      withStorage(async (open) => {
+        const { memory } = open.storage;
+        const { token } = await make(open, 8192);
+        const path = open.pathOf(token);
+        expect(memory.usage(token)).toEqual({ leased: false, written: false, byteSize: 8192 });
+        {
+          using _ = lease(path);
+          expect(memory.usage(token)).toMatchObject({ leased: true, written: false });
+        }
+        {
+          using _ = lease(path, "write");
+          expect(memory.usage(token)).toMatchObject({ leased: true, written: true });
+        }
+        expect(memory.usage(token)).toMatchObject({ leased: false, written: false });
+        truncateSync(path, 4096);
+        expect(memory.usage(token)).toMatchObject({ byteSize: 4096 });
+        expect(memory.usage(createToken())).toBeUndefined();
+      }),
+    );
+
+    test(
+      "tells by itself who may open it how",
+      withStorage(async (open) => {
+        const { memory, names } = open.storage;
+        const { token } = await make(open, 4096);
+        for (const access of ["sealed", "open", "sealed-stock-writable"] as const) {
+          memory.setAccess(token, access);
+          expect(names.kept()).toMatchObject([{ token, access }]);
+        }
+      }),
+    );
+
+    test(
+      "is freed once nobody else links it, and freeing it again is no mistake",
+      withStorage(async (open) => {
+        const { memory, names } = open.storage;
+        for (const byteSize of [4096, 3 * MiB]) {
+          const { token, identity } = await make(open, byteSize);
+          const elsewhere = `${open.pathOf(token)}.elsewhere`;
+          linkSync(open.pathOf(token), elsewhere);
+          names.withdraw(token, identity);
+          expect(await memory.free(token, byteSize)).toBe("hard-link");
+          rmSync(elsewhere);
+          expect(await memory.free(token, byteSize)).toBe("freed");
+          expect(memory.usage(token)).toBeUndefined();
+          expect(await memory.free(token, byteSize)).toBe("freed");
+        }
+      }),
+    );
+  });
+
+  describe(`the names of ${name}`, () => {
+    test(
+      "say what is kept, with its identity and size",
+      withStorage(async (open) => {
+        const made = [await make(open, 4096), await make(open, 5000)];
+        const kept = open.storage.names.kept().toSorted((a, b) => a.byteSize - b.byteSize);
+        expect(kept).toEqual([
+          { ...made[0], byteSize: 4096, access: "open" },
+          { ...made[1], byteSize: 5000, access: "open" },
+        ] as typeof kept);
+      }),
+    );
+
+    test(
+      "are there from publish to withdraw, which may come twice",
+      withStorage(async (open) => {
+        const { names } = open.storage;
+        const { token, identity } = await make(open, 4096);
+        expect(names.isPublished(token, identity)).toBeTrue();
+        const { path } = names.address(token);
+        expect(path === null || existsSync(path)).toBeTrue();
+        expect(names.inspect(token, identity)).toBe("intact");
+        names.withdraw(token, identity);
+        names.withdraw(token, identity);
+        expect(path !== null && existsSync(path)).toBeFalse();
+      }),
+    );
+
+    test(
+      "that somebody took away or replaced are mended; what is gone for good is lost",
+      withStorage(async (open) => {
+        const { names } = open.storage;
+        const { token, identity } = await make(open, 4096);
+        const { path } = names.address(token);
+        if (path !== null) {
+          rmSync(path);
+          expect(names.isPublished(token, identity)).toBeFalse();
+          expect(names.inspect(token, identity)).toBe("relinked");
+          rmSync(path);
+          writeFileSync(path, "foreign");
+          expect(names.isPublished(token, identity)).toBeFalse();
+          expect(() => names.publish(token)).toThrow();
+          names.withdraw(token, identity);
+          expect(readFileSync(path, "utf8")).toBe("foreign");
+          expect(names.inspect(token, identity)).toBe("replaced");
+          expect(names.inspect(token, identity)).toBe("intact");
+          rmSync(path);
+        }
+        rmSync(open.pathOf(token));
+        expect(names.inspect(token, identity)).toBe("lost");
+      }),
+    );
+  });
+
+  describe(`the bytes of ${name}`, () => {
+    test(
+      "are read and written where they lie, under a worker's locks",
+      withStorage(async (open) => {
+        const { bytes, memory } = open.storage;
+        const { token } = await make(open, 8192);
+        const data = toPattern(1000);
+        {
+          using file = bytes.open(token, "write");
+          expect(memory.usage(token)).toMatchObject({ leased: true, written: true });
+          file.write(data, 4096);
+          expect(file.byteSize).toBe(8192);
+        }
+        {
+          using file = bytes.open(token, "read");
+          expect(memory.usage(token)).toMatchObject({ leased: true, written: false });
+          expect(readFileSync(file.path).subarray(4096, 5096).equals(data)).toBeTrue();
+        }
+        expect(memory.usage(token)).toMatchObject({ leased: false, written: false });
+        expect(Buffer.from(bytes.readPrefix(token, 5096)).subarray(4096).equals(data)).toBeTrue();
+        expect(bytes.readPrefix(token, 100_000).length).toBe(8192);
+      }),
+    );
+
+    test(
+      "are hashed chunk by chunk, as protocol.md says",
+      withStorage(async (open) => {
+        for (const [byteSize, value] of patternChecksums) {
+          const { token } = await make(open, header.length + byteSize);
+          write(open, token, toPattern(byteSize));
+          const hashes = await open.storage.bytes.hash(token, header.length, header.length + byteSize, nothing);
+          expect(toChecksum(hashes).value).toBe(value);
+        }
+        const [byteSize, value] = onesChecksums[1] ?? [0, ""];
+        const { token } = await make(open, header.length + byteSize);
+        write(open, token, new Uint8Array(byteSize).fill(1));
+        let looks = 0;
+        const count = () => {
+          looks += 1;
+        };
+        const hashes = await open.storage.bytes.hash(token, header.length, header.length + byteSize, count);
+        expect({ looks, value: toChecksum(hashes).value }).toEqual({ looks: 2, value });
+      }),
+    );
+
+    test(
+      "are not hashed to the end if somebody says stop, or if they are no longer there",
+      withStorage(async (open) => {
+        const { bytes } = open.storage;
+        const { token } = await make(open, header.length + MiB);
+        const stop = new TensordError("cancelled", "Cannot go on: the test says so");
+        const work = bytes.hash(token, header.length, header.length + MiB, () => {
+          throw stop;
+        });
+        expect(await failure(work)).toBe(stop);
+        truncateSync(open.pathOf(token), header.length + 5);
+        const cut = await failure(bytes.hash(token, header.length, header.length + MiB, nothing));
+        expect(cut).toMatchObject({ code: "io-error" });
+      }),
+    );
+  });
+}
+
+test("the suite runs on every storage that a server has", async () => {
+  const app = await TestApp.open();
+  const kinds = [...app.store.storages.all].map(({ kind }) => kind);
+  await app.close();
+  const covered = storageCases.map(({ kind }) => kind);
+  expect(kinds.filter((kind) => !covered.includes(kind))).toEqual([]);
+});
