@@ -27,6 +27,7 @@ import { refuseUnknownQuery } from "./refuse-unknown-query.ts";
 import { defineRegionRoutes } from "./region.ts";
 import { defineRegionsRoutes } from "./regions.ts";
 import { TensorReference } from "./schemas/reference.ts";
+import { FailureCode } from "./schemas/words.ts";
 import { defineSealRoutes } from "./seal.ts";
 import { defineSessionRoutes } from "./sessions.ts";
 import { toValidationFailure } from "./validation-failure.ts";
@@ -62,6 +63,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineHostRoutes(app, services);
   defineDiagnosisRoutes(app, services);
   defineDocsPage(app);
+  app.openAPIRegistry.register("FailureCode", FailureCode);
   app.openAPIRegistry.register("TensorReference", TensorReference);
   app.onError((error, c) => {
     const id = c.get("requestId");

@@ -6,6 +6,7 @@
 import { z } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
 import { type FailureCode, failures, TensordError } from "../memory/error.ts";
+import { ProblemCode } from "./schemas/words.ts";
 
 export const problemMediaType = "application/problem+json";
 
@@ -17,7 +18,7 @@ export const Problem = z
     title: z.string().openapi({ example: "The name belongs to another region" }),
     status: z.int().openapi({ example: 409 }),
     detail: z.string().openapi({ example: "Cannot create the name: reg_… (llama/weights) holds it (sealed)" }),
-    code: z.enum(Object.keys(failures) as [FailureCode, ...FailureCode[]]).openapi({ example: "name-taken" }),
+    code: ProblemCode,
     hint: z.string().optional().openapi({ description: "What to do about it." }),
     errno: z.string().optional().openapi({ description: "What the operating system said, where it was asked." }),
     request_id: z.string().optional(),

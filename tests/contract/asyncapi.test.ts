@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { Parser } from "@asyncapi/parser";
 import { z } from "@hono/zod-openapi";
 import { asyncApiPath, toAsyncApiYaml } from "../../scripts/asyncapi.ts";
+import { close } from "../harness/answers.ts";
 import { tokenOf } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
@@ -38,13 +39,8 @@ async function parse(text: string) {
   };
 }
 
-/** A payload's schema in which every object is closed that is not open on purpose. */
 function toClosedSchema(payload: unknown): z.ZodType {
-  const close = (_: string, value: unknown) =>
-    typeof value === "object" && value !== null && "properties" in value
-      ? { additionalProperties: false, ...value }
-      : value;
-  return z.fromJSONSchema(JSON.parse(JSON.stringify(payload), close));
+  return z.fromJSONSchema(JSON.parse(JSON.stringify(payload), (_, value) => close(value)));
 }
 
 /** What the document has against the frame; empty if it fits. */

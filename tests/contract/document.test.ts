@@ -30,9 +30,10 @@ describe("the document", () => {
     }),
   );
 
-  test("has no reference that leads nowhere, and no schema that nothing refers to but what clients tell each other", () => {
+  test("has no reference that leads nowhere, and no schema that nothing refers to but what it says is for clients", () => {
     const referred = [...JSON.stringify(document).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name);
-    referred.push("TensorReference");
+    // What clients tell each other, and the words that they know today.
+    referred.push("TensorReference", "FailureCode");
     expect([...new Set(referred)].toSorted()).toEqual(Object.keys(document.components.schemas).toSorted());
   });
 
@@ -140,4 +141,61 @@ describe("holding an answer against the document", () => {
       expect(() => checkSchema("Deletion", value, "it")).toThrow("it is no Deletion");
     });
   }
+
+  test("refuses an open word that is not documented, though a client may read it", () => {
+    const checksum = { algorithm: "xxh3-64-tree", chunk_bytes: 1, value: "" };
+    expect(() => checkSchema("Checksum", checksum, "it")).not.toThrow();
+    expect(() => checkSchema("Checksum", { ...checksum, algorithm: "sha256" }, "it")).toThrow("it is no Checksum");
+  });
+});
+
+describe("a word", () => {
+  const schemas = Object.entries(document.components.schemas);
+  const requests = new Set(["FailureCode"]);
+  const addRequest = (schema: unknown) => {
+    for (const [, name = ""] of JSON.stringify(schema).matchAll(/"#\/components\/schemas\/(\w+)"/g)) {
+      if (requests.has(name)) continue;
+      requests.add(name);
+      addRequest(document.components.schemas[name]);
+    }
+  };
+  for (const { requestBody } of withBody) addRequest(requestBody);
+  /** Every `enum` inside, as the path of its member. */
+  const findEnums = (value: unknown, path: string): string[] => {
+    if (typeof value !== "object" || value === null) return [];
+    const inside = Object.entries(value).flatMap(([key, item]) =>
+      findEnums(
+        item,
+        ["properties", "items", "allOf", "anyOf"].includes(key) || /^\d+$/.test(key) ? path : `${path}.${key}`,
+      ),
+    );
+    return "enum" in value ? [path, ...inside] : inside;
+  };
+
+  test("of answers may grow, but for those whose growth would be another protocol", () => {
+    const closed = schemas.filter(([name]) => !requests.has(name)).flatMap(([name, schema]) => findEnums(schema, name));
+    expect(closed.toSorted()).toEqual([
+      "Capabilities.api",
+      "ClaimAnswer.role",
+      "Deletion.state",
+      "Ended.state",
+      "Event.datacontenttype",
+      "Event.specversion",
+      "Probe.status",
+      "RegionFacts.state",
+      "SessionEnd.state",
+    ]);
+  });
+
+  test("of a request may not, and no answer shares its schema", () => {
+    const open = schemas.filter(
+      ([name, schema]) => requests.has(name) && JSON.stringify(schema).includes('"examples"'),
+    );
+    expect(open.map(([name]) => name)).toEqual([]);
+    const answers = schemas.filter(([name]) => !requests.has(name)).map(([, schema]) => JSON.stringify(schema));
+    const shared = [...requests].filter((name) =>
+      answers.some((text) => text.includes(`"#/components/schemas/${name}"`)),
+    );
+    expect(shared).toEqual([]);
+  });
 });

@@ -154,11 +154,19 @@ export function checkSchema(name: string, value: unknown, where: string): void {
   if (!result.success) throw new Error(`${where} is no ${name}: ${z.prettifyError(result.error)}`);
 }
 
-/** The document's schemas with every object closed that is not open on purpose. */
 function toDefinitions(): Record<string, z.core.JSONSchema.JSONSchema> {
   const text = JSON.stringify(document.components.schemas).replaceAll("#/components/schemas/", "#/$defs/");
-  return JSON.parse(text, (_, value) => {
-    if (typeof value !== "object" || value === null || !("properties" in value)) return value;
-    return { additionalProperties: false, ...value };
-  });
+  return JSON.parse(text, (_, value) => close(value));
+}
+
+/**
+ * A schema as this version keeps it: every object closed that is not open on purpose, and every word that may grow one of
+ * those that are documented.
+ */
+export function close(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if ("properties" in value) return { additionalProperties: false, ...value };
+  if (!("examples" in value) || !Array.isArray(value.examples) || !("type" in value)) return value;
+  const { examples, ...schema } = value;
+  return { ...schema, enum: Array.isArray(value.type) ? [...examples, null] : examples };
 }

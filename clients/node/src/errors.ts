@@ -3,7 +3,7 @@
 import type { components } from "./generated/openapi.ts";
 
 /** What a server answers with: the table is in its OpenAPI document. */
-export type ServerCode = components["schemas"]["Problem"]["code"];
+export type ServerCode = components["schemas"]["FailureCode"];
 
 /** What this package finds out by itself. */
 export type ClientCode =

@@ -5,7 +5,7 @@ import { time } from "./common.ts";
 
 export const Event = z
   .object({
-    specversion: z.enum(["1.0"]),
+    specversion: z.enum(["1.0"]).openapi({ description: "Closed, as CloudEvents has it." }),
     id: z.string().openapi({
       description: "A decimal sequence number that never repeats. Resume with it: `after` or `Last-Event-ID`.",
       example: "1795000000000123",

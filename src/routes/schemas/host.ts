@@ -3,7 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { features, hugePageModes } from "../../memory/host/capabilities.ts";
 import { byteCount } from "./common.ts";
-import { Dtype } from "./requests.ts";
+import { DtypeWord, openWord, StorageKind } from "./words.ts";
 
 const Platform = z
   .object({
@@ -18,14 +18,14 @@ const ShmCapability = z
     path: z.string().openapi({ description: "Where regions are; clients must see the same.", example: "/dev/shm" }),
     filesystem: z.string().openapi({ example: "tmpfs" }),
     total_bytes: z.union([byteCount, z.null()]).openapi({ description: "null: it has no size of its own." }),
-    huge_pages: z.enum(hugePageModes).openapi({ description: "When the file system takes huge pages." }),
+    huge_pages: openWord("When the file system takes huge pages.", hugePageModes),
     page_size: z.int().openapi({ description: "What sizes are rounded up to.", example: 4096 }),
   })
   .openapi("ShmCapability");
 
 const StorageCapability = z
   .object({
-    kind: z.enum(["shm", "memfd", "file", "heap", "cuda_vmm"]),
+    kind: StorageKind,
     available: z.boolean(),
     survives_restart: z.boolean().openapi({ description: "Whether its regions outlive the server." }),
     reason: z.string().nullable().openapi({ description: "Why it is not available." }),
@@ -53,7 +53,7 @@ const Limits = z
 
 export const Capabilities = z
   .object({
-    api: z.enum(["v1"]),
+    api: z.enum(["v1"]).openapi({ description: "Closed: it stands in every path." }),
     version: z.string().openapi({ description: "The server's.", example: "0.2.0" }),
     instance: z.string().openapi({ example: "default" }),
     features: z.array(z.string()).openapi({
@@ -63,14 +63,14 @@ export const Capabilities = z
     platform: Platform,
     shm: ShmCapability,
     storages: z.array(StorageCapability),
-    dtypes: z.array(Dtype),
+    dtypes: z.array(DtypeWord),
     limits: Limits,
   })
   .openapi("Capabilities");
 
 const Device = z
   .object({
-    kind: z.enum(["cuda"]),
+    kind: openWord("Whose driver it is.", ["cuda"]),
     uuid: z.string().nullable().openapi({ example: "GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e" }),
     name: z.string().openapi({ example: "NVIDIA H100 80GB HBM3" }),
     bus_id: z.string().openapi({ description: "Its PCI address.", example: "0000:19:00.0" }),
@@ -91,8 +91,14 @@ export const DeviceList = z
 
 const Finding = z
   .object({
-    check: z.string().openapi({ description: "What was looked at.", example: "shm-size" }),
-    status: z.enum(["ok", "warning", "error"]),
+    check: z
+      .string()
+      .openapi({ description: "What was looked at; a later server looks at more.", example: "shm-size" }),
+    status: openWord("How bad it is; `ok` of the diagnosis says whether anything is an error.", [
+      "ok",
+      "warning",
+      "error",
+    ]),
     summary: z.string().openapi({ example: "/dev/shm has 64 MiB in all: a container's default." }),
     cure: z.string().nullable().openapi({ description: "What to do about it.", example: "Mount it larger." }),
   })

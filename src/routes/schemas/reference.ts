@@ -2,11 +2,14 @@
 
 import { z } from "@hono/zod-openapi";
 import { byteCount, RegionIdParameter, Shape } from "./common.ts";
-import { Dtype } from "./requests.ts";
+import { DtypeWord } from "./words.ts";
 
 export const TensorReference = z
   .object({
-    v: z.literal(1).openapi({ description: "The version of this form." }),
+    v: z.int().openapi({
+      description: "The version of this form: 1. Of another one nothing else is known, so refuse it with its number.",
+      example: 1,
+    }),
     instance: z.string().openapi({ example: "default" }),
     region: RegionIdParameter,
     path: z.string().openapi({
@@ -17,7 +20,7 @@ export const TensorReference = z
     ino: z.string().openapi({ example: "4711" }),
     byte_offset: byteCount.openapi({ description: "From the start of the file.", example: 4096 }),
     byte_size: byteCount.openapi({ example: 4_194_304 }),
-    dtype: Dtype,
+    dtype: DtypeWord,
     shape: Shape,
     generation: byteCount.openapi({ description: "0 outside rings.", example: 0 }),
   })

@@ -1,17 +1,15 @@
 /** The zod schemas of what is answered about regions: descriptors, lists, and what became of a request. */
 
 import { z } from "@hono/zod-openapi";
-import { states } from "../../memory/journal/region-record.ts";
-import { checksumAlgorithm } from "../../memory/layout/checksum.ts";
+import { type Owner as RegionOwner, states, toldEndReasons } from "../../memory/journal/region-record.ts";
 import { limits } from "../../memory/limits.ts";
-import { storageKinds } from "../../memory/storage/storage.ts";
 import { byteCount, ModelName, nextCursor, Shape, TensorName, time, Version } from "./common.ts";
-import { Dtype } from "./requests.ts";
+import { ChecksumAlgorithm, DtypeWord, openWord, openWordOrNull, StorageFormat, StorageKind } from "./words.ts";
 
 export const Tensor = z
   .object({
     name: TensorName,
-    dtype: Dtype,
+    dtype: DtypeWord,
     shape: Shape,
     byte_offset: byteCount.openapi({ description: "From the start of the file or mapping.", example: 4096 }),
     byte_size: byteCount.openapi({ example: 4_194_304 }),
@@ -25,7 +23,12 @@ export const Tensor = z
 
 export const Owner = z
   .object({
-    kind: z.enum(["ttl", "linger", "session", "persist"]),
+    kind: openWord("What the others say more of.", [
+      "ttl",
+      "linger",
+      "session",
+      "persist",
+    ] satisfies RegionOwner["kind"][]),
     ttl_ms: z.int().optional(),
     linger_ms: z.int().optional(),
     handoff_ms: z.int().optional().openapi({ description: "How long a hand-off waits for its consumer." }),
@@ -35,10 +38,8 @@ export const Owner = z
 
 export const Storage = z
   .object({
-    kind: z.enum(storageKinds),
-    format: z.enum(["safetensors", "raw"]).openapi({
-      description: "`safetensors`: a valid safetensors file. `raw`: data from the first byte on.",
-    }),
+    kind: StorageKind,
+    format: StorageFormat,
     shm_name: z.string().nullable().openapi({
       description: "For shm_open; null outside /dev/shm.",
       example: "/tensord.default.abcdefghijklmnopqrstuvwxyz",
@@ -56,7 +57,7 @@ export const Storage = z
 
 export const Checksum = z
   .object({
-    algorithm: z.enum([checksumAlgorithm]),
+    algorithm: ChecksumAlgorithm,
     chunk_bytes: z.int().openapi({ example: limits.checksumChunkBytes }),
     value: z.string().openapi({ description: "16 hexadecimal digits.", example: "2d06800538d394c2" }),
   })
@@ -80,7 +81,9 @@ export const RegionFacts = z
     name: z.string().nullable().openapi({ example: "weights" }),
     version: Version,
     pending_name: z.string().nullable().openapi({ description: "The name it takes over when it is sealed." }),
-    state: z.enum(states),
+    state: z.enum(states).openapi({
+      description: "Closed: it says what may be done with it, so another state would be another protocol.",
+    }),
     revision: z.int().openapi({ description: "Raised by every change; also the ETag." }),
     owner: Owner,
     session: z.union([z.string(), z.null()]).openapi({
@@ -123,10 +126,11 @@ export const RegionDetail = Region.extend({
   unknown_holders: z.boolean().openapi({ description: "The kernel knows of a mapping that nobody reported." }),
   drain: z
     .object({
-      reason: z.string().nullable(),
-      waits_for: z.enum(["lease", "hard-link"]).nullable().openapi({
-        description: "`lease`: a process still maps it. `hard-link`: something outside links its file.",
-      }),
+      reason: openWordOrNull("Why it ends.", [...toldEndReasons, "aborted"]),
+      waits_for: openWordOrNull("`lease`: a process still maps it. `hard-link`: something outside links its file.", [
+        "lease",
+        "hard-link",
+      ]),
     })
     .optional()
     .openapi({ description: "Only while it drains." }),
@@ -137,7 +141,7 @@ export const RegionList = z.object({ items: z.array(RegionFacts), next_cursor: n
 export const Verification = z
   .object({
     ok: z.boolean().nullable().openapi({ description: "null: it was sealed without a checksum." }),
-    algorithm: z.enum([checksumAlgorithm]),
+    algorithm: ChecksumAlgorithm,
     expected: z.string().nullable(),
     actual: z.string(),
   })

@@ -11,7 +11,10 @@ const text = z.string().max(limits.clientCharacters);
 
 const Ttl = z.int().min(limits.sessionTtlMinMs).max(limits.sessionTtlMaxMs);
 
-export const Dtype = z.enum(dtypes).openapi("Dtype", { description: "As safetensors names it.", example: "F32" });
+export const Dtype = z.enum(dtypes).openapi("Dtype", {
+  description: "What may be asked for, as safetensors names it. What is answered may be more.",
+  example: "F32",
+});
 
 export const TensorRequest = z
   .strictObject({ name: TensorName, dtype: Dtype, shape: Shape })

@@ -29,7 +29,7 @@ export const SessionEnd = z
 
 export const Claim = z
   .object({
-    role: z.enum(["builder", "reader"]),
+    role: z.enum(["builder", "reader"]).openapi({ description: "Closed: either `claim` is yours, or it is not." }),
     claim: z.union([z.string(), z.null()]).openapi({ description: "For the builder: pass it to POST /v1/regions." }),
     region: z.union([RegionDetail, z.null()]).openapi({
       description: "For a reader: the sealed region. null, or not sealed: somebody still builds; ask again.",

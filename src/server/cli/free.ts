@@ -27,7 +27,7 @@ export async function free(api: Api, size: string, options: FreeOptions, asJson:
   return { ok: eviction.enough, text: asJson ? toJson(eviction) : toText(eviction, bytes) };
 }
 
-const reasons: Record<Eviction["kept"][number]["reason"], string> = {
+const reasons: Readonly<Record<string, string>> = {
   leased: "somebody maps it",
   "handed-out": "somebody asked for it a moment ago",
   "not-needed": "not needed",
@@ -39,7 +39,7 @@ function toText({ dry_run: dryRun, enough, freed_bytes: freedBytes, evicted, kep
     ...toCells({ region, model, name, bytes }),
     `${toSpan(Date.now() - Date.parse(usedAt))} ago`,
   ]);
-  const stay = kept.map((item) => [...toCells(item), reasons[item.reason]]);
+  const stay = kept.map((item) => [...toCells(item), reasons[item.reason] ?? item.reason]);
   const lines = [`${dryRun ? "would free" : "freed"} ${sum}`];
   if (gone.length > 0) lines.push("", toTable([...head, "USED"], gone));
   if (stay.length > 0) lines.push("", dryRun ? "would stay" : "stays", toTable([...head, "WHY"], stay));

@@ -23,6 +23,8 @@ function toOwnerKind({ owner, session, expires_at }: Pick<RegionFacts, "owner" |
       const leftMs = Date.parse(expires_at ?? "") - Date.now();
       return leftMs > 0 ? `ttl, ${toSpan(leftMs)} left` : "ttl, over";
     }
+    default:
+      return owner.kind;
   }
 }
 
@@ -37,6 +39,8 @@ export function toEnd({ owner, session, expires_at }: Pick<RegionFacts, "owner" 
       return session === null ? "with its last mapping" : `with ${session}`;
     case "ttl":
       return toDue(expires_at);
+    default:
+      return expires_at === null ? "-" : toDue(expires_at);
   }
 }
 

@@ -5,7 +5,7 @@
 
 import { client } from "./client/client.gen.js";
 import { createRegion, deleteRegion, getRegion, getStats, listEvents, listRegions } from "./client/sdk.gen.js";
-import type { Dtype, Problem, Region } from "./client/types.gen.js";
+import type { Dtype, FailureCode, Problem, Region } from "./client/types.gen.js";
 
 client.setConfig({ baseUrl: process.argv[2] ?? "" });
 
@@ -30,7 +30,9 @@ const events = await listEvents({ query: { types: "tensord.region.", limit: 10 }
 const stats = await getStats();
 const missing = await getRegion({ path: { region: "reg_missing" } });
 const problem: Problem | undefined = missing.error;
-// @ts-expect-error -- no failure has this code
+// @ts-expect-error -- no failure of this version has this code
+"no-such-code" satisfies FailureCode;
+// A later one may have it.
 "no-such-code" satisfies Problem["code"];
 const deleted = await deleteRegion({ path: { region: region.id } });
 

@@ -18,9 +18,9 @@ from client.models import (
     Deletion,
     Dtype,
     EventPage,
+    FailureCode,
     ListRegionsState,
     Problem,
-    ProblemCode,
     Region,
     RegionList,
     Stats,
@@ -51,7 +51,7 @@ assert isinstance(stats, Stats), stats
 missing = get_region.sync_detailed(region="reg_missing", client=client)
 problem = missing.parsed
 assert isinstance(problem, Problem), problem
-assert problem.code is ProblemCode.REGION_NOT_FOUND, problem
+assert problem.code == FailureCode.REGION_NOT_FOUND, problem
 deletion = delete_region.sync(region=region.id, client=client)
 assert isinstance(deletion, Deletion), deletion
 

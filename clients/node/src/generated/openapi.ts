@@ -433,13 +433,57 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
   schemas: {
+    /**
+     * @description The codes that a Problem of this version has. `code` itself is open: a later server may have others.
+     * @enum {string}
+     */
+    readonly FailureCode:
+      | "malformed-body"
+      | "forbidden"
+      | "route-not-found"
+      | "model-not-found"
+      | "region-not-found"
+      | "session-not-found"
+      | "lease-not-found"
+      | "claim-not-found"
+      | "tensor-not-found"
+      | "method-not-allowed"
+      | "model-exists"
+      | "model-in-use"
+      | "name-taken"
+      | "name-claimed"
+      | "region-sealed"
+      | "region-not-sealed"
+      | "region-draining"
+      | "region-has-writers"
+      | "region-busy"
+      | "cancelled"
+      | "revision-mismatch"
+      | "payload-too-large"
+      | "unsupported-media-type"
+      | "range-not-satisfiable"
+      | "validation-failed"
+      | "owner-required"
+      | "upgrade-required"
+      | "too-many-requests"
+      | "internal"
+      | "io-error"
+      | "storage-unavailable"
+      | "not-ready"
+      | "shutting-down"
+      | "deadline-exceeded"
+      | "session-quota-exceeded"
+      | "model-limit-exceeded"
+      | "pool-full"
+      | "out-of-shared-memory"
+      | "out-of-inodes";
     /** @description Lets another process map one tensor without asking the server: docs/protocol.md. */
     readonly TensorReference: {
       /**
-       * @description The version of this form.
-       * @enum {number}
+       * @description The version of this form: 1. Of another one nothing else is known, so refuse it with its number.
+       * @example 1
        */
-      readonly v: 1;
+      readonly v: number;
       /** @example default */
       readonly instance: string;
       /** @example reg_abcdefghijklmnopqrstuvwxyz */
@@ -463,7 +507,32 @@ export interface components {
       readonly byte_offset: number;
       /** @example 4194304 */
       readonly byte_size: number;
-      readonly dtype: components["schemas"]["Dtype"];
+      /**
+       * @description The type of an element, as safetensors names it. Known: `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`. A later server may say others.
+       * @example BOOL
+       * @example F4
+       * @example F6_E2M3
+       * @example F6_E3M2
+       * @example U8
+       * @example I8
+       * @example F8_E5M2
+       * @example F8_E4M3
+       * @example F8_E8M0
+       * @example F8_E4M3FNUZ
+       * @example F8_E5M2FNUZ
+       * @example I16
+       * @example U16
+       * @example F16
+       * @example BF16
+       * @example I32
+       * @example U32
+       * @example F32
+       * @example C64
+       * @example F64
+       * @example I64
+       * @example U64
+       */
+      readonly dtype: string;
       /**
        * @description Elements in each dimension, outermost first; [] is a scalar.
        * @example [
@@ -478,34 +547,6 @@ export interface components {
        */
       readonly generation: number;
     };
-    /**
-     * @description As safetensors names it.
-     * @example F32
-     * @enum {string}
-     */
-    readonly Dtype:
-      | "BOOL"
-      | "F4"
-      | "F6_E2M3"
-      | "F6_E3M2"
-      | "U8"
-      | "I8"
-      | "F8_E5M2"
-      | "F8_E4M3"
-      | "F8_E8M0"
-      | "F8_E4M3FNUZ"
-      | "F8_E5M2FNUZ"
-      | "I16"
-      | "U16"
-      | "F16"
-      | "BF16"
-      | "I32"
-      | "U32"
-      | "F32"
-      | "C64"
-      | "F64"
-      | "I64"
-      | "U64";
     /** @description A region's descriptor: enough to map it. */
     readonly Region: components["schemas"]["RegionFacts"] & {
       readonly tensors: readonly components["schemas"]["Tensor"][];
@@ -518,8 +559,14 @@ export interface components {
      *     }
      */
     readonly Owner: {
-      /** @enum {string} */
-      readonly kind: "ttl" | "linger" | "session" | "persist";
+      /**
+       * @description What the others say more of. Known: `ttl`, `linger`, `session`, `persist`. A later server may say others.
+       * @example ttl
+       * @example linger
+       * @example session
+       * @example persist
+       */
+      readonly kind: string;
       readonly ttl_ms?: number;
       readonly linger_ms?: number;
       /** @description How long a hand-off waits for its consumer. */
@@ -527,13 +574,21 @@ export interface components {
       readonly session?: string;
     };
     readonly Storage: {
-      /** @enum {string} */
-      readonly kind: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
       /**
-       * @description `safetensors`: a valid safetensors file. `raw`: data from the first byte on.
-       * @enum {string}
+       * @description What it is made of. Known: `shm`, `memfd`, `file`, `heap`, `cuda_vmm`. A later server may say others.
+       * @example shm
+       * @example memfd
+       * @example file
+       * @example heap
+       * @example cuda_vmm
        */
-      readonly format: "safetensors" | "raw";
+      readonly kind: string;
+      /**
+       * @description How its bytes lie: `safetensors` is a valid safetensors file, `raw` is data from the first byte on. Known: `safetensors`, `raw`. A later server may say others.
+       * @example safetensors
+       * @example raw
+       */
+      readonly format: string;
       /**
        * @description For shm_open; null outside /dev/shm.
        * @example /tensord.default.abcdefghijklmnopqrstuvwxyz
@@ -561,8 +616,11 @@ export interface components {
     };
     /** @description Specified in docs/protocol.md. */
     readonly Checksum: {
-      /** @enum {string} */
-      readonly algorithm: "xxh3-64-tree";
+      /**
+       * @description docs/protocol.md specifies it. Known: `xxh3-64-tree`. A later server may say others.
+       * @example xxh3-64-tree
+       */
+      readonly algorithm: string;
       /** @example 67108864 */
       readonly chunk_bytes: number;
       /**
@@ -574,7 +632,32 @@ export interface components {
     readonly Tensor: {
       /** @example w */
       readonly name: string;
-      readonly dtype: components["schemas"]["Dtype"];
+      /**
+       * @description The type of an element, as safetensors names it. Known: `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`. A later server may say others.
+       * @example BOOL
+       * @example F4
+       * @example F6_E2M3
+       * @example F6_E3M2
+       * @example U8
+       * @example I8
+       * @example F8_E5M2
+       * @example F8_E4M3
+       * @example F8_E8M0
+       * @example F8_E4M3FNUZ
+       * @example F8_E5M2FNUZ
+       * @example I16
+       * @example U16
+       * @example F16
+       * @example BF16
+       * @example I32
+       * @example U32
+       * @example F32
+       * @example C64
+       * @example F64
+       * @example I64
+       * @example U64
+       */
+      readonly dtype: string;
       /**
        * @description Elements in each dimension, outermost first; [] is a scalar.
        * @example [
@@ -614,7 +697,10 @@ export interface components {
       readonly version: string;
       /** @description The name it takes over when it is sealed. */
       readonly pending_name: string | null;
-      /** @enum {string} */
+      /**
+       * @description Closed: it says what may be done with it, so another state would be another protocol.
+       * @enum {string}
+       */
       readonly state: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
       /** @description Raised by every change; also the ETag. */
       readonly revision: number;
@@ -655,49 +741,48 @@ export interface components {
       /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
       readonly detail: string;
       /**
+       * @description What failed, in a word for programs. Known: `malformed-body`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`. A later server may say others.
+       * @example malformed-body
+       * @example forbidden
+       * @example route-not-found
+       * @example model-not-found
+       * @example region-not-found
+       * @example session-not-found
+       * @example lease-not-found
+       * @example claim-not-found
+       * @example tensor-not-found
+       * @example method-not-allowed
+       * @example model-exists
+       * @example model-in-use
        * @example name-taken
-       * @enum {string}
+       * @example name-claimed
+       * @example region-sealed
+       * @example region-not-sealed
+       * @example region-draining
+       * @example region-has-writers
+       * @example region-busy
+       * @example cancelled
+       * @example revision-mismatch
+       * @example payload-too-large
+       * @example unsupported-media-type
+       * @example range-not-satisfiable
+       * @example validation-failed
+       * @example owner-required
+       * @example upgrade-required
+       * @example too-many-requests
+       * @example internal
+       * @example io-error
+       * @example storage-unavailable
+       * @example not-ready
+       * @example shutting-down
+       * @example deadline-exceeded
+       * @example session-quota-exceeded
+       * @example model-limit-exceeded
+       * @example pool-full
+       * @example out-of-shared-memory
+       * @example out-of-inodes
        */
-      readonly code:
-        | "malformed-body"
-        | "forbidden"
-        | "route-not-found"
-        | "model-not-found"
-        | "region-not-found"
-        | "session-not-found"
-        | "lease-not-found"
-        | "claim-not-found"
-        | "tensor-not-found"
-        | "method-not-allowed"
-        | "model-exists"
-        | "model-in-use"
-        | "name-taken"
-        | "name-claimed"
-        | "region-sealed"
-        | "region-not-sealed"
-        | "region-draining"
-        | "region-has-writers"
-        | "region-busy"
-        | "cancelled"
-        | "revision-mismatch"
-        | "payload-too-large"
-        | "unsupported-media-type"
-        | "range-not-satisfiable"
-        | "validation-failed"
-        | "owner-required"
-        | "upgrade-required"
-        | "too-many-requests"
-        | "internal"
-        | "io-error"
-        | "storage-unavailable"
-        | "not-ready"
-        | "shutting-down"
-        | "deadline-exceeded"
-        | "session-quota-exceeded"
-        | "model-limit-exceeded"
-        | "pool-full"
-        | "out-of-shared-memory"
-        | "out-of-inodes";
+      readonly code: string;
       /** @description What to do about it. */
       readonly hint?: string;
       /** @description What the operating system said, where it was asked. */
@@ -799,6 +884,34 @@ export interface components {
        */
       readonly shape: readonly number[];
     };
+    /**
+     * @description What may be asked for, as safetensors names it. What is answered may be more.
+     * @example F32
+     * @enum {string}
+     */
+    readonly Dtype:
+      | "BOOL"
+      | "F4"
+      | "F6_E2M3"
+      | "F6_E3M2"
+      | "U8"
+      | "I8"
+      | "F8_E5M2"
+      | "F8_E4M3"
+      | "F8_E8M0"
+      | "F8_E4M3FNUZ"
+      | "F8_E5M2FNUZ"
+      | "I16"
+      | "U16"
+      | "F16"
+      | "BF16"
+      | "I32"
+      | "U32"
+      | "F32"
+      | "C64"
+      | "F64"
+      | "I64"
+      | "U64";
     readonly RegionList: {
       readonly items: readonly components["schemas"]["RegionFacts"][];
       /** @description For the next page; null at the end. */
@@ -818,12 +931,24 @@ export interface components {
       readonly unknown_holders: boolean;
       /** @description Only while it drains. */
       readonly drain?: {
+        /**
+         * @description Why it ends. Known: `request`, `ttl`, `linger`, `session`, `evicted`, `replaced`, `orphaned`, `aborted`. A later server may say others.
+         * @example request
+         * @example ttl
+         * @example linger
+         * @example session
+         * @example evicted
+         * @example replaced
+         * @example orphaned
+         * @example aborted
+         */
         readonly reason: string | null;
         /**
-         * @description `lease`: a process still maps it. `hard-link`: something outside links its file.
-         * @enum {string|null}
+         * @description `lease`: a process still maps it. `hard-link`: something outside links its file. Known: `lease`, `hard-link`. A later server may say others.
+         * @example lease
+         * @example hard-link
          */
-        readonly waits_for: "lease" | "hard-link" | null;
+        readonly waits_for: string | null;
       };
     };
     readonly Holder: {
@@ -887,8 +1012,11 @@ export interface components {
     readonly Verification: {
       /** @description null: it was sealed without a checksum. */
       readonly ok: boolean | null;
-      /** @enum {string} */
-      readonly algorithm: "xxh3-64-tree";
+      /**
+       * @description docs/protocol.md specifies it. Known: `xxh3-64-tree`. A later server may say others.
+       * @example xxh3-64-tree
+       */
+      readonly algorithm: string;
       readonly expected: string | null;
       readonly actual: string;
     };
@@ -958,7 +1086,10 @@ export interface components {
     };
     /** @description A CloudEvent. */
     readonly Event: {
-      /** @enum {string} */
+      /**
+       * @description Closed, as CloudEvents has it.
+       * @enum {string}
+       */
       readonly specversion: "1.0";
       /**
        * @description A decimal sequence number that never repeats. Resume with it: `after` or `Last-Event-ID`.
@@ -1010,8 +1141,13 @@ export interface components {
       readonly model: string;
       readonly name: string | null;
       readonly bytes: number;
-      /** @enum {string} */
-      readonly reason: "leased" | "handed-out" | "not-needed";
+      /**
+       * @description Why it stays. Known: `leased`, `handed-out`, `not-needed`. A later server may say others.
+       * @example leased
+       * @example handed-out
+       * @example not-needed
+       */
+      readonly reason: string;
     };
     /**
      * @example {
@@ -1101,7 +1237,10 @@ export interface components {
       readonly regions: number;
     };
     readonly ClaimAnswer: {
-      /** @enum {string} */
+      /**
+       * @description Closed: either `claim` is yours, or it is not.
+       * @enum {string}
+       */
       readonly role: "builder" | "reader";
       /** @description For the builder: pass it to POST /v1/regions. */
       readonly claim: string | null;
@@ -1201,7 +1340,10 @@ export interface components {
       readonly status: "ok";
     };
     readonly Capabilities: {
-      /** @enum {string} */
+      /**
+       * @description Closed: it stands in every path.
+       * @enum {string}
+       */
       readonly api: "v1";
       /**
        * @description The server's.
@@ -1237,7 +1379,7 @@ export interface components {
       readonly platform: components["schemas"]["Platform"];
       readonly shm: components["schemas"]["ShmCapability"];
       readonly storages: readonly components["schemas"]["StorageCapability"][];
-      readonly dtypes: readonly components["schemas"]["Dtype"][];
+      readonly dtypes: readonly string[];
       readonly limits: components["schemas"]["Limits"];
     };
     readonly Platform: {
@@ -1259,10 +1401,13 @@ export interface components {
       /** @description null: it has no size of its own. */
       readonly total_bytes: number | null;
       /**
-       * @description When the file system takes huge pages.
-       * @enum {string}
+       * @description When the file system takes huge pages. Known: `never`, `always`, `within_size`, `advise`. A later server may say others.
+       * @example never
+       * @example always
+       * @example within_size
+       * @example advise
        */
-      readonly huge_pages: "never" | "always" | "within_size" | "advise";
+      readonly huge_pages: string;
       /**
        * @description What sizes are rounded up to.
        * @example 4096
@@ -1270,8 +1415,15 @@ export interface components {
       readonly page_size: number;
     };
     readonly StorageCapability: {
-      /** @enum {string} */
-      readonly kind: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
+      /**
+       * @description What it is made of. Known: `shm`, `memfd`, `file`, `heap`, `cuda_vmm`. A later server may say others.
+       * @example shm
+       * @example memfd
+       * @example file
+       * @example heap
+       * @example cuda_vmm
+       */
+      readonly kind: string;
       readonly available: boolean;
       /** @description Whether its regions outlive the server. */
       readonly survives_restart: boolean;
@@ -1306,8 +1458,11 @@ export interface components {
       readonly reason: string | null;
     };
     readonly Device: {
-      /** @enum {string} */
-      readonly kind: "cuda";
+      /**
+       * @description Whose driver it is. Known: `cuda`. A later server may say others.
+       * @example cuda
+       */
+      readonly kind: string;
       /** @example GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e */
       readonly uuid: string | null;
       /** @example NVIDIA H100 80GB HBM3 */
@@ -1332,12 +1487,17 @@ export interface components {
     };
     readonly Finding: {
       /**
-       * @description What was looked at.
+       * @description What was looked at; a later server looks at more.
        * @example shm-size
        */
       readonly check: string;
-      /** @enum {string} */
-      readonly status: "ok" | "warning" | "error";
+      /**
+       * @description How bad it is; `ok` of the diagnosis says whether anything is an error. Known: `ok`, `warning`, `error`. A later server may say others.
+       * @example ok
+       * @example warning
+       * @example error
+       */
+      readonly status: string;
       /** @example /dev/shm has 64 MiB in all: a container's default. */
       readonly summary: string;
       /**

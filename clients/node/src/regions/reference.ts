@@ -30,8 +30,11 @@ const wireFields = [
   "generation",
 ] as const;
 
-/** The wire form, as every client has it. */
-export type WireReference = Readonly<components["schemas"]["TensorReference"]>;
+/** The wire form, as every client has it, in the version and with a dtype that this package knows. */
+export type WireReference = Readonly<Omit<components["schemas"]["TensorReference"], "v" | "dtype">> & {
+  readonly v: typeof version;
+  readonly dtype: Dtype;
+};
 
 /**
  * One tensor, by the file that holds it: about 300 bytes as JSON, by `JSON.stringify`. `path`, `dev` and `ino` name the

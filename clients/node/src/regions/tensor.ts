@@ -28,8 +28,8 @@ export class Tensor {
     return this.#info.name;
   }
 
-  /** Its element type, by safetensors' name. */
-  get dtype(): Dtype {
+  /** Its element type, by safetensors' name, or by one that a newer server has. */
+  get dtype(): Dtype | (string & {}) {
     return this.#info.dtype;
   }
 

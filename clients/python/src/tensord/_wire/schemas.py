@@ -7,119 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
-
-class TensorReference(TypedDict):
-    """Lets another process map one tensor without asking the server: docs/protocol.md."""
-
-    v: Literal[1]
-    instance: str
-    region: str
-    path: str
-    dev: str
-    ino: str
-    byte_offset: int
-    byte_size: int
-    dtype: Dtype
-    shape: list[int]
-    generation: int
-
-
-Dtype: TypeAlias = Literal[
-    "BOOL",
-    "F4",
-    "F6_E2M3",
-    "F6_E3M2",
-    "U8",
-    "I8",
-    "F8_E5M2",
-    "F8_E4M3",
-    "F8_E8M0",
-    "F8_E4M3FNUZ",
-    "F8_E5M2FNUZ",
-    "I16",
-    "U16",
-    "F16",
-    "BF16",
-    "I32",
-    "U32",
-    "F32",
-    "C64",
-    "F64",
-    "I64",
-    "U64",
-]
-
-
-class RegionFacts(TypedDict):
-    """A region's descriptor without its tensors, of which there may be thousands."""
-
-    id: str
-    model: str
-    name: str | None
-    version: str
-    pending_name: str | None
-    state: Literal["creating", "open", "sealing", "sealed", "draining", "deleted"]
-    revision: int
-    owner: Owner
-    session: str | None
-    expires_at: str | None
-    evictable: bool
-    labels: dict[str, str]
-    storage: Storage
-    tensor_count: int
-    checksum: Checksum | None
-    created_at: str
-    sealed_at: str | None
-    last_used_at: str
-
-
-class Region(RegionFacts):
-    """A region's descriptor: enough to map it."""
-
-    tensors: list[Tensor]
-
-
-class Owner(TypedDict):
-    """What decides the region's end."""
-
-    kind: Literal["ttl", "linger", "session", "persist"]
-    ttl_ms: NotRequired[int]
-    linger_ms: NotRequired[int]
-    handoff_ms: NotRequired[int]
-    session: NotRequired[str]
-
-
-class Storage(TypedDict):
-    kind: Literal["shm", "memfd", "file", "heap", "cuda_vmm"]
-    format: Literal["safetensors", "raw"]
-    shm_name: str | None
-    path: str | None
-    dev: str
-    ino: str
-    byte_size: int
-    page_size: int
-
-
-class Checksum(TypedDict):
-    """Specified in docs/protocol.md."""
-
-    algorithm: Literal["xxh3-64-tree"]
-    chunk_bytes: int
-    value: str
-
-
-class Tensor(TypedDict):
-    name: str
-    dtype: Dtype
-    shape: list[int]
-    byte_offset: int
-    byte_size: int
-    aligned: bool
-    alias_of: str | None
-    logical: dict[str, Any] | None
-
-
-ProblemCode: TypeAlias = Literal[
+FailureCode: TypeAlias = Literal[
     "malformed-body",
     "forbidden",
     "route-not-found",
@@ -162,6 +50,91 @@ ProblemCode: TypeAlias = Literal[
 ]
 
 
+class TensorReference(TypedDict):
+    """Lets another process map one tensor without asking the server: docs/protocol.md."""
+
+    v: int
+    instance: str
+    region: str
+    path: str
+    dev: str
+    ino: str
+    byte_offset: int
+    byte_size: int
+    dtype: str
+    shape: list[int]
+    generation: int
+
+
+class RegionFacts(TypedDict):
+    """A region's descriptor without its tensors, of which there may be thousands."""
+
+    id: str
+    model: str
+    name: str | None
+    version: str
+    pending_name: str | None
+    state: Literal["creating", "open", "sealing", "sealed", "draining", "deleted"]
+    revision: int
+    owner: Owner
+    session: str | None
+    expires_at: str | None
+    evictable: bool
+    labels: dict[str, str]
+    storage: Storage
+    tensor_count: int
+    checksum: Checksum | None
+    created_at: str
+    sealed_at: str | None
+    last_used_at: str
+
+
+class Region(RegionFacts):
+    """A region's descriptor: enough to map it."""
+
+    tensors: list[Tensor]
+
+
+class Owner(TypedDict):
+    """What decides the region's end."""
+
+    kind: str
+    ttl_ms: NotRequired[int]
+    linger_ms: NotRequired[int]
+    handoff_ms: NotRequired[int]
+    session: NotRequired[str]
+
+
+class Storage(TypedDict):
+    kind: str
+    format: str
+    shm_name: str | None
+    path: str | None
+    dev: str
+    ino: str
+    byte_size: int
+    page_size: int
+
+
+class Checksum(TypedDict):
+    """Specified in docs/protocol.md."""
+
+    algorithm: str
+    chunk_bytes: int
+    value: str
+
+
+class Tensor(TypedDict):
+    name: str
+    dtype: str
+    shape: list[int]
+    byte_offset: int
+    byte_size: int
+    aligned: bool
+    alias_of: str | None
+    logical: dict[str, Any] | None
+
+
 class Problem(TypedDict):
     """RFC 9457 Problem Details. Further members carry the numbers of the failure."""
 
@@ -169,7 +142,7 @@ class Problem(TypedDict):
     title: str
     status: int
     detail: str
-    code: ProblemCode
+    code: str
     hint: NotRequired[str]
     errno: NotRequired[str]
     request_id: NotRequired[str]
@@ -209,6 +182,32 @@ class TensorRequest(TypedDict):
     shape: list[int]
 
 
+Dtype: TypeAlias = Literal[
+    "BOOL",
+    "F4",
+    "F6_E2M3",
+    "F6_E3M2",
+    "U8",
+    "I8",
+    "F8_E5M2",
+    "F8_E4M3",
+    "F8_E8M0",
+    "F8_E4M3FNUZ",
+    "F8_E5M2FNUZ",
+    "I16",
+    "U16",
+    "F16",
+    "BF16",
+    "I32",
+    "U32",
+    "F32",
+    "C64",
+    "F64",
+    "I64",
+    "U64",
+]
+
+
 class RegionList(TypedDict):
     items: list[RegionFacts]
     next_cursor: str | None
@@ -218,7 +217,7 @@ class RegionDetailDrain(TypedDict):
     """Only while it drains."""
 
     reason: str | None
-    waits_for: Literal["lease", "hard-link"] | None
+    waits_for: str | None
 
 
 class RegionDetail(Region):
@@ -275,7 +274,7 @@ class SealRegion(TypedDict):
 
 class Verification(TypedDict):
     ok: bool | None
-    algorithm: Literal["xxh3-64-tree"]
+    algorithm: str
     expected: str | None
     actual: str
 
@@ -355,7 +354,7 @@ class Kept(TypedDict):
     model: str
     name: str | None
     bytes: int
-    reason: Literal["leased", "handed-out", "not-needed"]
+    reason: str
 
 
 class EvictRequest(TypedDict):
@@ -496,7 +495,7 @@ class Capabilities(TypedDict):
     platform: Platform
     shm: ShmCapability
     storages: list[StorageCapability]
-    dtypes: list[Dtype]
+    dtypes: list[str]
     limits: Limits
 
 
@@ -510,12 +509,12 @@ class ShmCapability(TypedDict):
     path: str
     filesystem: str
     total_bytes: int | None
-    huge_pages: Literal["never", "always", "within_size", "advise"]
+    huge_pages: str
     page_size: int
 
 
 class StorageCapability(TypedDict):
-    kind: Literal["shm", "memfd", "file", "heap", "cuda_vmm"]
+    kind: str
     available: bool
     survives_restart: bool
     reason: str | None
@@ -549,7 +548,7 @@ class DeviceList(TypedDict):
 
 
 class Device(TypedDict):
-    kind: Literal["cuda"]
+    kind: str
     uuid: str | None
     name: str
     bus_id: str
@@ -564,6 +563,6 @@ class Diagnosis(TypedDict):
 
 class Finding(TypedDict):
     check: str
-    status: Literal["ok", "warning", "error"]
+    status: str
     summary: str
     cure: str | None

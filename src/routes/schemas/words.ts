@@ -1,0 +1,47 @@
+/**
+ * Words in answers that may grow: a kind, a format, a code, a reason. They are strings with documented values, so that what
+ * was generated from today's document reads what a later server says. What a request may say is closed, and so an enum of
+ * its own in `requests.ts`. Of answers only those words are enums whose meaning would be another protocol: states, roles,
+ * and what says how to read the rest.
+ */
+
+import { z } from "@hono/zod-openapi";
+import { type FailureCode as FailureWord, failures } from "../../memory/error.ts";
+import { storages } from "../../memory/host/capabilities.ts";
+import { checksumAlgorithm } from "../../memory/layout/checksum.ts";
+import { dtypes } from "../../memory/layout/dtype.ts";
+
+/** `values` are those of this version, every one; a test holds answers against them. */
+export function openWord(description: string, values: readonly string[]) {
+  return z.string().openapi(toMetadata(description, values));
+}
+
+export function openWordOrNull(description: string, values: readonly string[]) {
+  return z.string().nullable().openapi(toMetadata(description, values));
+}
+
+function toMetadata(description: string, values: readonly string[]) {
+  const known = values.map((value) => `\`${value}\``).join(", ");
+  return { description: `${description} Known: ${known}. A later server may say others.`, examples: [...values] };
+}
+
+export const StorageKind = openWord(
+  "What it is made of.",
+  storages.map(({ kind }) => kind),
+);
+
+export const StorageFormat = openWord(
+  "How its bytes lie: `safetensors` is a valid safetensors file, `raw` is data from the first byte on.",
+  ["safetensors", "raw"],
+);
+
+export const DtypeWord = openWord("The type of an element, as safetensors names it.", dtypes);
+
+export const ChecksumAlgorithm = openWord("docs/protocol.md specifies it.", [checksumAlgorithm]);
+
+/** Every code of this version, for those who want them typed. */
+export const FailureCode = z.enum(Object.keys(failures) as [FailureWord, ...FailureWord[]]).openapi("FailureCode", {
+  description: "The codes that a Problem of this version has. `code` itself is open: a later server may have others.",
+});
+
+export const ProblemCode = openWord("What failed, in a word for programs.", Object.keys(failures));
