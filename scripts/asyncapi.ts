@@ -1,19 +1,14 @@
 /**
- * Writes `asyncapi.yaml` (`npm run generate`): the channel of events, with what each type carries. A test compares the
- * committed file with the same text. What `openapi.yaml` has too is a reference into it.
+ * Writes `asyncapi.yaml` (`npm run generate`): the channel of events, a message for each type. A test compares the committed
+ * file with the same text. What a message carries is a reference into `openapi.yaml`.
  */
 
 import { writeFileSync } from "node:fs";
-import { OpenAPIHono, z } from "@hono/zod-openapi";
 import { parse, stringify } from "yaml";
-import { toldEndReasons } from "../src/memory/journal/region-record.ts";
-import type { StoreEvent } from "../src/memory/state/store.ts";
-import { Model } from "../src/routes/schemas/model.ts";
-import { RegionFacts } from "../src/routes/schemas/region.ts";
-import { Session } from "../src/routes/schemas/session.ts";
-import { gapType, openedType } from "../src/routes/to-event.ts";
+import { type EventType, events, eventTypes } from "../src/routes/schemas/event-data.ts";
 import { toOpenApiYaml } from "./openapi.ts";
 
+const document = "./openapi.yaml";
 export const asyncApiPath = new URL("../asyncapi.yaml", import.meta.url).pathname;
 
 /** The parts of `openapi.yaml` that come back here. */
@@ -22,7 +17,13 @@ interface OpenApi {
   readonly paths: {
     readonly "/v1/events": { readonly get: { readonly parameters: readonly Parameter[] } };
   };
-  readonly components: { readonly schemas: object };
+  readonly components: {
+    readonly schemas: { readonly KnownEvents: { readonly properties: Readonly<Record<EventType, Reference>> } };
+  };
+}
+
+interface Reference {
+  readonly $ref: string;
 }
 
 interface Parameter {
@@ -31,82 +32,15 @@ interface Parameter {
   readonly schema: object;
 }
 
-const eventId = z.string().openapi({ description: "The id of an event.", example: "1795000000000123" });
-
-/** What events carry. */
-const data = {
-  RegionFacts,
-  RegionEnd: RegionFacts.extend({
-    former_name: z.string().nullable().openapi({ description: "The name that it had, which is free." }),
-    reason: z.enum(toldEndReasons).openapi({ description: "Why it ends.", example: "request" }),
-    actor: z.string().nullable().openapi({ description: "The id of the request that ended it; null if none did." }),
-  }).openapi("RegionEnd", { description: "A region that ends." }),
-  RegionRelink: RegionFacts.extend({
-    cause: z.enum(["unlinked", "foreign-file"]).openapi({ description: "What had become of the name." }),
-  }).openapi("RegionRelink", { description: "A region that got its public name back." }),
-  Model,
-  Session,
-  SessionOver: Session.extend({
-    reason: z.enum(["request", "ttl", "hold"]).openapi({ description: "`hold`: the peer of its last hold is gone." }),
-    regions: z.int().openapi({ description: "Regions that ended with it." }),
-    freed_bytes: z.int(),
-  }).openapi("SessionOver", { description: "A session that has ended." }),
-  PoolPressure: z
-    .object({
-      level: z.enum(["high", "normal"]),
-      pool: z.string().openapi({ description: "`host`, or a device's UUID." }),
-      model: z.string().nullable().openapi({ description: "The model whose limit is meant; null for the server's." }),
-      used_bytes: z.int(),
-      limit_bytes: z.int(),
-    })
-    .openapi("PoolPressure", { description: "How full a pool is." }),
-  StreamStart: z.object({ after: eventId }).openapi("StreamStart", { description: "Where the stream begins." }),
-  StreamLoss: z
-    .object({ requested_after: eventId, first_available: eventId })
-    .openapi("StreamLoss", { description: "What was asked for, and what there is." }),
-};
-
-interface EventFacts {
-  readonly summary: string;
-  readonly carries: keyof typeof data;
-}
-
-/** Every type of event. One that the code has and this table has not does not compile. */
-const events: Readonly<Record<StoreEvent["type"] | typeof openedType | typeof gapType, EventFacts>> = {
-  "tensord.region.allocated": { summary: "A region is there, to be mapped and written.", carries: "RegionFacts" },
-  "tensord.region.sealed": { summary: "A region is final.", carries: "RegionFacts" },
-  "tensord.region.changed": { summary: "A region has another owner or other labels.", carries: "RegionFacts" },
-  "tensord.region.draining": { summary: "A region lost its name, and waits for its leases.", carries: "RegionEnd" },
-  "tensord.region.deleted": { summary: "A region is gone, and its memory is free.", carries: "RegionEnd" },
-  "tensord.region.lost": { summary: "A region's memory was taken away behind the server.", carries: "RegionFacts" },
-  "tensord.region.relinked": { summary: "A region's public name was gone, and is back.", carries: "RegionRelink" },
-  "tensord.model.registered": { summary: "A model is there.", carries: "Model" },
-  "tensord.model.changed": { summary: "A model has another limit.", carries: "Model" },
-  "tensord.model.unregistered": { summary: "A model is gone.", carries: "Model" },
-  "tensord.session.opened": { summary: "A session is there.", carries: "Session" },
-  "tensord.session.ended": { summary: "A session is over, and all that was its own.", carries: "SessionOver" },
-  "tensord.pool.pressure": { summary: "A pool runs full, or has room again.", carries: "PoolPressure" },
-  [openedType]: {
-    summary: "The first frame of every stream. Its id is where the stream stands: resume with it if no other came.",
-    carries: "StreamStart",
-  },
-  [gapType]: {
-    summary:
-      "Events after the requested one are not kept. Resume from its id, after you have listed the regions again.",
-    carries: "StreamLoss",
-  },
-};
-
 export function toAsyncApiYaml(): string {
-  const head = "# Generated from scripts/asyncapi.ts by `npm run generate`; a test compares it with the code.\n";
+  const head =
+    "# Generated from src/routes and scripts/asyncapi.ts by `npm run generate`; a test compares it with the code.\n";
   return head + stringify(toAsyncApi(parse(toOpenApiYaml())), { lineWidth: 120, aliasDuplicateObjects: false });
 }
 
 function toAsyncApi({ info, paths, components }: OpenApi) {
-  const shared = Object.keys(components.schemas);
-  const messages = Object.entries(events).map(
-    ([type, facts]) => [toName(type), toMessage(type, facts, shared)] as const,
-  );
+  const { properties } = components.schemas.KnownEvents;
+  const messages = eventTypes.map((type) => [toName(type), toMessage(type, properties[type].$ref)] as const);
   return {
     asyncapi: "3.0.0",
     info: {
@@ -143,7 +77,7 @@ function toAsyncApi({ info, paths, components }: OpenApi) {
         summary: "The server tells of every change that the query lets through.",
       },
     },
-    components: { messages: Object.fromEntries(messages), schemas: toSchemas(shared) },
+    components: { messages: Object.fromEntries(messages) },
   };
 }
 
@@ -152,33 +86,21 @@ function toName(type: string): string {
   return type.replace("tensord", "").replaceAll(/\.(.)/g, (_, first) => first.toUpperCase());
 }
 
-function toMessage(type: string, { summary, carries }: EventFacts, shared: readonly string[]) {
+/** @param data where `openapi.yaml` has what the type carries. */
+function toMessage(type: EventType, data: string) {
   const own = {
     type: "object",
-    properties: { type: { const: type }, data: { $ref: toReference(carries, shared) } },
+    properties: { type: { const: type }, data: { $ref: `${document}${data}` } },
     ...(type.startsWith("tensord.stream.") ? {} : { required: ["subject"] }),
   };
-  return { name: type, summary, payload: { allOf: [{ $ref: toReference("Event", shared) }, own] } };
+  const { summary } = events[type];
+  return { name: type, summary, payload: { allOf: [{ $ref: `${document}#/components/schemas/Event` }, own] } };
 }
 
 /** The channel takes what the pages of the same events take, but for their size. */
 function toQuery(parameters: readonly Parameter[]) {
   const query = parameters.filter((parameter) => parameter.in === "query" && parameter.name !== "limit");
   return { type: "object", properties: Object.fromEntries(query.map(({ name, schema }) => [name, schema])) };
-}
-
-/** What events carry, and what that refers to, less what `openapi.yaml` has. */
-function toSchemas(shared: readonly string[]) {
-  const app = new OpenAPIHono();
-  for (const [name, schema] of Object.entries(data)) app.openAPIRegistry.register(name, schema);
-  const { components } = app.getOpenAPI31Document({ openapi: "3.1.0", info: { title: "", version: "" } });
-  const own = Object.entries(components?.schemas ?? {}).filter(([name]) => !shared.includes(name));
-  const text = JSON.stringify(Object.fromEntries(own));
-  return JSON.parse(text, (key, value) => (key === "$ref" ? toReference(value.split("/").at(-1), shared) : value));
-}
-
-function toReference(name: string, shared: readonly string[]): string {
-  return `${shared.includes(name) ? "./openapi.yaml" : ""}#/components/schemas/${name}`;
 }
 
 if (import.meta.main) writeFileSync(asyncApiPath, toAsyncApiYaml());

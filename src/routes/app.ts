@@ -26,6 +26,7 @@ import { toProblem, toProblemResponse, unsupportedMediaType } from "./problem.ts
 import { refuseUnknownQuery } from "./refuse-unknown-query.ts";
 import { defineRegionRoutes } from "./region.ts";
 import { defineRegionsRoutes } from "./regions.ts";
+import { KnownEvents } from "./schemas/event-data.ts";
 import { TensorReference } from "./schemas/reference.ts";
 import { FailureCode } from "./schemas/words.ts";
 import { defineSealRoutes } from "./seal.ts";
@@ -63,6 +64,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineHostRoutes(app, services);
   defineDiagnosisRoutes(app, services);
   defineDocsPage(app);
+  app.openAPIRegistry.register("KnownEvents", KnownEvents);
   app.openAPIRegistry.register("FailureCode", FailureCode);
   app.openAPIRegistry.register("TensorReference", TensorReference);
   app.onError((error, c) => {

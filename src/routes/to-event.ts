@@ -4,12 +4,8 @@ import type { EventGap } from "../memory/events/event-cursor.ts";
 import { idOf } from "../memory/journal/region-record.ts";
 import { idOfSession } from "../memory/state/session.ts";
 import type { Store, StoreEvent } from "../memory/state/store.ts";
+import { gapType, openedType } from "./schemas/event-data.ts";
 import { toModel, toRegionFacts, toSession } from "./to-wire.ts";
-
-/** The first frame of a stream: where it stands. */
-export const openedType = "tensord.stream.opened";
-/** Something that was asked for is not kept. */
-export const gapType = "tensord.stream.gap";
 
 /** An event as it is kept and sent. */
 export function toEventText(store: Store, event: StoreEvent, sequence: number): string {

@@ -1,7 +1,9 @@
-/** The zod schemas of events as pages carry them. `asyncapi.yaml` says what each type carries. */
+/** The zod schemas of events as pages carry them. What each type carries is `event-data.ts`'s. */
 
 import { z } from "@hono/zod-openapi";
 import { time } from "./common.ts";
+import { eventTypes } from "./event-data.ts";
+import { openWord } from "./words.ts";
 
 export const Event = z
   .object({
@@ -11,12 +13,12 @@ export const Event = z
       example: "1795000000000123",
     }),
     source: z.string().openapi({ example: "/tensord/default" }),
-    type: z.string().openapi({ example: "tensord.region.sealed" }),
+    type: openWord("What happened.", eventTypes),
     time,
     subject: z.string().optional().openapi({ description: "The region's id, or the model's name." }),
     datacontenttype: z.enum(["application/json"]),
     tensordepoch: z.string().openapi({ description: "The epoch of the server that told it." }),
-    data: z.record(z.string(), z.unknown()).openapi({ description: "asyncapi.yaml says what each type carries." }),
+    data: z.record(z.string(), z.unknown()).openapi({ description: "KnownEvents has what each type carries." }),
   })
   .openapi("Event", { description: "A CloudEvent." });
 export const EventPage = z

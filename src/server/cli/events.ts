@@ -1,7 +1,7 @@
 /** `events`: what happens on the server, one event a line, from now on or from an earlier one. */
 
 import { count as inWords } from "../../memory/doctor/words.ts";
-import { gapType } from "../../routes/to-event.ts";
+import { gapType } from "../../routes/schemas/event-data.ts";
 import type { Model, Session } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { type Event, follow } from "./follow.ts";

@@ -7,7 +7,7 @@ import type { z } from "@hono/zod-openapi";
 import { createParser } from "eventsource-parser";
 import { TensordError } from "../../memory/error.ts";
 import type * as events from "../../routes/schemas/event.ts";
-import { openedType } from "../../routes/to-event.ts";
+import { openedType } from "../../routes/schemas/event-data.ts";
 import type { Api } from "./api.ts";
 import { pause } from "./until-stopped.ts";
 

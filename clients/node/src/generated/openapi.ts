@@ -433,6 +433,288 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
   schemas: {
+    /** @description No answer is this: its members are the types of events, and each member's schema is what `data` of that type carries. A later server may tell of other types. */
+    readonly KnownEvents: {
+      readonly "tensord.region.allocated": components["schemas"]["RegionFacts"];
+      readonly "tensord.region.sealed": components["schemas"]["RegionFacts"];
+      readonly "tensord.region.changed": components["schemas"]["RegionFacts"];
+      readonly "tensord.region.draining": components["schemas"]["RegionEnd"];
+      readonly "tensord.region.deleted": components["schemas"]["RegionEnd"];
+      readonly "tensord.region.lost": components["schemas"]["RegionFacts"];
+      readonly "tensord.region.relinked": components["schemas"]["RegionRelink"];
+      readonly "tensord.model.registered": components["schemas"]["Model"];
+      readonly "tensord.model.changed": components["schemas"]["Model"];
+      readonly "tensord.model.unregistered": components["schemas"]["Model"];
+      readonly "tensord.session.opened": components["schemas"]["Session"];
+      readonly "tensord.session.ended": components["schemas"]["SessionOver"];
+      readonly "tensord.pool.pressure": components["schemas"]["PoolPressure"];
+      readonly "tensord.stream.opened": components["schemas"]["StreamStart"];
+      readonly "tensord.stream.gap": components["schemas"]["StreamLoss"];
+    };
+    /** @description A region's descriptor without its tensors, of which there may be thousands. */
+    readonly RegionFacts: {
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly model: string;
+      /** @example weights */
+      readonly name: string | null;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version: string;
+      /** @description The name it takes over when it is sealed. */
+      readonly pending_name: string | null;
+      /**
+       * @description Closed: it says what may be done with it, so another state would be another protocol.
+       * @enum {string}
+       */
+      readonly state: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
+      /** @description Raised by every change; also the ETag. */
+      readonly revision: number;
+      readonly owner: components["schemas"]["Owner"];
+      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
+      readonly session: string | null;
+      readonly expires_at: string | null;
+      readonly evictable: boolean;
+      readonly labels: {
+        readonly [key: string]: string;
+      };
+      readonly storage: components["schemas"]["Storage"];
+      readonly tensor_count: number;
+      readonly checksum: components["schemas"]["Checksum"] | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      readonly sealed_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
+    };
+    /**
+     * @description What decides the region's end.
+     * @example {
+     *       "kind": "ttl",
+     *       "ttl_ms": 600000
+     *     }
+     */
+    readonly Owner: {
+      /**
+       * @description What the others say more of. Known: `ttl`, `linger`, `session`, `persist`. A later server may say others.
+       * @example ttl
+       * @example linger
+       * @example session
+       * @example persist
+       */
+      readonly kind: string;
+      readonly ttl_ms?: number;
+      readonly linger_ms?: number;
+      /** @description How long a hand-off waits for its consumer. */
+      readonly handoff_ms?: number;
+      readonly session?: string;
+    };
+    readonly Storage: {
+      /**
+       * @description What it is made of. Known: `shm`, `memfd`, `file`, `heap`, `cuda_vmm`. A later server may say others.
+       * @example shm
+       * @example memfd
+       * @example file
+       * @example heap
+       * @example cuda_vmm
+       */
+      readonly kind: string;
+      /**
+       * @description How its bytes lie: `safetensors` is a valid safetensors file, `raw` is data from the first byte on. Known: `safetensors`, `raw`. A later server may say others.
+       * @example safetensors
+       * @example raw
+       */
+      readonly format: string;
+      /**
+       * @description For shm_open; null outside /dev/shm.
+       * @example /tensord.default.abcdefghijklmnopqrstuvwxyz
+       */
+      readonly shm_name: string | null;
+      /**
+       * @description The file to map; null of storage that has no name.
+       * @example /dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz
+       */
+      readonly path: string | null;
+      /**
+       * @description Device and inode: another one means another /dev/shm.
+       * @example 27
+       */
+      readonly dev: string;
+      /** @example 4711 */
+      readonly ino: string;
+      /**
+       * @description The whole file.
+       * @example 4198400
+       */
+      readonly byte_size: number;
+      /** @example 4096 */
+      readonly page_size: number;
+    };
+    /** @description Specified in docs/protocol.md. */
+    readonly Checksum: {
+      /**
+       * @description docs/protocol.md specifies it. Known: `xxh3-64-tree`. A later server may say others.
+       * @example xxh3-64-tree
+       */
+      readonly algorithm: string;
+      /** @example 67108864 */
+      readonly chunk_bytes: number;
+      /**
+       * @description 16 hexadecimal digits.
+       * @example 2d06800538d394c2
+       */
+      readonly value: string;
+    };
+    /** @description A region that ends. */
+    readonly RegionEnd: components["schemas"]["RegionFacts"] & {
+      /** @description The name that it had, which is free. */
+      readonly former_name: string | null;
+      /**
+       * @description Why it ends. Known: `request`, `ttl`, `linger`, `session`, `evicted`, `replaced`, `orphaned`. A later server may say others.
+       * @example request
+       * @example ttl
+       * @example linger
+       * @example session
+       * @example evicted
+       * @example replaced
+       * @example orphaned
+       */
+      readonly reason: string;
+      /** @description The id of the request that ended it; null if none did. */
+      readonly actor: string | null;
+    };
+    /** @description A region that got its public name back. */
+    readonly RegionRelink: components["schemas"]["RegionFacts"] & {
+      /**
+       * @description What had become of the name. Known: `unlinked`, `foreign-file`. A later server may say others.
+       * @example unlinked
+       * @example foreign-file
+       */
+      readonly cause: string;
+    };
+    readonly Model: {
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly name: string;
+      /** @description What its regions take: `host` always, and each device they are on. */
+      readonly pools: readonly components["schemas"]["Pool"][];
+      readonly regions: number;
+      readonly revision: number;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+    };
+    /** @description A limit and its sums, of host memory or of the memory of one device. */
+    readonly Pool: {
+      /**
+       * @description `host`, or a device's UUID.
+       * @example host
+       */
+      readonly pool: string;
+      /** @description What regions may take together; null without a limit. */
+      readonly limit_bytes: number | null;
+      /** @description Charged, the draining ones apart. */
+      readonly used_bytes: number;
+      readonly draining_bytes: number;
+    };
+    /** @description One worker's stay: what it owns ends with it. */
+    readonly Session: {
+      /** @example ses_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      readonly name: string | null;
+      readonly client: components["schemas"]["Client"] | null;
+      readonly quota_bytes: number | null;
+      /** @description What it owns or builds; what drains is not among it. */
+      readonly used_bytes: number;
+      readonly regions: number;
+      readonly ttl_ms: number;
+      /** @description Whether a hold socket is open; no TTL runs then. */
+      readonly held: boolean;
+      /** @description null while it is held. */
+      readonly expires_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+    };
+    /** @description Who the worker says it is. */
+    readonly Client: {
+      readonly name: string | null;
+      readonly pid: number | null;
+      /** @description The PID namespace in which it has that pid. */
+      readonly pid_namespace: string | null;
+      readonly hostname: string | null;
+      readonly version: string | null;
+      readonly labels: {
+        readonly [key: string]: string;
+      };
+    };
+    /** @description A session that has ended. */
+    readonly SessionOver: components["schemas"]["Session"] & {
+      /** @description Regions that ended with it. */
+      readonly regions?: number;
+      /**
+       * @description `hold`: the peer of its last hold is gone. Known: `request`, `ttl`, `hold`. A later server may say others.
+       * @example request
+       * @example ttl
+       * @example hold
+       */
+      readonly reason: string;
+      readonly freed_bytes: number;
+    };
+    /** @description How full a pool is. */
+    readonly PoolPressure: {
+      /**
+       * @description `normal`: the pressure is over. Known: `high`, `normal`. A later server may say others.
+       * @example high
+       * @example normal
+       */
+      readonly level: string;
+      /**
+       * @description `host`, or a device's UUID.
+       * @example host
+       */
+      readonly pool: string;
+      /** @description The model whose limit is meant; null for the server's. */
+      readonly model: string | null;
+      readonly used_bytes: number;
+      readonly limit_bytes: number;
+    };
+    /** @description Where the stream begins. */
+    readonly StreamStart: {
+      /**
+       * @description The id of an event.
+       * @example 1795000000000123
+       */
+      readonly after: string;
+    };
+    /** @description What was asked for, and what there is. */
+    readonly StreamLoss: {
+      /**
+       * @description The id of an event.
+       * @example 1795000000000123
+       */
+      readonly requested_after: string;
+      /**
+       * @description The id of an event.
+       * @example 1795000000000123
+       */
+      readonly first_available: string;
+    };
     /**
      * @description The codes that a Problem of this version has. `code` itself is open: a later server may have others.
      * @enum {string}
@@ -551,84 +833,6 @@ export interface components {
     readonly Region: components["schemas"]["RegionFacts"] & {
       readonly tensors: readonly components["schemas"]["Tensor"][];
     };
-    /**
-     * @description What decides the region's end.
-     * @example {
-     *       "kind": "ttl",
-     *       "ttl_ms": 600000
-     *     }
-     */
-    readonly Owner: {
-      /**
-       * @description What the others say more of. Known: `ttl`, `linger`, `session`, `persist`. A later server may say others.
-       * @example ttl
-       * @example linger
-       * @example session
-       * @example persist
-       */
-      readonly kind: string;
-      readonly ttl_ms?: number;
-      readonly linger_ms?: number;
-      /** @description How long a hand-off waits for its consumer. */
-      readonly handoff_ms?: number;
-      readonly session?: string;
-    };
-    readonly Storage: {
-      /**
-       * @description What it is made of. Known: `shm`, `memfd`, `file`, `heap`, `cuda_vmm`. A later server may say others.
-       * @example shm
-       * @example memfd
-       * @example file
-       * @example heap
-       * @example cuda_vmm
-       */
-      readonly kind: string;
-      /**
-       * @description How its bytes lie: `safetensors` is a valid safetensors file, `raw` is data from the first byte on. Known: `safetensors`, `raw`. A later server may say others.
-       * @example safetensors
-       * @example raw
-       */
-      readonly format: string;
-      /**
-       * @description For shm_open; null outside /dev/shm.
-       * @example /tensord.default.abcdefghijklmnopqrstuvwxyz
-       */
-      readonly shm_name: string | null;
-      /**
-       * @description The file to map; null of storage that has no name.
-       * @example /dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz
-       */
-      readonly path: string | null;
-      /**
-       * @description Device and inode: another one means another /dev/shm.
-       * @example 27
-       */
-      readonly dev: string;
-      /** @example 4711 */
-      readonly ino: string;
-      /**
-       * @description The whole file.
-       * @example 4198400
-       */
-      readonly byte_size: number;
-      /** @example 4096 */
-      readonly page_size: number;
-    };
-    /** @description Specified in docs/protocol.md. */
-    readonly Checksum: {
-      /**
-       * @description docs/protocol.md specifies it. Known: `xxh3-64-tree`. A later server may say others.
-       * @example xxh3-64-tree
-       */
-      readonly algorithm: string;
-      /** @example 67108864 */
-      readonly chunk_bytes: number;
-      /**
-       * @description 16 hexadecimal digits.
-       * @example 2d06800538d394c2
-       */
-      readonly value: string;
-    };
     readonly Tensor: {
       /** @example w */
       readonly name: string;
@@ -681,51 +885,6 @@ export interface components {
       readonly logical: {
         readonly [key: string]: unknown;
       } | null;
-    };
-    /** @description A region's descriptor without its tensors, of which there may be thousands. */
-    readonly RegionFacts: {
-      /** @example reg_abcdefghijklmnopqrstuvwxyz */
-      readonly id: string;
-      /**
-       * @description A model's name; write org/name as org--name.
-       * @example llama-7b
-       */
-      readonly model: string;
-      /** @example weights */
-      readonly name: string | null;
-      /** @description Which build of the name; versions stand side by side. Default: empty. */
-      readonly version: string;
-      /** @description The name it takes over when it is sealed. */
-      readonly pending_name: string | null;
-      /**
-       * @description Closed: it says what may be done with it, so another state would be another protocol.
-       * @enum {string}
-       */
-      readonly state: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
-      /** @description Raised by every change; also the ETag. */
-      readonly revision: number;
-      readonly owner: components["schemas"]["Owner"];
-      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
-      readonly session: string | null;
-      readonly expires_at: string | null;
-      readonly evictable: boolean;
-      readonly labels: {
-        readonly [key: string]: string;
-      };
-      readonly storage: components["schemas"]["Storage"];
-      readonly tensor_count: number;
-      readonly checksum: components["schemas"]["Checksum"] | null;
-      /**
-       * Format: date-time
-       * @example 2026-11-21T12:00:00.000Z
-       */
-      readonly created_at: string;
-      readonly sealed_at: string | null;
-      /**
-       * Format: date-time
-       * @example 2026-11-21T12:00:00.000Z
-       */
-      readonly last_used_at: string;
     };
     /** @description RFC 9457 Problem Details. Further members carry the numbers of the failure. */
     readonly Problem: {
@@ -957,18 +1116,6 @@ export interface components {
       readonly mappings: number;
       readonly writable: boolean;
     };
-    /** @description Who the worker says it is. */
-    readonly Client: {
-      readonly name: string | null;
-      readonly pid: number | null;
-      /** @description The PID namespace in which it has that pid. */
-      readonly pid_namespace: string | null;
-      readonly hostname: string | null;
-      readonly version: string | null;
-      readonly labels: {
-        readonly [key: string]: string;
-      };
-    };
     /**
      * @description Merged into what is there (RFC 7396).
      * @example {
@@ -1023,35 +1170,6 @@ export interface components {
     readonly DataWritten: {
       readonly written_bytes: number;
     };
-    readonly Model: {
-      /**
-       * @description A model's name; write org/name as org--name.
-       * @example llama-7b
-       */
-      readonly name: string;
-      /** @description What its regions take: `host` always, and each device they are on. */
-      readonly pools: readonly components["schemas"]["Pool"][];
-      readonly regions: number;
-      readonly revision: number;
-      /**
-       * Format: date-time
-       * @example 2026-11-21T12:00:00.000Z
-       */
-      readonly created_at: string;
-    };
-    /** @description A limit and its sums, of host memory or of the memory of one device. */
-    readonly Pool: {
-      /**
-       * @description `host`, or a device's UUID.
-       * @example host
-       */
-      readonly pool: string;
-      /** @description What regions may take together; null without a limit. */
-      readonly limit_bytes: number | null;
-      /** @description Charged, the draining ones apart. */
-      readonly used_bytes: number;
-      readonly draining_bytes: number;
-    };
     /**
      * @example {
      *       "name": "llama-7b",
@@ -1098,7 +1216,24 @@ export interface components {
       readonly id: string;
       /** @example /tensord/default */
       readonly source: string;
-      /** @example tensord.region.sealed */
+      /**
+       * @description What happened. Known: `tensord.region.allocated`, `tensord.region.sealed`, `tensord.region.changed`, `tensord.region.draining`, `tensord.region.deleted`, `tensord.region.lost`, `tensord.region.relinked`, `tensord.model.registered`, `tensord.model.changed`, `tensord.model.unregistered`, `tensord.session.opened`, `tensord.session.ended`, `tensord.pool.pressure`, `tensord.stream.opened`, `tensord.stream.gap`. A later server may say others.
+       * @example tensord.region.allocated
+       * @example tensord.region.sealed
+       * @example tensord.region.changed
+       * @example tensord.region.draining
+       * @example tensord.region.deleted
+       * @example tensord.region.lost
+       * @example tensord.region.relinked
+       * @example tensord.model.registered
+       * @example tensord.model.changed
+       * @example tensord.model.unregistered
+       * @example tensord.session.opened
+       * @example tensord.session.ended
+       * @example tensord.pool.pressure
+       * @example tensord.stream.opened
+       * @example tensord.stream.gap
+       */
       readonly type: string;
       /**
        * Format: date-time
@@ -1111,7 +1246,7 @@ export interface components {
       readonly datacontenttype: "application/json";
       /** @description The epoch of the server that told it. */
       readonly tensordepoch: string;
-      /** @description asyncapi.yaml says what each type carries. */
+      /** @description KnownEvents has what each type carries. */
       readonly data: {
         readonly [key: string]: unknown;
       };
@@ -1165,27 +1300,6 @@ export interface components {
       readonly model?: string;
       /** @description Say what would go, and keep it. */
       readonly dry_run?: boolean;
-    };
-    /** @description One worker's stay: what it owns ends with it. */
-    readonly Session: {
-      /** @example ses_abcdefghijklmnopqrstuvwxyz */
-      readonly id: string;
-      readonly name: string | null;
-      readonly client: components["schemas"]["Client"] | null;
-      readonly quota_bytes: number | null;
-      /** @description What it owns or builds; what drains is not among it. */
-      readonly used_bytes: number;
-      readonly regions: number;
-      readonly ttl_ms: number;
-      /** @description Whether a hold socket is open; no TTL runs then. */
-      readonly held: boolean;
-      /** @description null while it is held. */
-      readonly expires_at: string | null;
-      /**
-       * Format: date-time
-       * @example 2026-11-21T12:00:00.000Z
-       */
-      readonly created_at: string;
     };
     /**
      * @example {

@@ -1,0 +1,101 @@
+/**
+ * What each type of event carries. `openapi.yaml` has it as the schema KnownEvents, a member for each type, to which
+ * `asyncapi.yaml` refers and from which clients' types come.
+ */
+
+import { z } from "@hono/zod-openapi";
+import { toldEndReasons } from "../../memory/journal/region-record.ts";
+import type { SessionEndReason } from "../../memory/state/session.ts";
+import type { StoreEvent } from "../../memory/state/store.ts";
+import { byteCount } from "./common.ts";
+import { Model } from "./model.ts";
+import { RegionFacts } from "./region.ts";
+import { Session } from "./session.ts";
+import { openWord } from "./words.ts";
+
+/** The first frame of a stream: where it stands. */
+export const openedType = "tensord.stream.opened";
+/** Something that was asked for is not kept. */
+export const gapType = "tensord.stream.gap";
+
+const eventId = z.string().openapi({ description: "The id of an event.", example: "1795000000000123" });
+
+const RegionEnd = RegionFacts.extend({
+  former_name: z.string().nullable().openapi({ description: "The name that it had, which is free." }),
+  reason: openWord("Why it ends.", toldEndReasons),
+  actor: z.string().nullable().openapi({ description: "The id of the request that ended it; null if none did." }),
+}).openapi("RegionEnd", { description: "A region that ends." });
+
+const RegionRelink = RegionFacts.extend({
+  cause: openWord("What had become of the name.", ["unlinked", "foreign-file"]),
+}).openapi("RegionRelink", { description: "A region that got its public name back." });
+
+const sessionEndReasons: readonly SessionEndReason[] = ["request", "ttl", "hold"];
+
+const SessionOver = Session.extend({
+  reason: openWord("`hold`: the peer of its last hold is gone.", sessionEndReasons),
+  regions: z.int().openapi({ description: "Regions that ended with it." }),
+  freed_bytes: z.int(),
+}).openapi("SessionOver", { description: "A session that has ended." });
+
+const PoolPressure = z
+  .object({
+    level: openWord("`normal`: the pressure is over.", ["high", "normal"]),
+    pool: z.string().openapi({ description: "`host`, or a device's UUID.", example: "host" }),
+    model: z.string().nullable().openapi({ description: "The model whose limit is meant; null for the server's." }),
+    used_bytes: byteCount,
+    limit_bytes: byteCount,
+  })
+  .openapi("PoolPressure", { description: "How full a pool is." });
+
+const StreamStart = z.object({ after: eventId }).openapi("StreamStart", { description: "Where the stream begins." });
+
+const StreamLoss = z
+  .object({ requested_after: eventId, first_available: eventId })
+  .openapi("StreamLoss", { description: "What was asked for, and what there is." });
+
+interface EventFacts {
+  readonly summary: string;
+  readonly data: z.ZodType;
+}
+
+/** Every type of event. One that the code has and this table has not does not compile. */
+export const events = {
+  "tensord.region.allocated": { summary: "A region is there, to be mapped and written.", data: RegionFacts },
+  "tensord.region.sealed": { summary: "A region is final.", data: RegionFacts },
+  "tensord.region.changed": { summary: "A region has another owner or other labels.", data: RegionFacts },
+  "tensord.region.draining": { summary: "A region lost its name, and waits for its leases.", data: RegionEnd },
+  "tensord.region.deleted": { summary: "A region is gone, and its memory is free.", data: RegionEnd },
+  "tensord.region.lost": { summary: "A region's memory was taken away behind the server.", data: RegionFacts },
+  "tensord.region.relinked": { summary: "A region's public name was gone, and is back.", data: RegionRelink },
+  "tensord.model.registered": { summary: "A model is there.", data: Model },
+  "tensord.model.changed": { summary: "A model has another limit.", data: Model },
+  "tensord.model.unregistered": { summary: "A model is gone.", data: Model },
+  "tensord.session.opened": { summary: "A session is there.", data: Session },
+  "tensord.session.ended": { summary: "A session is over, and all that was its own.", data: SessionOver },
+  "tensord.pool.pressure": { summary: "A pool runs full, or has room again.", data: PoolPressure },
+  [openedType]: {
+    summary: "The first frame of every stream. Its id is where the stream stands: resume with it if no other came.",
+    data: StreamStart,
+  },
+  [gapType]: {
+    summary:
+      "Events after the requested one are not kept. Resume from its id, after you have listed the regions again.",
+    data: StreamLoss,
+  },
+} as const satisfies Readonly<Record<StoreEvent["type"] | typeof openedType | typeof gapType, EventFacts>>;
+
+export type EventType = keyof typeof events;
+export const eventTypes = Object.keys(events) as readonly EventType[];
+
+export const KnownEvents = z
+  .object(
+    Object.fromEntries(eventTypes.map((type) => [type, events[type].data])) as {
+      [Type in EventType]: (typeof events)[Type]["data"];
+    },
+  )
+  .openapi("KnownEvents", {
+    description:
+      "No answer is this: its members are the types of events, and each member's schema is what `data` of that type carries. " +
+      "A later server may tell of other types.",
+  });
