@@ -4,7 +4,17 @@
  */
 
 import { client } from "./client/client.gen.js";
-import { createRegion, deleteRegion, getRegion, getStats, listEvents, listRegions } from "./client/sdk.gen.js";
+import {
+  createRegion,
+  deleteRegion,
+  diagnose,
+  evict,
+  getCapabilities,
+  getRegion,
+  getStats,
+  listEvents,
+  listRegions,
+} from "./client/sdk.gen.js";
 import type { Dtype, FailureCode, Problem, Region } from "./client/types.gen.js";
 
 client.setConfig({ baseUrl: process.argv[2] ?? "" });
@@ -34,6 +44,9 @@ const problem: Problem | undefined = missing.error;
 "no-such-code" satisfies FailureCode;
 // A later one may have it.
 "no-such-code" satisfies Problem["code"];
+const capabilities = await getCapabilities();
+const diagnosis = await diagnose();
+const eviction = await evict({ body: { bytes: 2 ** 40, dry_run: true } });
 const deleted = await deleteRegion({ path: { region: region.id } });
 
 const told = {
@@ -46,6 +59,10 @@ const told = {
   instance: stats.data?.instance,
   missing: missing.response.status,
   problem,
+  storages: capabilities.data?.storages.map(({ kind }) => kind),
+  dtypes: capabilities.data?.dtypes,
+  findings: diagnosis.data?.findings.map(({ status }) => status),
+  evicted: eviction.data?.evicted.length,
   deletion: deleted.data,
 };
 console.log(JSON.stringify(told));

