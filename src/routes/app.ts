@@ -1,6 +1,5 @@
 /** The app, assembled: what every request passes, the routes, and what answers when none does. Knows no transport. */
 
-import { isUtf8 } from "node:buffer";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context, MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
@@ -75,7 +74,10 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
     const failure = isGone
       ? new TensordError("cancelled", "Cannot answer: the client went away", { hint: "Ask again." })
       : error;
-    return toProblemResponse(toProblem(failure, id, (cause) => services.onUnexpected(cause, id)));
+    return toProblemResponse(
+      toProblem(failure, id, (cause) => services.onUnexpected(cause, id)),
+      c.env?.sent,
+    );
   });
   app.notFound(refuse(app));
   return app;
@@ -100,15 +102,26 @@ function limitBody(traffic: Traffic): MiddlewareHandler<Environment> {
     if (c.req.method === "GET" || c.req.method === "HEAD") return next();
     if (c.req.method === "PUT" && dataPath.test(c.req.path)) return next();
     return limit(c, async () => {
-      const bytes = Buffer.from(await c.req.arrayBuffer());
-      traffic.receivedBytes += bytes.length;
-      if (!isUtf8(bytes)) throw new HTTPException(400);
-      const text = bytes.toString("utf8");
+      const bytes = await c.req.arrayBuffer();
+      traffic.receivedBytes += bytes.byteLength;
+      const text = decode(bytes);
+      // What reads the body from here on, `requireBody` and the validator, finds it decoded.
+      (c.req.bodyCache as { text?: unknown }).text = Promise.resolve(text);
       if (text !== "" && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
       checkJsonBounds(text);
       await next();
     });
   };
+}
+
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
+function decode(bytes: ArrayBuffer): string {
+  try {
+    return utf8.decode(bytes);
+  } catch (cause) {
+    throw new HTTPException(400, { cause });
+  }
 }
 
 function isJson(contentType: string | undefined): boolean {
@@ -119,8 +132,10 @@ function isJson(contentType: string | undefined): boolean {
 function refuse(app: OpenAPIHono<Environment>): (c: Context<Environment>) => Promise<Response> {
   const lookForMethods = methodNotAllowed({ app, onMethodNotAllowed: refuseMethod });
   return async function refuse(c) {
-    c.res = refuseRoute(c);
+    c.res = new Response(null, { status: 404 });
     await lookForMethods(c, async () => {});
+    // One problem is written, since what is written is counted.
+    if (c.res.status === 404) c.res = refuseRoute(c);
     return c.res;
   };
 }
@@ -142,5 +157,8 @@ function refuseMethod(c: Context, methods: readonly string[]): Response {
 const show = ({ req }: Context): string => `${req.method} ${JSON.stringify(req.path.slice(0, 200))}`;
 
 function answer(c: Context, error: TensordError): Response {
-  return toProblemResponse(toProblem(error, c.get("requestId"), () => {}));
+  return toProblemResponse(
+    toProblem(error, c.get("requestId"), () => {}),
+    c.env?.sent,
+  );
 }

@@ -2,8 +2,8 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { claimName, findClaim, releaseClaim } from "../memory/regions/claim.ts";
+import { answer, answerJson, toRegionDetailBody } from "./answer.ts";
 import { body, json } from "./contract.ts";
-import { answerJson, toRegionDetailBody } from "./descriptor-body.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
@@ -74,18 +74,18 @@ export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Serv
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }
     const request = { ...c.req.valid("param"), version, session: store.books.session(id), key };
-    const answer = await claimName(store, request, waitMs, c.get("signal"));
-    if (answer.role === "builder") {
-      return c.json({ role: answer.role, claim: `clm_${answer.claim.token}`, region: null }, 200);
+    const turn = await claimName(store, request, waitMs, c.get("signal"));
+    if (turn.role === "builder") {
+      return answer(c, { role: turn.role, claim: `clm_${turn.claim.token}`, region: null }, 200);
     }
-    if (answer.region === undefined) return c.json({ role: answer.role, claim: null, region: null }, 200);
-    const region = toRegionDetailBody(store, answer.region);
+    if (turn.region === undefined) return answer(c, { role: turn.role, claim: null, region: null }, 200);
+    const region = toRegionDetailBody(store, turn.region);
     return answerJson(c, Buffer.concat([readerHead, region, Buffer.from("}")]), 200);
   });
 
   app.openapi(release, (c) => {
     const { claim: id, version = "" } = c.req.valid("query");
     releaseClaim(store, findClaim(store, { ...c.req.valid("param"), version }, id));
-    return c.json({ state: "deleted" } as const, 200);
+    return answer(c, { state: "deleted" } as const, 200);
   });
 }

@@ -7,6 +7,7 @@ import { describe, idOf } from "../memory/journal/region-record.ts";
 import { limits } from "../memory/limits.ts";
 import { type DataSlice, locateData, readData, writeData } from "../memory/regions/data.ts";
 import type { Region } from "../memory/state/region.ts";
+import { answer } from "./answer.ts";
 import { parseContentRange, parseRange, toSlice } from "./byte-range.ts";
 import { json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -127,7 +128,7 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
     const isMeasured = checkLength(region, slice, c.req.header("content-length"));
     await writeData(store, region, slice, { body: c.req.raw.body ?? new Blob().stream(), isMeasured });
     traffic.receivedBytes += slice.byteSize;
-    return c.json({ written_bytes: slice.byteSize }, 200);
+    return answer(c, { written_bytes: slice.byteSize }, 200);
   });
 
   function locate(id: string, tensor: string | undefined): { readonly region: Region; readonly whole: DataSlice } {

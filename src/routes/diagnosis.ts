@@ -4,6 +4,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { features, storages } from "../memory/host/capabilities.ts";
 import { dtypes } from "../memory/layout/dtype.ts";
 import { limits } from "../memory/limits.ts";
+import { answer } from "./answer.ts";
 import { json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
@@ -80,18 +81,18 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
       dtypes: [...dtypes],
       limits: toLimits(),
     };
-    return c.json(body, 200);
+    return answer(c, body, 200);
   });
 
   app.openapi(devices, async (c) => {
     const report = await services.host.devices();
     const items = report.devices.map(({ busId, ...device }) => ({ ...device, bus_id: busId }));
-    return c.json({ items, driver_version: report.driverVersion, reason: report.reason }, 200);
+    return answer(c, { items, driver_version: report.driverVersion, reason: report.reason }, 200);
   });
 
   app.openapi(doctor, async (c) => {
     const { ok, findings } = await services.host.diagnose();
-    return c.json({ ok, findings: [...findings] }, 200);
+    return answer(c, { ok, findings: [...findings] }, 200);
   });
 
   app.openapi(metrics, async (c) => {

@@ -4,6 +4,7 @@ import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import { idOf } from "../memory/journal/region-record.ts";
 import { evict } from "../memory/regions/evict.ts";
 import type { Region } from "../memory/state/region.ts";
+import { answer } from "./answer.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
@@ -32,7 +33,8 @@ export function defineEvictionRoute(app: OpenAPIHono<Environment>, { store }: Se
     const { bytes, model: name, dry_run: dryRun = false } = c.req.valid("json");
     const model = name === undefined ? undefined : store.books.model(name);
     const { evicted, kept, freedBytes, isEnough } = await evict(store, { bytes, model, dryRun }, c.get("requestId"));
-    return c.json(
+    return answer(
+      c,
       {
         dry_run: dryRun,
         enough: isEnough,

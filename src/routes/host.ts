@@ -2,6 +2,7 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { readStats } from "../memory/state/stats.ts";
+import { answer } from "./answer.ts";
 import { json } from "./contract.ts";
 import { toDocument } from "./document.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -46,18 +47,19 @@ export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Servic
     const http = { requests, received_bytes: receivedBytes, sent_bytes: sentBytes };
     const { journalBytes, pools, ...books } = readStats(store);
     const sums = { pools: pools.map(toServerPool), journal_bytes: journalBytes };
-    return c.json(
+    return answer(
+      c,
       { instance: store.instance, version: services.version, epoch: store.epoch, ...sums, ...books, http },
       200,
     );
   });
 
-  app.openapi(livez, (c) => c.json({ status: "ok" } as const, 200));
+  app.openapi(livez, (c) => answer(c, { status: "ok" } as const, 200));
 
   app.openapi(readyz, (c) => {
     store.refuseIfStopping();
-    return c.json({ status: "ok" } as const, 200);
+    return answer(c, { status: "ok" } as const, 200);
   });
 
-  app.get("/openapi.json", (c) => c.json(toDocument(app, services.version)));
+  app.get("/openapi.json", (c) => answer(c, toDocument(app, services.version), 200));
 }

@@ -7,6 +7,7 @@ import {
   renewRequestedLease,
   requestLease,
 } from "../memory/regions/requested-lease.ts";
+import { answer } from "./answer.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
@@ -95,22 +96,22 @@ export function defineLeaseRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const { ttl_ms, session } = c.req.valid("json");
     const lease = requestLease(store, region, session === undefined ? null : store.books.session(session), ttl_ms);
     c.header("Location", `/v1/leases/lea_${lease.token}`);
-    return c.json(toLease(lease), 201);
+    return answer(c, toLease(lease), 201);
   });
 
   app.openapi(list, (c) => {
     const region = store.books.region(c.req.valid("param").region);
-    return c.json({ items: [...store.requestedLeases.of(region)].map(toLease), next_cursor: null }, 200);
+    return answer(c, { items: [...store.requestedLeases.of(region)].map(toLease), next_cursor: null }, 200);
   });
 
   app.openapi(renew, (c) => {
     const lease = findRequestedLease(store, c.req.valid("param").lease);
     renewRequestedLease(store, lease);
-    return c.json(toLease(lease), 200);
+    return answer(c, toLease(lease), 200);
   });
 
   app.openapi(end, (c) => {
     releaseRequestedLease(store, findRequestedLease(store, c.req.valid("param").lease));
-    return c.json({ state: "deleted" } as const, 200);
+    return answer(c, { state: "deleted" } as const, 200);
   });
 }

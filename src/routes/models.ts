@@ -3,6 +3,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { limits } from "../memory/limits.ts";
 import { changeModel, listModels, registerModel, unregisterModel } from "../memory/sessions/models.ts";
+import { answer } from "./answer.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, parseIfMatch } from "./headers.ts";
@@ -115,20 +116,20 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const model = registerModel(store, name, memory_limit_bytes);
     c.header("Location", `/v1/models/${name}`);
     c.header("ETag", `"${model.revision}"`);
-    return c.json(toModel(model), 201);
+    return answer(c, toModel(model), 201);
   });
 
   app.openapi(list, (c) => {
     const { limit, cursor } = c.req.valid("query");
     const count = limit === undefined ? limits.listItemsDefault : Number(limit);
     const page = listModels(store, count, cursor);
-    return c.json({ items: page.models.map(toModel), next_cursor: page.nextCursor }, 200);
+    return answer(c, { items: page.models.map(toModel), next_cursor: page.nextCursor }, 200);
   });
 
   app.openapi(get, (c) => {
     const model = store.books.model(c.req.valid("param").model);
     c.header("ETag", `"${model.revision}"`);
-    return c.json(toModel(model), 200);
+    return answer(c, toModel(model), 200);
   });
 
   app.openapi(change, (c) => {
@@ -136,7 +137,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const expected = parseIfMatch(c.req.valid("header")["if-match"]);
     changeModel(store, model, c.req.valid("json").memory_limit_bytes, expected);
     c.header("ETag", `"${model.revision}"`);
-    return c.json(toModel(model), 200);
+    return answer(c, toModel(model), 200);
   });
 
   app.openapi(unregister, async (c) => {
@@ -144,6 +145,6 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const model = store.books.model(c.req.valid("param").model);
     const drain = c.req.valid("query").drain === "true";
     const { state, freedBytes } = await unregisterModel(store, model, drain, c.get("requestId"));
-    return c.json({ state, freed_bytes: freedBytes }, 200);
+    return answer(c, { state, freed_bytes: freedBytes }, 200);
   });
 }

@@ -74,12 +74,15 @@ export function toProblem(
   };
 }
 
-export function toProblemResponse(problem: ProblemBody): Response {
+/** @param sent hears how many bytes it has. */
+export function toProblemResponse(problem: ProblemBody, sent?: (bytes: number) => void): Response {
   const headers: Record<string, string> = { "content-type": problemMediaType };
   if (problem.status === 503) headers["retry-after"] = "1";
   if (typeof problem.complete_length === "number") headers["content-range"] = `bytes */${problem.complete_length}`;
   if (problem.request_id !== undefined) headers["x-request-id"] = problem.request_id;
-  return new Response(JSON.stringify(problem), { status: problem.status, headers });
+  const bytes = Buffer.from(JSON.stringify(problem));
+  sent?.(bytes.length);
+  return new Response(bytes, { status: problem.status, headers });
 }
 
 function toFailure(error: unknown, onUnexpected: (error: unknown) => void): TensordError {

@@ -4,8 +4,8 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { changeRegion } from "../memory/regions/change.ts";
 import { deleteRegion } from "../memory/regions/delete.ts";
 import { findRegion, findRegionByName } from "../memory/regions/find.ts";
+import { answer, answerJson, toRegionBody, toRegionDetailBody } from "./answer.ts";
 import { body, json } from "./contract.ts";
-import { answerJson, toRegionBody, toRegionDetailBody } from "./descriptor-body.ts";
 import type { Environment, Services } from "./environment.ts";
 import { IfMatchHeader, PreferHeader, parseIfMatch, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
@@ -126,6 +126,6 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     c.env?.keepOpen?.();
     const region = store.books.region(c.req.valid("param").region);
     const { state, freedBytes } = await deleteRegion(store, region, "request", c.get("requestId"));
-    return c.json({ state, freed_bytes: freedBytes }, 200);
+    return answer(c, { state, freed_bytes: freedBytes }, 200);
   });
 }

@@ -5,8 +5,8 @@ import { idOf, states } from "../memory/journal/region-record.ts";
 import { limits } from "../memory/limits.ts";
 import { createRegion } from "../memory/regions/create.ts";
 import { listRegions } from "../memory/regions/find.ts";
+import { answer, answerJson, toRegionBody } from "./answer.ts";
 import { body, json, Limit } from "./contract.ts";
-import { answerJson, toRegionBody } from "./descriptor-body.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { parseLabel, toCreateRequest } from "./region-request.ts";
@@ -94,6 +94,6 @@ export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Se
     const count = limit === undefined ? limits.listItemsDefault : Number(limit);
     const page = listRegions(store, { ...filter, label: parseLabel(label) }, count, cursor);
     const items = page.regions.map((region) => toRegionFacts(store, region));
-    return c.json({ items, next_cursor: page.nextCursor }, 200);
+    return answer(c, { items, next_cursor: page.nextCursor }, 200);
   });
 }

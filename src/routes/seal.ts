@@ -2,8 +2,8 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { sealRegion, verifyRegion } from "../memory/regions/seal.ts";
+import { answer, answerJson, toRegionBody } from "./answer.ts";
 import { body, json } from "./contract.ts";
-import { answerJson, toRegionBody } from "./descriptor-body.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { requireBody } from "./require-body.ts";
@@ -79,6 +79,6 @@ export function defineSealRoutes(app: OpenAPIHono<Environment>, { store }: Servi
     const { expected, actual } = await verifyRegion(store, region);
     const ok = expected === null ? null : expected.value === actual.value;
     const { algorithm, value } = actual;
-    return c.json({ ok, algorithm, expected: expected?.value ?? null, actual: value }, 200);
+    return answer(c, { ok, algorithm, expected: expected?.value ?? null, actual: value }, 200);
   });
 }

@@ -5,6 +5,7 @@ import { TensordError } from "../memory/error.ts";
 import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
 import { endSession, listSessions, openSession, renewSession } from "../memory/sessions/sessions.ts";
+import { answer } from "./answer.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { toHoldProtocol } from "./hold.ts";
@@ -110,29 +111,29 @@ export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Se
     const facts = client === undefined ? null : toClientFacts(client);
     const session = openSession(store, { name, client: facts, quotaBytes: quota_bytes, ttlMs: ttl_ms });
     c.header("Location", `/v1/sessions/ses_${session.token}`);
-    return c.json(toSession(session), 201);
+    return answer(c, toSession(session), 201);
   });
 
   app.openapi(list, (c) => {
     const { limit, cursor } = c.req.valid("query");
     const count = limit === undefined ? limits.listItemsDefault : Number(limit);
     const page = listSessions(store, count, Number(cursor ?? 0));
-    return c.json({ items: page.sessions.map(toSession), next_cursor: page.nextCursor }, 200);
+    return answer(c, { items: page.sessions.map(toSession), next_cursor: page.nextCursor }, 200);
   });
 
-  app.openapi(get, (c) => c.json(toSession(store.books.session(c.req.valid("param").session)), 200));
+  app.openapi(get, (c) => answer(c, toSession(store.books.session(c.req.valid("param").session)), 200));
 
   app.openapi(renew, (c) => {
     const session = store.books.session(c.req.valid("param").session);
     renewSession(store, session);
-    return c.json(toSession(session), 200);
+    return answer(c, toSession(session), 200);
   });
 
   app.openapi(end, async (c) => {
     c.env?.keepOpen?.();
     const session = store.books.session(c.req.valid("param").session);
     const { regions, freedBytes, isDraining } = await endSession(store, session, "request");
-    return c.json({ state: isDraining ? "draining" : "deleted", freed_bytes: freedBytes, regions } as const, 200);
+    return answer(c, { state: isDraining ? "draining" : "deleted", freed_bytes: freedBytes, regions } as const, 200);
   });
 
   app.get("/v1/sessions/:session/hold", (c) => {

@@ -113,7 +113,13 @@ export class Transport {
   async #handle(request: Request, server: Server, guard: Guard): Promise<Response | undefined> {
     this.#traffic.requests += 1;
     let isUpgraded = false;
+    const isHead = request.method === "HEAD";
+    const sent = (bytes: number) => {
+      // Bun sends no body to HEAD.
+      if (!isHead) this.#traffic.sentBytes += bytes;
+    };
     const bindings: Environment["Bindings"] = {
+      sent,
       keepOpen: () => server.timeout(request, 0),
       endSoon: () => server.timeout(request, limits.endSoonSeconds),
       beginStream: () => {
@@ -129,29 +135,22 @@ export class Transport {
     };
     try {
       guard(request.headers);
-      const isHead = request.method === "HEAD";
-      // As GET, so that its length is known; Bun sends no body to HEAD.
+      // As GET, so that its length is known.
       const asked = isHead ? new Request(request, { method: "GET" }) : request;
       const response = await this.#app.fetch(asked, bindings);
       // Bun wants no answer for a request that has become a socket.
-      return isUpgraded ? undefined : await this.#count(response, isHead);
+      return isUpgraded ? undefined : response;
     } catch (error) {
-      return this.#count(this.#toProblemResponse(error));
+      return this.#toProblemResponse(error, sent);
     }
   }
 
-  #toProblemResponse(error: unknown): Response {
+  #toProblemResponse(error: unknown, sent?: (bytes: number) => void): Response {
     const id = crypto.randomUUID();
-    return toProblemResponse(toProblem(error, id, (cause) => this.#onUnexpected(cause, id)));
-  }
-
-  /** A JSON text is small, so reading it to count it costs little. What streams passes as it is. */
-  async #count(response: Response, isHead = false): Promise<Response> {
-    if (!/^application\/([a-z]+\+)?json/.test(response.headers.get("content-type") ?? "")) return response;
-    const bytes = await response.bytes();
-    if (isHead) return new Response(bytes, response);
-    this.#traffic.sentBytes += bytes.length;
-    return new Response(response.status === 204 ? null : bytes, response);
+    return toProblemResponse(
+      toProblem(error, id, (cause) => this.#onUnexpected(cause, id)),
+      sent,
+    );
   }
 
   /** Takes no new connection, waits for requests under way up to `graceMs`, then closes what is left. */

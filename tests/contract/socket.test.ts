@@ -165,11 +165,16 @@ describe("what the transports count", () => {
       const headers = { "content-type": "application/json" };
       const created = await fetch("http://localhost/v1/regions", { unix, method: "POST", body, headers });
       const text = await created.text();
-      const missing = await (await fetch("http://localhost/nowhere", { unix })).text();
+      const paths = ["/nowhere", "/v1/regions/none", "/v1/regions", "/v1/events", "/v1/capabilities", "/openapi.json"];
+      const texts = [text];
+      for (const path of paths) texts.push(await (await fetch(`http://localhost${path}`, { unix })).text());
+      texts.push(await (await fetch("http://localhost/v1/regions", { unix, method: "PUT" })).text());
+      // Its length is told and its body is not sent.
+      await fetch("http://localhost/v1/regions", { unix, method: "HEAD" });
       expect((await server.app.stats()).http).toEqual({
-        requests: 2,
+        requests: 3 + paths.length,
         received_bytes: Buffer.byteLength(body),
-        sent_bytes: Buffer.byteLength(text) + Buffer.byteLength(missing),
+        sent_bytes: texts.reduce((sum, sent) => sum + Buffer.byteLength(sent), 0),
       });
     }),
   );
