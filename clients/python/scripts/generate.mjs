@@ -91,16 +91,33 @@ function toLiteral(words) {
 }
 
 function toClass(name, bases, schema, place) {
-  const required = new Set(schema.required ?? []);
-  const fields = Object.entries(schema.properties).map(([key, value]) => {
-    if (!/^[a-z_][a-z0-9_]*$/.test(key)) fail(`${place}.${key}`, "its name is no Python name");
+  // A field that a base requires is required, whatever the narrowing part says of it.
+  const required = new Set([...(schema.required ?? []), ...bases.flatMap(requiredOf)]);
+  const entries = Object.entries(schema.properties).map(([key, value]) => {
     const type = toType(value, `${place}.${key}`, `${name}${toPascalCase(key)}`);
-    return `    ${key}: ${required.has(key) ? type : `NotRequired[${type}]`}\n`;
+    return [key, required.has(key) ? type : `NotRequired[${type}]`];
   });
+  if (entries.some(([key]) => !/^[a-z_][a-z0-9_]*$/.test(key))) return toCall(name, bases, entries, place);
+  const fields = entries.map(([key, type]) => `    ${key}: ${type}\n`);
   const description = toDocstring(schema.description);
   if (fields.length === 0 && description === "") fields.push("    pass\n");
   const gap = description !== "" && fields.length > 0 ? "\n" : "";
   return `class ${name}(${bases.join(", ") || "TypedDict"}):\n${description}${gap}${fields.join("")}`;
+}
+
+/** The fields that a schema requires, its bases' included. */
+function requiredOf(name) {
+  const { bases, own } = toParts(schemas[name]);
+  return [...own.required, ...bases.flatMap(requiredOf)];
+}
+
+/** The form that takes keys which are no Python names. It has no docstring and no bases. */
+function toCall(name, bases, entries, place) {
+  if (bases.length > 0) fail(place, "it has bases, and keys that are no Python names");
+  // A call reads its types at once, so what they refer to comes first.
+  for (const [, type] of entries) if (type in schemas) define(type, schemas[type], type);
+  const lines = entries.map(([key, type]) => `        ${toWord(key)}: ${type},\n`);
+  return `${name} = TypedDict(\n    ${toWord(name)},\n    {\n${lines.join("")}    },\n)\n`;
 }
 
 /** A description as a docstring: lines of our width, the closing quotes on their own where there are several. */

@@ -7,6 +7,169 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
+
+class RegionFacts(TypedDict):
+    """A region's descriptor without its tensors, of which there may be thousands."""
+
+    id: str
+    model: str
+    name: str | None
+    version: str
+    pending_name: str | None
+    state: Literal["creating", "open", "sealing", "sealed", "draining", "deleted"]
+    revision: int
+    owner: Owner
+    session: str | None
+    expires_at: str | None
+    evictable: bool
+    labels: dict[str, str]
+    storage: Storage
+    tensor_count: int
+    checksum: Checksum | None
+    created_at: str
+    sealed_at: str | None
+    last_used_at: str
+
+
+class RegionEnd(RegionFacts):
+    """A region that ends."""
+
+    former_name: str | None
+    reason: str
+    actor: str | None
+
+
+class RegionRelink(RegionFacts):
+    """A region that got its public name back."""
+
+    cause: str
+
+
+class Model(TypedDict):
+    name: str
+    pools: list[Pool]
+    regions: int
+    revision: int
+    created_at: str
+
+
+class Session(TypedDict):
+    """One worker's stay: what it owns ends with it."""
+
+    id: str
+    name: str | None
+    client: Client | None
+    quota_bytes: int | None
+    used_bytes: int
+    regions: int
+    ttl_ms: int
+    held: bool
+    expires_at: str | None
+    created_at: str
+
+
+class SessionOver(Session):
+    """A session that has ended."""
+
+    regions: int
+    reason: str
+    freed_bytes: int
+
+
+class PoolPressure(TypedDict):
+    """How full a pool is."""
+
+    level: str
+    pool: str
+    model: str | None
+    used_bytes: int
+    limit_bytes: int
+
+
+class StreamStart(TypedDict):
+    """Where the stream begins."""
+
+    after: str
+
+
+class StreamLoss(TypedDict):
+    """What was asked for, and what there is."""
+
+    requested_after: str
+    first_available: str
+
+
+KnownEvents = TypedDict(
+    "KnownEvents",
+    {
+        "tensord.region.allocated": RegionFacts,
+        "tensord.region.sealed": RegionFacts,
+        "tensord.region.changed": RegionFacts,
+        "tensord.region.draining": RegionEnd,
+        "tensord.region.deleted": RegionEnd,
+        "tensord.region.lost": RegionFacts,
+        "tensord.region.relinked": RegionRelink,
+        "tensord.model.registered": Model,
+        "tensord.model.changed": Model,
+        "tensord.model.unregistered": Model,
+        "tensord.session.opened": Session,
+        "tensord.session.ended": SessionOver,
+        "tensord.pool.pressure": PoolPressure,
+        "tensord.stream.opened": StreamStart,
+        "tensord.stream.gap": StreamLoss,
+    },
+)
+
+
+class Owner(TypedDict):
+    """What decides the region's end."""
+
+    kind: str
+    ttl_ms: NotRequired[int]
+    linger_ms: NotRequired[int]
+    handoff_ms: NotRequired[int]
+    session: NotRequired[str]
+
+
+class Storage(TypedDict):
+    kind: str
+    format: str
+    shm_name: str | None
+    path: str | None
+    dev: str
+    ino: str
+    byte_size: int
+    page_size: int
+
+
+class Checksum(TypedDict):
+    """Specified in docs/protocol.md."""
+
+    algorithm: str
+    chunk_bytes: int
+    value: str
+
+
+class Pool(TypedDict):
+    """A limit and its sums, of host memory or of the memory of one device."""
+
+    pool: str
+    limit_bytes: int | None
+    used_bytes: int
+    draining_bytes: int
+
+
+class Client(TypedDict):
+    """Who the worker says it is."""
+
+    name: str | None
+    pid: int | None
+    pid_namespace: str | None
+    hostname: str | None
+    version: str | None
+    labels: dict[str, str]
+
+
 FailureCode: TypeAlias = Literal[
     "malformed-body",
     "forbidden",
@@ -66,62 +229,10 @@ class TensorReference(TypedDict):
     generation: int
 
 
-class RegionFacts(TypedDict):
-    """A region's descriptor without its tensors, of which there may be thousands."""
-
-    id: str
-    model: str
-    name: str | None
-    version: str
-    pending_name: str | None
-    state: Literal["creating", "open", "sealing", "sealed", "draining", "deleted"]
-    revision: int
-    owner: Owner
-    session: str | None
-    expires_at: str | None
-    evictable: bool
-    labels: dict[str, str]
-    storage: Storage
-    tensor_count: int
-    checksum: Checksum | None
-    created_at: str
-    sealed_at: str | None
-    last_used_at: str
-
-
 class Region(RegionFacts):
     """A region's descriptor: enough to map it."""
 
     tensors: list[Tensor]
-
-
-class Owner(TypedDict):
-    """What decides the region's end."""
-
-    kind: str
-    ttl_ms: NotRequired[int]
-    linger_ms: NotRequired[int]
-    handoff_ms: NotRequired[int]
-    session: NotRequired[str]
-
-
-class Storage(TypedDict):
-    kind: str
-    format: str
-    shm_name: str | None
-    path: str | None
-    dev: str
-    ino: str
-    byte_size: int
-    page_size: int
-
-
-class Checksum(TypedDict):
-    """Specified in docs/protocol.md."""
-
-    algorithm: str
-    chunk_bytes: int
-    value: str
 
 
 class Tensor(TypedDict):
@@ -238,17 +349,6 @@ class Holder(TypedDict):
     writable: bool
 
 
-class Client(TypedDict):
-    """Who the worker says it is."""
-
-    name: str | None
-    pid: int | None
-    pid_namespace: str | None
-    hostname: str | None
-    version: str | None
-    labels: dict[str, str]
-
-
 class ChangeRegion(TypedDict):
     """Merged into what is there (RFC 7396)."""
 
@@ -281,23 +381,6 @@ class Verification(TypedDict):
 
 class DataWritten(TypedDict):
     written_bytes: int
-
-
-class Model(TypedDict):
-    name: str
-    pools: list[Pool]
-    regions: int
-    revision: int
-    created_at: str
-
-
-class Pool(TypedDict):
-    """A limit and its sums, of host memory or of the memory of one device."""
-
-    pool: str
-    limit_bytes: int | None
-    used_bytes: int
-    draining_bytes: int
 
 
 class RegisterModel(TypedDict):
@@ -361,21 +444,6 @@ class EvictRequest(TypedDict):
     bytes: int
     model: NotRequired[str]
     dry_run: NotRequired[bool]
-
-
-class Session(TypedDict):
-    """One worker's stay: what it owns ends with it."""
-
-    id: str
-    name: str | None
-    client: Client | None
-    quota_bytes: int | None
-    used_bytes: int
-    regions: int
-    ttl_ms: int
-    held: bool
-    expires_at: str | None
-    created_at: str
 
 
 class OpenSession(TypedDict):
