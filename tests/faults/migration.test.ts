@@ -1,6 +1,7 @@
 /**
- * A journal that version 1 wrote is brought forward: an upgrade loses no name. `fixtures/store-1.sqlite` was written by that
- * version, from requests; the files that its rows are of are made here, and the rows told of their inodes.
+ * A journal that an earlier version wrote is brought forward: an upgrade loses no name. `fixtures/store-N.sqlite` were
+ * written by those versions, from requests; the files that their rows are of are made here, and the rows told of their
+ * inodes. The second has labels that no request could set any more.
  */
 
 import { Database } from "bun:sqlite";
@@ -11,9 +12,10 @@ import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks, checkRows } from "../harness/instance-check.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
-import type { Region } from "../harness/server-api.ts";
+import type { Region, ServerApi } from "../harness/server-api.ts";
+import { until } from "../harness/server-wait.ts";
 
-const fixture = join(import.meta.dirname, "fixtures/store-1.sqlite");
+const fixture = (version: number) => join(import.meta.dirname, `fixtures/store-${version}.sqlite`);
 
 /** Files that were made here have no public names until the start links them. */
 const relinked = /^tensord\.region\.relinked$/;
@@ -44,12 +46,12 @@ function readVersion(server: TestServer): number {
   });
 }
 
-/** A stopped server of version 1, as far as the next one can tell. */
-async function stopAsVersion1(server: TestServer): Promise<void> {
+/** A stopped server of an earlier version, as far as the next one can tell. */
+async function stopAsVersion(version: number, server: TestServer): Promise<void> {
   await server.stop();
   for (const name of readdirSync(server.instance.store)) rmSync(join(server.instance.store, name));
-  copyFileSync(fixture, databasePath(server));
-  expect(readVersion(server)).toBe(1);
+  copyFileSync(fixture(version), databasePath(server));
+  expect(readVersion(server)).toBe(version);
   withDatabase(server, (database) => {
     for (const { key, record } of database.query("SELECT key, record FROM regions").all() as Row[]) {
       const stored = JSON.parse(record);
@@ -67,7 +69,7 @@ testWith()(
   async () => {
     await using server = await startServer();
     server.log.expect(relinked);
-    await stopAsVersion1(server);
+    await stopAsVersion(1, server);
     await server.start();
     const { api } = server;
     const weights = await api.call<Region>("GET", "/v1/models/llama/regions/weights");
@@ -104,7 +106,7 @@ testWith()(
   async () => {
     await using server = await startServer();
     server.log.expect(relinked);
-    await stopAsVersion1(server);
+    await stopAsVersion(1, server);
     await server.start();
     const { api } = server;
     await api.seal(pendingId);
@@ -122,6 +124,90 @@ testWith()(
     expect(await api.call<Region>("GET", "/v1/models/llama/regions/weights")).toMatchObject({ id: pendingId });
   },
 );
+
+testWith()(
+  "a journal of version 2 is brought forward: sessions, claims, leases, owners, and labels as they were",
+  async () => {
+    await using server = await startServer();
+    server.log.expect(relinked);
+    await stopAsVersion(2, server);
+    await server.start();
+    const { api } = server;
+    await checkVersion2(api);
+    // What was brought forward is a journal of this version: it is there again after a crash.
+    await server.crash();
+    await checkVersion2(api);
+    await api.seal("reg_sr2l4zh47c3ju62tbzcdygpytq");
+    expect(await api.call<Region>("GET", "/v1/models/llama/regions/weights")).toMatchObject({
+      id: "reg_sr2l4zh47c3ju62tbzcdygpytq",
+    });
+    await api.call("DELETE", "/v1/sessions/ses_ba6kmrjnupqloj2i7r7r3xtogy");
+    expect(await api.stats()).toMatchObject({ sessions: 0, claims: 0, leases: 0 });
+    await checkBooks(server);
+    await server.stop();
+    expect(readVersion(server)).toBe(3);
+    checkRows(server.instance);
+  },
+);
+
+/** All that the journal of version 2 says. */
+async function checkVersion2(api: ServerApi): Promise<void> {
+  const weights = await api.call<Region>("GET", "/v1/models/llama/regions/weights");
+  expect(weights).toMatchObject({
+    id: "reg_5klyhlpxzu7v7blnu3hedndzpt",
+    version: "",
+    storage: { format: "safetensors" },
+    owner: { kind: "persist" },
+    labels: { job: "nightly" },
+  });
+  expect(weights.tensors).toMatchObject([
+    { name: "w", dtype: "F32", shape: [4, 4], byte_offset: 4096, byte_size: 64, aligned: true, alias_of: null },
+    { name: "b", dtype: "BF16", shape: [7], byte_offset: 4160, byte_size: 14 },
+  ]);
+  expect(await api.verify(weights.id)).toMatchObject({ ok: true });
+  expect(await api.findByName("lingers")).toMatchObject({
+    owner: { kind: "linger", linger_ms: 86_400_000, handoff_ms: 60_000 },
+    evictable: true,
+    labels: { "": "no key", "bell\u0007": "\u001b[31mred", long: "x".repeat(5000) },
+  });
+  expect(await api.findByName("own")).toMatchObject({ session: "ses_ba6kmrjnupqloj2i7r7r3xtogy" });
+  expect(await api.call<object>("GET", "/v1/models/llama")).toMatchObject({
+    pools: [{ pool: "host", limit_bytes: 2 ** 30 }],
+    regions: 2,
+  });
+  expect(await api.call<object>("GET", "/v1/models/free")).toMatchObject({ pools: [{ limit_bytes: null }] });
+  expect(await api.stats()).toMatchObject({
+    ...{ sessions: 1, claims: 2, leases: 1, models: 3 },
+    regions: { open: 4, sealed: 1 },
+  });
+}
+
+testWith()("a journal whose migration meets a row that it cannot read is set aside whole, as it was", async () => {
+  await using server = await startServer();
+  server.log.expect(relinked);
+  server.log.expect(/^The journal is damaged and was set aside /);
+  // The files were made here, without headers.
+  server.log.expect(/^Cannot read the header of /);
+  await stopAsVersion(2, server);
+  withDatabase(server, (database) => database.run("UPDATE regions SET record = '{' WHERE key = 5"));
+  await server.start();
+  await server.stop();
+  const aside = readdirSync(server.instance.store).find((name) => /damaged-\d+$/.test(name)) ?? "";
+  using database = new Database(join(server.instance.store, aside), { readonly: true });
+  // One transaction: none of it has happened.
+  expect(database.query("PRAGMA user_version").get()).toEqual({ user_version: 2 });
+  const tables = database.query("SELECT count(*) AS count FROM sqlite_schema WHERE name = 'tensors'").get();
+  expect(tables).toEqual({ count: 0 });
+});
+
+testWith()("an unmapped hand-off still waits for its consumer after a crash", async () => {
+  await using server = await startServer();
+  const { id, created_at } = await server.api.create({ byte_size: 1, linger_ms: 0, handoff_ms: 3_600_000 });
+  await server.crash();
+  const due = Date.parse(created_at) + 3_600_000;
+  const listed = async () => (await server.api.list()).find((region) => region.id === id);
+  await until("it is asked about", async () => Date.parse((await listed())?.expires_at ?? "") === due);
+});
 
 testWith()("a journal of a later version is left as it is, and the server says why it does not start", async () => {
   await using server = await startServer();

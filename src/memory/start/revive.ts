@@ -36,8 +36,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     poolName: memory.pool,
     chargedBytes: roundUpToPage(record.byteSize, memory.pageSize),
     lastUsedAt: store.now(),
-    // It may have been mapped until the crash: its linger begins anew.
-    leasedAt: store.now(),
+    leasedAt: isHandOff(record) ? 0 : store.now(),
   });
   store.books.add(region);
   if (hasEnded(region.state)) {
@@ -49,6 +48,14 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
   inspectName(store, region);
   scheduleExpiry(store, region);
   return region;
+}
+
+/**
+ * What lingers may have been mapped until the crash: its linger begins anew. A hand-off that was mapped is gone by now, or
+ * soon; one that was not still waits for its consumer.
+ */
+function isHandOff({ owner }: RegionRecord): boolean {
+  return owner.kind === "linger" && owner.lingerMs === 0;
 }
 
 function accessOf(region: Region): Access {
