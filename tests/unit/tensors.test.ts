@@ -1,0 +1,65 @@
+/** A region's tensors behind one interface: written once, counted, handed out as bytes, opened by name. */
+
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import type { Tensor } from "../../src/memory/layout/layout.ts";
+import { Tensors } from "../../src/memory/layout/tensors.ts";
+
+const tensor = fc.record({
+  // Quotes, brackets and the very text that separates two tensors.
+  name: fc.oneof(fc.string({ unit: "binary" }), fc.constantFrom('"', '},{"name":"', '{"name":"a",', "\\", ']}"', "a")),
+  dtype: fc.constantFrom("F32" as const, "U8" as const),
+  shape: fc.array(fc.nat(9), { maxLength: 3 }),
+  byteOffset: fc.nat(),
+  byteSize: fc.nat(),
+  aligned: fc.boolean(),
+});
+const lists = fc.uniqueArray(tensor, { selector: ({ name }) => name, maxLength: 20 });
+
+const toText = ({ bytes }: Tensors) => Buffer.from(bytes).toString("utf8");
+
+describe("tensors", () => {
+  test("are each found by name as they were laid out, whatever names stand around them", () => {
+    fc.assert(
+      fc.property(lists, tensor, (list: Tensor[], { name }) => {
+        const tensors = Tensors.of(list);
+        for (const each of list) expect(tensors.find(each.name)).toEqual(each);
+        expect(tensors.find(name)).toEqual(list.find((each) => each.name === name));
+      }),
+    );
+  });
+
+  test("are JSON in the words of descriptors, in the order of the list", () => {
+    fc.assert(
+      fc.property(lists, (list: Tensor[]) => {
+        const tensors = Tensors.of(list);
+        expect(tensors.count).toBe(list.length);
+        const expected = list.map(({ byteOffset, byteSize, ...rest }) => {
+          return { ...rest, byte_offset: byteOffset, byte_size: byteSize, alias_of: null, logical: null };
+        });
+        expect(JSON.parse(toText(tensors))).toEqual(expected);
+      }),
+    );
+  });
+
+  test("come back from their bytes, and from no others", () => {
+    const { count, bytes } = Tensors.of([
+      { name: "w", dtype: "F32", shape: [2], byteOffset: 4096, byteSize: 8, aligned: true },
+    ]);
+    expect(Tensors.parse(count, bytes)).toEqual(Tensors.of([{ ...Tensors.parse(count, bytes).find("w") } as Tensor]));
+    for (const wrong of [() => Tensors.parse(2, bytes), () => Tensors.parse(1, bytes.subarray(0, -1))]) {
+      expect(wrong).toThrow();
+    }
+    expect(() => Tensors.parse(1, Buffer.from("{}"))).toThrow();
+  });
+
+  test("say what keeps them apart from what is asked for", () => {
+    const tensors = Tensors.of([
+      { name: "w", dtype: "F32", shape: [2], byteOffset: 4096, byteSize: 8, aligned: true },
+      { name: "b", dtype: "U8", shape: [1], byteOffset: 4104, byteSize: 1, aligned: true },
+    ]);
+    const b = { name: "b", dtype: "U8", shape: [1] } as const;
+    expect(tensors.differenceFrom([b, { name: "w", dtype: "F32", shape: [2] }])).toBeUndefined();
+    expect(tensors.differenceFrom([{ ...b, name: "c" }])).toMatchObject({ missing: ["c"], unexpected: ["w", "b"] });
+  });
+});
