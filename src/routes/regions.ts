@@ -4,7 +4,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { idOf, states } from "../memory/journal/region-record.ts";
 import { limits } from "../memory/limits.ts";
 import { createRegion } from "../memory/regions/create.ts";
-import { listRegions } from "../memory/regions/find.ts";
+import { listRegions } from "../memory/regions/list.ts";
 import { answer, answerJson, toRegionBody } from "./answer.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";

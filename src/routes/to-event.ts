@@ -3,7 +3,8 @@
 import type { EventGap } from "../memory/events/event-cursor.ts";
 import { idOf } from "../memory/journal/region-record.ts";
 import { idOfSession } from "../memory/state/session.ts";
-import type { Store, StoreEvent } from "../memory/state/store.ts";
+import type { Store } from "../memory/state/store.ts";
+import type { StoreEvent } from "../memory/state/store-event.ts";
 import { gapType, openedType } from "./schemas/event-data.ts";
 import { toModel, toRegionFacts, toSession } from "./to-wire.ts";
 

@@ -4,7 +4,7 @@ import pino, { type Logger } from "pino";
 import { idOf } from "../memory/journal/region-record.ts";
 import { KiB, limits, MiB } from "../memory/limits.ts";
 import { describeSession } from "../memory/state/session.ts";
-import type { StoreEvent } from "../memory/state/store.ts";
+import type { StoreEvent } from "../memory/state/store-event.ts";
 
 export interface ServerLog {
   readonly log: Logger;

@@ -6,7 +6,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { limits } from "../../src/memory/limits.ts";
-import type { StoreEvent } from "../../src/memory/state/store.ts";
+import type { StoreEvent } from "../../src/memory/state/store-event.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import type { ListedRegion, Region, RegionList } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { limits, MiB } from "../../src/memory/limits.ts";
-import type { StoreEvent } from "../../src/memory/state/store.ts";
+import type { StoreEvent } from "../../src/memory/state/store-event.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
 import { openSession } from "./support/sessions.ts";
 

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { limits } from "../../src/memory/limits.ts";
 import { holdSession } from "../../src/memory/sessions/sessions.ts";
-import type { StoreEvent } from "../../src/memory/state/store.ts";
+import type { StoreEvent } from "../../src/memory/state/store-event.ts";
 import { checkProblem, toAnswer } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
 import { Hold } from "./support/hold.ts";

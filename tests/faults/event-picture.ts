@@ -1,7 +1,8 @@
 /** What somebody knows who only follows the events: held against the books, it shows that none is missing or too many. */
 
 import { expect } from "bun:test";
-import type { Store, StoreEvent } from "../../src/memory/state/store.ts";
+import type { Store } from "../../src/memory/state/store.ts";
+import type { StoreEvent } from "../../src/memory/state/store-event.ts";
 
 export class EventPicture {
   readonly #store: Store;

@@ -16,6 +16,7 @@ import type { OnFull } from "../state/room-queue.ts";
 import { idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import type { StorageKind } from "../storage/storage.ts";
+import { attachTo } from "./attach.ts";
 import { checkClaim } from "./claim.ts";
 import { cancelCreation, refuseCommit, undoCreation } from "./end.ts";
 import { scheduleExpiry } from "./expire.ts";
@@ -95,28 +96,6 @@ function nameTaken(region: Region, difference?: unknown): TensordError {
     ...(difference === undefined ? {} : { difference }),
     hint: 'Delete that region, choose another name, or ask with "if_exists": "attach" or "replace".',
   });
-}
-
-/** The existing region, with its life extended if the caller asks for more. */
-function attachTo(store: Store, region: Region, owner: Owner): Region {
-  nextState(region, "attach");
-  store.books.touch(region, store.now());
-  const expiresAt = longerLife(store, region, owner);
-  if (expiresAt === undefined) return region;
-  store.change("attach.journaled", [region, { owner, expiresAt }]);
-  scheduleExpiry(store, region);
-  store.emit({ type: "tensord.region.changed", region });
-  return region;
-}
-
-/** When the region ends if the caller's owner replaces its own, or undefined if that would give it no longer life. */
-function longerLife(store: Store, region: Region, owner: Owner): number | undefined {
-  if (region.owner.kind === "linger" && owner.kind === "linger") {
-    return owner.lingerMs > region.owner.lingerMs ? store.now() + owner.lingerMs : undefined;
-  }
-  if (region.owner.kind !== "ttl" || owner.kind !== "ttl") return undefined;
-  const expiresAt = store.now() + owner.ttlMs;
-  return expiresAt > (region.expiresAt ?? 0) ? expiresAt : undefined;
 }
 
 /** What the region would be; laid out once, however long it waits for memory. */

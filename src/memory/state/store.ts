@@ -5,9 +5,8 @@
 
 import { TensordError } from "../error.ts";
 import { EventFeeder } from "../events/event-feeder.ts";
-import type { EventLog, EventTopic } from "../events/event-log.ts";
+import type { EventLog } from "../events/event-log.ts";
 import type { Journal } from "../journal/journal.ts";
-import type { RegionRecord } from "../journal/region-record.ts";
 import { Downloads } from "../storage/downloads.ts";
 import type { Storages } from "../storage/storages.ts";
 import type { Agenda } from "./agenda.ts";
@@ -15,40 +14,13 @@ import type { Books } from "./books.ts";
 import { Claims } from "./claim-index.ts";
 import { Holders } from "./holders.ts";
 import { NameWaiters } from "./name-waiters.ts";
-import { type Pressure, PressureGauge } from "./pressure.ts";
-import type { Model, Region, RegionChange } from "./region.ts";
+import { PressureGauge } from "./pressure.ts";
+import type { Region, RegionChange } from "./region.ts";
 import { RequestedLeases } from "./requested-leases.ts";
 import { RoomQueue } from "./room-queue.ts";
-import type { RequestedLease, Session, SessionEndReason } from "./session.ts";
+import type { RequestedLease, Session } from "./session.ts";
 import type { OnStep, Step } from "./steps.ts";
-
-/** A region as an event shows it: one that was lost has no books any more. */
-export type EventRegion = RegionRecord & Pick<Region, "lastUsedAt" | "formerName">;
-
-export type StoreEvent =
-  | { readonly type: "tensord.region.allocated"; readonly region: EventRegion }
-  | { readonly type: "tensord.region.sealed"; readonly region: EventRegion }
-  | { readonly type: "tensord.region.changed"; readonly region: EventRegion }
-  | { readonly type: "tensord.region.draining"; readonly region: EventRegion; readonly actor: string | undefined }
-  | { readonly type: "tensord.region.deleted"; readonly region: EventRegion; readonly actor: string | undefined }
-  | { readonly type: "tensord.region.lost"; readonly region: EventRegion }
-  | {
-      readonly type: "tensord.region.relinked";
-      readonly region: EventRegion;
-      readonly cause: "unlinked" | "foreign-file";
-    }
-  | { readonly type: "tensord.pool.pressure"; readonly pressure: Pressure }
-  | { readonly type: "tensord.session.opened"; readonly session: Session }
-  | {
-      readonly type: "tensord.session.ended";
-      readonly session: Session;
-      readonly reason: SessionEndReason;
-      readonly regions: number;
-      readonly freedBytes: number;
-    }
-  | { readonly type: "tensord.model.registered"; readonly model: Model }
-  | { readonly type: "tensord.model.changed"; readonly model: Model }
-  | { readonly type: "tensord.model.unregistered"; readonly model: Model };
+import { type StoreEvent, toTopic } from "./store-event.ts";
 
 export type EventWriter = (store: Store, event: StoreEvent, sequence: number) => string;
 
@@ -147,7 +119,7 @@ export class Store {
 
   /** Tells of a change, in the turn that made it: it is kept for those who follow, and the listeners hear it. */
   emit(event: StoreEvent): void {
-    this.events.append(event.type, aboutWhat(event), (sequence) => this.#toEventText(this, event, sequence));
+    this.events.append(event.type, toTopic(event), (sequence) => this.#toEventText(this, event, sequence));
     for (const listener of this.#listeners) listener(event);
     if ("region" in event) this.#onCharge(event.region.model);
     if (event.type === "tensord.model.changed") this.#onCharge(event.model.name);
@@ -174,13 +146,6 @@ export class Store {
   refuseIfStopping(): void {
     this.stopping.throwIfAborted();
   }
-}
-
-function aboutWhat(event: StoreEvent): EventTopic {
-  if ("region" in event) return { model: event.region.model, session: event.region.session };
-  if ("session" in event) return { model: null, session: event.session.token };
-  if ("pressure" in event) return { model: event.pressure.model, session: null };
-  return { model: event.model.name, session: null };
 }
 
 function shuttingDown(): TensordError {

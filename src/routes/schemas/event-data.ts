@@ -6,7 +6,7 @@
 import { z } from "@hono/zod-openapi";
 import { toldEndReasons } from "../../memory/journal/region-record.ts";
 import type { SessionEndReason } from "../../memory/state/session.ts";
-import type { StoreEvent } from "../../memory/state/store.ts";
+import type { StoreEvent } from "../../memory/state/store-event.ts";
 import { byteCount } from "./common.ts";
 import { Model } from "./model.ts";
 import { RegionFacts } from "./region.ts";
