@@ -34,9 +34,8 @@ const sessionEndReasons: readonly SessionEndReason[] = ["request", "ttl", "hold"
 
 const SessionOver = Session.extend({
   reason: openWord("`hold`: the peer of its last hold is gone.", sessionEndReasons),
-  regions: z.int().openapi({ description: "Regions that ended with it." }),
   freed_bytes: z.int(),
-}).openapi("SessionOver", { description: "A session that has ended." });
+}).openapi("SessionOver", { description: "A session that has ended. `regions` is how many ended with it." });
 
 const PoolPressure = z
   .object({

@@ -7,9 +7,9 @@
 
 import { z } from "@hono/zod-openapi";
 import { type FailureCode as FailureWord, failures } from "../../memory/error.ts";
-import { storages } from "../../memory/host/capabilities.ts";
 import { checksumAlgorithm } from "../../memory/layout/checksum.ts";
 import { dtypes } from "../../memory/layout/dtype.ts";
+import { storageKinds } from "../../memory/storage/storage.ts";
 
 /** `values` are those of this version, every one; a test holds answers against them. */
 export function openWord(description: string, values: readonly string[]) {
@@ -25,10 +25,7 @@ function toMetadata(description: string, values: readonly string[]) {
   return { description: `${description} Known: ${known}. A later server may say others.`, examples: [...values] };
 }
 
-export const StorageKind = openWord(
-  "What it is made of.",
-  storages.map(({ kind }) => kind),
-);
+export const StorageKind = openWord("What it is made of.", storageKinds);
 
 export const StorageFormat = openWord(
   "How its bytes lie: `safetensors` is a valid safetensors file, `raw` is data from the first byte on.",

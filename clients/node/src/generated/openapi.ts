@@ -663,10 +663,8 @@ export interface components {
         readonly [key: string]: string;
       };
     };
-    /** @description A session that has ended. */
+    /** @description A session that has ended. `regions` is how many ended with it. */
     readonly SessionOver: components["schemas"]["Session"] & {
-      /** @description Regions that ended with it. */
-      readonly regions?: number;
       /**
        * @description `hold`: the peer of its last hold is gone. Known: `request`, `ttl`, `hold`. A later server may say others.
        * @example request

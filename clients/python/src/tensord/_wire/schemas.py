@@ -69,9 +69,8 @@ class Session(TypedDict):
 
 
 class SessionOver(Session):
-    """A session that has ended."""
+    """A session that has ended. `regions` is how many ended with it."""
 
-    regions: int
     reason: str
     freed_bytes: int
 
