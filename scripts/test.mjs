@@ -1,6 +1,7 @@
 /**
- * `npm test`: everything, from a fresh clone. `-- --only unit` runs one step (`check`, `bun`, a folder of `tests/`,
- * `python`, `demo`); `-- tests/unit/layout.test.ts` gives Bun's test runner that path.
+ * `npm test`: everything, from a fresh clone. `-- --only unit` runs one part (`check`, `bun`, a folder of `tests/`,
+ * `python`, `demo`); `-- tests/unit/layout.test.ts` gives Bun's test runner that path; `-- --long` runs as many rounds of
+ * the random tests as `tests/rounds.json` says.
  */
 
 import "./lib/require-node.mjs";

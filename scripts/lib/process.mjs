@@ -1,10 +1,11 @@
 /**
- * Child processes of the scripts: run to the end, with a deadline, and never left behind when the user stops us. Knows
- * nothing of what is run.
+ * Child processes of the scripts: run to the end, and never left behind when the user stops us. Knows nothing of what is
+ * run.
  */
 
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 /** The repository's root, without a slash at the end. */
@@ -34,10 +35,10 @@ export const signalStatus = (signal) => 128 + constants.signals[signal];
 const children = new Set();
 let stopSignal;
 
-/** Signals a child's whole group, since npm and pip have children of their own. One that is gone already is fine. */
-function killGroup(child, signal) {
+/** Signals the whole group that `pid` leads, since npm and pip have children of their own. One that is gone is fine. */
+export function killGroup(pid, signal) {
   try {
-    process.kill(-child.pid, signal);
+    process.kill(-pid, signal);
   } catch (error) {
     if (error.code !== "ESRCH") throw error;
   }
@@ -46,9 +47,9 @@ function killGroup(child, signal) {
 function stop(signal) {
   stopSignal ??= signal;
   for (const child of children) {
-    killGroup(child, signal);
+    killGroup(child.pid, signal);
     setTimeout(() => {
-      if (children.has(child)) killGroup(child, "SIGKILL");
+      if (children.has(child)) killGroup(child.pid, "SIGKILL");
     }, graceMs).unref();
   }
 }
@@ -63,49 +64,45 @@ export function throwIfStopped() {
  *
  * @param command a path, or a name on the PATH
  * @param {string[]} args
- * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, capture?: boolean, deadlineMs?: number, onStart?: (pid: number) => void }} options
- *   `capture` keeps stdout and stderr together instead of passing them on; past `deadlineMs` the group is killed
- * @returns {Promise<{ status: number, output: string, missing: boolean, late: boolean }>} `status` as a shell reports it;
- *   `missing` says that there is no such program
+ * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, capture?: boolean, onLine?: (line: string) => void,
+ *   onStart?: (pid: number) => void }} options `capture` keeps stdout and stderr together instead of passing them on;
+ *   `onLine` gets each line of either as it comes
+ * @returns {Promise<{ status: number, output: string, missing: boolean }>} `status` as a shell reports it; `missing` says
+ *   that there is no such program
  */
-export async function run(command, args, { cwd = root, env = process.env, capture = false, deadlineMs, onStart } = {}) {
+export async function run(command, args, { cwd = root, env = process.env, capture = false, onLine, onStart } = {}) {
   throwIfStopped();
-  const stdio = capture ? ["ignore", "pipe", "pipe"] : ["ignore", "inherit", "inherit"];
+  const isPiped = capture || onLine !== undefined;
+  const stdio = isPiped ? ["ignore", "pipe", "pipe"] : ["ignore", "inherit", "inherit"];
   const child = spawn(command, args, { cwd, env, stdio, detached: true });
   if (child.pid !== undefined) onStart?.(child.pid);
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
-    stream?.setEncoding("utf8").on("data", (text) => {
+    if (stream === null) continue;
+    if (onLine !== undefined) createInterface({ input: stream }).on("line", onLine);
+    if (!capture) continue;
+    stream.setEncoding("utf8").on("data", (text) => {
       output += text;
     });
   }
-  const result = await finished(child, deadlineMs);
+  const result = await finished(child);
   throwIfStopped();
   return { output, ...result };
 }
 
-function finished(child, deadlineMs) {
+function finished(child) {
   return new Promise((resolve, reject) => {
-    let late = false;
     children.add(child);
-    const timer =
-      deadlineMs === undefined
-        ? undefined
-        : setTimeout(() => {
-            late = true;
-            killGroup(child, "SIGKILL");
-          }, deadlineMs);
     const settle = (done, value) => {
-      clearTimeout(timer);
       children.delete(child);
       done(value);
     };
     child.once("error", (error) => {
-      if (error.code === "ENOENT") settle(resolve, { status: 127, missing: true, late });
+      if (error.code === "ENOENT") settle(resolve, { status: 127, missing: true });
       else settle(reject, error);
     });
     child.once("close", (code, signal) => {
-      settle(resolve, { status: signal ? signalStatus(signal) : code, missing: false, late });
+      settle(resolve, { status: signal ? signalStatus(signal) : code, missing: false });
     });
   });
 }

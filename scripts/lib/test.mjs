@@ -1,223 +1,166 @@
 /**
- * The whole test run: the gate, each folder of `tests/` in a Bun of its own, the Python client's tests, and the demo. It
- * stops at the first step that fails and ends with one line of counts.
+ * The whole test run: the gate, each folder of `tests/`, the Python client's tests, and the demo. Whatever a part comes
+ * to, the others run too; results are printed as they come, what failed once more at the end, and one line of counts.
  */
 
-import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, rmSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { runChecks } from "./check.mjs";
 import { setUpNodeClient } from "./node-client.mjs";
-import { Failure, root, run, secondsSince } from "./process.mjs";
-import { python, pythonEnvironment, setUpPython } from "./python-packages.mjs";
-import { bun, setUpServer } from "./server-packages.mjs";
-import { closingLine, readCounts, sum } from "./test-report.mjs";
+import { Failure, root, secondsSince, throwIfStopped } from "./process.mjs";
+import { setUpPython } from "./python-packages.mjs";
+import { setUpServer } from "./server-packages.mjs";
+import { SilenceWatch } from "./silence.mjs";
+import { checkSharedMemory, findLeft } from "./test-left.mjs";
+import { allParts, bunPart } from "./test-parts.mjs";
+import { closingLine, LineCounts, readReport, sum } from "./test-report.mjs";
 
-const MiB = 1024 * 1024;
-const shmDirectory = "/dev/shm";
-const shmMinimumBytes = 128 * MiB;
-
-/** A test that waits for processes and memory needs more than Bun's 5 s; `bunfig.toml` has no setting for it. */
-const testTimeoutMs = 20_000;
-const stepDeadlineMs = 8 * 60_000;
-
-/** Quick ones first. A folder that is not named here runs too, after these. */
-const folderOrder = ["unit", "conformance", "contract", "integration", "faults"];
+const minuteMs = 60_000;
+/** Longer than any test waits in silence, and than the long form of one takes on a slow machine. */
+const silenceMs = { short: 15 * minuteMs, long: 240 * minuteMs };
+/** More processes would wait for memory rather than for each other. */
+const mostJobs = 4;
+/** Lines of a failure that are printed once more at the end. */
+const shownLines = 60;
 
 const reports = join(root, ".tmp/reports");
 
-/**
- * @typedef {{ name: string, kind: string, tests: boolean, run: (report: string) => Promise<{ status: number, late?: boolean }> }} Step
- *   `tests` says that the step writes a report of tests to the path that it is given
- */
+/** @typedef {import("./test-parts.mjs").Part} Part */
 
-/** Servers and clients under test get their settings from the test alone, not from the shell of whoever runs it. */
-function testEnvironment() {
-  const own = Object.entries(pythonEnvironment()).filter(([name]) => !name.startsWith("TENSORD_"));
-  return Object.fromEntries(own);
-}
-
-function testFolders() {
-  const directory = join(root, "tests");
-  if (!existsSync(directory)) return [];
-  const rank = (name) => folderOrder.indexOf(name) + 1 || folderOrder.length + 1;
-  return readdirSync(directory, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory() && hasTests(join(directory, entry.name)))
-    .map((entry) => entry.name)
-    .sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
-}
-
-/** Packages that a workspace in `tests/` has installed bring tests of their own, which are not ours. */
-const isTest = (file) => file.endsWith(".test.ts") && !file.includes("node_modules");
-const hasTests = (folder) => readdirSync(folder, { recursive: true }).some(isTest);
-
-/** @returns {Step} */
-const bunStep = (name, filters) => ({
-  name,
-  kind: "bun",
-  tests: true,
-  run: (report) =>
-    run(
-      bun,
-      [
-        "--no-env-file",
-        "test",
-        `--timeout=${testTimeoutMs}`,
-        "--reporter=junit",
-        `--reporter-outfile=${report}`,
-        ...filters,
-      ],
-      {
-        env: testEnvironment(),
-        deadlineMs: stepDeadlineMs,
-      },
-    ),
-});
-
-/** @type {Step} */
-const checkStep = {
-  name: "check",
-  kind: "check",
-  tests: false,
-  run: async () => ({ status: (await runChecks()) ? 0 : 1 }),
-};
-
-/** @type {Step} */
-const pythonStep = {
-  name: "python",
-  kind: "python",
-  tests: true,
-  run: (report) =>
-    run(python, ["-m", "pytest", `--junitxml=${report}`], {
-      cwd: join(root, "clients/python"),
-      env: testEnvironment(),
-      deadlineMs: stepDeadlineMs,
-    }),
-};
-
-/** @type {Step} */
-const demoStep = {
-  name: "demo",
-  kind: "demo",
-  tests: false,
-  run: () =>
-    run(process.execPath, [join(root, "scripts/demo.mjs")], { env: testEnvironment(), deadlineMs: stepDeadlineMs }),
-};
-
-function allSteps() {
-  const demo = existsSync(join(root, "scripts/demo.mjs")) ? [demoStep] : [];
-  return [checkStep, ...testFolders().map((name) => bunStep(name, [`./tests/${name}/`])), pythonStep, ...demo];
-}
-
-/**
- * The steps that the arguments ask for: `--only NAME`, any number of times, where `bun` is every folder of `tests/`; or
- * paths and flags for Bun's test runner, which run alone.
- */
-function chosenSteps(args) {
-  const steps = allSteps();
+function readArguments(args) {
   const only = [];
   const filters = [];
+  let long = false;
   for (let index = 0; index < args.length; index++) {
     if (args[index] === "--only") only.push(args[++index]);
+    else if (args[index] === "--long") long = true;
     else filters.push(args[index]);
   }
-  const names = [...new Set(steps.flatMap(({ name, kind }) => [kind, name]))];
+  return { only, filters, long };
+}
+
+/**
+ * The parts that are asked for: `--only NAME`, any number of times, where `bun` is every folder of `tests/`; or paths
+ * and flags for Bun's test runner, which runs alone then.
+ *
+ * @returns {Part[]}
+ */
+function choose({ only, filters }) {
+  const parts = allParts();
+  const names = [...new Set(parts.flatMap(({ name, kind }) => [kind, name]))];
   const unknown = only.find((name) => !names.includes(name));
   if ((only.length > 0 && unknown !== undefined) || only.includes(undefined)) {
-    throw new Failure(`Cannot choose the step ${unknown ?? "after --only"}: want one of ${names.join(", ")}.`);
+    throw new Failure(`Cannot choose the part ${unknown ?? "after --only"}: want one of ${names.join(", ")}.`);
   }
   if (filters.length > 0) {
     if (only.length > 0)
       throw new Failure("Cannot use --only together with paths: paths go to Bun's test runner alone.");
-    return [bunStep("bun", filters)];
+    return [bunPart("bun", filters)];
   }
-  return only.length === 0 ? steps : steps.filter(({ name, kind }) => only.includes(name) || only.includes(kind));
+  return only.length === 0 ? parts : parts.filter(({ name, kind }) => only.includes(name) || only.includes(kind));
 }
 
-function needSharedMemory() {
-  if (!existsSync(shmDirectory)) {
-    throw new Failure(
-      `Cannot test: there is no ${shmDirectory} here, and the tests need a tmpfs there. Run them on Linux.`,
-    );
-  }
-  const { bsize, blocks } = statfsSync(shmDirectory);
-  const size = bsize * blocks;
-  if (size >= shmMinimumBytes) return;
-  throw new Failure(
-    `Cannot test: ${shmDirectory} holds ${Math.floor(size / MiB)} MiB, want at least ${shmMinimumBytes / MiB} MiB. Enlarge it: ` +
-      `\`mount -o remount,size=1G ${shmDirectory}\` as root, or start the container with \`docker run --shm-size=1g\`.`,
-  );
-}
-
-/** Every instance that has something in the shared memory directory, other people's included. */
-const instances = () => new Set(readdirSync(shmDirectory).flatMap((name) => /^tensord\.[^.]+/.exec(name)?.[0] ?? []));
-
-/** What a step left in the shared memory directory: instances that were not there before it. */
-function leftOver(before) {
-  const names = [...instances()].filter((name) => !before.has(name));
-  if (names.length > 0) console.log(`left in ${shmDirectory}, or made by somebody else meanwhile: ${names.join(", ")}`);
-  return names.length > 0;
-}
-
-async function runStep(step) {
-  console.log(`\n${step.name}: started`);
+/** @param {Part} part */
+async function runPart(part, { jobs, long, print }) {
+  const report = join(reports, `${part.name}.xml`);
+  const token = randomBytes(4).toString("hex");
+  const marks = [token];
+  const lines = new LineCounts();
   const start = performance.now();
-  const before = instances();
-  const report = join(reports, `${step.name}.xml`);
-  const { status, late = false } = await step.run(report);
-  const counts = readCounts(report);
-  // A runner that finds no test may well be content; we are not.
-  const empty = step.tests && counts.passed + counts.failed === 0;
-  const outcome = late
-    ? "failed, past its deadline"
-    : status !== 0
-      ? "failed"
-      : empty
-        ? "failed, no test ran"
-        : leftOver(before)
-          ? "failed, regions are left"
-          : "passed";
-  const failed = outcome !== "passed";
-  const result = { name: step.name, outcome, failed, counts, time: secondsSince(start) };
-  console.log(`${step.name}: ${outcome} in ${result.time}`);
+  print("started");
+  const silence = new SilenceWatch(long ? silenceMs.long : silenceMs.short, print);
+  const { status } = await part
+    .run({
+      ...{ report, token, jobs, long },
+      onStart: (pid) => {
+        silence.watch(pid);
+        // The demo names its instance after itself.
+        marks.push(`tensord.demo-${pid}`);
+      },
+      onLine: (line) => {
+        silence.heard();
+        if (part.tests) lines.add(line);
+        print(line);
+      },
+    })
+    .finally(() => silence.end());
+  const { counts, failures } = readReport(report) ?? { counts: lines.counts, failures: [] };
+  const left = findLeft(marks);
+  if (left.length > 0) print(`left in the shared memory directory: ${left.join(", ")}`);
+  const outcome = outcomeOf({
+    ...{ hasKilled: silence.hasKilled, status, left },
+    // A runner that finds no test may well be content; we are not.
+    isEmpty: part.tests && counts.passed + counts.failed === 0,
+  });
+  const time = secondsSince(start);
+  print(`${outcome} in ${time}`);
+  const isUncounted = outcome !== "passed" && counts.failed === 0;
   // What failed without a failed test, such as the gate or a crash, is counted as one.
-  return failed && counts.failed === 0 ? { ...result, counts: { ...counts, failed: 1 } } : result;
+  return { name: part.name, outcome, counts: isUncounted ? { ...counts, failed: 1 } : counts, failures, time };
 }
 
-async function runSteps(steps) {
-  rmSync(reports, { recursive: true, force: true });
-  mkdirSync(reports, { recursive: true });
+function outcomeOf({ hasKilled, status, isEmpty, left }) {
+  if (hasKilled) return "failed, something hung";
+  if (status !== 0) return "failed";
+  if (isEmpty) return "failed, no test ran";
+  return left.length > 0 ? "failed, something is left" : "passed";
+}
+
+/** Runs the parts of each lane one after another, and the lanes beside each other. */
+async function runLanes(parts, { isShared, long }) {
+  const lanes = isShared ? [...new Set(parts.map(({ lane }) => lane))] : [undefined];
+  const jobs = isShared ? Math.min(availableParallelism(), mostJobs) : 1;
+  const width = Math.max(...parts.map(({ name }) => name.length));
+  const toPrint = ({ name }) =>
+    parts.length === 1 ? console.log : (line) => console.log(`${name.padEnd(width)} | ${line}`);
   const results = [];
-  for (const step of steps) {
-    const result = await runStep(step);
-    results.push(result);
-    if (result.failed) break;
-  }
-  return results;
+  const runLane = async (lane) => {
+    for (const part of parts) {
+      if (lane !== undefined && part.lane !== lane) continue;
+      results.push(await runPart(part, { jobs, long, print: toPrint(part) }));
+    }
+  };
+  await Promise.all(lanes.map(runLane));
+  throwIfStopped();
+  return parts.map((part) => results.find(({ name }) => name === part.name));
 }
 
-function summarize(steps, results, total) {
-  console.log("");
-  for (const [index, { name }] of steps.entries()) {
-    const result = results[index];
-    console.log(result ? `${name}: ${result.outcome} in ${result.time}` : `${name}: not run`);
+function summarize(results, start) {
+  for (const { name, failures } of results) {
+    for (const { test, text } of failures) {
+      const lines = text.split("\n");
+      const rest = lines.length > shownLines ? [`… ${lines.length - shownLines} more lines in .tmp/reports`] : [];
+      console.log(`\n${name} FAILED ${test}\n${[...lines.slice(0, shownLines), ...rest].join("\n")}`);
+    }
   }
-  console.log(closingLine(total));
+  console.log("");
+  const width = Math.max(...results.map(({ name }) => name.length));
+  for (const { name, outcome, counts, time } of results) {
+    const told = counts.passed + counts.failed + counts.skipped === 0 ? "" : `, ${closingLine(counts)}`;
+    console.log(`${name.padEnd(width)}  ${time.padStart(8)}  ${outcome}${told}`);
+  }
+  console.log(`${"all".padEnd(width)}  ${secondsSince(start).padStart(8)}\n`);
+  console.log(closingLine(sum(results.map(({ counts }) => counts))));
 }
 
 /**
- * Sets up, runs the steps that `args` choose, and prints a summary.
+ * Sets up, runs the parts that `args` choose, and prints a summary.
  *
  * @param {string[]} args
  * @returns the status to exit with
  */
 export async function runTests(args) {
+  const asked = readArguments(args);
   await setUpServer();
   await setUpNodeClient();
-  const steps = chosenSteps(args);
-  if (steps.some(({ kind }) => kind !== "check")) needSharedMemory();
+  const parts = choose(asked);
+  const isShared = parts.some(({ kind }) => kind !== "check") ? checkSharedMemory() : true;
   await setUpPython();
-  const results = await runSteps(steps);
-  const total = sum(results.map(({ counts }) => counts));
-  summarize(steps, results, total);
-  return total.failed > 0 ? 1 : 0;
+  rmSync(reports, { recursive: true, force: true });
+  mkdirSync(reports, { recursive: true });
+  const start = performance.now();
+  const results = await runLanes(parts, { isShared, long: asked.long });
+  summarize(results, start);
+  return results.some(({ outcome }) => outcome !== "passed") ? 1 : 0;
 }

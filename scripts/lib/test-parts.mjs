@@ -1,0 +1,137 @@
+/** The parts of the test run: what each runs, and how it is told where its report goes. Runs nothing by itself. */
+
+import { mkdirSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { runChecks } from "./check.mjs";
+import { root, run } from "./process.mjs";
+import { python, pythonEnvironment } from "./python-packages.mjs";
+import { bun } from "./server-packages.mjs";
+
+/**
+ * When one test is taken for hung, and killed. It is no verdict on the machine: whatever waits in a test waits for a
+ * condition, and says in vain for which one long before.
+ */
+const testDeadlineMs = 5 * 60_000;
+
+/** Quick ones first. A folder that is not named here runs too, after these. */
+const folderOrder = ["unit", "conformance", "contract", "integration", "faults"];
+
+/**
+ * @typedef {object} Context what a part is given
+ * @property {string} report where a JUnit file is to be written
+ * @property {string} token what the names of everything that it makes in the shared memory directory contain
+ * @property {number} jobs how many processes may run tests
+ * @property {boolean} long whether the long form of random rounds is asked for
+ * @property {(line: string) => void} onLine gets each line as it is printed
+ * @property {(pid: number) => void} onStart is told of the process that leads
+ *
+ * @typedef {object} Part
+ * @property {string} name
+ * @property {string} kind what several of them have in common, to be chosen together
+ * @property {string} lane parts of one lane run one after another, and lanes beside each other
+ * @property {boolean} tests whether it writes a report of tests
+ * @property {(context: Context) => Promise<{ status: number }>} run
+ */
+
+/** Servers and clients under test get their settings from the test alone, not from the shell of whoever runs it. */
+function testEnvironment({ token, long }) {
+  const own = Object.entries(pythonEnvironment()).filter(([name]) => !name.startsWith("TENSORD_"));
+  const colors = process.stdout.isTTY ? { FORCE_COLOR: "1" } : {};
+  return { ...Object.fromEntries(own), ...colors, TEST_TOKEN: token, ...(long ? { TEST_LONG: "1" } : {}) };
+}
+
+/** Packages that a workspace in `tests/` has installed bring tests of their own, which are not ours. */
+const isTest = (file) => file.endsWith(".test.ts") && !file.includes("node_modules");
+const hasTests = (folder) => readdirSync(folder, { recursive: true }).some(isTest);
+
+function testFolders() {
+  const directory = join(root, "tests");
+  const rank = (name) => folderOrder.indexOf(name) + 1 || folderOrder.length + 1;
+  return readdirSync(directory, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && hasTests(join(directory, entry.name)))
+    .map((entry) => entry.name)
+    .sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+}
+
+/**
+ * Bun's test runner, a file at a time in each of its processes, the slowest of the last run first.
+ *
+ * @returns {Part}
+ */
+export function bunPart(name, filters) {
+  return {
+    name,
+    kind: "bun",
+    lane: "bun",
+    tests: true,
+    run: (context) => {
+      const timings = join(root, ".tmp/timings");
+      mkdirSync(timings, { recursive: true });
+      const options = [
+        `--timeout=${testDeadlineMs}`,
+        // One file after another has one process and its modules, as without --parallel; files tidy up behind themselves.
+        ...[`--parallel=${context.jobs}`, "--no-isolate"],
+        ...[`--timings=${join(timings, `${name}.json`)}`, "--update-timings"],
+        ...["--reporter=junit", `--reporter-outfile=${context.report}`],
+      ];
+      const { onLine, onStart } = context;
+      return run(bun, ["--no-env-file", "test", ...options, ...filters], {
+        env: testEnvironment(context),
+        onLine,
+        onStart,
+      });
+    },
+  };
+}
+
+/** @type {Part} */
+const checkPart = {
+  name: "check",
+  kind: "check",
+  lane: "others",
+  tests: false,
+  run: async ({ onLine }) => {
+    const print = (text) => text.split("\n").map(onLine);
+    return { status: (await runChecks({ print })) ? 0 : 1 };
+  },
+};
+
+/** @type {Part} */
+const pythonPart = {
+  name: "python",
+  kind: "python",
+  lane: "others",
+  tests: true,
+  run: (context) => {
+    const { report, jobs, onLine, onStart } = context;
+    const options = [
+      ...["--verbose", `--color=${process.stdout.isTTY ? "yes" : "no"}`],
+      ...[`--numprocesses=${jobs}`, "--dist=worksteal"],
+      `--timeout=${testDeadlineMs / 1000}`,
+      `--junitxml=${report}`,
+    ];
+    return run(python, ["-m", "pytest", ...options], {
+      cwd: join(root, "clients/python"),
+      env: testEnvironment(context),
+      onLine,
+      onStart,
+    });
+  },
+};
+
+/** @type {Part} */
+const demoPart = {
+  name: "demo",
+  kind: "demo",
+  lane: "others",
+  tests: false,
+  run: (context) => {
+    const { onLine, onStart } = context;
+    return run(process.execPath, [join(root, "scripts/demo.mjs")], { env: testEnvironment(context), onLine, onStart });
+  },
+};
+
+/** @returns {Part[]} */
+export function allParts() {
+  return [checkPart, ...testFolders().map((name) => bunPart(name, [`./tests/${name}/`])), pythonPart, demoPart];
+}
