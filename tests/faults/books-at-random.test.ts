@@ -61,7 +61,6 @@ testWith(needsRoot)(
       await app.close();
     }
   },
-  60_000,
 );
 
 /** Waits until nothing is under way that nobody asked for: ends by time, and drains without a lease. */

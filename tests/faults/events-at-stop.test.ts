@@ -70,4 +70,4 @@ test(`the end of a region is told once over ${rounds} stops in the middle of it`
   } finally {
     purge({ shmDirectory, instance }, false, true);
   }
-}, 60_000);
+});

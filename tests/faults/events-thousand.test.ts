@@ -46,5 +46,4 @@ testWith()(
     expect(subscribers.length).toBe(sockets + streams);
     expect(answered).toBe(20);
   },
-  120_000,
 );

@@ -37,8 +37,6 @@ const scenarios: readonly Scenario[] = [
 
 /** As many scenarios at once: a server that starts keeps one core busy. */
 const workersAtOnce = 2;
-/** For a scenario that waits for its turn as well. */
-const timeoutMs = 90_000;
 
 /** What the checks of every scenario add up to. Bytes are counted where the instance has a file system of its own. */
 const none = {
@@ -95,10 +93,8 @@ describe("SIGKILL of the server", () => {
   for (const scenario of scenarios) {
     for (const kill of scenario.kills) {
       const when = `${kill.step}${kill.count === undefined ? "" : ` (${kill.count})`}`;
-      concurrentTestWith(needsPython, scenario.needs)(
-        `during ${scenario.claim}, after ${when}`,
-        () => turns.take((worker) => runScenario(scenario, kill, worker)),
-        timeoutMs,
+      concurrentTestWith(needsPython, scenario.needs)(`during ${scenario.claim}, after ${when}`, () =>
+        turns.take((worker) => runScenario(scenario, kill, worker)),
       );
     }
   }
@@ -108,7 +104,6 @@ describe("SIGKILL of the server", () => {
       concurrentTestWith(needsPython)(
         `after ${first.step}, and again in the start that follows after ${second.step}`,
         () => turns.take((worker) => runDoubleCrash(first, second, worker)),
-        timeoutMs,
       );
     }
   }

@@ -40,95 +40,75 @@ async function checkUndone(server: TestServer): Promise<void> {
   await checkBooks(server);
 }
 
-testWith(needsFour)(
-  "SIGTERM lets it finish or undoes it within the grace, and the start after it agrees",
-  async () => {
-    await using server = await startServer();
-    const answer = server.api.request<Region>("POST", "/v1/regions", request, minute);
-    await untilHalfway(server);
-    server.signal("SIGTERM");
-    const { status, body } = await answer;
-    expect(status).toBeOneOf([201, 503]);
-    expect(await server.exited(20_000)).toBe(0);
-    checkRows(server.instance);
-    await server.start();
-    if (status === 201) {
-      expect((await server.api.get(body.id)).storage.ino).toBe(body.storage.ino);
-      expect((await server.api.delete(body.id)).state).toBe("deleted");
-    }
-    await checkUndone(server);
-  },
-  minute,
-);
+testWith(needsFour)("SIGTERM lets it finish or undoes it within the grace, and the start after it agrees", async () => {
+  await using server = await startServer();
+  const answer = server.api.request<Region>("POST", "/v1/regions", request, minute);
+  await untilHalfway(server);
+  server.signal("SIGTERM");
+  const { status, body } = await answer;
+  expect(status).toBeOneOf([201, 503]);
+  expect(await server.exited(20_000)).toBe(0);
+  checkRows(server.instance);
+  await server.start();
+  if (status === 201) {
+    expect((await server.api.get(body.id)).storage.ino).toBe(body.storage.ino);
+    expect((await server.api.delete(body.id)).state).toBe("deleted");
+  }
+  await checkUndone(server);
+});
 
-testWith(needsFour)(
-  "SIGKILL leaves only what the next start removes",
-  async () => {
-    await using server = await startServer();
-    const answer = server.api.create(request, minute).catch((error: unknown) => error);
-    await untilHalfway(server);
-    await server.kill("SIGKILL");
-    expect(await answer).toBeInstanceOf(NoAnswer);
-    expect(readdirSync(server.instance.new)).toHaveLength(1);
-    await server.start();
-    await checkUndone(server);
-  },
-  minute,
-);
+testWith(needsFour)("SIGKILL leaves only what the next start removes", async () => {
+  await using server = await startServer();
+  const answer = server.api.create(request, minute).catch((error: unknown) => error);
+  await untilHalfway(server);
+  await server.kill("SIGKILL");
+  expect(await answer).toBeInstanceOf(NoAnswer);
+  expect(readdirSync(server.instance.new)).toHaveLength(1);
+  await server.start();
+  await checkUndone(server);
+});
 
-testWith(needsFour)(
-  "a client that hangs up cancels it, gets its charge back and leaves the name free",
-  async () => {
-    await using server = await startServer();
-    const socket = await hangingPost(server.instance.socket, request);
-    await untilHalfway(server);
-    expect(hostOf(await server.api.stats()).used_bytes).toBeGreaterThan(byteSize);
-    expect(await server.api.problem("POST", "/v1/regions", { ...request, byte_size: 1 })).toMatchObject({
-      code: "name-taken",
-    });
-    socket.destroy();
-    await until("the charge is refunded", async () => hostOf(await server.api.stats()).used_bytes === 0);
-    await checkUndone(server);
-  },
-  minute,
-);
+testWith(needsFour)("a client that hangs up cancels it, gets its charge back and leaves the name free", async () => {
+  await using server = await startServer();
+  const socket = await hangingPost(server.instance.socket, request);
+  await untilHalfway(server);
+  expect(hostOf(await server.api.stats()).used_bytes).toBeGreaterThan(byteSize);
+  expect(await server.api.problem("POST", "/v1/regions", { ...request, byte_size: 1 })).toMatchObject({
+    code: "name-taken",
+  });
+  socket.destroy();
+  await until("the charge is refunded", async () => hostOf(await server.api.stats()).used_bytes === 0);
+  await checkUndone(server);
+});
 
-testWith(needsFour)(
-  "a DELETE cancels it, and the client that waits for it is told so",
-  async () => {
-    await using server = await startServer();
-    const answer = server.api.problem("POST", "/v1/regions", request, minute);
-    await untilHalfway(server);
-    const [creating] = await server.api.list();
-    expect(creating?.state).toBe("creating");
-    expect((await server.api.delete(creating?.id ?? "")).state).toBe("deleted");
-    expect(await answer).toMatchObject({ status: 409, code: "cancelled" });
-    await checkUndone(server);
-  },
-  minute,
-);
+testWith(needsFour)("a DELETE cancels it, and the client that waits for it is told so", async () => {
+  await using server = await startServer();
+  const answer = server.api.problem("POST", "/v1/regions", request, minute);
+  await untilHalfway(server);
+  const [creating] = await server.api.list();
+  expect(creating?.state).toBe("creating");
+  expect((await server.api.delete(creating?.id ?? "")).state).toBe("deleted");
+  expect(await answer).toMatchObject({ status: 409, code: "cancelled" });
+  await checkUndone(server);
+});
 
-testWith(needsFour)(
-  "other requests are answered while it is under way",
-  async () => {
-    await using server = await startServer();
-    const answer = server.api.create(request, minute);
-    await untilHalfway(server);
-    const small = await server.api.create({ name: "small", byte_size: 1000, ttl_ms: minute });
-    await server.api.seal(small.id, { checksum: true });
-    await server.api.delete(small.id);
-    expect((await server.api.stats()).regions.creating, "the large one is still in creation").toBe(1);
-    const region = await answer;
-    expect(region.state).toBe("open");
-    expect(statSync(region.storage.path).blocks * 512).toBeGreaterThanOrEqual(byteSize);
-    // Its pages go in the background, too.
-    const deletion = server.api.delete(region.id);
-    await server.api.stats();
-    expect((await deletion).state).toBe("deleted");
-    await checkBooks(server);
-  },
-  minute,
-);
+testWith(needsFour)("other requests are answered while it is under way", async () => {
+  await using server = await startServer();
+  const answer = server.api.create(request, minute);
+  await untilHalfway(server);
+  const small = await server.api.create({ name: "small", byte_size: 1000, ttl_ms: minute });
+  await server.api.seal(small.id, { checksum: true });
+  await server.api.delete(small.id);
+  expect((await server.api.stats()).regions.creating, "the large one is still in creation").toBe(1);
+  const region = await answer;
+  expect(region.state).toBe("open");
+  expect(statSync(region.storage.path).blocks * 512).toBeGreaterThanOrEqual(byteSize);
+  // Its pages go in the background, too.
+  const deletion = server.api.delete(region.id);
+  await server.api.stats();
+  expect((await deletion).state).toBe("deleted");
+  await checkBooks(server);
+});
 
 testWith(needsRoom(2 * GiB))(
   "SIGTERM while a checksum is taken answers the seal, and the start after it agrees with the answer",
@@ -146,7 +126,6 @@ testWith(needsRoom(2 * GiB))(
     await checkBooks(server);
     expect((await server.api.delete(region.id)).state).toBe("deleted");
   },
-  minute,
 );
 
 /** Sends an allocation over a socket that the test can destroy. */

@@ -120,7 +120,11 @@ function keptBy(workers: DoomedWorkers): string[] {
   return workers.reports.flatMap(({ kept }) => (kept === undefined ? [] : [String(kept)]));
 }
 
-testWith(needsPython, needsRoot, needsRoom(1024 * MiB))(
+testWith(
+  needsPython,
+  needsRoot,
+  needsRoom(1024 * MiB),
+)(
   `${rounds * (lonersPerRound + claimersPerRound)} workers are killed in all states: nothing is lost, left over or built twice`,
   async () => {
     const random = new Random();
@@ -159,5 +163,4 @@ testWith(needsPython, needsRoot, needsRoom(1024 * MiB))(
     });
     expect((await server.api.stats()).epoch, "the server lived through it").toBe(epoch);
   },
-  120_000,
 );

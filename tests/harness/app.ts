@@ -19,6 +19,8 @@ import { createHost } from "../../src/server/host.ts";
 import { Metrics } from "../../src/server/metrics.ts";
 import type { Deletion, Model, Problem, Region, RegionDetail, Stats, Verification } from "./answers.ts";
 import { type Answer, checkAnswer, toAnswer } from "./answers.ts";
+import { createInstance, defaultShmDirectory } from "./instance.ts";
+import { patienceMs } from "./server-wait.ts";
 
 export interface AppOptions {
   readonly shmDirectory?: string;
@@ -76,8 +78,8 @@ export class TestApp {
   }
 
   static async open(options: AppOptions = {}): Promise<TestApp> {
-    const { shmDirectory = "/dev/shm", memoryLimitBytes = 512 * MiB, onStep, storages } = options;
-    const instance = `test-${crypto.randomUUID().slice(0, 13)}`;
+    const { shmDirectory = defaultShmDirectory, memoryLimitBytes = 512 * MiB, onStep, storages } = options;
+    const { name: instance } = createInstance(shmDirectory);
     const warnings: string[] = [];
     const mistakes: string[] = [];
     const opened = await openStore({
@@ -231,7 +233,7 @@ function toInit(method: string, body: Body, { headers, signal }: RequestOptions)
 export async function until<Value>(
   what: string,
   condition: () => Value | Promise<Value>,
-  deadlineMs = 10_000,
+  deadlineMs = patienceMs,
 ): Promise<Exclude<Value, false | undefined>> {
   const deadline = performance.now() + deadlineMs;
   for (;;) {

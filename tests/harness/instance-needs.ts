@@ -85,7 +85,7 @@ export function concurrentTestWith(...needs: (string | undefined)[]) {
 
 function declareWith(declareTest: typeof test.concurrent, needs: readonly (string | undefined)[]) {
   const reason = needs.find((need) => need !== undefined);
-  return function declare(claim: string, run: () => Promise<void>, timeoutMs = 30_000): void {
+  return function declare(claim: string, run: () => Promise<void>, timeoutMs?: number): void {
     if (reason === undefined) declareTest(claim, () => run().catch(throwFirst), timeoutMs);
     else test.skip(`${claim} [${reason}]`, run);
   };

@@ -9,7 +9,10 @@ import { join } from "node:path";
 /** Where tests share memory unless they mount a tmpfs of their own. */
 export const defaultShmDirectory = "/dev/shm";
 
-const runPrefix = `t${process.pid.toString(36)}`;
+/** What `npm test` searches that directory for afterwards: every name that a test makes there contains it. */
+export const testToken = process.env.TEST_TOKEN ?? "";
+
+const runPrefix = `t${testToken}${process.pid.toString(36)}`;
 let count = 0;
 
 export interface Instance {

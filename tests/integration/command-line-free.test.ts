@@ -78,7 +78,6 @@ testWith(needsPython)(
     });
     expect(await left()).toEqual(["mapped", "precious", "open"]);
   },
-  60_000,
 );
 
 testWith()("free --model leaves other models alone, and refuses what it cannot read", async () => {

@@ -197,5 +197,4 @@ testWith(needsRoom(1536 * MiB))(
       expect(grown).toBeLessThan(64 * MiB);
     }
   },
-  2 * minute,
 );

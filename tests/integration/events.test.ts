@@ -223,4 +223,4 @@ test("an idle stream over HTTP stays open past its first comment, over TCP and t
     await reader?.cancel();
   }
   await Promise.all([hearOfOne(url, {}), hearOfOne("http://localhost", { unix: server.instance.socket })]);
-}, 60_000);
+});

@@ -3,12 +3,12 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { purge } from "../../src/server/cli/purge.ts";
+import { createInstance } from "../harness/instance.ts";
 
 const root = join(import.meta.dirname, "../..");
-const shmDirectory = "/dev/shm";
 
 test("a server whose log nobody reads any more ends all the same when it is told to", async () => {
-  const instance = `log-${crypto.randomUUID().slice(0, 8)}`;
+  const { name: instance, shmDirectory } = createInstance();
   const child = Bun.spawn([process.execPath, "src/main.ts", "serve"], {
     cwd: root,
     env: { PATH: process.env.PATH, TENSORD_INSTANCE: instance, TENSORD_PORT: "", TENSORD_SHM_DIR: shmDirectory },

@@ -86,7 +86,6 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       ]);
       expect(await claims(server)).toBe(0);
     },
-    60_000,
   );
 
   test(`${runtime}: a builder that is killed, twice, is followed by the next in line`, async () => {
@@ -259,6 +258,5 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         built: "deadline-exceeded",
       });
     },
-    90_000,
   );
 }

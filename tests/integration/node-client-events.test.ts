@@ -158,7 +158,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     }
     expect(told.map(({ name }) => name)).toEqual(names);
     expect(proxy.cuts).toBeGreaterThan(20);
-  }, 90_000);
+  });
 
   test(`${runtime}: does not read faster than its consumer, and loses nothing`, async () => {
     await using server = await startServer();

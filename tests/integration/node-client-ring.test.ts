@@ -500,7 +500,6 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         // Both were seen, or the counts above say nothing.
         expect(Math.min(whole ?? 0, stale ?? 0)).toBeGreaterThan(0);
       },
-      120_000,
     );
   }
 }

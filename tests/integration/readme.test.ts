@@ -80,29 +80,25 @@ testWith(needsStockPython ?? needsNodeClient)("README.md shows what works, in cu
 const endless = ["events", "top"];
 const offline = ["ls --offline", "purge"];
 
-testWith(needsRoom(1200 * MiB))(
-  "README.md shows commands that work, each as it is printed",
-  async () => {
-    await using server = await startServer({ env: { TENSORD_PORT: "0" } });
-    const lines = examples("On the command line", "sh")[0]?.trimEnd().split("\n") ?? [];
-    const commands = lines.map((line) => /^npx tensord (.*?)\s*(#|$)/.exec(line)?.[1] ?? line);
-    expect(commands).toContain("status");
-    for (const command of commands.filter((each) => !offline.includes(each))) {
-      const isEndless = endless.includes(command);
-      const { status, stdout, stderr } = await runCommand(server, command, isEndless);
-      expect({ command, stderr }).toEqual({ command, stderr: "" });
-      expect(status, command).toBeOneOf(command === "doctor" || command.startsWith("free ") ? [0, 1] : [0]);
-      expect(stdout, command).not.toBe("");
-    }
-    expect(await server.api.findByName("buffer")).toBeUndefined();
-    await server.stop();
-    for (const command of offline) {
-      expect(commands).toContain(command);
-      expect(await runCommand(server, command)).toMatchObject({ status: 0, stderr: "" });
-    }
-  },
-  120_000,
-);
+testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it is printed", async () => {
+  await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+  const lines = examples("On the command line", "sh")[0]?.trimEnd().split("\n") ?? [];
+  const commands = lines.map((line) => /^npx tensord (.*?)\s*(#|$)/.exec(line)?.[1] ?? line);
+  expect(commands).toContain("status");
+  for (const command of commands.filter((each) => !offline.includes(each))) {
+    const isEndless = endless.includes(command);
+    const { status, stdout, stderr } = await runCommand(server, command, isEndless);
+    expect({ command, stderr }).toEqual({ command, stderr: "" });
+    expect(status, command).toBeOneOf(command === "doctor" || command.startsWith("free ") ? [0, 1] : [0]);
+    expect(stdout, command).not.toBe("");
+  }
+  expect(await server.api.findByName("buffer")).toBeUndefined();
+  await server.stop();
+  for (const command of offline) {
+    expect(commands).toContain(command);
+    expect(await runCommand(server, command)).toMatchObject({ status: 0, stderr: "" });
+  }
+});
 
 /** Runs one line, and stops it by Ctrl-C's signal once it has shown something, if it would not end. */
 async function runCommand({ instance, api }: TestServer, command: string, isEndless = false) {

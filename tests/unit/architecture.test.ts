@@ -204,7 +204,7 @@ test("importing any other module prints nothing and keeps no process alive", asy
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
-    timeout: 10_000,
+    timeout: 60_000,
   });
   const [stdout, stderr, status] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   expect({ stdout, stderr, status, signal: child.signalCode }).toEqual({
@@ -213,4 +213,4 @@ test("importing any other module prints nothing and keeps no process alive", asy
     status: 0,
     signal: null,
   });
-}, 15_000);
+});

@@ -4,11 +4,12 @@ import { join } from "node:path";
 import { Ballast } from "../../src/memory/journal/ballast.ts";
 import { limits } from "../../src/memory/limits.ts";
 import { noMountBecause, SmallTmpfs } from "../contract/support/small-tmpfs.ts";
+import { defaultShmDirectory, testToken } from "../harness/instance.ts";
 
 let folder = "";
 
 beforeEach(() => {
-  folder = mkdtempSync("/dev/shm/tensord-ballast-");
+  folder = mkdtempSync(join(defaultShmDirectory, `tensord-ballast-${testToken}-`));
 });
 
 afterEach(() => {

@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFile
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Inflow } from "../../src/memory/storage/inflow.ts";
+import { testToken } from "../harness/instance.ts";
 
 const before = "................";
 
@@ -21,7 +22,7 @@ function createBody() {
 }
 
 async function withFile(place: string, check: (path: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(place, "tensord-inflow-"));
+  const folder = mkdtempSync(join(place, `tensord-inflow-${testToken}-`));
   const path = join(folder, "file");
   writeFileSync(path, before);
   try {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import SHM_DIRECTORY, Server, wait_for
+from harness import SHM_DIRECTORY, TEST_TOKEN, Server, wait_for
 
 import tensord
 from tensord._mapping.attach import Place
@@ -55,7 +55,7 @@ def client(server: Server) -> Iterator[tensord.Client]:
 @pytest.fixture
 def shm_directory() -> Iterator[Path]:
     """An empty directory on the tmpfs."""
-    path = Path(tempfile.mkdtemp(prefix="tensord-test-", dir=SHM_DIRECTORY))
+    path = Path(tempfile.mkdtemp(prefix=f"tensord-test-{TEST_TOKEN}-", dir=SHM_DIRECTORY))
     yield path
     shutil.rmtree(path)
 

@@ -3,26 +3,33 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { purge } from "../../../src/server/cli/purge.ts";
+import { createInstance, type Instance } from "../../harness/instance.ts";
 
 const root = join(import.meta.dirname, "../../..");
-const shmDirectory = "/dev/shm";
 
 export class ServerProcess implements AsyncDisposable {
-  readonly instance: string;
-  readonly socket: string;
+  readonly #instance: Instance;
   readonly #child: Bun.Subprocess<"ignore", "pipe", "inherit">;
 
-  private constructor(instance: string, child: Bun.Subprocess<"ignore", "pipe", "inherit">) {
-    this.instance = instance;
-    this.socket = `${shmDirectory}/tensord.${instance}/http.sock`;
+  private constructor(instance: Instance, child: Bun.Subprocess<"ignore", "pipe", "inherit">) {
+    this.#instance = instance;
     this.#child = child;
   }
 
+  get socket(): string {
+    return this.#instance.socket;
+  }
+
   static async start(): Promise<ServerProcess> {
-    const instance = `test-${crypto.randomUUID().slice(0, 13)}`;
+    const instance = createInstance();
     const child = Bun.spawn([process.execPath, "src/main.ts", "serve"], {
       cwd: root,
-      env: { PATH: process.env.PATH, TENSORD_INSTANCE: instance, TENSORD_PORT: "", TENSORD_SHM_DIR: shmDirectory },
+      env: {
+        PATH: process.env.PATH,
+        TENSORD_INSTANCE: instance.name,
+        TENSORD_PORT: "",
+        TENSORD_SHM_DIR: instance.shmDirectory,
+      },
       stdin: "ignore",
       stdout: "pipe",
       stderr: "inherit",
@@ -55,6 +62,7 @@ export class ServerProcess implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.kill("SIGTERM");
     await this.#child.exited;
-    purge({ shmDirectory, instance: this.instance }, false, true);
+    const { shmDirectory, name } = this.#instance;
+    purge({ shmDirectory, instance: name }, false, true);
   }
 }
