@@ -11,11 +11,13 @@ import { Wanderer } from "../harness/event-wanderer.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsRoom, testWith } from "../harness/instance-needs.ts";
 import { Random } from "../harness/instance-random.ts";
+import { roundsOf } from "../harness/rounds.ts";
 import { TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
 import { channels } from "../harness/subscriber.ts";
 
 const churns = 4;
+const lives = roundsOf("events-at-random");
 const filters = [
   {},
   {},
@@ -87,11 +89,11 @@ class World {
 }
 
 testWith(needsRoom(256 * 2 ** 20))(
-  "nobody misses or repeats an event over 15 orderly restarts, and each promise is one event",
+  `nobody misses or repeats an event over ${lives} orderly restarts, and each promise is one event`,
   async () => {
     const world = new World();
     await using server = world.server;
-    for (let round = 0; round < 15; round++) await world.live(0);
+    for (let round = 0; round < lives; round++) await world.live(0);
     const told = await world.end();
     const { frames } = world.pages;
     const [first] = frames;
@@ -112,12 +114,12 @@ testWith(needsRoom(256 * 2 ** 20))(
 );
 
 testWith(needsRoom(256 * 2 ** 20))(
-  "over 15 ends of which some are crashes, each crash is one gap, and behind it nothing is missed",
+  `over ${lives} ends of which some are crashes, each crash is one gap, and behind it nothing is missed`,
   async () => {
     const world = new World();
     await using server = world.server;
     server.log.expect(/^tensord\.region\.(lost|relinked)$/);
-    for (let round = 0; round < 15; round++) await world.live(round === 0 ? 1 : 0.5);
+    for (let round = 0; round < lives; round++) await world.live(round === 0 ? 1 : 0.5);
     const told = await world.end();
     expect(world.crashes).toBeGreaterThan(0);
     console.log(`${told.size} events, ${world.crashes} crashes`);

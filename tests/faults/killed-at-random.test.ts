@@ -13,13 +13,14 @@ import { ForeignFiles } from "../harness/instance-foreign.ts";
 import { needsRoom, needsRoot, testWith } from "../harness/instance-needs.ts";
 import { Random } from "../harness/instance-random.ts";
 import { lockPageBytes, Tmpfs } from "../harness/instance-tmpfs.ts";
+import { deadlineMsOf, roundsOf } from "../harness/rounds.ts";
 import { TestServer } from "../harness/server.ts";
+import { until } from "../harness/server-wait.ts";
 import { checkRestart } from "./random-check.ts";
 import { Client } from "./random-client.ts";
 import { Party } from "./random-party.ts";
 
-/** More of them by hand: `TEST_ROUNDS=5000 bun test tests/faults/killed-at-random.test.ts`. */
-const rounds = Number(process.env.TEST_ROUNDS ?? 200);
+const rounds = roundsOf("killed-at-random");
 const clientCount = 6;
 const MiB = 2 ** 20;
 
@@ -61,8 +62,8 @@ testWith(needsRoom(256 * MiB))(
         await server.start();
         await check();
         const working = Promise.all(clients.map((client) => client.work(server.api)));
-        const isOrderly = orderly < rounds / 4 && random.isTrue(0.1);
-        await Promise.race([working, Bun.sleep(random.integer(2, 120))]);
+        const isOrderly = random.isTrue(0.1) && orderly < rounds / 4;
+        await Promise.race([working, someTime(random.integer(2, 120), party)]);
         expect(await server.kill(isOrderly ? "SIGTERM" : "SIGKILL")).toBe(isOrderly ? 0 : "SIGKILL");
         await working;
         if (isOrderly) orderly += 1;
@@ -75,13 +76,20 @@ testWith(needsRoom(256 * MiB))(
     }
     console.log(JSON.stringify({ acknowledged: party.acknowledged, evicted: party.evicted }));
     expect(counts).toEqual({ seed: random.seed, kills: rounds, ...noneOf(tmpfs !== undefined) });
-    if (rounds >= 100) assertVariety(party);
+    assertVariety(party);
     await server.stop();
     checkRows(server.instance);
     foreign.assertUntouched();
   },
-  60_000 + rounds * 2000,
+  deadlineMsOf(rounds, 10_000),
 );
+
+/** So long, and longer where next to nothing was answered meanwhile: the machine is busy with something else. */
+async function someTime(ms: number, party: Party): Promise<void> {
+  const enough = party.answers + Math.floor(ms / 4);
+  await Bun.sleep(ms);
+  await until("some requests are answered", () => party.answers >= enough);
+}
 
 function noneOf(isMeasured: boolean) {
   const unaccounted_bytes: number | null = isMeasured ? 0 : null;
@@ -91,7 +99,7 @@ function noneOf(isMeasured: boolean) {
 /** A load that never did a thing would prove nothing about it. */
 function assertVariety({ acknowledged, evicted }: Party): void {
   const kinds = ["create", "seal", "delete", "label", "open-session", "end-session", "claim", "release", "lease"];
-  for (const kind of [...kinds, "end-lease", "evict"])
-    expect(acknowledged[kind] ?? 0, kind).toBeGreaterThan(rounds / 20);
-  expect(evicted, "regions that were evicted").toBeGreaterThan(rounds / 20);
+  const few = rounds >= 100 ? rounds / 20 : 0;
+  for (const kind of [...kinds, "end-lease", "evict"]) expect(acknowledged[kind] ?? 0, kind).toBeGreaterThan(few);
+  expect(evicted, "regions that were evicted").toBeGreaterThan(few);
 }

@@ -8,6 +8,7 @@ import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks, checkRows } from "../harness/instance-check.ts";
 import { needsRoom, testWith } from "../harness/instance-needs.ts";
+import { takeRoom } from "../harness/instance-room.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { NoAnswer, type Region } from "../harness/server-api.ts";
 import { until, within } from "../harness/server-wait.ts";
@@ -41,6 +42,7 @@ async function checkUndone(server: TestServer): Promise<void> {
 }
 
 testWith(needsFour)("SIGTERM lets it finish or undoes it within the grace, and the start after it agrees", async () => {
+  using _room = await takeRoom();
   await using server = await startServer();
   const answer = server.api.request<Region>("POST", "/v1/regions", request, minute);
   await untilHalfway(server);
@@ -58,6 +60,7 @@ testWith(needsFour)("SIGTERM lets it finish or undoes it within the grace, and t
 });
 
 testWith(needsFour)("SIGKILL leaves only what the next start removes", async () => {
+  using _room = await takeRoom();
   await using server = await startServer();
   const answer = server.api.create(request, minute).catch((error: unknown) => error);
   await untilHalfway(server);
@@ -69,6 +72,7 @@ testWith(needsFour)("SIGKILL leaves only what the next start removes", async () 
 });
 
 testWith(needsFour)("a client that hangs up cancels it, gets its charge back and leaves the name free", async () => {
+  using _room = await takeRoom();
   await using server = await startServer();
   const socket = await hangingPost(server.instance.socket, request);
   await untilHalfway(server);
@@ -82,6 +86,7 @@ testWith(needsFour)("a client that hangs up cancels it, gets its charge back and
 });
 
 testWith(needsFour)("a DELETE cancels it, and the client that waits for it is told so", async () => {
+  using _room = await takeRoom();
   await using server = await startServer();
   const answer = server.api.problem("POST", "/v1/regions", request, minute);
   await untilHalfway(server);
@@ -93,6 +98,7 @@ testWith(needsFour)("a DELETE cancels it, and the client that waits for it is to
 });
 
 testWith(needsFour)("other requests are answered while it is under way", async () => {
+  using _room = await takeRoom();
   await using server = await startServer();
   const answer = server.api.create(request, minute);
   await untilHalfway(server);
@@ -113,6 +119,7 @@ testWith(needsFour)("other requests are answered while it is under way", async (
 testWith(needsRoom(2 * GiB))(
   "SIGTERM while a checksum is taken answers the seal, and the start after it agrees with the answer",
   async () => {
+    using _room = await takeRoom();
     await using server = await startServer();
     const region = await server.api.create({ name: "hashed", byte_size: 1.5 * GiB, persist: true });
     const answer = server.api.request<Region>("POST", `/v1/regions/${region.id}/seal`, { checksum: true }, minute);

@@ -130,9 +130,11 @@ export class Party {
   /** Evictable regions that their clients found gone, before anybody was told that they are evicted. */
   readonly vanished = new Map<string, number>();
   readonly acknowledged: Record<string, number> = {};
+  answers = 0;
   evicted = 0;
 
   count(what: string): void {
+    this.answers += 1;
     this.acknowledged[what] = (this.acknowledged[what] ?? 0) + 1;
   }
 

@@ -11,6 +11,7 @@ import { writeContent } from "../harness/instance-content.ts";
 import { DoomedWorkers } from "../harness/instance-doomed.ts";
 import { needsPython, needsRoom, needsRoot, testWith } from "../harness/instance-needs.ts";
 import { Random } from "../harness/instance-random.ts";
+import { takeRoom } from "../harness/instance-room.ts";
 import { lockPageBytes, Tmpfs } from "../harness/instance-tmpfs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import type { Region, ServerApi } from "../harness/server-api.ts";
@@ -127,6 +128,7 @@ testWith(
 )(
   `${rounds * (lonersPerRound + claimersPerRound)} workers are killed in all states: nothing is lost, left over or built twice`,
   async () => {
+    using _room = await takeRoom();
     const random = new Random();
     console.log(`TEST_SEED=${random.seed}`);
     using tmpfs = new Tmpfs({ sizeBytes: 2048 * MiB });

@@ -16,6 +16,7 @@ import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks } from "../harness/instance-check.ts";
 import { writeContent } from "../harness/instance-content.ts";
 import { needsPython, needsRoom, needsStockPython, python, stockPython, testWith } from "../harness/instance-needs.ts";
+import { takeRoom } from "../harness/instance-room.ts";
 import { runScript, WorkerProcess } from "../harness/worker.ts";
 
 const KiB = 2 ** 10;
@@ -171,6 +172,7 @@ testWith(needsStockPython)("numbers that are uploaded are numpy's, and numpy's a
 testWith(needsRoom(1536 * MiB))(
   "a PUT, one in chunks, and a GET of 1 GiB add less than 64 MiB to the server's memory",
   async () => {
+    using _room = await takeRoom();
     await using server = await startDataServer();
     const byteSize = 1024 * MiB;
     const region = await server.api.create({ byte_size: byteSize, ttl_ms: 10 * minute });

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { EventPages, readLastId } from "../harness/event-pages.ts";
 import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { roundsOf } from "../harness/rounds.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { within } from "../harness/server-wait.ts";
 import { channels, Subscriber } from "../harness/subscriber.ts";
@@ -13,6 +14,7 @@ import { channels, Subscriber } from "../harness/subscriber.ts";
 afterAll(assertNothingLeft);
 
 const minute = 60_000;
+const rounds = roundsOf("events-restart");
 
 async function live({ api }: TestServer): Promise<string> {
   const { id } = await api.create({ byte_size: 10, ttl_ms: minute });
@@ -123,11 +125,11 @@ describe("after a crash", () => {
 });
 
 describe("a number is never given twice", () => {
-  testWith()("over twenty kills and stops", async () => {
+  testWith()(`over ${rounds} kills and stops`, async () => {
     await using server = await startServer();
     const seen = new Map<string, string>();
     let last = 0;
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < rounds; round++) {
       await using subscriber = await Subscriber.open(`unix://${server.instance.socket}`, "websocket");
       const newest = await live(server);
       await subscriber.untilId(newest);
@@ -141,7 +143,7 @@ describe("a number is never given twice", () => {
       else await server.kill("SIGKILL");
       await server.start();
     }
-    expect(seen.size).toBe(60);
+    expect(seen.size).toBe(3 * rounds);
   });
 
   testWith()("even when the journal was lost with what it says about them", async () => {

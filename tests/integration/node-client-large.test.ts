@@ -3,6 +3,7 @@
 import { afterAll, expect } from "bun:test";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsRoom, needsStockPython, testWith } from "../harness/instance-needs.ts";
+import { takeRoom } from "../harness/instance-room.ts";
 import { needsNodeClient, type Runtime, runProgram, runPython, runtimes } from "../harness/node-program.ts";
 import { startServer } from "../harness/server.ts";
 
@@ -49,6 +50,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   testWith(needsNodeClient, needsRoom(5 * GiB))(
     `${runtime}: a tensor above 4 GiB is refused as one array, and gone through in windows`,
     async () => {
+      using _room = await takeRoom();
       await using server = await startServer();
       const seen = await runProgram(
         runtime,

@@ -14,6 +14,7 @@ import {
   startProgram,
   startPython,
 } from "../harness/node-program.ts";
+import { roundsOf } from "../harness/rounds.ts";
 import { startServer } from "../harness/server.ts";
 
 afterAll(assertNothingLeft);
@@ -387,9 +388,8 @@ class Mortal implements AsyncDisposable {
   }
 }
 
-const leastRounds = 60;
-const mostRounds = 400;
-const leastDeaths = 4;
+const leastRounds = roundsOf("node-client-ring");
+const leastDeaths = Math.ceil(leastRounds / 15);
 
 /** One producer and two consumers. Whatever they see is counted, and the counts are judged at the end. */
 class Ringing {
@@ -421,7 +421,7 @@ class Ringing {
   }
 
   async run(): Promise<void> {
-    for (let round = 1; round <= mostRounds; round++) {
+    for (let round = 1; round <= 20 * leastRounds; round++) {
       await this.#round(round);
       if (round >= leastRounds && Math.min(...this.deaths) >= leastDeaths) return;
     }

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsRoom, needsStockPython, root, stockPython, testWith } from "../harness/instance-needs.ts";
+import { takeRoom } from "../harness/instance-room.ts";
 import { needsNodeClient, node } from "../harness/node-program.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 
@@ -81,6 +82,7 @@ const endless = ["events", "top"];
 const offline = ["ls --offline", "purge"];
 
 testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it is printed", async () => {
+  using _room = await takeRoom();
   await using server = await startServer({ env: { TENSORD_PORT: "0" } });
   const lines = examples("On the command line", "sh")[0]?.trimEnd().split("\n") ?? [];
   const commands = lines.map((line) => /^npx tensord (.*?)\s*(#|$)/.exec(line)?.[1] ?? line);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import shutil
 import tempfile
@@ -17,6 +18,25 @@ import tensord
 from tensord._mapping.attach import Place
 
 TOKEN = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Figures:
+    """Prints what a test recorded, seeds and counts, whatever came of it: in the one process that prints."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown" and report.user_properties:
+            self._terminal.ensure_newline()
+            self._terminal.write_line(f"{report.nodeid}: {json.dumps(dict(report.user_properties))}")
+
+
+# After the plugin that reports has come.
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if terminal := config.pluginmanager.get_plugin("terminalreporter"):
+        config.pluginmanager.register(Figures(terminal))
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,13 @@ import queue
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,14 @@ DEADLINE_SECONDS = 60.0
 TEST_TOKEN = os.environ.get("TEST_TOKEN", "")
 
 
+def rounds_of(test: str) -> int:
+    """How often a test of many rounds goes round, from ``tests/rounds.json``: the long form under ``TEST_LONG``."""
+    if asked := os.environ.get("TEST_ROUNDS"):
+        return int(asked)
+    rounds = json.loads((REPOSITORY / "tests/rounds.json").read_text())
+    return int(rounds[test]["long" if os.environ.get("TEST_LONG") else "short"])
+
+
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
     """Returns the condition's first true value; fails the test with ``what`` when the time is over."""
     deadline = time.monotonic() + seconds
@@ -38,6 +47,22 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:g} s in vain until {what}")
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def room() -> Iterator[None]:
+    """For a test that takes a gibibyte: one at a time on this machine, see tests/harness/instance-room.ts."""
+
+    def is_taken() -> bool:
+        try:
+            held.bind("\0tensord-test-room")
+        except OSError:
+            return False
+        return True
+
+    with socket.socket(socket.AF_UNIX) as held:
+        wait_for(is_taken, "no other test has a gibibyte", 4 * DEADLINE_SECONDS)
+        yield
 
 
 class Server:

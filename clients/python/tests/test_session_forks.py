@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import Child, wait_for
+from harness import Child, rounds_of, wait_for
 
 import tensord
 
@@ -234,14 +234,14 @@ class _Rows:
 
 
 def load_rows(method: str) -> None:
-    """Two epochs over the region "rows", each by two workers."""
+    """Epochs over the region "rows", each by two workers."""
     import torch
     from torch.utils.data import DataLoader
 
     region = _client().attach("rows")
     assert _client().session is not None
     session = _client().session.id
-    for _ in range(2):
+    for _ in range(rounds_of("python-data-loader") if method == "spawn" else 2):
         rows: Any = _Rows(region if method == "fork" else None)
         loader = DataLoader(rows, batch_size=8, num_workers=2, multiprocessing_context=method)
         batches, pids = zip(*loader, strict=True)
