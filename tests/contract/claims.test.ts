@@ -11,7 +11,7 @@ import {
   endSession,
   openSession,
   type Session,
-  shortestTtlMs,
+  shortTtlMs,
   untilGone,
   watchWaits,
 } from "./support/sessions.ts";
@@ -149,7 +149,7 @@ describe("the next in line builds", () => {
       `when ${what}, one of those who wait, and in the order in which they came`,
       withApp(async (app) => {
         const untilWaiting = watchWaits(app);
-        const builder = await openSession(app, { ttl_ms: shortestTtlMs });
+        const builder = await openSession(app, { ttl_ms: shortTtlMs });
         const { claim } = await claimName(app, builder);
         const second = claimName(app, await openSession(app), { wait: 60 });
         await untilWaiting(1);

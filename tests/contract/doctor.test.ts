@@ -37,7 +37,9 @@ describe("the diagnosis", () => {
     withApp(async (app) => {
       const [first, ...others] = await Promise.all(Array.from({ length: 8 }, () => diagnose(app)));
       for (const other of others) expect(other).toEqual(first as Diagnosis);
-      expect(await diagnose(app)).toEqual(first as Diagnosis);
+      // Whoever asks later has a look of its own, at a machine on which others work too.
+      const later = await diagnose(app);
+      expect(later.findings.map(({ check }) => check)).toEqual((first as Diagnosis).findings.map(({ check }) => check));
     }),
   );
 

@@ -3,13 +3,14 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { hostOf } from "../../src/server/cli/pools.ts";
+import type { Region } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
 import {
   endSession,
   type Lease,
   type LeaseList,
   openSession,
-  shortestTtlMs,
+  shortTtlMs,
   takeLease,
   untilGone,
 } from "./support/sessions.ts";
@@ -62,9 +63,10 @@ describe("a lease", () => {
   test(
     "keeps the name of a sealed region whose time is over",
     withApp(async (app) => {
-      const { id, expires_at } = await app.create({ name: "weights", ttl_ms: 50 });
+      const { id } = await app.create({ name: "weights", ttl_ms: 60_000 });
       await app.seal(id);
       const taken = await takeLease(app, id);
+      const { expires_at } = await app.ok<Region>(200, "PATCH", `/v1/regions/${id}`, { ttl_ms: 1 });
       await until("its TTL is over", () => Date.now() > Date.parse(expires_at ?? "") + 50);
       expect(await app.get(id)).toMatchObject({ state: "sealed", name: "weights" });
       await app.ok(200, "DELETE", `/v1/leases/${taken.id}`);
@@ -76,9 +78,9 @@ describe("a lease", () => {
     "ends when its TTL is over, and not before if it is renewed",
     withApp(async (app) => {
       const { id } = await app.create();
-      const ends = await takeLease(app, id, { ttl_ms: shortestTtlMs });
-      const stays = await takeLease(app, id, { ttl_ms: shortestTtlMs });
-      await until("some of it is over", () => Date.now() > Date.parse(stays.expires_at) - shortestTtlMs / 2);
+      const ends = await takeLease(app, id, { ttl_ms: shortTtlMs });
+      const stays = await takeLease(app, id, { ttl_ms: shortTtlMs });
+      await until("some of it is over", () => Date.now() > Date.parse(stays.expires_at) - shortTtlMs * 0.75);
       const renewed = await app.ok<Lease>(200, "POST", `/v1/leases/${stays.id}/renew`);
       expect(renewed).toEqual({ ...stays, expires_at: renewed.expires_at });
       expect(Date.parse(renewed.expires_at)).toBeGreaterThan(Date.parse(stays.expires_at) + 400);

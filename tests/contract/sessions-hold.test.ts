@@ -9,7 +9,7 @@ import { type TestApp, until, withApp } from "../harness/app.ts";
 import { Hold } from "./support/hold.ts";
 import { lease } from "./support/lease.ts";
 import { unknownSession } from "./support/requests.ts";
-import { endSession, getSession, openSession, type Session, shortestTtlMs, untilGone } from "./support/sessions.ts";
+import { endSession, getSession, openSession, type Session, shortTtlMs, untilGone } from "./support/sessions.ts";
 import { RawClient, withTcp, withUnix } from "./support/socket.ts";
 
 /** So long that no test sees its end. */
@@ -31,6 +31,11 @@ function listenForEnds(app: TestApp): string[] {
   return reasons;
 }
 
+/** A session is gone a turn or more before its end is told. */
+function untilTold(reasons: readonly string[]): Promise<readonly string[]> {
+  return until("an end is told", () => reasons.length > 0 && reasons);
+}
+
 /** A handshake by hand, so that its connection can be cut without a word. */
 function toHandshake({ id }: Session): string {
   return [
@@ -47,8 +52,8 @@ describe("a session that is held", () => {
   test(
     "has no TTL, and gets none by a renewal",
     withTcp(async ({ app, url }) => {
-      const session = await openSession(app, { ttl_ms: shortestTtlMs });
-      const witness = await openSession(app, { ttl_ms: shortestTtlMs });
+      const session = await openSession(app, { ttl_ms: shortTtlMs });
+      const witness = await openSession(app, { ttl_ms: shortTtlMs });
       using hold = await Hold.open(url, session);
       expect(await untilHeld(app, session, true)).toMatchObject({ held: true, expires_at: null });
       const renewed = await app.ok<Session>(200, "POST", `/v1/sessions/${session.id}/renew`);
@@ -74,7 +79,7 @@ describe("a session that is held", () => {
         hold.close();
         await untilGone(app, `/v1/sessions/${session.id}`);
         await untilGone(app, `/v1/regions/${region.id}`);
-        expect(ends).toEqual(["hold"]);
+        expect(await untilTold(ends)).toEqual(["hold"]);
       }),
     );
   }
@@ -89,7 +94,7 @@ describe("a session that is held", () => {
       await untilHeld(app, session, true);
       client.destroy();
       await untilGone(app, `/v1/sessions/${session.id}`);
-      expect(ends).toEqual(["hold"]);
+      expect(await untilTold(ends)).toEqual(["hold"]);
     }),
   );
 
@@ -197,19 +202,19 @@ describe("a hold that the server closes", () => {
     "ends the session with the TTL if nobody holds or renews it again",
     withTcp(async ({ app, url }) => {
       const ends = listenForEnds(app);
-      const session = await openSession(app, { ttl_ms: shortestTtlMs });
+      const session = await openSession(app, { ttl_ms: shortTtlMs });
       const hold = await Hold.open(url, session);
       hold.send("hello");
       expect(await hold.closed).toBe(1008);
       await untilGone(app, `/v1/sessions/${session.id}`);
-      expect(ends).toEqual(["ttl"]);
+      expect(await untilTold(ends)).toEqual(["ttl"]);
     }),
   );
 
   test(
     "may be followed by another one, and then no TTL runs",
     withTcp(async ({ app, url }) => {
-      const session = await openSession(app, { ttl_ms: shortestTtlMs });
+      const session = await openSession(app, { ttl_ms: shortTtlMs });
       const first = await Hold.open(url, session);
       first.send("hello");
       const { expires_at } = await untilHeld(app, session, false);

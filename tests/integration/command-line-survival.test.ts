@@ -82,6 +82,7 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
     await server.kill(signal);
     await server.start();
     await until("its TTL is over", async () => (await findSession(server.api, session.id)) === undefined);
+    await until("what it owned is gone", async () => (await server.api.list()).length === outliving.length);
     expect(await names(server)).toEqual(outliving);
   });
 }

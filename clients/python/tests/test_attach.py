@@ -166,7 +166,7 @@ def test_a_name_replaced_between_answer_and_open_is_found_again(
         return answer
 
     monkeypatch.setattr(_api.Api, "region_by_name", answer_then_replace)
-    with client.attach("name", timeout=5) as attached:
+    with client.attach("name", timeout=60) as attached:
         assert attached.id == new.id
         assert attached.numpy().tolist() == [2]
     new.close()
@@ -216,7 +216,7 @@ def test_one_call_forms_create_and_check(server: Server) -> None:
         region.seal()
     with tensord.attach_shared_tensor("one") as attached:
         assert np.array_equal(attached.numpy(), array)
-    with tensord.attach_shared_tensor("one", (2, 3), np.float64, timeout=5) as attached:
+    with tensord.attach_shared_tensor("one", (2, 3), np.float64, timeout=60) as attached:
         assert attached.numpy().shape == (2, 3)
     for shape, dtype in (((3, 2), None), (None, "F32"), (6, float)):
         with pytest.raises(tensord.ValidationFailed, match=r"its tensor is F64 \[2, 3\]"):

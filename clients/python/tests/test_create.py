@@ -186,7 +186,7 @@ def test_many_threads_create_and_attach(server: Server, client: tensord.Client) 
                 name = f"t{number}-{turn}"
                 with client.create(name, np.full(1000, number), ttl=60) as region:
                     region.seal()
-                    with client.attach(name, timeout=5) as attached:
+                    with client.attach(name, timeout=60) as attached:
                         assert attached.numpy()[999] == number
                 client.delete(region)
         except BaseException as error:

@@ -32,7 +32,7 @@ with tensord.connect() as client:
     mine.numpy()[4] = 44
     mine.seal(checksum=True)
     say(client.verify(mine).ok)
-    say([int(tensord.attach("mine", timeout=5).numpy()[4]), mine.numpy().flags.writeable])
+    say([int(tensord.attach("mine", timeout=60).numpy()[4]), mine.numpy().flags.writeable])
     with client.create("sealed-later", [1], ttl=60) as third:
         say(third.descriptor.storage.path)
         hear()

@@ -150,7 +150,7 @@ for number in range(3):
     pid = os.fork()
     if pid == 0:
         assert array.sum() == 499500 and tensor.numpy()[999] == 999
-        assert tensord.attach("weights", timeout=5).numpy()[5] == 5
+        assert tensord.attach("weights", timeout=60).numpy()[5] == 5
         os._exit(0)
     pids.append(pid)
 say([os.waitpid(pid, 0)[1] for pid in pids])

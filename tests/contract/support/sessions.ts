@@ -16,6 +16,8 @@ export type Eviction = z.infer<typeof evictions.Eviction>;
 
 /** The shortest TTL that a session, or a lease, may have. */
 export const shortestTtlMs = 1000;
+/** Short enough to be waited for, long enough for what a test does before it is over, on a machine that is busy too. */
+export const shortTtlMs = 2000;
 
 export function openSession(app: TestApp, body: object = {}): Promise<Session> {
   return app.ok<Session>(201, "POST", "/v1/sessions", body);
