@@ -30,6 +30,12 @@ async function names(server: TestServer, ...flags: string[]): Promise<string[]> 
 const outliving = ["linger", "persist", "ttl"];
 const all = [...outliving, "session", "session-sealed"].toSorted();
 
+/** What has ended is gone a turn or more later. */
+async function untilLeft(server: TestServer, wanted: readonly string[]): Promise<void> {
+  await until("the others are gone", async () => (await server.api.list()).length === wanted.length);
+  expect(await names(server)).toEqual(wanted.toSorted());
+}
+
 /** A process that holds the session, and is nothing else. */
 async function startHolder(server: TestServer, session: string) {
   const url = `ws+unix://${server.instance.socket}:/v1/sessions/${session}/hold`;
@@ -49,11 +55,11 @@ testWith(needsPython)(
     expect(await names(server)).toEqual(all);
     worker.kill("SIGKILL");
     await until("the session has ended", async () => (await findSession(server.api, session.id)) === undefined);
-    expect(await names(server)).toEqual([...outliving, "session-sealed"].toSorted());
+    await untilLeft(server, [...outliving, "session-sealed"]);
     expect((await server.command("ls")).stdout).toMatch(/ session-sealed .+ session, over /);
     await reader.detach("r");
     await until("its last mapping ended it", async () => (await server.api.findByName("session-sealed")) === undefined);
-    expect(await names(server)).toEqual(outliving);
+    await untilLeft(server, outliving);
   },
 );
 
@@ -82,8 +88,7 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
     await server.kill(signal);
     await server.start();
     await until("its TTL is over", async () => (await findSession(server.api, session.id)) === undefined);
-    await until("what it owned is gone", async () => (await server.api.list()).length === outliving.length);
-    expect(await names(server)).toEqual(outliving);
+    await untilLeft(server, outliving);
   });
 }
 
