@@ -77,7 +77,7 @@ const parent = join(root, ".tmp/generated");
 /** Everything that a generated client follows from: the lock files stand for generators, compilers and types. */
 function fingerprintOf({ files, generate, check }: Generator): string {
   const hasher = new Bun.CryptoHasher("sha256");
-  const locks = ["package-lock.json", "clients/python/requirements.lock"].map((name) => join(root, name));
+  const locks = ["package-lock.json", "clients/python/uv.lock"].map((name) => join(root, name));
   const inputs = [import.meta.path, openApiPath, ...locks, ...files.map((file) => join(sources, file))];
   for (const path of inputs) hasher.update(readFileSync(path));
   return hasher
