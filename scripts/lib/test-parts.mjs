@@ -15,6 +15,8 @@ const testDeadlineMs = 5 * 60_000;
 
 /** Quick ones first. A folder that is not named here runs too, after these. */
 const folderOrder = ["unit", "conformance", "contract", "integration", "faults"];
+/** As long as all the others together, and much of it waiting. */
+const laneOfItsOwn = "faults";
 
 /**
  * @typedef {object} Context what a part is given
@@ -62,7 +64,7 @@ export function bunPart(name, filters) {
   return {
     name,
     kind: "bun",
-    lane: "bun",
+    lane: name === laneOfItsOwn ? name : "bun",
     tests: true,
     run: (context) => {
       const timings = join(root, ".tmp/timings");
