@@ -8,7 +8,7 @@ import { mkdirSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setUpNodeClient } from "./node-client.mjs";
-import { Failure, root, secondsSince, throwIfStopped } from "./process.mjs";
+import { Failure, root, secondsSince } from "./process.mjs";
 import { setUpPython } from "./python-packages.mjs";
 import { setUpServer } from "./server-packages.mjs";
 import { SilenceWatch } from "./silence.mjs";
@@ -121,8 +121,9 @@ async function runLanes(parts, { isShared, long }) {
       results.push(await runPart(part, { jobs, long, print: toPrint(part) }));
     }
   };
-  await Promise.all(lanes.map(runLane));
-  throwIfStopped();
+  // A lane that breaks, ours to mend or stopped by the user, leaves no other one behind.
+  const broken = (await Promise.allSettled(lanes.map(runLane))).find(({ status }) => status === "rejected");
+  if (broken !== undefined) throw broken.reason;
   return parts.map((part) => results.find(({ name }) => name === part.name));
 }
 
