@@ -21,8 +21,8 @@ const minuteMs = 60_000;
 const silenceMs = { short: 15 * minuteMs, long: 240 * minuteMs };
 /** More processes would wait for memory rather than for each other. */
 const mostJobs = 4;
-/** Lines of a failure that are printed once more at the end. */
-const shownLines = 60;
+/** Lines of a failure that are printed once more at the end: Bun says first what is wrong, pytest last. */
+const shownLines = { first: 20, last: 40 };
 
 const reports = join(root, ".tmp/reports");
 
@@ -127,12 +127,18 @@ async function runLanes(parts, { isShared, long }) {
   return parts.map((part) => results.find(({ name }) => name === part.name));
 }
 
+function shorten(text) {
+  const lines = text.split("\n");
+  const { first, last } = shownLines;
+  if (lines.length <= first + last) return text;
+  const left = `… ${lines.length - first - last} lines, all of them in .tmp/reports …`;
+  return [...lines.slice(0, first), left, ...lines.slice(-last)].join("\n");
+}
+
 function summarize(results, start) {
   for (const { name, failures } of results) {
     for (const { test, text } of failures) {
-      const lines = text.split("\n");
-      const rest = lines.length > shownLines ? [`… ${lines.length - shownLines} more lines in .tmp/reports`] : [];
-      console.log(`\n${name} FAILED ${test}\n${[...lines.slice(0, shownLines), ...rest].join("\n")}`);
+      console.log(`\n${name} FAILED ${test}\n${shorten(text)}`);
     }
   }
   console.log("");
