@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { InstanceDirectory } from "../../../src/memory/storage/instance-directory.ts";
 import { ShmStorage } from "../../../src/memory/storage/shm/shm-storage.ts";
 import type { Storage, StorageKind } from "../../../src/memory/storage/storage.ts";
+import { defaultShmDirectory, testToken } from "../../harness/instance.ts";
 import { StandInStorage } from "./stand-in-storage.ts";
 
 export interface OpenStorage extends Disposable {
@@ -22,14 +23,14 @@ export interface StorageCase {
 }
 
 export const storageCases: readonly StorageCase[] = [
-  { name: "shm on a tmpfs", kind: "shm", open: () => openShm("/dev/shm") },
+  { name: "shm on a tmpfs", kind: "shm", open: () => openShm(defaultShmDirectory) },
   { name: "shm on a disk", kind: "shm", open: () => openShm(tmpdir()) },
   { name: "a stand-in without public names", kind: "file", open: openStandIn },
 ];
 
 function openShm(parent: string): OpenStorage {
   using opened = new DisposableStack();
-  const folder = opened.adopt(mkdtempSync(join(parent, "conformance-")), removeFolder);
+  const folder = opened.adopt(mkdtempSync(join(parent, `conformance-${testToken}-`)), removeFolder);
   const directory = opened.use(InstanceDirectory.open({ shmDirectory: folder, instance: "test" }));
   const storage = opened.use(new ShmStorage(directory));
   const all = opened.move();
