@@ -117,9 +117,11 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
 const token = "abcdefghijklmnopqrstuvwxyz";
 const good = {
   v: 1,
+  storage: "shm",
   instance: "a1",
   region: `reg_${token}`,
   path: `/dev/shm/tensord.a1.${token}`,
+  device_uuid: null,
   dev: "27",
   ino: "4711",
   byte_offset: 4096,
@@ -210,6 +212,11 @@ describe("a tensor reference", () => {
     { dtype: "F4", shape: [3], byte_size: 1 },
     { generation: -1 },
     { generation: null },
+    { storage: null },
+    { storage: ["shm"] },
+    { device_uuid: "GPU-0" },
+    { device_uuid: 0 },
+    { path: null },
     { extra: 1 },
     { ["__proto__"]: 1 },
   ];
@@ -218,6 +225,13 @@ describe("a tensor reference", () => {
       expect(codeOf(() => TensorReference.parse({ ...good, ...change }))).toBe("validation-failed");
     });
   }
+
+  test("to storage of a newer server says that this package cannot open it", () => {
+    for (const storage of ["cuda_vmm", "", "SHM", "a".repeat(5000)]) {
+      const newer = { ...good, storage, path: null, device_uuid: "GPU-0" };
+      expect(codeOf(() => TensorReference.parse(newer))).toBe("feature-unavailable");
+    }
+  });
 
   test("is refused without one of its fields", () => {
     for (const field of Object.keys(good)) {

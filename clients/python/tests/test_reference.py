@@ -13,9 +13,11 @@ import tensord
 TOKEN = "abcdefghijklmnopqrstuvwxyz"
 GOOD: dict[str, Any] = {
     "v": 1,
+    "storage": "shm",
     "instance": "a1",
     "region": f"reg_{TOKEN}",
     "path": f"/dev/shm/tensord.a1.{TOKEN}",
+    "device_uuid": None,
     "dev": "27",
     "ino": "4711",
     "byte_offset": 4096,
@@ -49,6 +51,10 @@ def test_a_scalar_and_an_empty_tensor_have_references() -> None:
         {"v": True},
         {"v": "1"},
         {"v": 1.0},
+        {"storage": None},
+        {"storage": ["shm"]},
+        {"device_uuid": "GPU-0"},
+        {"device_uuid": 0},
         {"instance": "b2"},
         {"instance": "A1"},
         {"instance": 5},
@@ -66,6 +72,7 @@ def test_a_scalar_and_an_empty_tensor_have_references() -> None:
         {"path": f"/dev/shm/tensord.a1.{TOKEN.upper()}"},
         {"path": f"/dev/shm/tensord.a1.{TOKEN[:-1]}"},
         {"path": ["/dev/shm"]},
+        {"path": None},
         {"dev": 27},
         {"dev": "-1"},
         {"dev": "0x1b"},
@@ -133,8 +140,16 @@ def test_text_that_is_no_reference_is_refused(text: str | bytes) -> None:
         tensord.TensorReference.from_json(text)
 
 
+@pytest.mark.parametrize("storage", ["cuda_vmm", "", "SHM", "a" * 5000])
+def test_a_reference_to_storage_of_a_newer_server_says_so(storage: str) -> None:
+    newer = GOOD | {"storage": storage, "path": None, "device_uuid": "GPU-0"}
+    with pytest.raises(tensord.FeatureUnavailable, match="its storage is") as caught:
+        tensord.TensorReference.from_dict(newer)
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_reference_made_by_hand_is_checked_as_well() -> None:
-    values = {key: value for key, value in GOOD.items() if key != "v"}
+    values = {key: value for key, value in GOOD.items() if key not in ("v", "storage", "device_uuid")}
     with pytest.raises(tensord.ValidationFailed, match="dev"):
         tensord.TensorReference(**values)
     ref = tensord.TensorReference(**(values | {"dev": 27, "ino": 4711, "shape": (2, 3)}))

@@ -2,7 +2,7 @@
 
 import { z } from "@hono/zod-openapi";
 import { byteCount, RegionIdParameter, Shape } from "./common.ts";
-import { DtypeWord } from "./words.ts";
+import { DtypeWord, StorageKind } from "./words.ts";
 
 export const TensorReference = z
   .object({
@@ -10,12 +10,14 @@ export const TensorReference = z
       description: "The version of this form: 1. Of another one nothing else is known, so refuse it with its number.",
       example: 1,
     }),
+    storage: StorageKind,
     instance: z.string().openapi({ example: "default" }),
     region: RegionIdParameter,
-    path: z.string().openapi({
-      description: "The file that holds it.",
+    path: z.string().nullable().openapi({
+      description: "The file that holds it; null of storage that has no name.",
       example: "/dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz",
     }),
+    device_uuid: z.string().nullable().openapi({ description: "The device that holds it; null of host memory." }),
     dev: z.string().openapi({ description: "64 bits, in decimal, as is ino.", example: "27" }),
     ino: z.string().openapi({ example: "4711" }),
     byte_offset: byteCount.openapi({ description: "From the start of the file.", example: 4096 }),

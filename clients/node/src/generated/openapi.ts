@@ -764,15 +764,26 @@ export interface components {
        * @example 1
        */
       readonly v: number;
+      /**
+       * @description What it is made of. Known: `shm`, `memfd`, `file`, `heap`, `cuda_vmm`. A later server may say others.
+       * @example shm
+       * @example memfd
+       * @example file
+       * @example heap
+       * @example cuda_vmm
+       */
+      readonly storage: string;
       /** @example default */
       readonly instance: string;
       /** @example reg_abcdefghijklmnopqrstuvwxyz */
       readonly region: string;
       /**
-       * @description The file that holds it.
+       * @description The file that holds it; null of storage that has no name.
        * @example /dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz
        */
-      readonly path: string;
+      readonly path: string | null;
+      /** @description The device that holds it; null of host memory. */
+      readonly device_uuid: string | null;
       /**
        * @description 64 bits, in decimal, as is ino.
        * @example 27

@@ -12,15 +12,19 @@ import type { TensorInfo } from "../http/wire.ts";
 import type { Place } from "../memory/attach.ts";
 
 const version = 1;
+/** What this package opens: host memory by the name of a file. */
+const storage = "shm";
 const maxJsonCharacters = 64 * 1024;
 const maxPathCharacters = 4096;
 const maxIdentity = 2n ** 64n - 1n;
 
 const wireFields = [
   "v",
+  "storage",
   "instance",
   "region",
   "path",
+  "device_uuid",
   "dev",
   "ino",
   "byte_offset",
@@ -30,9 +34,14 @@ const wireFields = [
   "generation",
 ] as const;
 
-/** The wire form, as every client has it, in the version and with a dtype that this package knows. */
-export type WireReference = Readonly<Omit<components["schemas"]["TensorReference"], "v" | "dtype">> & {
+type AnyWireReference = components["schemas"]["TensorReference"];
+
+/** The wire form, as every client has it, in the version, the storage and with a dtype that this package knows. */
+export type WireReference = Readonly<Omit<AnyWireReference, "v" | "storage" | "path" | "device_uuid" | "dtype">> & {
   readonly v: typeof version;
+  readonly storage: typeof storage;
+  readonly path: string;
+  readonly device_uuid: null;
   readonly dtype: Dtype;
 };
 
@@ -70,7 +79,8 @@ export class TensorReference {
 
   /**
    * Reads the wire form, as JSON text of at most 64 KiB or as what `JSON.parse` made of it.
-   * @throws TensordError `validation-failed` for anything else, unknown fields among it
+   * @throws TensordError `validation-failed` for anything else, unknown fields among it; `feature-unavailable` for storage
+   *   that this package does not open
    */
   static parse(source: string | object): TensorReference {
     return new TensorReference(check(typeof source === "string" ? parseJson(source) : source));
@@ -80,9 +90,11 @@ export class TensorReference {
   toJSON(): WireReference {
     return {
       v: version,
+      storage,
       instance: this.instance,
       region: this.region,
       path: this.path,
+      device_uuid: null,
       dev: this.dev,
       ino: this.ino,
       byte_offset: this.byteOffset,
@@ -102,9 +114,11 @@ export function toReference(
 ): TensorReference {
   return TensorReference.parse({
     v: version,
+    storage,
     instance: instanceOf(path) ?? "",
     region,
     path,
+    device_uuid: null,
     dev,
     ino,
     byte_offset: byteOffset,
@@ -145,7 +159,15 @@ function check(value: unknown): WireReference {
   if (fields.join() !== [...wireFields].sort().join()) refuse("its fields", fields, [...wireFields].sort().join(", "));
   const given = value as Record<(typeof wireFields)[number], unknown>;
   if (given.v !== version) refuse("v", given.v, version);
-  return { v: version, ...checkFile(given), ...checkTensor(given) };
+  const kind = checkText("storage", given.storage);
+  if (kind !== storage) {
+    const detail = `Cannot open a tensor reference: its storage is ${JSON.stringify(kind.slice(0, 80))}, want ${storage}`;
+    throw new TensordError("feature-unavailable", detail, {
+      hint: "update this package, or ask the server for its bytes",
+    });
+  }
+  if (given.device_uuid !== null) refuse("device_uuid", given.device_uuid, `null, as ${storage} has it`);
+  return { v: version, storage, device_uuid: null, ...checkFile(given), ...checkTensor(given) };
 }
 
 function checkFile(given: Readonly<Record<string, unknown>>) {

@@ -13,20 +13,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from tensord._errors import ValidationFailed
+from tensord._errors import FeatureUnavailable, ValidationFailed
 
 from .dtype import MAX_BYTES, MAX_DIMENSIONS, byte_size_of, is_dtype
 
 VERSION = 1
+# What this package opens: host memory by the name of a file.
+STORAGE = "shm"
 MAX_JSON_CHARACTERS = 64 * 1024
 
 _FILE_NAME = re.compile(r"tensord\.([a-z0-9-]{1,32})\.[a-z2-7]{26}")
 _REGION_ID = re.compile(r"reg_[a-z2-7]{26}")
 _FIELDS = (
     "v",
+    "storage",
     "instance",
     "region",
     "path",
+    "device_uuid",
     "dev",
     "ino",
     "byte_offset",
@@ -71,9 +75,11 @@ class TensorReference:
         """The wire form, ready for JSON: ``dev`` and ``ino`` are strings, since they are 64 bits wide."""
         return {
             "v": VERSION,
+            "storage": STORAGE,
             "instance": self.instance,
             "region": self.region,
             "path": self.path,
+            "device_uuid": None,
             "dev": str(self.dev),
             "ino": str(self.ino),
             "byte_offset": self.byte_offset,
@@ -85,13 +91,25 @@ class TensorReference:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> TensorReference:
-        """Reads the wire form. Raises ``ValidationFailed`` for anything else, unknown fields among it."""
+        """Reads the wire form.
+
+        Raises ``ValidationFailed`` for anything else, unknown fields among it, and ``FeatureUnavailable`` for storage
+        that this package does not open.
+        """
         if not isinstance(value, Mapping):
             _refuse("it", type(value).__name__, "an object")
         if set(value) != set(_FIELDS):
             _refuse("its fields", sorted(map(str, value)), sorted(_FIELDS))
         if type(value["v"]) is not int or value["v"] != VERSION:
             _refuse("v", value["v"], VERSION)
+        _check_text("storage", value["storage"])
+        if value["storage"] != STORAGE:
+            raise FeatureUnavailable(
+                f"Cannot open a tensor reference: its storage is {value['storage'][:80]!r}, want {STORAGE}",
+                hint="update this package, or ask the server for its bytes",
+            )
+        if value["device_uuid"] is not None:
+            _refuse("device_uuid", value["device_uuid"], f"None, as {STORAGE} has it")
         shape = value["shape"]
         if not isinstance(shape, (list, tuple)):
             _refuse("shape", shape, "a list")

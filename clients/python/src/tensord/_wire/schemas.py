@@ -216,9 +216,11 @@ class TensorReference(TypedDict):
     """Lets another process map one tensor without asking the server: docs/protocol.md."""
 
     v: int
+    storage: str
     instance: str
     region: str
-    path: str
+    path: str | None
+    device_uuid: str | None
     dev: str
     ino: str
     byte_offset: int
