@@ -1,9 +1,12 @@
 /** Routes of one region: find it by id or by name, change it, delete it. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
 import { changeRegion } from "../memory/regions/change.ts";
 import { deleteRegion } from "../memory/regions/delete.ts";
-import { findRegion, findRegionByName } from "../memory/regions/find.ts";
+import { findRegion, findRegionByName, regionByName } from "../memory/regions/find.ts";
+import type { Region } from "../memory/state/region.ts";
+import type { Store } from "../memory/state/store.ts";
 import { answer, answerJson, toRegionBody, toRegionDetailBody } from "./answer.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -16,6 +19,11 @@ import * as schemas from "./schemas/region.ts";
 import * as requests from "./schemas/requests.ts";
 
 const RegionParameters = z.object({ region: RegionIdParameter });
+const named = {
+  params: z.object({ model: ModelName, name: RegionName }),
+  query: z.object({ version: VersionParameter }),
+};
+const pathByName = "/v1/models/{model}/regions/{name}";
 const tags = ["regions"];
 
 const get = createRoute({
@@ -34,14 +42,10 @@ const get = createRoute({
 const getByName = createRoute({
   operationId: "getRegionByName",
   method: "get",
-  path: "/v1/models/{model}/regions/{name}",
+  path: pathByName,
   tags,
   summary: "Find a region by name, or wait until it is there and sealed",
-  request: {
-    params: z.object({ model: ModelName, name: RegionName }),
-    query: z.object({ version: VersionParameter }),
-    headers: PreferHeader,
-  },
+  request: { ...named, headers: PreferHeader },
   responses: {
     200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail),
     ...declareFailures(...alwaysPossible, "model-not-found", "region-not-found", "too-many-requests", "shutting-down"),
@@ -70,6 +74,29 @@ const change = createRoute({
   },
 });
 
+// What drains has no name any more.
+const changeByName = createRoute({
+  operationId: "changeRegionByName",
+  middleware: [requireBody] as const,
+  method: "patch",
+  path: pathByName,
+  tags,
+  summary: "Change the owner or labels of the region that has a name",
+  request: { ...named, headers: IfMatchHeader, body: body(requests.ChangeRegion) },
+  responses: {
+    200: json("Changed.", schemas.Region),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "model-not-found",
+      "region-not-found",
+      "region-busy",
+      "revision-mismatch",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
 const remove = createRoute({
   operationId: "deleteRegion",
   method: "delete",
@@ -83,6 +110,26 @@ const remove = createRoute({
       ...alwaysPossible,
       "payload-too-large",
       "unsupported-media-type",
+      "region-not-found",
+      "out-of-shared-memory",
+    ),
+  },
+});
+
+const removeByName = createRoute({
+  operationId: "deleteRegionByName",
+  method: "delete",
+  path: pathByName,
+  tags,
+  summary: "Delete the region that has a name",
+  request: named,
+  responses: {
+    200: json("Deleted, or draining.", schemas.Deletion),
+    ...declareFailures(
+      ...alwaysPossible,
+      "payload-too-large",
+      "unsupported-media-type",
+      "model-not-found",
       "region-not-found",
       "out-of-shared-memory",
     ),
@@ -114,18 +161,36 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
 
   app.openapi(change, (c) => {
     const region = store.books.region(c.req.valid("param").region);
-    const { labels, evictable, ...owners } = c.req.valid("json");
-    const owner = Object.keys(owners).length === 0 ? undefined : toOwner(owners);
-    const revision = parseIfMatch(c.req.valid("header")["if-match"]);
-    changeRegion(store, region, { owner, labels, evictable }, revision);
-    c.header("ETag", `"${region.revision}"`);
-    return answerJson(c, toRegionBody(store, region), 200);
+    return answerChange(c, store, region, c.req.valid("json"), c.req.valid("header")["if-match"]);
   });
 
-  app.openapi(remove, async (c) => {
-    c.env?.keepOpen?.();
-    const region = store.books.region(c.req.valid("param").region);
-    const { state, freedBytes } = await deleteRegion(store, region, "request", c.get("requestId"));
-    return answer(c, { state, freed_bytes: freedBytes }, 200);
+  app.openapi(changeByName, (c) => {
+    const region = regionByName(store, { ...c.req.valid("param"), ...c.req.valid("query") });
+    return answerChange(c, store, region, c.req.valid("json"), c.req.valid("header")["if-match"]);
   });
+
+  app.openapi(remove, (c) => answerDeletion(c, store, store.books.region(c.req.valid("param").region)));
+
+  app.openapi(removeByName, (c) => {
+    return answerDeletion(c, store, regionByName(store, { ...c.req.valid("param"), ...c.req.valid("query") }));
+  });
+}
+
+function answerChange(
+  c: Context<Environment>,
+  store: Store,
+  region: Region,
+  { labels, evictable, ...owners }: z.infer<typeof requests.ChangeRegion>,
+  ifMatch: string | undefined,
+) {
+  const owner = Object.keys(owners).length === 0 ? undefined : toOwner(owners);
+  changeRegion(store, region, { owner, labels, evictable }, parseIfMatch(ifMatch));
+  c.header("ETag", `"${region.revision}"`);
+  return answerJson(c, toRegionBody(store, region), 200);
+}
+
+async function answerDeletion(c: Context<Environment>, store: Store, region: Region) {
+  c.env?.keepOpen?.();
+  const { state, freedBytes } = await deleteRegion(store, region, "request", c.get("requestId"));
+  return answer(c, { state, freed_bytes: freedBytes }, 200);
 }

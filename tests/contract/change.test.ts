@@ -201,6 +201,38 @@ describe("a change", () => {
   );
 });
 
+describe("a change by name", () => {
+  const path = "/v1/models/default/regions/weights";
+
+  test(
+    "is answered as one by id, and keeps out who knows another revision",
+    withApp(async (app) => {
+      const { id } = await app.create({ name: "weights" });
+      const ask = (ifMatch: string) =>
+        app.request("PATCH", path, { labels: { a: "b" } }, { headers: { "if-match": ifMatch } });
+      const { status, headers, body } = await ask('"1"');
+      expect({ status, etag: headers.get("etag") }).toEqual({ status: 200, etag: '"2"' });
+      expect(body).toMatchObject({ id, name: "weights", revision: 2, labels: { a: "b" } });
+      expect((await ask('"1"')).body).toMatchObject({ code: "revision-mismatch" });
+      expect((await ask("1")).body).toMatchObject({ code: "validation-failed" });
+      expect(await app.get(id)).toMatchObject({ revision: 2, labels: { a: "b" } });
+    }),
+  );
+
+  test(
+    "is no use of the region, as to find it is",
+    withApp(async (app) => {
+      const first = await app.create({ name: "weights", evictable: true });
+      const second = await app.create({ evictable: true });
+      const leastUsedFirst = () => [...app.store.books.evictables].map(({ token }) => `reg_${token}`);
+      await app.ok(200, "PATCH", path, { labels: { a: "b" } });
+      expect(leastUsedFirst()).toEqual([first.id, second.id]);
+      await app.ok(200, "GET", path);
+      expect(leastUsedFirst()).toEqual([second.id, first.id]);
+    }),
+  );
+});
+
 describe("a row that cannot be written", () => {
   const name = "weights";
   const ways: readonly (readonly [string, string, (id: string) => string, object | undefined])[] = [

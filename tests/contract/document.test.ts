@@ -107,6 +107,7 @@ describe("each operation", () => {
       const exampleOf = (name: string) => document.components.schemas[name]?.example as object;
       const region = await app.create(exampleOf("CreateRegion") as Record<string, unknown>);
       await app.ok(200, "PATCH", `/v1/regions/${region.id}`, exampleOf("ChangeRegion"));
+      await app.ok(200, "PATCH", `/v1/models/${region.model}/regions/${region.name}`, exampleOf("ChangeRegion"));
       await app.seal(region.id, exampleOf("SealRegion"));
       await app.ok(201, "POST", "/v1/models", exampleOf("RegisterModel"));
       await app.ok(200, "PATCH", "/v1/models/llama-7b", exampleOf("ChangeModel"));
@@ -114,7 +115,14 @@ describe("each operation", () => {
       await app.ok(200, "POST", claimPath, { ...exampleOf("ClaimRequest"), session: session.id });
       await takeLease(app, region.id, exampleOf("TakeLease"));
       await evict(app, exampleOf("EvictRequest"));
-      const regions = ["createRegion", "changeRegion", "sealRegion", "registerModel", "changeModel"];
+      const regions = [
+        "createRegion",
+        "changeRegion",
+        "changeRegionByName",
+        "sealRegion",
+        "registerModel",
+        "changeModel",
+      ];
       expect(withBody.map(({ operationId }) => operationId).toSorted()).toEqual(
         [...regions, "openSession", "claimName", "takeLease", "evict"].toSorted(),
       );

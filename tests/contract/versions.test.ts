@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Region, RegionList } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
+import { Clock } from "./support/clock.ts";
 import { openSession } from "./support/sessions.ts";
 
 const path = "/v1/models/default/regions/weights";
@@ -62,9 +63,11 @@ describe("versions of a name", () => {
   test(
     "the name alone means the one that was sealed last, whatever was made later",
     withApp(async (app) => {
+      using clock = new Clock();
       const [first, second, third] = [await create(app, "1"), await create(app, "2"), await create(app, "3")];
       await app.seal(second.id);
       expect(await idOf(app)).toBe(second.id);
+      clock.advance(1);
       await app.seal(first.id);
       expect(await idOf(app)).toBe(first.id);
       expect(third.state).toBe("open");
@@ -98,6 +101,66 @@ describe("versions of a name", () => {
       expect(await list("name=weights&version=1")).toEqual([made[1]?.id ?? ""]);
     }),
   );
+
+  for (const method of ["PATCH", "DELETE"]) {
+    const body = method === "PATCH" ? { labels: { a: "b" } } : undefined;
+    const revisions = async (app: TestApp) =>
+      new Map((await app.ok<RegionList>(200, "GET", "/v1/regions")).items.map(({ id, revision }) => [id, revision]));
+    /** The regions that the request changed or ended. */
+    const hit = async (app: TestApp, query = "") => {
+      const before = await revisions(app);
+      await app.ok(200, method, `${path}${query}`, body);
+      const after = await revisions(app);
+      return [...before].filter(([id, revision]) => after.get(id) !== revision).map(([id]) => id);
+    };
+
+    test(
+      `without a version let ${method} hit the newest that is sealed and nothing else, with one that one`,
+      withApp(async (app) => {
+        using clock = new Clock();
+        const [first, second, third] = [await create(app, "1"), await create(app, "2"), await create(app, "3")];
+        await app.create({ name: "other" });
+        await app.seal(second.id);
+        clock.advance(1);
+        await app.seal(first.id);
+        expect(await hit(app)).toEqual([first.id]);
+        expect(await hit(app, "?version=3")).toEqual([third.id]);
+        expect(await hit(app, "?version=2")).toEqual([second.id]);
+      }),
+    );
+
+    test(
+      `of which none is sealed let ${method} hit the newest, or the one whose version is empty`,
+      withApp(async (app) => {
+        const [plain, , newest] = [await create(app, ""), await create(app, "1"), await create(app, "2")];
+        expect(await hit(app)).toEqual([newest.id]);
+        expect(await hit(app, "?version=")).toEqual([plain.id]);
+      }),
+    );
+
+    test(
+      `do not let ${method} hit a replacement before its seal`,
+      withApp(async (app) => {
+        const holder = await create(app, "1");
+        const next = await create(app, "1", { if_exists: "replace" });
+        expect(await hit(app)).toEqual([holder.id]);
+        expect(await app.get(next.id)).toMatchObject({ pending_name: "weights", revision: 1 });
+      }),
+    );
+
+    test(
+      `are not there for ${method} if nobody has them, and it says which`,
+      withApp(async (app) => {
+        await app.seal((await create(app, "1")).id);
+        const absent = 'Cannot find region "weights" of model "default": nobody has';
+        const exact = await app.refused("region-not-found", method, `${path}?version=2`, body);
+        expect(exact.detail).toBe(`${absent} version "2" of the name`);
+        expect(await hit(app)).toHaveLength(1);
+        if (method === "PATCH") await app.remove(await idOf(app));
+        expect((await app.refused("region-not-found", method, path, body)).detail).toBe(`${absent} the name`);
+      }),
+    );
+  }
 
   test(
     "are claimed each for itself; the name alone gets what there is",

@@ -27,28 +27,36 @@ export interface NamedRegion {
  */
 export async function findRegionByName(
   store: Store,
-  { model, name, version }: NamedRegion,
+  named: NamedRegion,
   waitMs: number,
   signal: AbortSignal,
 ): Promise<Region> {
   const deadline = performance.now() + waitMs;
   const stop = AbortSignal.any([signal, store.stopping]);
   for (;;) {
-    const region = store.books.findModel(model)?.names.find(name, version);
-    if (region?.state === "sealed") return touch(store, region);
+    const region = lookUp(store, named);
     const leftMs = deadline - performance.now();
-    if (leftMs > 0) {
-      await store.waiters.wait(model, name, leftMs, stop);
-      continue;
-    }
-    if (region !== undefined) return touch(store, region);
-    store.books.model(model);
-    throw new TensordError(
-      "region-not-found",
-      `Cannot find region ${quote(name)} of model ${quote(model)}: ${describeAbsence(version, waitMs)}`,
-      { hint: "Create it with POST /v1/regions, or wait for it with the header Prefer: wait=30." },
-    );
+    if (region?.state === "sealed" || leftMs <= 0) return touch(store, region ?? refuse(store, named, waitMs));
+    await store.waiters.wait(named.model, named.name, leftMs, stop);
   }
+}
+
+/** The region that holds a name now; asking is no use of it. @throws TensordError `region-not-found`, `model-not-found`. */
+export function regionByName(store: Store, named: NamedRegion): Region {
+  return lookUp(store, named) ?? refuse(store, named, 0);
+}
+
+function lookUp(store: Store, { model, name, version }: NamedRegion): Region | undefined {
+  return store.books.findModel(model)?.names.find(name, version);
+}
+
+function refuse(store: Store, { model, name, version }: NamedRegion, waitMs: number): never {
+  store.books.model(model);
+  throw new TensordError(
+    "region-not-found",
+    `Cannot find region ${quote(name)} of model ${quote(model)}: ${describeAbsence(version, waitMs)}`,
+    { hint: "Create it with POST /v1/regions, or wait for it: GET with the header Prefer: wait=30." },
+  );
 }
 
 function describeAbsence(version: string | undefined, waitMs: number): string {

@@ -62,6 +62,15 @@ export const fullCases: readonly FullCase[] = [
     },
   },
   {
+    operationId: "changeRegionByName",
+    code: "out-of-shared-memory",
+    provoke: async (app, tmpfs) => {
+      await app.create({ name: "weights" });
+      const path = "/v1/models/default/regions/weights";
+      return untilRefused(app, tmpfs, () => app.request("PATCH", path, { ttl_ms: 1_000_000 }));
+    },
+  },
+  {
     operationId: "sealRegion",
     code: "out-of-shared-memory",
     provoke: async (app, tmpfs) => {
@@ -91,6 +100,17 @@ export const fullCases: readonly FullCase[] = [
       using leases = new DisposableStack();
       for (const { storage } of regions) leases.use(lease(storage.path));
       return await untilRefused(app, tmpfs, (attempt) => app.request("DELETE", `/v1/regions/${regions[attempt]?.id}`));
+    },
+  },
+  {
+    operationId: "deleteRegionByName",
+    code: "out-of-shared-memory",
+    provoke: async (app, tmpfs) => {
+      using leases = new DisposableStack();
+      for (let version = 0; version < attempts; version++) {
+        leases.use(lease((await app.create({ byte_size: 1, name: "weights", version: `${version}` })).storage.path));
+      }
+      return await untilRefused(app, tmpfs, () => app.request("DELETE", "/v1/models/default/regions/weights"));
     },
   },
   {

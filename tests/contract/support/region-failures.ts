@@ -38,6 +38,40 @@ const whileDraining = Object.entries(busyRequests).map(([operationId, { method, 
   return { operationId, code: "region-draining", provoke };
 });
 
+const byName: readonly FailureCase[] = [
+  ...(["PATCH", "DELETE"] as const).map((method): FailureCase => {
+    const path = "/v1/models/default/regions/weights?version=2";
+    return {
+      operationId: method === "PATCH" ? "changeRegionByName" : "deleteRegionByName",
+      code: "region-not-found",
+      provoke: async (app) => {
+        await app.create({ name: "weights", version: "1" });
+        return askInVain(app, method, path, method === "PATCH" ? { ttl_ms: 1000 } : undefined);
+      },
+    };
+  }),
+  {
+    operationId: "changeRegionByName",
+    code: "region-busy",
+    provoke: async (app) => {
+      const creation = app.create({ name: "weights", byte_size: slowBytes });
+      await idInState(app, "creating");
+      const answer = await app.request("PATCH", "/v1/models/default/regions/weights", { ttl_ms: 1000 });
+      await creation;
+      return answer;
+    },
+  },
+  {
+    operationId: "changeRegionByName",
+    code: "revision-mismatch",
+    provoke: async (app) => {
+      await app.create({ name: "weights" });
+      const headers = { "if-match": '"2"' };
+      return app.request("PATCH", "/v1/models/default/regions/weights", { ttl_ms: 5000 }, { headers });
+    },
+  },
+];
+
 const creations: readonly FailureCase[] = [
   {
     operationId: "createRegion",
@@ -240,6 +274,7 @@ const verifications: readonly FailureCase[] = [
 export const regionCases: readonly FailureCase[] = [
   ...inCreation,
   ...whileDraining,
+  ...byName,
   ...creations,
   ...reads,
   ...changesAndSeals,

@@ -29,6 +29,10 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
   changeRegion: async (app) => {
     return { method: "PATCH", path: `/v1/regions/${(await app.create()).id}`, body: { labels: { job: "nightly" } } };
   },
+  changeRegionByName: async (app) => {
+    await app.create({ name: "weights" });
+    return { method: "PATCH", path: "/v1/models/default/regions/weights", body: { labels: { job: "nightly" } } };
+  },
   sealRegion: async (app) => {
     return { method: "POST", path: `/v1/regions/${(await app.create()).id}/seal`, body: { checksum: true } };
   },
@@ -42,6 +46,10 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
     return { method: "PUT", path: `/v1/regions/${(await app.create()).id}/data`, body: new Uint8Array(64) };
   },
   deleteRegion: async (app) => ({ method: "DELETE", path: `/v1/regions/${(await app.create()).id}` }),
+  deleteRegionByName: async (app) => {
+    await app.create({ name: "weights" });
+    return { method: "DELETE", path: "/v1/models/default/regions/weights" };
+  },
   registerModel: async () => ({ method: "POST", path: "/v1/models", body: { name: "llama" } }),
   listModels: async () => ({ method: "GET", path: "/v1/models" }),
   getModel: async () => ({ method: "GET", path: "/v1/models/default" }),
