@@ -64,6 +64,8 @@ function choose({ only, filters }) {
 /** @param {Part} part */
 async function runPart(part, { jobs, long, print }) {
   const report = join(reports, `${part.name}.xml`);
+  // Its own alone: somebody may run other parts, or one file, at the same time.
+  rmSync(report, { force: true });
   const token = randomBytes(4).toString("hex");
   const marks = [token];
   const lines = new LineCounts();
@@ -164,7 +166,6 @@ export async function runTests(args) {
   const parts = choose(asked);
   const isShared = parts.some(({ kind }) => kind !== "check") ? checkSharedMemory() : true;
   await setUpPython();
-  rmSync(reports, { recursive: true, force: true });
   mkdirSync(reports, { recursive: true });
   const start = performance.now();
   const results = await runLanes(parts, { isShared, long: asked.long });
