@@ -214,7 +214,8 @@ def test_who_finds_it_may_have_it_strict(client: tensord.Client) -> None:
 
 def test_a_hand_off_ends_with_its_consumer(server: Server, client: tensord.Client) -> None:
     with Child('r = tensord.attach("result"); say(int(r.numpy().sum())); hear(); r.close(); hear()') as child:
-        # Its maker lets go once it is taken: the second that a hand-off has after that is short for a process to start in.
+        # Its maker lets go once it is taken: the second that a hand-off has after that is short for a process to start
+        # in.
         with client.create("result", np.arange(10), linger=0) as region:
             region.seal()
             assert child.hear() == 45
