@@ -246,5 +246,5 @@ def test_a_claim_whose_answer_is_lost_is_asked_for_by_the_same_key(tmp_path: Pat
             client.get_or_create("weights", lambda: 1 / 0)
         assert claims[0] == claims[1]
         assert claims[0]["session"] == "ses_x"
-        released = "/v1/models/default/regions/weights/claim?claim=clm_x"
+        released = "/v1/models/default/regions/weights/claim?claim=clm_x&version="
         wait_for(lambda: released in {request.path for request in fake.requests}, "the claim is released")

@@ -26,6 +26,7 @@ from ._wire.region import (
     parse_deletion,
     parse_descriptor,
     parse_verification,
+    show_version,
 )
 from ._wire.session import SessionDescriptor, SessionEnd, parse_session, parse_session_end
 from ._wire.stats import Stats, parse_stats
@@ -39,6 +40,25 @@ LIST_PAGE = 1000
 
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRegion:
+    """What a name stands for: without a ``version`` the newest that is sealed, or, where none is, the newest."""
+
+    model: str
+    name: str
+    version: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """How messages call it."""
+        return f"{self.model}/{self.name}{show_version(self.version)}"
+
+    @property
+    def made(self) -> NamedRegion:
+        """What a creation under that name makes: the empty version, unless it is said."""
+        return NamedRegion(self.model, self.name, self.version or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +111,8 @@ class Api:
     def region(self, region_id: str) -> RegionDescriptor:
         return parse_descriptor(self._get(_region_path(region_id)))
 
-    def region_by_name(self, model: str, name: str, wait_until: float | None = None) -> RegionDescriptor:
-        path = f"{_model_path(model)}/regions/{_checked(name, 'region')}"
+    def region_by_name(self, named: NamedRegion, wait_until: float | None = None) -> RegionDescriptor:
+        path = _name_path(named) + _to_query({"version": named.version})
         return parse_descriptor(expect(self.transport.request("GET", path, repeatable=True, wait_until=wait_until)))
 
     def seal(self, region_id: str, body: schemas.SealRegion) -> RegionDescriptor:
@@ -124,7 +144,7 @@ class Api:
                 return Deletion("deleted", 0)
             raise
 
-    def regions(self, query: Mapping[str, str]) -> Iterator[RegionDescriptor]:
+    def regions(self, query: Mapping[str, str | None]) -> Iterator[RegionDescriptor]:
         yield from map(parse_descriptor, self._pages("/v1/regions", query))
 
     def register_model(self, body: schemas.RegisterModel) -> Model:
@@ -159,14 +179,17 @@ class Api:
         reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
         return parse_session_end(expect(reply))
 
-    def claim(self, model: str, name: str, body: schemas.ClaimRequest, wait_until: float | None = None) -> ClaimAnswer:
+    def claim(self, named: NamedRegion, session_id: str, key: str, wait_until: float | None = None) -> ClaimAnswer:
         # Asked again with the same key, the server says the same.
-        path = f"{_model_path(model)}/regions/{_checked(name, 'region')}/claim"
+        body: schemas.ClaimRequest = {"session": session_id, "key": key}
+        if named.version is not None:
+            body["version"] = named.version
+        path = f"{_name_path(named)}/claim"
         reply = self.transport.request("POST", path, body, repeatable=True, wait_until=wait_until)
         return read("claim", _to_claim, expect(reply))
 
-    def release_claim(self, model: str, name: str, claim: str) -> None:
-        path = f"{_model_path(model)}/regions/{_checked(name, 'region')}/claim?{urlencode({'claim': claim})}"
+    def release_claim(self, named: NamedRegion, claim: str) -> None:
+        path = f"{_name_path(named)}/claim" + _to_query({"claim": claim, "version": named.version})
         expect(self.transport.request("DELETE", path, repeatable=True))
 
     def evict(self, body: schemas.EvictRequest) -> Eviction:
@@ -179,10 +202,10 @@ class Api:
     def _get(self, path: str) -> Any:
         return expect(self.transport.request("GET", path, repeatable=True))
 
-    def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
+    def _pages(self, path: str, query: Mapping[str, str | None]) -> Iterator[Any]:
         parameters = {"limit": str(LIST_PAGE), **query}
         while True:
-            items, cursor = read("page", _to_page, self._get(f"{path}?{urlencode(parameters)}"))
+            items, cursor = read("page", _to_page, self._get(path + _to_query(parameters)))
             yield from items
             if cursor is None:
                 return
@@ -223,6 +246,16 @@ def _region_path(region_id: str) -> str:
 
 def _session_path(session_id: str) -> str:
     return f"/v1/sessions/{quote(session_id, safe='')}"
+
+
+def _name_path(named: NamedRegion) -> str:
+    return f"{_model_path(named.model)}/regions/{_checked(named.name, 'region')}"
+
+
+def _to_query(parameters: Mapping[str, str | None]) -> str:
+    """What was given of them, as the end of a path."""
+    given = {key: value for key, value in parameters.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
 
 
 def _model_path(model: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from ._api import Api
+from ._api import Api, NamedRegion
 from ._errors import ValidationFailed
 from ._events.event_stream import EventStream
 from ._region.claim import get_or_build
@@ -53,8 +53,8 @@ class Client:
 
     Closing it ends its session, and closes its connections. Regions stay mapped and their memory valid; what asks the
     server (``seal``, ``refresh``) raises ``Closed`` then. Every method raises ``TensordError``s, and
-    ``ServerUnavailable`` among them. A region is named by its name and model where it is looked up, and by its id,
-    descriptor or ``Region`` elsewhere.
+    ``ServerUnavailable`` among them. A region is named by its name, model and version where it is looked up, and by its
+    id, descriptor or ``Region`` elsewhere.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Client:
         dtype: Any = None,
         tensors: Mapping[str, tuple[Any, Shape]] | None = None,
         model: str = DEFAULT_MODEL,
+        version: str | None = None,
         ttl: float | None = None,
         linger: float | None = None,
         persist: bool = False,
@@ -114,9 +115,11 @@ class Client:
         hand-off: gone when its consumer lets go); ``persist=True`` until it is deleted, which needs a name.
         ``name=None`` makes a region that is reached by id or reference only.
 
-        ``if_exists`` says what a taken name means: ``"fail"``; ``"attach"``, which maps the region that is there if
-        names, dtypes and shapes agree (for writing if it is open, else read-only) **without copying data**, and
-        leaves ``created`` false; or ``"replace"``, which takes the name over when this region is sealed.
+        ``version`` says which build of the name it is; versions stand side by side, each with an owner of its own.
+
+        ``if_exists`` says what a taken name, or version of it, means: ``"fail"``; ``"attach"``, which maps the region
+        that is there if names, dtypes and shapes agree (for writing if it is open, else read-only) **without copying
+        data**, and leaves ``created`` false; or ``"replace"``, which takes the name over when this region is sealed.
 
         ``on_full`` says what a full pool means: ``"fail"``; ``"evict"``, which frees what is ``evictable``, sealed and
         mapped by nobody; or ``"wait"``, which evicts, and waits up to ``deadline`` seconds (30) for others to let go.
@@ -130,6 +133,7 @@ class Client:
         body = to_creation(
             model=model,
             name=name,
+            version=version,
             ttl=ttl,
             linger=linger,
             persist=persist,
@@ -148,6 +152,7 @@ class Client:
         build: Callable[[], Any],
         *,
         model: str = DEFAULT_MODEL,
+        version: str | None = None,
         linger: float | None = None,
         ttl: float | None = None,
         persist: bool = False,
@@ -165,6 +170,9 @@ class Client:
         ``state_dict``). It runs in one process at a time; the others wait, up to ``timeout`` seconds, and get what it
         has made, never a part of it. If it raises, or its process dies, the next in line builds.
 
+        ``version`` names one build of it: of this code, of this configuration; each version is built once. Without it
+        the name alone is meant, as in ``attach``, and what is built has the empty version.
+
         By default the region lingers for 600 seconds after the last process that maps it; ``linger``, ``ttl`` or
         ``persist`` say otherwise. They, and the rest, count where it is built; ``created`` tells whether that was here.
         ``strict`` counts where it is not, as in ``attach``.
@@ -181,6 +189,7 @@ class Client:
         body = to_creation(
             model=model,
             name=name,
+            version=version,
             ttl=ttl,
             linger=linger,
             persist=persist,
@@ -198,12 +207,16 @@ class Client:
         region: str | RegionDescriptor,
         *,
         model: str = DEFAULT_MODEL,
+        version: str | None = None,
         timeout: float = 0.0,
         writable: bool = False,
         strict: bool = False,
     ) -> Region:
         """Maps a region that exists, by its name in ``model``, or by a descriptor in hand, which costs no request,
         unless it comes from a list.
+
+        ``version`` names one build of the name. Without it the name alone is meant: the newest version that is sealed,
+        or, where none is, the newest; so it is with a ``timeout`` in every moment of the wait.
 
         ``timeout=0`` maps it at once, open or sealed; an open one shows what its writers write. With a ``timeout`` in
         seconds a reader waits until the region is there *and sealed*, a writer until it is there. ``writable=True``
@@ -218,7 +231,7 @@ class Client:
             return open_region(self._api, self._session, region, None, writable=writable, strict=strict)
 
         def find() -> RegionDescriptor:
-            return find_region(self._api, model, region, timeout, writable=writable)
+            return find_region(self._api, NamedRegion(model, region, version), timeout, writable=writable)
 
         return open_region(self._api, self._session, find(), find, writable=writable, strict=strict)
 
@@ -254,6 +267,7 @@ class Client:
         slot_bytes: int = 8 << 20,
         name: str | None = None,
         model: str = DEFAULT_MODEL,
+        version: str | None = None,
         ttl: float | None = None,
         linger: float | None = None,
         persist: bool = False,
@@ -273,6 +287,7 @@ class Client:
             name,
             tensors=to_ring_tensors(slots, slot_bytes),
             model=model,
+            version=version,
             ttl=ttl,
             linger=linger,
             persist=persist,
@@ -287,9 +302,11 @@ class Client:
             made.close()
             raise
 
-    def get(self, name: str, *, model: str = DEFAULT_MODEL) -> RegionDescriptor:
-        """The region of that name, as it is now. Raises ``RegionNotFound``."""
-        return self._api.region_by_name(model, name)
+    def get(self, name: str, *, model: str = DEFAULT_MODEL, version: str | None = None) -> RegionDescriptor:
+        """The region of that name and ``version``, as it is now; which one without, ``attach`` says. Raises
+        ``RegionNotFound``.
+        """
+        return self._api.region_by_name(NamedRegion(model, name, version))
 
     def get_by_id(self, region_id: str) -> RegionDescriptor:
         """The region with that id, as it is now. Raises ``RegionNotFound``."""
@@ -300,6 +317,7 @@ class Client:
         *,
         model: str | None = None,
         name: str | None = None,
+        version: str | None = None,
         state: str | None = None,
         session: str | Session | None = None,
         label: tuple[str, str] | None = None,
@@ -307,15 +325,15 @@ class Client:
         """All regions that match, everybody's, page by page as they are consumed.
 
         ``session`` narrows them to those that end with one session, by its id; ``client.session`` is this client's own.
-        ``label`` is a key and its value.
+        ``label`` is a key and its value. By ``name`` all its versions are listed, unless one is said.
         """
         if isinstance(session, Session):
             if session.opened_id is None:
                 # Opened only to be told that it has nothing, it would be another session to end.
                 return iter(())
             session = session.opened_id
-        query = {"model": model, "name": name, "state": state, "session": session}
-        return self._api.regions(_without_none({**query, "label": None if label is None else "=".join(label)}))
+        query = {"model": model, "name": name, "version": version, "state": state, "session": session}
+        return self._api.regions({**query, "label": None if label is None else "=".join(label)})
 
     def change(
         self,

@@ -54,12 +54,13 @@ def attach(
     region: str | RegionDescriptor,
     *,
     model: str = DEFAULT_MODEL,
+    version: str | None = None,
     timeout: float = 0.0,
     writable: bool = False,
     strict: bool = False,
 ) -> Region:
     """``Client.attach`` on the server that the environment names."""
-    return _client().attach(region, model=model, timeout=timeout, writable=writable, strict=strict)
+    return _client().attach(region, model=model, version=version, timeout=timeout, writable=writable, strict=strict)
 
 
 def create_shared_tensor(
@@ -67,6 +68,7 @@ def create_shared_tensor(
     array: Any,
     *,
     model: str = DEFAULT_MODEL,
+    version: str | None = None,
     ttl: float | None = None,
     linger: float | None = None,
     persist: bool = False,
@@ -75,7 +77,15 @@ def create_shared_tensor(
 ) -> Region:
     """``Client.create`` of one array on the server that the environment names. It is open: write on, then ``seal``."""
     return _client().create(
-        name, {"data": array}, model=model, ttl=ttl, linger=linger, persist=persist, if_exists=if_exists, labels=labels
+        name,
+        {"data": array},
+        model=model,
+        version=version,
+        ttl=ttl,
+        linger=linger,
+        persist=persist,
+        if_exists=if_exists,
+        labels=labels,
     )
 
 
@@ -84,6 +94,7 @@ def get_or_create(
     build: Callable[[], Any],
     *,
     model: str = DEFAULT_MODEL,
+    version: str | None = None,
     linger: float | None = None,
     ttl: float | None = None,
     persist: bool = False,
@@ -100,6 +111,7 @@ def get_or_create(
         name,
         build,
         model=model,
+        version=version,
         linger=linger,
         ttl=ttl,
         persist=persist,
@@ -119,6 +131,7 @@ def attach_shared_tensor(
     dtype: Any = None,
     *,
     model: str = DEFAULT_MODEL,
+    version: str | None = None,
     timeout: float = 0.0,
     writable: bool = False,
 ) -> Region:
@@ -126,7 +139,7 @@ def attach_shared_tensor(
 
     Raises ``ValidationFailed`` if it has others, and what ``Client.attach`` raises.
     """
-    region = attach(name, model=model, timeout=timeout, writable=writable)
+    region = attach(name, model=model, version=version, timeout=timeout, writable=writable)
     try:
         _check_lone(region, shape, dtype)
     except BaseException:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tensord._api import Api, ClaimAnswer
+from tensord._api import Api, ClaimAnswer, NamedRegion
 from tensord._errors import (
     ClaimNotFound,
     DeadlineExceeded,
@@ -47,11 +47,12 @@ def get_or_build(
     checksum: bool,
     strict: bool,
 ) -> Region:
-    """The sealed region of that name in ``body``'s model, made from what ``build`` returns if it is this caller's turn.
+    """The sealed region of that name in ``body``'s model, of its version if it says one, made from what ``build``
+    returns if it is this caller's turn.
 
     ``strict`` is for those who find it.
     """
-    turn = Turn(api, session, body["model"], name, timeout)
+    turn = Turn(api, session, NamedRegion(body["model"], name, body.get("version")), timeout)
     made: tuple[list[Source], list[schemas.TensorRequest]] | None = None
     try:
         while True:
@@ -85,13 +86,12 @@ def _seal(region: Region, checksum: bool) -> Region:
 class Turn:
     """One caller's place among those who want a name to be built. ``timeout`` in seconds bounds its waiting."""
 
-    def __init__(self, api: Api, session: Session, model: str, name: str, timeout: float | None) -> None:
+    def __init__(self, api: Api, session: Session, named: NamedRegion, timeout: float | None) -> None:
         if timeout is not None and not timeout >= 0:
             raise ValidationFailed(f"Cannot wait {timeout!r} seconds: want 0 or more, or None")
         self._api = api
         self._session = session
-        self._model = model
-        self._name = name
+        self._named = named
         self._timeout = timeout
         self._deadline = math.inf if timeout is None else time.monotonic() + timeout
         # The server knows by it that a repeated request is the same one.
@@ -112,7 +112,7 @@ class Turn:
             now = time.monotonic()
             if now >= self._deadline:
                 raise DeadlineExceeded(
-                    f"Cannot get {self._model}/{self._name}: somebody still builds it after {self._timeout:g} s",
+                    f"Cannot get {self._named.shown}: somebody still builds it after {self._timeout:g} s",
                     hint="wait longer, or with timeout=None until it is there",
                 )
             if now - asked_at < POLL_SECONDS:
@@ -124,20 +124,23 @@ class Turn:
         if session_id is None:
             return
 
+        # Named in full: by the name alone the server would tell of another version that is sealed by now.
+        named = self._named.made
+
         def clean(api: Api) -> None:
             if self._is_builder:
                 with contextlib.suppress(NotFound):
-                    region = api.region_by_name(self._model, self._name)
+                    region = api.region_by_name(named)
                     if region.session == session_id and region.state != "sealed":
                         api.delete_region(region.id)
             # By the key, since the answer that brought the claim may be the one that was lost.
-            claim = api.claim(self._model, self._name, {"session": session_id, "key": self._key}).claim
+            claim = api.claim(named, session_id, self._key).claim
             if claim is not None:
-                api.release_claim(self._model, self._name, claim)
+                api.release_claim(named, claim)
 
         self._session.later(clean)
 
     def _ask(self, session_id: str) -> ClaimAnswer:
         self._session_id = session_id
         until = min(self._deadline, time.monotonic() + MAX_WAIT_SECONDS)
-        return self._api.claim(self._model, self._name, {"session": session_id, "key": self._key}, until)
+        return self._api.claim(self._named, session_id, self._key, until)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tensord._api import Api
+from tensord._api import Api, NamedRegion
 from tensord._errors import (
     FeatureUnavailable,
     ModelNotFound,
@@ -45,20 +45,20 @@ def to_access(*, writable: bool, strict: bool) -> Access:
     return Access.STRICT if strict else Access.PRIVATE
 
 
-def find_region(api: Api, model: str, name: str, timeout: float, *, writable: bool) -> RegionDescriptor:
+def find_region(api: Api, named: NamedRegion, timeout: float, *, writable: bool) -> RegionDescriptor:
     """The region of that name. With a timeout in seconds it waits: for a reader until it is sealed, for a writer
     until it is there. Raises ``RegionNotFound``, or ``RegionNotSealed`` if it is still open when the time is over.
     """
     if not timeout >= 0:
         raise ValidationFailed(f"Cannot wait {timeout!r} seconds: want 0 or more")
     if timeout == 0:
-        return api.region_by_name(model, name)
+        return api.region_by_name(named)
     deadline = time.monotonic() + timeout
     while True:
         asked_at = time.monotonic()
         missing: NotFound | None = None
         try:
-            region = api.region_by_name(model, name, None if writable else deadline)
+            region = api.region_by_name(named, None if writable else deadline)
         except (RegionNotFound, ModelNotFound) as error:
             missing = error
         else:

@@ -55,6 +55,11 @@ class Region:
         return self._descriptor.name
 
     @property
+    def version(self) -> str:
+        """Which build of the name; empty unless its maker said one."""
+        return self._descriptor.version
+
+    @property
     def model(self) -> str:
         return self._descriptor.model
 

@@ -51,6 +51,7 @@ def to_creation(
     *,
     model: str,
     name: str | None,
+    version: str | None,
     ttl: float | None,
     linger: float | None,
     persist: bool,
@@ -63,6 +64,8 @@ def to_creation(
     body: schemas.CreateRegion = {"model": model}
     if name is not None:
         body["name"] = name
+    if version is not None:
+        body["version"] = version
     if on_full != "fail":
         body["on_full"] = on_full
     deadline_ms = to_ms(deadline, "wait for memory")

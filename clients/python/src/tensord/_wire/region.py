@@ -132,7 +132,7 @@ class RegionDescriptor:
     @property
     def shown(self) -> str:
         """How messages call it: its id, and its name if it has one."""
-        return self.id if self.name is None else f"{self.id} ({self.model}/{self.name})"
+        return self.id if self.name is None else f"{self.id} ({self.model}/{self.name}{show_version(self.version)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,11 @@ class Deletion:
 
     state: str
     freed_bytes: int
+
+
+def show_version(version: str | None) -> str:
+    """How messages go on behind a name."""
+    return f", version {version}" if version else ""
 
 
 def parse_descriptor(value: Any) -> RegionDescriptor:
