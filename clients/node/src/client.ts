@@ -104,19 +104,21 @@ export class Client {
   }
 
   /**
-   * Maps a region that exists, by its name in `model`, or by a descriptor in hand, which costs no request; a list's item
-   * costs one. Without a timeout it is mapped at once, open or sealed; an open one shows what its writers write.
+   * Maps a region that exists, by its name in `model` and its `version`, or by a descriptor in hand, which costs no request;
+   * a list's item costs one. Without a version the name means the newest that is sealed, or, where none is, the newest.
+   * Without a timeout it is mapped at once, open or sealed; an open one shows what its writers write.
    * @throws TensordError `region-not-found`; `region-not-sealed` if the time ends with an open region; `region-sealed` for
    *   a writer; `wrong-namespace` if this process sees another file system than the server; `access-denied`
    */
   async attach(region: string | RegionDescriptor | ListedRegion, options: AttachOptions = {}): Promise<Region> {
-    const { model = defaultModel, timeoutMs = 0, writable = false, signal } = options;
+    const { model = defaultModel, version, timeoutMs = 0, writable = false, signal } = options;
     const access = toAccess(options);
     if (typeof region !== "string") {
       const ask = () => this.#api.region(region.id, signal);
       return mapExisting(this.#asker, "tensors" in region ? region : await ask(), () => access, ask);
     }
-    const find = () => findRegion(this.#api, model, region, { timeoutMs, isWriter: writable, signal });
+    const find = () =>
+      findRegion(this.#api, { model, name: region, version }, { timeoutMs, isWriter: writable, signal });
     return mapExisting(this.#asker, await find(), () => access, find);
   }
 
@@ -140,9 +142,9 @@ export class Client {
     return new Rings(this.#asker.session);
   }
 
-  /** The region of that name, as it is now. @throws TensordError `region-not-found` */
-  get(name: string, { model = defaultModel, signal }: GetOptions = {}): Promise<RegionDescriptor> {
-    return this.#api.regionByName(model, name, { signal });
+  /** The region of that name and `version`, or as `attach` without one. @throws TensordError `region-not-found` */
+  get(name: string, { model = defaultModel, version, signal }: GetOptions = {}): Promise<RegionDescriptor> {
+    return this.#api.regionByName({ model, name, version }, { signal });
   }
 
   /** The region with that id, as it is now. @throws TensordError `region-not-found` */
@@ -152,9 +154,9 @@ export class Client {
 
   /** All regions that match, page by page as they are consumed. */
   list(options: ListOptions = {}): AsyncGenerator<ListedRegion, void, undefined> {
-    const { model, name, state, session, label, signal } = options;
+    const { model, name, version, state, session, label, signal } = options;
     const owner = session === undefined ? undefined : idOf(session);
-    return this.#api.regions({ model, name, state, session: owner, label: label?.join("=") }, signal);
+    return this.#api.regions({ model, name, version, state, session: owner, label: label?.join("=") }, signal);
   }
 
   /** Changes a region's owner, whether it may be evicted, or its labels. */

@@ -6,7 +6,7 @@ import type { WaitOptions } from "./waiting.ts";
 
 export const defaultModel = "default";
 
-/** A region is named by its name and model where it is looked up, and by one of these elsewhere. */
+/** A region is named by its name, model and version where it is looked up, and by one of these elsewhere. */
 export type AnyRegion = string | { readonly id: string };
 
 /**
@@ -21,6 +21,8 @@ export type Owner =
 
 interface CommonOptions extends WaitOptions {
   readonly model?: string | undefined;
+  /** Which build of the name; versions stand side by side. Default: the empty one. */
+  readonly version?: string | undefined;
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** Once it is sealed and nobody maps it, it may go to make room for others. */
   readonly evictable?: boolean | undefined;
@@ -59,6 +61,8 @@ export type RingOptions = Owner &
 
 export interface AttachOptions extends AccessOptions, WaitOptions {
   readonly model?: string;
+  /** This one. Default: the newest that is sealed, or, where none is, the newest, in every moment of a wait. */
+  readonly version?: string;
   /** How long to wait: a reader until the region is there *and sealed*, a writer until it is there. */
   readonly timeoutMs?: number;
 }
@@ -66,11 +70,15 @@ export interface AttachOptions extends AccessOptions, WaitOptions {
 /** Where a region is looked up by its name. */
 export interface GetOptions extends WaitOptions {
   readonly model?: string;
+  /** This one. Default: the newest that is sealed, or, where none is, the newest. */
+  readonly version?: string;
 }
 
 export interface ListOptions extends WaitOptions {
   readonly model?: string;
   readonly name?: string;
+  /** Only this one of the name's. Default: all. */
+  readonly version?: string;
   readonly state?: RegionDescriptor["state"];
   /** The session that ends them, or its id. */
   readonly session?: string | { readonly id: string };

@@ -45,6 +45,13 @@ export interface Creation {
   readonly isCreated: boolean;
 }
 
+/** Which region is meant by its name: without a version the newest that is sealed, or, where none is, the newest. */
+export interface NamedRegion {
+  readonly model: string;
+  readonly name: string;
+  readonly version?: string | undefined;
+}
+
 /** How long an answer may be held back, and what ends the wait. */
 type Waiting = Pick<Sending, "waitUntil" | "signal">;
 
@@ -100,8 +107,11 @@ export class Api {
     return parseDescriptor(expectSuccess(reply));
   }
 
-  async regionByName(model: string, name: string, { signal, waitUntil }: Waiting = {}): Promise<RegionDescriptor> {
-    const request = { path: { model, name }, isRepeatable: true, signal, waitUntil };
+  async regionByName(
+    { model, name, version }: NamedRegion,
+    { signal, waitUntil }: Waiting = {},
+  ): Promise<RegionDescriptor> {
+    const request = { path: { model, name }, query: { version }, isRepeatable: true, signal, waitUntil };
     return parseDescriptor(expectSuccess(await this.#send("GET", "/v1/models/{model}/regions/{name}", request)));
   }
 
@@ -199,17 +209,17 @@ export class Api {
 
   /** The same `key` of the same session gets the same claim again, so an answer may be lost. */
   async claim(
-    model: string,
-    name: string,
-    body: Body<Operation<"POST", "/v1/models/{model}/regions/{name}/claim">>,
+    { model, name, version }: NamedRegion,
+    { session, key }: { readonly session: string; readonly key: string },
     { signal, waitUntil }: Waiting = {},
   ): Promise<Claim> {
+    const body = { session, key, version };
     const request = { path: { model, name }, body, isRepeatable: true, signal, waitUntil };
     return parseClaim(expectSuccess(await this.#send("POST", "/v1/models/{model}/regions/{name}/claim", request)));
   }
 
-  async releaseClaim(model: string, name: string, claim: string): Promise<void> {
-    const request = { path: { model, name }, query: { claim }, isRepeatable: true };
+  async releaseClaim({ model, name, version }: NamedRegion, claim: string): Promise<void> {
+    const request = { path: { model, name }, query: { claim, version }, isRepeatable: true };
     const reply = await this.#send("DELETE", "/v1/models/{model}/regions/{name}/claim", request);
     // Whoever does not hold it has released it.
     if (reply.status !== 404) expectSuccess(reply);

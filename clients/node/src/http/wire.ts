@@ -162,6 +162,11 @@ function notA(what: string): TensordError {
 }
 
 /** How messages call a region: its id, and its name if it has one. */
-export function shown({ id, model, name }: RegionDescriptor): string {
-  return name === null || name === undefined ? id : `${id} (${model}/${name})`;
+export function shown({ id, model, name, version }: RegionDescriptor): string {
+  return name === null || name === undefined ? id : `${id} (${model}/${name}${shownVersion(version)})`;
+}
+
+/** How messages go on behind a name. */
+export function shownVersion(version: string | undefined): string {
+  return version ? `, version ${version}` : "";
 }

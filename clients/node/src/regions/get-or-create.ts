@@ -4,7 +4,8 @@
 
 import { randomUUID } from "node:crypto";
 import { isTensordError, TensordError } from "../errors.ts";
-import type { RegionDescriptor } from "../http/wire.ts";
+import type { NamedRegion } from "../http/api.ts";
+import { type RegionDescriptor, shownVersion } from "../http/wire.ts";
 import { defaultModel, type GetOrCreateOptions } from "../options.ts";
 import type { Session } from "../session/session.ts";
 import { deadlineAfter, pause } from "../waiting.ts";
@@ -46,13 +47,14 @@ export class GetOrCreate {
     build: () => RegionSource | Promise<RegionSource>,
     options: GetOrCreateOptions,
   ): Promise<Region> {
-    const { model = defaultModel, timeoutMs = Number.POSITIVE_INFINITY, strict = false, signal } = options;
+    const { model = defaultModel, version, timeoutMs = Number.POSITIVE_INFINITY, strict = false, signal } = options;
     const deadline = deadlineAfter(timeoutMs);
+    const named = { model, name, version };
     let data: RegionSource | undefined;
     for (let loss = 0; ; ) {
       const askedAt = performance.now();
       const waitUntil = Math.min(deadline, askedAt + longestWaitMs);
-      const { claim, region } = await this.#claim(model, name, waitUntil, signal);
+      const { claim, region } = await this.#claim(named, waitUntil, signal);
       try {
         if (claim !== undefined) {
           data ??= await build();
@@ -64,11 +66,11 @@ export class GetOrCreate {
             this.#asker,
             region,
             () => toAccess({ strict }),
-            () => this.#asker.api.regionByName(model, name, { signal }),
+            () => this.#asker.api.regionByName(named, { signal }),
           );
         }
       } catch (error) {
-        if (claim !== undefined) await this.#giveUp(model, name, claim.session, claim.key);
+        if (claim !== undefined) await this.#giveUp(named, claim.session, claim.key);
         const isLoss = isTensordError(error) && (claim === undefined ? gone : lost).includes(error.code);
         loss += 1;
         if (!isLoss || loss === losses) throw error;
@@ -76,9 +78,10 @@ export class GetOrCreate {
       }
       const now = performance.now();
       if (now >= deadline) {
+        const wanted = `${model}/${name}${shownVersion(version)}`;
         throw new TensordError(
           "deadline-exceeded",
-          `Cannot get ${model}/${name}: another process still builds it after ${timeoutMs} ms, want it sealed`,
+          `Cannot get ${wanted}: another process still builds it after ${timeoutMs} ms, want it sealed`,
           { hint: "wait longer; if its builder dies, the next in line builds" },
         );
       }
@@ -100,20 +103,20 @@ export class GetOrCreate {
     }
   }
 
-  async #claim(model: string, name: string, waitUntil: number, signal: AbortSignal | undefined): Promise<Turn> {
+  async #claim(named: NamedRegion, waitUntil: number, signal: AbortSignal | undefined): Promise<Turn> {
     const { api } = this.#asker;
-    const path = `${model}/${name}`;
+    const path = pathOf(named);
     const key = this.#unanswered.get(path) ?? randomUUID();
     this.#unanswered.delete(path);
     let asking: string | undefined;
     try {
       return await this.#session().use(async (session) => {
         asking = session;
-        const { claim: id, region } = await api.claim(model, name, { session, key }, { signal, waitUntil });
+        const { claim: id, region } = await api.claim(named, { session, key }, { signal, waitUntil });
         return { claim: id === null ? undefined : { id, session, key }, region };
       }, signal);
     } catch (error) {
-      if (signal?.aborted && asking !== undefined) void this.#giveUp(model, name, asking, key);
+      if (signal?.aborted && asking !== undefined) void this.#giveUp(named, asking, key);
       else this.#unanswered.set(path, key);
       throw error;
     }
@@ -121,18 +124,20 @@ export class GetOrCreate {
 
   /**
    * Lets the next in line build. Asked for by the key, since the answer that brought the claim may be one that nobody heard;
-   * so may be the one of a create, whose region would stand in the way.
+   * so may be the one of a create, whose region would stand in the way. It is named in full: by the name alone the server
+   * would tell of another version that is sealed by now.
    */
-  async #giveUp(model: string, name: string, session: string, key: string): Promise<void> {
+  async #giveUp({ model, name, version = "" }: NamedRegion, session: string, key: string): Promise<void> {
     const { api } = this.#asker;
+    const built = { model, name, version };
     try {
-      const { claim } = await api.claim(model, name, { session, key });
+      const { claim } = await api.claim(built, { session, key });
       if (claim === null) return;
-      const region = await api.regionByName(model, name).catch(toUndefined);
+      const region = await api.regionByName(built).catch(toUndefined);
       if (region?.session === session && region.state !== "sealed") await api.deleteRegion(region.id);
-      await api.releaseClaim(model, name, claim);
+      await api.releaseClaim(built, claim);
     } catch {
-      this.#unanswered.set(`${model}/${name}`, key);
+      this.#unanswered.set(pathOf(built), key);
     }
   }
 
@@ -142,6 +147,11 @@ export class GetOrCreate {
       hint: "connect without { session: false }",
     });
   }
+}
+
+/** One for each claim: without a version the empty one is claimed. */
+function pathOf({ model, name, version = "" }: NamedRegion): string {
+  return `${model}/${name}/${version}`;
 }
 
 function toUndefined(error: unknown): undefined {

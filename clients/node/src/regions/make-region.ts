@@ -39,12 +39,13 @@ export async function makeRegion(
   const { api, session } = asker;
   const sources = toSources(data);
   const { model = defaultModel, ifExists = "fail", ttlMs, lingerMs, persist } = options;
-  const { evictable, onFull, deadlineMs, labels, signal } = options;
+  const { version, evictable, onFull, deadlineMs, labels, signal } = options;
   const create = (owner: Pick<NewRegion, "session" | "ttlMs" | "lingerMs" | "persist">) =>
     api.createRegion(
       {
         model,
         name: name ?? undefined,
+        version,
         tensors: toSpecs(sources),
         ifExists,
         evictable,

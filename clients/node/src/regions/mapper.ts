@@ -4,7 +4,7 @@
  */
 
 import { isTensordError, TensordError } from "../errors.ts";
-import type { Api } from "../http/api.ts";
+import type { Api, NamedRegion } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import { Attachment } from "../memory/attachment.ts";
@@ -46,16 +46,15 @@ export interface Finding extends WaitOptions {
  */
 export async function findRegion(
   api: Api,
-  model: string,
-  name: string,
+  named: NamedRegion,
   { timeoutMs, isWriter, signal }: Finding,
 ): Promise<RegionDescriptor> {
   const deadline = deadlineAfter(timeoutMs);
-  if (timeoutMs === 0) return api.regionByName(model, name, { signal });
+  if (timeoutMs === 0) return api.regionByName(named, { signal });
   for (;;) {
     const askedAt = performance.now();
     const waitUntil = isWriter ? undefined : deadline;
-    const found = await api.regionByName(model, name, { signal, waitUntil }).catch(toMissing);
+    const found = await api.regionByName(named, { signal, waitUntil }).catch(toMissing);
     if (!(found instanceof Error) && (found.state === "sealed" || (isWriter && found.state === "open"))) return found;
     const now = performance.now();
     if (now >= deadline) {

@@ -49,6 +49,11 @@ export class Region {
     return this.#descriptor.name;
   }
 
+  /** Which build of the name; empty unless its maker said one. */
+  get version(): string {
+    return this.#descriptor.version;
+  }
+
   get model(): string {
     return this.#descriptor.model;
   }
