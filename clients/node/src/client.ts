@@ -32,6 +32,7 @@ import {
 import { GetOrCreate } from "./regions/get-or-create.ts";
 import { type Asker, makeRegion, mapExisting } from "./regions/make-region.ts";
 import { type AccessOptions, findRegion, toAccess } from "./regions/mapper.ts";
+import { toOwner } from "./regions/owner.ts";
 import type { TensorReference } from "./regions/reference.ts";
 import type { Region } from "./regions/region.ts";
 import type { RegionSource } from "./regions/sources.ts";
@@ -160,9 +161,9 @@ export class Client {
   }
 
   /** Changes a region's owner, whether it may be evicted, or its labels. */
-  change(region: AnyRegion, options: ChangeOptions): Promise<RegionDescriptor> {
-    const { ttlMs, lingerMs, persist, evictable, labels, signal } = options;
-    return this.#api.changeRegion(idOf(region), { ttlMs, lingerMs, persist, evictable, labels }, signal);
+  async change(region: AnyRegion, options: ChangeOptions): Promise<RegionDescriptor> {
+    const { evictable, labels, signal } = options;
+    return this.#api.changeRegion(idOf(region), { ...toOwner(options), evictable, labels }, signal);
   }
 
   /**

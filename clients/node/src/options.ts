@@ -11,13 +11,21 @@ export type AnyRegion = string | { readonly id: string };
 
 /**
  * What decides a region's end. `ttlMs`: so long after now. `lingerMs`: so long after the last process let go of it; 0 hands
- * it off to one consumer. `persist`: only a `delete`, and it needs a name. None of them: this client's session.
+ * it off: it ends when its consumer lets go, or if none came within `handoffMs` (a minute). `persist`: only a `delete`, and
+ * it needs a name. None of them: this client's session.
  */
 export type Owner =
-  | { readonly ttlMs: number; readonly lingerMs?: undefined; readonly persist?: undefined }
-  | { readonly lingerMs: number; readonly ttlMs?: undefined; readonly persist?: undefined }
-  | { readonly persist: true; readonly ttlMs?: undefined; readonly lingerMs?: undefined }
-  | { readonly ttlMs?: undefined; readonly lingerMs?: undefined; readonly persist?: undefined };
+  | (Pick<NoOwner, "lingerMs" | "handoffMs" | "persist"> & { readonly ttlMs: number })
+  | (Pick<NoOwner, "ttlMs" | "persist"> & { readonly lingerMs: number; readonly handoffMs?: number | undefined })
+  | (Pick<NoOwner, "ttlMs" | "lingerMs" | "handoffMs"> & { readonly persist: true })
+  | NoOwner;
+
+interface NoOwner {
+  readonly ttlMs?: undefined;
+  readonly lingerMs?: undefined;
+  readonly handoffMs?: undefined;
+  readonly persist?: undefined;
+}
 
 interface CommonOptions extends WaitOptions {
   readonly model?: string | undefined;

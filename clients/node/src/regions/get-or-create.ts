@@ -11,6 +11,7 @@ import type { Session } from "../session/session.ts";
 import { deadlineAfter, pause } from "../waiting.ts";
 import { type Asker, type HeldClaim, makeRegion, mapExisting } from "./make-region.ts";
 import { toAccess } from "./mapper.ts";
+import { toOwner } from "./owner.ts";
 import type { Region } from "./region.ts";
 import type { RegionSource } from "./sources.ts";
 
@@ -50,6 +51,8 @@ export class GetOrCreate {
     const { model = defaultModel, version, timeoutMs = Number.POSITIVE_INFINITY, strict = false, signal } = options;
     const deadline = deadlineAfter(timeoutMs);
     const named = { model, name, version };
+    // Refused here, before anybody builds.
+    toOwner(options);
     let data: RegionSource | undefined;
     for (let loss = 0; ; ) {
       const askedAt = performance.now();

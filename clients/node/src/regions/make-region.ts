@@ -4,9 +4,10 @@ import { TensordError } from "../errors.ts";
 import type { Api, NewRegion } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
 import type { Access } from "../memory/pages.ts";
-import { type CreateOptions, defaultModel } from "../options.ts";
+import { type CreateOptions, defaultModel, type Owner } from "../options.ts";
 import type { Session } from "../session/session.ts";
 import { type MappedRegion, mapRegion, toAccess } from "./mapper.ts";
+import { toOwner } from "./owner.ts";
 import { Region } from "./region.ts";
 import { copyTo, type RegionSource, type Source, toSources, toSpecs } from "./sources.ts";
 
@@ -38,9 +39,10 @@ export async function makeRegion(
 ): Promise<Region> {
   const { api, session } = asker;
   const sources = toSources(data);
-  const { model = defaultModel, ifExists = "fail", ttlMs, lingerMs, persist } = options;
+  const { model = defaultModel, ifExists = "fail" } = options;
   const { version, evictable, onFull, deadlineMs, labels, signal } = options;
-  const create = (owner: Pick<NewRegion, "session" | "ttlMs" | "lingerMs" | "persist">) =>
+  const owner = toOwner(options);
+  const create = (end: Owner | Pick<NewRegion, "session">) =>
     api.createRegion(
       {
         model,
@@ -53,15 +55,15 @@ export async function makeRegion(
         deadlineMs,
         labels,
         claim: claim?.id,
-        ...owner,
+        ...end,
       },
       signal,
     );
-  const isOwned = [ttlMs, lingerMs, persist].some((value) => value !== undefined);
+  const isOwned = Object.values(owner).some((value) => value !== undefined);
   const isForSession = !isOwned && claim === undefined && session !== undefined;
   const { region, isCreated } = isForSession
     ? await session.use((id) => create({ session: id }), signal)
-    : await create(isOwned || claim === undefined ? { ttlMs, lingerMs, persist } : { lingerMs: builtLingerMs });
+    : await create(isOwned || claim === undefined ? owner : { lingerMs: builtLingerMs });
   if (!isCreated && claim === undefined) {
     return mapExisting(asker, region, ({ state }) => toAccess({ writable: state === "open" }));
   }

@@ -96,6 +96,7 @@ class Client:
         version: str | None = None,
         ttl: float | None = None,
         linger: float | None = None,
+        handoff: float | None = None,
         persist: bool = False,
         if_exists: IfExists = "fail",
         evictable: bool = False,
@@ -112,7 +113,8 @@ class Client:
 
         Its owner decides its end: this client's session, so that it ends with the process, however that ends; or
         ``ttl`` in seconds from now; ``linger``, as long as somebody maps it and that many seconds after (0 is a
-        hand-off: gone when its consumer lets go); ``persist=True`` until it is deleted, which needs a name.
+        hand-off: gone when its consumer lets go, or if none came within ``handoff`` seconds, 60); ``persist=True``
+        until it is deleted, which needs a name.
         ``name=None`` makes a region that is reached by id or reference only.
 
         ``version`` says which build of the name it is; versions stand side by side, each with an owner of its own.
@@ -136,6 +138,7 @@ class Client:
             version=version,
             ttl=ttl,
             linger=linger,
+            handoff=handoff,
             persist=persist,
             evictable=evictable,
             on_full=on_full,
@@ -154,6 +157,7 @@ class Client:
         model: str = DEFAULT_MODEL,
         version: str | None = None,
         linger: float | None = None,
+        handoff: float | None = None,
         ttl: float | None = None,
         persist: bool = False,
         timeout: float | None = None,
@@ -173,9 +177,9 @@ class Client:
         ``version`` names one build of it: of this code, of this configuration; each version is built once. Without it
         the name alone is meant, as in ``attach``, and what is built has the empty version.
 
-        By default the region lingers for 600 seconds after the last process that maps it; ``linger``, ``ttl`` or
-        ``persist`` say otherwise. They, and the rest, count where it is built; ``created`` tells whether that was here.
-        ``strict`` counts where it is not, as in ``attach``.
+        By default the region lingers for 600 seconds after the last process that maps it; ``linger`` with ``handoff``,
+        ``ttl`` or ``persist`` say otherwise, as in ``create``. They, and the rest, count where it is built; ``created``
+        tells whether that was here. ``strict`` counts where it is not, as in ``attach``.
 
         Raises what ``build`` raises, ``DeadlineExceeded`` when the time is over and somebody builds still, and what
         ``create`` and ``seal`` raise.
@@ -184,7 +188,7 @@ class Client:
             raise ValidationFailed(
                 f"Cannot take turns to build {name!r}: this client has no session", hint="connect without session=False"
             )
-        if ttl is None and not persist and linger is None:
+        if ttl is None and not persist and linger is None and handoff is None:
             linger = LINGER_SECONDS
         body = to_creation(
             model=model,
@@ -192,6 +196,7 @@ class Client:
             version=version,
             ttl=ttl,
             linger=linger,
+            handoff=handoff,
             persist=persist,
             evictable=evictable,
             on_full=on_full,
@@ -270,6 +275,7 @@ class Client:
         version: str | None = None,
         ttl: float | None = None,
         linger: float | None = None,
+        handoff: float | None = None,
         persist: bool = False,
         if_exists: Literal["fail", "attach"] = "fail",
         on_full: OnFull = "fail",
@@ -290,6 +296,7 @@ class Client:
             version=version,
             ttl=ttl,
             linger=linger,
+            handoff=handoff,
             persist=persist,
             if_exists=if_exists,
             on_full=on_full,
@@ -341,15 +348,17 @@ class Client:
         *,
         ttl: float | None = None,
         linger: float | None = None,
+        handoff: float | None = None,
         persist: bool = False,
         evictable: bool | None = None,
         labels: Mapping[str, str | None] | None = None,
     ) -> RegionDescriptor:
-        """Changes a region's owner (``ttl`` in seconds from now), whether it may be evicted, or its labels.
+        """Changes a region's owner, whether it may be evicted, or its labels.
 
-        Labels that are not named stay; ``None`` removes one.
+        ``ttl`` is in seconds from now; ``linger`` and ``handoff`` are as in ``create``. Labels that are not
+        named stay; ``None`` removes one.
         """
-        body = to_change(ttl=ttl, linger=linger, persist=persist, evictable=evictable, labels=labels)
+        body = to_change(ttl=ttl, linger=linger, handoff=handoff, persist=persist, evictable=evictable, labels=labels)
         return self._api.change_region(_id_of(region), body)
 
     def verify(self, region: AnyRegion) -> Verification:

@@ -54,6 +54,7 @@ def to_creation(
     version: str | None,
     ttl: float | None,
     linger: float | None,
+    handoff: float | None,
     persist: bool,
     evictable: bool,
     on_full: OnFull,
@@ -73,7 +74,7 @@ def to_creation(
         body["deadline_ms"] = deadline_ms
     if labels is not None:
         body["labels"] = dict(labels)
-    _set_end(body, ttl, linger, persist=persist, evictable=evictable or None)
+    _set_end(body, ttl, linger, handoff, persist=persist, evictable=evictable or None)
     return body
 
 
@@ -81,6 +82,7 @@ def to_change(
     *,
     ttl: float | None,
     linger: float | None,
+    handoff: float | None,
     persist: bool,
     evictable: bool | None,
     labels: Mapping[str, str | None] | None,
@@ -89,7 +91,7 @@ def to_change(
     body: schemas.ChangeRegion = {}
     if labels is not None:
         body["labels"] = dict(labels)
-    _set_end(body, ttl, linger, persist=persist, evictable=evictable)
+    _set_end(body, ttl, linger, handoff, persist=persist, evictable=evictable)
     return body
 
 
@@ -97,16 +99,24 @@ def _set_end(
     body: schemas.CreateRegion | schemas.ChangeRegion,
     ttl: float | None,
     linger: float | None,
+    handoff: float | None,
     *,
     persist: bool,
     evictable: bool | None,
 ) -> None:
     """The owner, and whether it may be evicted, where that is given."""
+    if handoff is not None and linger is None:
+        raise ValidationFailed(
+            "Cannot let a hand-off wait: handoff= is there without linger=, want both", hint="a hand-off has linger=0"
+        )
     ttl_ms, linger_ms = to_ms(ttl, "keep a region"), to_ms(linger, "let a region linger")
     if ttl_ms is not None:
         body["ttl_ms"] = ttl_ms
     if linger_ms is not None:
         body["linger_ms"] = linger_ms
+    handoff_ms = to_ms(handoff, "let a hand-off wait")
+    if handoff_ms is not None:
+        body["handoff_ms"] = handoff_ms
     if persist:
         body["persist"] = True
     if evictable is not None:
