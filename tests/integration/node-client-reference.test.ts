@@ -3,11 +3,18 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { isTensordError } from "../../clients/node/src/errors.ts";
 import { findEndpoint } from "../../clients/node/src/http/endpoint.ts";
-import { TensorReference } from "../../clients/node/src/regions/reference.ts";
+import { placeOf, TensorReference } from "../../clients/node/src/regions/reference.ts";
 import { checkSchema } from "../harness/answers.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { testWith } from "../harness/instance-needs.ts";
-import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
+import { needsStockPython, testWith } from "../harness/instance-needs.ts";
+import {
+  needsNodeClient,
+  type Runtime,
+  runProgram,
+  runPython,
+  runtimes,
+  startProgram,
+} from "../harness/node-program.ts";
 import { startServer } from "../harness/server.ts";
 
 afterAll(assertNothingLeft);
@@ -81,6 +88,66 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     for (const reference of seen as object[]) checkSchema("TensorReference", reference, "a reference");
     expect(seen).toMatchObject([{ generation: 0 }, { generation: expect.any(Number) }]);
   });
+
+  testWith(needsNodeClient, needsStockPython)(
+    `${runtime}: both clients write a reference alike, and open each other's in every form`,
+    async () => {
+      await using server = await startServer();
+      await using program = startProgram(
+        runtime,
+        server.env,
+        `
+          const client = await connect();
+          const region = await client.create("w", { dtype: "F32", shape: [2, 3], data: new Float32Array([1, 2, 3, 4, 5, 6]) });
+          const ring = await client.ring({ slots: 2, slotBytes: 4096 });
+          const slot = await ring.put(new Float32Array([7, 8]));
+          tell([JSON.stringify(region.tensor().ref()), JSON.stringify(slot)]);
+          const sums = [];
+          for (const text of await receive()) {
+            const tensor = client.open(TensorReference.parse(text));
+            sums.push(tensor.array("F32").reduce((sum, value) => sum + value, 0));
+            tensor.close();
+          }
+          const gpu = { ...slot.toJSON(), storage: "cuda_vmm", path: null, device_uuid: "GPU-0" };
+          const unknown = TensorReference.parse(gpu);
+          const rings = client.rings();
+          tell({ sums, refused: [
+            await codeOf(() => client.open(unknown)),
+            await codeOf(() => client.openWhenFree(unknown)),
+            await codeOf(() => rings.open(unknown)),
+            await codeOf(() => client.open(TensorReference.parse({ ...gpu, generation: 0 }))),
+          ] });
+        `,
+      );
+      const written = await program.hear<readonly string[]>();
+      const formsOf = (text: string) => {
+        const { storage: _, device_uuid: __, ...first } = JSON.parse(text);
+        return [text, first, { ...JSON.parse(text), v: 2, tomorrow: [1] }].map((form) =>
+          typeof form === "string" ? form : JSON.stringify(form),
+        );
+      };
+      const seen = await runPython<{ sums: number[]; written: string[] }>(
+        server.env,
+        `
+        client = tensord.connect()
+        sums, written = [], []
+        for text in json.loads(r'''${JSON.stringify(written.flatMap(formsOf))}'''):
+            reference = tensord.TensorReference.from_json(text)
+            written.append(reference.to_json())
+            with client.open(reference) as tensor:
+                sums.append(float(tensor.numpy().sum()))
+        tell({"sums": sums, "written": written})
+      `,
+      );
+      expect(seen.sums).toEqual([21, 21, 21, 15, 15, 15]);
+      expect(seen.written).toEqual(written.flatMap((text) => [text, text, text]));
+      await program.say(seen.written.concat(written.flatMap(formsOf)));
+      expect(await program.hear<unknown>()).toEqual({
+        sums: [...seen.sums, ...seen.sums],
+        refused: Array(4).fill("feature-unavailable"),
+      });
+    },
+  );
 
   claim(`${runtime}: what stands in the place of a region's file is neither followed nor waited for`, async () => {
     await using server = await startServer();
@@ -158,7 +225,10 @@ describe("a tensor reference", () => {
 
   // What each one tries is in its name: a type, a bound, or an agreement between two fields.
   const hostile: readonly object[] = [
-    { v: 2 },
+    { v: 0 },
+    { v: -1 },
+    { v: 1.5 },
+    { v: null },
     { v: true },
     { v: "1" },
     { instance: "b2" },
@@ -214,6 +284,15 @@ describe("a tensor reference", () => {
     { generation: null },
     { storage: null },
     { storage: ["shm"] },
+    { storage: "" },
+    { storage: "a".repeat(65) },
+    { storage: "cuda vmm" },
+    { storage: "cuda_vmm", path: "" },
+    { storage: "cuda_vmm", path: "/".repeat(4097) },
+    { storage: "cuda_vmm", device_uuid: 0 },
+    { storage: "cuda_vmm", device_uuid: "a".repeat(129) },
+    { storage: "cuda_vmm", dev: null },
+    { storage: "cuda_vmm", byte_size: 23 },
     { device_uuid: "GPU-0" },
     { device_uuid: 0 },
     { path: null },
@@ -226,11 +305,35 @@ describe("a tensor reference", () => {
     });
   }
 
-  test("to storage of a newer server says that this package cannot open it", () => {
-    for (const storage of ["cuda_vmm", "", "SHM", "a".repeat(5000)]) {
-      const newer = { ...good, storage, path: null, device_uuid: "GPU-0" };
-      expect(codeOf(() => TensorReference.parse(newer))).toBe("feature-unavailable");
+  test("to storage of a newer server is passed on, and only mapping it is refused", () => {
+    for (const [storage, path] of [
+      ["cuda_vmm", null],
+      ["SHM", null],
+      ["file", "/data/weights"],
+    ]) {
+      const newer = { ...good, storage, path, device_uuid: "GPU-0" };
+      const reference = TensorReference.parse(newer);
+      expect(reference).toMatchObject({ storage, path, deviceUuid: "GPU-0" });
+      expect(JSON.stringify(reference)).toBe(JSON.stringify(newer));
+      expect(() => placeOf(reference)).toThrow(`its storage is ${storage}, want shm`);
+      expect(codeOf(() => placeOf(reference))).toBe("feature-unavailable");
     }
+  });
+
+  test("is read in its first form, which had host memory only", () => {
+    const { storage: _, device_uuid: __, ...first } = good;
+    expect(TensorReference.parse(first).toJSON()).toEqual(TensorReference.parse(good).toJSON());
+    expect(codeOf(() => TensorReference.parse({ ...first, v: 2 }))).toBe("validation-failed");
+  });
+
+  test("of a later version is read by the fields of this one", () => {
+    const later = { ...good, v: 7, stride: [3, 1] };
+    expect(TensorReference.parse(later).toJSON()).toEqual(TensorReference.parse(good).toJSON());
+    for (const field of Object.keys(good)) {
+      const rest = Object.fromEntries(Object.entries(later).filter(([key]) => key !== field));
+      expect([field, codeOf(() => TensorReference.parse(rest))]).toEqual([field, "validation-failed"]);
+    }
+    expect(codeOf(() => TensorReference.parse({ ...later, byte_size: 23 }))).toBe("validation-failed");
   });
 
   test("is refused without one of its fields", () => {

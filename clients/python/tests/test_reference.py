@@ -47,12 +47,23 @@ def test_a_scalar_and_an_empty_tensor_have_references() -> None:
     "change",
     # What each one tries is in its name: a type, a bound, or an agreement between two fields.
     [
-        {"v": 2},
+        {"v": 0},
+        {"v": -1},
+        {"v": None},
         {"v": True},
         {"v": "1"},
         {"v": 1.0},
         {"storage": None},
         {"storage": ["shm"]},
+        {"storage": ""},
+        {"storage": "a" * 65},
+        {"storage": "cuda vmm"},
+        {"storage": "cuda_vmm", "path": ""},
+        {"storage": "cuda_vmm", "path": "/" * 4097},
+        {"storage": "cuda_vmm", "device_uuid": 0},
+        {"storage": "cuda_vmm", "device_uuid": "a" * 129},
+        {"storage": "cuda_vmm", "dev": None},
+        {"storage": "cuda_vmm", "byte_size": 23},
         {"device_uuid": "GPU-0"},
         {"device_uuid": 0},
         {"instance": "b2"},
@@ -140,12 +151,39 @@ def test_text_that_is_no_reference_is_refused(text: str | bytes) -> None:
         tensord.TensorReference.from_json(text)
 
 
-@pytest.mark.parametrize("storage", ["cuda_vmm", "", "SHM", "a" * 5000])
-def test_a_reference_to_storage_of_a_newer_server_says_so(storage: str) -> None:
-    newer = GOOD | {"storage": storage, "path": None, "device_uuid": "GPU-0"}
-    with pytest.raises(tensord.FeatureUnavailable, match="its storage is") as caught:
-        tensord.TensorReference.from_dict(newer)
-    assert len(str(caught.value)) < 1000
+@pytest.mark.parametrize("generation", [0, 4096])
+@pytest.mark.parametrize(("storage", "path"), [("cuda_vmm", None), ("SHM", None), ("file", "/data/weights")])
+def test_a_reference_to_storage_of_a_newer_server_is_passed_on_and_only_mapping_it_is_refused(
+    client: tensord.Client, storage: str, path: str | None, generation: int
+) -> None:
+    newer = GOOD | {"storage": storage, "path": path, "device_uuid": "GPU-0", "generation": generation}
+    ref = tensord.TensorReference.from_dict(newer | {"byte_offset": 8192})
+    assert (ref.storage, ref.path, ref.device_uuid) == (storage, path, "GPU-0")
+    assert tensord.TensorReference.from_json(ref.to_json()) == ref
+    assert pickle.loads(pickle.dumps(ref)).to_dict() == newer | {"byte_offset": 8192}
+    with client.rings() as rings:
+        for open_one in (client.open, rings.open) if generation else (client.open,):
+            with pytest.raises(tensord.FeatureUnavailable, match=f"its storage is {storage}, want shm"):
+                open_one(ref)
+
+
+def test_a_reference_in_its_first_form_is_read() -> None:
+    first = {key: value for key, value in GOOD.items() if key not in ("storage", "device_uuid")}
+    ref = tensord.TensorReference.from_dict(first)
+    assert ref == tensord.TensorReference.from_dict(GOOD)
+    assert ref.to_dict() == GOOD
+    with pytest.raises(tensord.ValidationFailed, match="its fields"):
+        tensord.TensorReference.from_dict(first | {"v": 2})
+
+
+def test_a_reference_of_a_later_version_is_read_by_the_fields_of_this_one() -> None:
+    later = GOOD | {"v": 7, "stride": [3, 1]}
+    assert tensord.TensorReference.from_dict(later) == tensord.TensorReference.from_dict(GOOD)
+    for field in GOOD:
+        with pytest.raises(tensord.ValidationFailed):
+            tensord.TensorReference.from_dict({key: value for key, value in later.items() if key != field})
+    with pytest.raises(tensord.ValidationFailed, match="byte_size"):
+        tensord.TensorReference.from_dict(later | {"byte_size": 23})
 
 
 def test_a_reference_made_by_hand_is_checked_as_well() -> None:

@@ -7,7 +7,7 @@ import { DtypeWord, StorageKind } from "./words.ts";
 export const TensorReference = z
   .object({
     v: z.int().openapi({
-      description: "The version of this form: 1. Of another one nothing else is known, so refuse it with its number.",
+      description: "The version of this form: 1. A higher one is read if all of these fields are there.",
       example: 1,
     }),
     storage: StorageKind,

@@ -762,7 +762,7 @@ export interface components {
     /** @description Lets another process map one tensor without asking the server: docs/protocol.md. */
     readonly TensorReference: {
       /**
-       * @description The version of this form: 1. Of another one nothing else is known, so refuse it with its number.
+       * @description The version of this form: 1. A higher one is read if all of these fields are there.
        * @example 1
        */
       readonly v: number;

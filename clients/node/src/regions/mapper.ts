@@ -10,6 +10,7 @@ import { Mismatch } from "../memory/attach.ts";
 import { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
 import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
+import { newerHint } from "./reference.ts";
 
 /** A stock reader may unlink the name that the server has just brought back; not four times in a row. */
 export const sameRegionTries = 4;
@@ -121,7 +122,7 @@ function toPath(region: RegionDescriptor, access: Access): string {
   const { state, storage } = region;
   if (storage.kind !== "shm" || storage.path === null) {
     const detail = `Cannot map ${shown(region)}: its storage is ${storage.kind}, want shm`;
-    throw new TensordError("feature-unavailable", detail);
+    throw new TensordError("feature-unavailable", detail, { hint: newerHint });
   }
   if (state === "draining" || state === "deleted") {
     throw new TensordError("region-draining", `Cannot attach ${shown(region)}: it is ${state}`, {

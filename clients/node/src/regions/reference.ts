@@ -12,10 +12,12 @@ import type { TensorInfo } from "../http/wire.ts";
 import type { Place } from "../memory/attach.ts";
 
 const version = 1;
-/** What this package opens: host memory by the name of a file. */
-const storage = "shm";
+/** Host memory by the name of a file. Other kinds are read, and passed on; who maps them is the one to refuse them. */
+const shm = "shm";
+export const newerHint = "this version of the package maps nothing else: is there a newer one?";
 const maxJsonCharacters = 64 * 1024;
 const maxPathCharacters = 4096;
+const maxDeviceCharacters = 128;
 const maxIdentity = 2n ** 64n - 1n;
 
 const wireFields = [
@@ -33,28 +35,28 @@ const wireFields = [
   "shape",
   "generation",
 ] as const;
+/** The first form of version 1 had host memory only. */
+const firstFields = wireFields.filter((field) => field !== "storage" && field !== "device_uuid");
 
-type AnyWireReference = components["schemas"]["TensorReference"];
-
-/** The wire form, as every client has it, in the version, the storage and with a dtype that this package knows. */
-export type WireReference = Readonly<Omit<AnyWireReference, "v" | "storage" | "path" | "device_uuid" | "dtype">> & {
+/** The wire form, as every client has it, in the version and with a dtype that this package knows. */
+export type WireReference = Readonly<Omit<components["schemas"]["TensorReference"], "v" | "dtype">> & {
   readonly v: typeof version;
-  readonly storage: typeof storage;
-  readonly path: string;
-  readonly device_uuid: null;
   readonly dtype: Dtype;
 };
 
 /**
  * One tensor, by the file that holds it: about 300 bytes as JSON, by `JSON.stringify`. `path`, `dev` and `ino` name the
  * file and prove that it is still the same one; `byteOffset` counts from its start, `byteSize` is the tensor's, `shape` in
- * elements of `dtype`. `generation` is 0 outside rings. It keeps nothing alive: whoever sends one sees to it that the
- * region lives until it is opened.
+ * elements of `dtype`. `generation` is 0 outside rings. `storage` is what the region is made of: `shm`, or what a newer
+ * client knows how to map, without a `path` if it has no name, and with the `deviceUuid` of the device whose memory it is.
+ * It keeps nothing alive: whoever sends one sees to it that the region lives until it is opened.
  */
 export class TensorReference {
+  readonly storage: string;
   readonly instance: string;
   readonly region: string;
-  readonly path: string;
+  readonly path: string | null;
+  readonly deviceUuid: string | null;
   readonly dev: string;
   readonly ino: string;
   readonly byteOffset: number;
@@ -64,9 +66,11 @@ export class TensorReference {
   readonly generation: number;
 
   private constructor(wire: WireReference) {
+    this.storage = wire.storage;
     this.instance = wire.instance;
     this.region = wire.region;
     this.path = wire.path;
+    this.deviceUuid = wire.device_uuid;
     this.dev = wire.dev;
     this.ino = wire.ino;
     this.byteOffset = wire.byte_offset;
@@ -78,9 +82,9 @@ export class TensorReference {
   }
 
   /**
-   * Reads the wire form, as JSON text of at most 64 KiB or as what `JSON.parse` made of it.
-   * @throws TensordError `validation-failed` for anything else, unknown fields among it; `feature-unavailable` for storage
-   *   that this package does not open
+   * Reads the wire form, as JSON text of at most 64 KiB or as what `JSON.parse` made of it. One of a later version is read
+   * by the fields that this one has, and what else it has is ignored.
+   * @throws TensordError `validation-failed` for anything else, unknown fields of this version among it
    */
   static parse(source: string | object): TensorReference {
     return new TensorReference(check(typeof source === "string" ? parseJson(source) : source));
@@ -90,11 +94,11 @@ export class TensorReference {
   toJSON(): WireReference {
     return {
       v: version,
-      storage,
+      storage: this.storage,
       instance: this.instance,
       region: this.region,
       path: this.path,
-      device_uuid: null,
+      device_uuid: this.deviceUuid,
       dev: this.dev,
       ino: this.ino,
       byte_offset: this.byteOffset,
@@ -114,7 +118,7 @@ export function toReference(
 ): TensorReference {
   return TensorReference.parse({
     v: version,
-    storage,
+    storage: shm,
     instance: instanceOf(path) ?? "",
     region,
     path,
@@ -129,8 +133,16 @@ export function toReference(
   });
 }
 
-/** The file that holds a reference's tensor. */
-export function placeOf({ region, path, dev, ino, byteOffset, byteSize }: TensorReference): Place {
+/**
+ * The file that holds a reference's tensor.
+ * @throws TensordError `feature-unavailable` if it is in no such thing
+ */
+export function placeOf(reference: TensorReference): Place {
+  const { region, storage, path, dev, ino, byteOffset, byteSize } = reference;
+  if (storage !== shm || path === null) {
+    const detail = `Cannot map the tensor at ${byteOffset} of ${region}: its storage is ${storage}, want ${shm}`;
+    throw new TensordError("feature-unavailable", detail, { hint: newerHint });
+  }
   return { region, path, dev, ino, byteSize: byteOffset + byteSize };
 }
 
@@ -155,33 +167,44 @@ function parseJson(text: string): object {
 
 function check(value: unknown): WireReference {
   if (typeof value !== "object" || value === null || Array.isArray(value)) refuse("it", value, "an object");
-  const fields = Object.keys(value).sort();
-  if (fields.join() !== [...wireFields].sort().join()) refuse("its fields", fields, [...wireFields].sort().join(", "));
-  const given = value as Record<(typeof wireFields)[number], unknown>;
-  if (given.v !== version) refuse("v", given.v, version);
-  const kind = checkText("storage", given.storage);
-  if (kind !== storage) {
-    const detail = `Cannot open a tensor reference: its storage is ${JSON.stringify(kind.slice(0, 80))}, want ${storage}`;
-    throw new TensordError("feature-unavailable", detail, {
-      hint: "update this package, or ask the server for its bytes",
-    });
-  }
-  if (given.device_uuid !== null) refuse("device_uuid", given.device_uuid, `null, as ${storage} has it`);
-  return { v: version, storage, device_uuid: null, ...checkFile(given), ...checkTensor(given) };
+  const fields = new Set(Object.keys(value));
+  const { v } = value as { readonly v?: unknown };
+  if (!Number.isSafeInteger(v) || (v as number) < version) refuse("v", v, `a whole number from ${version}`);
+  const isFirst = v === version && isAll(fields, firstFields);
+  const isKnown = v === version ? isFirst || isAll(fields, wireFields) : wireFields.every((field) => fields.has(field));
+  if (!isKnown) refuse("its fields", [...fields].sort(), [...wireFields].sort().join(", "));
+  const given = isFirst ? { ...value, storage: shm, device_uuid: null } : (value as Readonly<Record<string, unknown>>);
+  return { v: version, ...checkStorage(given), ...checkTensor(given) };
 }
 
-function checkFile(given: Readonly<Record<string, unknown>>) {
+function isAll(fields: ReadonlySet<string>, wanted: readonly string[]): boolean {
+  return fields.size === wanted.length && wanted.every((field) => fields.has(field));
+}
+
+function checkStorage(given: Readonly<Record<string, unknown>>) {
   const instance = checkText("instance", given.instance);
   const region = checkText("region", given.region);
-  const path = checkText("path", given.path);
   if (!/^reg_[a-z2-7]{26}$/.test(region)) refuse("region", region, "reg_ and 26 base32 characters");
+  const storage = checkText("storage", given.storage);
+  if (!/^[A-Za-z0-9_.-]{1,64}$/.test(storage)) refuse("storage", storage, "the word for a kind of storage");
+  const [dev, ino] = [checkIdentity("dev", given.dev), checkIdentity("ino", given.ino)];
+  const known = { storage, instance, region, dev, ino };
+  if (storage === shm) return { ...known, path: checkPath(given, instance), device_uuid: null };
+  // Whoever can map it knows what else must be true.
+  const path = checkOptional("path", given.path, maxPathCharacters);
+  return { ...known, path, device_uuid: checkOptional("device_uuid", given.device_uuid, maxDeviceCharacters) };
+}
+
+function checkPath(given: Readonly<Record<string, unknown>>, instance: string): string {
+  if (given.device_uuid !== null) refuse("device_uuid", given.device_uuid, `null, as ${shm} has it`);
+  const path = checkText("path", given.path);
   // Normal, so that no ".." walks out of what a reader of the path believes to see; resolving it would ask the disk.
   const isNormal = path.startsWith("/") && !path.includes("\0") && posix.normalize(path) === path;
   if (!isNormal || path.length > maxPathCharacters) refuse("path", path, "an absolute, normal path");
   if (instanceOf(path) !== instance) {
     refuse("path", path, `a file named tensord.${instance}.<26 base32 characters>`);
   }
-  return { instance, region, path, dev: checkIdentity("dev", given.dev), ino: checkIdentity("ino", given.ino) };
+  return path;
 }
 
 function checkTensor(given: Readonly<Record<string, unknown>>) {
@@ -208,6 +231,12 @@ function checkIdentity(name: string, value: unknown): string {
   if (BigInt(value) > maxIdentity) refuse(name, value, `an integer from 0 to ${maxIdentity}`);
   // One spelling, since it is compared as text.
   return String(BigInt(value));
+}
+
+function checkOptional(name: string, value: unknown, limit: number): string | null {
+  if (value === null) return null;
+  if (typeof value === "string" && value !== "" && value.length <= limit) return value;
+  refuse(name, value, `null, or text of at most ${limit} characters`);
 }
 
 function checkText(name: string, value: unknown): string {

@@ -24,7 +24,7 @@ from tensord._errors import (
 from tensord._mapping.attach import Mismatch, Place, map_place
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
-from tensord._tensor.reference import TensorReference
+from tensord._tensor.reference import STORAGE, TensorReference
 from tensord._tensor.tensor import OpenedTensor
 from tensord._wire.region import RegionDescriptor, TensorInfo
 
@@ -34,6 +34,8 @@ SAME_REGION_TRIES = 4
 ATTACH_TRIES = 100
 # How often to look where the server does not hold its answer back: for a writer, and within the last second.
 POLL_SECONDS = 0.05
+
+NEWER_HINT = "this version of the package maps nothing else: is there a newer one?"
 
 
 def to_access(*, writable: bool, strict: bool) -> Access:
@@ -102,9 +104,19 @@ def map_region(
     raise _busy(region) if mismatch.sealed else mismatch.to_error() from mismatch
 
 
+def place_of(ref: TensorReference) -> Place:
+    """The file that holds a reference's tensor. Raises ``FeatureUnavailable`` if it is in no such thing."""
+    if ref.storage != STORAGE or ref.path is None:
+        raise FeatureUnavailable(
+            f"Cannot map the tensor at {ref.byte_offset} of {ref.region}: its storage is {ref.storage}, want {STORAGE}",
+            hint=NEWER_HINT,
+        )
+    return Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size)
+
+
 def open_reference(ref: TensorReference, access: Access) -> OpenedTensor:
-    """Maps the pages of one tensor. Asks nobody. Raises ``StaleRef``, ``RegionSealed``."""
-    place = Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size)
+    """Maps the pages of one tensor. Asks nobody. Raises ``StaleRef``, ``RegionSealed``, ``FeatureUnavailable``."""
+    place = place_of(ref)
     try:
         attachment = Attachment(place, map_place(place, ref.byte_offset, ref.byte_size, access))
     except Mismatch as mismatch:
@@ -135,10 +147,9 @@ def _check_state(region: RegionDescriptor, access: Access) -> None:
 
 def _to_place(region: RegionDescriptor) -> Place:
     storage = region.storage
-    if storage.kind != "shm":
+    if storage.kind != STORAGE:
         raise FeatureUnavailable(
-            f"Cannot map {region.shown}: its storage is {storage.kind}, want shm",
-            hint="this version of the package maps nothing else: is there a newer one?",
+            f"Cannot map {region.shown}: its storage is {storage.kind}, want {STORAGE}", hint=NEWER_HINT
         )
     if storage.path is None or storage.dev is None or storage.ino is None:
         raise FeatureUnavailable(f"Cannot map {region.shown}: its {storage.kind} storage has no file")

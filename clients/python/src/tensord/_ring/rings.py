@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from tensord._errors import Closed, StaleRef, ValidationFailed
 from tensord._mapping.mapping import Access
-from tensord._region.mapper import open_reference, to_access
+from tensord._region.mapper import open_reference, place_of, to_access
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import OpenedTensor
 from tensord._wire.region import TensorInfo
@@ -70,11 +70,12 @@ class Rings:
         raise TypeError("rings cannot be pickled or copied: open references where they are used")
 
     def _map(self, ref: TensorReference, access: Access) -> OpenedTensor:
-        key = (ref.path, ref.dev, ref.ino, access)
+        place = place_of(ref)
+        key = (place.path, place.dev, place.ino, access)
         whole = self._known(key)
         if whole is None:
             self._forget_the_gone()
-            mapped = open_reference(_to_whole_file(ref), access)
+            mapped = open_reference(_to_whole_file(ref, place.path), access)
             # Another thread may have been faster; a mapping too many ends with its last tensor.
             whole = self._known(key, mapped) or mapped
         if ref.byte_offset + ref.byte_size > whole.byte_size:
@@ -97,10 +98,10 @@ class Rings:
                     whole.close()
 
 
-def _to_whole_file(ref: TensorReference) -> TensorReference:
+def _to_whole_file(ref: TensorReference, path: str) -> TensorReference:
     size = ref.byte_offset + ref.byte_size
     with contextlib.suppress(OSError):
-        size = max(size, os.stat(ref.path).st_size)
+        size = max(size, os.stat(path).st_size)
     return replace(ref, byte_offset=0, byte_size=size, dtype="U8", shape=(size,), generation=0)
 
 

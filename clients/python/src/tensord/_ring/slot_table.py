@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensord._errors import Closed, NameTaken, ServerFault
-from tensord._mapping.attach import Place
 from tensord._mapping.lock_file import LockFile, LockKind
+from tensord._region.mapper import place_of
 from tensord._region.region import Region
 
 from .layout import GENERATIONS, SLOTS, WORDS_START, to_generation
@@ -36,7 +36,7 @@ class SlotTable:
         self._content: npt.NDArray[np.uint8] | None = content.bytes()
         self.slots, self.slot_bytes = content.shape
         ref = self.template
-        place = Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size)
+        place = place_of(ref)
         self._locks = LockFile(place, LockKind.WRITE)
         # The counts that are believed: anybody who may open the file could write into its words.
         self._counts = [0] * self.slots

@@ -9,10 +9,9 @@ import weakref
 from collections.abc import Callable
 
 from tensord._errors import DeadlineExceeded, FeatureUnavailable, StaleRef, ValidationFailed
-from tensord._mapping.attach import Place
 from tensord._mapping.lock_file import LockFile, LockKind, rounds
 from tensord._mapping.mapping import Access, View
-from tensord._region.mapper import open_reference
+from tensord._region.mapper import open_reference, place_of
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import OpenedTensor
 from tensord._tensor.tensor_lock import TensorLock
@@ -76,7 +75,7 @@ def open_slot(
     kind = LockKind.WRITE if access is Access.WRITE else LockKind.READ
     opened = map_tensor(ref, access)
     try:
-        lock_file = LockFile(Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size), kind)
+        lock_file = LockFile(place_of(ref), kind)
         try:
             _lock_slot(lock_file, kind, ref, word, timeout)
             return SlotTensor(opened, ref, lock_file)

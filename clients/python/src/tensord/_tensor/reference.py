@@ -13,32 +13,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from tensord._errors import FeatureUnavailable, ValidationFailed
+from tensord._errors import ValidationFailed
 
 from .dtype import MAX_BYTES, MAX_DIMENSIONS, byte_size_of, is_dtype
 
 VERSION = 1
-# What this package opens: host memory by the name of a file.
+# Host memory by the name of a file. Other kinds are read, and passed on; who maps them is the one to refuse them.
 STORAGE = "shm"
+MAX_PATH_CHARACTERS = 4096
+MAX_DEVICE_CHARACTERS = 128
 MAX_JSON_CHARACTERS = 64 * 1024
 
 _FILE_NAME = re.compile(r"tensord\.([a-z0-9-]{1,32})\.[a-z2-7]{26}")
 _REGION_ID = re.compile(r"reg_[a-z2-7]{26}")
-_FIELDS = (
-    "v",
-    "storage",
-    "instance",
-    "region",
-    "path",
-    "device_uuid",
-    "dev",
-    "ino",
-    "byte_offset",
-    "byte_size",
-    "dtype",
-    "shape",
-    "generation",
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_FIELDS = frozenset(
+    {
+        "v",
+        "storage",
+        "instance",
+        "region",
+        "path",
+        "device_uuid",
+        "dev",
+        "ino",
+        "byte_offset",
+        "byte_size",
+        "dtype",
+        "shape",
+        "generation",
+    }
 )
+# The first form of version 1 had host memory only.
+_FIRST_FIELDS = _FIELDS - {"storage", "device_uuid"}
 
 
 def instance_of(path: str) -> str | None:
@@ -53,12 +60,14 @@ class TensorReference:
 
     ``path``, ``dev`` and ``ino`` name the file and prove that it is still the same one; ``byte_offset`` counts from
     its start, ``byte_size`` is the tensor's, ``shape`` in elements of ``dtype``. ``generation`` is 0 outside rings.
-    It keeps nothing alive: whoever sends one sees to it that the region lives until it is opened.
+    ``storage`` is what the region is made of: ``shm``, or what a newer client knows how to map, without a ``path`` if
+    it has no name, and with the ``device_uuid`` of the device whose memory it is. It keeps nothing alive: whoever sends
+    one sees to it that the region lives until it is opened.
     """
 
     instance: str
     region: str
-    path: str
+    path: str | None
     dev: int
     ino: int
     byte_offset: int
@@ -66,20 +75,22 @@ class TensorReference:
     dtype: str
     shape: tuple[int, ...]
     generation: int = 0
+    storage: str = STORAGE
+    device_uuid: str | None = None
 
     def __post_init__(self) -> None:
-        _check_file(self)
+        _check_storage(self)
         _check_tensor(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The wire form, ready for JSON: ``dev`` and ``ino`` are strings, since they are 64 bits wide."""
         return {
             "v": VERSION,
-            "storage": STORAGE,
+            "storage": self.storage,
             "instance": self.instance,
             "region": self.region,
             "path": self.path,
-            "device_uuid": None,
+            "device_uuid": self.device_uuid,
             "dev": str(self.dev),
             "ino": str(self.ino),
             "byte_offset": self.byte_offset,
@@ -93,23 +104,17 @@ class TensorReference:
     def from_dict(cls, value: Mapping[str, Any]) -> TensorReference:
         """Reads the wire form.
 
-        Raises ``ValidationFailed`` for anything else, unknown fields among it, and ``FeatureUnavailable`` for storage
-        that this package does not open.
+        One of a later version is read by the fields that this one has, and what else it has is ignored. Raises
+        ``ValidationFailed`` for anything else, unknown fields of this version among it.
         """
         if not isinstance(value, Mapping):
             _refuse("it", type(value).__name__, "an object")
-        if set(value) != set(_FIELDS):
-            _refuse("its fields", sorted(map(str, value)), sorted(_FIELDS))
-        if type(value["v"]) is not int or value["v"] != VERSION:
-            _refuse("v", value["v"], VERSION)
-        _check_text("storage", value["storage"])
-        if value["storage"] != STORAGE:
-            raise FeatureUnavailable(
-                f"Cannot open a tensor reference: its storage is {value['storage'][:80]!r}, want {STORAGE}",
-                hint="update this package, or ask the server for its bytes",
-            )
-        if value["device_uuid"] is not None:
-            _refuse("device_uuid", value["device_uuid"], f"None, as {STORAGE} has it")
+        version = value.get("v")
+        if type(version) is not int or version < VERSION:
+            _refuse("v", version, f"an integer from {VERSION}")
+        fields = set(value)
+        if not (fields in (_FIELDS, _FIRST_FIELDS) if version == VERSION else fields >= _FIELDS):
+            _refuse("its fields", sorted(map(str, fields)), sorted(_FIELDS))
         shape = value["shape"]
         if not isinstance(shape, (list, tuple)):
             _refuse("shape", shape, "a list")
@@ -124,6 +129,8 @@ class TensorReference:
             dtype=value["dtype"],
             shape=tuple(shape),
             generation=value["generation"],
+            storage=value.get("storage", STORAGE),
+            device_uuid=value.get("device_uuid"),
         )
 
     def to_json(self) -> str:
@@ -142,24 +149,39 @@ class TensorReference:
         return cls.from_dict(value)
 
 
-def _check_file(ref: TensorReference) -> None:
+def _check_storage(ref: TensorReference) -> None:
     _check_text("instance", ref.instance)
     _check_text("region", ref.region)
-    _check_text("path", ref.path)
     if _REGION_ID.fullmatch(ref.region) is None:
         _refuse("region", ref.region, "reg_ and 26 base32 characters")
+    _check_int("dev", ref.dev, (1 << 64) - 1)
+    _check_int("ino", ref.ino, (1 << 64) - 1)
+    _check_text("storage", ref.storage)
+    if _WORD.fullmatch(ref.storage) is None:
+        _refuse("storage", ref.storage, "the word for a kind of storage")
+    if ref.storage == STORAGE:
+        _check_file(ref)
+    else:
+        # Whoever can map it knows what else must be true.
+        _check_optional("path", ref.path, MAX_PATH_CHARACTERS)
+        _check_optional("device_uuid", ref.device_uuid, MAX_DEVICE_CHARACTERS)
+
+
+def _check_file(ref: TensorReference) -> None:
+    if ref.device_uuid is not None:
+        _refuse("device_uuid", ref.device_uuid, f"None, as {STORAGE} has it")
+    if not isinstance(ref.path, str):
+        _refuse("path", ref.path, "text")
     # normpath, so that no ".." walks out of what a reader of the path believes to see; realpath would ask the disk.
     if (
         not ref.path.startswith("/")
         or "\0" in ref.path
         or os.path.normpath(ref.path) != ref.path
-        or len(ref.path) > 4096
+        or len(ref.path) > MAX_PATH_CHARACTERS
     ):
         _refuse("path", ref.path, "an absolute, normal path")
     if instance_of(ref.path) != ref.instance:
         _refuse("path", ref.path, f"a file named tensord.{ref.instance}.<26 base32 characters>")
-    _check_int("dev", ref.dev, (1 << 64) - 1)
-    _check_int("ino", ref.ino, (1 << 64) - 1)
 
 
 def _check_tensor(ref: TensorReference) -> None:
@@ -188,6 +210,11 @@ def _parse_identity(name: str, value: Any) -> int:
 def _check_text(name: str, value: Any) -> None:
     if not isinstance(value, str):
         _refuse(name, value, "text")
+
+
+def _check_optional(name: str, value: Any, limit: int) -> None:
+    if value is not None and not (isinstance(value, str) and 0 < len(value) <= limit):
+        _refuse(name, value, f"None, or text of at most {limit} characters")
 
 
 def _check_int(name: str, value: Any, limit: int) -> None:
