@@ -7,9 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensord._errors import ServerFault
+
+if TYPE_CHECKING:
+    from tensord._wire import schemas
 
 OPENED = "tensord.stream.opened"
 
@@ -24,8 +27,9 @@ class Event:
     ``relinked``; ``tensord.session.`` and ``opened`` or ``ended``; ``tensord.model.`` and ``registered``, ``changed``
     or ``unregistered``; ``tensord.pool.pressure``; or ``tensord.stream.gap``: events are missing here, so list again.
     ``subject`` is the region's or session's id or the model's name, ``data`` the descriptor without its tensors, the
-    session, the model, or how full the pool is. ``id`` is a decimal number that rises from event to event and never
-    repeats; ``epoch`` tells which start of the server it is from.
+    session, the model, or how full the pool is: ``KnownEvents`` in ``openapi.yaml`` has the fields for each type, and a
+    newer server may tell of others. ``id`` is a decimal number that rises from event to event and never repeats;
+    ``epoch`` tells which start of the server it is from.
     """
 
     id: str
@@ -40,20 +44,23 @@ class Event:
 def parse_event(text: bytes) -> Event:
     """Reads an event's JSON. Raises ``ServerFault`` if it is none."""
     try:
-        value = json.loads(text)
-        event_id = value["id"]
-        if _ID.fullmatch(event_id) is None:
-            raise ValueError(f"{event_id[:80]!r} is no id")
-        return Event(
-            id=event_id,
-            type=str(value["type"]),
-            time=datetime.fromisoformat(value["time"]),
-            subject=value.get("subject"),
-            data=dict(value["data"]),
-            epoch=int(value["tensordepoch"]),
-            source=str(value["source"]),
-        )
+        return _to_event(json.loads(text))
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ServerFault(
             f"Cannot follow the events: what came is none ({error!r})", hint="is the server another version?"
         ) from error
+
+
+def _to_event(value: schemas.Event) -> Event:
+    event_id = value["id"]
+    if _ID.fullmatch(event_id) is None:
+        raise ValueError(f"{event_id[:80]!r} is no id")
+    return Event(
+        id=event_id,
+        type=str(value["type"]),
+        time=datetime.fromisoformat(value["time"]),
+        subject=value.get("subject"),
+        data=dict(value["data"]),
+        epoch=int(value["tensordepoch"]),
+        source=str(value["source"]),
+    )
