@@ -47,12 +47,18 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           for await (const { version } of client.list({ name: "weights", ...options })) versions.push(version);
           return versions;
         };
+        const items = [];
+        for await (const item of client.list({ name: "weights" })) {
+          const region = await client.attach(item);
+          items.push([region.id === item.id, region.version === item.version, region.tensor().array("F32")[0]]);
+        }
         const unnamed = await client.create(null, new Uint8Array(1), { ttlMs: 60_000 });
         tell({
           made: made.map(({ version, descriptor }) => [version, descriptor.version]),
           found,
           absent: [await refusal(() => client.get("weights", { version: "3" })), await codeOf(() => client.attach("weights", { version: "3", timeoutMs: 20 }))],
           lists: [await list({}), await list({ version: "1" }), await list({ version: "" }), await list({ version: "3" })],
+          items,
           unnamed: unnamed.version,
         });
       `,
@@ -66,6 +72,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       ],
       absent: [["region-not-found", expect.stringContaining('version "3" of the name')], "region-not-found"],
       lists: [["", "1", "2.0_b-c"], ["1"], [""], []],
+      items: [0, 1, 2].map((value) => [true, true, value]),
       unnamed: "",
     });
   });

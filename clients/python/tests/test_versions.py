@@ -66,6 +66,14 @@ def test_they_are_listed_by_name_all_of_them_or_one(client: tensord.Client) -> N
         assert [region.id for region in client.list(name="weights", version="1")] == [first.id]
 
 
+def test_an_item_of_a_list_is_attached_whichever_the_name_alone_means(client: tensord.Client) -> None:
+    for value, version in enumerate(["1", "2"]):
+        _make(client, version, value)
+    for value, item in enumerate(client.list(name="weights")):
+        with client.attach(item) as attached:
+            assert (attached.id, attached.version, attached.numpy().tolist()) == (item.id, item.version, [value])
+
+
 def test_a_wait_for_one_does_not_end_with_another(client: tensord.Client) -> None:
     got: dict[str | None, str] = {}
 
