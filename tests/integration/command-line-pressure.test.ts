@@ -45,7 +45,7 @@ testWith()("pressure is told at 90 % and over below 80 %, and not at every chang
   };
   expect(await levels()).toEqual([]);
   const last = await create(0.5);
-  const limits = { model: "small", limit_bytes: 10 * MiB };
+  const limits = { pool: "host", model: "small", limit_bytes: 10 * MiB };
   expect(await levels()).toEqual([{ ...limits, level: "high", used_bytes: 9 * MiB }]);
   await server.api.delete(last.id);
   await create(0.5);
