@@ -4,7 +4,7 @@ import { existsSync, readdirSync, statfsSync } from "node:fs";
 import { Failure } from "./process.mjs";
 
 const MiB = 1024 * 1024;
-const shmDirectory = "/dev/shm";
+export const shmDirectory = "/dev/shm";
 const minimumBytes = 128 * MiB;
 /** With less, tests run one at a time: each may take what is there. */
 const sharedBytes = 1024 * MiB;

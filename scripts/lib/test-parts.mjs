@@ -36,7 +36,7 @@ const laneOfItsOwn = "faults";
  */
 
 /** Servers and clients under test get their settings from the test alone, not from the shell of whoever runs it. */
-function testEnvironment({ token, long }) {
+export function testEnvironment({ token, long }) {
   const own = Object.entries(pythonEnvironment()).filter(([name]) => !name.startsWith("TENSORD_"));
   const colors = process.stdout.isTTY ? { FORCE_COLOR: "1" } : {};
   return { ...Object.fromEntries(own), ...colors, TEST_TOKEN: token, ...(long ? { TEST_LONG: "1" } : {}) };

@@ -34,21 +34,22 @@ function attributeOf(tag, name) {
   return toText(new RegExp(`\\s${name}="([^"]*)"`).exec(tag)?.[1] ?? "");
 }
 
-/** Test cases that failed, or could not be set up or taken down. */
+/** Test cases that failed, or, which pytest calls an error, could not be imported, set up or taken down. */
 function failuresOf(xml) {
   const cases = xml.matchAll(/<testcase\s([^>]*[^/>])>([\s\S]*?)<\/testcase>/g);
   return [...cases].flatMap(([, tag, body]) => {
-    const failure = /<(?:failure|error)\b([^>]*?)(?:\/>|>([\s\S]*?)<\/(?:failure|error)>)/.exec(body);
+    const failure = /<(failure|error)\b([^>]*?)(?:\/>|>([\s\S]*?)<\/(?:failure|error)>)/.exec(body);
     if (failure === null) return [];
+    const [, kind, attributes, content = ""] = failure;
     const place = attributeOf(` ${tag}`, "file") || attributeOf(` ${tag}`, "classname");
-    const text = toText(failure[2] ?? "").trim() || attributeOf(failure[1], "message");
-    return [{ test: `${place}: ${attributeOf(` ${tag}`, "name")}`, text }];
+    const text = toText(content).trim() || attributeOf(attributes, "message");
+    return [{ test: `${place}: ${attributeOf(` ${tag}`, "name")}`, text, isError: kind === "error" }];
   });
 }
 
 /**
  * @param {string} path a JUnit file
- * @returns {{ counts: Counts, failures: { test: string, text: string }[] } | undefined} undefined if there is none, as
+ * @returns {{ counts: Counts, failures: { test: string, text: string, isError: boolean }[] } | undefined} undefined if there is none, as
  *   from a runner that crashed or found no test
  */
 export function readReport(path) {

@@ -34,8 +34,8 @@ test("Bun's report is counted as a whole, and each failure is told with its file
   expect(report(xml)).toEqual({
     counts: { passed: 1, failed: 2, skipped: 1 },
     failures: [
-      { test: "a.test.ts: hangs", text: "test timed out" },
-      { test: 'a.test.ts: fails "here"', text: "AssertionError: 1 < 0\n\n      at a.test.ts:4:35" },
+      { test: "a.test.ts: hangs", text: "test timed out", isError: false },
+      { test: 'a.test.ts: fails "here"', text: "AssertionError: 1 < 0\n\n      at a.test.ts:4:35", isError: false },
     ],
   });
 });
@@ -52,8 +52,8 @@ test("pytest's report counts what could not be taken down as failed", () => {
   expect(report(xml)).toEqual({
     counts: { passed: 2, failed: 2, skipped: 1 },
     failures: [
-      { test: "tests.test_a: test_fail[<]", text: "def test_fail()" },
-      { test: "tests.test_a: test_two", text: "left" },
+      { test: "tests.test_a: test_fail[<]", text: "def test_fail()", isError: false },
+      { test: "tests.test_a: test_two", text: "left", isError: true },
     ],
   });
 });
