@@ -274,6 +274,19 @@ test(
 );
 
 test(
+  "a download of a file that a worker made shorter or longer is refused, and holds no lease",
+  withApp(async (app) => {
+    const { id, storage } = await createFilled(app);
+    using intruder = new Intruder(storage.path);
+    for (const change of [-1, 1]) {
+      intruder.truncate(storage.byte_size + change);
+      expect((await app.request("GET", toDataPath(id))).body).toMatchObject({ code: "io-error" });
+      expect((await app.get(id)).in_use).toBeFalse();
+    }
+  }),
+);
+
+test(
   "other verbs are told which there are",
   withApp(async (app) => {
     const { id } = await createFilled(app);

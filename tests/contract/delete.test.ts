@@ -5,6 +5,7 @@ import { existsSync, linkSync, renameSync, unlinkSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import { toCharge, until, withApp } from "../harness/app.ts";
+import { tokenOf } from "../harness/instance.ts";
 import { lease } from "./support/lease.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
 
@@ -46,6 +47,24 @@ describe("a deleted region", () => {
       await app.refused("region-not-found", "GET", `/v1/regions/${id}`);
     }),
   );
+
+  test("drains for somebody who had opened it and locked it just when its name went", async () => {
+    let atWithdrawal = () => {};
+    await withApp(
+      async (app) => {
+        const { id } = await app.create({ name: "weights" });
+        using stack = new DisposableStack();
+        const kept = `${app.shmDirectory}/tensord.${app.instance}/keep/${tokenOf(id)}`;
+        atWithdrawal = () => {
+          atWithdrawal = () => {};
+          stack.use(lease(kept));
+        };
+        expect(await app.remove(id)).toEqual({ state: "draining", freed_bytes: 0 });
+        expect(existsSync(kept)).toBeTrue();
+      },
+      { onStep: (step) => step === "delete.withdrawn" && atWithdrawal() },
+    )();
+  });
 
   test(
     "that drains stays as it is when it is deleted again",
@@ -117,6 +136,18 @@ describe("a deleted region", () => {
 });
 
 describe("a public name", () => {
+  test(
+    "that was mended is looked at again, since a watch may tell once of what happened twice",
+    withApp(async (app) => {
+      const { id, storage } = await app.create();
+      unlinkSync(storage.path);
+      await app.get(id);
+      expect(app.store.mending.size).toBe(1);
+      await until("it was looked at", () => app.store.mending.size === 0);
+      expect(existsSync(storage.path)).toBeTrue();
+    }),
+  );
+
   test(
     "that somebody removed is back when the region is asked for",
     withApp(async (app) => {

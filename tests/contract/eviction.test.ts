@@ -159,6 +159,23 @@ describe("eviction leaves", () => {
     }),
   );
 
+  test("what was mapped while another one went", async () => {
+    using clock = new Clock();
+    let atFirst = () => {};
+    await withApp(
+      async (app) => {
+        const [, second] = await createEvictables(app, "first", "second");
+        clock.advance(limits.handOutMs);
+        using stack = new DisposableStack();
+        atFirst = () => stack.use(lease(second?.storage.path ?? ""));
+        const { evicted, enough } = await evict(app, { bytes: 2 * charge });
+        expect({ evicted: namesOf(evicted), enough }).toEqual({ evicted: ["first"], enough: false });
+        expect(await app.get(second?.id ?? "")).toMatchObject({ state: "sealed", name: "second" });
+      },
+      { onStep: (step) => step === "delete.keeper-unlinked" && atFirst() },
+    )();
+  });
+
   test(
     "what was handed out in the last ten seconds, and says so",
     withClock(async (app, clock) => {

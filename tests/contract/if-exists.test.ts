@@ -5,6 +5,7 @@ import { lstatSync } from "node:fs";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Answer, Problem, Region } from "../harness/answers.ts";
 import { type TestApp, toCharge, withApp } from "../harness/app.ts";
+import { recount } from "../harness/instance-recount.ts";
 import { lease } from "./support/lease.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
 
@@ -218,6 +219,22 @@ describe("if_exists replace", () => {
       await app.seal(next.id);
       await app.refused("region-not-found", "GET", `/v1/regions/${old.id}`);
       expect((await app.stats()).regions).toMatchObject({ sealed: 1, draining: 0, open: 0 });
+    }),
+  );
+
+  test(
+    "whose second row cannot be written leaves the first as it was",
+    withApp(async (app) => {
+      const [old, other] = [await app.create(weights), await app.create({ ...weights, name: "other" })];
+      const [first, second] = [old, other].map(({ id }) => app.store.books.region(id));
+      if (first === undefined || second === undefined) throw new Error("two regions stand");
+      const third = await app.create({ ...weights, name: "third" });
+      const rows = [
+        { ...first, name: null, revision: 2 },
+        { ...second, name: third.name },
+      ];
+      expect(() => app.store.journal.updateRegions(rows)).toThrow("Cannot take the name");
+      recount(app.store);
     }),
   );
 

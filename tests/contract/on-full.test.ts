@@ -89,6 +89,18 @@ describe("with evict an allocation", () => {
   );
 
   test(
+    "evicts nothing unless that is enough",
+    withPool(async (app) => {
+      using clock = new Clock();
+      await createEvictable(app, 1, { name: "small" });
+      await app.create(sized(7));
+      clock.advance(limits.handOutMs);
+      await app.refused("pool-full", "POST", "/v1/regions", { ...sized(2), ttl_ms: 1000, on_full: "evict" });
+      expect(await namesOf(app)).toEqual(["small"]);
+    }),
+  );
+
+  test(
     "evicts of its model only if that is what is full, and of its session if that is",
     withPool(async (app) => {
       using clock = new Clock();
@@ -160,6 +172,18 @@ describe("with wait an allocation", () => {
       }),
     );
   }
+
+  test(
+    "gets its room by what frees it, and not only at the next look",
+    withPool(async (app) => {
+      const { id } = await app.create(sized(8));
+      const waiting = wait(app, sized(8));
+      await untilWaiting(app, 1);
+      await app.remove(id);
+      expect(app.store.room.size).toBe(0);
+      expect(await statusOf(waiting)).toBe(201);
+    }),
+  );
 
   test(
     "gets its room when its model's limit is raised",

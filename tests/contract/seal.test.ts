@@ -76,6 +76,20 @@ describe("a seal", () => {
     }),
   );
 
+  test("minds a writer that came while the mode was being set, which is why it asks only then", async () => {
+    let atMode = () => {};
+    await withApp(
+      async (app) => {
+        const { id, storage } = await app.create();
+        using stack = new DisposableStack();
+        atMode = () => stack.use(lease(storage.path, "write"));
+        await app.refused("region-has-writers", "POST", `/v1/regions/${id}/seal`, {});
+        expect(await app.get(id)).toMatchObject({ state: "open", has_writers: true });
+      },
+      { onStep: (step) => step === "seal.mode-set" && atMode() },
+    )();
+  });
+
   test(
     "while another one is under way is refused, and the first one stands",
     withApp(async (app) => {

@@ -2,6 +2,8 @@
 
 import { describe, expect, test } from "bun:test";
 import { existsSync, statSync, unlinkSync, writeFileSync } from "node:fs";
+import { limits } from "../../src/memory/limits.ts";
+import { Transport } from "../../src/server/transport.ts";
 import { until } from "../harness/app.ts";
 import { type Listener, RawClient, withTcp, withUnix } from "./support/socket.ts";
 
@@ -128,6 +130,25 @@ describe("the Unix socket", () => {
       expect(exitCode).toBe(0);
       expect(await transport.listenUnix(path)).toBe(`unix://${path}`);
       expect((await fetch("http://localhost/livez", { unix: path })).status).toBe(200);
+    }),
+  );
+
+  test(
+    "of a successor is left alone by the server that stops",
+    withUnix(async ({ app, path, transport }) => {
+      // It listens no more and has a request to end when the next one comes.
+      const headers = { prefer: "wait=300" };
+      const waiting = fetch("http://localhost/v1/models/default/regions/weights", { unix: path, headers });
+      await until("the request is there", () => app.traffic.requests === 1);
+      const stopped = transport.stop(limits.shutdownGraceMs);
+      const next = new Transport(app.app, app.traffic, () => {});
+      await next.listenUnix(path);
+      app.store.stop();
+      expect((await waiting).status).toBe(503);
+      await stopped;
+      expect((await fetch("http://localhost/livez", { unix: path })).status).toBe(200);
+      await next.stop(0);
+      expect(existsSync(path)).toBeFalse();
     }),
   );
 

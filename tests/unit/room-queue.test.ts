@@ -46,6 +46,7 @@ test("one that waits for its own model lets others pass, and one that waits for 
   const line = [
     { bytes: 5, small: true },
     { bytes: 5, small: false },
+    { bytes: 1, small: false },
   ];
   expect(pump(5, 4, line)).toEqual([1]);
   expect(pump(4, 5, line)).toEqual([]);
