@@ -142,6 +142,20 @@ for (const transport of transports) {
       });
     });
 
+    for (const [what, sizes] of [
+      ["truncated and given its size back", [8192, undefined]],
+      ["extended", [byteSize + 8192]],
+    ] as const) {
+      testWith()(`a file that is ${what} ends its upload`, async () => {
+        await using server = await startDataServer();
+        const region = await createLarge(server);
+        using upload = await beginUpload(server, await targetOf(server, transport), region, some);
+        for (const size of sizes) truncateSync(region.storage.path, size ?? region.storage.byte_size);
+        await expectRefusal(upload, 500, "io-error");
+        await untilLetGo(server, region);
+      });
+    }
+
     // What is sent is requests too, if anybody takes it for them.
     const poison = ({ id }: Region) =>
       Buffer.alloc(MiB, `\r\n\r\nDELETE /v1/regions/${id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n`);

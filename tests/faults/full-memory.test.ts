@@ -3,7 +3,10 @@
 import { afterAll, expect } from "bun:test";
 import { linkSync, readdirSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
+import { limits } from "../../src/memory/limits.ts";
+import type { Step } from "../../src/memory/state/steps.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
+import { withApp } from "../harness/app.ts";
 import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
 import { checkBooks } from "../harness/instance-check.ts";
 import { exists, readContent, writeContent } from "../harness/instance-content.ts";
@@ -80,6 +83,25 @@ testWith(needsRoot)("a file system that fills up during an allocation undoes it 
   expect(statuses).toContain(507);
   expect(readdirSync(server.instance.new)).toEqual([]);
   await checkBooks(server);
+});
+
+testWith(needsRoot)("an allocation takes no window more once others have left too little for the rest", async () => {
+  using tmpfs = new Tmpfs({ sizeBytes: 128 * MiB });
+  let windows = 0;
+  const onStep = (step: Step) => {
+    if (step !== "create.window-allocated") return;
+    windows += 1;
+    if (windows === 1) tmpfs.occupy("foreign", tmpfs.freeBytes - limits.allocateWindowBytes - MiB);
+  };
+  await withApp(
+    async (app) => {
+      const body = { byte_size: 4 * limits.allocateWindowBytes, ttl_ms: minute };
+      await app.refused("out-of-shared-memory", "POST", "/v1/regions", body);
+      expect(windows).toBe(1);
+      unlinkSync(join(tmpfs.path, "foreign"));
+    },
+    { shmDirectory: tmpfs.path, onStep },
+  )();
 });
 
 testWith(needsPython, needsRoot)(

@@ -1,10 +1,20 @@
 /** The journal is deleted, damaged or forged while no server runs. Regions are worth more than the books about them. */
 
+import { Database } from "bun:sqlite";
 import { afterAll, expect } from "bun:test";
-import { readdirSync, readFileSync, rmSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
-import { checkBooks } from "../harness/instance-check.ts";
+import { checkBooks, checkRows } from "../harness/instance-check.ts";
 import { readContent } from "../harness/instance-content.ts";
 import { ForeignFiles } from "../harness/instance-foreign.ts";
 import { needsPython, needsRoot, root, testWith } from "../harness/instance-needs.ts";
@@ -196,6 +206,53 @@ testWith()(
     expect(readdirSync(server.instance.keep)).toHaveLength(3);
     for (const { region, content } of Object.values(made)) expect(readContent(region.storage.path)).toEqual(content);
     await checkBooks(server);
+  },
+);
+
+testWith()("a row whose file is another one by now is reported as lost, and that one is not taken for it", async () => {
+  await using server = await startServer();
+  server.log.expect(/^tensord\.region\.lost$/);
+  const { region } = (await makeRegions(server)).open;
+  await server.stop();
+  const kept = join(server.instance.keep, tokenOf(region.id));
+  writeFileSync(`${kept}.other`, Buffer.alloc(region.storage.byte_size), { mode: 0o660 });
+  unlinkSync(region.storage.path);
+  renameSync(`${kept}.other`, kept);
+  await server.start();
+  await server.api.untilGone(region.id);
+  await until("the log says so", () => server.log.find(/^tensord\.region\.lost$/));
+  await checkBooks(server);
+});
+
+testWith()("tensors whose region was never entered, or has gone, do not outlive the next start", async () => {
+  await using server = await startServer();
+  const { region, content } = (await makeRegions(server)).open;
+  await server.stop();
+  {
+    using database = new Database(join(server.instance.store, "tensord.sqlite"));
+    for (const key of [0, 1_000_000]) database.run("INSERT INTO tensors VALUES (?, 0, '[]')", [key]);
+  }
+  await server.start();
+  expect(readContent(region.storage.path)).toEqual(content);
+  await server.stop();
+  checkRows(server.instance);
+});
+
+testWith()(
+  "a seal that was under way when the server died is undone, though a change has written it down",
+  async () => {
+    await using server = await startServer();
+    const { region } = (await makeRegions(server)).open;
+    await server.stop();
+    {
+      using database = new Database(join(server.instance.store, "tensord.sqlite"));
+      database.run("UPDATE regions SET state = 'sealing' WHERE name = 'open'");
+    }
+    chmodSync(region.storage.path, 0o1440);
+    await server.start();
+    expect(await server.api.get(region.id)).toMatchObject({ state: "open" });
+    await checkBooks(server);
+    expect(await server.api.seal(region.id)).toMatchObject({ state: "sealed" });
   },
 );
 

@@ -70,11 +70,22 @@ function checkSums(stats: Stats, regions: readonly ListedRegion[]): void {
   });
 }
 
+interface RegionRow {
+  readonly key: number;
+  readonly state: string;
+  readonly record: string;
+}
+
 /** Holds the rows of a stopped server against its files: no row without a file, no file without a row. */
 export function checkRows(instance: Instance): void {
   const database = new Database(join(instance.store, "tensord.sqlite"), { readwrite: true });
   try {
-    const rows = database.query("SELECT state, record FROM regions").all() as { state: string; record: string }[];
+    const rows = database.query("SELECT key, state, record FROM regions ORDER BY key").all() as RegionRow[];
+    const lists = database.query("SELECT region FROM tensors ORDER BY region").all() as { region: number }[];
+    expect(
+      lists.map(({ region }) => region),
+      "tensors have their region's row, each row its tensors",
+    ).toEqual(rows.map(({ key }) => key));
     const tokens = rows.map(({ record }) => (JSON.parse(record) as { token: string }).token).toSorted();
     expect(readdirSync(instance.keep).toSorted(), "each file has its row, each row its file").toEqual(tokens);
     for (const { state } of rows) expect(["open", "sealed", "draining"]).toContain(state);

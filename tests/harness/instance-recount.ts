@@ -73,7 +73,9 @@ function compareRows(
   regions: readonly Region[],
   sessions: readonly Session[],
 ) {
-  const { regions: rows, sessions: sessionRows, claims: claimRows, leases: leaseRows, models } = journal.read();
+  const content = journal.read();
+  const { regions: rows, sessions: sessionRows, claims: claimRows, leases: leaseRows, models } = content;
+  expect(content.strayTensors, "tensors go with their region").toEqual([]);
   const toFacts = ({ key, token, state, name, pendingName, evictable, revision }: (typeof rows)[number]) => {
     return { key, token, state, name, pendingName, evictable, revision };
   };
