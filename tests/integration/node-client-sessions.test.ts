@@ -203,6 +203,27 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     expect((await sessions(server)).map((session) => session.id)).toEqual([next]);
   });
 
+  test(`${runtime}: a session is followed by another, also if its client has not heard yet that it ended`, async () => {
+    await using server = await startServer();
+    const seen = await runProgram<[string, string]>(
+      runtime,
+      server.env,
+      `
+        const { execFileSync } = await import("node:child_process");
+        const client = await connect();
+        const { id } = await client.session();
+        const end = "require('node:http').request({ socketPath: '${server.instance.socket}', method: 'DELETE', path: '/v1/sessions/" + id + "' }, (answer) => answer.resume()).end()";
+        // Nothing that comes over the hold is read meanwhile.
+        execFileSync(process.execPath, ["-e", end]);
+        const region = await client.create("next", new Uint8Array(1));
+        tell([id, region.descriptor.owner.session]);
+        client.close();
+      `,
+    );
+    expect(seen[1]).toBeString();
+    expect(seen[1]).not.toBe(seen[0]);
+  });
+
   test(`${runtime}: a client closes its session with itself, and one without any has none`, async () => {
     await using server = await startServer();
     const seen = await runProgram(
