@@ -1,0 +1,87 @@
+/**
+ * Runs in the copy what judges a mutation: whether the mutated file can be loaded at all, and a test. Nothing that was
+ * started there outlives its run.
+ */
+
+import { randomBytes } from "node:crypto";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { copy } from "./mutation-copy.mjs";
+import { killGroup, run } from "./process.mjs";
+import { findLeft, shmDirectory } from "./test-left.mjs";
+import { testEnvironment } from "./test-parts.mjs";
+import { readReport, sum } from "./test-report.mjs";
+
+/** A mistake may well make a test wait for ever: it waits less long than in `npm test`. */
+const testDeadlineMs = 30_000;
+/** A loop without an end keeps even the runner from saying so. */
+const runDeadlineMs = 5 * 60_000;
+
+const pythonClient = "clients/python/";
+const bun = join(copy, "node_modules/.bin/bun");
+const python = join(copy, ".venv/bin/python");
+const report = join(copy, ".tmp/mutation.xml");
+/** What the names of everything that the tests make in the shared memory directory contain. */
+const token = randomBytes(4).toString("hex");
+
+/** Runs something in the copy, to its end and that of everything that it started. */
+async function runInCopy(command, args, folder = "") {
+  let leader;
+  const end = () => leader !== undefined && killGroup(leader, "SIGKILL");
+  const timer = setTimeout(end, runDeadlineMs);
+  try {
+    return await run(command, args, {
+      cwd: join(copy, folder),
+      // Of a file that changes twice within a second bytecode would be stale.
+      env: { ...testEnvironment({ token, long: false }), PYTHONDONTWRITEBYTECODE: "1" },
+      capture: true,
+      onStart: (pid) => {
+        leader = pid;
+      },
+    });
+  } finally {
+    clearTimeout(timer);
+    end();
+    for (const name of findLeft([token])) rmSync(join(shmDirectory, name), { recursive: true, force: true });
+  }
+}
+
+/**
+ * Runs the tests of a file, or those that are named. The first failure is enough.
+ *
+ * @param {[path: string, ...named: string[]]} test
+ * @returns {Promise<{ status: number, output: string, passed: number, failed: string[] }>}
+ */
+export async function runTest([path, ...named]) {
+  rmSync(report, { force: true });
+  const [command, args, folder] = toCommand(path, named);
+  const { status, output } = await runInCopy(command, args, folder);
+  const { counts, failures } = readReport(report) ?? { counts: sum([]), failures: [] };
+  // Where pytest says `error` it could not import or set up; where a file cannot be loaded Bun reports no test at all.
+  const failed = failures.filter(({ isError }) => !isError).map(({ test }) => test);
+  return { status, output, passed: counts.passed, failed };
+}
+
+/** Bun takes a regular expression. */
+const toPattern = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+
+function toCommand(path, named) {
+  if (path.startsWith(pythonClient)) {
+    const file = path.slice(pythonClient.length);
+    const filter = named.length === 0 ? [] : ["-k", named.join(" or ")];
+    return [python, ["-m", "pytest", "--exitfirst", `--junitxml=${report}`, file, ...filter], pythonClient];
+  }
+  const options = ["--bail", `--timeout=${testDeadlineMs}`, "--reporter=junit", `--reporter-outfile=${report}`];
+  const filter = named.length === 0 ? [] : ["-t", named.map(toPattern).join("|")];
+  return [bun, ["--no-env-file", "test", ...options, `./${path}`, ...filter]];
+}
+
+/**
+ * Whether the mutated file can be loaded at all: where it cannot, no test is to be credited for that. The Node client is
+ * compiled by its own tests, which are skipped if that fails.
+ */
+export async function load(file) {
+  if (file.startsWith("clients/node/")) return { status: 0, output: "" };
+  if (file.startsWith(pythonClient)) return runInCopy(python, ["-c", "import tensord"]);
+  return runInCopy(bun, ["--no-env-file", "-e", `await import(${JSON.stringify(join(copy, file))})`]);
+}

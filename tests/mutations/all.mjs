@@ -1,0 +1,20 @@
+/** Every mutation that `npm run mutations` tries; each must make the test fail that it names. */
+
+import { booksMutations } from "./books.mjs";
+import { bytesMutations } from "./bytes.mjs";
+import { clientsMutations } from "./clients.mjs";
+import { doorMutations } from "./door.mjs";
+import { journalMutations } from "./journal.mjs";
+import { ownersMutations } from "./owners.mjs";
+import { regionsMutations } from "./regions.mjs";
+
+/** @type {import("../../scripts/lib/mutations.mjs").Mutation[]} */
+export const mutations = [
+  ...regionsMutations,
+  ...ownersMutations,
+  ...booksMutations,
+  ...journalMutations,
+  ...bytesMutations,
+  ...doorMutations,
+  ...clientsMutations,
+];

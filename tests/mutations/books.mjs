@@ -1,0 +1,118 @@
+/** Mistakes in the books: sums and quotas, names and versions, the line of those who wait, leases by request. */
+
+const state = "src/memory/state";
+
+export const booksMutations = [
+  {
+    name: "what drains is free before it is freed",
+    file: `${state}/pool.ts`,
+    find: "Math.max(0, this.usableBytes - this.takenBytes)",
+    replace: "Math.max(0, this.usableBytes - this.usedBytes)",
+    test: ["tests/contract/quotas.test.ts", "have what drains counted"],
+  },
+  {
+    name: "a session's quota is for each region anew",
+    file: `${state}/quota.ts`,
+    find: "Math.max(0, session.quotaBytes - session.usedBytes)",
+    replace: "Math.max(0, session.quotaBytes)",
+    test: ["tests/contract/quotas.test.ts", "holds to the byte"],
+  },
+  {
+    name: "a region that changes is charged twice",
+    file: `${state}/books.ts`,
+    find: "    this.#count(region, -1);\n",
+    replace: "",
+    test: ["tests/contract/models.test.ts", "counts what its regions occupy"],
+  },
+  {
+    name: "a session pays on for what drains",
+    file: `${state}/books.ts`,
+    find: "return session === null || hasEnded(state) ? null :",
+    replace: "return session === null || state === undefined ? null :",
+    test: ["tests/contract/quotas.test.ts", "does not count what drains"],
+  },
+  {
+    name: "what was used last is evicted first",
+    file: `${state}/books.ts`,
+    find: "    region.lastUsedAt = now;\n    this.#evictables.delete(region);\n",
+    replace: "    region.lastUsedAt = now;\n",
+    test: ["tests/contract/eviction.test.ts", "what was used last last"],
+  },
+  {
+    name: "a name means the version that was made last, though another was sealed later",
+    file: `${state}/name-index.ts`,
+    find: "return sealedAt === otherSealedAt ? region.key > other.key : sealedAt > otherSealedAt;",
+    replace: "return region.key > other.key;",
+    test: ["tests/contract/versions.test.ts", "the name alone means the one that was sealed last"],
+  },
+  {
+    name: "a seal does not change what a name means",
+    file: `${state}/books.ts`,
+    find: "    if (region.name !== null) region.modelBooks.names.refresh(region.name);\n",
+    replace: "",
+    test: ["tests/contract/versions.test.ts", "the name alone means the one that was sealed last"],
+  },
+  {
+    name: "the end of one version takes the name from all",
+    file: `${state}/name-index.ts`,
+    find: "if (held instanceof Versions && held.byVersion.size > 1) held.remove(version);\n    else this",
+    replace: "if (version !== undefined) this",
+    test: ["tests/contract/versions.test.ts", "without a sealed one, the name alone means the newest"],
+  },
+  {
+    name: "more are woken for memory than fit together",
+    file: `${state}/room-queue.ts`,
+    find: "bytes: waiting.bytes + promised",
+    replace: "bytes: waiting.bytes",
+    test: ["tests/unit/room-queue.test.ts", "as many are woken as fit together"],
+  },
+  {
+    name: "small requests starve a large one that waits for the server's memory",
+    file: `${state}/room-queue.ts`,
+    find: `} else if (shortage.code === "pool-full") return;`,
+    replace: "}",
+    test: ["tests/unit/room-queue.test.ts", "and one that waits for the server's memory does not"],
+  },
+  {
+    name: "memory that is given back wakes nobody who waits for it",
+    file: `${state}/store.ts`,
+    find: "    if (this.room.size > 0) this.room.pump(this.books);\n",
+    replace: "",
+    test: ["tests/contract/on-full.test.ts", "gets its room by what frees it"],
+  },
+  {
+    name: "of those who wait for a name only the first is woken",
+    file: `${state}/name-waiters.ts`,
+    find: "for (const resolve of set ?? []) resolve();",
+    replace: "for (const resolve of [...(set ?? [])].slice(0, 1)) resolve();",
+    test: ["tests/contract/wait.test.ts", "ends for all who wait"],
+  },
+  {
+    name: "a lease by request keeps its region after it ended",
+    file: "src/memory/regions/requested-lease.ts",
+    find: "  lease.region.serverLeases -= 1;\n",
+    replace: "",
+    test: ["tests/contract/leases.test.ts", "keeps a region that is deleted, until it is ended"],
+  },
+  {
+    name: "a lease by request never ends by its TTL",
+    file: "src/memory/regions/requested-lease.ts",
+    find: "  lease.expiresAt = store.now() + lease.ttlMs;\n  store.endingRequestedLeases.schedule(lease, lease.expiresAt);\n",
+    replace: "  lease.expiresAt = store.now() + lease.ttlMs;\n",
+    test: ["tests/contract/leases.test.ts", "ends when its TTL is over, and not before if it is renewed"],
+  },
+  {
+    name: "events get numbers that an earlier server may have used",
+    file: "src/memory/events/event-log.ts",
+    find: "if (this.#reserve(end)) this.#reservedEnd = end;",
+    replace: "this.#reservedEnd = end;",
+    test: ["tests/unit/event-log.test.ts", "reserves numbers in blocks before it uses them"],
+  },
+  {
+    name: "a reader that was overtaken by the ring of events does not learn of the gap",
+    file: "src/memory/events/event-cursor.ts",
+    find: "if (this.#position < floor || this.#position > last) {",
+    replace: "if (this.#position < floor) this.#position = floor;\n    if (this.#position > last) {",
+    test: ["tests/unit/event-cursor.test.ts", "tells a gap once"],
+  },
+];

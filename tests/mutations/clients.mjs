@@ -1,0 +1,148 @@
+/** Mistakes in the clients: the attach protocol, seals, references, rings, repeated requests, sessions. */
+
+const python = "clients/python/src/tensord";
+const node = "clients/node/src";
+const tests = "clients/python/tests";
+
+export const clientsMutations = [
+  {
+    name: "Python checks a file before it locks it",
+    file: `${python}/_mapping/attach.py`,
+    find: "        _lock(fd, place, writable)\n        _check(fd, place, writable)\n",
+    replace: "        _check(fd, place, writable)\n        _lock(fd, place, writable)\n",
+    test: [`${tests}/test_attach_protocol.py`, "test_the_lock_comes_before_the_check"],
+  },
+  {
+    name: "Python maps a file whose name has moved on",
+    file: `${python}/_mapping/attach.py`,
+    find: "for status in (opened, named):",
+    replace: "for status in (opened, opened):",
+    test: [`${tests}/test_attach_protocol.py`, "test_a_name_that_moves_during_the_check_is_noticed"],
+  },
+  {
+    name: "Python writes to a sealed file",
+    file: `${python}/_mapping/attach.py`,
+    find: "    if writable and _is_sealed(opened.st_mode):\n",
+    replace: "    if not writable and _is_sealed(opened.st_mode) and False:\n",
+    test: [`${tests}/test_attach_protocol.py`, "test_a_sealed_file_is_read_and_not_written"],
+  },
+  {
+    name: "Python is a writer of what it maps for reading",
+    file: `${python}/_mapping/attach.py`,
+    find: "    fd = open_leased(place, writable=access is Access.WRITE)\n    try:\n        mapping.remap(fd, access)",
+    replace: "    fd = open_leased(place, writable=True)\n    try:\n        mapping.remap(fd, access)",
+    test: [`${tests}/test_seal.py`, "test_a_seal_keeps_arrays_and_addresses_and_drops_the_writer_lock"],
+  },
+  {
+    name: "Python's forked child keeps the locks of its parent",
+    file: `${python}/_mapping/lock_file.py`,
+    find: "        with contextlib.suppress(OSError):\n            os.close(fd)\n    _open_descriptors",
+    replace: "        with contextlib.suppress(OSError):\n            os.fstat(fd)\n    _open_descriptors",
+    test: [`${tests}/test_rwlock.py`, "test_a_killed_holder_frees_though_its_forked_child_lives"],
+  },
+  {
+    name: "Python opens a slot that holds something else by now",
+    file: `${python}/_ring/slot_tensor.py`,
+    find: "        if generation != ref.generation:\n",
+    replace: "        if generation < ref.generation:\n",
+    test: [`${tests}/test_ring.py`, "test_a_reference_is_good_until_the_ring_comes_round"],
+  },
+  {
+    name: "Python fills a slot anew under its old generation",
+    file: `${python}/_ring/slot_table.py`,
+    find: "        self._counts[index] += 1\n",
+    replace: "        self._counts[index] = max(1, self._counts[index])\n",
+    test: [`${tests}/test_ring.py`, "test_an_acquired_slot_is_stale_before_its_first_byte_is_written"],
+  },
+  {
+    name: "Python believes a reference of one instance in a file of another",
+    file: `${python}/_tensor/reference.py`,
+    find: "    if instance_of(ref.path) != ref.instance:\n",
+    replace: "    if instance_of(ref.path) is None:\n",
+    test: [`${tests}/test_reference.py`, "test_a_hostile_reference_is_refused"],
+  },
+  {
+    name: "Python makes a region twice when an answer is lost",
+    file: `${python}/_transport/transport.py`,
+    find: "repeatable and not isinstance(error.__cause__, TimeoutError)",
+    replace: "not isinstance(error.__cause__, TimeoutError)",
+    test: [`${tests}/test_transport.py`, "test_a_lost_answer_to_a_create_is_not_asked_for_again"],
+  },
+  {
+    name: "Python's forked child holds the session of its parent",
+    file: `${python}/_session/hold.py`,
+    find: "        if self._socket is not None:\n            self._socket.close()\n        self._begin()\n",
+    replace: "        self._sockets_of_parents = self._socket\n        self._begin()\n",
+    test: [`${tests}/test_session_forks.py`, "test_a_killed_parents_session_ends_though_its_forked_child_lives"],
+  },
+  {
+    name: "Python goes on with a session that has ended",
+    file: `${python}/_session/session.py`,
+    find: "            self._hold.forget(session_id)\n",
+    replace: "",
+    test: [`${tests}/test_session.py`, "test_after_a_session_was_ended_by_others_the_next_is_opened"],
+  },
+  {
+    name: "Python's build that fails keeps its turn",
+    file: `${python}/_region/claim.py`,
+    find: "    except BaseException:\n        turn.give_up()\n        raise\n",
+    replace: "    except BaseException:\n        raise\n",
+    test: [`${tests}/test_get_or_create.py`, "test_a_build_that_fails_gives_the_turn_on"],
+  },
+  {
+    name: "Node checks a file before it locks it",
+    file: `${node}/memory/attach.ts`,
+    find: "    lock(fd, place, isWriter);\n    check(fd, place, isWriter);\n",
+    replace: "    check(fd, place, isWriter);\n    lock(fd, place, isWriter);\n",
+    test: ["tests/integration/node-client-attach.test.ts", "locked before it is checked"],
+  },
+  {
+    name: "Node writes to a sealed file",
+    file: `${node}/memory/attach.ts`,
+    find: `  if (isWriter && isSealed(opened)) throw new Mismatch(place, "is sealed", "sealed");\n`,
+    replace: "",
+    test: ["tests/integration/node-client-attach.test.ts", "what is sealed, moved on or another file"],
+  },
+  {
+    name: "Node maps another file than it was told of",
+    file: `${node}/memory/attach.ts`,
+    find: "if (String(dev) === place.dev && String(ino) === place.ino) continue;",
+    replace: "if (String(dev) === place.dev) continue;",
+    test: ["tests/integration/node-client-attach.test.ts", "what is sealed, moved on or another file"],
+  },
+  {
+    name: "Node opens a slot that holds something else by now",
+    file: `${node}/rings/open-slot.ts`,
+    find: "if (word !== BigInt(generation)) {",
+    replace: "if (word < BigInt(generation)) {",
+    test: ["tests/integration/node-client-ring.test.ts", "a reference is good until the ring comes round"],
+  },
+  {
+    name: "Node makes a region twice when an answer is lost",
+    file: `${node}/http/transport.ts`,
+    find: "mayRepeat = options.isRepeatable && !(outcome instanceof AnswerLate);",
+    replace: "mayRepeat = !(outcome instanceof AnswerLate);",
+    test: ["tests/integration/node-client-restart.test.ts"],
+  },
+  {
+    name: "Node does not hold its session again after a restart",
+    file: `${node}/session/hold.ts`,
+    find: "if (!this.#isClosed) this.#connect(Number.POSITIVE_INFINITY, false).catch(this.#options.lost);",
+    replace: "",
+    test: ["tests/integration/node-client-sessions.test.ts", "a session survives restarts of the server"],
+  },
+  {
+    name: "Node goes on with a session that has ended",
+    file: `${node}/session/session.ts`,
+    find: "      this.#lose(held, error);\n",
+    replace: "",
+    test: ["tests/integration/node-client-sessions.test.ts", "has not heard yet that it ended"],
+  },
+  {
+    name: "Node's build that fails keeps its turn",
+    file: `${node}/regions/get-or-create.ts`,
+    find: "        if (claim !== undefined) await this.#giveUp(model, name, claim.session, claim.key);\n",
+    replace: "",
+    test: ["tests/integration/node-client-claims.test.ts", "a build that throws, or cannot be stored"],
+  },
+];

@@ -1,0 +1,98 @@
+/** Mistakes at the door: what a request may be, who may ask, how the server comes and goes. */
+
+const routes = "src/routes";
+const transport = "src/server/transport.ts";
+
+export const doorMutations = [
+  {
+    name: "a body may have any size",
+    file: `${routes}/app.ts`,
+    find: "bodyLimit({ maxSize: limits.requestBodyBytes, onError: refuse })",
+    replace: "bodyLimit({ maxSize: Number.MAX_SAFE_INTEGER, onError: refuse })",
+    test: ["tests/contract/large-bodies.test.ts", "is read, and one byte more is not"],
+  },
+  {
+    name: "a body may nest as deep as it likes",
+    file: `${routes}/app.ts`,
+    find: "      checkJsonBounds(text);\n",
+    replace: "",
+    test: ["tests/contract/large-bodies.test.ts", "a hostile body of megabytes"],
+  },
+  {
+    name: "a form of a web page is taken for JSON",
+    file: `${routes}/app.ts`,
+    find: `if (text !== "" && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();`,
+    replace: "",
+    test: ["tests/contract/bodies.test.ts", "a form of a web page is none either"],
+  },
+  {
+    name: "a query parameter that no route takes is ignored",
+    file: `${routes}/refuse-unknown-query.ts`,
+    find: "    if (unknown.length > 0) throw toValidationFailure(",
+    replace: "    if (unknown.length < 0) throw toValidationFailure(",
+    test: ["tests/contract/queries.test.ts", "is refused whatever its value"],
+  },
+  {
+    name: "a field that a creation does not take is ignored",
+    file: `${routes}/schemas/requests.ts`,
+    find: "export const CreateRegion = z\n  .strictObject({",
+    replace: "export const CreateRegion = z\n  .object({",
+    test: ["tests/contract/failures.test.ts", "createRegion"],
+  },
+  {
+    name: "a mistake of ours is told with what it says inside",
+    file: `${routes}/problem.ts`,
+    find: `"internal", "Cannot answer the request: the server made a mistake"`,
+    replace: `"internal", String(error)`,
+    test: ["tests/contract/failures.test.ts", "a mistake of ours"],
+  },
+  {
+    name: "a part that ends behind the data is written",
+    file: `${routes}/byte-range.ts`,
+    find: "  if (last >= size ||",
+    replace: "  if (last > size ||",
+    test: ["tests/unit/byte-range.test.ts"],
+  },
+  {
+    name: "a web page of another origin may ask over TCP",
+    file: "src/server/guard.ts",
+    find: `    if (origin !== null && !origins.has(origin.toLowerCase())) throw refused("Origin", origin, origins);\n`,
+    replace: "",
+    test: ["tests/unit/guard.test.ts", "though the Host is ours"],
+  },
+  {
+    name: "TCP lets everybody in",
+    file: transport,
+    find: "      guard(request.headers);\n",
+    replace: "",
+    test: ["tests/contract/socket.test.ts", "TCP keeps out"],
+  },
+  {
+    name: "everybody on the machine may connect to the socket",
+    file: transport,
+    find: "    chmodSync(path, 0o660);\n",
+    replace: "    chmodSync(path, 0o666);\n",
+    test: ["tests/contract/socket.test.ts", "belongs to owner and group alone"],
+  },
+  {
+    name: "a server takes the socket from another one that listens there",
+    file: transport,
+    find: "  if (await isListening(path)) {",
+    replace: "  if (await isListening('/none')) {",
+    test: ["tests/contract/socket.test.ts", "is not taken from a server that listens there"],
+  },
+  {
+    name: "a server that stops removes the socket that its successor made",
+    file: transport,
+    find: "if (lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === ino) unlinkSync(path);",
+    replace: "if (ino !== undefined && lstatSync(path, { throwIfNoEntry: false })) unlinkSync(path);",
+    test: ["tests/contract/socket.test.ts", "of a successor is left alone"],
+  },
+  {
+    name: "a stop leaves those waiting who wait",
+    file: "src/server/serve.ts",
+    find: "      store.stop();\n",
+    replace: "",
+    test: ["tests/integration/life.test.ts", "SIGTERM lets a request that waits answer"],
+  },
+];

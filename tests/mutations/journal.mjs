@@ -1,0 +1,116 @@
+/** Mistakes in what is written down and in what a start makes of it: rows, migrations, adoption, orphans, lost regions. */
+
+const journal = "src/memory/journal";
+const start = "src/memory/start";
+
+export const journalMutations = [
+  {
+    name: "two rows that belong together are written one by one",
+    file: `${journal}/journal.ts`,
+    find: "this.#freeing(records.length === 1 ? update : this.#database.transaction(update));",
+    replace: "this.#freeing(update);",
+    test: ["tests/contract/if-exists.test.ts", "whose second row cannot be written"],
+  },
+  {
+    name: "a change is in the books though its row could not be written",
+    file: "src/memory/state/store.ts",
+    find: `    this.journal.updateRegions(revised.map(([region, change]) => ({ ...region, ...change })));
+    this.step(step);
+    for (const [region, change] of revised) this.books.change(region, change);`,
+    replace: `    for (const [region, change] of revised) this.books.change(region, change);
+    this.journal.updateRegions(revised.map(([region]) => region));
+    this.step(step);`,
+    test: ["tests/contract/change.test.ts", "a row that cannot be written"],
+  },
+  {
+    name: "the tensors of a region that is gone stay in the journal",
+    file: `${journal}/journal.ts`,
+    find: "    this.#freeing(() => this.#deleteTensors.run(key));\n    this.#ballast",
+    replace: "    this.#ballast",
+    test: ["tests/faults/killed-at-step.test.ts", "delete.row-deleted"],
+  },
+  {
+    name: "tensors whose region was never entered stay in the journal",
+    file: `${journal}/journal.ts`,
+    find: "    for (const key of content.strayTensors) this.#freeing(() => this.#deleteTensors.run(key));\n",
+    replace: "",
+    test: ["tests/faults/lost-store.test.ts", "tensors whose region was never entered"],
+  },
+  {
+    name: "a write that frees memory is not given the ballast's pages",
+    file: `${journal}/journal.ts`,
+    find: "if (!isFull(error) || !this.#ballast.giveUp()) throw translate(error);",
+    replace: "throw translate(error);",
+    test: ["tests/faults/full-memory.test.ts", "DELETE works with not a page free"],
+  },
+  {
+    name: "a damaged journal is used as it is",
+    file: `${journal}/journal-content.ts`,
+    find: `  if (found !== "ok") throw new JournalDamage(found);\n`,
+    replace: "  if (found === undefined) throw new JournalDamage(found);\n",
+    test: ["tests/faults/lost-store-damage.test.ts"],
+  },
+  {
+    name: "a migration loses the limits of models",
+    file: `${journal}/journal-schema-3.ts`,
+    find: "const ofPools = limitBytes === null ? [] : [{ pool: hostPool, limitBytes }];",
+    replace: "const ofPools = limitBytes === null ? [{ pool: hostPool, limitBytes: 0 }] : [];",
+    test: ["tests/faults/migration.test.ts", "is brought forward"],
+  },
+  {
+    name: "a migration is done again at the next start",
+    file: `${journal}/journal-schema.ts`,
+    find: `    database.run(\`PRAGMA user_version = \${schemaVersion}\`);\n`,
+    replace: "",
+    test: ["tests/faults/migration.test.ts", "over the next start too"],
+  },
+  {
+    name: "a start adopts what nobody was told of",
+    file: `${start}/recover.ts`,
+    find: "    if (isAdopting) adoptRegion(store, storage, file);\n    else drainOrphan(store, storage, file);",
+    replace: "    adoptRegion(store, storage, file);",
+    test: ["tests/faults/lost-store.test.ts", "that no row knows and no name shows is drained"],
+  },
+  {
+    name: "a start without its journal drains what has lost its name, too",
+    file: `${start}/recover.ts`,
+    find: "    if (isAdopting) adoptRegion(store, storage, file);\n    else drainOrphan(store, storage, file);",
+    replace: "    drainOrphan(store, storage, file);",
+    test: ["tests/faults/lost-store.test.ts", "hostile headers in the keeper do not keep"],
+  },
+  {
+    name: "a start takes another file under the same token for the region's",
+    file: `${start}/recover.ts`,
+    find: "if (file === undefined || file.identity.ino !== record.identity.ino) {",
+    replace: "if (file === undefined) {",
+    test: ["tests/faults/lost-store.test.ts", "a row whose file is another one by now"],
+  },
+  {
+    name: "a seal that a crash cut short keeps the region sealing",
+    file: `${start}/revive.ts`,
+    find: `state: record.state === "sealing" ? nextState(record, "seal-refused") : record.state,`,
+    replace: "state: record.state,",
+    test: ["tests/faults/lost-store.test.ts", "a seal that was under way when the server died"],
+  },
+  {
+    name: "a seal that a crash cut short leaves the file read-only",
+    file: `${start}/revive.ts`,
+    find: "  if (file.access !== access) store.storages.of(region).memory.setAccess(region.token, access);\n",
+    replace: "",
+    test: ["tests/faults/killed-at-step.test.ts", "seal.mode-set"],
+  },
+  {
+    name: "a file with a sealed mode is adopted as sealed though somebody writes to it",
+    file: `${start}/adopt.ts`,
+    find: "return storage.memory.usage(file.token)?.written === false;",
+    replace: "return storage.memory.usage(file.token) !== undefined;",
+    test: ["tests/faults/lost-store-log.test.ts", "a sealed mode that a writer outlived"],
+  },
+  {
+    name: "a region whose session ended just before a crash stays for ever",
+    file: `${start}/recover.ts`,
+    find: "  endAbandoned(store);\n",
+    replace: "",
+    test: ["tests/faults/killed-at-step.test.ts", "session.row-deleted"],
+  },
+];

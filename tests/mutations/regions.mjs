@@ -1,0 +1,129 @@
+/** Mistakes in what is done to a region: its creation, those who attach, its seal, its deletion, its public name. */
+
+const regions = "src/memory/regions";
+
+export const regionsMutations = [
+  {
+    name: "a creation whose client went away is finished all the same",
+    file: `${regions}/create.ts`,
+    find: `const onAbort = () => cancelCreation(region, "its client went away");`,
+    replace: "const onAbort = () => {};",
+    test: ["tests/contract/create.test.ts", "whose client goes away is undone before the commit"],
+  },
+  {
+    name: "a creation that is undone stays in the books",
+    file: `${regions}/end.ts`,
+    find: `  store.books.change(region, { state: nextState(region, "abort") });`,
+    replace: "",
+    test: ["tests/contract/create.test.ts", "that is deleted gives back its name, its bytes and its file"],
+  },
+  {
+    name: "a commit shows the name before the row is written",
+    file: `${regions}/create.ts`,
+    find: `    store.journal.insertRegion({ ...region, state });
+    store.step("create.journaled");
+    names.publish(token);
+    store.step("create.published");`,
+    replace: `    names.publish(token);
+    store.step("create.published");
+    store.journal.insertRegion({ ...region, state });
+    store.step("create.journaled");`,
+    test: ["tests/faults/killed-at-step.test.ts", "create.published"],
+  },
+  {
+    name: "attaching shortens a life",
+    file: `${regions}/attach.ts`,
+    find: "return expiresAt > (region.expiresAt ?? 0) ? expiresAt : undefined;",
+    replace: "return expiresAt;",
+    test: ["tests/contract/if-exists.test.ts", "extends a life that is shorter than what is asked for"],
+  },
+  {
+    name: "attaching does not wait for a region in creation",
+    file: `${regions}/create.ts`,
+    find: "if (holder.creation === null) return {",
+    replace: "if (holder.creation !== undefined) return {",
+    test: ["tests/contract/if-exists.test.ts", "waits for a region in creation"],
+  },
+  {
+    name: "a seal does not ask for writers",
+    file: `${regions}/seal.ts`,
+    find: "    checkUsage(store, region);\n",
+    replace: "",
+    test: ["tests/contract/seal.test.ts", "minds a writer until it lets go"],
+  },
+  {
+    name: "a seal asks for writers before it takes away their mode",
+    file: `${regions}/seal.ts`,
+    find: `    store.storages.of(region).memory.setAccess(region.token, access);
+    store.step("seal.mode-set");
+    // After the mode: a writer that locks later sees a sealed file and lets go.
+    checkUsage(store, region);`,
+    replace: `    checkUsage(store, region);
+    store.storages.of(region).memory.setAccess(region.token, access);
+    store.step("seal.mode-set");`,
+    test: ["tests/contract/seal.test.ts", "minds a writer that came while the mode was being set"],
+  },
+  {
+    name: "a seal wakes nobody who waits for the name",
+    file: `${regions}/seal.ts`,
+    find: "  if (name !== null) store.waiters.wake(region.model, name);\n",
+    replace: "",
+    test: ["tests/contract/wait.test.ts", "ends with the sealed region"],
+  },
+  {
+    name: "a region that somebody maps is freed",
+    file: `${regions}/free.ts`,
+    find: "  if (isLeased(store, region)) return false;\n",
+    replace: "",
+    test: ["tests/contract/delete.test.ts", "drains while somebody maps it"],
+  },
+  {
+    name: "a deletion asks for leases before the name goes",
+    file: `${regions}/free.ts`,
+    find: `  names.withdraw(region.token, region.identity);
+  store.step("delete.withdrawn");
+  region.waitsFor = "lease";
+  if (isLeased(store, region)) return false;`,
+    replace: `  const isMapped = isLeased(store, region);
+  names.withdraw(region.token, region.identity);
+  store.step("delete.withdrawn");
+  region.waitsFor = "lease";
+  if (isMapped) return false;`,
+    test: ["tests/contract/delete.test.ts", "locked it just when its name went"],
+  },
+  {
+    name: "a region that is freed keeps its row",
+    file: `${regions}/free.ts`,
+    find: "  store.journal.deleteRegion(region.key);\n",
+    replace: "",
+    test: ["tests/faults/killed-at-step.test.ts", "delete.row-deleted"],
+  },
+  {
+    name: "a change is made to another revision than the client knows",
+    file: `${regions}/change.ts`,
+    find: "  if (expected === undefined || expected === revision) return;",
+    replace: "  if (expected === undefined || expected <= revision) return;",
+    test: ["tests/contract/change.test.ts", "keeps out who knows an older or a later one"],
+  },
+  {
+    name: "a name that was removed is not linked back",
+    file: "src/memory/storage/shm/shm-names.ts",
+    find: "        linkSync(kept, name);\n",
+    replace: "",
+    test: ["tests/contract/delete.test.ts", "that somebody removed is back"],
+  },
+  {
+    name: "a foreign file in a name's place is taken for the region's",
+    file: "src/memory/storage/shm/shm-names.ts",
+    find: `if (named !== undefined && isSame(toIdentity(named), identity)) return "intact";`,
+    replace: `if (named !== undefined) return "intact";`,
+    test: ["tests/contract/events-envelope.test.ts", "relinked has the cause"],
+  },
+  {
+    name: "a name that is taken again a moment after it was mended stays taken",
+    file: `${regions}/public-name.ts`,
+    find: "  store.mending.schedule(region, store.now() + limits.nameLookAgainMs);\n",
+    replace: "",
+    test: ["tests/contract/delete.test.ts", "that was mended is looked at again"],
+  },
+];
