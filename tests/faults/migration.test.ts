@@ -143,6 +143,8 @@ testWith()(
     });
     await api.call("DELETE", "/v1/sessions/ses_ba6kmrjnupqloj2i7r7r3xtogy");
     expect(await api.stats()).toMatchObject({ sessions: 0, claims: 0, leases: 0 });
+    // Its name was taken, and the session's lease was its last.
+    await api.untilGone("reg_5klyhlpxzu7v7blnu3hedndzpt");
     await checkBooks(server);
     await server.stop();
     expect(readVersion(server)).toBe(3);
