@@ -13,7 +13,7 @@ import { testEnvironment } from "./test-parts.mjs";
 import { readReport, sum } from "./test-report.mjs";
 
 /** A mistake may well make a test wait for ever: it waits less long than in `npm test`. */
-const testDeadlineMs = 30_000;
+const testDeadlineMs = 60_000;
 /** A loop without an end keeps even the runner from saying so. */
 const runDeadlineMs = 5 * 60_000;
 
@@ -71,7 +71,13 @@ function toCommand(path, named) {
     const filter = named.length === 0 ? [] : ["-k", named.join(" or ")];
     return [python, ["-m", "pytest", "--exitfirst", `--junitxml=${report}`, file, ...filter], pythonClient];
   }
-  const options = ["--bail", `--timeout=${testDeadlineMs}`, "--reporter=junit", `--reporter-outfile=${report}`];
+  const options = [
+    "--bail",
+    "--max-concurrency=2",
+    `--timeout=${testDeadlineMs}`,
+    "--reporter=junit",
+    `--reporter-outfile=${report}`,
+  ];
   const filter = named.length === 0 ? [] : ["-t", named.map(toPattern).join("|")];
   return [bun, ["--no-env-file", "test", ...options, `./${path}`, ...filter]];
 }

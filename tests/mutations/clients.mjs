@@ -141,7 +141,7 @@ export const clientsMutations = [
   {
     name: "Node's build that fails keeps its turn",
     file: `${node}/regions/get-or-create.ts`,
-    find: "        if (claim !== undefined) await this.#giveUp(model, name, claim.session, claim.key);\n",
+    find: "        if (claim !== undefined) await this.#giveUp(named, claim.session, claim.key);\n",
     replace: "",
     test: ["tests/integration/node-client-claims.test.ts", "a build that throws, or cannot be stored"],
   },

@@ -27,7 +27,7 @@ export const journalMutations = [
     file: `${journal}/journal.ts`,
     find: "    this.#freeing(() => this.#deleteTensors.run(key));\n    this.#ballast",
     replace: "    this.#ballast",
-    test: ["tests/faults/killed-at-step.test.ts", "delete.row-deleted"],
+    test: ["tests/faults/killed-at-step.test.ts", "during the deletion of a small region, after delete.row-deleted"],
   },
   {
     name: "tensors whose region was never entered stay in the journal",
@@ -97,7 +97,7 @@ export const journalMutations = [
     file: `${start}/revive.ts`,
     find: "  if (file.access !== access) store.storages.of(region).memory.setAccess(region.token, access);\n",
     replace: "",
-    test: ["tests/faults/killed-at-step.test.ts", "seal.mode-set"],
+    test: ["tests/faults/killed-at-step.test.ts", "during a seal, after seal.mode-set"],
   },
   {
     name: "a file with a sealed mode is adopted as sealed though somebody writes to it",
@@ -111,6 +111,9 @@ export const journalMutations = [
     file: `${start}/recover.ts`,
     find: "  endAbandoned(store);\n",
     replace: "",
-    test: ["tests/faults/killed-at-step.test.ts", "session.row-deleted"],
+    test: [
+      "tests/faults/killed-at-step.test.ts",
+      "during the end of a session whose regions others use, after session.row-deleted",
+    ],
   },
 ];

@@ -28,7 +28,7 @@ export const regionsMutations = [
     store.step("create.published");
     store.journal.insertRegion({ ...region, state });
     store.step("create.journaled");`,
-    test: ["tests/faults/killed-at-step.test.ts", "create.published"],
+    test: ["tests/faults/killed-at-step.test.ts", "during the creation of a small region, after create.published"],
   },
   {
     name: "attaching shortens a life",
@@ -96,7 +96,7 @@ export const regionsMutations = [
     file: `${regions}/free.ts`,
     find: "  store.journal.deleteRegion(region.key);\n",
     replace: "",
-    test: ["tests/faults/killed-at-step.test.ts", "delete.row-deleted"],
+    test: ["tests/faults/killed-at-step.test.ts", "during the deletion of a small region, after delete.row-deleted"],
   },
   {
     name: "a change is made to another revision than the client knows",
