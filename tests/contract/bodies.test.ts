@@ -60,6 +60,9 @@ describe("a content type", () => {
       withApp(async (app) => {
         const options = { headers: { "content-type": contentType } };
         await app.refused("unsupported-media-type", "POST", "/v1/regions", body, options);
+        // Nor is it ignored where a body may be left out.
+        const { id } = await app.create();
+        await app.refused("unsupported-media-type", "POST", `/v1/regions/${id}/seal`, sealing, options);
       }),
     );
   }

@@ -2,7 +2,6 @@
 
 import { describe, expect, test } from "bun:test";
 import { existsSync, linkSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import { toCharge, until, withApp } from "../harness/app.ts";
 import { tokenOf } from "../harness/instance.ts";
@@ -119,20 +118,23 @@ describe("a deleted region", () => {
     }),
   );
 
-  test(
-    "leaves a foreign file alone that took its public name",
-    withApp(async (app) => {
-      const { id, storage } = await app.create();
-      const foreign = `${tmpdir()}/foreign-${app.instance}`;
-      writeFileSync(`${storage.path}.foreign`, "not ours");
-      renameSync(`${storage.path}.foreign`, storage.path);
-      await app.remove(id);
-      // Either it was renamed over when the watch saw it, and went with the region, or it stands as it was.
-      if (existsSync(storage.path)) unlinkSync(storage.path);
-      expect(existsSync(foreign)).toBeFalse();
-      expect((await app.stats()).regions).toMatchObject({ open: 0, draining: 0 });
-    }),
-  );
+  test("leaves a foreign file alone that took its public name", async () => {
+    let beforeWithdrawal = () => {};
+    await withApp(
+      async (app) => {
+        const { id, storage } = await app.create();
+        beforeWithdrawal = () => {
+          writeFileSync(`${storage.path}.foreign`, "not ours");
+          renameSync(`${storage.path}.foreign`, storage.path);
+        };
+        expect((await app.remove(id)).state).toBe("deleted");
+        expect(await Bun.file(storage.path).text()).toBe("not ours");
+        unlinkSync(storage.path);
+      },
+      // From here on nobody renames over it any more.
+      { onStep: (step) => step === "delete.journaled" && beforeWithdrawal() },
+    )();
+  });
 });
 
 describe("a public name", () => {
