@@ -19,11 +19,11 @@ export const doorMutations = [
     test: ["tests/contract/large-bodies.test.ts", "a hostile body of megabytes"],
   },
   {
-    name: "a form of a web page is taken for JSON",
+    name: "a body of another content type is ignored where none is taken",
     file: `${routes}/app.ts`,
     find: `if (text !== "" && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();`,
     replace: "",
-    test: ["tests/contract/bodies.test.ts", "a form of a web page is none either"],
+    test: ["tests/contract/failures.test.ts", "deleteRegion answers unsupported-media-type"],
   },
   {
     name: "a query parameter that no route takes is ignored",
