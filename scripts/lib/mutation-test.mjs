@@ -69,7 +69,11 @@ function toCommand(path, named) {
   if (path.startsWith(pythonClient)) {
     const file = path.slice(pythonClient.length);
     const filter = named.length === 0 ? [] : ["-k", named.join(" or ")];
-    return [python, ["-m", "pytest", "--exitfirst", `--junitxml=${report}`, file, ...filter], pythonClient];
+    return [
+      python,
+      ["-m", "pytest", "--exitfirst", `--timeout=${testDeadlineMs / 1000}`, `--junitxml=${report}`, file, ...filter],
+      pythonClient,
+    ];
   }
   const options = [
     "--bail",
