@@ -3,7 +3,6 @@
 import { Command, Option } from "commander";
 import packageJson from "../../../package.json" with { type: "json" };
 import { type Config, parseConfig, type SettingName, settings } from "../config.ts";
-import { startServer } from "../serve.ts";
 import { alloc } from "./alloc.ts";
 import { Api } from "./api.ts";
 import { doctor } from "./doctor.ts";
@@ -185,6 +184,8 @@ async function print(text: string): Promise<void> {
 }
 
 async function serve(config: Config): Promise<void> {
+  // Loaded here alone: what a server needs takes a command twice the time that it needs itself.
+  const { startServer } = await import("../serve.ts");
   const server = await startServer(config);
   const { promise, resolve } = Promise.withResolvers<void>();
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, () => resolve());
