@@ -32,7 +32,7 @@ export const journalMutations = [
   {
     name: "tensors whose region was never entered stay in the journal",
     file: `${journal}/journal.ts`,
-    find: "    for (const key of content.strayTensors) this.#freeing(() => this.#deleteTensors.run(key));\n",
+    find: "    this.#dropTensors(content.strayTensors);\n",
     replace: "",
     test: ["tests/faults/lost-store.test.ts", "tensors whose region was never entered"],
   },

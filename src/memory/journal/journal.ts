@@ -55,8 +55,17 @@ export class Journal implements Disposable {
     this.#insertTensors = database.query("INSERT OR REPLACE INTO tensors VALUES (?, ?, ?)");
     this.#deleteTensors = database.query("DELETE FROM tensors WHERE region = ?");
     this.#putModel = database.query("INSERT OR REPLACE INTO models VALUES (?, ?)");
-    for (const key of content.strayTensors) this.#freeing(() => this.#deleteTensors.run(key));
+    this.#dropTensors(content.strayTensors);
     this.#deleteModel = database.query("DELETE FROM models WHERE name = ?");
+  }
+
+  #dropTensors(keys: readonly number[]): void {
+    try {
+      for (const key of keys) this.#freeing(() => this.#deleteTensors.run(key));
+    } catch (error) {
+      // Without a free page the start must not fail: it is what lets regions be deleted. The next one drops the rest.
+      if (!isOutOfMemory(error)) throw error;
+    }
   }
 
   /** Opens the journal of `directory`, or makes it. A damaged one is set aside, never deleted. */

@@ -1,4 +1,4 @@
-/** Models: registering a pool with its limit, changing the limit, and unregistering it with all that it holds. */
+/** Models: registering a name with its limit, changing the limit, and unregistering it with all that it holds. */
 
 import { TensordError } from "../error.ts";
 import type { PoolLimit } from "../journal/journal-rows.ts";
@@ -101,7 +101,7 @@ function first(model: Model, key: number) {
   return undefined;
 }
 
-/** Devices' limits are set elsewhere. */
+/** The limit of host memory, which is the only one that a request can set. */
 function toLimits(memoryLimitBytes: number | null): PoolLimit[] {
   return memoryLimitBytes === null ? [] : [{ pool: hostPool, limitBytes: memoryLimitBytes }];
 }
