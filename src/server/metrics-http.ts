@@ -1,6 +1,8 @@
 /** Metrics of requests. The transports tell it of each one; every label has a bounded set of values. */
 
-import { Counter, Histogram, type Registry } from "prom-client";
+import Counter from "prom-client/lib/counter.js";
+import Histogram from "prom-client/lib/histogram.js";
+import type Registry from "prom-client/lib/registry.js";
 
 const methods: readonly string[] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 

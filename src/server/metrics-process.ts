@@ -2,7 +2,9 @@
 
 import { readdir } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
-import { Counter, Gauge, type Registry } from "prom-client";
+import Counter from "prom-client/lib/counter.js";
+import Gauge from "prom-client/lib/gauge.js";
+import type Registry from "prom-client/lib/registry.js";
 
 export function defineProcessMetrics(registry: Registry): () => Promise<void> {
   const gauge = (name: string, help: string) => new Gauge({ name, help, registers: [registry] });

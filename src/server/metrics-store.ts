@@ -1,6 +1,7 @@
 /** Metrics of the books, read from them when they are asked for. Of models a bounded number is shown by name. */
 
-import { Gauge, type Registry } from "prom-client";
+import Gauge from "prom-client/lib/gauge.js";
+import type Registry from "prom-client/lib/registry.js";
 import type { Model } from "../memory/state/region.ts";
 import { readStats } from "../memory/state/stats.ts";
 import type { Store } from "../memory/state/store.ts";

@@ -3,7 +3,8 @@
  * beside it; `docs/operating.md` has the table, which a test holds against the registry.
  */
 
-import { Gauge, Registry } from "prom-client";
+import Gauge from "prom-client/lib/gauge.js";
+import Registry from "prom-client/lib/registry.js";
 import type { Store } from "../memory/state/store.ts";
 import { HttpMetrics } from "./metrics-http.ts";
 import { defineProcessMetrics } from "./metrics-process.ts";

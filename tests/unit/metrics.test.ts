@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { Registry } from "prom-client";
+import Registry from "prom-client/lib/registry.js";
 import { operatingPath } from "../../scripts/settings.ts";
 import { Pools } from "../../src/memory/state/pool.ts";
 import { Metrics } from "../../src/server/metrics.ts";
