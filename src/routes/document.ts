@@ -2,9 +2,10 @@
 
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Environment } from "./environment.ts";
+import { withIntegerFormats } from "./integer-formats.ts";
 
 export function toDocument(app: OpenAPIHono<Environment>, version: string) {
-  return app.getOpenAPI31Document({
+  const document = app.getOpenAPI31Document({
     openapi: "3.1.0",
     info: {
       title: "tensord",
@@ -29,4 +30,5 @@ export function toDocument(app: OpenAPIHono<Environment>, version: string) {
       { name: "host", description: "The server itself." },
     ],
   });
+  return withIntegerFormats(document);
 }

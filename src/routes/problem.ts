@@ -16,7 +16,7 @@ export const Problem = z
       .string()
       .openapi({ description: "A URI that stands for the code.", example: "urn:tensord:problem:name-taken" }),
     title: z.string().openapi({ example: "The name belongs to another region" }),
-    status: z.int().openapi({ example: 409 }),
+    status: z.int().min(100).max(599).openapi({ example: 409 }),
     detail: z.string().openapi({ example: "Cannot create the name: reg_… (llama/weights) holds it (sealed)" }),
     code: ProblemCode,
     hint: z.string().optional().openapi({ description: "What to do about it." }),

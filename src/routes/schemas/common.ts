@@ -8,6 +8,12 @@ export const byteCount = z.int().min(0).max(limits.regionBytes);
 
 export const time = z.string().openapi({ format: "date-time", example: "2026-11-21T12:00:00.000Z" });
 
+/** Linux goes no further than 2^22. */
+export const Pid = z
+  .int()
+  .min(1)
+  .max(2 ** 31 - 1);
+
 export const Name = z.string().regex(namePattern, "want 1 to 128 of A-Z a-z 0-9 . _ - and no leading dot");
 
 export const ModelName = Name.openapi({

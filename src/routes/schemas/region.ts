@@ -3,7 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { type Owner as RegionOwner, states, toldEndReasons } from "../../memory/journal/region-record.ts";
 import { limits } from "../../memory/limits.ts";
-import { byteCount, ModelName, nextCursor, Shape, TensorName, time, Version } from "./common.ts";
+import { byteCount, ModelName, nextCursor, Pid, Shape, TensorName, time, Version } from "./common.ts";
 import { ChecksumAlgorithm, DtypeWord, openWord, openWordOrNull, StorageFormat, StorageKind } from "./words.ts";
 
 export const Tensor = z
@@ -66,7 +66,7 @@ export const Checksum = z
 export const Client = z
   .object({
     name: z.union([z.string(), z.null()]),
-    pid: z.union([z.int(), z.null()]),
+    pid: z.union([Pid, z.null()]),
     pid_namespace: z.string().nullable().openapi({ description: "The PID namespace in which it has that pid." }),
     hostname: z.union([z.string(), z.null()]),
     version: z.union([z.string(), z.null()]),

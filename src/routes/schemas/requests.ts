@@ -4,7 +4,7 @@ import { z } from "@hono/zod-openapi";
 import { dtypes } from "../../memory/layout/dtype.ts";
 import { limits } from "../../memory/limits.ts";
 import { storageKinds } from "../../memory/storage/storage.ts";
-import { byteCount, ModelName, RegionName, SessionId, Shape, TensorName, Version } from "./common.ts";
+import { byteCount, ModelName, Pid, RegionName, SessionId, Shape, TensorName, Version } from "./common.ts";
 import { Labels, LabelsPatch } from "./labels.ts";
 
 const text = z.string().max(limits.clientCharacters);
@@ -106,11 +106,7 @@ export const ChangeModel = z
 export const ClientRequest = z
   .strictObject({
     name: text.optional(),
-    pid: z
-      .int()
-      .min(1)
-      .max(2 ** 31)
-      .optional(),
+    pid: Pid.optional(),
     hostname: text.optional(),
     version: text.optional(),
     labels: Labels.optional(),

@@ -473,7 +473,10 @@ export interface components {
        * @enum {string}
        */
       readonly state: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
-      /** @description Raised by every change; also the ETag. */
+      /**
+       * Format: int64
+       * @description Raised by every change; also the ETag.
+       */
       readonly revision: number;
       readonly owner: components["schemas"]["Owner"];
       /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
@@ -484,6 +487,7 @@ export interface components {
         readonly [key: string]: string;
       };
       readonly storage: components["schemas"]["Storage"];
+      /** Format: int64 */
       readonly tensor_count: number;
       readonly checksum: components["schemas"]["Checksum"] | null;
       /**
@@ -514,9 +518,14 @@ export interface components {
        * @example persist
        */
       readonly kind: string;
+      /** Format: int64 */
       readonly ttl_ms?: number;
+      /** Format: int64 */
       readonly linger_ms?: number;
-      /** @description How long a hand-off waits for its consumer. */
+      /**
+       * Format: int64
+       * @description How long a hand-off waits for its consumer.
+       */
       readonly handoff_ms?: number;
       readonly session?: string;
     };
@@ -554,11 +563,15 @@ export interface components {
       /** @example 4711 */
       readonly ino: string;
       /**
+       * Format: int64
        * @description The whole file.
        * @example 4198400
        */
       readonly byte_size: number;
-      /** @example 4096 */
+      /**
+       * Format: int64
+       * @example 4096
+       */
       readonly page_size: number;
     };
     /** @description Specified in docs/protocol.md. */
@@ -568,7 +581,10 @@ export interface components {
        * @example xxh3-64-tree
        */
       readonly algorithm: string;
-      /** @example 67108864 */
+      /**
+       * Format: int64
+       * @example 67108864
+       */
       readonly chunk_bytes: number;
       /**
        * @description 16 hexadecimal digits.
@@ -611,7 +627,9 @@ export interface components {
       readonly name: string;
       /** @description What its regions take: `host` always, and each device they are on. */
       readonly pools: readonly components["schemas"]["Pool"][];
+      /** Format: int64 */
       readonly regions: number;
+      /** Format: int64 */
       readonly revision: number;
       /**
        * Format: date-time
@@ -626,10 +644,17 @@ export interface components {
        * @example host
        */
       readonly pool: string;
-      /** @description What regions may take together; null without a limit. */
+      /**
+       * Format: int64
+       * @description What regions may take together; null without a limit.
+       */
       readonly limit_bytes: number | null;
-      /** @description Charged, the draining ones apart. */
+      /**
+       * Format: int64
+       * @description Charged, the draining ones apart.
+       */
       readonly used_bytes: number;
+      /** Format: int64 */
       readonly draining_bytes: number;
     };
     /** @description One worker's stay: what it owns ends with it. */
@@ -639,9 +664,14 @@ export interface components {
       readonly name: string | null;
       readonly client: components["schemas"]["Client"] | null;
       readonly quota_bytes: number | null;
-      /** @description What it owns or builds; what drains is not among it. */
+      /**
+       * Format: int64
+       * @description What it owns or builds; what drains is not among it.
+       */
       readonly used_bytes: number;
+      /** Format: int64 */
       readonly regions: number;
+      /** Format: int64 */
       readonly ttl_ms: number;
       /** @description Whether a hold socket is open; no TTL runs then. */
       readonly held: boolean;
@@ -674,6 +704,7 @@ export interface components {
        * @example hold
        */
       readonly reason: string;
+      /** Format: int64 */
       readonly freed_bytes: number;
     };
     /** @description How full a pool is. */
@@ -691,7 +722,9 @@ export interface components {
       readonly pool: string;
       /** @description The model whose limit is meant; null for the server's. */
       readonly model: string | null;
+      /** Format: int64 */
       readonly used_bytes: number;
+      /** Format: int64 */
       readonly limit_bytes: number;
     };
     /** @description Where the stream begins. */
@@ -762,6 +795,7 @@ export interface components {
     /** @description Lets another process map one tensor without asking the server: docs/protocol.md. */
     readonly TensorReference: {
       /**
+       * Format: int64
        * @description The version of this form: 1. A higher one is read if all of these fields are there.
        * @example 1
        */
@@ -794,11 +828,15 @@ export interface components {
       /** @example 4711 */
       readonly ino: string;
       /**
+       * Format: int64
        * @description From the start of the file.
        * @example 4096
        */
       readonly byte_offset: number;
-      /** @example 4194304 */
+      /**
+       * Format: int64
+       * @example 4194304
+       */
       readonly byte_size: number;
       /**
        * @description The type of an element, as safetensors names it. Known: `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`. A later server may say others.
@@ -835,6 +873,7 @@ export interface components {
        */
       readonly shape: readonly number[];
       /**
+       * Format: int64
        * @description 0 outside rings.
        * @example 0
        */
@@ -882,11 +921,15 @@ export interface components {
        */
       readonly shape: readonly number[];
       /**
+       * Format: int64
        * @description From the start of the file or mapping.
        * @example 4096
        */
       readonly byte_offset: number;
-      /** @example 4194304 */
+      /**
+       * Format: int64
+       * @example 4194304
+       */
       readonly byte_size: number;
       /** @description Whether byte_offset is a multiple of the element's size. */
       readonly aligned: boolean;
@@ -906,7 +949,10 @@ export interface components {
       readonly type: string;
       /** @example The name belongs to another region */
       readonly title: string;
-      /** @example 409 */
+      /**
+       * Format: int32
+       * @example 409
+       */
       readonly status: number;
       /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
       readonly detail: string;
@@ -958,7 +1004,9 @@ export interface components {
       /** @description What the operating system said, where it was asked. */
       readonly errno?: string;
       readonly request_id?: string;
+      /** Format: int64 */
       readonly requested_bytes?: number;
+      /** Format: int64 */
       readonly available_bytes?: number;
     } & {
       readonly [key: string]: unknown;
@@ -1000,13 +1048,25 @@ export interface components {
        */
       readonly storage?: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
       readonly tensors?: readonly components["schemas"]["TensorRequest"][];
-      /** @description Instead of `tensors`: one U8 tensor named `data`. */
+      /**
+       * Format: int64
+       * @description Instead of `tensors`: one U8 tensor named `data`.
+       */
       readonly byte_size?: number;
-      /** @description Owner: it ends this long after now. */
+      /**
+       * Format: int64
+       * @description Owner: it ends this long after now.
+       */
       readonly ttl_ms?: number;
-      /** @description Owner: it ends this long after the last lease. 0 hands it off: gone when its consumer lets go. */
+      /**
+       * Format: int64
+       * @description Owner: it ends this long after the last lease. 0 hands it off: gone when its consumer lets go.
+       */
       readonly linger_ms?: number;
-      /** @description With linger_ms 0: how long it waits for a consumer that maps it. Default 60000. */
+      /**
+       * Format: int64
+       * @description With linger_ms 0: how long it waits for a consumer that maps it. Default 60000.
+       */
       readonly handoff_ms?: number;
       /** @description Owner: it ends with this session. */
       readonly session?: string;
@@ -1024,7 +1084,10 @@ export interface components {
        * @enum {string}
        */
       readonly on_full?: "fail" | "evict" | "wait";
-      /** @description How long to wait for memory. Default 30000. */
+      /**
+       * Format: int32
+       * @description How long to wait for memory. Default 30000.
+       */
       readonly deadline_ms?: number;
       /**
        * @description Default `fail`. `attach`: the existing region, if its tensors agree. `replace`: takes the name over when it is sealed.
@@ -1093,7 +1156,10 @@ export interface components {
       readonly in_use: boolean;
       /** @description Whether any process maps it for writing. */
       readonly has_writers: boolean;
-      /** @description Leases by request. */
+      /**
+       * Format: int64
+       * @description Leases by request.
+       */
       readonly leases: number;
       /** @description Who maps it, as their clients report over the hold socket. */
       readonly holders: readonly components["schemas"]["Holder"][];
@@ -1124,6 +1190,7 @@ export interface components {
     readonly Holder: {
       readonly session: string;
       readonly client: components["schemas"]["Client"] | null;
+      /** Format: int64 */
       readonly mappings: number;
       readonly writable: boolean;
     };
@@ -1134,9 +1201,14 @@ export interface components {
      *     }
      */
     readonly ChangeRegion: {
-      /** @description A new TTL, counted from now. */
+      /**
+       * Format: int64
+       * @description A new TTL, counted from now.
+       */
       readonly ttl_ms?: number;
+      /** Format: int64 */
       readonly linger_ms?: number;
+      /** Format: int64 */
       readonly handoff_ms?: number;
       /** @enum {boolean} */
       readonly persist?: true;
@@ -1154,6 +1226,7 @@ export interface components {
     readonly Deletion: {
       /** @enum {string} */
       readonly state: "deleted" | "draining";
+      /** Format: int64 */
       readonly freed_bytes: number;
     };
     /**
@@ -1179,6 +1252,7 @@ export interface components {
       readonly actual: string;
     };
     readonly DataWritten: {
+      /** Format: int64 */
       readonly written_bytes: number;
     };
     /**
@@ -1193,6 +1267,7 @@ export interface components {
        * @example llama-7b
        */
       readonly name: string;
+      /** Format: int64 */
       readonly memory_limit_bytes?: number | null;
     };
     readonly ModelList: {
@@ -1206,6 +1281,7 @@ export interface components {
      *     }
      */
     readonly ChangeModel: {
+      /** Format: int64 */
       readonly memory_limit_bytes: number | null;
     };
     readonly EventPage: {
@@ -1266,6 +1342,7 @@ export interface components {
       readonly dry_run: boolean;
       /** @description Whether the bytes that were asked for went. */
       readonly enough: boolean;
+      /** Format: int64 */
       readonly freed_bytes: number;
       readonly evicted: readonly components["schemas"]["Evicted"][];
       /** @description The first evictable regions that stay, and why. */
@@ -1275,6 +1352,7 @@ export interface components {
       readonly region: string;
       readonly model: string;
       readonly name: string | null;
+      /** Format: int64 */
       readonly bytes: number;
       /**
        * Format: date-time
@@ -1286,6 +1364,7 @@ export interface components {
       readonly region: string;
       readonly model: string;
       readonly name: string | null;
+      /** Format: int64 */
       readonly bytes: number;
       /**
        * @description Why it stays. Known: `leased`, `handed-out`, `not-needed`. A later server may say others.
@@ -1302,7 +1381,10 @@ export interface components {
      *     }
      */
     readonly EvictRequest: {
-      /** @description What is wanted free, beyond what is free now. */
+      /**
+       * Format: int64
+       * @description What is wanted free, beyond what is free now.
+       */
       readonly bytes: number;
       /**
        * @description Only this model's regions.
@@ -1324,9 +1406,15 @@ export interface components {
     readonly OpenSession: {
       readonly name?: string;
       readonly client?: components["schemas"]["ClientRequest"];
-      /** @description What it may own at once. Default: no bound of its own. */
+      /**
+       * Format: int64
+       * @description What it may own at once. Default: no bound of its own.
+       */
       readonly quota_bytes?: number;
-      /** @description It ends this long after its last renewal, unless it is held. Default 30000. */
+      /**
+       * Format: int32
+       * @description It ends this long after its last renewal, unless it is held. Default 30000.
+       */
       readonly ttl_ms?: number;
     };
     /**
@@ -1337,6 +1425,7 @@ export interface components {
      */
     readonly ClientRequest: {
       readonly name?: string;
+      /** Format: int32 */
       readonly pid?: number;
       readonly hostname?: string;
       readonly version?: string;
@@ -1358,7 +1447,9 @@ export interface components {
     readonly SessionEnd: {
       /** @enum {string} */
       readonly state: "deleted" | "draining";
+      /** Format: int64 */
       readonly freed_bytes: number;
+      /** Format: int64 */
       readonly regions: number;
     };
     readonly ClaimAnswer: {
@@ -1396,6 +1487,7 @@ export interface components {
       readonly id: string;
       readonly region: string;
       readonly session: string | null;
+      /** Format: int64 */
       readonly ttl_ms: number;
       /**
        * Format: date-time
@@ -1409,6 +1501,7 @@ export interface components {
      *     }
      */
     readonly TakeLease: {
+      /** Format: int32 */
       readonly ttl_ms: number;
       /**
        * @description It ends with this session, too.
@@ -1424,40 +1517,72 @@ export interface components {
     readonly Stats: {
       readonly instance: string;
       readonly version: string;
-      /** @description Raised at every start of the server. */
+      /**
+       * Format: int64
+       * @description Raised at every start of the server.
+       */
       readonly epoch: number;
       readonly pools: readonly components["schemas"]["ServerPool"][];
-      /** @description What the server's own database and ballast occupy. */
+      /**
+       * Format: int64
+       * @description What the server's own database and ballast occupy.
+       */
       readonly journal_bytes: number;
       readonly inodes: {
+        /** Format: int64 */
         readonly used: number;
+        /** Format: int64 */
         readonly free: number;
       };
       readonly regions: {
+        /** Format: int64 */
         readonly creating: number;
+        /** Format: int64 */
         readonly open: number;
+        /** Format: int64 */
         readonly sealing: number;
+        /** Format: int64 */
         readonly sealed: number;
+        /** Format: int64 */
         readonly draining: number;
       };
+      /** Format: int64 */
       readonly models: number;
+      /** Format: int64 */
       readonly sessions: number;
+      /** Format: int64 */
       readonly claims: number;
-      /** @description Leases by request; kernel locks are not counted. */
+      /**
+       * Format: int64
+       * @description Leases by request; kernel locks are not counted.
+       */
       readonly leases: number;
       readonly http: {
+        /** Format: int64 */
         readonly requests: number;
-        /** @description Request bodies. Tensor bytes are among them only by PUT …/data. */
+        /**
+         * Format: int64
+         * @description Request bodies. Tensor bytes are among them only by PUT …/data.
+         */
         readonly received_bytes: number;
-        /** @description Response bodies. */
+        /**
+         * Format: int64
+         * @description Response bodies.
+         */
         readonly sent_bytes: number;
       };
     };
     /** @description A pool of the server's, beside what the machine says. */
     readonly ServerPool: components["schemas"]["Pool"] & {
-      /** @description What may still be allocated, by the limit and what is free. */
+      /**
+       * Format: int64
+       * @description What may still be allocated, by the limit and what is free.
+       */
       readonly available_bytes: number;
-      /** @description In use there, and not by this instance. */
+      /**
+       * Format: int64
+       * @description In use there, and not by this instance.
+       */
       readonly unaccounted_bytes: number;
     };
     readonly Probe: {
@@ -1534,6 +1659,7 @@ export interface components {
        */
       readonly huge_pages: string;
       /**
+       * Format: int64
        * @description What sizes are rounded up to.
        * @example 4096
        */
@@ -1557,21 +1683,39 @@ export interface components {
     };
     /** @description The most of each that a request may ask for. */
     readonly Limits: {
+      /** Format: int64 */
       readonly request_body_bytes: number;
+      /** Format: int64 */
       readonly region_bytes: number;
+      /** Format: int64 */
       readonly region_tensors: number;
+      /** Format: int64 */
       readonly regions: number;
+      /** Format: int64 */
       readonly models: number;
-      /** @description Names of models and regions. */
+      /**
+       * Format: int64
+       * @description Names of models and regions.
+       */
       readonly name_characters: number;
+      /** Format: int64 */
       readonly tensor_name_bytes: number;
+      /** Format: int64 */
       readonly tensor_dimensions: number;
+      /** Format: int64 */
       readonly labels: number;
+      /** Format: int64 */
       readonly label_key_characters: number;
+      /** Format: int64 */
       readonly label_value_characters: number;
+      /** Format: int64 */
       readonly ttl_ms: number;
+      /** Format: int64 */
       readonly list_items: number;
-      /** @description Longest `Prefer: wait`. */
+      /**
+       * Format: int64
+       * @description Longest `Prefer: wait`.
+       */
       readonly wait_seconds: number;
     };
     /** @description What the kernel driver shows. Whether a process may use it is another thing. */
@@ -1598,6 +1742,7 @@ export interface components {
        */
       readonly bus_id: string;
       /**
+       * Format: int64
        * @description N of /dev/nvidia<N>.
        * @example 0
        */

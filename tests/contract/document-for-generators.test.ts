@@ -1,0 +1,54 @@
+/**
+ * What generators of clients make of the document, where they take less than OpenAPI says: each rule is of one that failed
+ * to compile, or read less than was sent.
+ */
+
+import { describe, expect, test } from "bun:test";
+import { document } from "../harness/answers.ts";
+
+type Schema = Readonly<Record<string, unknown>>;
+
+/** Every object inside, as it stands in the document, with its path. */
+function* walk(value: unknown, path = "#"): Generator<readonly [path: string, schema: Schema]> {
+  if (typeof value !== "object" || value === null) return;
+  if (!Array.isArray(value)) yield [path, value as Schema];
+  for (const [key, item] of Object.entries(value)) yield* walk(item, `${path}/${key}`);
+}
+
+const objects = [...walk(document)];
+const isOf = (type: string, schema: Schema) => "type" in schema && [schema.type].flat().includes(type);
+
+describe("an integer", () => {
+  const integers = objects.filter(([, schema]) => isOf("integer", schema));
+  const formatOf = (schema: string, property: string) => {
+    const { properties } = document.components.schemas[schema] as { properties: Record<string, Schema> };
+    return properties[property]?.format;
+  };
+
+  test("says how wide it is, wherever it stands", () => {
+    expect(integers.length).toBeGreaterThan(90);
+    expect(integers.filter(([, { format }]) => format !== "int64" && format !== "int32")).toEqual([]);
+  });
+
+  test("has 32 bits only where its bounds say that it is small", () => {
+    const small = integers.filter(([, { format }]) => format === "int32").map(([, schema]) => schema);
+    expect(small.length).toBeGreaterThan(5);
+    for (const { minimum, maximum } of small) {
+      expect(minimum).toBeWithin(-(2 ** 31), 2 ** 31);
+      expect(maximum).toBeWithin(-(2 ** 31), 2 ** 31);
+    }
+  });
+
+  test("that counts bytes, changes or starts has 64", () => {
+    const wide = [
+      ["Stats", "epoch"],
+      ["Storage", "byte_size"],
+      ["Tensor", "byte_offset"],
+      ["Problem", "available_bytes"],
+      ["RegionFacts", "revision"],
+      ["CreateRegion", "ttl_ms"],
+    ] as const;
+    expect(wide.map(([schema, property]) => formatOf(schema, property))).toEqual(wide.map(() => "int64"));
+    expect(formatOf("Problem", "status")).toBe("int32");
+  });
+});
