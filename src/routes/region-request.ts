@@ -65,11 +65,13 @@ interface OwnerRequest {
   readonly linger_ms?: number | undefined;
   readonly handoff_ms?: number | undefined;
   readonly session?: string | undefined;
-  readonly persist?: true | undefined;
+  readonly persist?: boolean | undefined;
 }
 
 export function toOwner({ ttl_ms, linger_ms, handoff_ms, session, persist }: OwnerRequest): Owner {
-  const said = Object.entries({ session, ttl_ms, linger_ms, persist }).filter(([, value]) => value !== undefined);
+  const said = Object.entries({ session, ttl_ms, linger_ms, persist: persist || undefined }).filter(
+    ([, value]) => value !== undefined,
+  );
   if (said.length > 1) {
     const names = said.map(([name]) => `"${name}"`).join(" and ");
     throw refused(`Cannot choose the owner: ${names} are there, want one of them`);
@@ -82,7 +84,7 @@ export function toOwner({ ttl_ms, linger_ms, handoff_ms, session, persist }: Own
     return { kind: "linger", lingerMs: linger_ms, handoffMs: handoff_ms ?? limits.handoffDefaultMs };
   }
   if (session !== undefined) return { kind: "session", session: session as SessionId };
-  if (persist !== undefined) return { kind: "persist" };
+  if (persist === true) return { kind: "persist" };
   throw new TensordError("owner-required", "Cannot allocate the region: it has no owner, and so nothing would end it", {
     hint: 'Say "session": "ses_…" to end it with the worker, "linger_ms" to end it when nobody uses it, "ttl_ms": 600000 for ten minutes, or "persist": true together with a name.',
   });

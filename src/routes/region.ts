@@ -180,9 +180,10 @@ function answerChange(
   c: Context<Environment>,
   store: Store,
   region: Region,
-  { labels, evictable, ...owners }: z.infer<typeof requests.ChangeRegion>,
+  { labels, evictable, persist, ...others }: z.infer<typeof requests.ChangeRegion>,
   ifMatch: string | undefined,
 ) {
+  const owners = persist === true ? { ...others, persist } : others;
   const owner = Object.keys(owners).length === 0 ? undefined : toOwner(owners);
   changeRegion(store, region, { owner, labels, evictable }, parseIfMatch(ifMatch));
   c.header("ETag", `"${region.revision}"`);

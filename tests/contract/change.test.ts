@@ -58,6 +58,17 @@ describe("a new TTL", () => {
       await app.refused("validation-failed", "PATCH", `/v1/regions/${id}`, { persist: true });
     }),
   );
+
+  test(
+    "stands beside `persist: false`, which alone changes nothing: neither persistence nor a TTL",
+    withApp(async (app) => {
+      const { id } = await app.create({ name: "weights", persist: true });
+      expect(await patch(app, id, { persist: false })).toMatchObject({ owner: { kind: "persist" } });
+      const ttl = { owner: { kind: "ttl", ttl_ms: 5000 } };
+      expect(await patch(app, id, { persist: false, ttl_ms: 5000 })).toMatchObject(ttl);
+      expect(await patch(app, id, { persist: false, labels: { job: "nightly" } })).toMatchObject(ttl);
+    }),
+  );
 });
 
 describe("labels", () => {

@@ -134,6 +134,15 @@ describe("a fresh region", () => {
   );
 
   test(
+    "that is told not to persist has the owner that is there beside it, as if nothing were said",
+    withApp(async (app) => {
+      const { owner } = await app.create({ name: "weights", persist: false, ttl_ms: 60_000 });
+      expect(owner).toEqual({ kind: "ttl", ttl_ms: 60_000 });
+      await app.refused("owner-required", "POST", "/v1/regions", { name: "other", persist: false, byte_size: 64 });
+    }),
+  );
+
+  test(
     "holds what two tensors were given, each at its byte_offset",
     withApp(async (app) => {
       const { storage, tensors, id } = await app.create({

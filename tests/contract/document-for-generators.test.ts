@@ -52,3 +52,11 @@ describe("an integer", () => {
     expect(formatOf("Problem", "status")).toBe("int32");
   });
 });
+
+describe("a constant", () => {
+  test("or an enum is of words: one of booleans or numbers does not compile", () => {
+    const constants = objects.filter(([, schema]) => "const" in schema || Array.isArray(schema.enum));
+    expect(constants.length).toBeGreaterThan(10);
+    expect(constants.filter(([, { type }]) => type !== "string").map(([path]) => path)).toEqual([]);
+  });
+});

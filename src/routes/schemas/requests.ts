@@ -9,6 +9,9 @@ import { Labels, LabelsPatch } from "./labels.ts";
 
 const text = z.string().max(limits.clientCharacters);
 
+/** Not `z.literal(true)`: of an enum of booleans many generators make what does not compile. */
+const Persist = z.boolean().optional();
+
 const Ttl = z.int().min(limits.sessionTtlMinMs).max(limits.sessionTtlMaxMs);
 
 export const Dtype = z.enum(dtypes).openapi("Dtype", {
@@ -41,7 +44,7 @@ export const CreateRegion = z
         description: `With linger_ms 0: how long it waits for a consumer that maps it. Default ${limits.handoffDefaultMs}.`,
       }),
     session: z.string().max(64).optional().openapi({ description: "Owner: it ends with this session." }),
-    persist: z.literal(true).optional().openapi({ description: "Owner: it ends by DELETE only. Needs a name." }),
+    persist: Persist.openapi({ description: "Owner: it ends by DELETE only. Needs a name. false: as if left out." }),
     claim: z.string().max(64).optional().openapi({ description: "The claim under which the name is built." }),
     evictable: z.boolean().optional().openapi({
       description: "Once it is sealed and nobody maps it, it may go to make room. Default false.",
@@ -80,7 +83,7 @@ export const ChangeRegion = z
     ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "A new TTL, counted from now." }),
     linger_ms: z.int().min(0).max(limits.ttlMs).optional(),
     handoff_ms: z.int().min(0).max(limits.ttlMs).optional(),
-    persist: z.literal(true).optional(),
+    persist: Persist.openapi({ description: "false: as if left out." }),
     evictable: z.boolean().optional(),
     labels: LabelsPatch.optional(),
   })

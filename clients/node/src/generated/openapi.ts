@@ -1070,11 +1070,8 @@ export interface components {
       readonly handoff_ms?: number;
       /** @description Owner: it ends with this session. */
       readonly session?: string;
-      /**
-       * @description Owner: it ends by DELETE only. Needs a name.
-       * @enum {boolean}
-       */
-      readonly persist?: true;
+      /** @description Owner: it ends by DELETE only. Needs a name. false: as if left out. */
+      readonly persist?: boolean;
       /** @description The claim under which the name is built. */
       readonly claim?: string;
       /** @description Once it is sealed and nobody maps it, it may go to make room. Default false. */
@@ -1210,8 +1207,8 @@ export interface components {
       readonly linger_ms?: number;
       /** Format: int64 */
       readonly handoff_ms?: number;
-      /** @enum {boolean} */
-      readonly persist?: true;
+      /** @description false: as if left out. */
+      readonly persist?: boolean;
       readonly evictable?: boolean;
       /**
        * @example {

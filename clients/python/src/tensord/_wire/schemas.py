@@ -277,7 +277,7 @@ class CreateRegion(TypedDict):
     linger_ms: NotRequired[int]
     handoff_ms: NotRequired[int]
     session: NotRequired[str]
-    persist: NotRequired[Literal[True]]
+    persist: NotRequired[bool]
     claim: NotRequired[str]
     evictable: NotRequired[bool]
     on_full: NotRequired[Literal["fail", "evict", "wait"]]
@@ -356,7 +356,7 @@ class ChangeRegion(TypedDict):
     ttl_ms: NotRequired[int]
     linger_ms: NotRequired[int]
     handoff_ms: NotRequired[int]
-    persist: NotRequired[Literal[True]]
+    persist: NotRequired[bool]
     evictable: NotRequired[bool]
     labels: NotRequired[dict[str, str | None]]
 
