@@ -4,9 +4,10 @@
  */
 
 import { writeFileSync } from "node:fs";
-import { parse, stringify } from "yaml";
+import { parse } from "yaml";
 import { type EventType, events, eventTypes } from "../src/routes/schemas/event-data.ts";
 import { toOpenApiYaml } from "./openapi.ts";
+import { toYaml } from "./yaml.ts";
 
 const document = "./openapi.yaml";
 export const asyncApiPath = new URL("../asyncapi.yaml", import.meta.url).pathname;
@@ -35,7 +36,7 @@ interface Parameter {
 export function toAsyncApiYaml(): string {
   const head =
     "# Generated from src/routes and scripts/asyncapi.ts by `npm run generate`; a test compares it with the code.\n";
-  return head + stringify(toAsyncApi(parse(toOpenApiYaml())), { lineWidth: 120, aliasDuplicateObjects: false });
+  return toYaml(head, toAsyncApi(parse(toOpenApiYaml())));
 }
 
 function toAsyncApi({ info, paths, components }: OpenApi) {
