@@ -58,7 +58,10 @@ testWith(needsNodeClient)("the README's examples compile, and run in Node and in
     await using server = await startServer();
     const printed: string[] = [];
     for (const path of paths) printed.push(await runModule([interpreters[runtime], path], server.env));
-    expect(printed.join("").split("\n")).toEqual([
+    // What examples before it left behind ends in its own time, and is told to the one that listens by then.
+    const isOfBefore = (line: string) => /^tensord\.region\.(draining|deleted) /.test(line);
+    const lines = printed.join("").split("\n");
+    expect(lines.filter((line) => !isOfBefore(line))).toEqual([
       "F32 [ 2, 3 ] 42",
       expect.stringMatching(/^tensord\.region\.allocated reg_/),
       expect.stringMatching(/^Cannot find|nothing/),
