@@ -95,7 +95,7 @@ function toMessage(type: EventType, data: string) {
     ...(type.startsWith("tensord.stream.") ? {} : { required: ["subject"] }),
   };
   const { summary } = events[type];
-  return { name: type, summary, payload: { allOf: [{ $ref: `${document}#/components/schemas/Event` }, own] } };
+  return { name: type, summary, payload: { allOf: [{ $ref: `${document}#/components/schemas/CloudEvent` }, own] } };
 }
 
 /** The channel takes what the pages of the same events take, but for their size. */

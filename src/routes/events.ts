@@ -53,7 +53,7 @@ const list = createRoute({
       description: "One page, or the stream.",
       content: {
         "application/json": { schema: EventPage },
-        "text/event-stream": { schema: z.string().openapi({ description: "Each `data` line is an Event." }) },
+        "text/event-stream": { schema: z.string().openapi({ description: "Each `data` line is a CloudEvent." }) },
       },
     },
     ...declareFailures(...alwaysPossible, "too-many-requests", "shutting-down"),

@@ -12,7 +12,7 @@ import type { ServerPool } from "../memory/state/stats.ts";
 import type { Store } from "../memory/state/store.ts";
 import type { EventRegion } from "../memory/state/store-event.ts";
 import type { Model, Pool } from "./schemas/model.ts";
-import type { Client, Owner, RegionDetail, RegionFacts } from "./schemas/region.ts";
+import type { ClientDescriptor, Owner, RegionDetail, RegionFacts } from "./schemas/region.ts";
 import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas/session.ts";
 import type { ServerPool as ServerPoolSchema } from "./schemas/stats.ts";
 
@@ -134,7 +134,7 @@ export function toSession(session: Session): z.infer<typeof SessionSchema> {
   };
 }
 
-export function toClient({ name, pid, hostname, version, labels }: ClientFacts): z.infer<typeof Client> {
+export function toClient({ name, pid, hostname, version, labels }: ClientFacts): z.infer<typeof ClientDescriptor> {
   return { name, pid, pid_namespace: null, hostname, version, labels: { ...labels } };
 }
 

@@ -103,7 +103,9 @@ describe("the AsyncAPI document", () => {
   });
 
   test("would not pass with a reference into openapi.yaml that leads nowhere", async () => {
-    const broken = await parse(committed.replaceAll("openapi.yaml#/components/schemas/Event", "openapi.yaml#/Event"));
+    const broken = await parse(
+      committed.replaceAll("openapi.yaml#/components/schemas/CloudEvent", "openapi.yaml#/CloudEvent"),
+    );
     expect(broken.complaints).not.toEqual([]);
   });
 

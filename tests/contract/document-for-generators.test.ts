@@ -4,7 +4,8 @@
  */
 
 import { describe, expect, test } from "bun:test";
-import { document } from "../harness/answers.ts";
+import { document, operations } from "../harness/answers.ts";
+import { takenEndings, takenNames } from "./support/taken-names.ts";
 
 type Schema = Readonly<Record<string, unknown>>;
 
@@ -58,5 +59,24 @@ describe("a constant", () => {
     const constants = objects.filter(([, schema]) => "const" in schema || Array.isArray(schema.enum));
     expect(constants.length).toBeGreaterThan(10);
     expect(constants.filter(([, { type }]) => type !== "string").map(([path]) => path)).toEqual([]);
+  });
+});
+
+describe("a schema's name", () => {
+  const names = Object.keys(document.components.schemas);
+
+  test("is none that a generator takes for itself", () => {
+    expect(names.filter((name) => takenNames.has(name.toLowerCase()))).toEqual([]);
+  });
+
+  test("is none that a generator makes of an operation's name", () => {
+    const made = new Set(
+      operations.flatMap(({ operationId }) => takenEndings.map((ending) => (operationId + ending).toLowerCase())),
+    );
+    expect(names.filter((name) => made.has(name.toLowerCase()))).toEqual([]);
+  });
+
+  test("differs from every other in more than its case, which file names of some systems do not keep", () => {
+    expect(new Set(names.map((name) => name.toLowerCase())).size).toBe(names.length);
   });
 });

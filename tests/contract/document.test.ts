@@ -185,10 +185,10 @@ describe("a word", () => {
     expect(closed.toSorted()).toEqual([
       "Capabilities.api",
       "ClaimAnswer.role",
+      "CloudEvent.datacontenttype",
+      "CloudEvent.specversion",
       "Deletion.state",
       "Ended.state",
-      "Event.datacontenttype",
-      "Event.specversion",
       "Probe.status",
       "RegionFacts.state",
       "SessionEnd.state",

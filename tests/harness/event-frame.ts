@@ -25,7 +25,7 @@ export function readFrame(text: unknown): EventFrame {
 
 /** As `readFrame`, against the document's schema. Too slow for thousands. */
 export function checkFrame(frame: EventFrame): void {
-  checkSchema("Event", frame, frame.type);
+  checkSchema("CloudEvent", frame, frame.type);
 }
 
 /** The events of a `text/event-stream`, which has exactly the lines that the specification of ours has. */

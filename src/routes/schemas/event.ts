@@ -5,7 +5,7 @@ import { time } from "./common.ts";
 import { eventTypes } from "./event-data.ts";
 import { openWord } from "./words.ts";
 
-export const Event = z
+export const CloudEvent = z
   .object({
     specversion: z.enum(["1.0"]).openapi({ description: "Closed, as CloudEvents has it." }),
     id: z.string().openapi({
@@ -20,10 +20,10 @@ export const Event = z
     tensordepoch: z.string().openapi({ description: "The epoch of the server that told it." }),
     data: z.record(z.string(), z.unknown()).openapi({ description: "KnownEvents has what each type carries." }),
   })
-  .openapi("Event", { description: "A CloudEvent." });
+  .openapi("CloudEvent", { description: "One event, in the JSON of CloudEvents 1.0." });
 export const EventPage = z
   .object({
-    items: z.array(Event),
+    items: z.array(CloudEvent),
     next_after: z.string().openapi({ description: "`after` of the next page. A page may be empty; ask again later." }),
   })
   .openapi("EventPage");

@@ -63,7 +63,7 @@ export const Checksum = z
   })
   .openapi("Checksum", { description: "Specified in docs/protocol.md." });
 
-export const Client = z
+export const ClientDescriptor = z
   .object({
     name: z.union([z.string(), z.null()]),
     pid: z.union([Pid, z.null()]),
@@ -72,7 +72,7 @@ export const Client = z
     version: z.union([z.string(), z.null()]),
     labels: z.record(z.string(), z.string()),
   })
-  .openapi("Client", { description: "Who the worker says it is." });
+  .openapi("ClientDescriptor", { description: "Who the worker says it is." });
 
 export const RegionFacts = z
   .object({
@@ -116,7 +116,7 @@ export const RegionDetail = Region.extend({
       z
         .object({
           session: z.string(),
-          client: z.union([Client, z.null()]),
+          client: z.union([ClientDescriptor, z.null()]),
           mappings: z.int(),
           writable: z.boolean(),
         })

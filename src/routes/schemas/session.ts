@@ -2,13 +2,13 @@
 
 import { z } from "@hono/zod-openapi";
 import { byteCount, nextCursor, SessionId, time } from "./common.ts";
-import { Client, RegionDetail } from "./region.ts";
+import { ClientDescriptor, RegionDetail } from "./region.ts";
 
 export const Session = z
   .object({
     id: SessionId,
     name: z.union([z.string(), z.null()]),
-    client: z.union([Client, z.null()]),
+    client: z.union([ClientDescriptor, z.null()]),
     quota_bytes: z.union([byteCount, z.null()]),
     used_bytes: byteCount.openapi({ description: "What it owns or builds; what drains is not among it." }),
     regions: z.int(),

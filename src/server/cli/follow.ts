@@ -11,7 +11,7 @@ import { openedType } from "../../routes/schemas/event-data.ts";
 import type { Api } from "./api.ts";
 import { pause } from "./until-stopped.ts";
 
-export type Event = z.infer<typeof events.Event>;
+export type Event = z.infer<typeof events.CloudEvent>;
 
 export interface FollowOptions {
   /** The query's `after`, `model` and `types`; without `after` it begins with the next event. */

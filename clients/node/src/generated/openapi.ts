@@ -662,7 +662,7 @@ export interface components {
       /** @example ses_abcdefghijklmnopqrstuvwxyz */
       readonly id: string;
       readonly name: string | null;
-      readonly client: components["schemas"]["Client"] | null;
+      readonly client: components["schemas"]["ClientDescriptor"] | null;
       readonly quota_bytes: number | null;
       /**
        * Format: int64
@@ -684,7 +684,7 @@ export interface components {
       readonly created_at: string;
     };
     /** @description Who the worker says it is. */
-    readonly Client: {
+    readonly ClientDescriptor: {
       readonly name: string | null;
       readonly pid: number | null;
       /** @description The PID namespace in which it has that pid. */
@@ -1186,7 +1186,7 @@ export interface components {
     };
     readonly Holder: {
       readonly session: string;
-      readonly client: components["schemas"]["Client"] | null;
+      readonly client: components["schemas"]["ClientDescriptor"] | null;
       /** Format: int64 */
       readonly mappings: number;
       readonly writable: boolean;
@@ -1282,12 +1282,12 @@ export interface components {
       readonly memory_limit_bytes: number | null;
     };
     readonly EventPage: {
-      readonly items: readonly components["schemas"]["Event"][];
+      readonly items: readonly components["schemas"]["CloudEvent"][];
       /** @description `after` of the next page. A page may be empty; ask again later. */
       readonly next_after: string;
     };
-    /** @description A CloudEvent. */
-    readonly Event: {
+    /** @description One event, in the JSON of CloudEvents 1.0. */
+    readonly CloudEvent: {
       /**
        * @description Closed, as CloudEvents has it.
        * @enum {string}

@@ -51,7 +51,7 @@ def parse_event(text: bytes) -> Event:
         ) from error
 
 
-def _to_event(value: schemas.Event) -> Event:
+def _to_event(value: schemas.CloudEvent) -> Event:
     event_id = value["id"]
     if _ID.fullmatch(event_id) is None:
         raise ValueError(f"{event_id[:80]!r} is no id")

@@ -58,7 +58,7 @@ class Session(TypedDict):
 
     id: str
     name: str | None
-    client: Client | None
+    client: ClientDescriptor | None
     quota_bytes: int | None
     used_bytes: int
     regions: int
@@ -158,7 +158,7 @@ class Pool(TypedDict):
     draining_bytes: int
 
 
-class Client(TypedDict):
+class ClientDescriptor(TypedDict):
     """Who the worker says it is."""
 
     name: str | None
@@ -345,7 +345,7 @@ class RegionDetail(Region):
 
 class Holder(TypedDict):
     session: str
-    client: Client | None
+    client: ClientDescriptor | None
     mappings: int
     writable: bool
 
@@ -399,12 +399,12 @@ class ChangeModel(TypedDict):
 
 
 class EventPage(TypedDict):
-    items: list[Event]
+    items: list[CloudEvent]
     next_after: str
 
 
-class Event(TypedDict):
-    """A CloudEvent."""
+class CloudEvent(TypedDict):
+    """One event, in the JSON of CloudEvents 1.0."""
 
     specversion: Literal["1.0"]
     id: str

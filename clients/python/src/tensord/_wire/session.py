@@ -70,7 +70,7 @@ def parse_session_end(value: Any) -> SessionEnd:
     return read("end of a session", _to_session_end, value)
 
 
-def to_client(value: schemas.Client | None) -> ClientDescriptor | None:
+def to_client(value: schemas.ClientDescriptor | None) -> ClientDescriptor | None:
     """The record of a client, if there is one. Raises what ``read`` catches."""
     if value is None:
         return None
