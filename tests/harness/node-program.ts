@@ -9,7 +9,6 @@ import { within } from "./server-wait.ts";
 
 /** Here the package's own name leads to what was built of it. */
 const clientDirectory = join(root, "clients/node");
-const programDeadlineMs = 60_000;
 
 export const node = process.env.npm_node_execpath ?? Bun.which("node") ?? "node";
 
@@ -73,7 +72,7 @@ export class NodeProgram implements AsyncDisposable {
 
   /** The next value that the program tells. @throws Error with its standard error if it ends instead */
   async hear<Value = unknown>(): Promise<Value> {
-    const { value, done } = await within("the program tells something", this.#lines.next(), programDeadlineMs);
+    const { value, done } = await within("the program tells something", this.#lines.next());
     if (done !== true) return JSON.parse(value) as Value;
     throw new Error(`the program ended with ${await this.#process.exited}:\n${await this.#stderr}`);
   }
@@ -87,7 +86,7 @@ export class NodeProgram implements AsyncDisposable {
   /** Waits until it ends by itself. @throws Error with its standard error if it fails */
   async end(): Promise<void> {
     this.#process.stdin.end();
-    const status = await within("the program ends", this.#process.exited, programDeadlineMs);
+    const status = await within("the program ends", this.#process.exited);
     if (status !== 0) throw new Error(`the program left with ${status}:\n${await this.#stderr}`);
   }
 

@@ -1,7 +1,7 @@
 /** Waiting for a condition with a deadline, and never by the clock alone. */
 
 /** How long anything in a test may take that has no deadline of its own: on a machine that is busy with something else. */
-export const patienceMs = 60_000;
+export const patienceMs = 180_000;
 
 /**
  * Asks `condition` again and again until it answers with something other than undefined and false.

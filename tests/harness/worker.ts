@@ -130,7 +130,7 @@ export async function runScript<Result>(interpreter: string, name: string, ...ar
   });
   try {
     const ended = Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-    const [stdout, stderr, status] = await within(`${name} ends`, ended, 60_000);
+    const [stdout, stderr, status] = await within(`${name} ends`, ended);
     if (status !== 0) throw new Error(`${name} left with ${status}: ${stderr}`);
     return JSON.parse(stdout) as Result;
   } finally {

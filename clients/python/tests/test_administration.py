@@ -17,8 +17,8 @@ def test_lists_filter_and_page(client: tensord.Client, monkeypatch: pytest.Monke
     monkeypatch.setattr(_api, "LIST_PAGE", 2)
     client.register_model("other")
     for number in range(5):
-        client.create(f"r{number}", [number], ttl=60, labels={"parity": str(number % 2)}).close()
-    client.create("r0", [0], model="other", ttl=60).close()
+        client.create(f"r{number}", [number], ttl=600, labels={"parity": str(number % 2)}).close()
+    client.create("r0", [0], model="other", ttl=600).close()
     with client.attach("r1") as region:
         region.seal()
     assert [region.name for region in client.list()] == ["r0", "r1", "r2", "r3", "r4", "r0"]
@@ -47,7 +47,7 @@ def test_a_list_by_session_has_what_ends_with_it(server: Server, client: tensord
     with server.connect() as other:
         assert client.session is not None
         mine, theirs = client.create("mine", [1]), other.create("theirs", [1])
-        client.create("nobodys", [1], ttl=60).close()
+        client.create("nobodys", [1], ttl=600).close()
         with client.create("given-away", [1]) as given:
             given.seal()
             client.change(given, persist=True)
@@ -63,7 +63,7 @@ def test_a_list_by_session_has_what_ends_with_it(server: Server, client: tensord
 
 
 def test_owners_and_labels_change(client: tensord.Client) -> None:
-    with client.create("r", [1], ttl=60, labels={"a": "1", "b": "2"}) as region:
+    with client.create("r", [1], ttl=600, labels={"a": "1", "b": "2"}) as region:
         changed = client.change(region, labels={"a": None, "c": "3"})
         assert dict(changed.labels) == {"b": "2", "c": "3"}
         assert changed.expires_at is not None
@@ -75,7 +75,7 @@ def test_owners_and_labels_change(client: tensord.Client) -> None:
 
 
 def test_a_region_is_deleted_by_any_of_its_names(server: Server, client: tensord.Client) -> None:
-    regions = [client.create(f"r{number}", [number], ttl=60) for number in range(3)]
+    regions = [client.create(f"r{number}", [number], ttl=600) for number in range(3)]
     for region in regions:
         region.close()
     assert client.delete(regions[0]).state == "deleted"
@@ -89,12 +89,12 @@ def test_a_region_is_deleted_by_any_of_its_names(server: Server, client: tensord
 
 
 def test_verify_compares_with_what_was_sealed(client: tensord.Client) -> None:
-    with client.create("r", np.arange(1000), ttl=60) as region:
+    with client.create("r", np.arange(1000), ttl=600) as region:
         with pytest.raises(tensord.RegionNotSealed):
             client.verify(region)
         region.seal(stock_writable=True)
         assert (client.verify(region).ok, client.verify(region).expected) == (None, None)
-    with client.create("s", np.arange(1000), ttl=60) as region:
+    with client.create("s", np.arange(1000), ttl=600) as region:
         region.seal(checksum=True, stock_writable=True)
         with open(region.descriptor.storage.path, "r+b") as file:
             file.seek(5000)
@@ -110,13 +110,13 @@ def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
     with pytest.raises(tensord.ModelExists):
         client.register_model("small")
     with pytest.raises(tensord.ModelLimitExceeded) as caught:
-        client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=60)
+        client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=600)
     assert isinstance(caught.value, MemoryError)
     assert caught.value.fields["requested_bytes"] > 2 << 20
     assert caught.value.fields["available_bytes"] == 1 << 20
 
     assert client.change_model("small", memory_limit_bytes=None).pools[0].limit_bytes is None
-    client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=60).close()
+    client.create("r", shape=2 << 20, dtype="U8", model="small", ttl=600).close()
     assert client.model("small").regions == 1
     assert sorted(model.name for model in client.models()) == ["default", "small"]
     with pytest.raises(tensord.ModelInUse):
@@ -125,14 +125,14 @@ def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
     with pytest.raises(tensord.ModelNotFound):
         client.model("small")
     with pytest.raises(tensord.ModelNotFound):
-        client.create("r", [1], model="small", ttl=60)
+        client.create("r", [1], model="small", ttl=600)
 
 
 def test_more_than_there_is_says_how_much_there_is(client: tensord.Client) -> None:
     limit = client.stats().pools[0].limit_bytes
     assert limit is not None
     with pytest.raises(tensord.PoolFull) as caught:
-        client.create("r", shape=limit + 1, dtype="U8", ttl=60)
+        client.create("r", shape=limit + 1, dtype="U8", ttl=600)
     assert caught.value.fields["requested_bytes"] > limit >= caught.value.fields["available_bytes"]
     assert caught.value.status == 507
     assert caught.value.hint
@@ -140,14 +140,14 @@ def test_more_than_there_is_says_how_much_there_is(client: tensord.Client) -> No
 
 def test_the_books_balance(server: Server, client: tensord.Client) -> None:
     assert client.stats().instance == server.instance
-    with client.create("r", shape=10_000, dtype="U8", ttl=60):
+    with client.create("r", shape=10_000, dtype="U8", ttl=600):
         stats = client.stats()
         assert stats.regions.open == 1
         assert stats.pools[0].used_bytes >= 10_000
 
 
 def test_an_eviction_says_what_stays_and_why(client: tensord.Client) -> None:
-    with client.create("mapped", [1], ttl=60, evictable=True) as region:
+    with client.create("mapped", [1], ttl=600, evictable=True) as region:
         region.seal()
         result = client.evict(1 << 40, dry_run=True)
         assert (result.dry_run, result.enough, result.freed_bytes, result.evicted) == (True, False, 0, ())

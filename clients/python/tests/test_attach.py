@@ -17,7 +17,7 @@ from tensord import _api
 
 def test_an_array_is_stored_and_attached_without_a_copy(server: Server, client: tensord.Client) -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
-    region = client.create("weights", array, ttl=60, labels={"job": "nightly"})
+    region = client.create("weights", array, ttl=600, labels={"job": "nightly"})
     assert region.created
     assert region.writable
     assert (region.name, region.model, region.state, region.keys()) == ("weights", "default", "open", ("data",))
@@ -41,14 +41,14 @@ def test_an_array_is_stored_and_attached_without_a_copy(server: Server, client: 
 
 
 def test_a_region_without_a_name_is_attached_by_descriptor_or_reference(client: tensord.Client) -> None:
-    with client.create(None, [1, 2, 3], ttl=60) as region:
+    with client.create(None, [1, 2, 3], ttl=600) as region:
         assert region.name is None
         with client.attach(client.get_by_id(region.id)) as attached, client.open(region.ref()) as opened:
             assert attached.numpy().tolist() == opened.numpy().tolist() == [1, 2, 3]
 
 
 def test_an_open_region_is_attached_as_it_is(client: tensord.Client) -> None:
-    with client.create("open", np.zeros(4), ttl=60) as region, client.attach("open") as reader:
+    with client.create("open", np.zeros(4), ttl=600) as region, client.attach("open") as reader:
         assert reader.state == "open"
         view = reader.numpy()
         region.numpy()[2] = 7
@@ -59,7 +59,7 @@ def test_an_open_region_is_attached_as_it_is(client: tensord.Client) -> None:
 
 
 def test_a_sealed_region_is_not_attached_for_writing(client: tensord.Client) -> None:
-    with client.create("sealed", [1], ttl=60) as region:
+    with client.create("sealed", [1], ttl=600) as region:
         descriptor = client.get("sealed")
         region.seal()
         ref = region.ref()
@@ -82,7 +82,7 @@ def test_attach_waits_until_the_region_is_there_and_sealed(server: Server, clien
 
     thread = threading.Thread(target=attach)
     thread.start()
-    with client.create("later", [1, 2], ttl=60) as region:
+    with client.create("later", [1, 2], ttl=600) as region:
         region.numpy()[1] = 3
         assert thread.is_alive()
         region.seal()
@@ -98,7 +98,7 @@ def test_attach_ends_its_wait_with_what_is_wrong(client: tensord.Client) -> None
     with pytest.raises(tensord.ModelNotFound):
         client.attach("absent", model="absent", timeout=0.1)
     wait_ends = pytest.raises(tensord.RegionNotSealed, match="timeout=0 maps it as it is")
-    with client.create("unsealed", [1], ttl=60), wait_ends:
+    with client.create("unsealed", [1], ttl=600), wait_ends:
         client.attach("unsealed", timeout=0.1)
     for timeout in (-1, float("nan")):
         with pytest.raises(tensord.ValidationFailed):
@@ -114,7 +114,7 @@ def test_a_writer_waits_only_until_the_region_is_there(server: Server, client: t
 
     thread = threading.Thread(target=attach)
     thread.start()
-    with client.create("later", [1], ttl=60):
+    with client.create("later", [1], ttl=600):
         thread.join(30)
     assert done == ["open"]
     with pytest.raises(tensord.RegionNotFound):
@@ -122,7 +122,7 @@ def test_a_writer_waits_only_until_the_region_is_there(server: Server, client: t
 
 
 def test_a_descriptor_in_hand_is_attached_without_a_request(server: Server) -> None:
-    with server.connect(session=False) as client, client.create("known", [1, 2], ttl=60):
+    with server.connect(session=False) as client, client.create("known", [1, 2], ttl=600):
         descriptor = client.get("known")
         before = client.stats().http.requests
         client.attach(descriptor).close()
@@ -130,7 +130,7 @@ def test_a_descriptor_in_hand_is_attached_without_a_request(server: Server) -> N
 
 
 def test_an_item_of_a_list_is_attached_with_its_tensors(client: tensord.Client) -> None:
-    with client.create("listed", {"a": [1, 2], "b": [3.5]}, ttl=60):
+    with client.create("listed", {"a": [1, 2], "b": [3.5]}, ttl=600):
         (item,) = client.list(name="listed")
         assert (item.tensor_count, item.tensors) == (2, None)
         with client.attach(item) as attached:
@@ -140,7 +140,7 @@ def test_an_item_of_a_list_is_attached_with_its_tensors(client: tensord.Client) 
 
 
 def test_a_descriptor_of_a_deleted_region_is_asked_for_again(client: tensord.Client) -> None:
-    with client.create("gone", [1], ttl=60) as region:
+    with client.create("gone", [1], ttl=600) as region:
         descriptor = client.get("gone")
         client.delete(region)
         with pytest.raises(tensord.RegionDraining):
@@ -153,9 +153,9 @@ def test_a_descriptor_of_a_deleted_region_is_asked_for_again(client: tensord.Cli
 def test_a_name_replaced_between_answer_and_open_is_found_again(
     client: tensord.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = client.create("name", [1], ttl=60)
+    old = client.create("name", [1], ttl=600)
     old.seal()
-    new = client.create("name", [2], ttl=60, if_exists="replace")
+    new = client.create("name", [2], ttl=600, if_exists="replace")
     by_name = _api.Api.region_by_name
 
     def answer_then_replace(api: _api.Api, *args: Any) -> tensord.RegionDescriptor:
@@ -179,7 +179,7 @@ def test_a_reference_maps_one_tensor_without_a_server(client: tensord.Client) ->
         "c": np.array(3.0),
         "d": np.zeros((0, 2)),
     }
-    with client.create("refs", data, ttl=60) as region, tensord.connect("unix:///nobody/listens.sock") as offline:
+    with client.create("refs", data, ttl=600) as region, tensord.connect("unix:///nobody/listens.sock") as offline:
         for name, array in data.items():
             ref = tensord.TensorReference.from_json(region[name].ref().to_json())
             assert ref.instance == os.environ["TENSORD_INSTANCE"]
@@ -199,7 +199,7 @@ def test_a_reference_maps_one_tensor_without_a_server(client: tensord.Client) ->
 
 
 def test_a_reference_to_what_is_gone_is_stale(server: Server, client: tensord.Client) -> None:
-    region = client.create("gone", [1], ttl=60)
+    region = client.create("gone", [1], ttl=600)
     ref = region.ref()
     client.delete(region)
     with pytest.raises(tensord.StaleRef):
@@ -212,7 +212,7 @@ def test_a_reference_to_what_is_gone_is_stale(server: Server, client: tensord.Cl
 
 def test_one_call_forms_create_and_check(server: Server) -> None:
     array = np.arange(6.0).reshape(2, 3)
-    with tensord.create_shared_tensor("one", array, ttl=60) as region:
+    with tensord.create_shared_tensor("one", array, ttl=600) as region:
         region.seal()
     with tensord.attach_shared_tensor("one") as attached:
         assert np.array_equal(attached.numpy(), array)
@@ -222,5 +222,5 @@ def test_one_call_forms_create_and_check(server: Server) -> None:
         with pytest.raises(tensord.ValidationFailed, match=r"its tensor is F64 \[2, 3\]"):
             tensord.attach_shared_tensor("one", shape, dtype)
     refused = pytest.raises(tensord.ValidationFailed, match="as one tensor")
-    with tensord.connect() as client, client.create("two", {"a": [1], "b": [2]}, ttl=60), refused:
+    with tensord.connect() as client, client.create("two", {"a": [1], "b": [2]}, ttl=600), refused:
         tensord.attach_shared_tensor("two")

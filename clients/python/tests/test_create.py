@@ -24,7 +24,7 @@ def test_several_tensors_are_found_by_name(client: tensord.Client) -> None:
         "flag": np.array(True),
         "none": np.zeros((0, 7)),
     }
-    with client.create("layer", data, ttl=60) as region:
+    with client.create("layer", data, ttl=600) as region:
         assert sorted(region.keys()) == sorted(data) == sorted(region)
         assert len(region) == 4
         assert "w" in region
@@ -64,7 +64,7 @@ def test_several_tensors_are_found_by_name(client: tensord.Client) -> None:
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
 def test_arrays_of_every_kind_come_back_equal(client: tensord.Client, array: npt.NDArray[Any]) -> None:
-    with client.create("kind", array, ttl=60) as region:
+    with client.create("kind", array, ttl=600) as region:
         region.seal()
         with client.attach("kind") as attached:
             assert attached.numpy().shape == array.shape
@@ -74,7 +74,7 @@ def test_arrays_of_every_kind_come_back_equal(client: tensord.Client, array: npt
 
 def test_a_large_array_comes_back_equal(client: tensord.Client) -> None:
     array = np.random.default_rng(3).integers(0, 256, (70 << 20) + 12_345, np.uint8)
-    with client.create("large", array, ttl=60) as region:
+    with client.create("large", array, ttl=600) as region:
         assert np.array_equal(region.numpy(), array)
 
 
@@ -82,13 +82,13 @@ def test_a_large_array_comes_back_equal(client: tensord.Client) -> None:
 def test_bf16_and_fp8_come_back_equal(client: tensord.Client, name: str) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes gives numpy bf16 and fp8")
     array = np.linspace(-4, 4, 50, dtype=np.float32).astype(getattr(ml_dtypes, name))
-    with client.create("small", array, ttl=60) as region:
+    with client.create("small", array, ttl=600) as region:
         assert region.numpy().dtype == array.dtype
         assert region.numpy().tobytes() == array.tobytes()
 
 
 def test_a_type_that_numpy_lacks_is_there_as_bytes(client: tensord.Client) -> None:
-    with client.create("f4", tensors={"q": ("F4", (4, 6))}, ttl=60) as region:
+    with client.create("f4", tensors={"q": ("F4", (4, 6))}, ttl=600) as region:
         with pytest.raises(tensord.FeatureUnavailable, match="bytes"):
             region.numpy()
         region.bytes()[:] = 0x21
@@ -97,14 +97,14 @@ def test_a_type_that_numpy_lacks_is_there_as_bytes(client: tensord.Client) -> No
 
 
 def test_memory_can_be_asked_for_without_data(client: tensord.Client) -> None:
-    with client.create("zeros", shape=(2, 3), dtype="bfloat16", ttl=60) as region:
+    with client.create("zeros", shape=(2, 3), dtype="bfloat16", ttl=600) as region:
         assert (region["data"].dtype, region["data"].shape) == ("BF16", (2, 3))
         assert not region.bytes().any()
-    with client.create("line", shape=np.int64(5), dtype=np.uint8, ttl=60) as region:
+    with client.create("line", shape=np.int64(5), dtype=np.uint8, ttl=600) as region:
         assert region.numpy().shape == (5,)
-    with client.create("scalar", shape=(), dtype="F64", ttl=60) as region:
+    with client.create("scalar", shape=(), dtype="F64", ttl=600) as region:
         assert region.numpy().shape == ()
-    with client.create("both", tensors={"a": ("F32", 3), "b": (np.int8, [1, 2])}, ttl=60) as region:
+    with client.create("both", tensors={"a": ("F32", 3), "b": (np.int8, [1, 2])}, ttl=600) as region:
         assert {name: t.shape for name, t in region.tensors.items()} == {"a": (3,), "b": (1, 2)}
 
 
@@ -115,7 +115,7 @@ def test_memory_can_be_asked_for_without_data(client: tensord.Client) -> None:
 )
 def test_what_a_region_holds_is_said_exactly_once(client: tensord.Client, arguments: dict[str, Any]) -> None:
     with pytest.raises(tensord.ValidationFailed, match="want either"):
-        client.create("x", **arguments, ttl=60)
+        client.create("x", **arguments, ttl=600)
 
 
 def test_a_region_needs_an_owner_and_the_error_says_how(server: Server, client: tensord.Client) -> None:
@@ -134,21 +134,21 @@ def test_a_region_needs_an_owner_and_the_error_says_how(server: Server, client: 
 
 
 def test_a_taken_name_is_refused_attached_or_replaced(client: tensord.Client) -> None:
-    first = client.create("name", [1, 2], ttl=60)
+    first = client.create("name", [1, 2], ttl=600)
     with pytest.raises(tensord.NameTaken):
-        client.create("name", [3, 4], ttl=60)
+        client.create("name", [3, 4], ttl=600)
     with pytest.raises(tensord.NameTaken):
-        client.create("name", [3.5, 4], ttl=60, if_exists="attach")
+        client.create("name", [3.5, 4], ttl=600, if_exists="attach")
 
-    with client.create("name", [3, 4], ttl=60, if_exists="attach") as second:
+    with client.create("name", [3, 4], ttl=600, if_exists="attach") as second:
         assert (second.id, second.created, second.writable) == (first.id, False, True)
         assert second.numpy().tolist() == [1, 2]
     first.seal()
-    with client.create("name", [3, 4], ttl=60, if_exists="attach") as third:
+    with client.create("name", [3, 4], ttl=600, if_exists="attach") as third:
         assert (third.id, third.created, third.writable) == (first.id, False, False)
         assert third.numpy().tolist() == [1, 2]
 
-    with client.create("name", [5, 6], ttl=60, if_exists="replace") as fourth:
+    with client.create("name", [5, 6], ttl=600, if_exists="replace") as fourth:
         assert (fourth.created, client.get("name").id) == (True, first.id)
         fourth.seal()
         assert client.get("name").id == fourth.id
@@ -164,7 +164,7 @@ def test_a_failed_copy_leaves_no_region(
 
     monkeypatch.setattr(make, "copy_all", fail)
     with pytest.raises(KeyboardInterrupt):
-        client.create("half", [1], ttl=60)
+        client.create("half", [1], ttl=600)
     assert server.region_names() == []
     with pytest.raises(tensord.RegionNotFound):
         client.get("half")
@@ -173,7 +173,7 @@ def test_a_failed_copy_leaves_no_region(
 def test_what_cannot_be_stored_is_refused_before_the_server_is_asked(client: tensord.Client) -> None:
     before = client.stats().http.requests
     with pytest.raises(tensord.ValidationFailed):
-        client.create("x", np.array(["text"]), ttl=60)
+        client.create("x", np.array(["text"]), ttl=600)
     assert client.stats().http.requests == before + 1
 
 
@@ -184,7 +184,7 @@ def test_many_threads_create_and_attach(server: Server, client: tensord.Client) 
         try:
             for turn in range(10):
                 name = f"t{number}-{turn}"
-                with client.create(name, np.full(1000, number), ttl=60) as region:
+                with client.create(name, np.full(1000, number), ttl=600) as region:
                     region.seal()
                     with client.attach(name, timeout=60) as attached:
                         assert attached.numpy()[999] == number

@@ -43,7 +43,7 @@ def torch() -> Any:
 @pytest.mark.parametrize("dtype", TORCH_TYPES)
 def test_torch_gets_every_type_without_a_copy(client: tensord.Client, torch: Any, dtype: str) -> None:
     source = torch.arange(6, dtype=torch.float32).to(getattr(torch, dtype)).reshape(2, 3)
-    with client.create("t", source, ttl=60) as region:
+    with client.create("t", source, ttl=600) as region:
         tensor = torch.from_dlpack(region["data"])
         assert tensor.dtype == source.dtype
         assert tensor.shape == (2, 3)
@@ -55,7 +55,7 @@ def test_torch_gets_every_type_without_a_copy(client: tensord.Client, torch: Any
 
 
 def test_numpy_gets_its_own_types_read_only_where_they_are(client: tensord.Client) -> None:
-    with client.create("t", np.arange(6, dtype=np.int32).reshape(2, 3), ttl=60) as region:
+    with client.create("t", np.arange(6, dtype=np.int32).reshape(2, 3), ttl=600) as region:
         array = np.from_dlpack(region)
         assert array.dtype == np.int32
         assert np.shares_memory(array, region.numpy())
@@ -69,7 +69,7 @@ def test_numpy_gets_its_own_types_read_only_where_they_are(client: tensord.Clien
 
 
 def test_torch_writes_into_a_sealed_region_stay_private(client: tensord.Client, torch: Any) -> None:
-    with client.create("t", np.ones(5000, np.float32), ttl=60) as region:
+    with client.create("t", np.ones(5000, np.float32), ttl=600) as region:
         region.seal()
         with client.attach("t") as first, client.attach("t") as second:
             tensor = torch.from_dlpack(first)
@@ -79,7 +79,7 @@ def test_torch_writes_into_a_sealed_region_stay_private(client: tensord.Client, 
 
 
 def test_a_consumer_from_before_version_1_gets_a_capsule_too(client: tensord.Client, torch: Any) -> None:
-    with client.create("t", torch.ones(4, dtype=torch.bfloat16), ttl=60) as region:
+    with client.create("t", torch.ones(4, dtype=torch.bfloat16), ttl=600) as region:
         region.seal()
         with client.attach("t") as reader:
             capsule = reader.__dlpack__()
@@ -91,14 +91,14 @@ def test_a_consumer_from_before_version_1_gets_a_capsule_too(client: tensord.Cli
 
 
 def test_scalars_and_empty_tensors_go_out(client: tensord.Client, torch: Any) -> None:
-    with client.create("t", {"s": np.float32(2.5), "e": torch.zeros(0, 3, dtype=torch.bfloat16)}, ttl=60) as region:
+    with client.create("t", {"s": np.float32(2.5), "e": torch.zeros(0, 3, dtype=torch.bfloat16)}, ttl=600) as region:
         assert torch.from_dlpack(region["s"]).item() == 2.5
         empty = torch.from_dlpack(region["e"])
         assert (empty.shape, empty.dtype) == ((0, 3), torch.bfloat16)
 
 
 def test_what_cannot_go_out_is_refused(client: tensord.Client, torch: Any) -> None:
-    with client.create("t", tensors={"f4": ("F4", (2,)), "x": ("F32", (2,))}, ttl=60) as region:
+    with client.create("t", tensors={"f4": ("F4", (2,)), "x": ("F32", (2,))}, ttl=600) as region:
         assert region["x"].__dlpack_device__() == (1, 0)
         with pytest.raises(tensord.FeatureUnavailable, match="F4"):
             torch.from_dlpack(region["f4"])
@@ -114,7 +114,7 @@ def test_what_cannot_go_out_is_refused(client: tensord.Client, torch: Any) -> No
 
 @pytest.mark.parametrize("version", [None, (1, 0)])
 def test_a_capsule_that_nobody_consumes_leaks_nothing(client: tensord.Client, version: tuple[int, int] | None) -> None:
-    region = client.create("t", np.zeros(10), ttl=60)
+    region = client.create("t", np.zeros(10), ttl=600)
     path = region.descriptor.storage.path
     capsule = region.__dlpack__(max_version=version)
     region.close()
@@ -125,7 +125,7 @@ def test_a_capsule_that_nobody_consumes_leaks_nothing(client: tensord.Client, ve
 
 
 def test_a_refused_capsule_shows_the_consumers_error_and_leaks_nothing(client: tensord.Client, torch: Any) -> None:
-    with client.create("t", torch.zeros(4, dtype=torch.bfloat16), ttl=60) as region:
+    with client.create("t", torch.zeros(4, dtype=torch.bfloat16), ttl=600) as region:
         path = region.descriptor.storage.path
         with pytest.raises(RuntimeError, match="Unsupported dtype"):
             np.from_dlpack(region)
@@ -134,7 +134,7 @@ def test_a_refused_capsule_shows_the_consumers_error_and_leaks_nothing(client: t
 
 
 def test_a_consumer_keeps_the_region_mapped(client: tensord.Client, torch: Any) -> None:
-    region = client.create("t", np.arange(10), ttl=60)
+    region = client.create("t", np.arange(10), ttl=600)
     path = region.descriptor.storage.path
     tensor = torch.from_dlpack(region)[5:]
     region.close()
@@ -147,7 +147,7 @@ def test_a_consumer_keeps_the_region_mapped(client: tensord.Client, torch: Any) 
 
 
 def test_a_slot_stays_locked_while_a_consumer_has_it(client: tensord.Client, torch: Any) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring:
         tensor = torch.from_dlpack(client.open(ring.put([1, 2])))
         gc.collect()
         with pytest.raises(tensord.DeadlineExceeded):
@@ -166,7 +166,7 @@ torch.kept = torch.from_dlpack(region)
 sys.modules["kept"] = kept
 say(region.descriptor.storage.path)
 """
-    with client.create("t", np.arange(10), ttl=60), Child(script) as child:
+    with client.create("t", np.arange(10), ttl=600), Child(script) as child:
         path = child.hear()
         child.finish()
         assert child.errors() == ""

@@ -56,7 +56,7 @@ def test_a_sessions_events_are_its_own_and_those_of_its_regions(server: Server, 
 
 def test_a_regions_life_comes_in_its_order(client: tensord.Client) -> None:
     with client.events(types="tensord.region.") as events:
-        with client.create("weights", np.zeros(4, np.float32), ttl=60) as region:
+        with client.create("weights", np.zeros(4, np.float32), ttl=600) as region:
             region.seal()
             client.delete(region)
         life = _until(events, "tensord.region.deleted")
@@ -85,7 +85,7 @@ def test_a_stream_is_narrowed_to_a_model_and_to_types(client: tensord.Client) ->
     ):
         client.register_model("m")
         for model in ("default", "m"):
-            client.create("weights", [1], model=model, ttl=60).seal()
+            client.create("weights", [1], model=model, ttl=600).seal()
         client.unregister_model("m", drain=True)
         end = "tensord.model.unregistered"
         assert {event.data.get("model", "m") for event in _until(of_model, end)} == {"m"}
@@ -98,7 +98,7 @@ def test_a_list_after_the_stream_began_and_the_stream_miss_nothing_together(clie
 
     def create() -> None:
         for number in range(50):
-            client.create(f"r{number}", [number], ttl=60).close()
+            client.create(f"r{number}", [number], ttl=600).close()
         stop.set()
 
     thread = threading.Thread(target=create)
@@ -115,7 +115,7 @@ def test_a_list_after_the_stream_began_and_the_stream_miss_nothing_together(clie
 def test_a_stream_begins_after_the_event_that_is_named(client: tensord.Client) -> None:
     with client.events() as events:
         for name in ("a", "b", "c"):
-            client.create(name, [1], ttl=60).close()
+            client.create(name, [1], ttl=600).close()
         first, *rest = (next(events) for _ in range(3))
     with client.events(after=first.id) as events:
         assert events.after == first.id
@@ -178,7 +178,7 @@ def names(count):
 with tensord.connect() as client:
     events = client.events(types="tensord.region.allocated")
     for number in range(10):
-        client.create(f"r{number}", [number], ttl=60).close()
+        client.create(f"r{number}", [number], ttl=600).close()
     before = names(5)
     connection = events._answer
     read, write = os.pipe()
@@ -189,7 +189,7 @@ with tensord.connect() as client:
         os._exit(0)
     os.close(write)
     for number in range(10, 20):
-        client.create(f"r{number}", [number], ttl=60).close()
+        client.create(f"r{number}", [number], ttl=600).close()
     child = json.loads(os.fdopen(read).read())
     os.wait()
     signal.alarm(20)
@@ -219,7 +219,7 @@ def follow(events):
             return
 thread = threading.Thread(target=follow, args=(events,))
 thread.start()
-client.create("begin", [1], ttl=60).close()
+client.create("begin", [1], ttl=600).close()
 while not names:
     thread.join(0.001)
 connection = events._answer
@@ -228,7 +228,7 @@ if pid == 0:
     signal.alarm(20)
     {ending}
 assert os.waitpid(pid, 0)[1] == 0
-client.create("end", [1], ttl=60).close()
+client.create("end", [1], ttl=600).close()
 thread.join(20)
 say(names)
 say(events._answer is connection)

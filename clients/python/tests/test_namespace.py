@@ -17,7 +17,7 @@ from tensord import _api
 def test_a_descriptor_of_another_device_is_another_namespace(
     client: tensord.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with client.create("here", [1], ttl=60):
+    with client.create("here", [1], ttl=600):
         real = client.get("here")
         fake = replace(real, storage=replace(real.storage, dev=1 << 40))
         monkeypatch.setattr(_api.Api, "region_by_name", lambda *_: fake)
@@ -36,7 +36,7 @@ def test_a_process_in_another_mount_namespace_is_told_so(
 ) -> None:
     # The socket is reached over a bind mount, as when only the instance's directory is shared between containers.
     script = """
-for attempt in (lambda: tensord.attach("here"), lambda: tensord.connect().create("there", [1], ttl=60)):
+for attempt in (lambda: tensord.attach("here"), lambda: tensord.connect().create("there", [1], ttl=600)):
     try: attempt()
     except tensord.WrongNamespace as error: say([str(error), error.fields])
 try: tensord.connect().open(tensord.TensorReference.from_dict(hear()))
@@ -47,7 +47,7 @@ except tensord.StaleRef as error: say([str(error), error.fields])
         f"mount --bind {directory} {tmp_path} && mount -t tmpfs none /dev/shm && mkdir {directory} && "
         f'mount --bind {tmp_path} {directory} && exec "$@"'
     )
-    with client.create("here", [1], ttl=60) as region:
+    with client.create("here", [1], ttl=600) as region:
         with Child(script, prefix=("unshare", "-m", "sh", "-c", mount, "sh")) as child:
             for _ in range(2):
                 text, fields = child.hear()

@@ -28,16 +28,16 @@ with tensord.connect() as client:
     region = client.attach("theirs", writable=True)
     region.numpy()[0] = 10
     region.close()
-    mine = client.create("mine", np.arange(5), ttl=60)
+    mine = client.create("mine", np.arange(5), ttl=600)
     mine.numpy()[4] = 44
     mine.seal(checksum=True)
     say(client.verify(mine).ok)
     say([int(tensord.attach("mine", timeout=60).numpy()[4]), mine.numpy().flags.writeable])
-    with client.create("sealed-later", [1], ttl=60) as third:
+    with client.create("sealed-later", [1], ttl=600) as third:
         say(third.descriptor.storage.path)
         hear()
 """
-    with client.create("theirs", np.zeros(3), ttl=60) as region, Child(SCRIPT + script) as child:
+    with client.create("theirs", np.zeros(3), ttl=600) as region, Child(SCRIPT + script) as child:
         child.say([[os.getegid()], ""])
         assert child.hear() is True
         assert child.hear() == [44, False]
@@ -63,7 +63,7 @@ for attempt in (
     except (tensord.RegionSealed, PermissionError) as error: say(type(error).__name__)
 say(tensord.attach("sealed").numpy().tolist())
 """
-    with client.create("sealed", [1, 2], ttl=60) as region, Child(SCRIPT + script) as child:
+    with client.create("sealed", [1, 2], ttl=600) as region, Child(SCRIPT + script) as child:
         region.seal()
         child.say([[os.getegid()], ""])
         child.say(region.ref().to_dict())
@@ -79,7 +79,7 @@ for attempt in (lambda: tensord.attach("theirs"), lambda: tensord.connect().open
     try: attempt()
     except tensord.AccessDenied as error: say([str(error), isinstance(error, PermissionError)])
 """
-    with client.create("theirs", [1], ttl=60) as region, Child(SCRIPT + script) as child:
+    with client.create("theirs", [1], ttl=600) as region, Child(SCRIPT + script) as child:
         child.say([[], ""])
         child.say(region.ref().to_dict())
         socket_error, file_error = child.hear(), child.hear()

@@ -23,7 +23,7 @@ say("written")
 hear()
 say(w.tolist())
 """
-    with client.create("shared", np.array([1, 2, 3]), ttl=60) as region, Child(script) as child:
+    with client.create("shared", np.array([1, 2, 3]), ttl=600) as region, Child(script) as child:
         assert child.hear() == [1, 2, 3]
         assert child.hear() == "written"
         assert region.numpy()[1] == 11
@@ -35,7 +35,7 @@ say(w.tolist())
 
 def test_a_reader_in_another_process_sees_writes_in_pages_it_has_not_touched(client: tensord.Client) -> None:
     script = 'r = tensord.attach("shared").numpy(); say(int(r[0])); hear(); say([int(r[0]), int(r[-1])])'
-    with client.create("shared", np.zeros(100_000), ttl=60) as region, Child(script) as child:
+    with client.create("shared", np.zeros(100_000), ttl=600) as region, Child(script) as child:
         assert child.hear() == 0
         region.numpy()[[0, -1]] = 4, 5
         child.say("look")
@@ -44,7 +44,7 @@ def test_a_reader_in_another_process_sees_writes_in_pages_it_has_not_touched(cli
 
 @pytest.mark.parametrize("writable", [False, True])
 def test_a_killed_process_leaves_no_lease(client: tensord.Client, writable: bool) -> None:
-    client.create("shared", np.zeros(1000), ttl=60).close()
+    client.create("shared", np.zeros(1000), ttl=600).close()
     path = client.get("shared").storage.path
     script = f'w = tensord.attach("shared", writable={writable}); keep = w.numpy(); w.close(); say("mapped"); hear()'
     with Child(script) as child:
@@ -57,7 +57,7 @@ def test_a_killed_process_leaves_no_lease(client: tensord.Client, writable: bool
 
 
 def test_a_deleted_region_drains_until_its_last_process_dies(server: Server, client: tensord.Client) -> None:
-    client.create("shared", np.zeros(1000), ttl=60).close()
+    client.create("shared", np.zeros(1000), ttl=600).close()
     with Child('w = tensord.attach("shared"); say("mapped"); hear()') as child:
         child.hear()
         assert client.delete(client.get("shared")).state == "draining"
@@ -73,7 +73,7 @@ ref = tensord.TensorReference.from_dict(hear())
 with tensord.connect("unix:///nobody/listens.sock") as offline, offline.open(ref) as tensor:
     say(tensor.numpy().tolist())
 """
-    with client.create("shared", [[1, 2], [3, 4]], ttl=60) as region, Child(script) as child:
+    with client.create("shared", [[1, 2], [3, 4]], ttl=600) as region, Child(script) as child:
         child.say(region.ref().to_dict())
         assert child.hear() == [[1, 2], [3, 4]]
         child.finish()
@@ -81,7 +81,7 @@ with tensord.connect("unix:///nobody/listens.sock") as offline, offline.open(ref
 
 def test_references_are_sent_between_processes_by_multiprocessing(client: tensord.Client) -> None:
     with (
-        client.create("shared", np.arange(1000), ttl=60) as region,
+        client.create("shared", np.arange(1000), ttl=600) as region,
         multiprocessing.get_context("spawn").Pool(1) as pool,
     ):
         assert pool.apply(_sum_of, (region.ref(),)) == 499_500
@@ -98,7 +98,7 @@ def _sum_of(ref: tensord.TensorReference) -> int:
 def test_a_forked_child_keeps_the_mapping_and_its_lease(client: tensord.Client) -> None:
     script = """
 client = tensord.connect()
-region = client.create("forked", np.zeros(1000), ttl=60)
+region = client.create("forked", np.zeros(1000), ttl=600)
 array = region.numpy()
 to_child, from_child = os.pipe(), os.pipe()
 pid = os.fork()
@@ -156,7 +156,7 @@ for number in range(3):
 say([os.waitpid(pid, 0)[1] for pid in pids])
 say(int(tensord.attach("weights").numpy()[7]))
 """
-    with client.create("weights", np.arange(1000), ttl=60) as region, Child(script) as child:
+    with client.create("weights", np.arange(1000), ttl=600) as region, Child(script) as child:
         region.seal()
         assert child.hear() == [0, 0, 0]
         assert child.hear() == 7
@@ -177,13 +177,15 @@ late.self = late
 spinning = threading.Thread(target=lambda: [array.sum() for _ in iter(int, 1)], daemon=True)
 spinning.start()
 """
-    with client.create("weights", np.arange(1000), ttl=60), Child(script) as child:
+    with client.create("weights", np.arange(1000), ttl=600), Child(script) as child:
         assert child.hear() == 499_500
         child.finish()
 
 
 def test_a_worker_that_ends_without_close_ends_its_lease(client: tensord.Client) -> None:
-    with Child('r = tensord.connect().create("left", [1, 2], ttl=60); say(r.descriptor.storage.path); hear()') as child:
+    with Child(
+        'r = tensord.connect().create("left", [1, 2], ttl=600); say(r.descriptor.storage.path); hear()'
+    ) as child:
         path = child.hear()
         assert lease.has_writer(path)
         child.finish()
@@ -191,7 +193,7 @@ def test_a_worker_that_ends_without_close_ends_its_lease(client: tensord.Client)
 
 
 def test_sigterm_needs_no_handler(client: tensord.Client) -> None:
-    with Child('r = tensord.connect().create("left", [1], ttl=60); say(r.descriptor.storage.path); hear()') as child:
+    with Child('r = tensord.connect().create("left", [1], ttl=600); say(r.descriptor.storage.path); hear()') as child:
         path = child.hear()
         os.kill(child.pid, signal.SIGTERM)
         wait_for(lambda: not lease.is_leased(path), "the lease is gone")

@@ -37,7 +37,7 @@ def test_of_many_that_create_one_name_exactly_one_has_created_it(server: Server,
         data = np.full(1000, turn)
 
         def work(number: int, name: str = f"n{turn}", data: np.ndarray = data, made: list[int] = made) -> None:
-            with client.create(name, data, ttl=60, if_exists="attach") as region:
+            with client.create(name, data, ttl=600, if_exists="attach") as region:
                 if region.created:
                     made.append(number)
                     _seal_when_free(region)
@@ -84,7 +84,7 @@ say("done")
     with Child(script) as child:
         child.hear()
         for turn in range(TURNS):
-            with client.create(f"n{turn}", np.zeros(10, np.int64), ttl=60) as region:
+            with client.create(f"n{turn}", np.zeros(10, np.int64), ttl=600) as region:
                 _seal_when_free(region)
                 before = region.numpy().copy()
                 # One that is between its lock and its check still looks like a writer, but will not map.
@@ -114,7 +114,7 @@ say("done")
         for child in (first, second):
             assert child.hear() == "ready"
         for turn in range(TURNS):
-            with client.create("current", np.full(20_000, turn), ttl=60, if_exists="replace") as region:
+            with client.create("current", np.full(20_000, turn), ttl=600, if_exists="replace") as region:
                 region.seal()
         for child in (first, second):
             assert child.hear() == "done"
@@ -139,7 +139,7 @@ def test_a_region_deleted_under_its_readers_stays_whole_until_they_let_go(
     def make(_: int) -> None:
         try:
             for turn in range(TURNS):
-                with client.create("shortlived", np.zeros(1000), ttl=60) as region:
+                with client.create("shortlived", np.zeros(1000), ttl=600) as region:
                     region.numpy()[:] = 0
                     region.seal()
                     client.delete(region)

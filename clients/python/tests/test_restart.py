@@ -49,7 +49,7 @@ def test_a_mapped_region_does_not_notice_that_the_server_is_away(own_server: Ser
         assert region.writable
         region.numpy()[1] = 8
         with pytest.raises(tensord.ServerUnavailable):
-            client.create("another", [1], ttl=60)
+            client.create("another", [1], ttl=600)
 
         own_server.start()
         assert client.attach("kept").numpy()[:2].tolist() == [7, 8]

@@ -30,7 +30,7 @@ ref = tensord.TensorReference.from_json(hear())
 with tensord.connect("unix:///nobody/listens.sock") as offline, offline.open(ref) as tensor:
     say([tensor.dtype, tensor.numpy().tolist(), tensor.writable])
 """
-    with client.ring(slots=4, slot_bytes=1 << 16, ttl=60) as ring, Child(script) as child:
+    with client.ring(slots=4, slot_bytes=1 << 16, ttl=600) as ring, Child(script) as child:
         child.say(ring.put(np.arange(6, dtype=np.float32).reshape(2, 3)).to_json())
         assert child.hear() == ["F32", [[0, 1, 2], [3, 4, 5]], False]
         child.finish()
@@ -41,7 +41,7 @@ def test_the_layout_is_the_protocols(client: tensord.Client) -> None:
         r"^\| (\d) \| (\d+) \| (\d+)\D(\d+) \| (\d+) \| (\d+) \|$", VECTORS.read_text(encoding="utf-8"), re.MULTILINE
     )
     assert [row[0] for row in rows] == ["0", "2", "3"]
-    with client.ring(slots=4, slot_bytes=4096, ttl=60) as ring:
+    with client.ring(slots=4, slot_bytes=4096, ttl=600) as ring:
         refs = [ring.put(np.zeros(4096, np.uint8)) for _ in range(12)]
         raw = Path(ring.region.descriptor.storage.path).read_bytes()
         for slot, word, first, last, generation, third in (map(int, row) for row in rows):
@@ -55,7 +55,7 @@ def test_the_layout_is_the_protocols(client: tensord.Client) -> None:
 
 
 def test_a_reference_is_good_until_the_ring_comes_round(client: tensord.Client) -> None:
-    with client.ring(slots=2, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=2, slot_bytes=64, ttl=600) as ring:
         refs = [ring.put([number]) for number in range(3)]
         assert [ref.byte_offset for ref in refs] == [refs[0].byte_offset, refs[0].byte_offset + 64, refs[0].byte_offset]
         with pytest.raises(tensord.StaleRef, match="its generation is 8192, want 4096") as error:
@@ -67,7 +67,7 @@ def test_a_reference_is_good_until_the_ring_comes_round(client: tensord.Client) 
 
 
 def test_an_acquired_slot_is_stale_before_its_first_byte_is_written(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring:
         ref = ring.put([7])
         with ring.acquire() as slot, pytest.raises(tensord.StaleRef):
             client.open(ref, timeout=0)
@@ -79,7 +79,7 @@ def test_an_acquired_slot_is_stale_before_its_first_byte_is_written(client: tens
 def test_a_slot_that_is_taken_while_its_reader_comes_is_stale(
     client: tensord.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring:
         ref = ring.put([1])
 
         class Late(LockFile):
@@ -93,14 +93,14 @@ def test_a_slot_that_is_taken_while_its_reader_comes_is_stale(
 
 
 def test_the_ring_goes_round_a_slot_that_is_open(client: tensord.Client) -> None:
-    with client.ring(slots=3, slot_bytes=64, ttl=60) as ring, client.open(ring.put([42])) as held:
+    with client.ring(slots=3, slot_bytes=64, ttl=600) as ring, client.open(ring.put([42])) as held:
         starts = {ring.put([number]).byte_offset for number in range(10)}
         assert starts == {held.byte_offset + 64, held.byte_offset + 128}
         assert held.numpy().tolist() == [42]
 
 
 def test_a_full_ring_waits_for_a_reader(client: tensord.Client) -> None:
-    with client.ring(slots=2, slot_bytes=64, ttl=60) as ring, ring.acquire():
+    with client.ring(slots=2, slot_bytes=64, ttl=600) as ring, ring.acquire():
         held = client.open(ring.put([1]))
         with pytest.raises(
             tensord.DeadlineExceeded, match="all 2 are in use after 0 s, 1 of them by this process"
@@ -116,7 +116,7 @@ def test_a_full_ring_waits_for_a_reader(client: tensord.Client) -> None:
 
 
 def test_many_read_one_slot(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring:
         ref = ring.put([1])
         with client.open(ref), client.open(ref):
             with pytest.raises(tensord.DeadlineExceeded):
@@ -125,7 +125,7 @@ def test_many_read_one_slot(client: tensord.Client) -> None:
 
 
 def test_a_slot_is_filled_in_place_and_frozen_when_published(client: tensord.Client) -> None:
-    with client.ring(slots=2, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=2, slot_bytes=64, ttl=600) as ring:
         with ring.acquire() as slot:
             array = slot.array((2, 2), "float32")
             array[:] = [[1, 2], [3, 4]]
@@ -141,7 +141,7 @@ def test_a_slot_is_filled_in_place_and_frozen_when_published(client: tensord.Cli
 
 def test_bf16_and_tensors_of_no_bytes_have_slots(client: tensord.Client) -> None:
     torch = pytest.importorskip("torch", reason="torch is an extra")
-    with client.ring(slots=2, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=2, slot_bytes=64, ttl=600) as ring:
         with client.open(ring.put(torch.tensor([[1.5, -2.0]], dtype=torch.bfloat16))) as tensor:
             assert tensor.dtype == "BF16"
             assert tensor.torch().tolist() == [[1.5, -2.0]]
@@ -157,7 +157,7 @@ def test_bf16_and_tensors_of_no_bytes_have_slots(client: tensord.Client) -> None
 
 
 def test_what_does_not_fit_is_refused_and_loses_no_slot(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=60, ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=60, ttl=600) as ring:
         assert ring.slot_bytes == 64
         for _ in range(3):
             with pytest.raises(tensord.ValidationFailed, match="it has 72 bytes, want at most 64"):
@@ -176,11 +176,11 @@ def test_what_does_not_fit_is_refused_and_loses_no_slot(client: tensord.Client) 
 @pytest.mark.parametrize(("slots", "slot_bytes"), [(0, 64), (4097, 64), (4, 0), (4, -8), (True, 64), (2.0, 64)])
 def test_a_ring_has_bounds(client: tensord.Client, slots: Any, slot_bytes: Any) -> None:
     with pytest.raises(tensord.ValidationFailed, match=r"Cannot make a ring: slot(s|_bytes) is"):
-        client.ring(slots=slots, slot_bytes=slot_bytes, ttl=60)
+        client.ring(slots=slots, slot_bytes=slot_bytes, ttl=600)
 
 
 def test_the_most_slots_have_generations_of_their_own(client: tensord.Client) -> None:
-    with client.ring(slots=4096, slot_bytes=8, ttl=60) as ring:
+    with client.ring(slots=4096, slot_bytes=8, ttl=600) as ring:
         refs = [ring.put(np.uint64(number)) for number in range(4096)]
         assert len({ref.generation for ref in refs}) == 4096
         with client.open(refs[4095]) as tensor:
@@ -197,20 +197,20 @@ def test_a_rings_region_is_made_as_any_other(client: tensord.Client) -> None:
             client.ring(slots=1, slot_bytes=1 << 20, model="m", persist=True, name="s")
         # It would fit if the first one let go.
         with pytest.raises(tensord.DeadlineExceeded):
-            client.ring(slots=1, slot_bytes=(1 << 20) - 8192, model="m", ttl=60, on_full="wait", deadline=0.05)
+            client.ring(slots=1, slot_bytes=(1 << 20) - 8192, model="m", ttl=600, on_full="wait", deadline=0.05)
 
 
 def test_a_ring_has_one_owner(client: tensord.Client) -> None:
-    with client.ring(slots=2, slot_bytes=64, name="r", ttl=60, if_exists="attach") as ring:
+    with client.ring(slots=2, slot_bytes=64, name="r", ttl=600, if_exists="attach") as ring:
         ref = ring.put([1])
         with pytest.raises(tensord.NameTaken, match="has an owner already"):
-            client.ring(slots=2, slot_bytes=64, name="r", ttl=60, if_exists="attach")
+            client.ring(slots=2, slot_bytes=64, name="r", ttl=600, if_exists="attach")
         with client.open(ref) as tensor:
             assert tensor.numpy().tolist() == [1]
 
 
 def test_a_dropped_slot_is_not_lost_and_its_array_is_frozen(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring:
         array = ring.acquire(timeout=0).array((8,), np.uint8)
         gc.collect()
         with pytest.raises(ValueError, match="read-only"):
@@ -219,7 +219,7 @@ def test_a_dropped_slot_is_not_lost_and_its_array_is_frozen(client: tensord.Clie
 
 
 def test_a_lent_slot_is_kept_while_the_ring_goes_round(client: tensord.Client) -> None:
-    with client.ring(slots=2, slot_bytes=64, ttl=60) as ring, ring.acquire() as slot:
+    with client.ring(slots=2, slot_bytes=64, ttl=600) as ring, ring.acquire() as slot:
         slot.array((1,), np.int64)[0] = 5
         ref = slot.lend()
         for number in range(5):
@@ -241,7 +241,7 @@ with tensord.connect("unix:///nobody/listens.sock") as offline:
         hear()
     say("closed")
 """
-    with client.ring(slots=2, slot_bytes=1 << 16, ttl=60) as ring, Child(script) as child:
+    with client.ring(slots=2, slot_bytes=1 << 16, ttl=600) as ring, Child(script) as child:
         with ring.acquire() as request, ring.acquire() as result:
             request.array((1000,), np.float64)[:] = np.arange(1000)
             result.array((1000,), np.float64)
@@ -261,7 +261,7 @@ with tensord.connect("unix:///nobody/listens.sock") as offline:
 
 
 def test_a_reader_waits_for_who_writes_into_a_slot(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring, ring.acquire() as slot:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring, ring.acquire() as slot:
         slot.array((1,), np.int64)[0] = 0
         ref = slot.lend()
         writer = client.open(ref, writable=True)
@@ -276,7 +276,7 @@ def test_a_reader_waits_for_who_writes_into_a_slot(client: tensord.Client) -> No
 
 
 def test_a_closed_slot_tensor_lets_go_though_its_array_lives(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring:
         tensor = client.open(ring.put([1]))
         array = tensor.numpy()
         tensor.close()
@@ -288,7 +288,7 @@ def test_a_closed_slot_tensor_lets_go_though_its_array_lives(client: tensord.Cli
 
 
 def test_a_dropped_slot_tensor_is_locked_until_its_last_array_is_gone(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring:
         array = client.open(ring.put([1])).numpy()[:1]
         gc.collect()
         with pytest.raises(tensord.DeadlineExceeded):
@@ -300,7 +300,7 @@ def test_a_dropped_slot_tensor_is_locked_until_its_last_array_is_gone(client: te
 
 
 def test_a_slot_tensor_passes_its_reference_on_and_is_locked_already(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring:
         ref = ring.put([1])
         with client.open(ref) as tensor:
             assert tensor.ref() == ref
@@ -309,7 +309,7 @@ def test_a_slot_tensor_passes_its_reference_on_and_is_locked_already(client: ten
 
 
 def test_forged_and_outlived_references_are_refused(client: tensord.Client) -> None:
-    with client.ring(slots=2, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=2, slot_bytes=64, ttl=600) as ring:
         ref = ring.put([1])
         for generation in (1, 4097, 8192, (1 << 64) - 4096):
             with pytest.raises(tensord.StaleRef):
@@ -322,7 +322,7 @@ def test_forged_and_outlived_references_are_refused(client: tensord.Client) -> N
 
 
 def test_a_closed_ring_says_so_and_leaves_what_was_published(client: tensord.Client) -> None:
-    ring = client.ring(slots=2, slot_bytes=64, ttl=60)
+    ring = client.ring(slots=2, slot_bytes=64, ttl=600)
     slot, ref = ring.acquire(), ring.put([1])
     ring.close()
     ring.close()
@@ -339,7 +339,7 @@ def test_a_closed_ring_says_so_and_leaves_what_was_published(client: tensord.Cli
 
 
 def test_threads_never_have_the_same_slot(client: tensord.Client) -> None:
-    with client.ring(slots=3, slot_bytes=1 << 12, ttl=60) as ring:
+    with client.ring(slots=3, slot_bytes=1 << 12, ttl=600) as ring:
         here: set[int] = set()
         guard = threading.Lock()
 
@@ -367,7 +367,7 @@ def test_threads_never_have_the_same_slot(client: tensord.Client) -> None:
 def test_a_forked_child_has_no_part_in_its_parents_ring(client: tensord.Client) -> None:
     script = """
 client = tensord.connect()
-ring = client.ring(slots=2, slot_bytes=64, ttl=60)
+ring = client.ring(slots=2, slot_bytes=64, ttl=600)
 slot = ring.acquire()
 slot.array((1,), np.int64)[0] = 1
 opened = client.open(ring.put([2]))
@@ -410,7 +410,7 @@ if os.fork() == 0:
     os._exit(0)
 signal.pause()
 """
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring, Child(script) as child:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring, Child(script) as child:
         child.say(ring.put([1]).to_json())
         assert child.hear() == "forked"
         with pytest.raises(tensord.DeadlineExceeded):
@@ -421,7 +421,7 @@ signal.pause()
 
 
 def test_rings_stay_mapped_from_one_reference_to_the_next(client: tensord.Client) -> None:
-    with client.ring(slots=2, slot_bytes=64, ttl=60) as ring, client.rings() as rings:
+    with client.ring(slots=2, slot_bytes=64, ttl=600) as ring, client.rings() as rings:
         addresses = set()
         for number in range(6):
             with rings.open(ring.put([number])) as tensor:
@@ -438,7 +438,7 @@ def test_rings_stay_mapped_from_one_reference_to_the_next(client: tensord.Client
 
 
 def test_rings_lock_slots_as_open_does(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring, client.rings() as rings:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring, client.rings() as rings:
         ref = ring.put([1])
         tensor = rings.open(ref)
         with pytest.raises(tensord.DeadlineExceeded):
@@ -463,7 +463,7 @@ def test_rings_let_go_of_those_that_are_gone_and_of_all_when_closed(client: tens
     paths = []
     rings = client.rings()
     for _ in range(2):
-        with client.ring(slots=2, slot_bytes=64, ttl=60) as ring:
+        with client.ring(slots=2, slot_bytes=64, ttl=600) as ring:
             ref = ring.put([1])
             with rings.open(ref):
                 pass
@@ -485,7 +485,7 @@ def test_rings_let_go_of_those_that_are_gone_and_of_all_when_closed(client: tens
 
 
 def test_a_reference_past_the_end_of_a_mapped_ring_is_stale(client: tensord.Client) -> None:
-    with client.ring(slots=1, slot_bytes=64, ttl=60) as ring, client.rings() as rings:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring, client.rings() as rings:
         ref = ring.put(np.zeros(64, np.uint8))
         rings.open(ref).close()
         with pytest.raises(tensord.StaleRef):
@@ -493,7 +493,7 @@ def test_a_reference_past_the_end_of_a_mapped_ring_is_stale(client: tensord.Clie
 
 
 def test_slots_leave_no_descriptor_open(client: tensord.Client) -> None:
-    with client.ring(slots=2, slot_bytes=64, ttl=60) as ring:
+    with client.ring(slots=2, slot_bytes=64, ttl=600) as ring:
         path = ring.region.descriptor.storage.path
         before = count_descriptors(path)
         for _ in range(5):

@@ -307,7 +307,7 @@ def test_an_owner_that_dies_before_it_publishes_leaves_whole_tensors_or_stale_re
 ) -> None:
     script = f"""
 from tensord._ring import slot_table
-ring = tensord.connect().ring(slots=2, slot_bytes=64, ttl=60)
+ring = tensord.connect().ring(slots=2, slot_bytes=64, ttl=600)
 say([ring.put(np.full(8, number)).to_json() for number in (1, 2)])
 def stop():
     say("here")

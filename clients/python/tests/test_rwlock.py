@@ -18,7 +18,7 @@ from tensord._mapping import lease
 
 
 def test_readers_share_and_a_writer_has_the_tensor_alone(client: tensord.Client) -> None:
-    with client.create("t", np.zeros(10), ttl=60) as region, client.attach("t") as reader:
+    with client.create("t", np.zeros(10), ttl=600) as region, client.attach("t") as reader:
         with region.lock_read(), reader.lock_read(), pytest.raises(tensord.DeadlineExceeded):
             region.lock_write(timeout=0)
         with region.lock_write():
@@ -31,7 +31,7 @@ def test_readers_share_and_a_writer_has_the_tensor_alone(client: tensord.Client)
 
 
 def test_time_over_says_what_was_wanted_and_is_a_timeout_error(client: tensord.Client) -> None:
-    with client.create("t", np.zeros(10), ttl=60) as region, region.lock_read():
+    with client.create("t", np.zeros(10), ttl=600) as region, region.lock_read():
         with pytest.raises(
             TimeoutError, match=r"Cannot write-lock tensor 'data' of region reg_.* after 0\.01 s"
         ) as error:
@@ -44,26 +44,26 @@ def test_time_over_says_what_was_wanted_and_is_a_timeout_error(client: tensord.C
 @pytest.mark.parametrize("timeout", [-1, float("nan")])
 def test_no_time_to_wait_is_refused(client: tensord.Client, timeout: float) -> None:
     with (
-        client.create("t", np.zeros(10), ttl=60) as region,
+        client.create("t", np.zeros(10), ttl=600) as region,
         pytest.raises(tensord.ValidationFailed, match="Cannot wait"),
     ):
         region.lock_read(timeout)
 
 
 def test_tensors_of_one_region_are_locked_apart(client: tensord.Client) -> None:
-    with client.create("t", {"a": np.zeros(3, np.uint8), "b": np.zeros(3, np.uint8)}, ttl=60) as region:
+    with client.create("t", {"a": np.zeros(3, np.uint8), "b": np.zeros(3, np.uint8)}, ttl=600) as region:
         with region["a"].lock_write(), region["b"].lock_write(timeout=0), pytest.raises(tensord.DeadlineExceeded):
             region["a"].lock_read(timeout=0)
 
 
 def test_a_tensor_of_no_bytes_locks_nothing(client: tensord.Client) -> None:
-    with client.create("t", {"none": np.zeros((0, 3)), "some": np.zeros(3)}, ttl=60) as region:
+    with client.create("t", {"none": np.zeros((0, 3)), "some": np.zeros(3)}, ttl=600) as region:
         with region["none"].lock_write(), region["none"].lock_write(timeout=0), region["some"].lock_write(timeout=0):
             pass
 
 
 def test_who_maps_for_reading_cannot_lock_for_writing(client: tensord.Client) -> None:
-    with client.create("t", np.zeros(10), ttl=60) as region, client.attach("t") as reader:
+    with client.create("t", np.zeros(10), ttl=600) as region, client.attach("t") as reader:
         with pytest.raises(tensord.ValidationFailed, match="it is mapped for reading"):
             reader.lock_write(timeout=0)
         region.seal()
@@ -72,7 +72,7 @@ def test_who_maps_for_reading_cannot_lock_for_writing(client: tensord.Client) ->
 
 
 def test_a_lock_ends_once_and_needs_its_region_open(client: tensord.Client) -> None:
-    region = client.create("t", np.zeros(10), ttl=60)
+    region = client.create("t", np.zeros(10), ttl=600)
     lock = region.lock_write()
     lock.release()
     with pytest.raises(tensord.Closed, match="it was released"):
@@ -83,7 +83,7 @@ def test_a_lock_ends_once_and_needs_its_region_open(client: tensord.Client) -> N
 
 
 def test_a_dropped_lock_is_released(client: tensord.Client) -> None:
-    with client.create("t", np.zeros(10), ttl=60) as region:
+    with client.create("t", np.zeros(10), ttl=600) as region:
         lock = region.lock_write()
         del lock
         gc.collect()
@@ -92,7 +92,7 @@ def test_a_dropped_lock_is_released(client: tensord.Client) -> None:
 
 
 def test_a_lock_is_no_lease_and_is_not_pickled(client: tensord.Client) -> None:
-    region = client.create("t", np.zeros(10), ttl=60)
+    region = client.create("t", np.zeros(10), ttl=600)
     with region.lock_write() as lock:
         path = region.descriptor.storage.path
         region.close()
@@ -102,7 +102,7 @@ def test_a_lock_is_no_lease_and_is_not_pickled(client: tensord.Client) -> None:
 
 
 def test_a_deleted_region_cannot_be_locked_anew(client: tensord.Client) -> None:
-    with client.create("t", np.zeros(10), ttl=60) as region:
+    with client.create("t", np.zeros(10), ttl=600) as region:
         client.delete(region)
         with pytest.raises(tensord.StaleRef):
             region.lock_read(timeout=0)
@@ -120,7 +120,7 @@ with tensord.attach("t", writable=True) as region:
     for thread in threads: thread.start()
     for thread in threads: thread.join()
 """
-    with client.create("t", np.zeros(1, np.int64), ttl=60) as region:
+    with client.create("t", np.zeros(1, np.int64), ttl=600) as region:
 
         def count(timeout: float) -> None:
             for _ in range(100):
@@ -146,7 +146,7 @@ with tensord.attach("t", writable=True) as region:
             array[: array.size // 2] = number
             array[array.size // 2 :] = number
 """
-    with client.create("t", np.zeros(100_000, np.int64), ttl=60), Child(script) as child:
+    with client.create("t", np.zeros(100_000, np.int64), ttl=600), Child(script) as child:
         child.hear()
         with client.attach("t") as reader:
             seen: set[int] = set()
@@ -163,7 +163,7 @@ with tensord.attach("t", writable=True) as region:
 
 def test_a_killed_holder_frees_at_once_who_sleeps_in_the_kernel(client: tensord.Client) -> None:
     script = 'region = tensord.attach("t", writable=True); lock = region.lock_write(); say("locked"); hear()'
-    with client.create("t", np.zeros(10), ttl=60) as region, Child(script) as child:
+    with client.create("t", np.zeros(10), ttl=600) as region, Child(script) as child:
         child.hear()
         with pytest.raises(tensord.DeadlineExceeded):
             region.lock_read(timeout=0)
@@ -197,7 +197,7 @@ if os.fork() == 0:
     os._exit(0)
 signal.pause()
 """
-    with client.create("t", np.zeros(10), ttl=60) as region, Child(script) as child:
+    with client.create("t", np.zeros(10), ttl=600) as region, Child(script) as child:
         assert child.hear() == "forked"
         with pytest.raises(tensord.DeadlineExceeded):
             region.lock_write(timeout=0)
@@ -239,7 +239,7 @@ if pid == 0:
 say(os.waitpid(pid, 0)[1])
 hear()
 """
-    with client.create("t", np.zeros(10), ttl=60) as region, Child(script) as child:
+    with client.create("t", np.zeros(10), ttl=600) as region, Child(script) as child:
         assert child.hear() == 0
         with pytest.raises(tensord.DeadlineExceeded):
             region.lock_read(timeout=0)
@@ -252,7 +252,7 @@ hear()
 
 
 def test_locks_leave_no_descriptor_open(client: tensord.Client) -> None:
-    with client.create("t", np.zeros(10), ttl=60) as region:
+    with client.create("t", np.zeros(10), ttl=600) as region:
         path = region.descriptor.storage.path
         for _ in range(10):
             with region.lock_write():

@@ -16,7 +16,7 @@ from tensord._mapping import lease
 
 
 def test_a_seal_keeps_arrays_and_addresses_and_drops_the_writer_lock(client: tensord.Client) -> None:
-    region = client.create("w", {"a": np.arange(10.0), "b": np.arange(5, dtype=np.int8)}, ttl=60)
+    region = client.create("w", {"a": np.arange(10.0), "b": np.arange(5, dtype=np.int8)}, ttl=600)
     path = region.descriptor.storage.path
     a, b = region["a"].numpy(), region["b"].bytes()
     address = a.ctypes.data
@@ -37,7 +37,7 @@ def test_a_seal_keeps_arrays_and_addresses_and_drops_the_writer_lock(client: ten
 
 
 def test_a_stray_write_after_the_seal_stays_private(client: tensord.Client) -> None:
-    with client.create("w", np.zeros(2000), ttl=60) as region:
+    with client.create("w", np.zeros(2000), ttl=600) as region:
         own_view = region.numpy()[100:200]
         region.seal()
         own_view[:] = 1
@@ -46,7 +46,7 @@ def test_a_stray_write_after_the_seal_stays_private(client: tensord.Client) -> N
 
 
 def test_a_seal_with_a_second_writer_fails_and_writing_goes_on(client: tensord.Client) -> None:
-    with client.create("w", np.zeros(100), ttl=60) as region:
+    with client.create("w", np.zeros(100), ttl=600) as region:
         array = region.numpy()
         with Child('w = tensord.attach("w", writable=True); w.numpy()[5] = 5; say(os.getpid()); hear()') as child:
             child.hear()
@@ -66,7 +66,7 @@ def test_a_seal_with_a_second_writer_fails_and_writing_goes_on(client: tensord.C
 
 
 def test_a_second_region_object_of_this_process_is_a_writer_too(client: tensord.Client) -> None:
-    with client.create("w", [1, 2], ttl=60) as first, client.attach("w", writable=True) as second:
+    with client.create("w", [1, 2], ttl=600) as first, client.attach("w", writable=True) as second:
         with pytest.raises(tensord.RegionHasWriters):
             first.seal()
         assert first.numpy().flags.writeable
@@ -75,7 +75,7 @@ def test_a_second_region_object_of_this_process_is_a_writer_too(client: tensord.
 
 
 def test_a_reader_may_seal_when_nobody_writes(client: tensord.Client) -> None:
-    client.create("w", [1, 2], ttl=60).close()
+    client.create("w", [1, 2], ttl=600).close()
     with client.attach("w") as region:
         region.seal()
         assert region.state == "sealed"
@@ -83,7 +83,7 @@ def test_a_reader_may_seal_when_nobody_writes(client: tensord.Client) -> None:
 
 
 def test_a_sealed_region_is_not_sealed_again(client: tensord.Client) -> None:
-    with client.create("w", [1], ttl=60) as region:
+    with client.create("w", [1], ttl=600) as region:
         region.seal()
         with pytest.raises(tensord.RegionSealed):
             region.seal()
@@ -91,7 +91,7 @@ def test_a_sealed_region_is_not_sealed_again(client: tensord.Client) -> None:
 
 def test_a_seal_without_a_server_leaves_the_region_writable(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with server.connect() as client:
-        region = client.create("w", [1, 2], ttl=60)
+        region = client.create("w", [1, 2], ttl=600)
         array = region.numpy()
 
         def fail(*_: object) -> None:
@@ -117,7 +117,7 @@ def test_a_seal_that_loses_its_answer_and_its_file_says_that_arrays_stay_read_on
         seal(api, *args)  # type: ignore[arg-type]
         raise tensord.ServerUnavailable("the answer is lost", hint="look")
 
-    region = client.create("w", [1, 2], ttl=60)
+    region = client.create("w", [1, 2], ttl=600)
     array = region.numpy()
     monkeypatch.setattr(_api.Api, "seal", seal_and_lose)
     with pytest.raises(tensord.ServerUnavailable, match="look; the arrays stay read-only") as caught:
@@ -135,7 +135,7 @@ def test_a_seal_interrupted_from_outside_leaves_the_region_writable(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with client.create("w", [1], ttl=60) as region:
+    with client.create("w", [1], ttl=600) as region:
         monkeypatch.setattr(_api.Api, "seal", interrupt)
         with pytest.raises(KeyboardInterrupt):
             region.seal()
@@ -144,7 +144,7 @@ def test_a_seal_interrupted_from_outside_leaves_the_region_writable(
 
 
 def test_arrays_may_die_around_a_seal(client: tensord.Client) -> None:
-    with client.create("w", np.arange(10), ttl=60) as region:
+    with client.create("w", np.arange(10), ttl=600) as region:
         keep = region.numpy()
         region.numpy()[0] = 5
         region.seal()
@@ -152,7 +152,7 @@ def test_arrays_may_die_around_a_seal(client: tensord.Client) -> None:
 
 
 def test_a_truncated_region_is_not_sealed(client: tensord.Client) -> None:
-    with client.create("w", np.zeros(100_000), ttl=60) as region:
+    with client.create("w", np.zeros(100_000), ttl=600) as region:
         os.truncate(region.descriptor.storage.path, 4096)
         with pytest.raises(tensord.MappingFailed, match="somebody truncated it"):
             region.seal()
@@ -161,7 +161,7 @@ def test_a_truncated_region_is_not_sealed(client: tensord.Client) -> None:
 
 def test_a_region_whose_name_was_unlinked_is_sealed_all_the_same(client: tensord.Client) -> None:
     for number in range(20):
-        with client.create(f"w{number}", [1, 2], ttl=60) as region:
+        with client.create(f"w{number}", [1, 2], ttl=600) as region:
             os.unlink(region.descriptor.storage.path)
             array = region.numpy()
             assert region.seal().state == "sealed"
@@ -169,7 +169,7 @@ def test_a_region_whose_name_was_unlinked_is_sealed_all_the_same(client: tensord
 
 
 def test_a_deleted_region_is_not_sealed_and_its_arrays_stay(client: tensord.Client) -> None:
-    with client.create("w", [1, 2], ttl=60) as region:
+    with client.create("w", [1, 2], ttl=600) as region:
         array = region.numpy()
         client.delete(region)
         with pytest.raises(tensord.RegionDraining, match="it was deleted"):
@@ -182,7 +182,7 @@ def test_the_checksum_is_the_one_that_the_protocol_specifies(client: tensord.Cli
     xxhash = pytest.importorskip("xxhash", reason="xxhash is a test extra")
     data = np.random.default_rng(0).integers(0, 256, (64 << 20) + 1000, np.uint8)
     for name, array in {"two-chunks": data, "one-chunk": data[:1000], "no-bytes": data[:0]}.items():
-        with client.create(name, array, ttl=60) as region:
+        with client.create(name, array, ttl=600) as region:
             checksum = region.seal(checksum=True).checksum
             assert checksum is not None
             file = Path(region.descriptor.storage.path).read_bytes()[4096:]

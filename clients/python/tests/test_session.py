@@ -38,7 +38,7 @@ def _is_mapped_by(client: tensord.Client, name: str) -> list[tuple[int, int, boo
 
 def test_no_session_is_opened_before_it_is_needed(server: Server) -> None:
     with server.connect(session=False) as client:
-        client.create("a", [1], ttl=60).close()
+        client.create("a", [1], ttl=600).close()
     with server.connect(name="quiet") as client:
         assert not any(client.list(name="b"))
         assert client.get("a").name == "a"
@@ -88,7 +88,7 @@ def test_what_is_sealed_and_mapped_elsewhere_outlives_its_session(server: Server
 
 def test_other_owners_do_not_end_with_the_client(server: Server, client: tensord.Client) -> None:
     with server.connect() as owner:
-        owner.create("a", [1], ttl=60).close()
+        owner.create("a", [1], ttl=600).close()
         owner.create("b", [1], persist=True).close()
         owner.create("c", [1], linger=60).close()
         _ = _session_of(owner).id
@@ -100,7 +100,7 @@ def test_the_end_of_a_session_says_what_ended(server: Server) -> None:
         session = _session_of(client)
         for name in ("a", "b"):
             client.create(name, [1]).close()
-        client.create("not-its-own", [1], ttl=60).close()
+        client.create("not-its-own", [1], ttl=600).close()
         ended = session.end()
         assert ended is not None
         assert (ended.state, ended.regions) == ("deleted", 2)
@@ -114,7 +114,7 @@ def test_the_end_of_a_session_says_what_ended(server: Server) -> None:
 def test_a_client_without_a_session_reports_nothing(server: Server, client: tensord.Client) -> None:
     with server.connect(session=False) as without:
         assert without.session is None
-        region = without.create("a", [1], ttl=60)
+        region = without.create("a", [1], ttl=600)
         descriptor = client.get("a")
         assert (descriptor.in_use, descriptor.holders, descriptor.unknown_holders) == (True, (), True)
         with pytest.raises(tensord.ValidationFailed, match="without session=False"):
@@ -129,7 +129,7 @@ def test_a_quota_bounds_what_the_session_owns(server: Server) -> None:
             client.create("large", shape=2 << 20, dtype="U8")
         assert raised.value.fields["requested_bytes"] > 2 << 20
         assert raised.value.fields["available_bytes"] < 1 << 20
-        with client.create("not-its-own", shape=2 << 20, dtype="U8", ttl=60) as region:
+        with client.create("not-its-own", shape=2 << 20, dtype="U8", ttl=600) as region:
             assert region.descriptor.session is None
         assert _session_of(client).refresh().quota_bytes == 1 << 20
 
@@ -147,7 +147,7 @@ def test_a_session_is_held_and_renewed_by_nobody(server: Server) -> None:
 def test_mappings_are_reported_until_they_really_end(server: Server, client: tensord.Client) -> None:
     pid = os.getpid()
     with server.connect() as owner:
-        region = owner.create("a", np.arange(4), ttl=60)
+        region = owner.create("a", np.arange(4), ttl=600)
         wait_for(lambda: _is_mapped_by(client, "a") == [(pid, 1, True)], "its writer is reported")
         region.seal()
         wait_for(lambda: _is_mapped_by(client, "a") == [(pid, 1, False)], "it maps for reading")
@@ -170,7 +170,7 @@ def test_mappings_are_reported_until_they_really_end(server: Server, client: ten
 def test_attaching_alone_opens_a_session_that_goes_with_a_dropped_client(
     server: Server, client: tensord.Client
 ) -> None:
-    client.create("a", [1], ttl=60).close()
+    client.create("a", [1], ttl=600).close()
     reader = server.connect(name="reader")
     array = reader.attach("a").numpy()
     wait_for(lambda: _find(client, name="reader"), "a session is opened in the background")

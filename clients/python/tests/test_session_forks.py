@@ -76,7 +76,7 @@ hear()
 def test_a_child_has_a_session_of_its_own_with_what_it_inherited(client: tensord.Client) -> None:
     script = """
 client = tensord.connect()
-region = client.create("parents", [1], ttl=60)
+region = client.create("parents", [1], ttl=600)
 client.create("own", [1])
 if os.fork() == 0:
     mine = client.create("childs", [2])
@@ -133,7 +133,7 @@ def test_forks_by_one_thread_while_others_use_the_client_leave_working_children(
     script = """
 import threading
 client = tensord.connect()
-region = client.create("shared", np.arange(100), ttl=60)
+region = client.create("shared", np.arange(100), ttl=600)
 stop = threading.Event()
 def attach():
     while not stop.is_set():
@@ -181,7 +181,7 @@ def _client() -> tensord.Client:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_pool_workers_have_a_session_each(client: tensord.Client, method: str) -> None:
-    client.create("shared", np.arange(100), ttl=60).close()
+    client.create("shared", np.arange(100), ttl=600).close()
     with multiprocessing.get_context(method).Pool(2) as pool:
         made = [pool.apply(_make, (f"made-{number}",)) for number in range(6)]
         assert 1 <= len({session for session, _ in made}) == len({pid for _, pid in made}) <= 2
@@ -256,7 +256,7 @@ def load_rows(method: str) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_a_data_loader_read_one_copy(client: tensord.Client, method: str) -> None:
     pytest.importorskip("torch", reason="the data loader is torch's")
-    client.create("rows", np.arange(512, dtype=np.float32).reshape(64, 8), ttl=60).seal()
+    client.create("rows", np.arange(512, dtype=np.float32).reshape(64, 8), ttl=600).seal()
     folder = os.path.dirname(__file__)
     script = f"import test_session_forks; test_session_forks.load_rows({method!r}); say('done')"
     with Child(script, environ={"PYTHONPATH": folder}) as child:

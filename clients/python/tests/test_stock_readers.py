@@ -21,7 +21,7 @@ def test_safetensors_opens_an_open_region_and_sees_writes(client: tensord.Client
         "none": np.zeros((0, 2)),
         "s": np.array(5, np.int64),
     }
-    with client.create("stock", data, ttl=60) as region:
+    with client.create("stock", data, ttl=600) as region:
         with safetensors.safe_open(region.descriptor.storage.path, framework="pt") as file:
             assert sorted(file.keys()) == ["none", "s", "w"]
             assert file.metadata()["tensord.region"] == region.id
@@ -42,7 +42,7 @@ reader.buf[offset] = 9
 reader.close()
 """
     # The child's resource tracker unlinks the file when the child ends, and warns about it. That is the point.
-    with client.create("stock", np.array([1, 2, 3], np.uint8), ttl=60) as region:
+    with client.create("stock", np.array([1, 2, 3], np.uint8), ttl=600) as region:
         storage, tensor = region.descriptor.storage, region["data"]
         assert storage.shm_name is not None
         inode = os.stat(storage.path).st_ino
@@ -58,7 +58,7 @@ reader.close()
 
 
 def test_a_region_survives_a_reader_that_unlinks_it(client: tensord.Client) -> None:
-    with client.create("stock", [1, 2, 3], ttl=60) as region:
+    with client.create("stock", [1, 2, 3], ttl=600) as region:
         path = region.descriptor.storage.path
         for _ in range(20):
             os.unlink(path)
@@ -68,7 +68,7 @@ def test_a_region_survives_a_reader_that_unlinks_it(client: tensord.Client) -> N
 
 
 def test_a_descriptor_in_hand_finds_a_region_whose_name_was_unlinked(client: tensord.Client) -> None:
-    with client.create("stock", [1, 2, 3], ttl=60):
+    with client.create("stock", [1, 2, 3], ttl=600):
         descriptor = client.get("stock")
         for _ in range(20):
             os.unlink(descriptor.storage.path)
@@ -79,7 +79,7 @@ def test_a_descriptor_in_hand_finds_a_region_whose_name_was_unlinked(client: ten
 def test_a_stock_writable_seal_lets_the_standard_library_in(client: tensord.Client) -> None:
     from multiprocessing.shared_memory import SharedMemory
 
-    with client.create("stock", [7], ttl=60) as region:
+    with client.create("stock", [7], ttl=600) as region:
         region.seal(stock_writable=True)
         storage = region.descriptor.storage
         assert os.stat(storage.path).st_mode & 0o7777 == 0o1660

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="torch is an extra")
 
 
 def test_a_tensor_shares_the_memory(client: tensord.Client) -> None:
-    with client.create("t", np.arange(6, dtype=np.float32).reshape(2, 3), ttl=60) as region:
+    with client.create("t", np.arange(6, dtype=np.float32).reshape(2, 3), ttl=600) as region:
         tensor = region.torch()
         assert tensor.dtype == torch.float32
         assert tensor.shape == (2, 3)
@@ -31,7 +31,7 @@ def test_a_tensor_shares_the_memory(client: tensord.Client) -> None:
 )
 def test_every_type_comes_back_equal(client: tensord.Client, dtype: str) -> None:
     source = torch.arange(12, dtype=torch.float32).reshape(3, 4).to(getattr(torch, dtype))
-    with client.create("t", source, ttl=60) as region:
+    with client.create("t", source, ttl=600) as region:
         region.seal()
         with client.attach("t") as attached:
             tensor = attached.torch()
@@ -40,7 +40,7 @@ def test_every_type_comes_back_equal(client: tensord.Client, dtype: str) -> None
 
 
 def test_an_in_place_operation_on_a_read_only_attachment_stays_private(client: tensord.Client) -> None:
-    with client.create("t", torch.ones(5000), ttl=60) as region:
+    with client.create("t", torch.ones(5000), ttl=600) as region:
         region.seal()
         with client.attach("t") as first, client.attach("t") as second, warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -55,7 +55,7 @@ def test_an_in_place_operation_on_a_read_only_attachment_stays_private(client: t
 
 
 def test_a_tensor_outlives_its_region(client: tensord.Client) -> None:
-    tensor = client.create("t", torch.arange(100), ttl=60).torch()[5:10]
+    tensor = client.create("t", torch.arange(100), ttl=600).torch()[5:10]
     assert client.get("t").has_writers is True
     assert tensor.tolist() == [5, 6, 7, 8, 9]
     del tensor
@@ -63,7 +63,7 @@ def test_a_tensor_outlives_its_region(client: tensord.Client) -> None:
 
 
 def test_a_tensor_of_the_writer_is_private_after_the_seal(client: tensord.Client) -> None:
-    with client.create("t", torch.zeros(10), ttl=60) as region:
+    with client.create("t", torch.zeros(10), ttl=600) as region:
         tensor = region.torch()
         tensor += 1
         region.seal()
@@ -74,7 +74,7 @@ def test_a_tensor_of_the_writer_is_private_after_the_seal(client: tensord.Client
 
 
 def test_scalars_and_empty_tensors_keep_their_shape(client: tensord.Client) -> None:
-    with client.create("t", {"s": torch.tensor(2.5), "e": torch.zeros(0, 3, dtype=torch.bfloat16)}, ttl=60) as region:
+    with client.create("t", {"s": torch.tensor(2.5), "e": torch.zeros(0, 3, dtype=torch.bfloat16)}, ttl=600) as region:
         assert region["s"].torch().shape == ()
         assert region["s"].torch().item() == 2.5
         assert region["e"].torch().shape == (0, 3)
@@ -89,7 +89,7 @@ def test_a_state_dict_is_loaded_without_a_copy(client: tensord.Client) -> None:
         )
 
     module = build()
-    with client.create("model", module.state_dict(), ttl=60) as region:
+    with client.create("model", module.state_dict(), ttl=600) as region:
         region.seal()
     with client.attach("model", timeout=5) as attached:
         state = attached.state_dict()
@@ -104,6 +104,6 @@ def test_a_state_dict_is_loaded_without_a_copy(client: tensord.Client) -> None:
 
 
 def test_a_reference_opens_as_torch(client: tensord.Client) -> None:
-    with client.create("t", {"pad": torch.zeros(3), "x": torch.arange(5, dtype=torch.bfloat16)}, ttl=60) as region:
+    with client.create("t", {"pad": torch.zeros(3), "x": torch.arange(5, dtype=torch.bfloat16)}, ttl=600) as region:
         with client.open(region["x"].ref()) as tensor:
             assert tensor.torch().tolist() == [0, 1, 2, 3, 4]

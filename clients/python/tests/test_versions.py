@@ -13,7 +13,7 @@ import tensord
 
 
 def _make(client: tensord.Client, version: str | None, value: int, *, sealed: bool = True) -> tensord.RegionDescriptor:
-    with client.create("weights", [value], version=version, ttl=60) as region:
+    with client.create("weights", [value], version=version, ttl=600) as region:
         if sealed:
             region.seal()
         return region.descriptor
@@ -49,10 +49,10 @@ def test_a_version_is_a_name_of_its_own(client: tensord.Client) -> None:
     first = _make(client, "1", 1)
     _make(client, "2", 2)
     with pytest.raises(tensord.NameTaken, match=r"\(default/weights, version 1\)"):
-        client.create("weights", [1], version="1", ttl=60)
-    with client.create("weights", [1], version="1", ttl=60, if_exists="attach") as attached:
+        client.create("weights", [1], version="1", ttl=600)
+    with client.create("weights", [1], version="1", ttl=600, if_exists="attach") as attached:
         assert (attached.created, attached.id) == (False, first.id)
-    with client.create("weights", [3], version="1", ttl=60, if_exists="replace") as replacing:
+    with client.create("weights", [3], version="1", ttl=600, if_exists="replace") as replacing:
         replacing.seal()
         assert client.get("weights", version="1").id == replacing.id
     client.delete(client.get("weights", version="1"))
@@ -61,7 +61,7 @@ def test_a_version_is_a_name_of_its_own(client: tensord.Client) -> None:
 
 def test_they_are_listed_by_name_all_of_them_or_one(client: tensord.Client) -> None:
     second, first = _make(client, "2", 2), _make(client, "1", 1)
-    with client.create("other", [0], ttl=60):
+    with client.create("other", [0], ttl=600):
         assert [region.id for region in client.list(name="weights")] == [second.id, first.id]
         assert [region.id for region in client.list(name="weights", version="1")] == [first.id]
 
@@ -104,7 +104,7 @@ def test_messages_say_which(client: tensord.Client) -> None:
     _make(client, "3", 3, sealed=False)
     with pytest.raises(tensord.RegionNotSealed, match=r"\(default/weights, version 3\)"):
         client.attach("weights", version="3", timeout=0.05)
-    unnamed = client.create(None, [0], ttl=60)
+    unnamed = client.create(None, [0], ttl=600)
     assert (unnamed.version, unnamed.descriptor.shown) == ("", unnamed.id)
     unnamed.close()
 
@@ -128,7 +128,7 @@ def test_each_is_built_once(server: Server, client: tensord.Client) -> None:
 
 
 def test_a_wait_for_a_build_says_what_for(client: tensord.Client) -> None:
-    with client.create("weights", [1], version="1", ttl=60):
+    with client.create("weights", [1], version="1", ttl=600):
         with pytest.raises(tensord.DeadlineExceeded, match="Cannot get default/weights, version 1: somebody"):
             client.get_or_create("weights", lambda: [1], version="1", timeout=0.05)
 
@@ -150,23 +150,23 @@ def test_a_builder_that_fails_gives_its_turn_up_though_another_version_is_sealed
 
 
 def test_the_one_call_forms_and_rings_have_them(server: Server, client: tensord.Client) -> None:
-    with tensord.create_shared_tensor("weights", [1.5], version="1", ttl=60) as made:
+    with tensord.create_shared_tensor("weights", [1.5], version="1", ttl=600) as made:
         made.seal()
-    with client.create("weights", [2.5], version="2", ttl=60) as other:
+    with client.create("weights", [2.5], version="2", ttl=600) as other:
         other.seal()
     attached: Callable[..., tensord.Region]
     for attached in (tensord.attach, tensord.attach_shared_tensor):
         with attached("weights", version="1") as region:
             assert region.numpy().tolist() == [1.5]
-    with client.ring(slots=1, slot_bytes=8, name="ring", version="7", ttl=60) as ring:
+    with client.ring(slots=1, slot_bytes=8, name="ring", version="7", ttl=600) as ring:
         assert ring.region.version == "7"
 
 
 def test_one_without_a_name_or_that_is_none_is_refused(client: tensord.Client) -> None:
     with pytest.raises(tensord.ValidationFailed, match="the region has no name"):
-        client.create(None, [1], version="1", ttl=60)
+        client.create(None, [1], version="1", ttl=600)
     for version in ("a/b", "a b", "é&x=1", "x" * 129):
         with pytest.raises(tensord.ValidationFailed):
-            client.create("weights", [1], version=version, ttl=60)
+            client.create("weights", [1], version=version, ttl=600)
         with pytest.raises(tensord.ValidationFailed):
             client.get("weights", version=version)

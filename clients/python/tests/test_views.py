@@ -20,7 +20,7 @@ from tensord._mapping import lease
 
 def test_views_outlive_the_region_and_the_client(server: Server) -> None:
     client = server.connect()
-    region = client.create("views", {"a": np.arange(1000.0), "b": [1, 2]}, ttl=60)
+    region = client.create("views", {"a": np.arange(1000.0), "b": [1, 2]}, ttl=600)
     region.seal()
     path = region.descriptor.storage.path
     array, part, raw = region["a"].numpy(), region["a"].numpy()[10:20][::2], region["b"].bytes()
@@ -51,13 +51,13 @@ def test_views_outlive_the_region_and_the_client(server: Server) -> None:
 
 
 def test_a_region_needs_no_close(server: Server, client: tensord.Client) -> None:
-    path = client.create("dropped", [1], ttl=60).descriptor.storage.path
+    path = client.create("dropped", [1], ttl=600).descriptor.storage.path
     gc.collect()
     assert not lease.is_leased(path)
 
 
 def test_numpy_protocols_copy_only_when_they_must(client: tensord.Client) -> None:
-    with client.create("array", np.arange(4, dtype=np.int32), ttl=60) as region:
+    with client.create("array", np.arange(4, dtype=np.int32), ttl=600) as region:
         tensor = region["data"]
         for thing in (region, tensor):
             assert np.shares_memory(np.asarray(thing), region.numpy())
@@ -70,7 +70,7 @@ def test_numpy_protocols_copy_only_when_they_must(client: tensord.Client) -> Non
 
 
 def test_mapped_things_are_neither_copied_nor_pickled(client: tensord.Client) -> None:
-    with client.create("x", [1], ttl=60) as region:
+    with client.create("x", [1], ttl=600) as region:
         for thing in (region, region["data"], client):
             for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
                 with pytest.raises(TypeError, match="cannot be pickled or copied"):
@@ -78,7 +78,7 @@ def test_mapped_things_are_neither_copied_nor_pickled(client: tensord.Client) ->
 
 
 def test_strict_regions_are_read_only_to_the_processor(client: tensord.Client) -> None:
-    with client.create("strict", [1, 2], ttl=60) as region, client.attach("strict", strict=True) as strict:
+    with client.create("strict", [1, 2], ttl=600) as region, client.attach("strict", strict=True) as strict:
         region.numpy()[0] = 5
         assert strict.numpy().tolist() == [5, 2]
         with pytest.raises(tensord.FeatureUnavailable, match="strict=True"):
@@ -99,7 +99,7 @@ def no_descriptor_leak() -> Iterator[None]:
 @pytest.mark.usefixtures("no_descriptor_leak")
 def test_no_descriptor_is_left_open(server: Server) -> None:
     with server.connect() as client:
-        regions = [client.create(f"r{number}", [number], ttl=60) for number in range(20)]
+        regions = [client.create(f"r{number}", [number], ttl=600) for number in range(20)]
         with contextlib.suppress(tensord.RegionNotFound):
             client.attach("absent")
         for region in regions:
