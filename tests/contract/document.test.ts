@@ -190,7 +190,7 @@ describe("a word", () => {
       "Deletion.state",
       "Ended.state",
       "Probe.status",
-      "RegionFacts.state",
+      "RegionState",
       "SessionEnd.state",
     ]);
   });

@@ -31,14 +31,14 @@ function fail(place, why) {
 
 const toPascalCase = (text) => text.replace(/(?:^|_)([a-z])/g, (_, letter) => letter.toUpperCase());
 const toWord = (value) => (typeof value === "boolean" ? (value ? "True" : "False") : JSON.stringify(value));
-const isClass = (schema) =>
-  schema.allOf !== undefined || (schema.type === "object" && schema.properties !== undefined && !isAnything(schema));
+const isClass = (schema) => schema.type === "object" && schema.properties !== undefined && !isAnything(schema);
 /** An object of which the document says no more than that. */
 const isAnything = (schema) => Object.keys(schema.properties).length === 0 && schema.additionalProperties !== undefined;
 const nameOf = (ref) => ref.slice(ref.lastIndexOf("/") + 1);
 
 /** A schema as an annotation of one line. `name` is what a class or alias is called that has to be made for it. */
 function toType(schema, place, name) {
+  if (schema.allOf !== undefined) fail(place, "its properties are not written out");
   if (schema.$ref !== undefined) return nameOf(schema.$ref);
   if (schema.enum?.includes(null)) {
     return toUnion([{ enum: schema.enum.filter((value) => value !== null) }, { type: "null" }], place, name);
@@ -90,30 +90,22 @@ function toLiteral(words) {
   return `Literal[\n${words.map((word) => `    ${word},\n`).join("")}]`;
 }
 
-function toClass(name, bases, schema, place) {
-  // A field that a base requires is required, whatever the narrowing part says of it.
-  const required = new Set([...(schema.required ?? []), ...bases.flatMap(requiredOf)]);
+function toClass(name, schema, place) {
+  const required = new Set(schema.required);
   const entries = Object.entries(schema.properties).map(([key, value]) => {
     const type = toType(value, `${place}.${key}`, `${name}${toPascalCase(key)}`);
     return [key, required.has(key) ? type : `NotRequired[${type}]`];
   });
-  if (entries.some(([key]) => !/^[a-z_][a-z0-9_]*$/.test(key))) return toCall(name, bases, entries, place);
+  if (entries.some(([key]) => !/^[a-z_][a-z0-9_]*$/.test(key))) return toCall(name, entries);
   const fields = entries.map(([key, type]) => `    ${key}: ${type}\n`);
   const description = toDocstring(schema.description);
   if (fields.length === 0 && description === "") fields.push("    pass\n");
   const gap = description !== "" && fields.length > 0 ? "\n" : "";
-  return `class ${name}(${bases.join(", ") || "TypedDict"}):\n${description}${gap}${fields.join("")}`;
+  return `class ${name}(TypedDict):\n${description}${gap}${fields.join("")}`;
 }
 
-/** The fields that a schema requires, its bases' included. */
-function requiredOf(name) {
-  const { bases, own } = toParts(schemas[name]);
-  return [...own.required, ...bases.flatMap(requiredOf)];
-}
-
-/** The form that takes keys which are no Python names. It has no docstring and no bases. */
-function toCall(name, bases, entries, place) {
-  if (bases.length > 0) fail(place, "it has bases, and keys that are no Python names");
+/** The form that takes keys which are no Python names. It has no docstring. */
+function toCall(name, entries) {
   // A call reads its types at once, so what they refer to comes first.
   for (const [, type] of entries) if (type in schemas) define(type, schemas[type], type);
   const lines = entries.map(([key, type]) => `        ${toWord(key)}: ${type},\n`);
@@ -133,19 +125,6 @@ function toDocstring(description) {
   return `${lines.join("\n")}${lines.length > 1 ? "\n    " : ""}"""\n`;
 }
 
-/** The parts of an `allOf`: what it refers to becomes bases, the rest one set of properties. */
-function toParts(schema) {
-  const parts = schema.allOf ?? [schema];
-  return {
-    bases: parts.filter((part) => part.$ref !== undefined).map((part) => nameOf(part.$ref)),
-    own: {
-      description: schema.description,
-      properties: Object.assign({}, ...parts.map((part) => part.properties ?? {})),
-      required: parts.flatMap((part) => part.required ?? []),
-    },
-  };
-}
-
 function toAlias(name, schema, place) {
   JSON.stringify(schema, (key, value) => {
     if (key === "$ref") define(nameOf(value), schemas[nameOf(value)], nameOf(value));
@@ -161,9 +140,7 @@ function define(name, schema, place) {
   if (!/^[A-Z][A-Za-z0-9]*$/.test(name)) fail(place, "its name is no class's");
   // Its place is taken before its fields are read, since those may name it.
   done.set(name, "");
-  const { bases, own } = toParts(schema);
-  for (const base of bases) define(base, schemas[base], base);
-  const text = isClass(schema) ? toClass(name, bases, own, place) : toAlias(name, schema, place);
+  const text = isClass(schema) ? toClass(name, schema, place) : toAlias(name, schema, place);
   // Behind what was defined meanwhile.
   done.delete(name);
   done.set(name, text);

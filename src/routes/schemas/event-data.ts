@@ -20,22 +20,31 @@ export const gapType = "tensord.stream.gap";
 
 const eventId = z.string().openapi({ description: "The id of an event.", example: "1795000000000123" });
 
-const RegionEnd = RegionFacts.extend({
-  former_name: z.string().nullable().openapi({ description: "The name that it had, which is free." }),
-  reason: openWord("Why it ends.", toldEndReasons),
-  actor: z.string().nullable().openapi({ description: "The id of the request that ended it; null if none did." }),
-}).openapi("RegionEnd", { description: "A region that ends." });
+const RegionEnd = z
+  .object({
+    ...RegionFacts.shape,
+    former_name: z.string().nullable().openapi({ description: "The name that it had, which is free." }),
+    reason: openWord("Why it ends.", toldEndReasons),
+    actor: z.string().nullable().openapi({ description: "The id of the request that ended it; null if none did." }),
+  })
+  .openapi("RegionEnd", { description: "A region that ends." });
 
-const RegionRelink = RegionFacts.extend({
-  cause: openWord("What had become of the name.", ["unlinked", "foreign-file"]),
-}).openapi("RegionRelink", { description: "A region that got its public name back." });
+const RegionRelink = z
+  .object({
+    ...RegionFacts.shape,
+    cause: openWord("What had become of the name.", ["unlinked", "foreign-file"]),
+  })
+  .openapi("RegionRelink", { description: "A region that got its public name back." });
 
 const sessionEndReasons: readonly SessionEndReason[] = ["request", "ttl", "hold"];
 
-const SessionOver = Session.extend({
-  reason: openWord("`hold`: the peer of its last hold is gone.", sessionEndReasons),
-  freed_bytes: z.int(),
-}).openapi("SessionOver", { description: "A session that has ended. `regions` is how many ended with it." });
+const SessionOver = z
+  .object({
+    ...Session.shape,
+    reason: openWord("`hold`: the peer of its last hold is gone.", sessionEndReasons),
+    freed_bytes: z.int(),
+  })
+  .openapi("SessionOver", { description: "A session that has ended. `regions` is how many ended with it." });
 
 const PoolPressure = z
   .object({

@@ -17,7 +17,7 @@ const ShmCapability = z
   .object({
     path: z.string().openapi({ description: "Where regions are; clients must see the same.", example: "/dev/shm" }),
     filesystem: z.string().openapi({ example: "tmpfs" }),
-    total_bytes: z.union([byteCount, z.null()]).openapi({ description: "null: it has no size of its own." }),
+    total_bytes: byteCount.nullable().openapi({ description: "null: it has no size of its own." }),
     huge_pages: openWord("When the file system takes huge pages.", hugePageModes),
     page_size: z.int().openapi({ description: "What sizes are rounded up to.", example: 4096 }),
   })

@@ -16,7 +16,8 @@ export const Tensor = z
     aligned: z.boolean().openapi({ description: "Whether byte_offset is a multiple of the element's size." }),
     alias_of: z.string().nullable().openapi({ description: "The tensor whose bytes these are, if it is another's." }),
     logical: z
-      .union([z.looseObject({}), z.null()])
+      .looseObject({})
+      .nullable()
       .openapi({ description: "What the elements stand for, if it is more than their dtype says." }),
   })
   .openapi("Tensor");
@@ -65,14 +66,18 @@ export const Checksum = z
 
 export const ClientDescriptor = z
   .object({
-    name: z.union([z.string(), z.null()]),
-    pid: z.union([Pid, z.null()]),
+    name: z.string().nullable(),
+    pid: Pid.nullable(),
     pid_namespace: z.string().nullable().openapi({ description: "The PID namespace in which it has that pid." }),
-    hostname: z.union([z.string(), z.null()]),
-    version: z.union([z.string(), z.null()]),
+    hostname: z.string().nullable(),
+    version: z.string().nullable(),
     labels: z.record(z.string(), z.string()),
   })
   .openapi("ClientDescriptor", { description: "Who the worker says it is." });
+
+const RegionState = z.enum(states).openapi("RegionState", {
+  description: "Closed: it says what may be done with a region, so another state would be another protocol.",
+});
 
 export const RegionFacts = z
   .object({
@@ -81,60 +86,63 @@ export const RegionFacts = z
     name: z.string().nullable().openapi({ example: "weights" }),
     version: Version,
     pending_name: z.string().nullable().openapi({ description: "The name it takes over when it is sealed." }),
-    state: z.enum(states).openapi({
-      description: "Closed: it says what may be done with it, so another state would be another protocol.",
-    }),
+    state: RegionState,
     revision: z.int().openapi({ description: "Raised by every change; also the ETag." }),
     owner: Owner,
-    session: z.union([z.string(), z.null()]).openapi({
+    session: z.string().nullable().openapi({
       description: "The session that ends it: its owner, or who builds it under a claim until it is sealed.",
     }),
-    expires_at: z.union([time, z.null()]),
+    expires_at: time.nullable(),
     evictable: z.boolean(),
     labels: z.record(z.string(), z.string()),
     storage: Storage,
     tensor_count: z.int(),
+    // Not `nullable`, which would make every `Checksum` null's.
     checksum: z.union([Checksum, z.null()]),
     created_at: time,
-    sealed_at: z.union([time, z.null()]),
+    sealed_at: time.nullable(),
     last_used_at: time,
   })
   .openapi("RegionFacts", {
     description: "A region's descriptor without its tensors, of which there may be thousands.",
   });
 
-export const Region = RegionFacts.extend({ tensors: z.array(Tensor) }).openapi("Region", {
+// Spread, and not extended: of `allOf` some generators lose that a property may be null.
+export const Region = z.object({ ...RegionFacts.shape, tensors: z.array(Tensor) }).openapi("Region", {
   description: "A region's descriptor: enough to map it.",
 });
 
-export const RegionDetail = Region.extend({
-  in_use: z.boolean().openapi({ description: "Whether any process maps it, as the kernel knows." }),
-  has_writers: z.boolean().openapi({ description: "Whether any process maps it for writing." }),
-  leases: z.int().openapi({ description: "Leases by request." }),
-  holders: z
-    .array(
-      z
-        .object({
-          session: z.string(),
-          client: z.union([ClientDescriptor, z.null()]),
-          mappings: z.int(),
-          writable: z.boolean(),
-        })
-        .openapi("Holder"),
-    )
-    .openapi({ description: "Who maps it, as their clients report over the hold socket." }),
-  unknown_holders: z.boolean().openapi({ description: "The kernel knows of a mapping that nobody reported." }),
-  drain: z
-    .object({
-      reason: openWordOrNull("Why it ends.", [...toldEndReasons, "aborted"]),
-      waits_for: openWordOrNull("`lease`: a process still maps it. `hard-link`: something outside links its file.", [
-        "lease",
-        "hard-link",
-      ]),
-    })
-    .optional()
-    .openapi({ description: "Only while it drains." }),
-}).openapi("RegionDetail", { description: "A descriptor, and what the kernel says of it now." });
+export const RegionDetail = z
+  .object({
+    ...Region.shape,
+    in_use: z.boolean().openapi({ description: "Whether any process maps it, as the kernel knows." }),
+    has_writers: z.boolean().openapi({ description: "Whether any process maps it for writing." }),
+    leases: z.int().openapi({ description: "Leases by request." }),
+    holders: z
+      .array(
+        z
+          .object({
+            session: z.string(),
+            client: z.union([ClientDescriptor, z.null()]),
+            mappings: z.int(),
+            writable: z.boolean(),
+          })
+          .openapi("Holder"),
+      )
+      .openapi({ description: "Who maps it, as their clients report over the hold socket." }),
+    unknown_holders: z.boolean().openapi({ description: "The kernel knows of a mapping that nobody reported." }),
+    drain: z
+      .object({
+        reason: openWordOrNull("Why it ends.", [...toldEndReasons, "aborted"]),
+        waits_for: openWordOrNull("`lease`: a process still maps it. `hard-link`: something outside links its file.", [
+          "lease",
+          "hard-link",
+        ]),
+      })
+      .optional()
+      .openapi({ description: "Only while it drains." }),
+  })
+  .openapi("RegionDetail", { description: "A descriptor, and what the kernel says of it now." });
 
 export const RegionList = z.object({ items: z.array(RegionFacts), next_cursor: nextCursor }).openapi("RegionList");
 

@@ -7,14 +7,14 @@ import { ClientDescriptor, RegionDetail } from "./region.ts";
 export const Session = z
   .object({
     id: SessionId,
-    name: z.union([z.string(), z.null()]),
+    name: z.string().nullable(),
     client: z.union([ClientDescriptor, z.null()]),
-    quota_bytes: z.union([byteCount, z.null()]),
+    quota_bytes: byteCount.nullable(),
     used_bytes: byteCount.openapi({ description: "What it owns or builds; what drains is not among it." }),
     regions: z.int(),
     ttl_ms: z.int(),
     held: z.boolean().openapi({ description: "Whether a hold socket is open; no TTL runs then." }),
-    expires_at: z.union([time, z.null()]).openapi({ description: "null while it is held." }),
+    expires_at: time.nullable().openapi({ description: "null while it is held." }),
     created_at: time,
   })
   .openapi("Session", { description: "One worker's stay: what it owns ends with it." });
@@ -30,7 +30,7 @@ export const SessionEnd = z
 export const Claim = z
   .object({
     role: z.enum(["builder", "reader"]).openapi({ description: "Closed: either `claim` is yours, or it is not." }),
-    claim: z.union([z.string(), z.null()]).openapi({ description: "For the builder: pass it to POST /v1/regions." }),
+    claim: z.string().nullable().openapi({ description: "For the builder: pass it to POST /v1/regions." }),
     region: z.union([RegionDetail, z.null()]).openapi({
       description: "For a reader: the sealed region. null, or not sealed: somebody still builds; ask again.",
     }),
@@ -42,7 +42,7 @@ export const Lease = z
   .object({
     id: z.string().openapi({ example: "lea_abcdefghijklmnopqrstuvwxyz" }),
     region: z.string(),
-    session: z.union([SessionId, z.null()]),
+    session: SessionId.nullable(),
     ttl_ms: z.int(),
     expires_at: time,
   })

@@ -4,10 +4,13 @@ import { z } from "@hono/zod-openapi";
 import { byteCount } from "./common.ts";
 import { Pool } from "./model.ts";
 
-export const ServerPool = Pool.extend({
-  available_bytes: byteCount.openapi({ description: "What may still be allocated, by the limit and what is free." }),
-  unaccounted_bytes: z.int().openapi({ description: "In use there, and not by this instance." }),
-}).openapi("ServerPool", { description: "A pool of the server's, beside what the machine says." });
+export const ServerPool = z
+  .object({
+    ...Pool.shape,
+    available_bytes: byteCount.openapi({ description: "What may still be allocated, by the limit and what is free." }),
+    unaccounted_bytes: z.int().openapi({ description: "In use there, and not by this instance." }),
+  })
+  .openapi("ServerPool", { description: "A pool of the server's, beside what the machine says." });
 
 export const Stats = z
   .object({

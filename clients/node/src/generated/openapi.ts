@@ -468,11 +468,7 @@ export interface components {
       readonly version: string;
       /** @description The name it takes over when it is sealed. */
       readonly pending_name: string | null;
-      /**
-       * @description Closed: it says what may be done with it, so another state would be another protocol.
-       * @enum {string}
-       */
-      readonly state: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
+      readonly state: components["schemas"]["RegionState"];
       /**
        * Format: int64
        * @description Raised by every change; also the ETag.
@@ -481,6 +477,10 @@ export interface components {
       readonly owner: components["schemas"]["Owner"];
       /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
       readonly session: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
       readonly expires_at: string | null;
       readonly evictable: boolean;
       readonly labels: {
@@ -495,6 +495,10 @@ export interface components {
        * @example 2026-11-21T12:00:00.000Z
        */
       readonly created_at: string;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
       readonly sealed_at: string | null;
       /**
        * Format: date-time
@@ -502,6 +506,11 @@ export interface components {
        */
       readonly last_used_at: string;
     };
+    /**
+     * @description Closed: it says what may be done with a region, so another state would be another protocol.
+     * @enum {string}
+     */
+    readonly RegionState: "creating" | "open" | "sealing" | "sealed" | "draining" | "deleted";
     /**
      * @description What decides the region's end.
      * @example {
@@ -593,7 +602,57 @@ export interface components {
       readonly value: string;
     };
     /** @description A region that ends. */
-    readonly RegionEnd: components["schemas"]["RegionFacts"] & {
+    readonly RegionEnd: {
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly model: string;
+      /** @example weights */
+      readonly name: string | null;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version: string;
+      /** @description The name it takes over when it is sealed. */
+      readonly pending_name: string | null;
+      readonly state: components["schemas"]["RegionState"];
+      /**
+       * Format: int64
+       * @description Raised by every change; also the ETag.
+       */
+      readonly revision: number;
+      readonly owner: components["schemas"]["Owner"];
+      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
+      readonly session: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly expires_at: string | null;
+      readonly evictable: boolean;
+      readonly labels: {
+        readonly [key: string]: string;
+      };
+      readonly storage: components["schemas"]["Storage"];
+      /** Format: int64 */
+      readonly tensor_count: number;
+      readonly checksum: components["schemas"]["Checksum"] | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly sealed_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
       /** @description The name that it had, which is free. */
       readonly former_name: string | null;
       /**
@@ -611,7 +670,57 @@ export interface components {
       readonly actor: string | null;
     };
     /** @description A region that got its public name back. */
-    readonly RegionRelink: components["schemas"]["RegionFacts"] & {
+    readonly RegionRelink: {
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly model: string;
+      /** @example weights */
+      readonly name: string | null;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version: string;
+      /** @description The name it takes over when it is sealed. */
+      readonly pending_name: string | null;
+      readonly state: components["schemas"]["RegionState"];
+      /**
+       * Format: int64
+       * @description Raised by every change; also the ETag.
+       */
+      readonly revision: number;
+      readonly owner: components["schemas"]["Owner"];
+      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
+      readonly session: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly expires_at: string | null;
+      readonly evictable: boolean;
+      readonly labels: {
+        readonly [key: string]: string;
+      };
+      readonly storage: components["schemas"]["Storage"];
+      /** Format: int64 */
+      readonly tensor_count: number;
+      readonly checksum: components["schemas"]["Checksum"] | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly sealed_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
       /**
        * @description What had become of the name. Known: `unlinked`, `foreign-file`. A later server may say others.
        * @example unlinked
@@ -663,6 +772,7 @@ export interface components {
       readonly id: string;
       readonly name: string | null;
       readonly client: components["schemas"]["ClientDescriptor"] | null;
+      /** Format: int64 */
       readonly quota_bytes: number | null;
       /**
        * Format: int64
@@ -675,7 +785,11 @@ export interface components {
       readonly ttl_ms: number;
       /** @description Whether a hold socket is open; no TTL runs then. */
       readonly held: boolean;
-      /** @description null while it is held. */
+      /**
+       * Format: date-time
+       * @description null while it is held.
+       * @example 2026-11-21T12:00:00.000Z
+       */
       readonly expires_at: string | null;
       /**
        * Format: date-time
@@ -686,6 +800,7 @@ export interface components {
     /** @description Who the worker says it is. */
     readonly ClientDescriptor: {
       readonly name: string | null;
+      /** Format: int32 */
       readonly pid: number | null;
       /** @description The PID namespace in which it has that pid. */
       readonly pid_namespace: string | null;
@@ -696,7 +811,35 @@ export interface components {
       };
     };
     /** @description A session that has ended. `regions` is how many ended with it. */
-    readonly SessionOver: components["schemas"]["Session"] & {
+    readonly SessionOver: {
+      /** @example ses_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      readonly name: string | null;
+      readonly client: components["schemas"]["ClientDescriptor"] | null;
+      /** Format: int64 */
+      readonly quota_bytes: number | null;
+      /**
+       * Format: int64
+       * @description What it owns or builds; what drains is not among it.
+       */
+      readonly used_bytes: number;
+      /** Format: int64 */
+      readonly regions: number;
+      /** Format: int64 */
+      readonly ttl_ms: number;
+      /** @description Whether a hold socket is open; no TTL runs then. */
+      readonly held: boolean;
+      /**
+       * Format: date-time
+       * @description null while it is held.
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly expires_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
       /**
        * @description `hold`: the peer of its last hold is gone. Known: `request`, `ttl`, `hold`. A later server may say others.
        * @example request
@@ -880,7 +1023,57 @@ export interface components {
       readonly generation: number;
     };
     /** @description A region's descriptor: enough to map it. */
-    readonly Region: components["schemas"]["RegionFacts"] & {
+    readonly Region: {
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly model: string;
+      /** @example weights */
+      readonly name: string | null;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version: string;
+      /** @description The name it takes over when it is sealed. */
+      readonly pending_name: string | null;
+      readonly state: components["schemas"]["RegionState"];
+      /**
+       * Format: int64
+       * @description Raised by every change; also the ETag.
+       */
+      readonly revision: number;
+      readonly owner: components["schemas"]["Owner"];
+      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
+      readonly session: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly expires_at: string | null;
+      readonly evictable: boolean;
+      readonly labels: {
+        readonly [key: string]: string;
+      };
+      readonly storage: components["schemas"]["Storage"];
+      /** Format: int64 */
+      readonly tensor_count: number;
+      readonly checksum: components["schemas"]["Checksum"] | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly sealed_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
       readonly tensors: readonly components["schemas"]["Tensor"][];
     };
     readonly Tensor: {
@@ -1148,7 +1341,58 @@ export interface components {
       readonly next_cursor: string | null;
     };
     /** @description A descriptor, and what the kernel says of it now. */
-    readonly RegionDetail: components["schemas"]["Region"] & {
+    readonly RegionDetail: {
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly model: string;
+      /** @example weights */
+      readonly name: string | null;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version: string;
+      /** @description The name it takes over when it is sealed. */
+      readonly pending_name: string | null;
+      readonly state: components["schemas"]["RegionState"];
+      /**
+       * Format: int64
+       * @description Raised by every change; also the ETag.
+       */
+      readonly revision: number;
+      readonly owner: components["schemas"]["Owner"];
+      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
+      readonly session: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly expires_at: string | null;
+      readonly evictable: boolean;
+      readonly labels: {
+        readonly [key: string]: string;
+      };
+      readonly storage: components["schemas"]["Storage"];
+      /** Format: int64 */
+      readonly tensor_count: number;
+      readonly checksum: components["schemas"]["Checksum"] | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly sealed_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
+      readonly tensors: readonly components["schemas"]["Tensor"][];
       /** @description Whether any process maps it, as the kernel knows. */
       readonly in_use: boolean;
       /** @description Whether any process maps it for writing. */
@@ -1483,6 +1727,7 @@ export interface components {
       /** @example lea_abcdefghijklmnopqrstuvwxyz */
       readonly id: string;
       readonly region: string;
+      /** @example ses_abcdefghijklmnopqrstuvwxyz */
       readonly session: string | null;
       /** Format: int64 */
       readonly ttl_ms: number;
@@ -1570,7 +1815,24 @@ export interface components {
       };
     };
     /** @description A pool of the server's, beside what the machine says. */
-    readonly ServerPool: components["schemas"]["Pool"] & {
+    readonly ServerPool: {
+      /**
+       * @description `host`, or a device's UUID.
+       * @example host
+       */
+      readonly pool: string;
+      /**
+       * Format: int64
+       * @description What regions may take together; null without a limit.
+       */
+      readonly limit_bytes: number | null;
+      /**
+       * Format: int64
+       * @description Charged, the draining ones apart.
+       */
+      readonly used_bytes: number;
+      /** Format: int64 */
+      readonly draining_bytes: number;
       /**
        * Format: int64
        * @description What may still be allocated, by the limit and what is free.
@@ -1645,7 +1907,10 @@ export interface components {
       readonly path: string;
       /** @example tmpfs */
       readonly filesystem: string;
-      /** @description null: it has no size of its own. */
+      /**
+       * Format: int64
+       * @description null: it has no size of its own.
+       */
       readonly total_bytes: number | null;
       /**
        * @description When the file system takes huge pages. Known: `never`, `always`, `within_size`, `advise`. A later server may say others.

@@ -16,7 +16,7 @@ class RegionFacts(TypedDict):
     name: str | None
     version: str
     pending_name: str | None
-    state: Literal["creating", "open", "sealing", "sealed", "draining", "deleted"]
+    state: RegionState
     revision: int
     owner: Owner
     session: str | None
@@ -31,17 +31,53 @@ class RegionFacts(TypedDict):
     last_used_at: str
 
 
-class RegionEnd(RegionFacts):
+class RegionEnd(TypedDict):
     """A region that ends."""
 
+    id: str
+    model: str
+    name: str | None
+    version: str
+    pending_name: str | None
+    state: RegionState
+    revision: int
+    owner: Owner
+    session: str | None
+    expires_at: str | None
+    evictable: bool
+    labels: dict[str, str]
+    storage: Storage
+    tensor_count: int
+    checksum: Checksum | None
+    created_at: str
+    sealed_at: str | None
+    last_used_at: str
     former_name: str | None
     reason: str
     actor: str | None
 
 
-class RegionRelink(RegionFacts):
+class RegionRelink(TypedDict):
     """A region that got its public name back."""
 
+    id: str
+    model: str
+    name: str | None
+    version: str
+    pending_name: str | None
+    state: RegionState
+    revision: int
+    owner: Owner
+    session: str | None
+    expires_at: str | None
+    evictable: bool
+    labels: dict[str, str]
+    storage: Storage
+    tensor_count: int
+    checksum: Checksum | None
+    created_at: str
+    sealed_at: str | None
+    last_used_at: str
     cause: str
 
 
@@ -68,9 +104,19 @@ class Session(TypedDict):
     created_at: str
 
 
-class SessionOver(Session):
+class SessionOver(TypedDict):
     """A session that has ended. `regions` is how many ended with it."""
 
+    id: str
+    name: str | None
+    client: ClientDescriptor | None
+    quota_bytes: int | None
+    used_bytes: int
+    regions: int
+    ttl_ms: int
+    held: bool
+    expires_at: str | None
+    created_at: str
     reason: str
     freed_bytes: int
 
@@ -118,6 +164,9 @@ KnownEvents = TypedDict(
         "tensord.stream.gap": StreamLoss,
     },
 )
+
+
+RegionState: TypeAlias = Literal["creating", "open", "sealing", "sealed", "draining", "deleted"]
 
 
 class Owner(TypedDict):
@@ -230,9 +279,27 @@ class TensorReference(TypedDict):
     generation: int
 
 
-class Region(RegionFacts):
+class Region(TypedDict):
     """A region's descriptor: enough to map it."""
 
+    id: str
+    model: str
+    name: str | None
+    version: str
+    pending_name: str | None
+    state: RegionState
+    revision: int
+    owner: Owner
+    session: str | None
+    expires_at: str | None
+    evictable: bool
+    labels: dict[str, str]
+    storage: Storage
+    tensor_count: int
+    checksum: Checksum | None
+    created_at: str
+    sealed_at: str | None
+    last_used_at: str
     tensors: list[Tensor]
 
 
@@ -332,9 +399,28 @@ class RegionDetailDrain(TypedDict):
     waits_for: str | None
 
 
-class RegionDetail(Region):
+class RegionDetail(TypedDict):
     """A descriptor, and what the kernel says of it now."""
 
+    id: str
+    model: str
+    name: str | None
+    version: str
+    pending_name: str | None
+    state: RegionState
+    revision: int
+    owner: Owner
+    session: str | None
+    expires_at: str | None
+    evictable: bool
+    labels: dict[str, str]
+    storage: Storage
+    tensor_count: int
+    checksum: Checksum | None
+    created_at: str
+    sealed_at: str | None
+    last_used_at: str
+    tensors: list[Tensor]
     in_use: bool
     has_writers: bool
     leases: int
@@ -545,9 +631,13 @@ class Stats(TypedDict):
     http: StatsHttp
 
 
-class ServerPool(Pool):
+class ServerPool(TypedDict):
     """A pool of the server's, beside what the machine says."""
 
+    pool: str
+    limit_bytes: int | None
+    used_bytes: int
+    draining_bytes: int
     available_bytes: int
     unaccounted_bytes: int
 
