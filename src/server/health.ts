@@ -10,6 +10,7 @@ import { toProblem, toProblemResponse } from "../routes/problem.ts";
 import type { HealthAddress } from "./config.ts";
 import type { Metrics } from "./metrics.ts";
 import { boundSocketBuffers } from "./socket-buffers.ts";
+import { toWholeUrl } from "./whole-url.ts";
 
 type OnUnexpected = (error: unknown, requestId?: string) => void;
 
@@ -66,7 +67,7 @@ export class HealthListener {
 
   async #handle(request: Request): Promise<Response> {
     try {
-      return await this.#answer(request.method, new URL(request.url).pathname);
+      return await this.#answer(request.method, URL.parse(toWholeUrl(request))?.pathname ?? "");
     } catch (error) {
       const id = crypto.randomUUID();
       const response = toProblemResponse(toProblem(error, id, (cause) => this.#onUnexpected(cause, id)));

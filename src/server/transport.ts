@@ -13,6 +13,7 @@ import type { Environment, SocketProtocol, Traffic } from "../routes/environment
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
 import { createHostGuard } from "./guard.ts";
 import { boundSocketBuffers } from "./socket-buffers.ts";
+import { toWholeUrl } from "./whole-url.ts";
 
 type Server = Bun.Server<SocketProtocol>;
 type Guard = (headers: Headers) => void;
@@ -36,14 +37,17 @@ export class Transport {
     this.#onUnexpected = onUnexpected;
   }
 
-  /** Listens on loopback TCP. @returns the URL, with the port that 0 became. @throws TensordError `io-error`. */
-  listenTcp(host: string, port: number): string {
+  /**
+   * Listens on loopback TCP, and answers to loopback names and to `allowedHosts`.
+   * @returns the URL, with the port that 0 became. @throws TensordError `io-error`.
+   */
+  listenTcp(host: string, port: number, allowedHosts: readonly string[] = []): string {
     let guard: Guard = () => {};
     const server = this.#listen(`${host}:${port}`, () =>
       Bun.serve({ hostname: host, port, ...this.#options((headers) => guard(headers)) }),
     );
     boundSocketBuffers();
-    guard = createHostGuard(host, server.port ?? port);
+    guard = createHostGuard(host, server.port ?? port, allowedHosts);
     return `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
   }
 
@@ -135,9 +139,7 @@ export class Transport {
     };
     try {
       guard(request.headers);
-      // As GET, so that its length is known.
-      const asked = isHead ? new Request(request, { method: "GET" }) : request;
-      const response = await this.#app.fetch(asked, bindings);
+      const response = await this.#app.fetch(toAsked(request), bindings);
       // Bun wants no answer for a request that has become a socket.
       return isUpgraded ? undefined : response;
     } catch (error) {
@@ -170,6 +172,14 @@ export class Transport {
       if (lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === ino) unlinkSync(path);
     }
   }
+}
+
+/** What the app is asked: HEAD as GET, so that its length is known, and always with a whole URL. */
+function toAsked(request: Request): Request {
+  const url = toWholeUrl(request);
+  if (request.method === "HEAD")
+    return new Request(url, { method: "GET", headers: request.headers, signal: request.signal });
+  return url === request.url ? request : new Request(url, request);
 }
 
 function noHandshake(): TensordError {

@@ -7,6 +7,7 @@ import { HealthListener } from "../../src/server/health.ts";
 import { Metrics } from "../../src/server/metrics.ts";
 import { checkProblem, toAnswer } from "../harness/answers.ts";
 import { TestApp, withApp } from "../harness/app.ts";
+import { RawClient } from "./support/socket.ts";
 
 /** A test's body with a listener that has no store yet. */
 function withHealth(use: (url: string, health: HealthListener) => Promise<void>, host = "127.0.0.1") {
@@ -109,6 +110,31 @@ describe("the health listener", () => {
       expect((await ask(`${url}/livez`, { headers: { host: "10.1.2.3:7412" } })).status).toBe(200);
     }),
   );
+
+  for (const [how, lines] of Object.entries({
+    "HTTP/1.0 without a Host": [],
+    "HTTP/1.0 with a Host": ["Host: 10.1.2.3"],
+    "HTTP/1.0 with a Host that is none": ["Host: a b"],
+    "HTTP/1.1 with a Host that is none": ["Host: a b"],
+    "HTTP/1.1 with an empty Host": ["Host:"],
+  })) {
+    test(
+      `answers ${how}`,
+      withHealth(async (url) => {
+        const version = how.slice(0, "HTTP/1.x".length);
+        const asked = async (request: string) => {
+          using client = new RawClient(Number(new URL(url).port));
+          await client.send(`${[`${request} ${version}`, ...lines].join("\r\n")}\r\n\r\n`);
+          return await client.answer();
+        };
+        expect(await asked("GET /livez")).toMatchObject({ status: 200, body: '{"status":"ok"}' });
+        expect(await asked("GET /livez?probe=1")).toMatchObject({ status: 200 });
+        expect(await asked("GET /readyz")).toMatchObject({ status: 503 });
+        expect(await asked("GET //livez")).toMatchObject({ status: 404 });
+        expect(await asked("CONNECT livez:443")).toMatchObject({ status: 404 });
+      }),
+    );
+  }
 
   test("listens on all interfaces where no host is named", async () => {
     const health = new HealthListener(new Metrics("0.0.0"), () => {});

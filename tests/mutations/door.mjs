@@ -56,9 +56,16 @@ export const doorMutations = [
   {
     name: "a web page of another origin may ask over TCP",
     file: "src/server/guard.ts",
-    find: `    if (origin !== null && !origins.has(origin.toLowerCase())) throw refused("Origin", origin, origins);\n`,
-    replace: "",
+    find: `    throw refused("Origin",`,
+    replace: `    if (origin === "") throw refused("Origin",`,
     test: ["tests/unit/guard.test.ts", "though the Host is ours"],
+  },
+  {
+    name: "a web page may ask whose name leads to this machine",
+    file: "src/server/guard.ts",
+    find: `    if (asked !== undefined && !names.has(`,
+    replace: `    if (asked === "" && !names.has(`,
+    test: ["tests/unit/guard.test.ts", 'keeps the Host "evil.example" out'],
   },
   {
     name: "TCP lets everybody in",

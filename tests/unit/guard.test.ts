@@ -3,9 +3,14 @@ import fc from "fast-check";
 import { TensordError } from "../../src/memory/error.ts";
 import { createHostGuard } from "../../src/server/guard.ts";
 
-function isLetIn(host: string, port: number, headers: Readonly<Record<string, string>>): boolean {
+function isLetIn(
+  host: string,
+  port: number,
+  headers: Readonly<Record<string, string>>,
+  allowed: readonly string[] = [],
+): boolean {
   try {
-    createHostGuard(host, port)(new Headers(headers));
+    createHostGuard(host, port, allowed)(new Headers(headers));
     return true;
   } catch (error) {
     if (error instanceof TensordError && error.code === "forbidden") return false;
@@ -32,21 +37,40 @@ describe("createHostGuard", () => {
     expect(isLetIn("::1", 7411, { host: "::1:7411" })).toBeFalse();
   });
 
-  test("takes a Host without a port only where HTTP leaves it out", () => {
-    expect(isLetIn("127.0.0.1", 80, { host: "localhost" })).toBeTrue();
-    expect(isLetIn("127.0.0.1", 80, { host: "localhost:80" })).toBeTrue();
-    expect(isLetIn("127.0.0.1", 80, { host: "localhost", origin: "http://localhost" })).toBeTrue();
-    expect(isLetIn("127.0.0.1", 80, { host: "localhost", origin: "http://localhost:80" })).toBeTrue();
-    expect(isLetIn("127.0.0.1", 80, { host: "localhost", origin: "https://localhost" })).toBeFalse();
-    expect(isLetIn("127.0.0.1", 7411, { host: "localhost" })).toBeFalse();
+  for (const host of ["localhost", "127.0.0.1", "[::1]", "localhost:80", "localhost:8080", "[::1]:65535"]) {
+    test(`lets ${host} in on any port of ours, as what forwards another port passes it on, and a page from there`, () => {
+      expect(isLetIn("127.0.0.1", 7411, { host })).toBeTrue();
+      for (const scheme of ["http", "https"]) {
+        expect(isLetIn("127.0.0.1", 7411, { host, origin: `${scheme}://${host}` })).toBeTrue();
+      }
+      expect(isLetIn("127.0.0.1", 7411, { host, origin: "http://localhost:8081" })).toBeFalse();
+      expect(isLetIn("127.0.0.1", 7411, { host, origin: "http://127.0.0.1:8080" })).toBeFalse();
+    });
+  }
+
+  test("takes an Origin without a port for port 80, as HTTP does", () => {
+    expect(isLetIn("127.0.0.1", 80, { host: "localhost", origin: "http://127.0.0.1" })).toBeTrue();
+    expect(isLetIn("127.0.0.1", 80, { host: "localhost", origin: "http://127.0.0.1:80" })).toBeTrue();
+    expect(isLetIn("127.0.0.1", 80, { host: "localhost", origin: "https://127.0.0.1" })).toBeFalse();
+    expect(isLetIn("127.0.0.1", 7411, { host: "localhost:7411", origin: "http://localhost" })).toBeFalse();
+  });
+
+  test("lets a request without a Host in, which no browser sends; not with the Origin of another's page", () => {
+    expect(isLetIn("127.0.0.1", 7411, {})).toBeTrue();
+    expect(isLetIn("127.0.0.1", 7411, { origin: "http://localhost:7411" })).toBeTrue();
+    expect(isLetIn("127.0.0.1", 7411, { origin: "http://localhost:8080" })).toBeFalse();
+    expect(isLetIn("127.0.0.1", 7411, { origin: "http://evil.example" })).toBeFalse();
+    expect(isLetIn("127.0.0.1", 7411, { host: "" })).toBeFalse();
   });
 
   for (const host of [
     "",
     "evil.example",
     "evil.example:7411",
-    "localhost:7412",
     "localhost:07411",
+    "localhost:",
+    "localhost:741100",
+    "localhost:7411:7411",
     "localhost:7411,evil.example",
     "localhost:7411.evil.example",
     "localhost.:7411",
@@ -68,7 +92,7 @@ describe("createHostGuard", () => {
   for (const origin of [
     "",
     "null",
-    "https://localhost:7411",
+    "https://127.0.0.1:7411",
     "http://localhost",
     "http://localhost:7412",
     "http://localhost:7411/",
@@ -86,22 +110,59 @@ describe("createHostGuard", () => {
     });
   }
 
-  test("keeps a request without a Host out", () => {
-    expect(isLetIn("127.0.0.1", 7411, {})).toBeFalse();
-    expect(isLetIn("127.0.0.1", 80, {})).toBeFalse();
-  });
-
   test("lets in nothing but its own names, whatever is asked for", () => {
-    const names = new Set(["localhost:7411", "127.0.0.1:7411", "[::1]:7411"]);
+    const names = /^(localhost|127\.0\.0\.1|\[::1\])(:(0|[1-9]\d{0,4}))?$/;
     const part = fc.constantFrom("localhost", "127.0.0.1", "[::1]", ":", "7411", ".", "evil", "@", "0", "#", "/");
+    const own = new Set(["localhost:7411", "127.0.0.1:7411", "[::1]:7411"]);
     fc.assert(
       fc.property(fc.array(part, { maxLength: 5 }), (parts) => {
         const host = parts.join("");
-        expect(isLetIn("127.0.0.1", 7411, { host })).toBe(names.has(host));
+        expect(isLetIn("127.0.0.1", 7411, { host })).toBe(names.test(host));
         const headers = { host: "localhost:7411", origin: `http://${host}` };
-        expect(isLetIn("127.0.0.1", 7411, headers)).toBe(names.has(host));
+        expect(isLetIn("127.0.0.1", 7411, headers)).toBe(own.has(host));
       }),
     );
+  });
+
+  describe("with hosts that the operator allows", () => {
+    const allowed = ["gpu.example.com", "10.1.2.3:8443", "[fd00::1]"];
+    const isIn = (headers: Readonly<Record<string, string>>) => isLetIn("127.0.0.1", 7411, headers, allowed);
+
+    test("lets them in: on every port without one, else on that one", () => {
+      for (const host of ["gpu.example.com", "GPU.example.com:8443", "10.1.2.3:8443", "[fd00::1]", "[FD00::1]:80"]) {
+        expect(isIn({ host })).toBeTrue();
+      }
+      for (const host of [
+        "10.1.2.3",
+        "10.1.2.3:8444",
+        "example.com",
+        "a.gpu.example.com",
+        "gpu.example.com.",
+        "fd00::1",
+      ]) {
+        expect(isIn({ host })).toBeFalse();
+      }
+    });
+
+    test("lets pages of their origins in, by whatever name the proxy calls the server", () => {
+      for (const host of ["gpu.example.com", "127.0.0.1:7411"]) {
+        expect(isIn({ host, origin: "https://gpu.example.com" })).toBeTrue();
+        expect(isIn({ host, origin: "http://gpu.example.com:8080" })).toBeTrue();
+        expect(isIn({ host, origin: "https://10.1.2.3:8443" })).toBeTrue();
+        expect(isIn({ host, origin: "https://10.1.2.3" })).toBeFalse();
+        expect(isIn({ host, origin: "https://evil.example" })).toBeFalse();
+        expect(isIn({ host, origin: "ws://gpu.example.com" })).toBeFalse();
+        expect(isIn({ host, origin: "https://gpu.example.com/" })).toBeFalse();
+      }
+    });
+
+    test("still lets its own names in", () => {
+      expect(isIn({ host: "localhost:7411", origin: "http://127.0.0.1:7411" })).toBeTrue();
+    });
+
+    test("knows no wildcard", () => {
+      expect(isLetIn("127.0.0.1", 7411, { host: "evil.example" }, ["*", "*.example"])).toBeFalse();
+    });
   });
 
   test("says which header it was, what is allowed, and shows a long value in part", () => {
@@ -116,10 +177,11 @@ describe("createHostGuard", () => {
     };
     const host = failureOf({ host: "evil.example".repeat(1000) });
     expect(host.message).toStartWith('Cannot answer: Host is "evil.example');
-    expect(host.message).toContain("want one of localhost:7411, 127.0.0.1:7411, [::1]:7411");
+    expect(host.message).toContain("want localhost, 127.0.0.1, [::1], or a host that the operator allows");
     expect(host.message.length).toBeLessThan(400);
+    expect(host.facts.hint).toContain("TENSORD_ALLOWED_HOSTS");
     const origin = failureOf({ host: "localhost:7411", origin: "null" });
-    expect(origin.message).toStartWith('Cannot answer: Origin is "null", want one of http://localhost:7411');
+    expect(origin.message).toStartWith('Cannot answer: Origin is "null", want http://localhost:7411');
     expect(origin.facts.hint).toContain("Unix socket");
   });
 });
