@@ -162,6 +162,8 @@ export const limits = {
   sweepIntervalMs: 30_000,
   /** The same on a host that lets us watch nothing. */
   sweepUnwatchedMs: 5000,
+  /** Hosts that the operator lets TCP be called by. */
+  allowedHosts: 100,
   /** How long requests may go on after SIGTERM. */
   shutdownGraceMs: 10_000,
   /** Creations that are still under way are cancelled this long before the grace ends, so that they can undo. */

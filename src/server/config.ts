@@ -55,6 +55,21 @@ const healthAddress = z
   })
   .refine(({ port }) => port <= 65_535, "want a port up to 65535");
 
+/** `host` or `host:port`, in lower case. Without wildcards: a name that anybody can register below one would be let in. */
+const allowedHost = z
+  .string()
+  .regex(
+    /^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:[1-9]\d{0,4})?$/,
+    "want host or host:port, comma separated, without a scheme, a path or a wildcard",
+  )
+  .refine((text) => Number(/:(\d+)$/.exec(text)?.[1] ?? 1) <= 65_535, "want ports up to 65535");
+
+const allowedHosts = z
+  .string()
+  .transform((text) => text.split(",").map((part) => part.trim().toLowerCase()))
+  .transform((parts) => parts.filter((part) => part !== ""))
+  .pipe(z.array(allowedHost).max(limits.allowedHosts, `want at most ${limits.allowedHosts} hosts`));
+
 export const settings = {
   host: {
     variable: "TENSORD_HOST",
@@ -71,6 +86,16 @@ export const settings = {
     fallback: "7411",
     schema: emptyOr(integer(0, 65_535)),
     meaning: "The TCP port; 0 takes a free one, empty means no TCP.",
+  },
+  allowedHosts: {
+    variable: "TENSORD_ALLOWED_HOSTS",
+    flag: "--allowed-hosts",
+    placeholder: "hosts",
+    fallback: "",
+    schema: allowedHosts,
+    meaning:
+      "What TCP may be called beside loopback names, as a proxy passes it on in `Host`, and whose pages may call: `host` (on any " +
+      "port) or `host:port`, comma separated, no wildcards.",
   },
   socket: {
     variable: "TENSORD_SOCKET",

@@ -11,6 +11,8 @@ export interface HostParts extends Pick<OpenStore, "store" | "directory"> {
   readonly settingBytes: number | undefined;
   /** Where the server listens, now. */
   readonly urls: () => readonly string[];
+  /** What else TCP may be called. */
+  readonly allowedHosts: readonly string[];
   readonly metrics: Metrics;
 }
 

@@ -51,14 +51,15 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   metrics.watch(store);
   const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
   const urls: string[] = [];
-  const host = createHost({ store, directory, settingBytes: config.memoryLimitBytes, urls: () => urls, metrics });
+  const { memoryLimitBytes: settingBytes, allowedHosts } = config;
+  const host = createHost({ store, directory, settingBytes, urls: () => urls, allowedHosts, metrics });
   const { http } = metrics;
   const observe = http.observe.bind(http);
   const app = createApp({ store, host, version: packageJson.version, traffic, observe, onUnexpected });
   const transport = new Transport(app, traffic, onUnexpected);
   started.defer(() => transport.stop(0));
   urls.push(await transport.listenUnix(config.socket ?? `${directory.advertisedDirectory}/http.sock`));
-  if (config.port !== undefined) urls.push(transport.listenTcp(config.host, config.port));
+  if (config.port !== undefined) urls.push(transport.listenTcp(config.host, config.port, config.allowedHosts));
   health.ready(store);
   const { open, sealed, draining } = store.books.counts;
   log.info({ limit_bytes: limit.limitBytes, because: limit.reason }, "memory limit");

@@ -18,6 +18,7 @@ describe("parseConfig", () => {
     expect(parseConfig({})).toEqual({
       host: "127.0.0.1",
       port: 7411,
+      allowedHosts: [],
       socket: undefined,
       instance: "default",
       shmDirectory: "/dev/shm",
@@ -31,6 +32,7 @@ describe("parseConfig", () => {
     const texts: Record<SettingName, readonly [text: string, value: unknown]> = {
       host: ["::1", "::1"],
       port: ["0", 0],
+      allowedHosts: ["gpu.example.com, 10.0.0.1:8443", ["gpu.example.com", "10.0.0.1:8443"]],
       socket: ["/run/tensord.sock", "/run/tensord.sock"],
       instance: ["a-1", "a-1"],
       shmDirectory: ["/mnt/shm", "/mnt/shm"],
@@ -114,6 +116,42 @@ describe("parseConfig", () => {
   for (const host of ["127.0.0.256", "127.999.0.1", "127.0.0.001000"]) {
     test(`refuses ${host}, which is no address`, () => {
       expect(failureOf({ TENSORD_HOST: host }).message).toContain("TENSORD_HOST");
+    });
+  }
+
+  test("takes hosts that TCP may be called by, each with a port or for all of them", () => {
+    const parse = (text: string) => parseConfig({ TENSORD_ALLOWED_HOSTS: text }).allowedHosts;
+    expect(parse("GPU.example.com")).toEqual(["gpu.example.com"]);
+    expect(parse(" a:1 ,, [FD00::1],[::2]:65535,under_score.svc ")).toEqual([
+      "a:1",
+      "[fd00::1]",
+      "[::2]:65535",
+      "under_score.svc",
+    ]);
+    expect(parse(" , ")).toEqual([]);
+  });
+
+  for (const hosts of [
+    "*",
+    "*.example.com",
+    ".example.com",
+    "example.com.",
+    "http://example.com",
+    "example.com/tensord",
+    "user@example.com",
+    "example.com:",
+    "example.com:0",
+    "example.com:65536",
+    "fd00::1",
+    "[fd00::1]:65536",
+    "a b",
+    "a;b",
+    Array(101).fill("a").join(","),
+  ]) {
+    test(`refuses the hosts ${JSON.stringify(hosts.slice(0, 40))}`, () => {
+      expect(failureOf({ TENSORD_ALLOWED_HOSTS: hosts }).message).toMatch(
+        /TENSORD_ALLOWED_HOSTS \(--allowed-hosts\) is ".*", want (host or host:port|ports up to|at most 100 hosts)/,
+      );
     });
   }
 

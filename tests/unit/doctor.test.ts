@@ -32,6 +32,7 @@ const healthyHost: HostFacts = {
 const healthyServer: ServerFacts = {
   pid: 77,
   urls: ["unix:///dev/shm/tensord.a1/http.sock"],
+  allowedHosts: [],
   limitBytes: 7 * GiB,
   drainingRegions: 0,
   drainingBytes: 0,
@@ -318,6 +319,13 @@ const traps: Readonly<
     "warning",
     "Every local user can reach http://127.0.0.1:7411",
     "TENSORD_PORT empty",
+  ],
+  "TCP without tokens behind a proxy": [
+    { server: { urls: [...healthyServer.urls, "http://127.0.0.1:7411"], allowedHosts: ["gpu.example.com", "b:1"] } },
+    "loopback-tcp",
+    "warning",
+    "whoever reaches what stands in front of it as gpu.example.com; b:1: TCP asks for no token",
+    "a password or a certificate",
   ],
   "no watch": [{ host: { isWatching: false } }, "name-watch", "warning", "does not watch /dev/shm", "inotify"],
   "few descriptors": [

@@ -20,6 +20,8 @@ export interface DoctorParts {
   readonly settingBytes: number | undefined;
   /** Where the server listens, now. */
   readonly urls: () => readonly string[];
+  /** What else TCP may be called. */
+  readonly allowedHosts: readonly string[];
 }
 
 export class Doctor {
@@ -39,7 +41,7 @@ export class Doctor {
   }
 
   async #diagnose(): Promise<Diagnosis> {
-    const { store, directory, settingBytes } = this.#parts;
+    const { store, directory, settingBytes, allowedHosts } = this.#parts;
     const urls = this.#parts.urls();
     const draining = await findDraining(store);
     const question: Question = {
@@ -57,6 +59,7 @@ export class Doctor {
     const server = {
       pid: process.pid,
       urls,
+      allowedHosts,
       limitBytes: pool.limitBytes ?? 0,
       drainingRegions: books.counts.draining,
       drainingBytes: pool.drainingBytes,

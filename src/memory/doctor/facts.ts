@@ -114,6 +114,8 @@ export interface DrainFacts {
 export interface ServerFacts {
   readonly pid: number;
   readonly urls: readonly string[];
+  /** What TCP may be called beside loopback names. */
+  readonly allowedHosts: readonly string[];
   readonly limitBytes: number;
   readonly drainingRegions: number;
   readonly drainingBytes: number;

@@ -3,7 +3,7 @@
 import type { Facts } from "./facts.ts";
 import { type Finding, failing, fine, warning } from "./finding.ts";
 import { thresholds } from "./thresholds.ts";
-import { percentOf } from "./words.ts";
+import { listSome, percentOf } from "./words.ts";
 
 /** Whether this diagnosis is a server's own, or that of whoever asked in vain. */
 export function judgeServer({ question, host, server }: Facts): Finding {
@@ -53,10 +53,19 @@ export function judgeTcp({ server }: Facts): Finding | undefined {
   if (server === null) return undefined;
   const url = server.urls.find((text) => text.startsWith("http:"));
   if (url === undefined) return fine(check, "The server listens on its Unix socket alone.");
+  const { allowedHosts } = server;
+  if (allowedHosts.length === 0) {
+    return warning(
+      check,
+      `Every local user can reach ${url}: TCP asks for no token.`,
+      "Set TENSORD_PORT empty, so that only those who may open the Unix socket get in.",
+    );
+  }
+  const names = listSome(allowedHosts, thresholds.shownItems);
   return warning(
     check,
-    `Every local user can reach ${url}: TCP asks for no token.`,
-    "Set TENSORD_PORT empty, so that only those who may open the Unix socket get in.",
+    `Every local user can reach ${url}, and so can whoever reaches what stands in front of it as ${names}: TCP asks for no token.`,
+    "Let the proxy ask for a password or a certificate, and reach the server by its Unix socket; then set TENSORD_PORT empty.",
   );
 }
 
