@@ -6,21 +6,21 @@ const transport = "src/server/transport.ts";
 export const doorMutations = [
   {
     name: "a body may have any size",
-    file: `${routes}/app.ts`,
+    file: `${routes}/read-body.ts`,
     find: "bodyLimit({ maxSize: limits.requestBodyBytes, onError: refuse })",
     replace: "bodyLimit({ maxSize: Number.MAX_SAFE_INTEGER, onError: refuse })",
     test: ["tests/contract/large-bodies.test.ts", "is read, and one byte more is not"],
   },
   {
     name: "a body may nest as deep as it likes",
-    file: `${routes}/app.ts`,
+    file: `${routes}/read-body.ts`,
     find: "      checkJsonBounds(text);\n",
     replace: "",
     test: ["tests/contract/large-bodies.test.ts", "a hostile body of megabytes"],
   },
   {
     name: "a body of another content type is ignored where none is taken",
-    file: `${routes}/app.ts`,
+    file: `${routes}/read-body.ts`,
     find: `if (text !== "" && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();`,
     replace: "",
     test: ["tests/contract/failures.test.ts", "deleteRegion answers unsupported-media-type"],
