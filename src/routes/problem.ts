@@ -3,31 +3,11 @@
  * What is not one of ours becomes a 500 with an id and nothing else.
  */
 
-import { z } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
 import { type FailureCode, failures, TensordError } from "../memory/error.ts";
-import { ProblemCode } from "./schemas/words.ts";
+import { Problem, type ProblemBody } from "./schemas/problem.ts";
 
 export const problemMediaType = "application/problem+json";
-
-export const Problem = z
-  .looseObject({
-    type: z
-      .string()
-      .openapi({ description: "A URI that stands for the code.", example: "urn:tensord:problem:name-taken" }),
-    title: z.string().openapi({ example: "The name belongs to another region" }),
-    status: z.int().min(100).max(599).openapi({ example: 409 }),
-    detail: z.string().openapi({ example: "Cannot create the name: reg_… (llama/weights) holds it (sealed)" }),
-    code: ProblemCode,
-    hint: z.string().optional().openapi({ description: "What to do about it." }),
-    errno: z.string().optional().openapi({ description: "What the operating system said, where it was asked." }),
-    request_id: z.string().optional(),
-    requested_bytes: z.int().optional(),
-    available_bytes: z.int().optional(),
-  })
-  .openapi("Problem", { description: "RFC 9457 Problem Details. Further members carry the numbers of the failure." });
-
-export type ProblemBody = z.infer<typeof Problem>;
 
 /** What any request may meet: the transport's guard, a query parameter that it has not, and a mistake of ours. */
 export const alwaysPossible = ["forbidden", "validation-failed", "internal"] as const satisfies readonly FailureCode[];

@@ -9,8 +9,9 @@ import type { FailureCode } from "../../src/memory/error.ts";
 import { createApp } from "../../src/routes/app.ts";
 import { toDocument } from "../../src/routes/document.ts";
 import type { Services } from "../../src/routes/environment.ts";
-import { type ProblemBody, problemMediaType } from "../../src/routes/problem.ts";
+import { problemMediaType } from "../../src/routes/problem.ts";
 import type * as models from "../../src/routes/schemas/model.ts";
+import type { ProblemBody } from "../../src/routes/schemas/problem.ts";
 import type * as regions from "../../src/routes/schemas/region.ts";
 import type * as books from "../../src/routes/schemas/stats.ts";
 
@@ -118,6 +119,9 @@ export function checkProblem(answer: Answer): void {
   if (answer.body === undefined) return;
   checkSchema("Problem", answer.body, "a problem");
   const problem = answer.body as Problem;
+  // It may have any member, but what the document does not name many generated clients cannot read.
+  const { properties } = document.components.schemas.Problem as { properties: object };
+  expect(Object.keys(problem).filter((member) => !(member in properties))).toEqual([]);
   expect(problem.type).toBe(`urn:tensord:problem:${problem.code}`);
   expect(problem.status).toBe(answer.status);
   expect(problem.title).not.toBe("");

@@ -1,7 +1,7 @@
 /** A client over a server's Unix socket, thin enough that a test sees every status, and typed by the server's own schemas. */
 
 import type { z } from "@hono/zod-openapi";
-import type { ProblemBody } from "../../src/routes/problem.ts";
+import type { ProblemBody } from "../../src/routes/schemas/problem.ts";
 import type * as regions from "../../src/routes/schemas/region.ts";
 import type * as requests from "../../src/routes/schemas/requests.ts";
 import type * as books from "../../src/routes/schemas/stats.ts";

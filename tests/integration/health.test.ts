@@ -5,7 +5,7 @@ import { mkdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { ProblemBody } from "../../src/routes/problem.ts";
+import type { ProblemBody } from "../../src/routes/schemas/problem.ts";
 import { assertNothingLeft, createInstance } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { startServer, TestServer } from "../harness/server.ts";

@@ -1133,7 +1133,7 @@ export interface components {
         readonly [key: string]: unknown;
       } | null;
     };
-    /** @description RFC 9457 Problem Details. Further members carry the numbers of the failure. */
+    /** @description RFC 9457 Problem Details. A later server may have further members. */
     readonly Problem: {
       /**
        * @description A URI that stands for the code.
@@ -1197,12 +1197,108 @@ export interface components {
       /** @description What the operating system said, where it was asked. */
       readonly errno?: string;
       readonly request_id?: string;
+      /** @description With `validation-failed`: its first mistakes. */
+      readonly issues?: readonly components["schemas"]["Issue"][];
       /** Format: int64 */
       readonly requested_bytes?: number;
       /** Format: int64 */
       readonly available_bytes?: number;
+      /** @description The sessions that use most of what ran out. */
+      readonly holders?: readonly components["schemas"]["SessionUse"][];
+      /**
+       * Format: int64
+       * @description Deleted, and still mapped.
+       */
+      readonly draining_bytes?: number;
+      /**
+       * Format: int64
+       * @description What no session's end would free.
+       */
+      readonly without_session_bytes?: number;
+      /** @description The region in the way. */
+      readonly region?: string;
+      /** @description The state of the region that was asked for. */
+      readonly state?: string;
+      /** @description The session in the way, and who it is. */
+      readonly session?: string;
+      /**
+       * Format: int64
+       * @description How many regions are in the way.
+       */
+      readonly regions?: number;
+      readonly difference?: components["schemas"]["TensorDifference"];
+      /**
+       * Format: int64
+       * @description The bytes of what a range was asked of.
+       */
+      readonly complete_length?: number;
     } & {
       readonly [key: string]: unknown;
+    };
+    /** @description What the schema has against a request. */
+    readonly Issue: {
+      /**
+       * @description Where, member by member; empty: the whole.
+       * @example tensors.0.shape
+       */
+      readonly path: string;
+      /** @example want at most 64 dimensions */
+      readonly message: string;
+    };
+    readonly SessionUse: {
+      /** @description Its id, and who it is. */
+      readonly session: string;
+      /** Format: int64 */
+      readonly used_bytes: number;
+    };
+    /** @description Of each list only its beginning is told. */
+    readonly TensorDifference: {
+      /** @description Asked for, and not there. */
+      readonly missing: readonly string[];
+      /** @description There, and not asked for. */
+      readonly unexpected: readonly string[];
+      readonly different: readonly components["schemas"]["DifferentTensor"][];
+    };
+    readonly DifferentTensor: {
+      readonly name: string;
+      readonly asked: components["schemas"]["TensorType"];
+      readonly existing: components["schemas"]["TensorType"];
+    };
+    readonly TensorType: {
+      /**
+       * @description The type of an element, as safetensors names it. Known: `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`. A later server may say others.
+       * @example BOOL
+       * @example F4
+       * @example F6_E2M3
+       * @example F6_E3M2
+       * @example U8
+       * @example I8
+       * @example F8_E5M2
+       * @example F8_E4M3
+       * @example F8_E8M0
+       * @example F8_E4M3FNUZ
+       * @example F8_E5M2FNUZ
+       * @example I16
+       * @example U16
+       * @example F16
+       * @example BF16
+       * @example I32
+       * @example U32
+       * @example F32
+       * @example C64
+       * @example F64
+       * @example I64
+       * @example U64
+       */
+      readonly dtype: string;
+      /**
+       * @description Elements in each dimension, outermost first; [] is a scalar.
+       * @example [
+       *       1024,
+       *       1024
+       *     ]
+       */
+      readonly shape: readonly number[];
     };
     /**
      * @description Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`.

@@ -315,7 +315,7 @@ class Tensor(TypedDict):
 
 
 class Problem(TypedDict):
-    """RFC 9457 Problem Details. Further members carry the numbers of the failure."""
+    """RFC 9457 Problem Details. A later server may have further members."""
 
     type: str
     title: str
@@ -325,8 +325,49 @@ class Problem(TypedDict):
     hint: NotRequired[str]
     errno: NotRequired[str]
     request_id: NotRequired[str]
+    issues: NotRequired[list[Issue]]
     requested_bytes: NotRequired[int]
     available_bytes: NotRequired[int]
+    holders: NotRequired[list[SessionUse]]
+    draining_bytes: NotRequired[int]
+    without_session_bytes: NotRequired[int]
+    region: NotRequired[str]
+    state: NotRequired[str]
+    session: NotRequired[str]
+    regions: NotRequired[int]
+    difference: NotRequired[TensorDifference]
+    complete_length: NotRequired[int]
+
+
+class Issue(TypedDict):
+    """What the schema has against a request."""
+
+    path: str
+    message: str
+
+
+class SessionUse(TypedDict):
+    session: str
+    used_bytes: int
+
+
+class TensorDifference(TypedDict):
+    """Of each list only its beginning is told."""
+
+    missing: list[str]
+    unexpected: list[str]
+    different: list[DifferentTensor]
+
+
+class DifferentTensor(TypedDict):
+    name: str
+    asked: TensorType
+    existing: TensorType
+
+
+class TensorType(TypedDict):
+    dtype: str
+    shape: list[int]
 
 
 class CreateRegion(TypedDict):

@@ -1,0 +1,62 @@
+/** The zod schema of a failure's answer. Which facts a failure has is said where it is thrown. */
+
+import { z } from "@hono/zod-openapi";
+import { byteCount, Shape } from "./common.ts";
+import { DtypeWord, ProblemCode } from "./words.ts";
+
+const Issue = z
+  .object({
+    path: z.string().openapi({ description: "Where, member by member; empty: the whole.", example: "tensors.0.shape" }),
+    message: z.string().openapi({ example: "want at most 64 dimensions" }),
+  })
+  .openapi("Issue", { description: "What the schema has against a request." });
+
+const SessionUse = z
+  .object({ session: z.string().openapi({ description: "Its id, and who it is." }), used_bytes: byteCount })
+  .openapi("SessionUse");
+
+const TensorType = z.object({ dtype: DtypeWord, shape: Shape }).openapi("TensorType");
+
+const TensorDifference = z
+  .object({
+    missing: z.array(z.string()).openapi({ description: "Asked for, and not there." }),
+    unexpected: z.array(z.string()).openapi({ description: "There, and not asked for." }),
+    different: z.array(
+      z.object({ name: z.string(), asked: TensorType, existing: TensorType }).openapi("DifferentTensor"),
+    ),
+  })
+  .openapi("TensorDifference", { description: "Of each list only its beginning is told." });
+
+/** What several failures tell, or one. Whoever throws with another member names it here. */
+const facts = {
+  issues: z.array(Issue).optional().openapi({ description: "With `validation-failed`: its first mistakes." }),
+  requested_bytes: z.int().optional(),
+  available_bytes: z.int().optional(),
+  holders: z.array(SessionUse).optional().openapi({ description: "The sessions that use most of what ran out." }),
+  draining_bytes: byteCount.optional().openapi({ description: "Deleted, and still mapped." }),
+  without_session_bytes: byteCount.optional().openapi({ description: "What no session's end would free." }),
+  region: z.string().optional().openapi({ description: "The region in the way." }),
+  state: z.string().optional().openapi({ description: "The state of the region that was asked for." }),
+  session: z.string().optional().openapi({ description: "The session in the way, and who it is." }),
+  regions: z.int().optional().openapi({ description: "How many regions are in the way." }),
+  difference: TensorDifference.optional(),
+  complete_length: byteCount.optional().openapi({ description: "The bytes of what a range was asked of." }),
+};
+
+export const Problem = z
+  .looseObject({
+    type: z
+      .string()
+      .openapi({ description: "A URI that stands for the code.", example: "urn:tensord:problem:name-taken" }),
+    title: z.string().openapi({ example: "The name belongs to another region" }),
+    status: z.int().min(100).max(599).openapi({ example: 409 }),
+    detail: z.string().openapi({ example: "Cannot create the name: reg_… (llama/weights) holds it (sealed)" }),
+    code: ProblemCode,
+    hint: z.string().optional().openapi({ description: "What to do about it." }),
+    errno: z.string().optional().openapi({ description: "What the operating system said, where it was asked." }),
+    request_id: z.string().optional(),
+    ...facts,
+  })
+  .openapi("Problem", { description: "RFC 9457 Problem Details. A later server may have further members." });
+
+export type ProblemBody = z.infer<typeof Problem>;
