@@ -23,6 +23,10 @@ const claim = createRoute({
   path,
   tags,
   summary: "Become the builder of a name, or get the sealed region",
+  description:
+    "Of those who ask for a name that is not there one becomes the builder, which creates the region with `claim` " +
+    "and seals it; the others wait, with `Prefer: wait=N`, and get it. If the builder's session ends first, the " +
+    "next in line builds.",
   request: { params, headers: PreferHeader, body: body(requests.ClaimRequest) },
   responses: {
     200: json("Your role. With Prefer: wait it comes when it is your turn, or the region is sealed.", schemas.Claim),
@@ -44,6 +48,7 @@ const release = createRoute({
   path,
   tags,
   summary: "Give the right to build up: the next in line builds",
+  description: "For a builder that will not build after all: whoever waits for the name builds in its place.",
   request: {
     params,
     query: z.object({

@@ -33,6 +33,9 @@ const download = createRoute({
   path: "/v1/regions/{region}/data",
   tags: ["regions"],
   summary: "A region's bytes, for those who cannot map it",
+  description:
+    "A region that can be mapped needs no download: this is for `heap` regions, other hosts and debugging. A " +
+    "sealed region's bytes never change, so that its ETag is good for resuming with `Range` and `If-Range`.",
   request: {
     params,
     query,

@@ -18,6 +18,7 @@ const capabilities = createRoute({
   path: "/v1/capabilities",
   tags,
   summary: "What this host and this server can do",
+  description: "Features that a client may use, storages, dtypes, and the limits that requests are held to.",
   responses: { 200: json("As of now.", schemas.Capabilities), ...declareFailures(...alwaysPossible) },
 });
 
@@ -27,6 +28,7 @@ const devices = createRoute({
   path: "/v1/devices",
   tags,
   summary: "The GPUs that the kernel driver shows",
+  description: "From what the kernel driver says of itself; no driver library is loaded, and no device is touched.",
   responses: { 200: json("All of them.", schemas.DeviceList), ...declareFailures(...alwaysPossible) },
 });
 
@@ -36,6 +38,9 @@ const doctor = createRoute({
   path: "/v1/doctor",
   tags,
   summary: "What is wrong with this host or will be, in words, with the cure",
+  description:
+    "Looks anew at shared memory, limits, leftovers of other instances and devices, and says what to do about " +
+    "each finding.",
   responses: {
     200: json("Every check, those that found nothing too.", schemas.Diagnosis),
     ...declareFailures(...alwaysPossible),
@@ -48,6 +53,7 @@ const metrics = createRoute({
   path: "/metrics",
   tags,
   summary: "The server's metrics in the text format of Prometheus",
+  description: "Of requests, pools, regions and events.",
   responses: {
     200: { description: "As of now.", content: { "text/plain": { schema: z.string() } } },
     ...declareFailures(...alwaysPossible),

@@ -1,11 +1,12 @@
 /** The OpenAPI document, from the routes as they stand. `openapi.yaml` is its committed copy. */
 
+import assert from "node:assert/strict";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Environment } from "./environment.ts";
 import { withIntegerFormats } from "./integer-formats.ts";
 
 export function toDocument(app: OpenAPIHono<Environment>, version: string) {
-  const document = app.getOpenAPI31Document({
+  const { webhooks = {}, ...document } = app.getOpenAPI31Document({
     openapi: "3.1.0",
     info: {
       title: "tensord",
@@ -13,8 +14,11 @@ export function toDocument(app: OpenAPIHono<Environment>, version: string) {
       license: { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" },
       description:
         "One copy of every tensor per machine. Allocate a region, map the file that its descriptor names, and no tensor " +
-        "byte travels here. Failures are RFC 9457 Problem Details.",
+        "byte travels here. Failures are RFC 9457 Problem Details. Every answer has an `X-Request-Id`: the request's, or " +
+        "a new one.",
     },
+    // Who may connect is the file system's and the address's to say: docs/security.md.
+    security: [],
     servers: [
       { url: "http://127.0.0.1:7411", description: "The default TCP address; the Unix socket has the same routes." },
     ],
@@ -30,5 +34,6 @@ export function toDocument(app: OpenAPIHono<Environment>, version: string) {
       { name: "host", description: "The server itself." },
     ],
   });
+  assert(Object.keys(webhooks).length === 0, "no webhook is defined, and an empty list of them is noise");
   return withIntegerFormats(document);
 }

@@ -19,6 +19,9 @@ const request = createRoute({
   path: "/v1/evict",
   tags: ["regions"],
   summary: "Free bytes now: evictable, sealed regions that nobody maps, least recently used first",
+  description:
+    "Goes through the evictable regions that are sealed and that nobody maps until the bytes are free. With " +
+    "`dry_run` it only says what would go.",
   request: { body: body(requests.EvictRequest) },
   responses: {
     200: json("What went, what stays and why.", schemas.Eviction),

@@ -19,6 +19,7 @@ const stats = createRoute({
   path: "/v1/stats",
   tags,
   summary: "The books: bytes, inodes, regions, traffic",
+  description: "What limits are held against, and what the file system has left.",
   responses: { 200: json("As of now.", schemas.Stats), ...declareFailures(...alwaysPossible) },
 });
 
@@ -28,6 +29,7 @@ const livez = createRoute({
   path: "/livez",
   tags,
   summary: "Whether the process answers",
+  description: "Says nothing of the store: a server that recovers or stops is alive.",
   responses: { 200: json("It does.", Probe), ...declareFailures(...alwaysPossible) },
 });
 
@@ -37,6 +39,7 @@ const readyz = createRoute({
   path: "/readyz",
   tags,
   summary: "Whether requests are welcome: not before recovery is done, not while the server stops",
+  description: "For load balancers and orchestrators: 503 with the reason as long as requests should go elsewhere.",
   responses: { 200: json("They are.", Probe), ...declareFailures(...alwaysPossible, "not-ready", "shutting-down") },
 });
 

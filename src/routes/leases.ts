@@ -28,6 +28,9 @@ const take = createRoute({
   path: "/v1/regions/{region}/leases",
   tags,
   summary: "Keep a region from being freed, for a while",
+  description:
+    "A reader that maps the region holds a kernel lock and needs none. A lease by request ends by itself when it " +
+    "is not renewed, or with the session that it names.",
   request: { params: RegionParameters, body: body(requests.TakeLease) },
   responses: {
     201: json("Taken; renew it in time.", schemas.Lease),
@@ -51,6 +54,7 @@ const list = createRoute({
   path: "/v1/regions/{region}/leases",
   tags,
   summary: "A region's leases by request; kernel locks are not among them",
+  description: "Those that were taken with POST. Whether anybody maps the region is `in_use` of its descriptor.",
   request: { params: RegionParameters },
   responses: {
     200: json("All of them.", schemas.LeaseList),
@@ -64,6 +68,7 @@ const renew = createRoute({
   path: "/v1/leases/{lease}/renew",
   tags,
   summary: "Begin the lease's TTL anew",
+  description: "It then ends `ttl_ms` after now, unless it is renewed again.",
   request: { params: LeaseParameters },
   responses: {
     200: json("Renewed.", schemas.Lease),
@@ -77,6 +82,7 @@ const end = createRoute({
   path: "/v1/leases/{lease}",
   tags,
   summary: "Let go of a region",
+  description: "If the region was draining and nobody else holds it, its memory is freed.",
   request: { params: LeaseParameters },
   responses: {
     200: json("Ended.", schemas.Ended),

@@ -25,6 +25,7 @@ const register = createRoute({
   path: "/v1/models",
   tags,
   summary: "Register a pool with its limit",
+  description: "A model's limit counts beside the server's. The model `default` always exists.",
   request: { body: body(requests.RegisterModel) },
   responses: {
     201: json("Registered.", schemas.Model),
@@ -45,6 +46,7 @@ const list = createRoute({
   path: "/v1/models",
   tags,
   summary: "List models by name",
+  description: "Each with its pools, so that one request shows who uses what.",
   request: { query: z.object({ limit: Limit, cursor: z.string().max(128).optional() }) },
   responses: {
     200: json("One page.", schemas.ModelList),
@@ -58,6 +60,7 @@ const get = createRoute({
   path: "/v1/models/{model}",
   tags,
   summary: "A model's limit and books",
+  description: "Its limit and what is charged against it, by pool.",
   request: { params: ModelParameters },
   responses: {
     200: json("The model.", schemas.Model),
@@ -72,6 +75,9 @@ const change = createRoute({
   path: "/v1/models/{model}",
   tags,
   summary: "Change a model's limit, at once",
+  description:
+    "A limit below what is used takes nothing away: it refuses what is asked for from then on. With `If-Match` " +
+    "only the revision that you know is changed.",
   request: { params: ModelParameters, headers: IfMatchHeader, body: body(requests.ChangeModel) },
   responses: {
     200: json("Changed.", schemas.Model),
@@ -91,6 +97,7 @@ const unregister = createRoute({
   path: "/v1/models/{model}",
   tags,
   summary: "Unregister a model",
+  description: "Refused while it has regions, unless `drain=true` deletes them with it.",
   request: {
     params: ModelParameters,
     query: z.object({

@@ -19,18 +19,23 @@ export const bodyFailures = [
   "unsupported-media-type",
 ] as const satisfies readonly FailureCode[];
 
-/** Answers that a route declares for these failures, grouped by status. Call it once a route: statuses would collide. */
+const content = { [problemMediaType]: { schema: Problem } };
+const anyOther = { description: "A failure that a later server, or what stands in front of it, may have.", content };
+
+/**
+ * Answers that a route declares for these failures, grouped by status, and for any other. Call it once a route: statuses
+ * would collide.
+ */
 export function declareFailures(...codes: FailureCode[]) {
-  const byStatus: Record<number, { description: string; content: Record<string, { schema: typeof Problem }> }> = {};
+  const byStatus: Record<number, { description: string; content: typeof content }> = {};
   for (const code of codes) {
     const { status, title } = failures[code];
     const line = `\`${code}\`: ${title}.`;
     const known = byStatus[status];
-    if (known === undefined)
-      byStatus[status] = { description: line, content: { [problemMediaType]: { schema: Problem } } };
+    if (known === undefined) byStatus[status] = { description: line, content };
     else known.description += ` ${line}`;
   }
-  return byStatus;
+  return { ...byStatus, default: anyOther };
 }
 
 /** @param onUnexpected hears of what is a mistake of ours, with the id that the client gets. */

@@ -32,6 +32,9 @@ const get = createRoute({
   path: "/v1/regions/{region}",
   tags,
   summary: "A region's descriptor, and who maps it",
+  description:
+    "Asks the kernel whether anybody maps it, so that `in_use` and `has_writers` are true of this moment. The " +
+    "descriptor says where the file is, and where in it each tensor lies.",
   request: { params: RegionParameters },
   responses: {
     200: json("The descriptor.", schemas.RegionDetail),
@@ -45,6 +48,9 @@ const getByName = createRoute({
   path: pathByName,
   tags,
   summary: "Find a region by name, or wait until it is there and sealed",
+  description:
+    "Without a version it is the newest sealed one. With `Prefer: wait=N` the answer comes as soon as the name is " +
+    "there and sealed, or after N seconds.",
   request: { ...named, headers: PreferHeader },
   responses: {
     200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail),
@@ -59,6 +65,9 @@ const change = createRoute({
   path: "/v1/regions/{region}",
   tags,
   summary: "Change a region's owner or labels",
+  description:
+    "What is left out stays; of labels, null takes one away. With `If-Match` only the revision that you know is " +
+    "changed.",
   request: { params: RegionParameters, headers: IfMatchHeader, body: body(requests.ChangeRegion) },
   responses: {
     200: json("Changed.", schemas.Region),
@@ -82,6 +91,7 @@ const changeByName = createRoute({
   path: pathByName,
   tags,
   summary: "Change the owner or labels of the region that has a name",
+  description: "As `changeRegion`, of the region that `getRegionByName` finds.",
   request: { ...named, headers: IfMatchHeader, body: body(requests.ChangeRegion) },
   responses: {
     200: json("Changed.", schemas.Region),
@@ -103,6 +113,9 @@ const remove = createRoute({
   path: "/v1/regions/{region}",
   tags,
   summary: "Delete a region: its name now, its bytes when nobody maps them",
+  description:
+    "Who maps it keeps what is mapped; the region drains until the last mapping is gone. One that is not sealed " +
+    "is aborted.",
   request: { params: RegionParameters },
   responses: {
     200: json("Deleted, or draining.", schemas.Deletion),
@@ -122,6 +135,7 @@ const removeByName = createRoute({
   path: pathByName,
   tags,
   summary: "Delete the region that has a name",
+  description: "As `deleteRegion`, of the region that `getRegionByName` finds. The name is free at once.",
   request: named,
   responses: {
     200: json("Deleted, or draining.", schemas.Deletion),

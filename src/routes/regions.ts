@@ -25,6 +25,9 @@ const allocate = createRoute({
   path: "/v1/regions",
   tags,
   summary: "Allocate a region",
+  description:
+    "Lays the tensors out in a new file of zeros, charged to the pools before it is there. Write it by mapping " +
+    "it, then seal it. Exactly one owner decides its end.",
   request: { body: body(requests.CreateRegion) },
   responses: {
     201: json("Allocated; map it at storage.path.", schemas.Region),
@@ -59,6 +62,8 @@ const list = createRoute({
   path: "/v1/regions",
   tags,
   summary: "List regions in the order of their creation",
+  description:
+    "Filters count together. Items have `tensor_count` in place of `tensors`; ask for one region to see them.",
   request: {
     query: z.object({
       model: ModelName.optional(),

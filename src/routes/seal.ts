@@ -21,6 +21,9 @@ const seal = createRoute({
   path: "/v1/regions/{region}/seal",
   tags,
   summary: "Make a region final",
+  description:
+    "From then on nobody can map it for writing, and readers that wait for its name get it. Refused while " +
+    "somebody maps it for writing.",
   request: { params: RegionParameters, body: body(requests.SealRegion) },
   responses: {
     200: json("Sealed.", schemas.Region),
@@ -46,6 +49,7 @@ const verify = createRoute({
   path: "/v1/regions/{region}/verify",
   tags,
   summary: "Recompute a sealed region's checksum and compare",
+  description: "Reads all of its bytes. Without a recorded checksum it says what one would be.",
   request: { params: RegionParameters },
   responses: {
     200: json("What was found.", schemas.Verification),

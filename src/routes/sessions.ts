@@ -26,6 +26,9 @@ const open = createRoute({
   path: "/v1/sessions",
   tags,
   summary: "Open a session: what it owns ends with it",
+  description:
+    "Hold it over the WebSocket `/v1/sessions/{session}/hold`, so that it ends when your process does, or renew " +
+    "it in time.",
   request: { body: body(requests.OpenSession) },
   responses: {
     201: json("Opened; hold or renew it.", schemas.Session),
@@ -45,6 +48,7 @@ const list = createRoute({
   path: "/v1/sessions",
   tags,
   summary: "List sessions in the order of their opening",
+  description: "Those that are alive, whether held or not.",
   request: {
     query: z.object({
       limit: Limit,
@@ -66,6 +70,7 @@ const get = createRoute({
   path: "/v1/sessions/{session}",
   tags,
   summary: "A session, and what it uses",
+  description: "With what it uses of its quota, and how many regions end with it.",
   request: { params: SessionParameters },
   responses: {
     200: json("The session.", schemas.Session),
@@ -79,6 +84,7 @@ const renew = createRoute({
   path: "/v1/sessions/{session}/renew",
   tags,
   summary: "Begin the session's TTL anew",
+  description: "It then ends `ttl_ms` after now. One that is held needs none.",
   request: { params: SessionParameters },
   responses: {
     200: json("Renewed.", schemas.Session),
@@ -92,6 +98,7 @@ const end = createRoute({
   path: "/v1/sessions/{session}",
   tags,
   summary: "End a session, and all that it owns",
+  description: "As if its process had died: what it owns is deleted, its claims and leases end.",
   request: { params: SessionParameters },
   responses: {
     200: json("Ended.", schemas.SessionEnd),

@@ -13,6 +13,8 @@ import { claimPath, evict, openSession, takeLease } from "./support/sessions.ts"
 /** JSON, and what streams or is no JSON by its nature. */
 const answerTypes = ["application/json", "text/event-stream", "application/octet-stream", "text/plain"];
 
+const problemContent = { [problemMediaType]: { schema: { $ref: "#/components/schemas/Problem" } } };
+
 describe("the document", () => {
   test("is committed as it is generated, byte for byte", () => {
     expect(readFileSync(openApiPath, "utf8")).toBe(toOpenApiYaml());
@@ -37,6 +39,11 @@ describe("the document", () => {
     expect([...new Set(referred)].toSorted()).toEqual(Object.keys(document.components.schemas).toSorted());
   });
 
+  test("has what linters ask of its root: nobody authenticates, and nothing is empty", () => {
+    expect(document).toMatchObject({ security: [] });
+    expect(document).not.toHaveProperty("webhooks");
+  });
+
   test("names each operation once", () => {
     const ids = operations.map(({ operationId }) => operationId);
     expect(ids.length).toBeGreaterThan(15);
@@ -46,11 +53,15 @@ describe("the document", () => {
 
 describe("each operation", () => {
   for (const operation of operations) {
-    const { operationId, summary, path, parameters = [], responses } = operation;
+    const { operationId, summary, description, path, parameters = [], responses } = operation;
 
     test(`${operationId} says what it does in one line`, () => {
       expect(operationId).toMatch(/^[a-z][A-Za-z]+$/);
       expect(summary).toMatch(/^[A-Z].{5,100}[^.]$/);
+    });
+
+    test(`${operationId} says more in whole sentences`, () => {
+      expect(description).toMatch(/^[A-Z`].{20,}\.$/s);
     });
 
     test(`${operationId} has a parameter for each segment that varies, and no other in its path`, () => {
@@ -65,13 +76,15 @@ describe("each operation", () => {
     test(`${operationId} declares a success and its failures, each under the status of the table`, () => {
       const statuses = Object.keys(responses);
       expect(statuses.filter((status) => status < "300")).not.toEqual([]);
-      for (const [status, { description, content = {} }] of Object.entries(responses)) {
+      const { default: anyOther, ...declared } = responses;
+      expect(anyOther?.content).toEqual(problemContent);
+      for (const [status, { description, content = {} }] of Object.entries(declared)) {
         if (status < "300") {
           expect(Object.keys(content)).not.toEqual([]);
           for (const type of Object.keys(content)) expect(type).toBeOneOf(answerTypes);
           continue;
         }
-        expect(content).toEqual({ [problemMediaType]: { schema: { $ref: "#/components/schemas/Problem" } } });
+        expect(content).toEqual(problemContent);
         const codes = declaredCodes(description);
         expect(codes).not.toEqual([]);
         for (const code of codes) expect([code, String(failures[code].status)]).toEqual([code, status]);

@@ -43,6 +43,7 @@ export interface Answer {
 export interface Operation {
   readonly operationId: string;
   readonly summary?: string;
+  readonly description?: string;
   readonly method: string;
   readonly path: string;
   readonly requestBody?: { readonly required?: boolean; readonly content: Readonly<Record<string, Media>> };

@@ -11,10 +11,16 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** List regions in the order of their creation */
+    /**
+     * List regions in the order of their creation
+     * @description Filters count together. Items have `tensor_count` in place of `tensors`; ask for one region to see them.
+     */
     readonly get: operations["listRegions"];
     readonly put?: never;
-    /** Allocate a region */
+    /**
+     * Allocate a region
+     * @description Lays the tensors out in a new file of zeros, charged to the pools before it is there. Write it by mapping it, then seal it. Exactly one owner decides its end.
+     */
     readonly post: operations["createRegion"];
     readonly delete?: never;
     readonly options?: never;
@@ -29,15 +35,24 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** A region's descriptor, and who maps it */
+    /**
+     * A region's descriptor, and who maps it
+     * @description Asks the kernel whether anybody maps it, so that `in_use` and `has_writers` are true of this moment. The descriptor says where the file is, and where in it each tensor lies.
+     */
     readonly get: operations["getRegion"];
     readonly put?: never;
     readonly post?: never;
-    /** Delete a region: its name now, its bytes when nobody maps them */
+    /**
+     * Delete a region: its name now, its bytes when nobody maps them
+     * @description Who maps it keeps what is mapped; the region drains until the last mapping is gone. One that is not sealed is aborted.
+     */
     readonly delete: operations["deleteRegion"];
     readonly options?: never;
     readonly head?: never;
-    /** Change a region's owner or labels */
+    /**
+     * Change a region's owner or labels
+     * @description What is left out stays; of labels, null takes one away. With `If-Match` only the revision that you know is changed.
+     */
     readonly patch: operations["changeRegion"];
     readonly trace?: never;
   };
@@ -48,15 +63,24 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** Find a region by name, or wait until it is there and sealed */
+    /**
+     * Find a region by name, or wait until it is there and sealed
+     * @description Without a version it is the newest sealed one. With `Prefer: wait=N` the answer comes as soon as the name is there and sealed, or after N seconds.
+     */
     readonly get: operations["getRegionByName"];
     readonly put?: never;
     readonly post?: never;
-    /** Delete the region that has a name */
+    /**
+     * Delete the region that has a name
+     * @description As `deleteRegion`, of the region that `getRegionByName` finds. The name is free at once.
+     */
     readonly delete: operations["deleteRegionByName"];
     readonly options?: never;
     readonly head?: never;
-    /** Change the owner or labels of the region that has a name */
+    /**
+     * Change the owner or labels of the region that has a name
+     * @description As `changeRegion`, of the region that `getRegionByName` finds.
+     */
     readonly patch: operations["changeRegionByName"];
     readonly trace?: never;
   };
@@ -69,7 +93,10 @@ export interface paths {
     };
     readonly get?: never;
     readonly put?: never;
-    /** Make a region final */
+    /**
+     * Make a region final
+     * @description From then on nobody can map it for writing, and readers that wait for its name get it. Refused while somebody maps it for writing.
+     */
     readonly post: operations["sealRegion"];
     readonly delete?: never;
     readonly options?: never;
@@ -86,7 +113,10 @@ export interface paths {
     };
     readonly get?: never;
     readonly put?: never;
-    /** Recompute a sealed region's checksum and compare */
+    /**
+     * Recompute a sealed region's checksum and compare
+     * @description Reads all of its bytes. Without a recorded checksum it says what one would be.
+     */
     readonly post: operations["verifyRegion"];
     readonly delete?: never;
     readonly options?: never;
@@ -101,7 +131,10 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** A region's bytes, for those who cannot map it */
+    /**
+     * A region's bytes, for those who cannot map it
+     * @description A region that can be mapped needs no download: this is for `heap` regions, other hosts and debugging. A sealed region's bytes never change, so that its ETag is good for resuming with `Range` and `If-Range`.
+     */
     readonly get: operations["readData"];
     /**
      * Write an open region's bytes, for those who cannot map it
@@ -122,10 +155,16 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** List models by name */
+    /**
+     * List models by name
+     * @description Each with its pools, so that one request shows who uses what.
+     */
     readonly get: operations["listModels"];
     readonly put?: never;
-    /** Register a pool with its limit */
+    /**
+     * Register a pool with its limit
+     * @description A model's limit counts beside the server's. The model `default` always exists.
+     */
     readonly post: operations["registerModel"];
     readonly delete?: never;
     readonly options?: never;
@@ -140,15 +179,24 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** A model's limit and books */
+    /**
+     * A model's limit and books
+     * @description Its limit and what is charged against it, by pool.
+     */
     readonly get: operations["getModel"];
     readonly put?: never;
     readonly post?: never;
-    /** Unregister a model */
+    /**
+     * Unregister a model
+     * @description Refused while it has regions, unless `drain=true` deletes them with it.
+     */
     readonly delete: operations["unregisterModel"];
     readonly options?: never;
     readonly head?: never;
-    /** Change a model's limit, at once */
+    /**
+     * Change a model's limit, at once
+     * @description A limit below what is used takes nothing away: it refuses what is asked for from then on. With `If-Match` only the revision that you know is changed.
+     */
     readonly patch: operations["changeModel"];
     readonly trace?: never;
   };
@@ -181,7 +229,10 @@ export interface paths {
     };
     readonly get?: never;
     readonly put?: never;
-    /** Free bytes now: evictable, sealed regions that nobody maps, least recently used first */
+    /**
+     * Free bytes now: evictable, sealed regions that nobody maps, least recently used first
+     * @description Goes through the evictable regions that are sealed and that nobody maps until the bytes are free. With `dry_run` it only says what would go.
+     */
     readonly post: operations["evict"];
     readonly delete?: never;
     readonly options?: never;
@@ -196,10 +247,16 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** List sessions in the order of their opening */
+    /**
+     * List sessions in the order of their opening
+     * @description Those that are alive, whether held or not.
+     */
     readonly get: operations["listSessions"];
     readonly put?: never;
-    /** Open a session: what it owns ends with it */
+    /**
+     * Open a session: what it owns ends with it
+     * @description Hold it over the WebSocket `/v1/sessions/{session}/hold`, so that it ends when your process does, or renew it in time.
+     */
     readonly post: operations["openSession"];
     readonly delete?: never;
     readonly options?: never;
@@ -214,11 +271,17 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** A session, and what it uses */
+    /**
+     * A session, and what it uses
+     * @description With what it uses of its quota, and how many regions end with it.
+     */
     readonly get: operations["getSession"];
     readonly put?: never;
     readonly post?: never;
-    /** End a session, and all that it owns */
+    /**
+     * End a session, and all that it owns
+     * @description As if its process had died: what it owns is deleted, its claims and leases end.
+     */
     readonly delete: operations["endSession"];
     readonly options?: never;
     readonly head?: never;
@@ -234,7 +297,10 @@ export interface paths {
     };
     readonly get?: never;
     readonly put?: never;
-    /** Begin the session's TTL anew */
+    /**
+     * Begin the session's TTL anew
+     * @description It then ends `ttl_ms` after now. One that is held needs none.
+     */
     readonly post: operations["renewSession"];
     readonly delete?: never;
     readonly options?: never;
@@ -251,9 +317,15 @@ export interface paths {
     };
     readonly get?: never;
     readonly put?: never;
-    /** Become the builder of a name, or get the sealed region */
+    /**
+     * Become the builder of a name, or get the sealed region
+     * @description Of those who ask for a name that is not there one becomes the builder, which creates the region with `claim` and seals it; the others wait, with `Prefer: wait=N`, and get it. If the builder's session ends first, the next in line builds.
+     */
     readonly post: operations["claimName"];
-    /** Give the right to build up: the next in line builds */
+    /**
+     * Give the right to build up: the next in line builds
+     * @description For a builder that will not build after all: whoever waits for the name builds in its place.
+     */
     readonly delete: operations["releaseClaim"];
     readonly options?: never;
     readonly head?: never;
@@ -267,10 +339,16 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** A region's leases by request; kernel locks are not among them */
+    /**
+     * A region's leases by request; kernel locks are not among them
+     * @description Those that were taken with POST. Whether anybody maps the region is `in_use` of its descriptor.
+     */
     readonly get: operations["listLeases"];
     readonly put?: never;
-    /** Keep a region from being freed, for a while */
+    /**
+     * Keep a region from being freed, for a while
+     * @description A reader that maps the region holds a kernel lock and needs none. A lease by request ends by itself when it is not renewed, or with the session that it names.
+     */
     readonly post: operations["takeLease"];
     readonly delete?: never;
     readonly options?: never;
@@ -287,7 +365,10 @@ export interface paths {
     };
     readonly get?: never;
     readonly put?: never;
-    /** Begin the lease's TTL anew */
+    /**
+     * Begin the lease's TTL anew
+     * @description It then ends `ttl_ms` after now, unless it is renewed again.
+     */
     readonly post: operations["renewLease"];
     readonly delete?: never;
     readonly options?: never;
@@ -305,7 +386,10 @@ export interface paths {
     readonly get?: never;
     readonly put?: never;
     readonly post?: never;
-    /** Let go of a region */
+    /**
+     * Let go of a region
+     * @description If the region was draining and nobody else holds it, its memory is freed.
+     */
     readonly delete: operations["endLease"];
     readonly options?: never;
     readonly head?: never;
@@ -319,7 +403,10 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** The books: bytes, inodes, regions, traffic */
+    /**
+     * The books: bytes, inodes, regions, traffic
+     * @description What limits are held against, and what the file system has left.
+     */
     readonly get: operations["getStats"];
     readonly put?: never;
     readonly post?: never;
@@ -336,7 +423,10 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** Whether the process answers */
+    /**
+     * Whether the process answers
+     * @description Says nothing of the store: a server that recovers or stops is alive.
+     */
     readonly get: operations["isLive"];
     readonly put?: never;
     readonly post?: never;
@@ -353,7 +443,10 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** Whether requests are welcome: not before recovery is done, not while the server stops */
+    /**
+     * Whether requests are welcome: not before recovery is done, not while the server stops
+     * @description For load balancers and orchestrators: 503 with the reason as long as requests should go elsewhere.
+     */
     readonly get: operations["isReady"];
     readonly put?: never;
     readonly post?: never;
@@ -370,7 +463,10 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** What this host and this server can do */
+    /**
+     * What this host and this server can do
+     * @description Features that a client may use, storages, dtypes, and the limits that requests are held to.
+     */
     readonly get: operations["getCapabilities"];
     readonly put?: never;
     readonly post?: never;
@@ -387,7 +483,10 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** The GPUs that the kernel driver shows */
+    /**
+     * The GPUs that the kernel driver shows
+     * @description From what the kernel driver says of itself; no driver library is loaded, and no device is touched.
+     */
     readonly get: operations["listDevices"];
     readonly put?: never;
     readonly post?: never;
@@ -404,7 +503,10 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** What is wrong with this host or will be, in words, with the cure */
+    /**
+     * What is wrong with this host or will be, in words, with the cure
+     * @description Looks anew at shared memory, limits, leftovers of other instances and devices, and says what to do about each finding.
+     */
     readonly get: operations["diagnose"];
     readonly put?: never;
     readonly post?: never;
@@ -421,7 +523,10 @@ export interface paths {
       readonly path?: never;
       readonly cookie?: never;
     };
-    /** The server's metrics in the text format of Prometheus */
+    /**
+     * The server's metrics in the text format of Prometheus
+     * @description Of requests, pools, regions and events.
+     */
     readonly get: operations["getMetrics"];
     readonly put?: never;
     readonly post?: never;
@@ -2211,6 +2316,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly createRegion: {
@@ -2361,6 +2475,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly getRegion: {
@@ -2412,6 +2535,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2497,6 +2629,15 @@ export interface operations {
       };
       /** @description `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2623,6 +2764,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly getRegionByName: {
@@ -2701,6 +2851,15 @@ export interface operations {
       };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2792,6 +2951,15 @@ export interface operations {
       };
       /** @description `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2924,6 +3092,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly sealRegion: {
@@ -3040,6 +3217,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly verifyRegion: {
@@ -3127,6 +3313,15 @@ export interface operations {
       };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3229,6 +3424,15 @@ export interface operations {
       };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3358,6 +3562,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly listModels: {
@@ -3401,6 +3614,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3522,6 +3744,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly getModel: {
@@ -3574,6 +3805,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3672,6 +3912,15 @@ export interface operations {
       };
       /** @description `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3790,6 +4039,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly listEvents: {
@@ -3862,6 +4120,15 @@ export interface operations {
       };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3974,6 +4241,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly listSessions: {
@@ -4017,6 +4293,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4129,6 +4414,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly getSession: {
@@ -4180,6 +4474,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4272,6 +4575,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly renewSession: {
@@ -4341,6 +4653,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4470,6 +4791,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly releaseClaim: {
@@ -4562,6 +4892,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly listLeases: {
@@ -4613,6 +4952,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4745,6 +5093,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly renewLease: {
@@ -4814,6 +5171,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4906,6 +5272,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly getStats: {
@@ -4953,6 +5328,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly isLive: {
@@ -4993,6 +5377,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -5056,6 +5449,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly getCapabilities: {
@@ -5096,6 +5498,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -5150,6 +5561,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly diagnose: {
@@ -5197,6 +5617,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
     };
   };
   readonly getMetrics: {
@@ -5237,6 +5666,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
         headers: {
           readonly [name: string]: unknown;
         };
