@@ -46,7 +46,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   app.use(observe(findOperation, services));
   app.use(rememberSignal());
   app.use(refuseUnknownQuery(findOperation, socketQueries));
-  app.use(readBody(services.traffic));
+  app.use(readBody(findOperation, services.traffic));
   defineRegionsRoutes(app, services);
   defineRegionRoutes(app, services);
   defineSealRoutes(app, services);
@@ -76,7 +76,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
       c.env?.sent,
     );
   });
-  app.notFound(noRoute(app));
+  app.notFound(noRoute(app, services.store));
   return app;
 }
 

@@ -8,10 +8,11 @@ import { limits } from "../memory/limits.ts";
 import { dataPath } from "./data.ts";
 import type { Environment, Traffic } from "./environment.ts";
 import { checkJsonBounds } from "./json-bounds.ts";
+import type { FindOperation } from "./operations.ts";
 import { unsupportedMediaType } from "./problem.ts";
 
 /** @throws TensordError `payload-too-large`, `unsupported-media-type`, `validation-failed`; HTTPException of what is no UTF-8. */
-export function readBody(traffic: Traffic): MiddlewareHandler<Environment> {
+export function readBody(findOperation: FindOperation, traffic: Traffic): MiddlewareHandler<Environment> {
   const refuse = () => {
     throw new TensordError("payload-too-large", `Cannot read the body: want at most ${limits.requestBodyBytes} bytes`, {
       hint: "Tensor bytes are written to the mapping, never sent; many tensors can be split into several regions.",
@@ -20,6 +21,8 @@ export function readBody(traffic: Traffic): MiddlewareHandler<Environment> {
   const limit = bodyLimit({ maxSize: limits.requestBodyBytes, onError: refuse });
   return async function readBody(c, next) {
     if (c.req.method === "GET" || c.req.method === "HEAD") return next();
+    // What is refused whatever its body says is refused at once.
+    if (findOperation(c) === undefined) return next();
     if (c.req.method === "PUT" && dataPath.test(c.req.path)) return next();
     return limit(c, async () => {
       const bytes = await c.req.arrayBuffer();

@@ -12,6 +12,8 @@ import type { Metrics } from "./metrics.ts";
 import { boundSocketBuffers } from "./socket-buffers.ts";
 import { toWholeUrl } from "./whole-url.ts";
 
+const allowed = "GET, HEAD, OPTIONS";
+
 type OnUnexpected = (error: unknown, requestId?: string) => void;
 
 export class HealthListener {
@@ -71,12 +73,18 @@ export class HealthListener {
     } catch (error) {
       const id = crypto.randomUUID();
       const response = toProblemResponse(toProblem(error, id, (cause) => this.#onUnexpected(cause, id)));
-      if (response.status === 405) response.headers.set("allow", "GET, HEAD");
+      if (response.status === 405) response.headers.set("allow", allowed);
       return response;
     }
   }
 
   async #answer(method: string, path: string): Promise<Response> {
+    const isQuestion = method === "OPTIONS";
+    // What haproxy asks unless it is told a path.
+    if (isQuestion && path === "/") {
+      this.#refuseUnlessReady();
+      return new Response(null, { status: 204, headers: { allow: "OPTIONS" } });
+    }
     if (path !== "/livez" && path !== "/readyz" && path !== "/metrics") {
       throw new TensordError(
         "route-not-found",
@@ -86,6 +94,7 @@ export class HealthListener {
         },
       );
     }
+    if (isQuestion) return new Response(null, { status: 204, headers: { allow: allowed } });
     if (method !== "GET" && method !== "HEAD") {
       throw new TensordError("method-not-allowed", `Cannot ${method} ${path}: it takes GET, HEAD`, {
         hint: "Use GET.",

@@ -99,10 +99,33 @@ describe("the health listener", () => {
         const answer = await ask(`${url}/livez`, { method, body: "x" });
         checkProblem(answer);
         expect(answer).toMatchObject({ status: 405, body: { code: "method-not-allowed" } });
-        expect(answer.headers.get("allow")).toBe("GET, HEAD");
+        expect(answer.headers.get("allow")).toBe("GET, HEAD, OPTIONS");
       }
     }),
   );
+
+  test("answers OPTIONS: of a path with what it takes, of / as /readyz, which is what haproxy asks unless told", async () => {
+    const app = await TestApp.open();
+    await withHealth(async (url, health) => {
+      for (const path of ["/livez", "/readyz", "/metrics"]) {
+        const { status, headers, body } = await ask(url + path, { method: "OPTIONS" });
+        expect({ status, body }).toEqual({ status: 204, body: undefined });
+        expect(headers.get("allow")).toBe("GET, HEAD, OPTIONS");
+      }
+      expect((await ask(`${url}/v1/regions`, { method: "OPTIONS" })).status).toBe(404);
+      const states = async () => {
+        using client = new RawClient(Number(new URL(url).port));
+        await client.send("OPTIONS / HTTP/1.0\r\n\r\n");
+        return (await client.last())?.status;
+      };
+      expect(await states()).toBe(503);
+      health.ready(app.store);
+      expect(await states()).toBe(204);
+      app.store.stop();
+      expect(await states()).toBe(503);
+    })();
+    await app.close();
+  });
 
   test(
     "does not mind by which name it is called: probes come by the pod's address",
@@ -132,6 +155,7 @@ describe("the health listener", () => {
         expect(await asked("GET /readyz")).toMatchObject({ status: 503 });
         expect(await asked("GET //livez")).toMatchObject({ status: 404 });
         expect(await asked("CONNECT livez:443")).toMatchObject({ status: 404 });
+        expect(await asked("PURGE /livez")).toMatchObject({ status: 405 });
       }),
     );
   }

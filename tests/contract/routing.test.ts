@@ -6,6 +6,15 @@ import { operations } from "../harness/answers.ts";
 import { withApp } from "../harness/app.ts";
 import { bareRequest, goodRequest, withoutBody } from "./support/requests.ts";
 
+const methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+const tooMuch = " ".repeat(limits.requestBodyBytes + 1);
+
+/** What `Allow` names where these operations are. */
+function toAllowed(operationMethods: readonly string[]): readonly string[] {
+  const head = operationMethods.includes("GET") ? ["HEAD"] : [];
+  return [...operationMethods, ...head, "OPTIONS"].toSorted();
+}
+
 const paths = [...new Set(operations.map(({ path }) => path))];
 
 describe("a path that no operation has", () => {
@@ -26,7 +35,8 @@ describe("a path that no operation has", () => {
     test(
       `${path} is a problem for every method`,
       withApp(async (app) => {
-        for (const method of ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]) {
+        const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", ...(path === "/" ? [] : ["OPTIONS"])];
+        for (const method of methods) {
           const problem = await app.refused("route-not-found", method, path);
           expect(problem.hint).toContain("/openapi.json");
         }
@@ -47,20 +57,25 @@ describe("a path that no operation has", () => {
 describe("a method that an operation does not take", () => {
   for (const path of paths) {
     const taken = operations.filter((operation) => operation.path === path);
-    const allowed = taken.map(({ method }) => method).toSorted();
+    const allowed = toAllowed(taken.map(({ method }) => method));
     const [first] = taken;
     if (first === undefined) continue;
     const bare = bareRequest(first).path;
-    const others = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].filter((method) => !allowed.includes(method));
+    const others = [...methods.filter((method) => method !== "HEAD"), "PURGE", "PROPFIND", "LOCK"].filter(
+      (method) => !allowed.includes(method),
+    );
 
     test(
-      `${others.join(", ")} ${path} name ${allowed.join(" and ")} instead`,
+      `${others.join(", ")} ${path} name ${allowed.join(", ")} instead, and so does OPTIONS`,
       withApp(async (app) => {
         for (const method of others) {
           const { status, headers, body } = await app.request(method, bare);
           expect({ status, body }).toMatchObject({ status: 405, body: { code: "method-not-allowed" } });
-          expect(headers.get("allow")?.split(", ").toSorted()).toEqual(allowed);
+          expect(headers.get("allow")?.split(", ").toSorted().join()).toBe(allowed.join());
         }
+        const { status, headers, body } = await app.request("OPTIONS", bare);
+        expect({ status, body }).toEqual({ status: 204, body: undefined });
+        expect(headers.get("allow")?.split(", ").toSorted().join()).toBe(allowed.join());
       }),
     );
   }
@@ -68,8 +83,56 @@ describe("a method that an operation does not take", () => {
   test(
     "with a body is not asked what the body is",
     withApp(async (app) => {
-      const answer = await app.request("PUT", "/v1/regions", "{}");
-      expect(answer.body).toMatchObject({ code: "method-not-allowed" });
+      for (const [body, type] of [
+        ["{}", "application/json"],
+        ["a=b", "text/plain"],
+        [tooMuch, "application/json"],
+      ] as const) {
+        const answer = await app.request("PUT", "/v1/regions", body, { headers: { "content-type": type } });
+        expect(answer.body).toMatchObject({ code: "method-not-allowed" });
+        await app.refused("route-not-found", "POST", "/nowhere", body, { headers: { "content-type": type } });
+      }
+    }),
+  );
+});
+
+describe("OPTIONS", () => {
+  test(
+    "of what is in no document names what it takes, too",
+    withApp(async (app) => {
+      for (const path of ["/docs", "/docs/", "/docs/reference.js", "/openapi.json", "/v1/events/ws"]) {
+        const { status, headers } = await app.request("OPTIONS", path);
+        expect({ path, status, allow: headers.get("allow") }).toEqual({
+          path,
+          status: 204,
+          allow: "GET, HEAD, OPTIONS",
+        });
+      }
+    }),
+  );
+
+  test(
+    "allows no page of another origin anything, and minds no body",
+    withApp(async (app) => {
+      const headers = {
+        origin: "https://evil.example",
+        "access-control-request-method": "POST",
+        "content-type": "x/y",
+      };
+      const answer = await app.request("OPTIONS", "/v1/regions", "no JSON", { headers });
+      expect(answer.status).toBe(204);
+      expect([...answer.headers.keys()].toSorted()).toEqual(["allow", "x-request-id"]);
+    }),
+  );
+
+  test(
+    "of / is what haproxy asks unless told otherwise: it is answered for as long as requests are welcome",
+    withApp(async (app) => {
+      const { status, headers } = await app.request("OPTIONS", "/");
+      expect({ status, allow: headers.get("allow") }).toEqual({ status: 204, allow: "OPTIONS" });
+      app.store.stop();
+      const late = await app.app.request("/", { method: "OPTIONS" });
+      expect([late.status, await late.json()]).toMatchObject([503, { code: "shutting-down" }]);
     }),
   );
 });
@@ -93,7 +156,7 @@ describe("HEAD", () => {
     "of what takes POST alone is not allowed",
     withApp(async (app) => {
       const { status, headers } = await app.request("HEAD", "/v1/regions/reg_x/seal");
-      expect({ status, allow: headers.get("allow") }).toEqual({ status: 405, allow: "POST" });
+      expect({ status, allow: headers.get("allow") }).toEqual({ status: 405, allow: "POST, OPTIONS" });
     }),
   );
 });

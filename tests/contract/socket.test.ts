@@ -74,6 +74,44 @@ describe("HTTP/1.0", () => {
   );
 });
 
+describe("what is no method or no version of ours", () => {
+  const host = "Host: localhost:PORT";
+
+  test(
+    "is answered with a status: methods of other protocols, and HTTP/2 without TLS",
+    withTcp(async (server) => {
+      for (const [request, lines, status] of [
+        ["PURGE /v1/regions HTTP/1.1", [host], 405],
+        ["PROPFIND / HTTP/1.1", [host], 404],
+        ["TRACE /livez HTTP/1.1", [host], 405],
+        ["CONNECT evil.example:443 HTTP/1.1", [host], 404],
+        ["PRI * HTTP/2.0", ["", "SM"], 400],
+        [
+          "GET /livez HTTP/1.1",
+          [host, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"],
+          200,
+        ],
+      ] as const) {
+        const answer = await ask(server, request, lines);
+        expect({ request, status: answer.status }).toEqual({ request, status });
+      }
+    }),
+  );
+
+  test(
+    "and is no method at all costs its own connection, without a word: the runtime asks nobody",
+    withTcp(async (server) => {
+      const port = Number(new URL(server.url).port);
+      for (const method of ["get", "FOO"]) {
+        using client = new RawClient(port);
+        await client.send(`${method} /livez HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+        expect(await client.last()).toBeUndefined();
+      }
+      expect((await ask(server, "GET /livez HTTP/1.1", [host])).status).toBe(200);
+    }),
+  );
+});
+
 describe("TCP keeps out", () => {
   const host = "Host: localhost:PORT";
   for (const lines of [

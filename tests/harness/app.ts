@@ -96,7 +96,14 @@ export class TestApp {
     const onUnexpected = (error: unknown) => mistakes.push(toMistake(error));
     const metrics = new Metrics("0.0.0");
     metrics.watch(store);
-    const host = createHost({ store, directory, settingBytes: memoryLimitBytes, urls: () => [], allowedHosts: [], metrics });
+    const host = createHost({
+      store,
+      directory,
+      settingBytes: memoryLimitBytes,
+      urls: () => [],
+      allowedHosts: [],
+      metrics,
+    });
     const app = createApp({ store, host, version: "0.0.0", traffic, observe: () => {}, onUnexpected });
     const closeStore = async () => await opened[Symbol.asyncDispose]();
     return new TestApp({ instance, shmDirectory, store, app, traffic }, { warnings, mistakes, closeStore });
