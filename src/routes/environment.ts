@@ -40,6 +40,8 @@ export interface Socket {
 
 /** What a route does with a WebSocket: called by the transport, `closed` last. */
 export interface SocketProtocol {
+  /** The WebSocket subprotocol that this is, if it has a name; chosen if the client offers it. */
+  readonly subprotocol?: string;
   open(socket: Socket): void;
   message(text: string): void;
   /** The peer has read what waited for it. */

@@ -115,6 +115,8 @@ function toProtocol(store: Store, cursor: EventCursor): SocketProtocol {
   };
   const stop = () => socket?.close(1001, "the server is shutting down");
   return {
+    // One event in JSON a frame is what CloudEvents' WebSocket binding calls so.
+    subprotocol: "cloudevents.json",
     open(opened) {
       socket = opened;
       socket.send(toOpenedText(store, cursor.position));

@@ -133,7 +133,8 @@ export class Transport {
         };
       },
       upgrade: (protocol) => {
-        isUpgraded = server.upgrade(request, { data: protocol });
+        const headers = { "sec-websocket-protocol": chooseSubprotocol(request, protocol) };
+        isUpgraded = server.upgrade(request, { data: protocol, headers });
         if (!isUpgraded) throw noHandshake();
       },
     };
@@ -180,6 +181,12 @@ function toAsked(request: Request): Request {
   if (request.method === "HEAD")
     return new Request(url, { method: "GET", headers: request.headers, signal: request.signal });
   return url === request.url ? request : new Request(url, request);
+}
+
+/** What the client offers and `protocol` is, else none: left to itself the runtime chooses whatever is offered first. */
+function chooseSubprotocol({ headers }: Request, { subprotocol = "" }: SocketProtocol): string {
+  const offered = headers.get("sec-websocket-protocol")?.split(",") ?? [];
+  return offered.some((name) => name.trim() === subprotocol) ? subprotocol : "";
 }
 
 function noHandshake(): TensordError {

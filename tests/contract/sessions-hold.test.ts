@@ -64,6 +64,19 @@ describe("a session that is held", () => {
     }),
   );
 
+  test(
+    "speaks no subprotocol, whatever is offered",
+    withUnix(async ({ app, path }) => {
+      const session = await openSession(app, { ttl_ms: shortTtlMs });
+      using client = new RawClient(path);
+      await client.send(
+        toHandshake(session).replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: mqtt, cloudevents.json\r\n\r\n"),
+      );
+      const { status, headers } = await client.answer();
+      expect([status, headers.get("sec-websocket-protocol")]).toEqual([101, null]);
+    }),
+  );
+
   for (const [way, withServer] of [
     ["TCP", withTcp],
     ["the Unix socket", withUnix],

@@ -129,7 +129,6 @@ describe("a WebSocket is refused before it is one", () => {
     ["from a foreign origin", [...handshake, `Origin: ${evil}`], "", 403, "forbidden"],
     ["from a page without an origin", [...handshake, "Origin: null"], "", 403, "forbidden"],
     ["for a foreign host", without("Host", "Host: evil.example:PORT"), "", 403, "forbidden"],
-    ["for another port's host", without("Host", "Host: localhost:1"), "", 403, "forbidden"],
     ["without an upgrade", without("Upgrade"), "", 426, "upgrade-required"],
     ["with an upgrade to something else", without("Upgrade", "Upgrade: h2c"), "", 426, "upgrade-required"],
     ["without a key", without("Sec-WebSocket-Key"), "", 426, "upgrade-required"],
@@ -162,6 +161,26 @@ describe("a WebSocket is refused before it is one", () => {
     for (const lines of [handshake, [...handshake, "Origin: http://localhost:PORT"]]) {
       const { status, headers } = await shakeHands(lines);
       expect([status, headers.get("sec-websocket-accept")]).toEqual([101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="]);
+    }
+  });
+
+  test("with the subprotocol that is spoken if it is offered, and with none that is not", async () => {
+    for (const [offered, chosen] of [
+      [[], null],
+      [["cloudevents.json"], "cloudevents.json"],
+      [["cloudevents.avro, cloudevents.json"], "cloudevents.json"],
+      [["mqtt", "cloudevents.json"], "cloudevents.json"],
+      [["mqtt"], null],
+      [["mqtt, v2.mqtt"], null],
+      [["cloudevents.json.v2"], null],
+    ] as const) {
+      const lines = [...handshake, ...offered.map((names) => `Sec-WebSocket-Protocol: ${names}`)];
+      const { status, headers } = await shakeHands(lines);
+      expect({ offered, status, chosen: headers.get("sec-websocket-protocol") }).toEqual({
+        offered,
+        status: 101,
+        chosen,
+      });
     }
   });
 });
