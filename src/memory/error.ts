@@ -27,7 +27,7 @@ export const failures = {
   cancelled: { status: 409, title: "The work was cancelled by another request", retryable: false },
   "revision-mismatch": { status: 412, title: "The revision is not the expected one", retryable: false },
   "payload-too-large": { status: 413, title: "The request body is too large", retryable: false },
-  "unsupported-media-type": { status: 415, title: "The body is not application/json", retryable: false },
+  "unsupported-media-type": { status: 415, title: "The body is of a kind that is not taken", retryable: false },
   "range-not-satisfiable": { status: 416, title: "The range lies outside of the data", retryable: false },
   "validation-failed": { status: 422, title: "The request does not follow the schema", retryable: false },
   "owner-required": { status: 422, title: "The region needs an owner", retryable: false },

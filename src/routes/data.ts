@@ -9,6 +9,7 @@ import { type DataSlice, locateData, readData, writeData } from "../memory/regio
 import type { Region } from "../memory/state/region.ts";
 import { answer } from "./answer.ts";
 import { parseContentRange, parseRange, toSlice } from "./byte-range.ts";
+import { refuseEncoded } from "./content-encoding.ts";
 import { json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
@@ -92,6 +93,7 @@ const upload = createRoute({
       "region-draining",
       "cancelled",
       "payload-too-large",
+      "unsupported-media-type",
       "range-not-satisfiable",
       "io-error",
       "shutting-down",
@@ -127,6 +129,7 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
     store.refuseIfStopping();
     const { region, whole } = locate(c.req.valid("param").region, c.req.valid("query").tensor);
     if (c.req.header("range") !== undefined) throw rangeOfUpload();
+    refuseEncoded(c.req.header("content-encoding"));
     const slice = toSlice(whole, parseContentRange(c.req.valid("header")["content-range"], whole.byteSize));
     const isMeasured = checkLength(region, slice, c.req.header("content-length"));
     await writeData(store, region, slice, { body: c.req.raw.body ?? new Blob().stream(), isMeasured });

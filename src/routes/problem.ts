@@ -64,6 +64,7 @@ export function toProblemResponse(problem: ProblemBody, sent?: (bytes: number) =
   const headers: Record<string, string> = { "content-type": problemMediaType };
   if (problem.status === 503) headers["retry-after"] = "1";
   if (typeof problem.complete_length === "number") headers["content-range"] = `bytes */${problem.complete_length}`;
+  if (typeof problem.accept_encoding === "string") headers["accept-encoding"] = problem.accept_encoding;
   if (problem.request_id !== undefined) headers["x-request-id"] = problem.request_id;
   const bytes = Buffer.from(JSON.stringify(problem));
   sent?.(bytes.length);

@@ -1,7 +1,7 @@
 /** How a body travels: its content type, its encoding, and what becomes of one that is not there. */
 
 import { describe, expect, test } from "bun:test";
-import type { Region } from "../harness/answers.ts";
+import type { Problem, Region } from "../harness/answers.ts";
 import { withApp } from "../harness/app.ts";
 import { goodRequest, withBody } from "./support/requests.ts";
 
@@ -66,6 +66,45 @@ describe("a content type", () => {
       }),
     );
   }
+});
+
+describe("a content encoding", () => {
+  for (const encoding of ["gzip", "x-gzip", "br", "zstd", "deflate", "GZIP", "gzip, identity", "aws-chunked", "none"]) {
+    test(
+      `${encoding} is refused for JSON and for data, and what is taken instead is told`,
+      withApp(async (app) => {
+        const { id } = await app.create({ byte_size: 3 });
+        const before = app.footprint();
+        for (const [method, path, sent, type] of [
+          ["POST", "/v1/regions", Bun.gzipSync(body), "application/json"],
+          ["POST", "/v1/regions", Buffer.from(body), "application/json"],
+          ["POST", `/v1/regions/${id}/seal`, Bun.gzipSync(sealing), "application/json"],
+          ["PUT", `/v1/regions/${id}/data`, Buffer.from("abc"), "application/octet-stream"],
+          ["PUT", `/v1/regions/${id}/data`, Bun.gzipSync("abc"), "application/octet-stream"],
+        ] as const) {
+          const headers = { "content-type": type, "content-encoding": encoding };
+          const answer = await app.request(method, path, sent, { headers });
+          expect(answer).toMatchObject({ status: 415, body: { code: "unsupported-media-type" } });
+          expect((answer.body as Problem).detail).toContain(`Content-Encoding is ${JSON.stringify(encoding)}`);
+          expect(answer.headers.get("accept-encoding")).toBe("identity");
+        }
+        expect(app.footprint()).toEqual(before);
+        expect(await (await app.app.request(`/v1/regions/${id}/data`)).text()).toBe("\0\0\0");
+      }),
+    );
+  }
+
+  test(
+    "identity is none, and one of a body that is not there is nobody's matter",
+    withApp(async (app) => {
+      for (const encoding of ["identity", "Identity", " identity , identity", ""]) {
+        const options = { headers: { "content-type": "application/json", "content-encoding": encoding } };
+        const { id } = await app.ok<Region>(201, "POST", "/v1/regions", body, options);
+        await app.ok(200, "PUT", `/v1/regions/${id}/data`, Buffer.alloc(64), options);
+        await app.ok(200, "DELETE", `/v1/regions/${id}`, undefined, { headers: { "content-encoding": "gzip" } });
+      }
+    }),
+  );
 });
 
 describe("a body that is not there", () => {

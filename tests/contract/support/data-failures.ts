@@ -102,6 +102,14 @@ const ofOne: readonly FailureCase[] = [
   },
   {
     operationId: "writeData",
+    code: "unsupported-media-type",
+    provoke: async (app) => {
+      const { id } = await app.create({ byte_size: bytes.length });
+      return writeBytes(app, id, bytes, { headers: { "content-encoding": "gzip" } });
+    },
+  },
+  {
+    operationId: "writeData",
     code: "cancelled",
     provoke: async (app) => {
       const { id } = await app.create({ byte_size: bytes.length });
