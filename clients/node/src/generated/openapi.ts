@@ -2403,7 +2403,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -2600,7 +2600,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -2728,7 +2728,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -2922,7 +2922,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -3056,7 +3056,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -3172,7 +3172,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -3284,7 +3284,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -3508,6 +3508,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `range-not-satisfiable`: The range lies outside of the data. */
       readonly 416: {
         headers: {
@@ -3690,7 +3699,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -3883,7 +3892,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -4003,7 +4012,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -4196,7 +4205,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -4360,7 +4369,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -4539,7 +4548,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -4633,7 +4642,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -4737,7 +4746,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -4856,7 +4865,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -5039,7 +5048,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -5151,7 +5160,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
@@ -5236,7 +5245,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `unsupported-media-type`: The body is not application/json. */
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
           readonly [name: string]: unknown;
