@@ -293,7 +293,7 @@ test(
     for (const method of ["POST", "DELETE", "PATCH"]) {
       const { status, headers, body } = await app.request(method, toDataPath(id));
       expect([status, body]).toMatchObject([405, { code: "method-not-allowed" }]);
-      expect(headers.get("allow")?.split(", ").toSorted()).toEqual(["GET", "PUT"]);
+      expect(headers.get("allow")?.split(", ").toSorted()).toEqual(["GET", "HEAD", "OPTIONS", "PUT"]);
     }
     expect((await readBytes(app, id)).bytes).toEqual(content);
   }),

@@ -41,6 +41,7 @@ const facts = {
   regions: z.int().optional().openapi({ description: "How many regions are in the way." }),
   difference: TensorDifference.optional(),
   complete_length: byteCount.optional().openapi({ description: "The bytes of what a range was asked of." }),
+  accept_encoding: z.string().optional().openapi({ description: "What Content-Encoding is taken instead." }),
 };
 
 export const Problem = z

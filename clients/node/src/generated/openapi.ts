@@ -1337,6 +1337,8 @@ export interface components {
        * @description The bytes of what a range was asked of.
        */
       readonly complete_length?: number;
+      /** @description What Content-Encoding is taken instead. */
+      readonly accept_encoding?: string;
     } & {
       readonly [key: string]: unknown;
     };

@@ -337,6 +337,7 @@ class Problem(TypedDict):
     regions: NotRequired[int]
     difference: NotRequired[TensorDifference]
     complete_length: NotRequired[int]
+    accept_encoding: NotRequired[str]
 
 
 class Issue(TypedDict):
