@@ -103,6 +103,13 @@ export const limits = {
   /** An upload that brings nothing for this long is ended, and with it its writer's lock. */
   uploadStallMs: 10_000,
   /**
+   * What is read of the body of a refused request whose connection ends with the answer: so many bytes, for so long, and
+   * for so long without any. The first GiB takes 0.4 s of processor time.
+   */
+  drainBytes: 1 * GiB,
+  drainMs: 30_000,
+  drainStallMs: 5000,
+  /**
    * What the kernel keeps of a TCP connection in each direction, to about twice that: the most that one of them moves in a
    * turn of the event loop. 128 KiB is 10 % faster and keeps others waiting longer. `bench/data-plane.ts`.
    */

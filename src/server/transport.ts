@@ -11,6 +11,7 @@ import { limits } from "../memory/limits.ts";
 import { checkSocketPath } from "../memory/storage/instance-directory.ts";
 import type { Environment, SocketProtocol, Traffic } from "../routes/environment.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
+import { drain } from "./drain.ts";
 import { createHostGuard } from "./guard.ts";
 import { boundSocketBuffers } from "./socket-buffers.ts";
 import { toWholeUrl } from "./whole-url.ts";
@@ -25,6 +26,7 @@ export class Transport {
   readonly #servers: Server[] = [];
   /** Answers under way that the stop itself ends. */
   #streams = 0;
+  readonly #stopping = new AbortController();
   readonly #sockets: { readonly path: string; readonly ino: bigint }[] = [];
 
   constructor(
@@ -138,13 +140,20 @@ export class Transport {
         if (!isUpgraded) throw noHandshake();
       },
     };
+    const asked = toAsked(request);
+    const response = await this.#answer(asked, bindings, guard);
+    // Bun wants no answer for a request that has become a socket.
+    if (isUpgraded) return undefined;
+    if (response.status >= 400 && endsConnection(request)) await drain(asked.body, this.#stopping.signal);
+    return response;
+  }
+
+  async #answer(asked: Request, bindings: Environment["Bindings"], guard: Guard): Promise<Response> {
     try {
-      guard(request.headers);
-      const response = await this.#app.fetch(toAsked(request), bindings);
-      // Bun wants no answer for a request that has become a socket.
-      return isUpgraded ? undefined : response;
+      guard(asked.headers);
+      return await this.#app.fetch(asked, bindings);
     } catch (error) {
-      return this.#toProblemResponse(error, sent);
+      return this.#toProblemResponse(error, bindings.sent);
     }
   }
 
@@ -158,6 +167,7 @@ export class Transport {
 
   /** Takes no new connection, waits for requests under way up to `graceMs`, then closes what is left. */
   async stop(graceMs: number): Promise<void> {
+    this.#stopping.abort();
     for (const server of this.#servers) void server.stop();
     const deadline = performance.now() + graceMs;
     const streamDeadline = performance.now() + limits.streamEndMs;
@@ -181,6 +191,14 @@ function toAsked(request: Request): Request {
   if (request.method === "HEAD")
     return new Request(url, { method: "GET", headers: request.headers, signal: request.signal });
   return url === request.url ? request : new Request(url, request);
+}
+
+/**
+ * Whether the connection is closed as soon as the answer is sent, whatever the sender is still at. Of HTTP/1.0, whose every
+ * connection ends, one with a Host and without Connection cannot be told from HTTP/1.1.
+ */
+function endsConnection({ headers }: Request): boolean {
+  return headers.get("host") === null || /(^|,)\s*close\s*(,|$)/i.test(headers.get("connection") ?? "");
 }
 
 /** What the client offers and `protocol` is, else none: left to itself the runtime chooses whatever is offered first. */

@@ -70,9 +70,16 @@ export const doorMutations = [
   {
     name: "TCP lets everybody in",
     file: transport,
-    find: "      guard(request.headers);\n",
+    find: "      guard(asked.headers);\n",
     replace: "",
     test: ["tests/contract/socket.test.ts", "TCP keeps out"],
+  },
+  {
+    name: "a server hangs up on whoever is still sending what it refused",
+    file: transport,
+    find: "await drain(asked.body, this.#stopping.signal);",
+    replace: "await drain(null, this.#stopping.signal);",
+    test: ["tests/contract/refused-uploads.test.ts", "is heard of"],
   },
   {
     name: "everybody on the machine may connect to the socket",

@@ -163,7 +163,8 @@ const copy: Fill = async (region, file, slice, body, watch) => {
       release(chunk);
     }
   } finally {
-    cancel();
+    // What still comes of a body that is refused is for whoever brought it.
+    reader.releaseLock();
   }
 };
 

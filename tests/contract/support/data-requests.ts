@@ -45,6 +45,8 @@ export interface StreamedUpload {
   readonly answer: Promise<DataAnswer>;
   readonly isAsked: boolean;
   readonly isCancelled: boolean;
+  /** Whether somebody reads it. */
+  readonly isRead: boolean;
   send(bytes: Uint8Array): void;
   end(): void;
   /** Goes away, as the runtime tells it: by the request's signal, and by an error where the body goes on. */
@@ -79,6 +81,9 @@ export function sendStream(app: TestApp, id: string, options: DataOptions = {}):
     },
     get isCancelled() {
       return isCancelled;
+    },
+    get isRead() {
+      return body.locked;
     },
     // A copy, since whoever reads it takes its memory.
     send: (bytes) => controller?.enqueue(Uint8Array.from(bytes)),
