@@ -20,26 +20,31 @@ const policy = [
   "frame-ancestors 'none'",
 ].join("; ");
 
-const page = `<!doctype html>
+/**
+ * The page with URLs that are relative, so that it also works below a prefix that a proxy takes off.
+ * @param base what leads from the page to its assets.
+ */
+const toPage = (base: string) => `<!doctype html>
 <html lang="en">
   <head>
     <meta charset="utf-8">
     <title>tensord</title>
-    <link rel="stylesheet" href="/docs/swagger-ui.css">
+    <link rel="stylesheet" href="${base}swagger-ui.css">
     <link rel="icon" href="data:,">
   </head>
   <body>
     <div id="reference"></div>
-    <script src="/docs/swagger-ui-bundle.js"></script>
-    <script type="module" src="/docs/reference.js"></script>
+    <script src="${base}swagger-ui-bundle.js"></script>
+    <script type="module" src="${base}reference.js"></script>
   </body>
 </html>
 `;
 
 /** The document names the default address; what is tried out here goes to this server, wherever it listens. */
-const start = `const document = await (await fetch("/openapi.json")).json();
+const start = `const document = await (await fetch(new URL("../openapi.json", import.meta.url))).json();
+const server = new URL("..", import.meta.url).pathname.replace(/(.)\\/$/, "$1");
 SwaggerUIBundle({
-  spec: { ...document, servers: [{ url: "/" }] },
+  spec: { ...document, servers: [{ url: server }] },
   dom_id: "#reference",
   deepLinking: true,
   validatorUrl: null,
@@ -59,8 +64,9 @@ const headers = {
 };
 
 export function defineDocsPage(app: OpenAPIHono<Environment>): void {
-  app.get("/docs", () => {
-    return new Response(page, {
+  app.get("/docs", (c) => {
+    // The router's own path has lost its last slash.
+    return new Response(toPage(new URL(c.req.url).pathname.endsWith("/") ? "" : "docs/"), {
       headers: { ...headers, "content-type": "text/html; charset=utf-8", "cache-control": "no-cache" },
     });
   });

@@ -6,6 +6,7 @@ import { answer } from "./answer.ts";
 import { json } from "./contract.ts";
 import { toDocument } from "./document.ts";
 import type { Environment, Services } from "./environment.ts";
+import { belowPrefix } from "./prefix.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
 import * as schemas from "./schemas/stats.ts";
 import { toServerPool } from "./to-wire.ts";
@@ -64,5 +65,7 @@ export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Servic
     return answer(c, { status: "ok" } as const, 200);
   });
 
-  app.get("/openapi.json", (c) => answer(c, toDocument(app, services.version), 200));
+  app.get("/openapi.json", (c) => {
+    return answer(c, belowPrefix(toDocument(app, services.version), c.req.header("x-forwarded-prefix")), 200);
+  });
 }

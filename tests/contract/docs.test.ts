@@ -11,10 +11,30 @@ const packagePath = (name: string) => createRequire(import.meta.url).resolve(`sw
 const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 const get = async (app: TestApp, path: string) => app.app.request(path);
 
-/** What the page has the browser load. */
-async function listLoads(app: TestApp): Promise<string[]> {
-  const page = await (await get(app, "/docs")).text();
-  return [...page.matchAll(/\b(?:src|href)="([^"]*)"/g)].map(([, url = ""]) => url);
+/** What the page has the browser load, as it stands in a page that the browser has from `at`. */
+async function listLoads(app: TestApp, at = "http://localhost/docs"): Promise<string[]> {
+  const page = await (await get(app, at.endsWith("/") ? "/docs/" : "/docs")).text();
+  const urls = [...page.matchAll(/\b(?:src|href)="([^"]*)"/g)].map(([, url = ""]) => new URL(url, at));
+  return urls.map((url) => (url.protocol === "data:" ? url.href : url.pathname));
+}
+
+/** What its script asks for, and where what is tried out on it goes, on a page below `prefix`. */
+async function runStart(app: TestApp, prefix: string) {
+  const start = await (await get(app, "/docs/reference.js")).text();
+  const asked: string[] = [];
+  let servers: unknown;
+  const body = start.replaceAll("import.meta.url", "url").replace("await fetch", "await load");
+  const run = new Function("load", "SwaggerUIBundle", "url", `return (async () => { ${body} })();`);
+  const load = async (url: URL) => {
+    asked.push(url.href);
+    return new Response('{"servers":[{"url":"http://127.0.0.1:7411"}]}');
+  };
+  await run(
+    load,
+    ({ spec }: { spec: { servers: unknown } }) => (servers = spec.servers),
+    `${prefix}/docs/reference.js`,
+  );
+  return { asked, servers };
 }
 
 describe("the reference page", () => {
@@ -44,11 +64,28 @@ describe("the reference page", () => {
       for (const path of loads.filter((url) => url.startsWith("/"))) expect((await get(app, path)).status).toBe(200);
       const start = await (await get(app, "/docs/reference.js")).text();
       expect(start).not.toMatch(/\bhttps?:/);
-      expect(start).toContain('fetch("/openapi.json")');
       expect(start).toContain("validatorUrl: null");
       expect((await (await get(app, "/docs")).text()).match(/\bhttps?:/)).toBeNull();
     }),
   );
+
+  for (const prefix of ["", "/tensord", "/a/b"]) {
+    test(
+      `works below ${prefix || "/"}: what it loads, asks for and tries out is below it`,
+      withApp(async (app) => {
+        for (const slash of ["", "/"]) {
+          expect((await listLoads(app, `https://gpu.example.com${prefix}/docs${slash}`)).toSorted()).toEqual([
+            ...["reference.js", "swagger-ui-bundle.js", "swagger-ui.css"].map((name) => `${prefix}/docs/${name}`),
+            "data:,",
+          ]);
+        }
+        expect(await runStart(app, `https://gpu.example.com${prefix}`)).toEqual({
+          asked: [`https://gpu.example.com${prefix}/openapi.json`],
+          servers: [{ url: prefix || "/" }],
+        });
+      }),
+    );
+  }
 
   test(
     "lets the browser run no script and ask no server but these",
@@ -94,7 +131,7 @@ describe("the reference page", () => {
     withApp(async (app) => {
       const start = await (await get(app, "/docs/reference.js")).text();
       expect(() => new Bun.Transpiler({ loader: "js" }).transformSync(start)).not.toThrow();
-      expect(await (await get(app, "/docs")).text()).toContain('<script type="module" src="/docs/reference.js">');
+      expect(await (await get(app, "/docs")).text()).toContain('<script type="module" src="docs/reference.js">');
     }),
   );
 
@@ -115,4 +152,43 @@ describe("the reference page", () => {
       expect((await app.app.request("/docs", { method: "POST" })).status).toBe(405);
     }),
   );
+});
+
+describe("the served document", () => {
+  const serversOf = async (app: TestApp, prefix?: string) => {
+    const headers = prefix === undefined ? {} : { "x-forwarded-prefix": prefix };
+    return ((await (await app.app.request("/openapi.json", { headers })).json()) as { servers: { url: string }[] })
+      .servers;
+  };
+
+  test(
+    "names the prefix that a proxy says it took off, else the default address",
+    withApp(async (app) => {
+      expect((await serversOf(app)).map(({ url }) => url)).toEqual(["http://127.0.0.1:7411"]);
+      for (const prefix of ["/tensord", "/tensord/", "/a/b-c/d.e_f~g"]) {
+        expect((await serversOf(app, prefix)).map(({ url }) => url)).toEqual([prefix.replace(/\/$/, "")]);
+      }
+    }),
+  );
+
+  for (const prefix of [
+    "",
+    "/",
+    "tensord",
+    "//evil.example",
+    "/a//b",
+    "https://evil.example",
+    "/a b",
+    "/a?b",
+    "/%2e",
+    "/..",
+    "/a/../b",
+  ]) {
+    test(
+      `takes ${JSON.stringify(prefix)} for no prefix`,
+      withApp(async (app) =>
+        expect((await serversOf(app, prefix)).map(({ url }) => url)).toEqual(["http://127.0.0.1:7411"]),
+      ),
+    );
+  }
 });
