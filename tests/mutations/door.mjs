@@ -14,7 +14,7 @@ export const doorMutations = [
   {
     name: "a body may nest as deep as it likes",
     file: `${routes}/read-body.ts`,
-    find: "      checkJsonBounds(text);\n",
+    find: "    checkJsonBounds(text);\n",
     replace: "",
     test: ["tests/contract/large-bodies.test.ts", "a hostile body of megabytes"],
   },
