@@ -4,17 +4,15 @@
  */
 
 import { describe, expect, test } from "bun:test";
-import { readFileSync, unlinkSync } from "node:fs";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import { Parser } from "@asyncapi/parser";
 import { z } from "@hono/zod-openapi";
 import { asyncApiPath, toAsyncApiYaml } from "../../scripts/asyncapi.ts";
 import { close } from "../harness/answers.ts";
-import { tokenOf } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
-import { lease } from "./support/lease.ts";
+import { provokeEveryEvent } from "./support/every-event.ts";
 
 interface Frame {
   readonly id: string;
@@ -60,35 +58,9 @@ async function follow(url: string) {
   return { frames, [Symbol.dispose]: () => socket.close() };
 }
 
-/** Makes the server tell every type of event. */
-async function provoke({ api, instance }: TestServer): Promise<void> {
-  await api.call("POST", "/v1/models", { name: "llama-7b" });
-  await api.call("PATCH", "/v1/models/llama-7b", { memory_limit_bytes: 2 ** 20 });
-  await api.call("DELETE", "/v1/models/llama-7b");
-  const session = await api.call<{ id: string }>("POST", "/v1/sessions", { name: "trainer" });
-  await api.call("DELETE", `/v1/sessions/${session.id}`);
-  // Its data and its header take all of a pool of two pages, and so more than what is told of.
-  await api.call("POST", "/v1/models", { name: "small", memory_limit_bytes: 8192 });
-  await api.delete((await api.create({ model: "small", byte_size: 1, ttl_ms: 600_000 })).id);
-  const { id, storage } = await api.create({ name: "weights", byte_size: 1, persist: true });
-  await api.call("PATCH", `/v1/regions/${id}`, { ttl_ms: 600_000, labels: { job: "nightly" } });
-  await api.seal(id, { checksum: true });
-  {
-    using _ = lease(storage.path);
-    await api.delete(id);
-  }
-  await api.untilGone(id);
-  const nameless = await api.create({ byte_size: 1, ttl_ms: 600_000 });
-  unlinkSync(nameless.storage.path);
-  await api.get(nameless.id);
-  unlinkSync(join(instance.keep, tokenOf(nameless.id)));
-  unlinkSync(nameless.storage.path);
-  await api.untilGone(nameless.id);
-}
-
 async function toldBy(server: TestServer, url: string): Promise<readonly Frame[]> {
   using stream = await follow(url);
-  await provoke(server);
+  await provokeEveryEvent(server);
   await until("the last event is told", () => stream.frames.some(({ type }) => type === "tensord.region.lost"));
   return stream.frames;
 }
