@@ -5,7 +5,7 @@
 
 import { writeFileSync } from "node:fs";
 import { parse } from "yaml";
-import { type EventType, events, eventTypes } from "../src/routes/schemas/event-data.ts";
+import { dataSchemaOf, type EventType, events, eventTypes, streamTypes } from "../src/routes/schemas/event-data.ts";
 import { toOpenApiYaml } from "./openapi.ts";
 import { toYaml } from "./yaml.ts";
 
@@ -65,7 +65,8 @@ function toAsyncApi({ info, paths, components }: OpenApi) {
         address: "/v1/events/ws",
         description:
           "The server takes no messages: who sends one is closed with 1008. A peer that does not read for a minute is " +
-          "closed with 1013, and a server that stops closes with 1001. Come back with `after`, the id of the last frame. " +
+          "closed with 1013, and a server that stops closes with 1001. Come back with `after`: the id of the last frame, or of " +
+          "a `tensord.stream.*` its `data.after`. " +
           "A query that the server cannot take is refused before the upgrade, with a Problem as in openapi.yaml.",
         bindings: { ws: { method: "GET", query: toQuery(paths["/v1/events"].get.parameters) } },
         messages: Object.fromEntries(messages.map(([name]) => [name, { $ref: `#/components/messages/${name}` }])),
@@ -91,8 +92,12 @@ function toName(type: string): string {
 function toMessage(type: EventType, data: string) {
   const own = {
     type: "object",
-    properties: { type: { const: type }, data: { $ref: `${document}${data}` } },
-    ...(type.startsWith("tensord.stream.") ? {} : { required: ["subject"] }),
+    properties: {
+      type: { const: type },
+      dataschema: { const: dataSchemaOf(type) },
+      data: { $ref: `${document}${data}` },
+    },
+    ...(type.startsWith(streamTypes) ? {} : { required: ["subject"] }),
   };
   const { summary } = events[type];
   return { name: type, summary, payload: { allOf: [{ $ref: `${document}#/components/schemas/CloudEvent` }, own] } };

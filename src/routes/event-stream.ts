@@ -6,7 +6,7 @@ import type { KeptEvent } from "../memory/events/event-log.ts";
 import { limits } from "../memory/limits.ts";
 import type { Store } from "../memory/state/store.ts";
 import type { Environment } from "./environment.ts";
-import { toGapText, toOpenedText } from "./to-event.ts";
+import { positionBehind, toGapText, toOpenedText } from "./to-event.ts";
 
 type Connection = Pick<Environment["Bindings"], "beginStream" | "endSoon">;
 type Controller = ReadableStreamDefaultController<Uint8Array>;
@@ -49,8 +49,8 @@ export class EventStream implements Subscriber {
 
   send(found: KeptEvent | EventGap): boolean {
     const isEvent = "text" in found;
-    const sequence = isEvent ? found.sequence : found.firstAvailable - 1;
-    this.#write(toBlock(sequence, isEvent ? found.text : toGapText(this.#store, found)));
+    const position = isEvent ? found.sequence : positionBehind(found);
+    this.#write(toBlock(position, isEvent ? found.text : toGapText(this.#store, found)));
     return (this.#controller?.desiredSize ?? 0) > 0;
   }
 
@@ -84,6 +84,7 @@ export class EventStream implements Subscriber {
   }
 }
 
-function toBlock(sequence: number, text: string): string {
-  return `id: ${sequence}\ndata: ${text}\n\n`;
+/** Its `id` comes back as `Last-Event-ID`, so it is the position behind the frame: of an event, its number. */
+function toBlock(position: number, text: string): string {
+  return `id: ${position}\ndata: ${text}\n\n`;
 }

@@ -16,11 +16,19 @@ import { ModelName, SessionId } from "./schemas/common.ts";
 import { EventPage } from "./schemas/event.ts";
 import { toGapText, toOpenedText } from "./to-event.ts";
 
+/** A number has 16 characters at most. The id of a `tensord.stream.*` has more, and is refused with what to pass instead. */
+const afterCharacters = 64;
+
 const filters = {
-  after: z.string().max(16).optional().openapi({
-    description:
-      "The id of the last event that you have. Left out: pages begin with the oldest kept event, streams with the next.",
-  }),
+  after: z
+    .string()
+    .max(afterCharacters)
+    .optional()
+    .openapi({
+      description:
+        "The id of the last event that you have; of a `tensord.stream.*`, its `data.after`. Left out: pages begin with the " +
+        "oldest kept event, streams with the next.",
+    }),
   model: ModelName.optional().openapi({ description: "Only events about this model and its regions." }),
   session: SessionId.optional().openapi({ description: "Only events about this session and its regions." }),
   types: z
@@ -111,7 +119,7 @@ function toProtocol(store: Store, cursor: EventCursor): SocketProtocol {
     cursor,
     // −1: taken, and more than the peer reads now. 0: not taken, because the connection is gone.
     send: (found: KeptEvent | EventGap) => (socket?.send(toFrame(store, found)) ?? 0) > 0,
-    endStalled: () => socket?.close(1013, "not read for too long; resume with the last id"),
+    endStalled: () => socket?.close(1013, "not read for too long; resume behind the last frame"),
   };
   const stop = () => socket?.close(1001, "the server is shutting down");
   return {
@@ -157,7 +165,7 @@ function wantsStream(accept: string | undefined): boolean {
 
 function refused(state: string): TensordError {
   return new TensordError("validation-failed", `Cannot follow the events: ${state}`, {
-    hint: "Pass the id of the last event that you have, unchanged, or leave it out.",
+    hint: "Pass the id of the last event that you have (of a tensord.stream.*: its data.after), or leave it out.",
   });
 }
 

@@ -5,52 +5,66 @@ import { idOf } from "../memory/journal/region-record.ts";
 import { idOfSession } from "../memory/state/session.ts";
 import type { Store } from "../memory/state/store.ts";
 import type { StoreEvent } from "../memory/state/store-event.ts";
-import { gapType, openedType } from "./schemas/event-data.ts";
+import { dataSchemaOf, type EventType, gapType, openedType } from "./schemas/event-data.ts";
 import { toModel, toRegionFacts, toSession } from "./to-wire.ts";
 
 /** An event as it is kept and sent. */
 export function toEventText(store: Store, event: StoreEvent, sequence: number): string {
+  const id = String(sequence);
   if (event.type === "tensord.session.opened" || event.type === "tensord.session.ended") {
-    return toSessionEventText(store, event, sequence);
+    return toSessionEventText(store, event, id);
   }
   if (event.type === "tensord.pool.pressure") {
     const { level, pool, model, usedBytes, limitBytes } = event.pressure;
     const data = { level, pool, model, used_bytes: usedBytes, limit_bytes: limitBytes };
-    return toText(store, sequence, event.type, data, model ?? undefined);
+    return toText(store, id, event.type, data, model ?? undefined);
   }
-  if (!("region" in event)) return toText(store, sequence, event.type, toModel(event.model), event.model.name);
+  if (!("region" in event)) return toText(store, id, event.type, toModel(event.model), event.model.name);
   const { type, region, ...rest } = event;
   const facts = toRegionFacts(store, region);
   const reason =
     "actor" in rest ? { former_name: region.formerName, reason: region.reason, actor: rest.actor ?? null } : rest;
-  return toText(store, sequence, type, { ...facts, ...reason }, idOf(region));
+  return toText(store, id, type, { ...facts, ...reason }, idOf(region));
 }
 
-function toSessionEventText(store: Store, event: Extract<StoreEvent, { session: unknown }>, sequence: number): string {
+function toSessionEventText(store: Store, event: Extract<StoreEvent, { session: unknown }>, id: string): string {
   const { type, session } = event;
   const end = "reason" in event ? { reason: event.reason, regions: event.regions, freed_bytes: event.freedBytes } : {};
-  return toText(store, sequence, type, { ...toSession(session), ...end }, idOfSession(session));
+  return toText(store, id, type, { ...toSession(session), ...end }, idOfSession(session));
 }
 
 export function toOpenedText(store: Store, position: number): string {
-  return toText(store, position, openedType, { after: String(position) });
+  return toStreamText(store, openedType, { after: String(position) });
 }
 
-/** Its id is the position before the first event that is available, so that who has it resumes there. */
-export function toGapText(store: Store, { requestedAfter, firstAvailable }: EventGap): string {
-  const data = { requested_after: String(requestedAfter), first_available: String(firstAvailable) };
-  return toText(store, firstAvailable - 1, gapType, data);
+export function toGapText(store: Store, gap: EventGap): string {
+  const data = { requested_after: String(gap.requestedAfter), first_available: String(gap.firstAvailable) };
+  return toStreamText(store, gapType, { ...data, after: String(positionBehind(gap)) });
 }
 
-function toText(store: Store, sequence: number, type: string, data: object, subject?: string): string {
+/** Where a subscriber stands that was told of the gap: it resumes there. */
+export function positionBehind({ firstAvailable }: EventGap): number {
+  return firstAvailable - 1;
+}
+
+/**
+ * What a stream says of itself is said to one subscriber, and is none of the numbered events: under a number it would pass
+ * for the event that has it, with whoever drops what comes twice. So its data says where the stream stands, and not its id.
+ */
+function toStreamText(store: Store, type: EventType, data: { readonly after: string }): string {
+  return toText(store, crypto.randomUUID(), type, data);
+}
+
+function toText(store: Store, id: string, type: EventType, data: object, subject?: string): string {
   return JSON.stringify({
     specversion: "1.0",
-    id: String(sequence),
+    id,
     source: `/tensord/${store.instance}`,
     type,
     time: new Date(store.now()).toISOString(),
     ...(subject === undefined ? {} : { subject }),
     datacontenttype: "application/json",
+    dataschema: dataSchemaOf(type),
     // CloudEvents' integers have 32 bits.
     tensordepoch: String(store.epoch),
     data,

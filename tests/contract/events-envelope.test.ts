@@ -46,6 +46,7 @@ describe("an event", () => {
         time: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
         subject: expect.stringMatching(/^reg_[a-z2-7]{26}$/),
         datacontenttype: "application/json",
+        dataschema: "urn:tensord:event-data:tensord.region.allocated",
         tensordepoch: String(app.store.epoch),
         data: expect.any(Object),
       });

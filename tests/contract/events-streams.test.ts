@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, jest, test } from "bun:test";
 import { limits } from "../../src/memory/limits.ts";
 import type { Environment, Socket, SocketProtocol } from "../../src/routes/environment.ts";
 import { TestApp, until, withApp } from "../harness/app.ts";
-import { type EventFrame, readFrame, readServerSentEvents } from "../harness/event-frame.ts";
+import { type EventFrame, positionOf, readFrame, readServerSentEvents } from "../harness/event-frame.ts";
 import { RawClient, withTcp, withUnix } from "./support/socket.ts";
 
 type Bindings = Environment["Bindings"];
@@ -52,9 +52,31 @@ describe("Server-Sent Events", () => {
       tell(app, 5);
       const headers = { "last-event-id": String(first + 2) };
       const frames = await readFrames(await follow(app, `?after=${first}`, headers), 3);
-      expect(frames.map(({ id }) => Number(id))).toEqual([first + 2, first + 3, first + 4]);
+      expect(frames.map((frame) => Number(positionOf(frame)))).toEqual([first + 2, first + 3, first + 4]);
       expect((await follow(app, `?after=${first}`, { "last-event-id": "yesterday" })).status).toBe(422);
       expect(app.store.feeder.size).toBe(0);
+    }),
+  );
+
+  test(
+    "and pages say of themselves under ids of their own, which are no numbers and no positions",
+    withApp(async (app) => {
+      const first = app.store.events.last + 1;
+      tell(app, 2);
+      const read = async () => (await app.ok<{ items: EventFrame[] }>(200, "GET", "/v1/events?after=1")).items;
+      const frames = await Promise.all(
+        [first, first + 1, first, 1].map(async (after) => readFrames(await follow(app, `?after=${after}`), 1)),
+      );
+      const events = await read();
+      const own = [...frames.flat(), ...events, ...(await read())].filter(({ type }) => type.includes(".stream."));
+      expect(own.map(positionOf)).toEqual([first, first + 1, first, 1, first - 1, first - 1].map(String));
+      expect(new Set(own.map(({ id }) => id)).size).toBe(own.length);
+      for (const { id, source } of own) {
+        expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f-]{27}$/);
+        expect(source).toBe(events[1]?.source ?? "");
+        const { hint } = await app.refused("validation-failed", "GET", `/v1/events?after=${id}`);
+        expect(hint).toContain("data.after");
+      }
     }),
   );
 

@@ -95,9 +95,8 @@ describe("a page of events", () => {
         const { items, next_after } = await readPage(app, `?after=${after}&limit=3`);
         expect(items[0]).toMatchObject({
           type: "tensord.stream.gap",
-          id: String(floor),
           source: `/tensord/${app.instance}`,
-          data: { requested_after: String(after), first_available: String(floor + 1) },
+          data: { requested_after: String(after), first_available: String(floor + 1), after: String(floor) },
         });
         expect(items[0]).not.toHaveProperty("subject");
         for (const frame of items) checkFrame(frame);
@@ -115,8 +114,8 @@ describe("a page of events", () => {
       const last = tell(app, 3) + 2;
       for (const after of [last + 1, Number.MAX_SAFE_INTEGER]) {
         const page = await readPage(app, `?after=${after}`);
-        const data = { requested_after: String(after), first_available: String(last + 1) };
-        expect(page).toMatchObject({ items: [{ type: "tensord.stream.gap", id: String(last), data }] });
+        const data = { requested_after: String(after), first_available: String(last + 1), after: String(last) };
+        expect(page).toMatchObject({ items: [{ type: "tensord.stream.gap", data }] });
         expect(page.next_after).toBe(String(last));
       }
       expect(await readPage(app, `?after=${last}`)).toMatchObject({ items: [] });

@@ -3,6 +3,7 @@
 import { afterAll, expect } from "bun:test";
 import { readFileSync } from "node:fs";
 import { limits } from "../../src/memory/limits.ts";
+import { type EventFrame, positionOf } from "../harness/event-frame.ts";
 import { changeLabels } from "../harness/event-load.ts";
 import { readLastId } from "../harness/event-pages.ts";
 import { SleepingSubscriber } from "../harness/event-sleeper.ts";
@@ -86,9 +87,9 @@ testWith()(
 function checkSleeper({ frames }: SleepingSubscriber, before: string, last: string): void {
   const at = frames.findIndex(({ type }) => type === "tensord.stream.gap");
   const gap = frames[at];
-  expect(gap?.data.requested_after).toBe(frames[at - 1]?.id);
+  expect(gap?.data.requested_after).toBe(positionOf(frames[at - 1] as EventFrame));
   expect(frames.filter(({ type }) => type.startsWith("tensord.stream.")).length).toBe(2);
-  const had = frames.slice(0, at).map(({ id }) => Number(id));
+  const had = frames.slice(0, at).map((frame) => Number(positionOf(frame)));
   expect(had).toEqual(had.map((_, index) => Number(before) + index));
   const got = frames.slice(at + 1).map(({ id }) => Number(id));
   expect(got).toEqual(got.map((_, index) => Number(gap?.data.first_available) + index));

@@ -10,6 +10,7 @@ export interface EventFrame {
   readonly time: string;
   readonly subject?: string;
   readonly datacontenttype: "application/json";
+  readonly dataschema: string;
   readonly tensordepoch: string;
   readonly data: Readonly<Record<string, unknown>>;
 }
@@ -18,9 +19,14 @@ export interface EventFrame {
 export function readFrame(text: unknown): EventFrame {
   if (typeof text !== "string") throw new SyntaxError("a frame that is no text");
   const frame = JSON.parse(text) as EventFrame;
-  if (frame.specversion !== "1.0" || !/^[1-9]\d*$/.test(frame.id) || !frame.type.startsWith("tensord."))
+  if (frame.specversion !== "1.0" || !/^[1-9]\d*$/.test(positionOf(frame)) || !frame.type.startsWith("tensord."))
     throw new SyntaxError(`no event: ${text}`);
   return frame;
+}
+
+/** Where a stream stands behind the frame: what to resume after. */
+export function positionOf({ type, id, data }: EventFrame): string {
+  return type.startsWith("tensord.stream.") ? String(data.after) : id;
 }
 
 /** As `readFrame`, against the document's schema. Too slow for thousands. */
@@ -49,6 +55,6 @@ function readBlock(block: string, isFirst: boolean): EventFrame {
   const [, id, data] = (isFirst ? /^retry: 1000\nid: (.*)\ndata: (.*)$/ : /^id: (.*)\ndata: (.*)$/).exec(block) ?? [];
   if (id === undefined) throw new SyntaxError(`no block of ours: ${JSON.stringify(block)}`);
   const frame = readFrame(data);
-  if (frame.id !== id) throw new SyntaxError(`id ${id} stands over the event ${frame.id}`);
+  if (positionOf(frame) !== id) throw new SyntaxError(`id ${id} stands over ${data}`);
   return frame;
 }

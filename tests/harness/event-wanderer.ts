@@ -1,10 +1,10 @@
 /**
- * A subscriber that goes away at random and comes back with the id of its last frame. It keeps everything that it got,
+ * A subscriber that goes away at random and comes back to its position behind the last frame. It keeps everything that it got,
  * connection by connection, and knows what it must have got.
  */
 
 import { expect } from "bun:test";
-import type { EventFrame } from "./event-frame.ts";
+import { type EventFrame, positionOf } from "./event-frame.ts";
 import type { Random } from "./instance-random.ts";
 import { until } from "./server-wait.ts";
 import { type Channel, type Following, Subscriber } from "./subscriber.ts";
@@ -37,9 +37,9 @@ export class Wanderer {
     return this.#visits.length;
   }
 
-  /** The id of the last frame, by which it resumes; undefined before the first. */
+  /** The position behind the last frame, where it resumes; undefined before the first. */
   get lastId(): string | undefined {
-    return this.#visits.at(-1)?.frames.at(-1)?.id;
+    return toLastId(this.#visits.at(-1)?.frames ?? []);
   }
 
   /** Comes and goes until the server ends. `crashes` is how often it did so without order before. */
@@ -94,7 +94,7 @@ export class Wanderer {
       const who = `${this.#channel} ${JSON.stringify(this.#filter)} after ${last}`;
       const [opened, second] = visit.frames;
       expect(opened?.type, who).toBe("tensord.stream.opened");
-      if (last !== undefined) expect(opened?.id, `${who} resumes where it was`).toBe(last);
+      if (last !== undefined) expect(opened?.data.after, `${who} resumes where it was`).toBe(last);
       const gaps = visit.frames.filter(({ type }) => type === "tensord.stream.gap");
       // Gone again before the gap came: then the next connection is told.
       const isTold = visit.frames.length > 1;
@@ -103,9 +103,9 @@ export class Wanderer {
       if (isTold) crashes = visit.crashes;
       if (isGap) expect(second?.data.requested_after, who).toBe(last);
       const events = visit.frames.slice(isGap ? 2 : 1);
-      const from = Number((isGap ? second : opened)?.id);
+      const from = Number((isGap ? second : opened)?.data.after);
       expect(toIds(events), `${who} got what was told from ${from} on`).toEqual(this.#expected(told, from, events));
-      last = visit.frames.at(-1)?.id;
+      last = toLastId(visit.frames);
     }
   }
 
@@ -117,6 +117,11 @@ export class Wanderer {
       return event !== undefined && this.passes(event);
     });
   }
+}
+
+function toLastId(frames: readonly EventFrame[]): string | undefined {
+  const last = frames.at(-1);
+  return last === undefined ? undefined : positionOf(last);
 }
 
 function toIds(frames: readonly EventFrame[]): number[] {

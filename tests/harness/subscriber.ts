@@ -3,7 +3,7 @@
  * in the order in which it came, and how the stream ended. It never connects again by itself.
  */
 
-import { type EventFrame, readFrame, readServerSentEvents } from "./event-frame.ts";
+import { type EventFrame, positionOf, readFrame, readServerSentEvents } from "./event-frame.ts";
 import { until } from "./server-wait.ts";
 
 export const channels = ["websocket", "server-sent-events"] as const;
@@ -49,11 +49,11 @@ export class Subscriber implements AsyncDisposable {
     return this.#end === undefined;
   }
 
-  /** What to resume after: the id of the last frame, whatever its type. */
+  /** What to resume after: the position behind the last frame, whatever its type. */
   get lastId(): string {
-    const id = this.frames.at(-1)?.id;
-    if (id === undefined) throw new Error("nothing came");
-    return id;
+    const last = this.frames.at(-1);
+    if (last === undefined) throw new Error("nothing came");
+    return positionOf(last);
   }
 
   /** The frames that are events of the server, not of the stream. */

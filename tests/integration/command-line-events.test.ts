@@ -212,7 +212,8 @@ testWith()("what cannot be followed is said, with status 1", async () => {
 const opened = toBlock("0", "tensord.stream.opened");
 
 function toBlock(id: string, type: string): string {
-  return `id: ${id}\ndata: ${JSON.stringify({ id, type })}\n\n`;
+  const event = type === "x" ? { id, type, data: {} } : { id: crypto.randomUUID(), type, data: { after: id } };
+  return `id: ${id}\ndata: ${JSON.stringify(event)}\n\n`;
 }
 
 /** Follows a server that answers each connection with the next of `answers`, and the last one again and again. */

@@ -3,6 +3,7 @@
 import { afterAll, describe, expect } from "bun:test";
 import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { positionOf } from "../harness/event-frame.ts";
 import { EventPages, readLastId } from "../harness/event-pages.ts";
 import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
@@ -53,7 +54,7 @@ describe("a server that stops", () => {
       await using subscriber = await Subscriber.open(place, channel, { after: before });
       const next = await live(server);
       await subscriber.untilId(next);
-      expect(subscriber.frames.map(({ id }) => id)).toEqual(range(Number(before), Number(next) - Number(before) + 1));
+      expect(subscriber.frames.map(positionOf)).toEqual(range(Number(before), Number(next) - Number(before) + 1));
       expect(subscriber.gaps).toEqual([]);
     }
     const kept = new EventPages();
@@ -95,11 +96,12 @@ describe("after a crash", () => {
       const next = await live(server);
       await subscriber.untilId(next);
       const [opened, gap, ...events] = subscriber.frames;
-      expect(opened).toMatchObject({ type: "tensord.stream.opened", id: last });
+      expect(opened).toMatchObject({ type: "tensord.stream.opened", data: { after: last } });
       expect(gap).toMatchObject({ type: "tensord.stream.gap", data: { requested_after: last } });
-      expect(Number(gap?.id)).toBeGreaterThan(Number(last) - 1);
-      expect(gap?.data.first_available).toBe(String(Number(gap?.id) + 1));
-      expect(events.map(({ id }) => id)).toEqual(range(Number(gap?.id) + 1, Number(next) - Number(gap?.id)));
+      const from = Number(gap?.data.after);
+      expect(from).toBeGreaterThan(Number(last) - 1);
+      expect(gap?.data.first_available).toBe(String(from + 1));
+      expect(events.map(({ id }) => id)).toEqual(range(from + 1, Number(next) - from));
     }
   });
 

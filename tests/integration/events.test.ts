@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { limits } from "../../src/memory/limits.ts";
 import { type RawAnswer, RawClient } from "../contract/support/socket.ts";
 import type { Problem } from "../harness/answers.ts";
-import { checkFrame } from "../harness/event-frame.ts";
+import { checkFrame, positionOf } from "../harness/event-frame.ts";
 import { readLastId } from "../harness/event-pages.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
@@ -45,7 +45,7 @@ for (const place of ["TCP", "the Unix socket"]) {
         const last = await live();
         await subscriber.untilId(last);
         const [opened, ...events] = subscriber.frames;
-        expect(opened).toMatchObject({ type: "tensord.stream.opened", id: before, data: { after: before } });
+        expect(opened).toMatchObject({ type: "tensord.stream.opened", data: { after: before } });
         expect(events.map(({ type }) => type)).toEqual(lifeTypes);
         expect(events.map(({ id }) => Number(id))).toEqual([1, 2, 3, 4].map((offset) => Number(before) + offset));
         for (const frame of subscriber.frames) checkFrame(frame);
@@ -59,7 +59,7 @@ for (const place of ["TCP", "the Unix socket"]) {
           await using subscriber = await open({ after: String(after) });
           await subscriber.untilId(last);
           const next = Array.from({ length: Number(last) - after }, (_, index) => String(after + 1 + index));
-          expect(subscriber.frames.map(({ id }) => id)).toEqual([String(after), ...next]);
+          expect(subscriber.frames.map(positionOf)).toEqual([String(after), ...next]);
         }
       });
 
@@ -88,12 +88,12 @@ for (const place of ["TCP", "the Unix socket"]) {
           await using subscriber = await open({ after });
           await until("a gap comes", () => subscriber.gaps.length === 1);
           const [opened, gap] = subscriber.frames;
-          expect(opened).toMatchObject({ type: "tensord.stream.opened", id: after });
+          expect(opened).toMatchObject({ type: "tensord.stream.opened", data: { after } });
           expect(gap?.data.requested_after).toBe(after);
-          expect(gap?.data.first_available).toBe(String(Number(gap?.id) + 1));
+          expect(gap?.data.first_available).toBe(String(Number(gap?.data.after) + 1));
           const last = await live();
           await subscriber.untilId(last);
-          const from = after === "1" ? Number(gap?.id) : Number(before);
+          const from = Number(after === "1" ? gap?.data.after : before);
           const ids = subscriber.events.map(({ id }) => Number(id));
           expect(ids).toEqual(Array.from({ length: Number(last) - from }, (_, index) => from + 1 + index));
           expect(subscriber.gaps.length).toBe(1);

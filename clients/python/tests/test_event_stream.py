@@ -37,8 +37,13 @@ def _block(number: int, kind: str, data: dict[str, Any]) -> bytes:
     return f"id: {number}\ndata: {json.dumps(event)}\n\n".encode()
 
 
+def _of_stream(number: int, kind: str, data: dict[str, Any]) -> bytes:
+    """What a stream says of itself: its id is none that a stream could go on behind."""
+    return _block(number, f"tensord.stream.{kind}", data).replace(b'"id": "%d"' % number, b'"id": "f81d4fae-7dec"')
+
+
 def _opened(number: int) -> bytes:
-    return b"retry: 1000\n" + _block(number, "tensord.stream.opened", {"after": str(number)})
+    return b"retry: 1000\n" + _of_stream(number, "opened", {"after": str(number)})
 
 
 def _sealed(number: int) -> bytes:
@@ -119,6 +124,19 @@ def test_a_cut_at_any_byte_loses_nothing_and_repeats_nothing(path: Path, client:
             with client.events() as events:
                 assert [next(events).id for _ in range(3)] == ["1", "2", "3"], cut
         assert fake.requests[1].headers["last-event-id"] == str(whole[:cut].count(b"}}\n\n") - 1), cut
+
+
+def test_behind_a_gap_the_stream_goes_on_where_the_gap_says(path: Path, client: tensord.Client) -> None:
+    gap = _of_stream(7, "gap", {"requested_after": "0", "first_available": "8", "after": "7"})
+    later = _of_stream(0, "of-tomorrow", {})
+    answers: Iterator[Answer] = iter([_chunks(_opened(0), gap), _chunks(_opened(7), later)])
+    with FakeServer(path, lambda request: next(answers, _to_stream(request, 8))) as fake:
+        fake.keep_alive = False
+        with client.events() as events:
+            assert [next(events).type.rpartition(".")[2], events.after] == ["gap", "7"]
+            assert [next(events).type.rpartition(".")[2], events.after] == ["of-tomorrow", "7"]
+            assert [next(events).id, events.after] == ["8", "8"]
+    assert [request.headers.get("last-event-id") for request in fake.requests] == [None, "7", "7"]
 
 
 def test_a_cut_before_the_stream_has_said_where_it_stands_is_asked_again(path: Path, client: tensord.Client) -> None:
@@ -230,6 +248,8 @@ def test_nobody_there_is_said_at_once_unless_somebody_was(path: Path) -> None:
         (_chunks(_opened(0), b"data: " + b"[" * 100_000 + b"\n\n"), "what came is none"),
         (_chunks(_opened(0), b"data: \xff\n\n"), "what came is none"),
         (_chunks(_opened(0), _sealed(1).replace(b'"id": "1"', b'"id": "1\\r\\nX: y"')), "is no id"),
+        (_chunks(_of_stream(0, "opened", {"after": "1\r\nX: y"})), "is no id"),
+        (_chunks(_of_stream(0, "opened", {"after": 1})), "what came is none"),
         (_chunks(_opened(0), _sealed(1).replace(b"2026-11-21", b"yesterday")), "what came is none"),
         (_chunks(_opened(0), b"data: " + b"x" * 2_000_000), "more than 1048576 bytes"),
     ],

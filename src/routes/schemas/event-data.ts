@@ -13,6 +13,8 @@ import { RegionFacts } from "./region.ts";
 import { Session } from "./session.ts";
 import { openWord } from "./words.ts";
 
+/** With this begins what a stream says of itself. */
+export const streamTypes = "tensord.stream.";
 /** The first frame of a stream: where it stands. */
 export const openedType = "tensord.stream.opened";
 /** Something that was asked for is not kept. */
@@ -56,10 +58,13 @@ const PoolPressure = z
   })
   .openapi("PoolPressure", { description: "How full a pool is." });
 
-const StreamStart = z.object({ after: eventId }).openapi("StreamStart", { description: "Where the stream begins." });
+/** What `tensord.stream.*` carries in place of a number for its id. */
+const after = eventId.openapi({ description: "Where the stream stands: resume with it." });
+
+const StreamStart = z.object({ after }).openapi("StreamStart", { description: "Where the stream begins." });
 
 const StreamLoss = z
-  .object({ requested_after: eventId, first_available: eventId })
+  .object({ requested_after: eventId, first_available: eventId, after })
   .openapi("StreamLoss", { description: "What was asked for, and what there is." });
 
 interface EventFacts {
@@ -83,18 +88,26 @@ export const events = {
   "tensord.session.ended": { summary: "A session is over, and all that was its own.", data: SessionOver },
   "tensord.pool.pressure": { summary: "A pool runs full, or has room again.", data: PoolPressure },
   [openedType]: {
-    summary: "The first frame of every stream. Its id is where the stream stands: resume with it if no other came.",
+    summary: "The first frame of every stream. `data.after` is where it stands: resume with it if no other came.",
     data: StreamStart,
   },
   [gapType]: {
     summary:
-      "Events after the requested one are not kept. Resume from its id, after you have listed the regions again.",
+      "Events after the requested one are not kept. List the regions again, and resume with `data.after`, not its id.",
     data: StreamLoss,
   },
 } as const satisfies Readonly<Record<StoreEvent["type"] | typeof openedType | typeof gapType, EventFacts>>;
 
 export type EventType = keyof typeof events;
 export const eventTypes = Object.keys(events) as readonly EventType[];
+
+/**
+ * What `dataschema` of an event says. CloudEvents wants an absolute URI, without a fragment, and a Unix socket has none that
+ * leads to it; so it is a name, as a Problem's `type` is.
+ */
+export function dataSchemaOf(type: EventType): string {
+  return `urn:tensord:event-data:${type}`;
+}
 
 export const KnownEvents = z
   .object(

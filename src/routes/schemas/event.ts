@@ -9,7 +9,9 @@ export const CloudEvent = z
   .object({
     specversion: z.enum(["1.0"]).openapi({ description: "Closed, as CloudEvents has it." }),
     id: z.string().openapi({
-      description: "A decimal sequence number that never repeats. Resume with it: `after` or `Last-Event-ID`.",
+      description:
+        "Unique. Of a change it is a decimal sequence number that never repeats: resume with it, by `after` or " +
+        "`Last-Event-ID`. That of a `tensord.stream.*` is no number: resume with its `data.after`.",
       example: "1795000000000123",
     }),
     source: z.string().openapi({ example: "/tensord/default" }),
@@ -17,6 +19,12 @@ export const CloudEvent = z
     time,
     subject: z.string().optional().openapi({ description: "The region's id, or the model's name." }),
     datacontenttype: z.enum(["application/json"]),
+    dataschema: z.string().openapi({
+      description:
+        "The schema of `data`: behind `urn:tensord:event-data:` stands the member of `#/components/schemas/KnownEvents` " +
+        "that is meant, in `/openapi.json`.",
+      example: "urn:tensord:event-data:tensord.region.sealed",
+    }),
     tensordepoch: z.string().openapi({ description: "The epoch of the server that told it." }),
     data: z.record(z.string(), z.unknown()).openapi({ description: "KnownEvents has what each type carries." }),
   })

@@ -7,7 +7,7 @@ import type { z } from "@hono/zod-openapi";
 import { createParser } from "eventsource-parser";
 import { TensordError } from "../../memory/error.ts";
 import type * as events from "../../routes/schemas/event.ts";
-import { openedType } from "../../routes/schemas/event-data.ts";
+import { openedType, streamTypes } from "../../routes/schemas/event-data.ts";
 import type { Api } from "./api.ts";
 import { pause } from "./until-stopped.ts";
 
@@ -38,7 +38,7 @@ export async function* follow(api: Api, options: FollowOptions): AsyncGenerator<
   for (let pauseMs = firstPauseMs; !signal.aborted; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {
     try {
       for await (const event of connect(api, options, after)) {
-        after = event.id;
+        after = positionOf(event) ?? after;
         if (isCut) onResumed();
         isCut = false;
         if (event.type === openedType) continue;
@@ -54,6 +54,12 @@ export async function* follow(api: Api, options: FollowOptions): AsyncGenerator<
     isCut = true;
     await pause(pauseMs, signal);
   }
+}
+
+/** Where a stream or a page stands behind the event; undefined of what a later server's stream may say of itself. */
+export function positionOf({ type, id, data }: Event): string | undefined {
+  if (!type.startsWith(streamTypes)) return id;
+  return typeof data.after === "string" ? data.after : undefined;
 }
 
 /** A server that is away, or leaving, comes back. One that says no is believed. */

@@ -3,7 +3,7 @@
 import type { Model, RegionDetail, RegionFacts, Session, Stats } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { readKept } from "./events.ts";
-import type { Event } from "./follow.ts";
+import { type Event, positionOf } from "./follow.ts";
 
 export interface Snapshot {
   readonly time: string;
@@ -29,6 +29,7 @@ const shownItems = 20;
 export class Observer {
   readonly #api: Api;
   #events: Event[] = [];
+  #after: string | undefined;
 
   constructor(api: Api) {
     this.#api = api;
@@ -59,8 +60,9 @@ export class Observer {
   }
 
   async #newest(): Promise<readonly Event[]> {
-    const after = this.#events.at(-1)?.id;
-    for await (const event of readKept(this.#api, new URLSearchParams(after === undefined ? {} : { after }))) {
+    const query = new URLSearchParams(this.#after === undefined ? {} : { after: this.#after });
+    for await (const event of readKept(this.#api, query)) {
+      this.#after = positionOf(event) ?? this.#after;
       this.#events.push(event);
       if (this.#events.length > shownItems) this.#events.shift();
     }

@@ -3,7 +3,7 @@
 import { isUnavailable } from "../errors.ts";
 import type { Transport } from "../http/transport.ts";
 import { pause, type WaitOptions } from "../waiting.ts";
-import { parseEvent, type StreamOpened, type TensordEvent } from "./event.ts";
+import { parseEvent, positionOf, type StreamOpened, type TensordEvent } from "./event.ts";
 import { EventSocket } from "./event-socket.ts";
 
 const firstPauseMs = 20;
@@ -76,7 +76,7 @@ export class EventStream implements AsyncIterable<TensordEvent> {
     try {
       for (let frame = await socket.next(); frame !== undefined; frame = await socket.next()) {
         const event = parseEvent(frame);
-        this.#after = event.id;
+        this.#after = positionOf(event) ?? this.#after;
         yield event;
       }
     } finally {

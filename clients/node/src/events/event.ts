@@ -5,7 +5,10 @@ import type { components } from "../generated/openapi.ts";
 import { type FromWire, fromWire, isObject } from "../http/wire.ts";
 
 interface CloudEvent<Type extends string, Data> {
-  /** A decimal number that grows and never repeats. Ask for what came after it with `after`. */
+  /**
+   * A decimal number that grows and never repeats: ask for what came after it with `after`. Only a `tensord.stream.gap` has
+   * another one, which is no place; its `data.after` is.
+   */
   readonly id: string;
   readonly type: Type;
   /** `/tensord/<instance>` */
@@ -35,6 +38,12 @@ export type StreamOpened = EventOf<"tensord.stream.opened">;
  * regions again, and go on. A newer server may send types that are not here.
  */
 export type TensordEvent = EventOf<Exclude<keyof KnownEvents, StreamOpened["type"]>>;
+
+/** Where a stream stands behind the event; undefined of what a newer server's stream may say of itself. */
+export function positionOf({ type, id, data }: TensordEvent | StreamOpened): string | undefined {
+  if (!type.startsWith("tensord.stream.")) return id;
+  return "after" in data && typeof data.after === "string" ? data.after : undefined;
+}
 
 /** Reads one frame. @throws TensordError `server-fault` if it is no event */
 export function parseEvent(text: string): TensordEvent | StreamOpened {

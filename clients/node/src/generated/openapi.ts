@@ -978,7 +978,7 @@ export interface components {
     /** @description Where the stream begins. */
     readonly StreamStart: {
       /**
-       * @description The id of an event.
+       * @description Where the stream stands: resume with it.
        * @example 1795000000000123
        */
       readonly after: string;
@@ -995,6 +995,11 @@ export interface components {
        * @example 1795000000000123
        */
       readonly first_available: string;
+      /**
+       * @description Where the stream stands: resume with it.
+       * @example 1795000000000123
+       */
+      readonly after: string;
     };
     /**
      * @description The codes that a Problem of this version has. `code` itself is open: a later server may have others.
@@ -1741,7 +1746,7 @@ export interface components {
        */
       readonly specversion: "1.0";
       /**
-       * @description A decimal sequence number that never repeats. Resume with it: `after` or `Last-Event-ID`.
+       * @description Unique. Of a change it is a decimal sequence number that never repeats: resume with it, by `after` or `Last-Event-ID`. That of a `tensord.stream.*` is no number: resume with its `data.after`.
        * @example 1795000000000123
        */
       readonly id: string;
@@ -1775,6 +1780,11 @@ export interface components {
       readonly subject?: string;
       /** @enum {string} */
       readonly datacontenttype: "application/json";
+      /**
+       * @description The schema of `data`: behind `urn:tensord:event-data:` stands the member of `#/components/schemas/KnownEvents` that is meant, in `/openapi.json`.
+       * @example urn:tensord:event-data:tensord.region.sealed
+       */
+      readonly dataschema: string;
       /** @description The epoch of the server that told it. */
       readonly tensordepoch: string;
       /** @description KnownEvents has what each type carries. */
@@ -4064,7 +4074,7 @@ export interface operations {
   readonly listEvents: {
     readonly parameters: {
       readonly query?: {
-        /** @description The id of the last event that you have. Left out: pages begin with the oldest kept event, streams with the next. */
+        /** @description The id of the last event that you have; of a `tensord.stream.*`, its `data.after`. Left out: pages begin with the oldest kept event, streams with the next. */
         readonly after?: string;
         /** @description Only events about this model and its regions. */
         readonly model?: string;

@@ -14,6 +14,7 @@ from tensord._errors import ServerFault
 if TYPE_CHECKING:
     from tensord._wire import schemas
 
+STREAM = "tensord.stream."
 OPENED = "tensord.stream.opened"
 
 _ID = re.compile(r"[0-9]{1,20}")
@@ -28,8 +29,9 @@ class Event:
     or ``unregistered``; ``tensord.pool.pressure``; or ``tensord.stream.gap``: events are missing here, so list again.
     ``subject`` is the region's or session's id or the model's name, ``data`` the descriptor without its tensors, the
     session, the model, or how full the pool is: ``KnownEvents`` in ``openapi.yaml`` has the fields for each type, and a
-    newer server may tell of others. ``id`` is a decimal number that rises from event to event and never repeats;
-    ``epoch`` tells which start of the server it is from.
+    newer server may tell of others. ``id`` is a decimal number that rises from event to event and never repeats. That
+    of a ``tensord.stream.gap`` is no number; ``EventStream.after`` is where the stream stands behind either. ``epoch``
+    tells which start of the server it is from.
     """
 
     id: str
@@ -41,10 +43,14 @@ class Event:
     source: str
 
 
-def parse_event(text: bytes) -> Event:
-    """Reads an event's JSON. Raises ``ServerFault`` if it is none."""
+def parse_event(text: bytes) -> tuple[Event, str | None]:
+    """Reads an event's JSON, and where a stream stands behind it. Raises ``ServerFault`` if it is none.
+
+    ``None`` of what a newer server's stream may say of itself: then it stands where it stood.
+    """
     try:
-        return _to_event(json.loads(text))
+        event = _to_event(json.loads(text))
+        return event, _to_position(event)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ServerFault(
             f"Cannot follow the events: what came is none ({error!r})", hint="is the server another version?"
@@ -52,11 +58,8 @@ def parse_event(text: bytes) -> Event:
 
 
 def _to_event(value: schemas.CloudEvent) -> Event:
-    event_id = value["id"]
-    if _ID.fullmatch(event_id) is None:
-        raise ValueError(f"{event_id[:80]!r} is no id")
     return Event(
-        id=event_id,
+        id=str(value["id"]),
         type=str(value["type"]),
         time=datetime.fromisoformat(value["time"]),
         subject=value.get("subject"),
@@ -64,3 +67,11 @@ def _to_event(value: schemas.CloudEvent) -> Event:
         epoch=int(value["tensordepoch"]),
         source=str(value["source"]),
     )
+
+
+def _to_position(event: Event) -> str | None:
+    position = event.data.get("after") if event.type.startswith(STREAM) else event.id
+    # It goes into a header.
+    if position is not None and _ID.fullmatch(position) is None:
+        raise ValueError(f"{position[:80]!r} is no id")
+    return position

@@ -54,7 +54,7 @@ class EventStream:
 
     @property
     def after(self) -> str:
-        """The id of the last event that was given out, or where the stream began: ``events(after=…)`` goes on there."""
+        """Where the stream stands, behind the last event that was given out: ``events(after=…)`` goes on there."""
         return self._after or ""
 
     def close(self) -> None:
@@ -125,8 +125,8 @@ class EventStream:
             try:
                 frame = self._next_frame()
                 if frame is not None:
-                    event = parse_event(frame)
-                    self._after = event.id
+                    event, position = parse_event(frame)
+                    self._after = position or self._after
                     return event
             except BaseException as error:
                 # An interrupt may have lost bytes on their way, but nothing for good: the next call goes on.

@@ -1,7 +1,7 @@
 """Server-Sent Events as far as this protocol uses them: bytes in, the ``data`` of complete blocks out.
 
-Ids stand in the data as well, and the server names no event types, so every other field is passed over. Nothing here
-connects or knows what the data means.
+What an id says stands in the data as well, and the server names no event types, so every other field is passed over.
+Nothing here connects or knows what the data means.
 
 Our own, since no package has what matters here: a bound on what a stream may make this process keep; bytes cut
 anywhere, also within a character; and no HTTP library behind it. As of November 2026 httpx-sse imports httpx, and

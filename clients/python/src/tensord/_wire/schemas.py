@@ -142,6 +142,7 @@ class StreamLoss(TypedDict):
 
     requested_after: str
     first_available: str
+    after: str
 
 
 KnownEvents = TypedDict(
@@ -541,6 +542,7 @@ class CloudEvent(TypedDict):
     time: str
     subject: NotRequired[str]
     datacontenttype: Literal["application/json"]
+    dataschema: str
     tensordepoch: str
     data: dict[str, Any]
 
