@@ -18,3 +18,8 @@ export function json<Schema extends z.ZodType>(description: string, schema: Sche
 export function body<Schema extends z.ZodType>(schema: Schema) {
   return { required: true, content: { "application/json": { schema } } } as const;
 }
+
+/** One that may be left out, with `allowNoBody` before it. */
+export function optionalBody<Schema extends z.ZodType>(schema: Schema) {
+  return { required: false, content: { "application/json": { schema } } } as const;
+}

@@ -1,4 +1,4 @@
-/** What a route with a required body passes first: an absent one would otherwise be read as an empty object. */
+/** What a route with a body passes first, since an absent one is neither refused nor always taken where it is read. */
 
 import type { Context, Next } from "hono";
 import { TensordError } from "../memory/error.ts";
@@ -11,5 +11,11 @@ export async function requireBody(c: Context<Environment>, next: Next): Promise<
       hint: "Send one JSON object, in UTF-8.",
     });
   }
+  await next();
+}
+
+/** Of a route whose body may be left out: then it is an empty object, whatever content type a client sends along. */
+export async function allowNoBody(c: Context<Environment>, next: Next): Promise<void> {
+  if ((await c.req.text()) === "") (c.req.bodyCache as { text?: unknown }).text = Promise.resolve("{}");
   await next();
 }

@@ -3,10 +3,10 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { sealRegion, verifyRegion } from "../memory/regions/seal.ts";
 import { answer, answerJson, toRegionBody } from "./answer.ts";
-import { body, json } from "./contract.ts";
+import { json, optionalBody } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { requireBody } from "./require-body.ts";
+import { allowNoBody } from "./require-body.ts";
 import { RegionIdParameter } from "./schemas/common.ts";
 import * as schemas from "./schemas/region.ts";
 import * as requests from "./schemas/requests.ts";
@@ -16,7 +16,7 @@ const tags = ["regions"];
 
 const seal = createRoute({
   operationId: "sealRegion",
-  middleware: [requireBody] as const,
+  middleware: [allowNoBody] as const,
   method: "post",
   path: "/v1/regions/{region}/seal",
   tags,
@@ -24,7 +24,7 @@ const seal = createRoute({
   description:
     "From then on nobody can map it for writing, and readers that wait for its name get it. Refused while " +
     "somebody maps it for writing.",
-  request: { params: RegionParameters, body: body(requests.SealRegion) },
+  request: { params: RegionParameters, body: optionalBody(requests.SealRegion) },
   responses: {
     200: json("Sealed.", schemas.Region),
     ...declareFailures(

@@ -59,6 +59,21 @@ describe("a sealed region", () => {
 });
 
 describe("a seal", () => {
+  for (const [what, headers] of [
+    ["nothing", {}],
+    ["a content type and nothing", { "content-type": "application/json" }],
+  ] as const) {
+    test(
+      `by a request of ${what} is one without a checksum, for readers only`,
+      withApp(async (app) => {
+        const { id, storage } = await app.create();
+        const { status, body } = await app.request("POST", `/v1/regions/${id}/seal`, undefined, { headers });
+        expect({ status, body }).toMatchObject({ status: 200, body: { state: "sealed", checksum: null } });
+        expect(modeOf(storage.path)).toBe(0o1440);
+      }),
+    );
+  }
+
   test(
     "does not mind a reader, and minds a writer until it lets go",
     withApp(async (app) => {

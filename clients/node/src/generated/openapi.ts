@@ -3124,7 +3124,7 @@ export interface operations {
       };
       readonly cookie?: never;
     };
-    readonly requestBody: {
+    readonly requestBody?: {
       readonly content: {
         readonly "application/json": components["schemas"]["SealRegion"];
       };
