@@ -2,11 +2,25 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { limits } from "../memory/limits.ts";
-import { changeModel, listModels, registerModel, unregisterModel } from "../memory/sessions/models.ts";
+import {
+  changeModel,
+  listModels,
+  refuseModelInUse,
+  registerModel,
+  unregisterModel,
+} from "../memory/sessions/models.ts";
 import { answer } from "./answer.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
-import { IfMatchHeader, parseIfMatch } from "./headers.ts";
+import {
+  ChangeConditions,
+  checkConditions,
+  isKnown,
+  notModified,
+  ReadConditions,
+  setTag,
+  toTaggedModel,
+} from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { requireBody } from "./require-body.ts";
 import { ModelName } from "./schemas/common.ts";
@@ -61,10 +75,11 @@ const get = createRoute({
   tags,
   summary: "A model's limit and books",
   description: "Its limit and what is charged against it, by pool.",
-  request: { params: ModelParameters },
+  request: { params: ModelParameters, headers: ReadConditions },
   responses: {
     200: json("The model.", schemas.Model),
-    ...declareFailures(...alwaysPossible, "model-not-found"),
+    ...notModified,
+    ...declareFailures(...alwaysPossible, "model-not-found", "revision-mismatch"),
   },
 });
 
@@ -78,7 +93,7 @@ const change = createRoute({
   description:
     "A limit below what is used takes nothing away: it refuses what is asked for from then on. With `If-Match` " +
     "only the revision that you know is changed.",
-  request: { params: ModelParameters, headers: IfMatchHeader, body: body(requests.ChangeModel) },
+  request: { params: ModelParameters, headers: ChangeConditions, body: body(requests.ChangeModel) },
   responses: {
     200: json("Changed.", schemas.Model),
     ...declareFailures(
@@ -100,6 +115,7 @@ const unregister = createRoute({
   description: "Refused while it has regions, unless `drain=true` deletes them with it.",
   request: {
     params: ModelParameters,
+    headers: ChangeConditions,
     query: z.object({
       drain: z.enum(["true", "false"]).optional().openapi({ description: "Delete its regions with it." }),
     }),
@@ -112,6 +128,7 @@ const unregister = createRoute({
       "unsupported-media-type",
       "model-not-found",
       "model-in-use",
+      "revision-mismatch",
       "out-of-shared-memory",
     ),
   },
@@ -122,7 +139,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const { name, memory_limit_bytes = null } = c.req.valid("json");
     const model = registerModel(store, name, memory_limit_bytes);
     c.header("Location", `/v1/models/${name}`);
-    c.header("ETag", `"${model.revision}"`);
+    setTag(c, toTaggedModel(model));
     return answer(c, toModel(model), 201);
   });
 
@@ -135,15 +152,16 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
 
   app.openapi(get, (c) => {
     const model = store.books.model(c.req.valid("param").model);
-    c.header("ETag", `"${model.revision}"`);
-    return answer(c, toModel(model), 200);
+    const tagged = toTaggedModel(model);
+    setTag(c, tagged);
+    return isKnown(c, tagged) ? c.body(null, 304) : answer(c, toModel(model), 200);
   });
 
   app.openapi(change, (c) => {
     const model = store.books.model(c.req.valid("param").model);
-    const expected = parseIfMatch(c.req.valid("header")["if-match"]);
-    changeModel(store, model, c.req.valid("json").memory_limit_bytes, expected);
-    c.header("ETag", `"${model.revision}"`);
+    checkConditions(c, "change", toTaggedModel(model));
+    changeModel(store, model, c.req.valid("json").memory_limit_bytes);
+    setTag(c, toTaggedModel(model));
     return answer(c, toModel(model), 200);
   });
 
@@ -151,6 +169,8 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     c.env?.keepOpen?.();
     const model = store.books.model(c.req.valid("param").model);
     const drain = c.req.valid("query").drain === "true";
+    refuseModelInUse(model, drain);
+    checkConditions(c, "unregister", toTaggedModel(model));
     const { state, freedBytes } = await unregisterModel(store, model, drain, c.get("requestId"));
     return answer(c, { state, freed_bytes: freedBytes }, 200);
   });

@@ -10,7 +10,18 @@ import type { Store } from "../memory/state/store.ts";
 import { answer, answerJson, toRegionBody, toRegionDetailBody } from "./answer.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
-import { IfMatchHeader, PreferHeader, parseIfMatch, parseWaitMs } from "./headers.ts";
+import { PreferHeader, parseWaitMs } from "./headers.ts";
+import {
+  ChangeConditions,
+  checkRegion,
+  isKnown,
+  notModified,
+  ReadConditions,
+  setTag,
+  type Tagged,
+  toTaggedName,
+  toTaggedRegion,
+} from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { toOwner } from "./region-request.ts";
 import { requireBody } from "./require-body.ts";
@@ -35,10 +46,11 @@ const get = createRoute({
   description:
     "Asks the kernel whether anybody maps it, so that `in_use` and `has_writers` are true of this moment. The " +
     "descriptor says where the file is, and where in it each tensor lies.",
-  request: { params: RegionParameters },
+  request: { params: RegionParameters, headers: ReadConditions },
   responses: {
     200: json("The descriptor.", schemas.RegionDetail),
-    ...declareFailures(...alwaysPossible, "region-not-found"),
+    ...notModified,
+    ...declareFailures(...alwaysPossible, "region-not-found", "revision-mismatch"),
   },
 });
 
@@ -51,10 +63,18 @@ const getByName = createRoute({
   description:
     "Without a version it is the newest sealed one. With `Prefer: wait=N` the answer comes as soon as the name is " +
     "there and sealed, or after N seconds.",
-  request: { ...named, headers: PreferHeader },
+  request: { ...named, headers: PreferHeader.extend(ReadConditions.shape) },
   responses: {
     200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail),
-    ...declareFailures(...alwaysPossible, "model-not-found", "region-not-found", "too-many-requests", "shutting-down"),
+    ...notModified,
+    ...declareFailures(
+      ...alwaysPossible,
+      "model-not-found",
+      "region-not-found",
+      "revision-mismatch",
+      "too-many-requests",
+      "shutting-down",
+    ),
   },
 });
 
@@ -68,7 +88,7 @@ const change = createRoute({
   description:
     "What is left out stays; of labels, null takes one away. With `If-Match` only the revision that you know is " +
     "changed.",
-  request: { params: RegionParameters, headers: IfMatchHeader, body: body(requests.ChangeRegion) },
+  request: { params: RegionParameters, headers: ChangeConditions, body: body(requests.ChangeRegion) },
   responses: {
     200: json("Changed.", schemas.Region),
     ...declareFailures(
@@ -92,7 +112,7 @@ const changeByName = createRoute({
   tags,
   summary: "Change the owner or labels of the region that has a name",
   description: "As `changeRegion`, of the region that `getRegionByName` finds.",
-  request: { ...named, headers: IfMatchHeader, body: body(requests.ChangeRegion) },
+  request: { ...named, headers: ChangeConditions, body: body(requests.ChangeRegion) },
   responses: {
     200: json("Changed.", schemas.Region),
     ...declareFailures(
@@ -116,7 +136,7 @@ const remove = createRoute({
   description:
     "Who maps it keeps what is mapped; the region drains until the last mapping is gone. One that is not sealed " +
     "is aborted.",
-  request: { params: RegionParameters },
+  request: { params: RegionParameters, headers: ChangeConditions },
   responses: {
     200: json("Deleted, or draining.", schemas.Deletion),
     ...declareFailures(
@@ -124,6 +144,7 @@ const remove = createRoute({
       "payload-too-large",
       "unsupported-media-type",
       "region-not-found",
+      "revision-mismatch",
       "out-of-shared-memory",
     ),
   },
@@ -136,7 +157,7 @@ const removeByName = createRoute({
   tags,
   summary: "Delete the region that has a name",
   description: "As `deleteRegion`, of the region that `getRegionByName` finds. The name is free at once.",
-  request: named,
+  request: { ...named, headers: ChangeConditions },
   responses: {
     200: json("Deleted, or draining.", schemas.Deletion),
     ...declareFailures(
@@ -145,6 +166,7 @@ const removeByName = createRoute({
       "unsupported-media-type",
       "model-not-found",
       "region-not-found",
+      "revision-mismatch",
       "out-of-shared-memory",
     ),
   },
@@ -153,8 +175,7 @@ const removeByName = createRoute({
 export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(get, (c) => {
     const region = findRegion(store, c.req.valid("param").region);
-    c.header("ETag", `"${region.revision}"`);
-    return answerJson(c, toRegionDetailBody(store, region), 200);
+    return answerRegion(c, store, region, toTaggedRegion(region));
   });
 
   app.openapi(getByName, async (c) => {
@@ -169,25 +190,37 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
       waitMs,
       c.get("signal"),
     );
-    c.header("ETag", `"${region.revision}"`);
-    return answerJson(c, toRegionDetailBody(store, region), 200);
+    return answerRegion(c, store, region, toTaggedName(region));
   });
 
   app.openapi(change, (c) => {
     const region = store.books.region(c.req.valid("param").region);
-    return answerChange(c, store, region, c.req.valid("json"), c.req.valid("header")["if-match"]);
+    checkRegion(c, region, "change", toTaggedRegion(region));
+    return answerChange(c, store, region, c.req.valid("json"));
   });
 
   app.openapi(changeByName, (c) => {
     const region = regionByName(store, { ...c.req.valid("param"), ...c.req.valid("query") });
-    return answerChange(c, store, region, c.req.valid("json"), c.req.valid("header")["if-match"]);
+    checkRegion(c, region, "change", toTaggedName(region));
+    return answerChange(c, store, region, c.req.valid("json"));
   });
 
-  app.openapi(remove, (c) => answerDeletion(c, store, store.books.region(c.req.valid("param").region)));
+  app.openapi(remove, (c) => {
+    const region = store.books.region(c.req.valid("param").region);
+    checkRegion(c, region, "delete", toTaggedRegion(region));
+    return answerDeletion(c, store, region);
+  });
 
   app.openapi(removeByName, (c) => {
-    return answerDeletion(c, store, regionByName(store, { ...c.req.valid("param"), ...c.req.valid("query") }));
+    const region = regionByName(store, { ...c.req.valid("param"), ...c.req.valid("query") });
+    checkRegion(c, region, "delete", toTaggedName(region));
+    return answerDeletion(c, store, region);
   });
+}
+
+function answerRegion(c: Context<Environment>, store: Store, region: Region, tagged: Tagged) {
+  setTag(c, tagged);
+  return isKnown(c, tagged) ? c.body(null, 304) : answerJson(c, toRegionDetailBody(store, region), 200);
 }
 
 function answerChange(
@@ -195,12 +228,11 @@ function answerChange(
   store: Store,
   region: Region,
   { labels, evictable, persist, ...others }: z.infer<typeof requests.ChangeRegion>,
-  ifMatch: string | undefined,
 ) {
   const owners = persist === true ? { ...others, persist } : others;
   const owner = Object.keys(owners).length === 0 ? undefined : toOwner(owners);
-  changeRegion(store, region, { owner, labels, evictable }, parseIfMatch(ifMatch));
-  c.header("ETag", `"${region.revision}"`);
+  changeRegion(store, region, { owner, labels, evictable });
+  setTag(c, toTaggedRegion(region));
   return answerJson(c, toRegionBody(store, region), 200);
 }
 

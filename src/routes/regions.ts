@@ -8,6 +8,7 @@ import { listRegions } from "../memory/regions/list.ts";
 import { answer, answerJson, toRegionBody } from "./answer.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
+import { setTag, toTaggedRegion } from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { parseLabel, toCreateRequest } from "./region-request.ts";
 import { requireBody } from "./require-body.ts";
@@ -90,7 +91,7 @@ export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Se
     const request = toCreateRequest(store, c.req.valid("json"));
     const { region, created } = await createRegion(store, request, c.get("signal"));
     c.header("Location", `/v1/regions/${idOf(region)}`);
-    c.header("ETag", `"${region.revision}"`);
+    setTag(c, toTaggedRegion(region));
     return answerJson(c, toRegionBody(store, region), created ? 201 : 200);
   });
 

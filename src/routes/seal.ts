@@ -5,6 +5,7 @@ import { sealRegion, verifyRegion } from "../memory/regions/seal.ts";
 import { answer, answerJson, toRegionBody } from "./answer.ts";
 import { json, optionalBody } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
+import { ChangeConditions, checkRegion, setTag, toTaggedRegion } from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { allowNoBody } from "./require-body.ts";
 import { RegionIdParameter } from "./schemas/common.ts";
@@ -24,7 +25,7 @@ const seal = createRoute({
   description:
     "From then on nobody can map it for writing, and readers that wait for its name get it. Refused while " +
     "somebody maps it for writing.",
-  request: { params: RegionParameters, body: optionalBody(requests.SealRegion) },
+  request: { params: RegionParameters, headers: ChangeConditions, body: optionalBody(requests.SealRegion) },
   responses: {
     200: json("Sealed.", schemas.Region),
     ...declareFailures(
@@ -35,6 +36,7 @@ const seal = createRoute({
       "region-draining",
       "region-busy",
       "region-has-writers",
+      "revision-mismatch",
       "cancelled",
       "io-error",
       "shutting-down",
@@ -72,8 +74,10 @@ export function defineSealRoutes(app: OpenAPIHono<Environment>, { store }: Servi
   app.openapi(seal, async (c) => {
     c.env?.keepOpen?.();
     const region = store.books.region(c.req.valid("param").region);
+    checkRegion(c, region, "seal", toTaggedRegion(region));
     const { checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
     await sealRegion(store, region, { checksum, stockWritable }, c.get("requestId"));
+    setTag(c, toTaggedRegion(region));
     return answerJson(c, toRegionBody(store, region), 200);
   });
 

@@ -138,7 +138,7 @@ describe("If-Match", () => {
       const { status, headers, body } = await patchIf(app, id, '"1"');
       expect({ status, etag: headers.get("etag"), body }).toMatchObject({
         status: 200,
-        etag: '"2"',
+        etag: `"${id}.2"`,
         body: { revision: 2 },
       });
       expect((await patchIf(app, id, "*")).body).toMatchObject({ revision: 3 });
@@ -157,12 +157,12 @@ describe("If-Match", () => {
     }),
   );
 
-  for (const garbage of ["1", "", '""', '"one"', 'W/"1"', '"1", "2"', '"-1"', '"1.0"', '"9999999999999999"', "'1'"]) {
+  for (const other of ['""', '"one"', '"-1"', '"1.0"', '"01"', '"9999999999999999"', 'W/"2"', '"2", "3"']) {
     test(
-      `${JSON.stringify(garbage)} is refused, not ignored`,
+      `${other} is another one`,
       withApp(async (app) => {
         const { id } = await app.create();
-        expect((await patchIf(app, id, garbage)).body).toMatchObject({ code: "validation-failed" });
+        expect((await patchIf(app, id, other)).body).toMatchObject({ code: "revision-mismatch" });
         expect((await app.get(id)).revision).toBe(1);
       }),
     );
@@ -221,10 +221,10 @@ describe("a change by name", () => {
       const { id } = await app.create({ name: "weights" });
       const ask = (ifMatch: string) =>
         app.request("PATCH", path, { labels: { a: "b" } }, { headers: { "if-match": ifMatch } });
-      const { status, headers, body } = await ask('"1"');
-      expect({ status, etag: headers.get("etag") }).toEqual({ status: 200, etag: '"2"' });
+      const { status, headers, body } = await ask(`"${id}.1"`);
+      expect({ status, etag: headers.get("etag") }).toEqual({ status: 200, etag: `"${id}.2"` });
       expect(body).toMatchObject({ id, name: "weights", revision: 2, labels: { a: "b" } });
-      expect((await ask('"1"')).body).toMatchObject({ code: "revision-mismatch" });
+      expect((await ask(`"${id}.1"`)).body).toMatchObject({ code: "revision-mismatch" });
       expect((await ask("1")).body).toMatchObject({ code: "validation-failed" });
       expect(await app.get(id)).toMatchObject({ revision: 2, labels: { a: "b" } });
     }),

@@ -79,8 +79,8 @@ describe("a fresh region", () => {
       const location = headers.get("location") ?? "";
       const found = await app.request("GET", location);
       expect(found.body).toMatchObject({ id: (body as Region).id });
-      expect(headers.get("etag")).toBe('"1"');
-      expect(found.headers.get("etag")).toBe('"1"');
+      expect(headers.get("etag")).toBe(`"${(body as Region).id}.1"`);
+      expect(found.headers.get("etag")).toBe(headers.get("etag"));
     }),
   );
 

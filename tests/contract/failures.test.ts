@@ -9,7 +9,14 @@ import { type Answer, checkAnswer, declaredCodes, operations, type Problem, toAn
 import { TestApp, withApp } from "../harness/app.ts";
 import { dataCases } from "./support/data-failures.ts";
 import { eventCases } from "./support/event-failures.ts";
-import { bodyCases, missingCases, parameterCases, queryCases, strayBodyCases } from "./support/failure-case.ts";
+import {
+  bodyCases,
+  conditionCases,
+  missingCases,
+  parameterCases,
+  queryCases,
+  strayBodyCases,
+} from "./support/failure-case.ts";
 import { fullCases } from "./support/full-failures.ts";
 import { modelCases } from "./support/model-failures.ts";
 import { regionCases } from "./support/region-failures.ts";
@@ -62,6 +69,7 @@ describe("a declared failure", () => {
     ...strayBodyCases,
     ...missingCases,
     ...parameterCases,
+    ...conditionCases,
     ...queryCases,
     ...regionCases,
     ...modelCases,

@@ -86,7 +86,7 @@ describe("a wait for a name", () => {
       const { status, body, headers } = await waiting;
       expect(status).toBe(200);
       expect(body).toMatchObject({ id, state: "sealed", name: "weights" });
-      expect(headers.get("etag")).toBe('"2"');
+      expect(headers.get("etag")).toBe(`"${id}.2"`);
     }),
   );
 

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { TensordError } from "../../src/memory/error.ts";
 import { limits } from "../../src/memory/limits.ts";
-import { parseIfMatch, parseWaitMs } from "../../src/routes/headers.ts";
+import { parseWaitMs } from "../../src/routes/headers.ts";
 
 describe("parseWaitMs", () => {
   const longestMs = limits.waitSeconds * 1000;
@@ -50,48 +49,4 @@ describe("parseWaitMs", () => {
       expect(parseWaitMs(prefer)).toBe(0);
     });
   }
-});
-
-describe("parseIfMatch", () => {
-  test("takes any revision without the header and with *", () => {
-    for (const value of [undefined, "*", " * "]) expect(parseIfMatch(value)).toBeUndefined();
-  });
-
-  test("reads a revision from an ETag", () => {
-    expect(parseIfMatch('"1"')).toBe(1);
-    expect(parseIfMatch(' "42" ')).toBe(42);
-    expect(parseIfMatch('"999999999999999"')).toBe(999_999_999_999_999);
-  });
-
-  for (const value of [
-    "",
-    "1",
-    '""',
-    '"',
-    '"a"',
-    "'1'",
-    'W/"1"',
-    '"1", "2"',
-    '"-1"',
-    '"1.0"',
-    '"0x1"',
-    '"1e3"',
-    '"9007199254740993"',
-    '"１"',
-  ]) {
-    test(`refuses ${JSON.stringify(value)}, because a change must not go by a guess`, () => {
-      expect(() => parseIfMatch(value)).toThrow(TensordError);
-      expect(() => parseIfMatch(value)).toThrow(/^Cannot read If-Match: .+ is no revision/);
-    });
-  }
-
-  test("shows a long one in part", () => {
-    let message = "";
-    try {
-      parseIfMatch(`"${"1".repeat(5000)}"`);
-    } catch (error) {
-      message = (error as Error).message;
-    }
-    expect(message.length).toBeWithin(80, 200);
-  });
 });

@@ -16,9 +16,8 @@ export interface ChangeRequest {
   readonly labels?: Readonly<Record<string, string | null>> | undefined;
 }
 
-/** Applies `change`. A TTL counts anew from now. @throws TensordError `revision-mismatch`, `region-draining`. */
-export function changeRegion(store: Store, region: Region, change: ChangeRequest, expectedRevision?: number): Region {
-  checkRevision(describe(region), region.revision, expectedRevision);
+/** Applies `change`. A TTL counts anew from now. @throws TensordError `region-draining`. */
+export function changeRegion(store: Store, region: Region, change: ChangeRequest): Region {
   nextState(region, "change");
   const { owner = region.owner, evictable = region.evictable, labels = {} } = change;
   if (owner.kind === "persist" && region.name === null && region.pendingName === null) {
@@ -55,12 +54,4 @@ function mergeLabels(labels: Readonly<Record<string, string>>, change: Readonly<
     `Cannot change the labels: together they are ${merged.length}, want at most ${limits.labels}`,
     { hint: "Take labels away in the same request: null for each that is no longer needed." },
   );
-}
-
-/** @throws TensordError `revision-mismatch` unless `expected` is undefined or the current one. */
-export function checkRevision(what: string, revision: number, expected: number | undefined): void {
-  if (expected === undefined || expected === revision) return;
-  throw new TensordError("revision-mismatch", `Cannot change ${what}: its revision is ${revision}, want ${expected}`, {
-    hint: "Somebody changed it meanwhile. Read it again and repeat the change on what is there now.",
-  });
 }

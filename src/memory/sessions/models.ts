@@ -4,7 +4,6 @@ import { TensordError } from "../error.ts";
 import type { PoolLimit } from "../journal/journal-rows.ts";
 import { limits } from "../limits.ts";
 import { hostPool, quote } from "../naming.ts";
-import { checkRevision } from "../regions/change.ts";
 import { deleteRegion } from "../regions/delete.ts";
 import type { Deletion } from "../regions/free.ts";
 import { defaultModelName } from "../state/books.ts";
@@ -41,13 +40,7 @@ export function listModels(store: Store, limit: number, cursor = "") {
 }
 
 /** Changes the limit, at once. One below what is used stops further creations and takes nothing away. */
-export function changeModel(
-  store: Store,
-  model: Model,
-  memoryLimitBytes: number | null,
-  expectedRevision?: number,
-): Model {
-  checkRevision(`model ${quote(model.name)}`, model.revision, expectedRevision);
+export function changeModel(store: Store, model: Model, memoryLimitBytes: number | null): Model {
   const { name, createdAt } = model;
   const revision = model.revision + 1;
   store.journal.putModel({ name, limits: toLimits(memoryLimitBytes), revision, createdAt });
@@ -63,21 +56,7 @@ export function changeModel(
  * @throws TensordError `model-in-use` if it has regions and `drain` is false, or if it is the default model.
  */
 export async function unregisterModel(store: Store, model: Model, drain: boolean, actor?: string): Promise<Deletion> {
-  if (model.name === defaultModelName) {
-    throw new TensordError("model-in-use", `Cannot unregister model "${defaultModelName}": it always exists`, {
-      hint: "Delete its regions instead, one by one or with `tensord rm`.",
-    });
-  }
-  if (model.regions.size > 0 && !drain) {
-    throw new TensordError(
-      "model-in-use",
-      `Cannot unregister model ${quote(model.name)}: it has ${model.regions.size} regions`,
-      {
-        regions: model.regions.size,
-        hint: "Delete them first, or pass ?drain=true to delete them with it.",
-      },
-    );
-  }
+  refuseModelInUse(model, drain);
   model.closing = true;
   let freedBytes = 0;
   try {
@@ -94,6 +73,25 @@ export async function unregisterModel(store: Store, model: Model, drain: boolean
   store.books.removeModel(model);
   store.emit({ type: "tensord.model.unregistered", model });
   return { state: model.regions.size > 0 ? "draining" : "deleted", freedBytes };
+}
+
+/** @throws TensordError `model-in-use` as `unregisterModel` would. */
+export function refuseModelInUse(model: Model, drain: boolean): void {
+  if (model.name === defaultModelName) {
+    throw new TensordError("model-in-use", `Cannot unregister model "${defaultModelName}": it always exists`, {
+      hint: "Delete its regions instead, one by one or with `tensord rm`.",
+    });
+  }
+  if (model.regions.size > 0 && !drain) {
+    throw new TensordError(
+      "model-in-use",
+      `Cannot unregister model ${quote(model.name)}: it has ${model.regions.size} regions`,
+      {
+        regions: model.regions.size,
+        hint: "Delete them first, or pass ?drain=true to delete them with it.",
+      },
+    );
+  }
 }
 
 function first(model: Model, key: number) {

@@ -162,7 +162,7 @@ const table = {
 } as const satisfies Record<State, Record<LifecycleEvent, State | Failure | typeof bug>>;
 
 /** How a sentence names what was tried. */
-const actions = {
+export const actions = {
   commit: "finish the creation of",
   "commit-refused": "give up the creation of",
   abort: "undo the creation of",

@@ -114,6 +114,18 @@ export const missingCases: readonly FailureCase[] = operations.flatMap((operatio
   return [];
 });
 
+/** Every operation that takes conditions, asked by who knows something else. */
+export const conditionCases: readonly FailureCase[] = operations
+  .filter(({ parameters = [] }) => parameters.some(({ name }) => name === "if-match"))
+  .map(({ operationId }) => ({
+    operationId,
+    code: "revision-mismatch",
+    provoke: async (app) => {
+      const { method, path, body } = await goodRequest(app, operationId);
+      return app.request(method, path, body, { headers: { "if-match": '"other"' } });
+    },
+  }));
+
 /** What the parts of a request that are no body can get wrong. */
 export const parameterCases: readonly FailureCase[] = [
   refusedParameter("listRegions", "GET", "/v1/regions?limit=0"),

@@ -32,15 +32,6 @@ export const modelCases: readonly FailureCase[] = [
     },
   },
   {
-    operationId: "changeModel",
-    code: "revision-mismatch",
-    provoke: async (app) => {
-      const options = { headers: { "if-match": '"7"' } };
-      await app.register("llama");
-      return app.request("PATCH", "/v1/models/llama", { memory_limit_bytes: 1 }, options);
-    },
-  },
-  {
     operationId: "unregisterModel",
     code: "model-in-use",
     provoke: async (app) => {

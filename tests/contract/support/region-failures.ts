@@ -61,15 +61,6 @@ const byName: readonly FailureCase[] = [
       return answer;
     },
   },
-  {
-    operationId: "changeRegionByName",
-    code: "revision-mismatch",
-    provoke: async (app) => {
-      await app.create({ name: "weights" });
-      const headers = { "if-match": '"2"' };
-      return app.request("PATCH", "/v1/models/default/regions/weights", { ttl_ms: 5000 }, { headers });
-    },
-  },
 ];
 
 const creations: readonly FailureCase[] = [
@@ -182,14 +173,6 @@ const reads: readonly FailureCase[] = [
 ];
 
 const changesAndSeals: readonly FailureCase[] = [
-  {
-    operationId: "changeRegion",
-    code: "revision-mismatch",
-    provoke: async (app) => {
-      const { id } = await app.create();
-      return app.request("PATCH", `/v1/regions/${id}`, { ttl_ms: 5000 }, { headers: { "if-match": '"2"' } });
-    },
-  },
   {
     operationId: "sealRegion",
     code: "region-sealed",

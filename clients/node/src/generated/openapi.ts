@@ -2501,7 +2501,12 @@ export interface operations {
   readonly getRegion: {
     readonly parameters: {
       readonly query?: never;
-      readonly header?: never;
+      readonly header?: {
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 304, without a body. */
+        readonly "if-none-match"?: string;
+      };
       readonly path: {
         readonly region: string;
       };
@@ -2518,6 +2523,13 @@ export interface operations {
           readonly "application/json": components["schemas"]["RegionDetail"];
         };
       };
+      /** @description The client has it: an ETag of If-None-Match is the one of today. */
+      readonly 304: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content?: never;
+      };
       /** @description `forbidden`: The request is not allowed from there. */
       readonly 403: {
         headers: {
@@ -2529,6 +2541,15 @@ export interface operations {
       };
       /** @description `region-not-found`: No such region. */
       readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2568,7 +2589,12 @@ export interface operations {
   readonly deleteRegion: {
     readonly parameters: {
       readonly query?: never;
-      readonly header?: never;
+      readonly header?: {
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
+      };
       readonly path: {
         readonly region: string;
       };
@@ -2596,6 +2622,15 @@ export interface operations {
       };
       /** @description `region-not-found`: No such region. */
       readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2663,8 +2698,10 @@ export interface operations {
     readonly parameters: {
       readonly query?: never;
       readonly header?: {
-        /** @description Change only this revision. */
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
         readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
       };
       readonly path: {
         readonly region: string;
@@ -2796,6 +2833,10 @@ export interface operations {
       readonly header?: {
         /** @description wait=N waits up to N seconds (at most 300). */
         readonly prefer?: string;
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 304, without a body. */
+        readonly "if-none-match"?: string;
       };
       readonly path: {
         /** @description A model's name; write org/name as org--name. */
@@ -2816,6 +2857,13 @@ export interface operations {
           readonly "application/json": components["schemas"]["RegionDetail"];
         };
       };
+      /** @description The client has it: an ETag of If-None-Match is the one of today. */
+      readonly 304: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content?: never;
+      };
       /** @description `forbidden`: The request is not allowed from there. */
       readonly 403: {
         headers: {
@@ -2827,6 +2875,15 @@ export interface operations {
       };
       /** @description `model-not-found`: No such model. `region-not-found`: No such region. */
       readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2887,7 +2944,12 @@ export interface operations {
         /** @description This version. Without one the newest that is sealed, or, where none is, the newest. */
         readonly version?: string;
       };
-      readonly header?: never;
+      readonly header?: {
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
+      };
       readonly path: {
         /** @description A model's name; write org/name as org--name. */
         readonly model: string;
@@ -2918,6 +2980,15 @@ export interface operations {
       };
       /** @description `model-not-found`: No such model. `region-not-found`: No such region. */
       readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2988,8 +3059,10 @@ export interface operations {
         readonly version?: string;
       };
       readonly header?: {
-        /** @description Change only this revision. */
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
         readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
       };
       readonly path: {
         /** @description A model's name; write org/name as org--name. */
@@ -3118,7 +3191,12 @@ export interface operations {
   readonly sealRegion: {
     readonly parameters: {
       readonly query?: never;
-      readonly header?: never;
+      readonly header?: {
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
+      };
       readonly path: {
         readonly region: string;
       };
@@ -3168,6 +3246,15 @@ export interface operations {
       };
       /** @description `region-sealed`: The region is sealed. `region-draining`: The region is deleted and drains. `region-busy`: The region is in the middle of another step. `region-has-writers`: Somebody maps the region for writing. `cancelled`: The work was cancelled by another request. */
       readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3779,7 +3866,12 @@ export interface operations {
   readonly getModel: {
     readonly parameters: {
       readonly query?: never;
-      readonly header?: never;
+      readonly header?: {
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 304, without a body. */
+        readonly "if-none-match"?: string;
+      };
       readonly path: {
         /** @description A model's name; write org/name as org--name. */
         readonly model: string;
@@ -3797,6 +3889,13 @@ export interface operations {
           readonly "application/json": components["schemas"]["Model"];
         };
       };
+      /** @description The client has it: an ETag of If-None-Match is the one of today. */
+      readonly 304: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content?: never;
+      };
       /** @description `forbidden`: The request is not allowed from there. */
       readonly 403: {
         headers: {
@@ -3808,6 +3907,15 @@ export interface operations {
       };
       /** @description `model-not-found`: No such model. */
       readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3850,7 +3958,12 @@ export interface operations {
         /** @description Delete its regions with it. */
         readonly drain?: "true" | "false";
       };
-      readonly header?: never;
+      readonly header?: {
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
+      };
       readonly path: {
         /** @description A model's name; write org/name as org--name. */
         readonly model: string;
@@ -3888,6 +4001,15 @@ export interface operations {
       };
       /** @description `model-in-use`: The model still has regions. */
       readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3955,8 +4077,10 @@ export interface operations {
     readonly parameters: {
       readonly query?: never;
       readonly header?: {
-        /** @description Change only this revision. */
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
         readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
       };
       readonly path: {
         /** @description A model's name; write org/name as org--name. */
