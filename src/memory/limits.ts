@@ -116,10 +116,20 @@ export const limits = {
   socketBufferBytes: 64 * KiB,
   /** How often the server looks how far an upload has come that the runtime writes, and whether it may go on. */
   uploadLookMs: 50,
+  /**
+   * Up to this size a download is read into memory, whole and in this turn of the event loop (0.2 ms; of 4 MiB 1.2), before its
+   * answer begins, which keeps the connection. Above, the kernel sends it from the file.
+   */
+  downloadCopyBytes: 1 * MiB,
+  /** Ranges of one request, before those that touch are made one. */
+  ranges: 64,
   /** How often the server looks whether its downloads have ended: a lease lasts that much longer. */
   downloadPollMs: 50,
-  /** How long the runtime may take to open the file of a download. */
+  /** How long the runtime may take to open the file of a download, where nobody tells that it has. */
   downloadOpenMs: 2000,
+  /** Who deletes a region waits this long at most for a download of it that ends just now, and looks this often. */
+  downloadSettleMs: 250,
+  downloadSettlePollMs: 5,
   /** Own descriptors looked at in one turn of the event loop. */
   descriptorSlice: 512,
   /** How long a hand-off waits for its consumer, unless it says otherwise. */

@@ -11,6 +11,7 @@ import { defineDocsPage } from "./docs-page.ts";
 import type { Environment, Services } from "./environment.ts";
 import { defineEventRoutes, socketQueries } from "./events.ts";
 import { defineEvictionRoute } from "./eviction.ts";
+import { defineFileRoutes } from "./file.ts";
 import { defineHostRoutes } from "./host.ts";
 import { defineLeaseRoutes } from "./leases.ts";
 import { defineModelRoutes } from "./models.ts";
@@ -51,6 +52,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineRegionRoutes(app, services);
   defineSealRoutes(app, services);
   defineDataRoutes(app, services);
+  defineFileRoutes(app, services);
   defineModelRoutes(app, services);
   defineEventRoutes(app, services);
   defineEvictionRoute(app, services);

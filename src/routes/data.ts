@@ -1,25 +1,25 @@
 /** The HTTP data plane: a region's bytes out and in, whole, by tensor, or by range. For those who cannot map it. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import type { Context } from "hono";
 import { TensordError } from "../memory/error.ts";
 import { describe, idOf } from "../memory/journal/region-record.ts";
 import { limits } from "../memory/limits.ts";
-import { type DataSlice, locateData, readData, writeData } from "../memory/regions/data.ts";
+import { type DataSlice, locateData, writeData } from "../memory/regions/data.ts";
 import type { Region } from "../memory/state/region.ts";
 import { answer } from "./answer.ts";
-import { parseContentRange, parseRange, toSlice } from "./byte-range.ts";
+import { parseContentRange, toSlice } from "./byte-range.ts";
 import { refuseEncoded } from "./content-encoding.ts";
 import { json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
+import { ChangeConditions, checkRegion, toTaggedRegion } from "./preconditions.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
 import { RegionIdParameter } from "./schemas/common.ts";
 import * as schemas from "./schemas/region.ts";
+import { bytesContent, declareBytes, RangeHeaders, sendBytes } from "./send-bytes.ts";
 
 /** Bodies of these requests are data, of any size, and never read whole. */
 export const dataPath = /^\/v1\/regions\/[^/]+\/data\/?$/;
 
-const bytes = { "application/octet-stream": { schema: z.string().openapi({ format: "binary" }) } };
 const params = z.object({ region: RegionIdParameter });
 const query = z.object({
   tensor: z.string().max(limits.tensorNameBytes).optional().openapi({
@@ -40,28 +40,9 @@ const download = createRoute({
   request: {
     params,
     query,
-    headers: z.object({
-      range: z.string().optional().openapi({ description: "One range of bytes.", example: "bytes=0-1023" }),
-      "if-range": z
-        .string()
-        .optional()
-        .openapi({ description: "The ETag that the range is of; of another one, all is sent." }),
-    }),
+    headers: RangeHeaders,
   },
-  responses: {
-    200: { description: "All of it. Of a sealed region it has an ETag.", content: bytes },
-    206: { description: "The range.", content: bytes },
-    ...declareFailures(
-      ...alwaysPossible,
-      "region-not-found",
-      "tensor-not-found",
-      "region-busy",
-      "region-draining",
-      "range-not-satisfiable",
-      "io-error",
-      "shutting-down",
-    ),
-  },
+  responses: declareBytes("tensor-not-found", "region-draining"),
 });
 
 const upload = createRoute({
@@ -70,7 +51,9 @@ const upload = createRoute({
   path: "/v1/regions/{region}/data",
   tags: ["regions"],
   summary: "Write an open region's bytes, for those who cannot map it",
-  description: "The body is exactly as long as what it fills. One that fails midway leaves the bytes that came.",
+  description:
+    "The body is exactly as long as what it fills. One that fails midway leaves the bytes that came. Conditions are about " +
+    "the region's ETag, which writing does not change.",
   request: {
     params,
     query,
@@ -79,8 +62,9 @@ const upload = createRoute({
         .string()
         .optional()
         .openapi({ description: "The part that comes.", example: "bytes 0-1023/*" }),
+      ...ChangeConditions.shape,
     }),
-    body: { required: true, content: bytes },
+    body: { required: true, content: bytesContent },
   },
   responses: {
     200: json("Written.", schemas.DataWritten),
@@ -91,6 +75,7 @@ const upload = createRoute({
       "region-busy",
       "region-sealed",
       "region-draining",
+      "revision-mismatch",
       "cancelled",
       "payload-too-large",
       "unsupported-media-type",
@@ -107,22 +92,7 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
   app.openapi(download, (c) => {
     store.refuseIfStopping();
     const { region, whole } = locate(c.req.valid("param").region, c.req.valid("query").tensor);
-    const etag = region.state === "sealed" ? `"${idOf(region)}"` : undefined;
-    const { range: header, "if-range": ifRange } = c.req.valid("header");
-    const range = ifRange === undefined || ifRange === etag ? parseRange(header, whole.byteSize) : undefined;
-    const { byteOffset, byteSize } = toSlice(whole, range);
-    if (etag !== undefined) c.header("ETag", etag);
-    c.header("Accept-Ranges", "bytes");
-    c.header("Content-Type", "application/octet-stream");
-    c.header("Content-Disposition", `attachment; filename="${region.name ?? idOf(region)}.bin"`);
-    if (range !== undefined) c.header("Content-Range", `bytes ${range.first}-${range.last}/${whole.byteSize}`);
-    const path = readData(store, region);
-    traffic.sentBytes += byteSize;
-    // The runtime takes a file that a worker truncated meanwhile for sent. Only the connection's end tells the client, who
-    // would wait for the rest, and take the next answer for it.
-    c.header("Connection", "close");
-    // Sent by the kernel, from the page cache to the socket: no byte of it comes into this process.
-    return send(c, byteSize === 0 ? "" : Bun.file(path).slice(byteOffset, byteOffset + byteSize), range ? 206 : 200);
+    return sendBytes(c, store, region, whole, `${region.name ?? idOf(region)}.bin`);
   });
 
   app.openapi(upload, async (c) => {
@@ -132,6 +102,7 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
     refuseEncoded(c.req.header("content-encoding"));
     const slice = toSlice(whole, parseContentRange(c.req.valid("header")["content-range"], whole.byteSize));
     const isMeasured = checkLength(region, slice, c.req.header("content-length"));
+    checkRegion(c, region, "write", toTaggedRegion(region));
     await writeData(store, region, slice, { body: c.req.raw.body ?? new Blob().stream(), isMeasured });
     traffic.receivedBytes += slice.byteSize;
     return answer(c, { written_bytes: slice.byteSize }, 200);
@@ -141,11 +112,6 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
     const region = store.books.region(id);
     return { region, whole: locateData(region, tensor) };
   }
-}
-
-/** Hono knows no body that the runtime sends by itself, but hands on what it is given. */
-function send(c: Context<Environment>, body: Blob | string, status: 200 | 206) {
-  return c.body(body as string, status) as never;
 }
 
 /**

@@ -58,7 +58,9 @@ export interface Environment {
     readonly endSoon?: () => void;
     /** The answer is a stream that ends when the server stops, so that a stop need not wait for its reader. */
     readonly beginStream?: () => () => void;
-    /** Hears how many bytes of JSON the answer has. What streams is not among it. */
+    /** Calls `then` once the transport has begun to send the answer, or knows that it will not. */
+    readonly onBegun?: (then: () => void) => void;
+    /** Hears how many bytes the answer has. What streams is not among it. */
     readonly sent?: (bytes: number) => void;
     /** Turns a WebSocket handshake into a socket that speaks `protocol`. */
     readonly upgrade?: (protocol: SocketProtocol) => void;

@@ -124,8 +124,12 @@ export class Transport {
       // Bun sends no body to HEAD.
       if (!isHead) this.#traffic.sentBytes += bytes;
     };
+    let begun: (() => void) | undefined;
     const bindings: Environment["Bindings"] = {
       sent,
+      onBegun: (then) => {
+        begun = then;
+      },
       keepOpen: () => server.timeout(request, 0),
       endSoon: () => server.timeout(request, limits.endSoonSeconds),
       beginStream: () => {
@@ -145,6 +149,8 @@ export class Transport {
     // Bun wants no answer for a request that has become a socket.
     if (isUpgraded) return undefined;
     if (response.status >= 400 && endsConnection(request)) await drain(asked.body, this.#stopping.signal);
+    // Bun sends the head and opens a file in the turn in which it gets the answer.
+    if (begun !== undefined) setImmediate(begun);
     return response;
   }
 

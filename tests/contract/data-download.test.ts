@@ -174,7 +174,7 @@ describe("a range", () => {
     );
   }
 
-  for (const range of ["bytes=44-", "bytes=-0", "bytes=3-1", "bytes=0-1,3-4", "bytes=x", "bytes"]) {
+  for (const range of ["bytes=44-", "bytes=-0", "bytes=3-1", "bytes=44-,-0", "bytes=0-1,x", "bytes=x", "bytes"]) {
     test(
       `${range} is refused, with the length of all`,
       withApp(async (app) => {
@@ -183,6 +183,7 @@ describe("a range", () => {
         expect(status).toBe(416);
         expect(headers.get("content-range")).toBe(`bytes */${content.length}`);
         expect(body).toMatchObject({ code: "range-not-satisfiable", complete_length: content.length });
+        for (const name of ["etag", "content-disposition"]) expect(headers.get(name)).toBeNull();
       }),
     );
   }
@@ -192,6 +193,88 @@ describe("a range", () => {
     withApp(async (app) => {
       const { status, bytes } = await readBytes(app, (await createFilled(app)).id, { headers: { range: "rows=0-1" } });
       expect({ status, text: bytes.toString() }).toEqual({ status: 200, text: content.toString() });
+    }),
+  );
+});
+
+describe("several ranges", () => {
+  test(
+    "come in one answer, each with where it is, in the order in which they were asked for",
+    withApp(async (app) => {
+      const { id } = await createFilled(app);
+      const { status, headers, bytes } = await readBytes(app, id, { headers: { range: "bytes=40-,0-2,99-,10-14" } });
+      expect(status).toBe(206);
+      expect(headers.get("content-range")).toBeNull();
+      expect(readParts(headers, bytes)).toEqual([
+        { range: "bytes 40-43/44", text: "dog." },
+        { range: "bytes 0-2/44", text: "The" },
+        { range: "bytes 10-14/44", text: "brown" },
+      ]);
+    }),
+  );
+
+  test(
+    "that overlap or touch are one, and one is no multipart",
+    withApp(async (app) => {
+      const { id } = await createFilled(app);
+      for (const range of ["bytes=0-4,3-8", "bytes=4-8,0-3", "bytes=0-8,99-", "bytes=0-8,"]) {
+        const { status, headers, bytes } = await readBytes(app, id, { headers: { range } });
+        expect({ status, range: headers.get("content-range"), text: bytes.toString() }).toEqual({
+          status: 206,
+          range: "bytes 0-8/44",
+          text: "The quick",
+        });
+      }
+    }),
+  );
+
+  test(
+    "that are together more than is read at once are answered with all of it",
+    withApp(async (app) => {
+      const byteSize = 3 * limits.downloadCopyBytes;
+      const { id } = await app.create({ byte_size: byteSize });
+      const half = limits.downloadCopyBytes / 2;
+      const ask = (last: number) =>
+        readBytes(app, id, { headers: { range: `bytes=0-${half - 1},${byteSize - half}-${last}` } });
+      const parts = await ask(byteSize - 1);
+      expect(readParts(parts.headers, parts.bytes).map(({ text }) => text.length)).toEqual([half, half]);
+      const more = await readBytes(app, id, { headers: { range: `bytes=0-${half},${byteSize - half}-` } });
+      expect([more.status, more.bytes.length]).toEqual([200, byteSize]);
+    }),
+  );
+});
+
+describe("the whole file", () => {
+  const path = "/v1/models/default/regions/weights/file/weights.safetensors";
+
+  test(
+    "is what workers map, header first, by the region's id and by its name, under any name that ends as the reader likes",
+    withApp(async (app) => {
+      const { id, storage } = await createFilled(app, { name: "weights" });
+      const file = await Bun.file(storage.path).bytes();
+      for (const url of [path, `/v1/regions/${id}/file/x.bin`, `/v1/regions/${id}/file/weights.safetensors`]) {
+        const response = await app.app.request(url);
+        expect(Buffer.from(await response.bytes()).equals(file)).toBeTrue();
+        expect(response.headers.get("content-disposition")).toBe(`attachment; filename="${url.split("/").at(-1)}"`);
+      }
+      const header = await app.app.request(path, { headers: { range: "bytes=0-7" } });
+      expect(header.headers.get("content-range")).toBe(`bytes 0-7/${file.length}`);
+      expect(Buffer.from(await header.bytes()).readBigUInt64LE()).toBe(4088n);
+    }),
+  );
+
+  test(
+    "by name is that of the version that is meant, and its ETag tells one from the other",
+    withApp(async (app) => {
+      const tags: (string | null)[] = [];
+      for (const version of ["1", "2"]) {
+        await app.seal((await createFilled(app, { name: "weights", version })).id);
+        tags.push((await app.request("GET", path)).headers.get("etag"));
+      }
+      expect(new Set(tags).size).toBe(2);
+      expect((await app.request("GET", `${path}?version=1`)).headers.get("etag")).toBe(tags[0] ?? "");
+      const stale = { range: "bytes=0-7", "if-range": tags[0] ?? "" };
+      expect((await app.request("GET", path, undefined, { headers: stale })).status).toBe(200);
     }),
   );
 });
@@ -262,9 +345,9 @@ describe("over a socket", () => {
 });
 
 test(
-  "a download holds a lease, and no longer than it takes",
+  "a download that the kernel sends holds a lease, and no longer than it takes",
   withApp(async (app) => {
-    const { id, storage } = await createFilled(app);
+    const { id, storage } = await app.create({ byte_size: limits.downloadCopyBytes + 1 });
     await readBytes(app, id);
     expect((await app.get(id)).in_use).toBeTrue();
     await until("the lease has ended", async () => !(await app.get(id)).in_use);
@@ -276,12 +359,16 @@ test(
 test(
   "a download of a file that a worker made shorter or longer is refused, and holds no lease",
   withApp(async (app) => {
-    const { id, storage } = await createFilled(app);
-    using intruder = new Intruder(storage.path);
-    for (const change of [-1, 1]) {
-      intruder.truncate(storage.byte_size + change);
-      expect((await app.request("GET", toDataPath(id))).body).toMatchObject({ code: "io-error" });
-      expect((await app.get(id)).in_use).toBeFalse();
+    for (const byteSize of [content.length, limits.downloadCopyBytes + 1]) {
+      const { id, storage } = await app.create({ byte_size: byteSize });
+      using intruder = new Intruder(storage.path);
+      for (const change of [-1, 1]) {
+        intruder.truncate(storage.byte_size + change);
+        for (const range of ["bytes=0-", "bytes=0-3", "bytes=0-3,8-9"]) {
+          expect((await readBytes(app, id, { headers: { range } })).body).toMatchObject({ code: "io-error" });
+        }
+        expect((await app.get(id)).in_use).toBeFalse();
+      }
     }
   }),
 );
@@ -318,4 +405,18 @@ async function bringInto(app: TestApp, state: "creating" | "open" | "sealing" | 
   const held = lease(storage.path);
   await app.remove(id);
   return { id, ended: async () => held[Symbol.dispose]() };
+}
+
+/** The parts of an answer with several ranges, as a reader of RFC 2046 finds them: each behind a delimiter on a line of its own. */
+function readParts(headers: Headers, bytes: Buffer): { range: string; text: string }[] {
+  const boundary = /^multipart\/byteranges; boundary=([\w-]{1,70})$/.exec(headers.get("content-type") ?? "")?.[1];
+  const [before, ...parts] = `\r\n${bytes.toString("latin1")}`.split(`\r\n--${boundary}`);
+  expect([before, parts.pop()]).toEqual(["", "--\r\n"]);
+  return parts.map((part) => {
+    const end = part.indexOf("\r\n\r\n");
+    const [first, ...lines] = part.slice(0, end).split("\r\n");
+    const fields = new Headers(lines.map((line) => line.split(": ", 2) as [string, string]));
+    expect([first, fields.get("content-type")]).toEqual(["", "application/octet-stream"]);
+    return { range: fields.get("content-range") ?? "", text: part.slice(end + 4) };
+  });
 }

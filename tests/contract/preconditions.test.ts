@@ -3,13 +3,14 @@
 import { describe, expect, test } from "bun:test";
 import type { Answer, Deletion, Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
-import { readBytes } from "./support/data-requests.ts";
+import { readBytes, toDataPath, writeBytes } from "./support/data-requests.ts";
 import { lease } from "./support/lease.ts";
 
 type Headers = Readonly<Record<string, string>>;
 
 const bytes = Buffer.from("0123456789abcdef");
 const byName = "/v1/models/default/regions/weights";
+const toFilePath = (id: string) => `/v1/regions/${id}/file/weights.safetensors`;
 
 async function tagOf(app: TestApp, path: string): Promise<string> {
   const { headers } = await app.request("GET", path);
@@ -37,6 +38,7 @@ const changes: readonly Change[] = [
   },
   { what: "PATCH by name", ask: (app, _, headers) => app.request("PATCH", byName, { ttl_ms: 9000 }, { headers }) },
   { what: "a seal", ask: (app, id, headers) => app.request("POST", `/v1/regions/${id}/seal`, {}, { headers }) },
+  { what: "PUT of data", ask: (app, id, headers) => writeBytes(app, id, bytes, { headers }) },
   { what: "DELETE", ask: (app, id, headers) => app.request("DELETE", `/v1/regions/${id}`, undefined, { headers }) },
   { what: "DELETE by name", ask: (app, _, headers) => app.request("DELETE", byName, undefined, { headers }) },
 ];
@@ -177,6 +179,8 @@ describe("If-None-Match of a GET", () => {
     ["a region", async (app: TestApp) => `/v1/regions/${(await app.create()).id}`],
     ["a region by name", async (app: TestApp) => (await app.create({ name: "weights" })) && byName],
     ["a model", async () => "/v1/models/default"],
+    ["data", async (app: TestApp) => toDataPath((await app.seal((await app.create()).id)).id)],
+    ["a file", async (app: TestApp) => toFilePath((await app.seal((await app.create()).id)).id)],
   ] as const) {
     test(
       `of ${what} is answered with 304 and no body if the client has it, and else with all of it`,
@@ -206,6 +210,27 @@ describe("If-None-Match of a GET", () => {
   }
 
   test(
+    "knows nothing of the bytes of an open region, which workers change without a word",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      for (const path of [toDataPath(id), toFilePath(id)]) {
+        const { status } = await app.request("GET", path, undefined, { headers: { "if-none-match": `"${id}"` } });
+        expect(status).toBe(200);
+        await app.refused("revision-mismatch", "GET", path, undefined, { headers: { "if-match": `"${id}"` } });
+      }
+    }),
+  );
+
+  test(
+    "comes before a range, which is then not looked at",
+    withApp(async (app) => {
+      const { id } = await app.seal((await app.create()).id);
+      const headers = { "if-none-match": `"${id}"`, range: "bytes=9999-" };
+      expect((await readBytes(app, id, { headers })).status).toBe(304);
+    }),
+  );
+
+  test(
     "is asked by nobody's cache: what is measured at the moment is not in the ETag",
     withApp(async (app) => {
       const { id, storage } = await app.create();
@@ -228,6 +253,7 @@ describe("a request that would fail anyhow", () => {
       const { id } = await app.create();
       await app.seal(id);
       await app.refused("region-sealed", "POST", `/v1/regions/${id}/seal`, {}, { headers });
+      expect((await writeBytes(app, id, Buffer.alloc(64), { headers })).body).toMatchObject({ code: "region-sealed" });
       await app.refused("model-in-use", "DELETE", "/v1/models/default", undefined, { headers });
       await app.refused("region-not-found", "DELETE", "/v1/regions/reg_none", undefined, { headers });
     }),

@@ -82,7 +82,7 @@ for (const transport of transports) {
       expect((await server.api.delete(region.id)).state).toBe("draining");
       expect(exists(region.storage.path)).toBeFalse();
       // Once the lease of a download that began later has ended, the server has looked at this one too.
-      const other = await server.api.create({ byte_size: 1, ttl_ms: minute });
+      const other = await server.api.create({ byte_size: 2 * MiB, ttl_ms: minute });
       using quick = new DataSocket(target);
       await quick.ask("GET", dataOf(other));
       await quick.answer();

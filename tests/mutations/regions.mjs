@@ -100,10 +100,17 @@ export const regionsMutations = [
   },
   {
     name: "a change is made to another revision than the client knows",
-    file: `${regions}/change.ts`,
-    find: "  if (expected === undefined || expected === revision) return;",
-    replace: "  if (expected === undefined || expected <= revision) return;",
-    test: ["tests/contract/change.test.ts", "keeps out who knows an older or a later one"],
+    file: "src/routes/preconditions.ts",
+    find: "wanted.some((tag) => tagged.tags.includes(tag))) return;",
+    replace: "wanted.length > 0) return;",
+    test: ["tests/contract/preconditions.test.ts", "by who knows what stood before is refused"],
+  },
+  {
+    name: "the next build of a name goes for the one that the client knows",
+    file: "src/routes/region.ts",
+    find: `"delete", toTaggedName(region)`,
+    replace: `"delete", toTaggedRegion(region)`,
+    test: ["tests/contract/preconditions.test.ts", "is not enough by name"],
   },
   {
     name: "a name that was removed is not linked back",

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { TensordError } from "../../src/memory/error.ts";
-import { parseContentRange, parseRange, toSlice } from "../../src/routes/byte-range.ts";
+import { parseContentRange, parseRanges, toSlice } from "../../src/routes/byte-range.ts";
 
 const size = 1000;
 const anySize = fc.oneof(fc.nat({ max: 20 }), fc.maxSafeNat());
@@ -24,14 +24,14 @@ function failureOf(parse: () => unknown): TensordError {
   throw new Error("nothing was refused");
 }
 
-describe("parseRange", () => {
+describe("parseRanges", () => {
   test("asks for the bytes that a plain model of the RFC names, and refuses where it names none", () => {
     const anyBound = fc.option(anyOffset, { nil: undefined });
     fc.assert(
       fc.property(anyBound, anyBound, fc.nat({ max: 20 }), (first, last, of) => {
         const offsets = offsetsOf(first, last, of);
-        const parse = () => parseRange(`bytes=${first ?? ""}-${last ?? ""}`, of);
-        if (offsets.length > 0) expect(parse()).toEqual({ first: offsets[0] ?? -1, last: offsets.at(-1) ?? -1 });
+        const parse = () => parseRanges(`bytes=${first ?? ""}-${last ?? ""}`, of);
+        if (offsets.length > 0) expect(parse()).toEqual([{ first: offsets[0] ?? -1, last: offsets.at(-1) ?? -1 }]);
         else expect(failureOf(parse).code).toBe("range-not-satisfiable");
       }),
       { numRuns: 2000 },
@@ -54,18 +54,61 @@ describe("parseRange", () => {
     ["bytes=00000000000000000000001-2", { first: 1, last: 2 }],
   ] as const) {
     test(`${header.slice(0, 40)} is a range`, () => {
-      expect(parseRange(header, size)).toEqual(range);
+      expect(parseRanges(header, size)).toEqual([range]);
     });
   }
 
+  for (const [header, ranges] of [
+    ["bytes=0-1,3-4", ["0-1", "3-4"]],
+    ["bytes=900-,0-0", ["900-999", "0-0"]],
+    ["bytes=0-1,", ["0-1"]],
+    ["bytes= , 0-1 ,\t, 5 - 6", ["0-1", "5-6"]],
+    ["bytes=0-9,5-14", ["0-14"]],
+    ["bytes=5-14,0-9,100-,20-20", ["0-14", "100-999", "20-20"]],
+    ["bytes=0-1,2-3", ["0-3"]],
+    ["bytes=0-9,2-3", ["0-9"]],
+    ["bytes=-1,0-", ["0-999"]],
+    ["bytes=5000-,1-2,-0", ["1-2"]],
+    [`bytes=${Array.from({ length: 64 }, (_, index) => `${index}-${index}`).join()}`, ["0-63"]],
+  ] as const) {
+    test(`${header.slice(0, 40)} is ${ranges.join(" and ")}`, () => {
+      expect(parseRanges(header, size)?.map(({ first, last }) => `${first}-${last}`)).toEqual([...ranges]);
+    });
+  }
+
+  test("several ask for the bytes that each of them asks for, once, in parts that do not touch", () => {
+    const anyRanges = fc.array(fc.tuple(fc.nat({ max: 20 }), fc.nat({ max: 20 })), { minLength: 1, maxLength: 8 });
+    fc.assert(
+      fc.property(anyRanges, fc.integer({ min: 21, max: 30 }), (pairs, of) => {
+        const specs = pairs.map(([a, b]) => [Math.min(a, b), Math.max(a, b)] as const);
+        const ranges = parseRanges(`bytes=${specs.map(([a, b]) => `${a}-${b}`).join(", ")}`, of) ?? [];
+        const wanted = new Set(specs.flatMap(([a, b]) => offsetsOf(a, b, of)));
+        const got = ranges.flatMap(({ first, last }) => offsetsOf(first, last, of));
+        expect(got.toSorted((a, b) => a - b)).toEqual([...wanted].toSorted((a, b) => a - b));
+        for (const { last } of ranges) expect(wanted.has(last + 1)).toBeFalse();
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  test("a long header takes no longer than it is long", () => {
+    for (const header of [
+      `bytes=0${" ".repeat(200_000)}1`,
+      `bytes=${" ".repeat(200_000)}x`,
+      `bytes=${",".repeat(200_000)}`,
+    ]) {
+      expect(failureOf(() => parseRanges(header, size)).code).toBe("range-not-satisfiable");
+    }
+  });
+
   for (const header of ["items=0-1", "seconds=x", "pages=", "x-y=0-1"]) {
     test(`${header} is of a unit that is not ours, and asks for all of it`, () => {
-      expect(parseRange(header, size)).toBeUndefined();
+      expect(parseRanges(header, size)).toBeUndefined();
     });
   }
 
   test("no header asks for all of it", () => {
-    expect(parseRange(undefined, size)).toBeUndefined();
+    expect(parseRanges(undefined, size)).toBeUndefined();
   });
 
   for (const header of [
@@ -81,9 +124,13 @@ describe("parseRange", () => {
     "bytes=1000-1000",
     "bytes=9223372036854775807-",
     `bytes=${"9".repeat(400)}-`,
-    "bytes=0-1,3-4",
-    "bytes=0-1,",
-    "bytes=,0-1",
+    "bytes=,",
+    "bytes= , ,",
+    "bytes=0-1,x",
+    "bytes=0-1,5-4",
+    "bytes=1000-,2000-3000,-0",
+    "bytes=0-1=",
+    `bytes=${"0-1,".repeat(65)}`,
     "bytes=0-1-2",
     "bytes=--1",
     "bytes=+1-2",
@@ -101,7 +148,7 @@ describe("parseRange", () => {
     "bytes=0-1\u0000",
   ]) {
     test(`${JSON.stringify(header).slice(0, 40)} is refused`, () => {
-      const { code, facts, message } = failureOf(() => parseRange(header, size));
+      const { code, facts, message } = failureOf(() => parseRanges(header, size));
       expect({ code, complete_length: facts.complete_length }).toEqual({
         code: "range-not-satisfiable",
         complete_length: size,
@@ -113,9 +160,9 @@ describe("parseRange", () => {
 
   test("nothing of no bytes can be asked for", () => {
     for (const header of ["bytes=0-", "bytes=0-0", "bytes=-1"]) {
-      expect(failureOf(() => parseRange(header, 0)).code).toBe("range-not-satisfiable");
+      expect(failureOf(() => parseRanges(header, 0)).code).toBe("range-not-satisfiable");
     }
-    expect(parseRange(undefined, 0)).toBeUndefined();
+    expect(parseRanges(undefined, 0)).toBeUndefined();
   });
 
   test("any text is a part of the data, all of it, or refused, and nothing else", () => {
@@ -128,9 +175,12 @@ describe("parseRange", () => {
         anySize,
         (header, of) => {
           try {
-            const range = parseRange(header, of);
-            if (range === undefined) return expect(header).not.toMatch(/^\s*bytes\s*=/i);
-            expect([range.first >= 0, range.first <= range.last, range.last < of]).toEqual([true, true, true]);
+            const ranges = parseRanges(header, of);
+            if (ranges === undefined) return expect(header).not.toMatch(/^\s*bytes\s*=/i);
+            expect(ranges.length).toBeGreaterThan(0);
+            for (const { first, last } of ranges) {
+              expect([first >= 0, first <= last, last < of]).toEqual([true, true, true]);
+            }
           } catch (error) {
             expect((error as TensordError).code).toBe("range-not-satisfiable");
           }

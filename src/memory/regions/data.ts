@@ -8,6 +8,7 @@ import { nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { DataFile } from "../storage/data-file.ts";
+import type { Outflow } from "../storage/downloads.ts";
 
 /** Part of a region's file. */
 export interface DataSlice {
@@ -29,14 +30,27 @@ export function locateData(region: Region, tensorName: string | undefined): Data
 }
 
 /**
+ * Reads `slices` of `region`, together at most `limits.downloadCopyBytes`, in this turn of the event loop.
+ * @returns all of their bytes, of a file that is whole.
+ * @throws TensordError `region-busy`, `region-draining`, `io-error` if a worker truncated its file.
+ */
+export function copyData(store: Store, region: Region, slices: readonly DataSlice[]): readonly Uint8Array[] {
+  using file = openToRead(store, region);
+  const parts = slices.map(({ byteOffset, byteSize }) => file.read(byteOffset, byteSize));
+  checkSize(region, file.byteSize);
+  // Truncated, and given its size back since.
+  const short = parts.find(({ byteLength }, index) => byteLength !== slices[index]?.byteSize);
+  if (short !== undefined) throw changed(region, "a part of it was gone for a moment");
+  return parts;
+}
+
+/**
  * Holds `region` for a response that sends its bytes, as a reader's lease does.
  * @returns the path of its file, to be opened soon.
  * @throws TensordError `region-busy`, `region-draining`, `io-error` if a worker truncated its file.
  */
-export function readData(store: Store, region: Region): string {
-  nextState(region, "read");
-  store.books.touch(region, store.now());
-  const file = store.storages.of(region).bytes.open(region.token, "read");
+export function sendData(store: Store, region: Region): Outflow {
+  const file = openToRead(store, region);
   try {
     checkSize(region, file.byteSize);
   } catch (error) {
@@ -44,6 +58,12 @@ export function readData(store: Store, region: Region): string {
     throw error;
   }
   return store.downloads.begin(file);
+}
+
+function openToRead(store: Store, region: Region): DataFile {
+  nextState(region, "read");
+  store.books.touch(region, store.now());
+  return store.storages.of(region).bytes.open(region.token, "read");
 }
 
 /** What brings a region's bytes. */

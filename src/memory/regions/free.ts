@@ -27,7 +27,10 @@ export function toDeletion({ state, chargedBytes }: Region): Deletion {
 export async function freeRegion(store: Store, region: Region, actor?: string): Promise<Deletion> {
   // A creation undoes itself.
   if (region.reason === "aborted") await region.creation?.ended;
-  else if (!(await tryFree(store, region, actor))) writeOwedRow(store, region);
+  else {
+    await store.downloads.settle(region.identity);
+    if (!(await tryFree(store, region, actor))) writeOwedRow(store, region);
+  }
   return toDeletion(region);
 }
 

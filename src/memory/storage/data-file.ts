@@ -3,7 +3,7 @@
  * so that leases and writers are one thing, whoever has them.
  */
 
-import { closeSync, constants, fstatSync, openSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from "node:fs";
 import { leaseByte, writerByte } from "../os/kernel-lease.ts";
 import { tryReadLock } from "../os/libc.ts";
 import { Inflow } from "./inflow.ts";
@@ -47,6 +47,20 @@ export class DataFile implements Disposable {
   /** Tells one file from another: device and inode. */
   get identity(): string {
     return toFileIdentity(this.#fd);
+  }
+
+  /** Reads `byteSize` bytes at `byteOffset`, in this turn of the event loop; fewer if the file ends before. */
+  read(byteOffset: number, byteSize: number): Uint8Array {
+    const bytes = Buffer.allocUnsafe(byteSize);
+    let done = 0;
+    try {
+      for (let count = -1; done < byteSize && count !== 0; done += count) {
+        count = readSync(this.#fd, bytes, done, byteSize - done, byteOffset + done);
+      }
+    } catch (error) {
+      throw this.#translate(error);
+    }
+    return bytes.subarray(0, done);
   }
 
   /** Writes all of `bytes` at `byteOffset`, in this turn of the event loop: a socket brings 64 KiB at a time. */

@@ -6,48 +6,80 @@
 import { readdirSync } from "node:fs";
 import { limits } from "../limits.ts";
 import { type DataFile, toFileIdentity } from "./data-file.ts";
+import type { Identity } from "./storage.ts";
+
+/** A response that is about to send a file. */
+export interface Outflow {
+  /** Where to send from, to be opened within `limits.downloadOpenMs`. */
+  readonly path: string;
+  /** To be called once the transport has begun to send, and so has opened the file, or will not. */
+  readonly begun: () => void;
+}
 
 interface Download {
   readonly file: DataFile;
-  /** When a response began last, of `performance.now()`. */
-  startedAt: number;
-  /** Whether the file was seen open since. */
-  isSeen: boolean;
+  /** Responses that may not have opened the file yet, and since when, of `performance.now()`. */
+  readonly opening: Map<Outflow, number>;
+  /** When a response came or began last. */
+  changedAt: number;
 }
 
 export class Downloads implements Disposable {
   /** By the identity of the file: several downloads of a region share one lease. */
   readonly #downloads = new Map<string, Download>();
   #timer: Timer | undefined;
-  #isLooking = false;
+  #look: Promise<void> | undefined;
 
-  /** Takes `file` over. @returns the path to send from, to be opened within `limits.downloadOpenMs`. */
-  begin(file: DataFile): string {
+  /** Takes `file` over. */
+  begin(file: DataFile): Outflow {
     const { identity } = file;
     const known = this.#downloads.get(identity);
     if (known !== undefined) file[Symbol.dispose]();
-    const download = known ?? { file, startedAt: 0, isSeen: false };
-    download.startedAt = performance.now();
-    download.isSeen = false;
+    const download = known ?? { file, opening: new Map(), changedAt: 0 };
+    const outflow = {
+      path: download.file.path,
+      begun: () => {
+        download.opening.delete(outflow);
+        download.changedAt = performance.now();
+      },
+    };
+    download.changedAt = performance.now();
+    download.opening.set(outflow, download.changedAt);
     this.#downloads.set(identity, download);
-    this.#timer ??= setInterval(() => void this.#look(), limits.downloadPollMs);
-    return download.file.path;
+    this.#timer ??= setInterval(() => void this.#lookOnce(), limits.downloadPollMs);
+    return outflow;
+  }
+
+  /** Waits for downloads of a file that end just now: who has had the last byte may be faster than whoever closes the file. */
+  async settle({ dev, ino }: Identity): Promise<void> {
+    const identity = `${dev}:${ino}`;
+    const deadline = performance.now() + limits.downloadSettleMs;
+    while (this.#downloads.has(identity)) {
+      await this.#lookOnce();
+      if (performance.now() > deadline || !this.#downloads.has(identity)) return;
+      await Bun.sleep(limits.downloadSettlePollMs);
+    }
+  }
+
+  /** One look at a time, for all who ask meanwhile. */
+  #lookOnce(): Promise<void> {
+    this.#look ??= this.#letGo().finally(() => {
+      this.#look = undefined;
+    });
+    return this.#look;
   }
 
   /** Lets go of what nobody sends any more. */
-  async #look(): Promise<void> {
-    if (this.#isLooking) return;
-    this.#isLooking = true;
+  async #letGo(): Promise<void> {
     const begin = performance.now();
     const open = await countOpenFiles();
-    this.#isLooking = false;
     for (const [identity, download] of this.#downloads) {
       // Our own descriptor is one of them.
-      const isOpen = (open.get(identity) ?? 0) > 1;
-      // The runtime opens the file in a thread of its own, which a busy machine may let wait.
-      const mayOpenYet = !download.isSeen && download.startedAt > begin - limits.downloadOpenMs;
-      download.isSeen ||= isOpen;
-      if (isOpen || mayOpenYet) continue;
+      if ((open.get(identity) ?? 0) > 1 || download.changedAt >= begin) continue;
+      for (const [outflow, since] of download.opening) {
+        if (since < begin - limits.downloadOpenMs) download.opening.delete(outflow);
+      }
+      if (download.opening.size > 0) continue;
       this.#downloads.delete(identity);
       download.file[Symbol.dispose]();
     }

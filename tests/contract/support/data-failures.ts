@@ -12,29 +12,26 @@ import { unknownRegion } from "./requests.ts";
 
 const bytes = Buffer.from("0123456789abcdef");
 
-/** GET and PUT of the same path, which have most failures in common. */
+/** What they have most failures in common. */
 const directions = [
-  { operationId: "readData", method: "GET", body: undefined },
-  { operationId: "writeData", method: "PUT", body: bytes },
+  { operationId: "readData", method: "GET", suffix: "/data", body: undefined },
+  { operationId: "writeData", method: "PUT", suffix: "/data", body: bytes },
+  { operationId: "readFile", method: "GET", suffix: "/file/weights.safetensors", body: undefined },
 ] as const;
 
 type Ask = (app: TestApp, id: string, query?: string) => Promise<Answer>;
 
-const inBoth = directions.flatMap(({ operationId, method, body }): FailureCase[] => {
-  const ask: Ask = (app, id, query = "") => askInVain(app, method, `/v1/regions/${id}/data${query}`, body as Body);
+const inBoth = directions.flatMap(({ operationId, method, suffix, body }): FailureCase[] => {
+  const ask: Ask = (app, id, query = "") => askInVain(app, method, `/v1/regions/${id}${suffix}${query}`, body as Body);
   return [
-    {
-      operationId,
-      code: "tensor-not-found",
-      provoke: async (app) => ask(app, (await app.create({ byte_size: bytes.length })).id, "?tensor=other"),
-    },
+    ...(suffix === "/data" ? [withoutTensor(operationId, ask)] : []),
     {
       operationId,
       code: "region-busy",
       provoke: async (app) => {
         const creation = app.create({ byte_size: slowBytes });
         const id = await idInState(app, "creating");
-        const answer = await app.request(method, `/v1/regions/${id}/data`, body);
+        const answer = await app.request(method, `/v1/regions/${id}${suffix}`, body);
         await creation;
         return answer;
       },
@@ -72,7 +69,68 @@ const inBoth = directions.flatMap(({ operationId, method, body }): FailureCase[]
   ];
 });
 
+function withoutTensor(operationId: string, ask: Ask): FailureCase {
+  const provoke = async (app: TestApp) => ask(app, (await app.create({ byte_size: bytes.length })).id, "?tensor=other");
+  return { operationId, code: "tensor-not-found", provoke };
+}
+
+/** What has no name any more, because it drains, is not found there. */
+const fileByName = "/v1/models/default/regions/weights/file/weights.safetensors";
+const byName: readonly FailureCase[] = [
+  {
+    operationId: "readFileByName",
+    code: "region-not-found",
+    provoke: (app) => askInVain(app, "GET", fileByName),
+  },
+  {
+    operationId: "readFileByName",
+    code: "region-busy",
+    provoke: async (app) => {
+      const creation = app.create({ name: "weights", byte_size: slowBytes });
+      await idInState(app, "creating");
+      const answer = await app.request("GET", fileByName);
+      await creation;
+      return answer;
+    },
+  },
+  {
+    operationId: "readFileByName",
+    code: "io-error",
+    provoke: async (app) => {
+      const { storage } = await app.create({ name: "weights" });
+      using intruder = new Intruder(storage.path);
+      intruder.truncate(storage.byte_size - 1);
+      return await askInVain(app, "GET", fileByName);
+    },
+  },
+  {
+    operationId: "readFileByName",
+    code: "shutting-down",
+    provoke: async (app) => {
+      await app.create({ name: "weights" });
+      app.store.stop();
+      return askInVain(app, "GET", fileByName);
+    },
+  },
+];
+
 const ofOne: readonly FailureCase[] = [
+  {
+    operationId: "readFile",
+    code: "range-not-satisfiable",
+    provoke: async (app) => {
+      const path = `/v1/regions/${(await app.create()).id}/file/weights.safetensors`;
+      return app.request("GET", path, undefined, { headers: { range: "bytes=9999-" } });
+    },
+  },
+  {
+    operationId: "readFileByName",
+    code: "range-not-satisfiable",
+    provoke: async (app) => {
+      await app.create({ name: "weights" });
+      return app.request("GET", fileByName, undefined, { headers: { range: "bytes=-0" } });
+    },
+  },
   {
     operationId: "readData",
     code: "range-not-satisfiable",
@@ -141,4 +199,4 @@ const ofOne: readonly FailureCase[] = [
   },
 ];
 
-export const dataCases: readonly FailureCase[] = [...inBoth, ...ofOne];
+export const dataCases: readonly FailureCase[] = [...inBoth, ...byName, ...ofOne];

@@ -134,6 +134,7 @@ export const parameterCases: readonly FailureCase[] = [
   refusedParameter("deleteRegion", "DELETE", `/v1/regions/${unknownRegion.repeat(3)}`),
   refusedParameter("getRegionByName", "GET", "/v1/models/default/regions/a%2Fb"),
   refusedParameter("deleteRegionByName", "DELETE", "/v1/models/default/regions/weights?version=a%2Fb"),
+  refusedParameter("readFileByName", "GET", "/v1/models/default/regions/weights/file/a%2Fb"),
   refusedParameter("listSessions", "GET", "/v1/sessions?limit=0"),
   refusedParameter("getSession", "GET", `/v1/sessions/${unknownSession.repeat(3)}`),
   refusedParameter("renewSession", "POST", `/v1/sessions/${unknownSession.repeat(3)}/renew`),

@@ -45,6 +45,11 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
   writeData: async (app) => {
     return { method: "PUT", path: `/v1/regions/${(await app.create()).id}/data`, body: new Uint8Array(64) };
   },
+  readFile: async (app) => ({ method: "GET", path: `/v1/regions/${(await app.create()).id}/file/w.safetensors` }),
+  readFileByName: async (app) => {
+    await app.create({ name: "weights" });
+    return { method: "GET", path: "/v1/models/default/regions/weights/file/weights.safetensors" };
+  },
   deleteRegion: async (app) => ({ method: "DELETE", path: `/v1/regions/${(await app.create()).id}` }),
   deleteRegionByName: async (app) => {
     await app.create({ name: "weights" });
@@ -102,7 +107,8 @@ export function bareRequest(operation: Operation): PlainRequest {
     .replace("{session}", unknownSession)
     .replace("{lease}", unknownLease)
     .replace("{model}", "nobody")
-    .replace("{name}", "nothing");
+    .replace("{name}", "nothing")
+    .replace("{file}", "weights.safetensors");
   return { method, path: operation.operationId === "releaseClaim" ? `${path}?claim=${unknownClaim}` : path };
 }
 

@@ -138,9 +138,49 @@ export interface paths {
     readonly get: operations["readData"];
     /**
      * Write an open region's bytes, for those who cannot map it
-     * @description The body is exactly as long as what it fills. One that fails midway leaves the bytes that came.
+     * @description The body is exactly as long as what it fills. One that fails midway leaves the bytes that came. Conditions are about the region's ETag, which writing does not change.
      */
     readonly put: operations["writeData"];
+    readonly post?: never;
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/regions/{region}/file/{file}": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * A region's whole file, for stock readers that cannot map it
+     * @description A valid safetensors file: its header's length, the header, and the bytes of all tensors.
+     */
+    readonly get: operations["readFile"];
+    readonly put?: never;
+    readonly post?: never;
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/models/{model}/regions/{name}/file/{file}": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * The whole file of the region that has a name
+     * @description A valid safetensors file: its header's length, the header, and the bytes of all tensors.
+     */
+    readonly get: operations["readFileByName"];
+    readonly put?: never;
     readonly post?: never;
     readonly delete?: never;
     readonly options?: never;
@@ -3437,10 +3477,14 @@ export interface operations {
         readonly tensor?: string;
       };
       readonly header?: {
-        /** @description One range of bytes. */
+        /** @description Ranges of bytes, at most 64. Several that together are more than 1048576 bytes are answered with all of it. */
         readonly range?: string;
         /** @description The ETag that the range is of; of another one, all is sent. */
         readonly "if-range"?: string;
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 304, without a body. */
+        readonly "if-none-match"?: string;
       };
       readonly path: {
         readonly region: string;
@@ -3458,7 +3502,7 @@ export interface operations {
           readonly "application/octet-stream": string;
         };
       };
-      /** @description The range. */
+      /** @description The range; several are parts of `multipart/byteranges`. */
       readonly 206: {
         headers: {
           readonly [name: string]: unknown;
@@ -3466,6 +3510,13 @@ export interface operations {
         content: {
           readonly "application/octet-stream": string;
         };
+      };
+      /** @description The client has it: an ETag of If-None-Match is the one of today. */
+      readonly 304: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content?: never;
       };
       /** @description `forbidden`: The request is not allowed from there. */
       readonly 403: {
@@ -3476,7 +3527,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `region-not-found`: No such region. `tensor-not-found`: The region has no such tensor. */
+      /** @description `tensor-not-found`: The region has no such tensor. `region-not-found`: No such region. */
       readonly 404: {
         headers: {
           readonly [name: string]: unknown;
@@ -3485,8 +3536,17 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `region-busy`: The region is in the middle of another step. `region-draining`: The region is deleted and drains. */
+      /** @description `region-draining`: The region is deleted and drains. `region-busy`: The region is in the middle of another step. */
       readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3550,6 +3610,10 @@ export interface operations {
       readonly header?: {
         /** @description The part that comes. */
         readonly "content-range"?: string;
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
       };
       readonly path: {
         readonly region: string;
@@ -3591,6 +3655,15 @@ export interface operations {
       };
       /** @description `region-busy`: The region is in the middle of another step. `region-sealed`: The region is sealed. `region-draining`: The region is deleted and drains. `cancelled`: The work was cancelled by another request. */
       readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3663,6 +3736,272 @@ export interface operations {
       };
       /** @description `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly readFile: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: {
+        /** @description Ranges of bytes, at most 64. Several that together are more than 1048576 bytes are answered with all of it. */
+        readonly range?: string;
+        /** @description The ETag that the range is of; of another one, all is sent. */
+        readonly "if-range"?: string;
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 304, without a body. */
+        readonly "if-none-match"?: string;
+      };
+      readonly path: {
+        readonly region: string;
+        /** @description What the reader calls it. Any name will do; some readers go by how it ends. */
+        readonly file: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description All of it. Of a sealed region it has an ETag. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/octet-stream": string;
+        };
+      };
+      /** @description The range; several are parts of `multipart/byteranges`. */
+      readonly 206: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/octet-stream": string;
+        };
+      };
+      /** @description The client has it: an ETag of If-None-Match is the one of today. */
+      readonly 304: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content?: never;
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-not-found`: No such region. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-draining`: The region is deleted and drains. `region-busy`: The region is in the middle of another step. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `range-not-satisfiable`: The range lies outside of the data. */
+      readonly 416: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly readFileByName: {
+    readonly parameters: {
+      readonly query?: {
+        /** @description This version. Without one the newest that is sealed, or, where none is, the newest. */
+        readonly version?: string;
+      };
+      readonly header?: {
+        /** @description Ranges of bytes, at most 64. Several that together are more than 1048576 bytes are answered with all of it. */
+        readonly range?: string;
+        /** @description The ETag that the range is of; of another one, all is sent. */
+        readonly "if-range"?: string;
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 304, without a body. */
+        readonly "if-none-match"?: string;
+      };
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description A region's name, unique in its model. */
+        readonly name: string;
+        /** @description What the reader calls it. Any name will do; some readers go by how it ends. */
+        readonly file: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description All of it. Of a sealed region it has an ETag. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/octet-stream": string;
+        };
+      };
+      /** @description The range; several are parts of `multipart/byteranges`. */
+      readonly 206: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/octet-stream": string;
+        };
+      };
+      /** @description The client has it: an ETag of If-None-Match is the one of today. */
+      readonly 304: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content?: never;
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `region-not-found`: No such region. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-busy`: The region is in the middle of another step. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `range-not-satisfiable`: The range lies outside of the data. */
+      readonly 416: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
         headers: {
           readonly [name: string]: unknown;
         };
