@@ -1,8 +1,14 @@
 /** The client: what a program says to one server. Each call is a line; the work is done in the files it names. */
 
+import type { AccessOptions, EventOptions, LockOptions, SessionOptions } from "./options.ts";
 import "./dispose.ts";
+import { inspect } from "node:util";
+import * as kinds from "./check/kinds.ts";
+import { checkOptions } from "./check/options.ts";
+import * as tables from "./check/tables.ts";
+import { checkArgument } from "./check/value.ts";
 import { TensordError } from "./errors.ts";
-import { type EventOptions, EventStream } from "./events/event-stream.ts";
+import { EventStream } from "./events/event-stream.ts";
 import { Api } from "./http/api.ts";
 import type { Transport } from "./http/transport.ts";
 import type {
@@ -16,10 +22,10 @@ import type {
   Stats,
   Verification,
 } from "./http/wire.ts";
-import type { LockOptions } from "./memory/lock.ts";
 import {
   type AnyRegion,
   type AttachOptions,
+  type ChangeModelOptions,
   type ChangeOptions,
   type CreateOptions,
   defaultModel,
@@ -27,20 +33,22 @@ import {
   type GetOptions,
   type GetOrCreateOptions,
   type ListOptions,
+  type RegisterModelOptions,
   type RingOptions,
+  type UnregisterModelOptions,
 } from "./options.ts";
 import { GetOrCreate } from "./regions/get-or-create.ts";
 import { type Asker, makeRegion, mapExisting } from "./regions/make-region.ts";
-import { type AccessOptions, findRegion, toAccess } from "./regions/mapper.ts";
+import { findRegion, toAccess } from "./regions/mapper.ts";
 import { toOwner } from "./regions/owner.ts";
-import type { TensorReference } from "./regions/reference.ts";
+import { type AnyReference, toTensorReference } from "./regions/reference.ts";
 import type { Region } from "./regions/region.ts";
 import type { RegionSource } from "./regions/sources.ts";
 import type { OpenedTensor } from "./regions/tensor.ts";
 import { mapAlone, openNow, openWhenFree } from "./rings/open-reference.ts";
 import { makeRing, type Ring } from "./rings/ring.ts";
 import { Rings } from "./rings/rings.ts";
-import { Session, type SessionOptions } from "./session/session.ts";
+import { Session } from "./session/session.ts";
 import type { WaitOptions } from "./waiting.ts";
 
 /**
@@ -77,7 +85,9 @@ export class Client {
    * find its own region in the way.
    * @throws TensordError `name-taken`, `owner-required`, `validation-failed`, `pool-full`, `out-of-shared-memory` …
    */
-  create(name: string | null, data: RegionSource, options: CreateOptions = {}): Promise<Region> {
+  async create(name: string | null, data: RegionSource, options: CreateOptions = {}): Promise<Region> {
+    checkArgument("create a region", "its name", name, kinds.nameOrNull);
+    checkOptions("create a region", tables.create, options);
     return makeRegion(this.#asker, name, data, options);
   }
 
@@ -88,11 +98,14 @@ export class Client {
    * and the next in line builds.
    * @throws TensordError `deadline-exceeded` if others build for longer than `timeoutMs`; what `build` throws
    */
-  getOrCreate(
+  async getOrCreate(
     name: string,
     build: () => RegionSource | Promise<RegionSource>,
     options: GetOrCreateOptions = {},
   ): Promise<Region> {
+    checkArgument("get or create a region", "its name", name, kinds.text);
+    checkArgument("get or create a region", "what builds it", build, kinds.callback());
+    checkOptions("get or create a region", tables.getOrCreate, options);
     return this.#getOrCreate.run(name, build, options);
   }
 
@@ -100,7 +113,8 @@ export class Client {
    * Makes a ring: a region cut into slots for tensors that go to other processes by reference, without the server. It ends
    * as any region does, by default with this client's session.
    */
-  ring(options: RingOptions = {}): Promise<Ring> {
+  async ring(options: RingOptions = {}): Promise<Ring> {
+    checkOptions("make a ring", tables.ring, options);
     return makeRing(this.#asker, options);
   }
 
@@ -112,11 +126,13 @@ export class Client {
    *   a writer; `wrong-namespace` if this process sees another file system than the server; `access-denied`
    */
   async attach(region: string | RegionDescriptor | ListedRegion, options: AttachOptions = {}): Promise<Region> {
+    checkArgument("attach a region", "what should be one", region, kinds.nameOrRegion);
+    checkOptions("attach a region", tables.attach, options);
     const { model = defaultModel, version, timeoutMs = 0, writable = false, signal } = options;
     const access = toAccess(options);
     if (typeof region !== "string") {
       const ask = () => this.#api.region(region.id, signal);
-      return mapExisting(this.#asker, "tensors" in region ? region : await ask(), () => access, ask);
+      return mapExisting(this.#asker, isWhole(region) ? region : await ask(), () => access, ask);
     }
     const find = () =>
       findRegion(this.#api, { model, name: region, version }, { timeoutMs, isWriter: writable, signal });
@@ -129,13 +145,15 @@ export class Client {
    * @throws TensordError `stale-ref` if the file, or the slot's content, is not the one meant; `region-sealed` for a writer;
    *   `access-denied`; `deadline-exceeded` if another process writes into the slot: `openWhenFree` waits
    */
-  open(reference: TensorReference, options: AccessOptions = {}): OpenedTensor {
-    return openNow(reference, toAccess(options), mapAlone(this.#asker.session));
+  open(reference: AnyReference, options: AccessOptions = {}): OpenedTensor {
+    checkOptions("open a tensor", tables.access, options);
+    return openNow(toTensorReference(reference), toAccess(options), mapAlone(this.#asker.session));
   }
 
   /** As `open`, and waits while another process has the ring's slot locked. */
-  async openWhenFree(reference: TensorReference, options: AccessOptions & LockOptions = {}): Promise<OpenedTensor> {
-    return openWhenFree(reference, toAccess(options), mapAlone(this.#asker.session), options);
+  async openWhenFree(reference: AnyReference, options: AccessOptions & LockOptions = {}): Promise<OpenedTensor> {
+    checkOptions("open a tensor", tables.openWhenFree, options);
+    return openWhenFree(toTensorReference(reference), toAccess(options), mapAlone(this.#asker.session), options);
   }
 
   /** Opens references of rings as `open` does, and keeps the rings mapped in between: for who opens many. */
@@ -144,17 +162,23 @@ export class Client {
   }
 
   /** The region of that name and `version`, or as `attach` without one. @throws TensordError `region-not-found` */
-  get(name: string, { model = defaultModel, version, signal }: GetOptions = {}): Promise<RegionDescriptor> {
+  async get(name: string, options: GetOptions = {}): Promise<RegionDescriptor> {
+    checkArgument("get a region", "its name", name, kinds.text);
+    checkOptions("get a region", tables.get, options);
+    const { model = defaultModel, version, signal } = options;
     return this.#api.regionByName({ model, name, version }, { signal });
   }
 
   /** The region with that id, as it is now. @throws TensordError `region-not-found` */
-  getById(id: string, { signal }: WaitOptions = {}): Promise<RegionDescriptor> {
-    return this.#api.region(id, signal);
+  async getById(id: string, options: WaitOptions = {}): Promise<RegionDescriptor> {
+    checkArgument("get a region", "its id", id, kinds.text);
+    checkOptions("get a region", tables.wait, options);
+    return this.#api.region(id, options.signal);
   }
 
   /** All regions that match, page by page as they are consumed. */
   list(options: ListOptions = {}): AsyncGenerator<ListedRegion, void, undefined> {
+    checkOptions("list regions", tables.list, options);
     const { model, name, version, state, session, label, signal } = options;
     const owner = session === undefined ? undefined : idOf(session);
     return this.#api.regions({ model, name, version, state, session: owner, label: label?.join("=") }, signal);
@@ -162,6 +186,8 @@ export class Client {
 
   /** Changes a region's owner, whether it may be evicted, or its labels. */
   async change(region: AnyRegion, options: ChangeOptions): Promise<RegionDescriptor> {
+    checkArgument("change a region", "it", region, kinds.region);
+    checkOptions("change a region", tables.change, options);
     const { evictable, labels, signal } = options;
     return this.#api.changeRegion(idOf(region), { ...toOwner(options), evictable, labels }, signal);
   }
@@ -170,60 +196,71 @@ export class Client {
    * Has the server recompute a sealed region's checksum and compare it with the one taken at its seal.
    * @throws TensordError `region-not-sealed`
    */
-  verify(region: AnyRegion, { signal }: WaitOptions = {}): Promise<Verification> {
-    return this.#api.verify(idOf(region), signal);
+  async verify(region: AnyRegion, options: WaitOptions = {}): Promise<Verification> {
+    checkArgument("verify a region", "it", region, kinds.region);
+    checkOptions("verify a region", tables.wait, options);
+    return this.#api.verify(idOf(region), options.signal);
   }
 
   /** Deletes a region. Its name is free at once; its memory when the last process that maps it lets go. */
-  delete(region: AnyRegion, { signal }: WaitOptions = {}): Promise<Deletion> {
-    return this.#api.deleteRegion(idOf(region), signal);
+  async delete(region: AnyRegion, options: WaitOptions = {}): Promise<Deletion> {
+    checkArgument("delete a region", "it", region, kinds.region);
+    checkOptions("delete a region", tables.wait, options);
+    return this.#api.deleteRegion(idOf(region), options.signal);
   }
 
   /**
    * Frees that many bytes beyond what is free, of regions that are evictable, sealed and mapped by nobody; least recently
    * used first. @returns what went, what stayed and why; with `dryRun` what would go
    */
-  evict(byteSize: number, { model, dryRun, signal }: EvictOptions = {}): Promise<Eviction> {
+  async evict(byteSize: number, options: EvictOptions = {}): Promise<Eviction> {
+    checkArgument("evict", "the size", byteSize, kinds.bytes);
+    checkOptions("evict", tables.evict, options);
+    const { model, dryRun, signal } = options;
     return this.#api.evict({ bytes: byteSize, model, dryRun }, signal);
   }
 
   /** All models, page by page as they are consumed. */
-  models({ signal }: WaitOptions = {}): AsyncGenerator<Model, void, undefined> {
-    return this.#api.models(signal);
+  models(options: WaitOptions = {}): AsyncGenerator<Model, void, undefined> {
+    checkOptions("list models", tables.wait, options);
+    return this.#api.models(options.signal);
   }
 
   /** One model with its books. @throws TensordError `model-not-found` */
-  model(name: string, { signal }: WaitOptions = {}): Promise<Model> {
-    return this.#api.model(name, signal);
+  async model(name: string, options: WaitOptions = {}): Promise<Model> {
+    checkArgument("get a model", "its name", name, kinds.text);
+    checkOptions("get a model", tables.wait, options);
+    return this.#api.model(name, options.signal);
   }
 
   /** Registers a model, a pool with a limit of its own. @throws TensordError `model-exists` */
-  registerModel(
-    name: string,
-    { memoryLimitBytes, signal }: WaitOptions & { readonly memoryLimitBytes?: number } = {},
-  ): Promise<Model> {
+  async registerModel(name: string, options: RegisterModelOptions = {}): Promise<Model> {
+    checkArgument("register a model", "its name", name, kinds.text);
+    checkOptions("register a model", tables.registerModel, options);
+    const { memoryLimitBytes, signal } = options;
     return this.#api.registerModel({ name, memoryLimitBytes }, signal);
   }
 
   /** Changes a model's limit; null removes it. @throws TensordError `model-not-found` */
-  changeModel(
-    name: string,
-    { memoryLimitBytes, signal }: WaitOptions & { readonly memoryLimitBytes: number | null },
-  ): Promise<Model> {
+  async changeModel(name: string, options: ChangeModelOptions): Promise<Model> {
+    checkArgument("change a model", "its name", name, kinds.text);
+    checkOptions("change a model", tables.changeModel, options);
+    const { memoryLimitBytes, signal } = options;
     return this.#api.changeModel(name, { memoryLimitBytes }, signal);
   }
 
   /** Unregisters a model; `drain` deletes its regions with it. @throws TensordError `model-in-use`, `model-not-found` */
-  unregisterModel(
-    name: string,
-    { drain = false, signal }: WaitOptions & { readonly drain?: boolean } = {},
-  ): Promise<Deletion> {
+  async unregisterModel(name: string, options: UnregisterModelOptions = {}): Promise<Deletion> {
+    checkArgument("unregister a model", "its name", name, kinds.text);
+    checkOptions("unregister a model", tables.unregisterModel, options);
+    const { drain = false, signal } = options;
     return this.#api.unregisterModel(name, drain, signal);
   }
 
   /** The server's books: bytes, inodes, regions by state, models. */
-  stats({ signal }: WaitOptions = {}): Promise<Stats> {
-    return this.#api.stats(signal);
+  async stats(options: WaitOptions = {}): Promise<Stats> {
+    checkOptions("get the books", tables.wait, options);
+    return this.#api.stats(options.signal);
   }
 
   /**
@@ -231,21 +268,24 @@ export class Client {
    * with it; it ends with this process, however that ends, and with `close`.
    * @throws TensordError `feature-unavailable` if the client was connected without one
    */
-  async session({ signal }: WaitOptions = {}): Promise<SessionDescriptor> {
-    if (this.#asker.session !== undefined) return this.#asker.session.describe(signal);
+  async session(options: WaitOptions = {}): Promise<SessionDescriptor> {
+    checkOptions("describe the session", tables.wait, options);
+    if (this.#asker.session !== undefined) return this.#asker.session.describe(options.signal);
     throw new TensordError("feature-unavailable", "Cannot describe the session: this client has none", {
       hint: "connect without { session: false }",
     });
   }
 
   /** Ends the session, if there is one, with all that it owns; the next use opens another. @returns what ended with it */
-  async endSession({ signal }: WaitOptions = {}): Promise<SessionEnd | undefined> {
-    return await this.#asker.session?.end(signal);
+  async endSession(options: WaitOptions = {}): Promise<SessionEnd | undefined> {
+    checkOptions("end the session", tables.wait, options);
+    return await this.#asker.session?.end(options.signal);
   }
 
   /** All sessions, of every process, page by page as they are consumed. */
-  sessions({ signal }: WaitOptions = {}): AsyncGenerator<SessionDescriptor, void, undefined> {
-    return this.#api.sessions(signal);
+  sessions(options: WaitOptions = {}): AsyncGenerator<SessionDescriptor, void, undefined> {
+    checkOptions("list sessions", tables.wait, options);
+    return this.#api.sessions(options.signal);
   }
 
   /**
@@ -253,6 +293,7 @@ export class Client {
    * goes on after a restart of the server.
    */
   events(options: EventOptions = {}): EventStream {
+    checkOptions("follow the events", tables.events, options);
     return new EventStream(this.#transport, options);
   }
 
@@ -260,6 +301,11 @@ export class Client {
   close(): void {
     this.#asker.session?.close();
     this.#transport.close();
+  }
+
+  /** As `console.log` shows it. */
+  [inspect.custom](): string {
+    return `Client of ${this.url}${this.#transport.closed.aborted ? ", closed" : ""}`;
   }
 
   [Symbol.dispose](): void {
@@ -270,6 +316,11 @@ export class Client {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.endSession().finally(() => this.close());
   }
+}
+
+/** Whether it is a descriptor with its tensors: an item of a list has none, and a `Region` shows its own. */
+function isWhole(region: RegionDescriptor | ListedRegion): region is RegionDescriptor {
+  return "tensors" in region && Array.isArray(region.tensors);
 }
 
 function idOf(named: string | { readonly id: string }): string {

@@ -1,26 +1,18 @@
 /** The way in. */
 
+import { checkOptions } from "./check/options.ts";
+import * as tables from "./check/tables.ts";
+import { quote } from "./check/value.ts";
 import { Client } from "./client.ts";
 import { isTensordError, TensordError } from "./errors.ts";
 import { Api } from "./http/api.ts";
 import { type Endpoint, findEndpoint } from "./http/endpoint.ts";
 import { Transport } from "./http/transport.ts";
-import type { SessionOptions } from "./session/session.ts";
-import { pause, type WaitOptions } from "./waiting.ts";
+import type { ConnectOptions } from "./options.ts";
+import { pause } from "./waiting.ts";
 
 const defaultRetryMs = 10_000;
 const readyPollMs = 50;
-
-export interface ConnectOptions extends WaitOptions {
-  /** `http://host:port` or `unix:///path`. */
-  readonly url?: string;
-  /** How long to wait until the server is ready. Without it nothing is sent before the first call. */
-  readonly waitMs?: number;
-  /** How long a call waits for a server that was there before, as in a restart. Default: 10 s. */
-  readonly retryMs?: number;
-  /** How to open this client's session when it is first needed, or false for a client without one. */
-  readonly session?: SessionOptions | false;
-}
 
 /**
  * A client of the server at `url`, else at `TENSORD_URL`, else on the Unix socket
@@ -28,10 +20,23 @@ export interface ConnectOptions extends WaitOptions {
  * @throws TensordError `server-unavailable` when the wait is over, `validation-failed` for what is no address
  */
 export async function connect(options: ConnectOptions = {}): Promise<Client> {
+  check(options);
   const { url, waitMs = 0, retryMs = defaultRetryMs, session = {}, signal } = options;
   const endpoint = findEndpoint(url);
   if (waitMs > 0) await waitUntilReady(endpoint, waitMs, signal);
   return new Client(new Transport(endpoint, retryMs), session);
+}
+
+function check(options: ConnectOptions): void {
+  if (typeof options === "string" || (options as unknown) instanceof URL) {
+    const given = quote(String(options));
+    throw new TensordError("validation-failed", `Cannot connect: its options are ${given}, want an object`, {
+      hint: `connect({ url: ${given} })`,
+    });
+  }
+  checkOptions("connect", tables.connect, options);
+  const { session = false } = options;
+  if (session !== false) checkOptions("open a session", tables.sessions, session);
 }
 
 async function waitUntilReady(endpoint: Endpoint, waitMs: number, signal: AbortSignal | undefined): Promise<void> {

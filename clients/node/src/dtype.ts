@@ -108,6 +108,12 @@ export function arrayOf(dtype: string): ArrayConstructor | undefined {
   return table.get(dtype)?.array;
 }
 
+/** The kinds of typed arrays that content of a dtype comes in: its own, raw bytes, and, on every runtime, an F16's bits. */
+export function kindsOf(dtype: Dtype): string[] {
+  const own = arrayOf(dtype)?.name ?? "Uint8Array";
+  return [...new Set([own, ...(dtype === "F16" ? ["Uint16Array"] : []), "Uint8Array"])];
+}
+
 /**
  * Bytes of a tensor; `shape` in elements.
  * @throws TensordError `validation-failed` for an unknown dtype, bits that are no whole bytes, or too many.

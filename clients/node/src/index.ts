@@ -2,11 +2,11 @@
 
 // biome-ignore-start lint/performance/noBarrelFile: the package's one entry, which its users import.
 export type { Client } from "./client.ts";
-export { type ConnectOptions, connect } from "./connect.ts";
+export { connect } from "./connect.ts";
 export type { ArrayDtype, ArrayTypes, Dtype, TensorArray } from "./dtype.ts";
 export { type ClientCode, type ErrorCode, isTensordError, type ServerCode, TensordError } from "./errors.ts";
 export type { RegionEventData, TensordEvent } from "./events/event.ts";
-export type { EventOptions, EventStream } from "./events/event-stream.ts";
+export type { EventStream } from "./events/event-stream.ts";
 export type {
   Deletion,
   Eviction,
@@ -19,28 +19,32 @@ export type {
   TensorInfo,
   Verification,
 } from "./http/wire.ts";
-export type { LockOptions } from "./memory/lock.ts";
 export type {
+  AccessOptions,
   AnyRegion,
   AttachOptions,
   ChangeOptions,
+  ConnectOptions,
   CreateOptions,
+  EventOptions,
   EvictOptions,
   GetOptions,
   GetOrCreateOptions,
   ListOptions,
+  LockOptions,
   Owner,
   RingOptions,
+  SealOptions,
+  SessionOptions,
+  SlotOptions,
 } from "./options.ts";
-export type { AccessOptions } from "./regions/mapper.ts";
 export { TensorReference, type WireReference } from "./regions/reference.ts";
-export type { Region, SealOptions } from "./regions/region.ts";
+export type { Region } from "./regions/region.ts";
 export type { RegionSource, TensorSource, TensorSpec } from "./regions/sources.ts";
 export type { OpenedTensor, Tensor } from "./regions/tensor.ts";
 export type { LockKind, TensorLock } from "./regions/tensor-lock.ts";
 export type { Ring } from "./rings/ring.ts";
-export type { Rings, SlotOptions } from "./rings/rings.ts";
+export type { Rings } from "./rings/rings.ts";
 export type { Slot } from "./rings/slot.ts";
-export type { SessionOptions } from "./session/session.ts";
 export type { WaitOptions } from "./waiting.ts";
 // biome-ignore-end lint/performance/noBarrelFile: the package's one entry, which its users import.

@@ -1,10 +1,39 @@
-/** What callers may ask of regions. The wire spells it the same, in its own case. */
+/**
+ * What callers may ask for, call by call. The wire spells it the same, in its own case; `check/tables.ts` says of each option
+ * what it may be.
+ */
 
+import type { TensordError } from "./errors.ts";
 import type { RegionDescriptor } from "./http/wire.ts";
-import type { AccessOptions } from "./regions/mapper.ts";
 import type { WaitOptions } from "./waiting.ts";
 
 export const defaultModel = "default";
+
+export interface ConnectOptions extends WaitOptions {
+  /** `http://host:port` or `unix:///path`. */
+  readonly url?: string;
+  /** How long to wait until the server is ready. Without it nothing is sent before the first call. */
+  readonly waitMs?: number;
+  /** How long a call waits for a server that was there before, as in a restart. Default: 10 s. */
+  readonly retryMs?: number;
+  /** How to open this client's session when it is first needed, or false for a client without one. */
+  readonly session?: SessionOptions | false;
+}
+
+export interface SessionOptions {
+  /** What people see beside the process id. Default: the program's file name. */
+  readonly name?: string | undefined;
+  /** What the session may own at once. Default: no bound of its own. */
+  readonly quotaBytes?: number | undefined;
+  /** How long it outlives a server that is away, from the server's next start. Default: 30 s. */
+  readonly ttlMs?: number | undefined;
+  /**
+   * Told when the session was lost: the server ended it without this client, by request or by its TTL, and what it owned
+   * with it. What is mapped here stays mapped, and the next use opens another session. `error` has the code
+   * `session-not-found` and says so. Default: a warning of the process, `process.on("warning")`.
+   */
+  readonly onLost?: ((error: TensordError) => void) | undefined;
+}
 
 /** A region is named by its name, model and version where it is looked up, and by one of these elsewhere. */
 export type AnyRegion = string | { readonly id: string };
@@ -67,6 +96,13 @@ export type RingOptions = Owner &
     readonly name?: string | null | undefined;
   };
 
+export interface AccessOptions {
+  /** Maps it for writing: others see each write. */
+  readonly writable?: boolean;
+  /** Makes a write through a read-only attachment a crash, instead of a private page of this process. */
+  readonly strict?: boolean;
+}
+
 export interface AttachOptions extends AccessOptions, WaitOptions {
   readonly model?: string;
   /** This one. Default: the newest that is sealed, or, where none is, the newest, in every moment of a wait. */
@@ -106,4 +142,49 @@ export interface EvictOptions extends WaitOptions {
   readonly model?: string;
   /** Says what would go, and frees nothing. */
   readonly dryRun?: boolean;
+}
+
+export interface RegisterModelOptions extends WaitOptions {
+  /** Default: none of its own. */
+  readonly memoryLimitBytes?: number;
+}
+
+export interface ChangeModelOptions extends WaitOptions {
+  /** Null removes the limit. */
+  readonly memoryLimitBytes: number | null;
+}
+
+export interface UnregisterModelOptions extends WaitOptions {
+  /** Deletes its regions with it. */
+  readonly drain?: boolean;
+}
+
+export interface SealOptions extends WaitOptions {
+  /** Records a checksum for `client.verify`. */
+  readonly checksum?: boolean;
+  /** Keeps the file openable read-write for stock readers that insist (Python's `SharedMemory`). */
+  readonly stockWritable?: boolean;
+}
+
+export interface LockOptions extends WaitOptions {
+  /** How long to wait for the others. Default: without end. */
+  readonly timeoutMs?: number | undefined;
+}
+
+export interface SlotOptions {
+  /** Maps it for writing: others see each write. */
+  readonly writable?: boolean;
+}
+
+export interface EventOptions extends WaitOptions {
+  /** The id of an event: everything after it that is kept comes first. Without it the stream begins now. */
+  readonly after?: string | undefined;
+  /** Only events of this model. */
+  readonly model?: string | undefined;
+  /** Only events of this session, by its id. */
+  readonly session?: string | undefined;
+  /** Only events whose type begins with one of these, such as `tensord.region.`. */
+  readonly types?: readonly string[] | undefined;
+  /** Whether to connect again when the connection ends, for as long as it takes. Default: true. */
+  readonly reconnect?: boolean | undefined;
 }

@@ -2,25 +2,13 @@
 
 import { isUnavailable } from "../errors.ts";
 import type { Transport } from "../http/transport.ts";
-import { pause, type WaitOptions } from "../waiting.ts";
+import type { EventOptions } from "../options.ts";
+import { pause } from "../waiting.ts";
 import { parseEvent, positionOf, type StreamOpened, type TensordEvent } from "./event.ts";
 import { EventSocket } from "./event-socket.ts";
 
 const firstPauseMs = 20;
 const longestPauseMs = 5_000;
-
-export interface EventOptions extends WaitOptions {
-  /** The id of an event: everything after it that is kept comes first. Without it the stream begins now. */
-  readonly after?: string | undefined;
-  /** Only events of this model. */
-  readonly model?: string | undefined;
-  /** Only events of this session, by its id. */
-  readonly session?: string | undefined;
-  /** Only events whose type begins with one of these, such as `tensord.region.`. */
-  readonly types?: readonly string[] | undefined;
-  /** Whether to connect again when the connection ends, for as long as it takes. Default: true. */
-  readonly reconnect?: boolean | undefined;
-}
 
 /** Iterate it once, with `for await`; leaving the loop closes the connection. */
 export class EventStream implements AsyncIterable<TensordEvent> {

@@ -5,7 +5,8 @@
  */
 
 import { TensordError } from "../errors.ts";
-import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
+import type { LockOptions } from "../options.ts";
+import { deadlineAfter, pause } from "../waiting.ts";
 import { F_OFD_SETLK, fcntl, SystemError } from "./libc.ts";
 
 // l_type of struct flock, <fcntl.h>.
@@ -38,11 +39,6 @@ export function trySetLock(fd: number, type: "read" | "write", start: bigint, le
     if (error instanceof SystemError && (error.code === "EAGAIN" || error.code === "EACCES")) return false;
     throw error;
   }
-}
-
-export interface LockOptions extends WaitOptions {
-  /** How long to wait for the others. Default: without end. */
-  readonly timeoutMs?: number | undefined;
 }
 
 /**

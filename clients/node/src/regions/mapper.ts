@@ -9,6 +9,7 @@ import { type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
+import type { AccessOptions } from "../options.ts";
 import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
 import { newerHint } from "./reference.ts";
 
@@ -18,13 +19,6 @@ export const sameRegionTries = 4;
 const attachTries = 100;
 /** How often to look where the server does not hold its answer back: for a writer, and within the last second. */
 const pollMs = 50;
-
-export interface AccessOptions {
-  /** Maps it for writing: others see each write. */
-  readonly writable?: boolean;
-  /** Makes a write through a read-only attachment a crash, instead of a private page of this process. */
-  readonly strict?: boolean;
-}
 
 /** The access that two flags ask for. @throws TensordError `validation-failed` if they contradict each other */
 export function toAccess({ writable = false, strict = false }: AccessOptions): Access {

@@ -4,7 +4,7 @@
  */
 
 import { posix } from "node:path";
-import { inspect } from "node:util";
+import { isPlain, quote } from "../check/value.ts";
 import { byteSizeOf, type Dtype, isDtype, maxDimensions } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
 import type { components } from "../generated/openapi.ts";
@@ -82,12 +82,14 @@ export class TensorReference {
   }
 
   /**
-   * Reads the wire form, as JSON text of at most 64 KiB or as what `JSON.parse` made of it. One of a later version is read
-   * by the fields that this one has, and what else it has is ignored.
+   * Reads the wire form, as JSON text of at most 64 KiB or as what `JSON.parse` made of it; and what became of a reference
+   * that was posted to a thread, or sent to a forked process. One of a later version is read by the fields that this one
+   * has, and what else it has is ignored.
    * @throws TensordError `validation-failed` for anything else, unknown fields of this version among it
    */
   static parse(source: string | object): TensorReference {
-    return new TensorReference(check(typeof source === "string" ? parseJson(source) : source));
+    const value = typeof source === "string" ? parseJson(source) : source;
+    return new TensorReference(check(isClone(value) ? toWireForm(value) : value));
   }
 
   /** The wire form; `dev` and `ino` are strings, since they are 64 bits wide. */
@@ -108,6 +110,14 @@ export class TensorReference {
       generation: this.generation,
     };
   }
+}
+
+/** What stands for a reference where one is opened: itself, its JSON, or what a thread or a forked process got of it. */
+export type AnyReference = TensorReference | WireReference | string;
+
+/** @throws TensordError `validation-failed`, as `TensorReference.parse` */
+export function toTensorReference(reference: AnyReference): TensorReference {
+  return reference instanceof TensorReference ? reference : TensorReference.parse(reference);
 }
 
 /** The reference to a tensor of the file at `place`. @throws TensordError `validation-failed` if that is no region's file */
@@ -156,6 +166,32 @@ function instanceOf(path: string): string | undefined {
   return /^tensord\.([a-z0-9-]{1,32})\.[a-z2-7]{26}$/.exec(path.slice(path.lastIndexOf("/") + 1))?.[1];
 }
 
+/** What a structured clone leaves of a reference: its fields, without its class. */
+const cloneFields = [
+  "storage",
+  "instance",
+  "region",
+  "path",
+  "deviceUuid",
+  "dev",
+  "ino",
+  "byteOffset",
+  "byteSize",
+  "dtype",
+  "shape",
+  "generation",
+] as const satisfies readonly (keyof TensorReference)[];
+
+type Clone = Pick<TensorReference, (typeof cloneFields)[number]>;
+
+function isClone(value: unknown): value is Clone {
+  return typeof value === "object" && value !== null && isAll(new Set(Object.keys(value)), cloneFields);
+}
+
+function toWireForm({ deviceUuid, byteOffset, byteSize, ...rest }: Clone): object {
+  return { v: version, device_uuid: deviceUuid, byte_offset: byteOffset, byte_size: byteSize, ...rest };
+}
+
 function parseJson(text: string): object {
   if (text.length > maxJsonCharacters) refuse("its JSON", `${text.length} characters`, `at most ${maxJsonCharacters}`);
   try {
@@ -166,14 +202,14 @@ function parseJson(text: string): object {
 }
 
 function check(value: unknown): WireReference {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) refuse("it", value, "an object");
+  if (!isPlain(value)) refuse("it", value, "an object");
   const fields = new Set(Object.keys(value));
-  const { v } = value as { readonly v?: unknown };
+  const { v } = value;
   if (!Number.isSafeInteger(v) || (v as number) < version) refuse("v", v, `a whole number from ${version}`);
   const isFirst = v === version && isAll(fields, firstFields);
   const isKnown = v === version ? isFirst || isAll(fields, wireFields) : wireFields.every((field) => fields.has(field));
   if (!isKnown) refuse("its fields", [...fields].sort(), [...wireFields].sort().join(", "));
-  const given = isFirst ? { ...value, storage: shm, device_uuid: null } : (value as Readonly<Record<string, unknown>>);
+  const given = isFirst ? { ...value, storage: shm, device_uuid: null } : value;
   return { v: version, ...checkStorage(given), ...checkTensor(given) };
 }
 
@@ -252,7 +288,8 @@ function checkInteger(name: string, value: unknown): number {
 }
 
 function refuse(name: string, value: unknown, want: string | number): never {
-  const shown = inspect(value, { depth: 1, maxArrayLength: 70, breakLength: Number.POSITIVE_INFINITY });
-  const short = shown.length <= 200 ? shown : `${shown.slice(0, 200)}…`;
-  throw new TensordError("validation-failed", `Cannot read a tensor reference: ${name} is ${short}, want ${want}`);
+  throw new TensordError(
+    "validation-failed",
+    `Cannot read a tensor reference: ${name} is ${quote(value)}, want ${want}`,
+  );
 }

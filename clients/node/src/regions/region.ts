@@ -1,6 +1,12 @@
 /** A mapped region: its tensors, its seal, its end in this process. */
 
+import type { SealOptions } from "../options.ts";
 import "../dispose.ts";
+import { inspect } from "node:util";
+import * as kinds from "../check/kinds.ts";
+import { checkOptions } from "../check/options.ts";
+import * as tables from "../check/tables.ts";
+import { checkArgument } from "../check/value.ts";
 import { TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
@@ -11,12 +17,8 @@ import { orAborted, type WaitOptions } from "../waiting.ts";
 import { sameRegionTries } from "./mapper.ts";
 import { Tensor } from "./tensor.ts";
 
-export interface SealOptions extends WaitOptions {
-  /** Records a checksum for `client.verify`. */
-  readonly checksum?: boolean;
-  /** Keeps the file openable read-write for stock readers that insist (Python's `SharedMemory`). */
-  readonly stockWritable?: boolean;
-}
+/** How many tensors a message or `console.log` shows. */
+const shownTensorCount = 8;
 
 /**
  * A region that this process maps. Made by `create` and `attach`; close it, or declare it with `using`. Closing it lets go
@@ -84,11 +86,12 @@ export class Region {
 
   /** The tensor of that name, or the only one. @throws TensordError `tensor-not-found` */
   tensor(name?: string): Tensor {
+    if (name !== undefined) checkArgument("find a tensor", "its name", name, kinds.text);
     const names = [...this.tensors.keys()];
     const found = name === undefined && names.length !== 1 ? undefined : this.tensors.get(name ?? names[0] ?? "");
     if (found !== undefined) return found;
     const what = name === undefined ? `the only tensor of` : `tensor "${name}" in`;
-    const shownNames = names.slice(0, 8).map((each) => JSON.stringify(each));
+    const shownNames = names.slice(0, shownTensorCount).map((each) => JSON.stringify(each));
     const more = names.length > shownNames.length ? ` and ${names.length - shownNames.length} more` : "";
     throw new TensordError("tensor-not-found", `Cannot find ${what} ${shown(this.#descriptor)}`, {
       hint: `it has ${shownNames.join(", ") || "none"}${more}`,
@@ -105,7 +108,8 @@ export class Region {
    * @throws TensordError `region-has-writers` while another process, or another `Region` of this one, maps it for writing;
    *   `region-sealed`, `closed`, `server-unavailable`
    */
-  seal(options: SealOptions = {}): Promise<RegionDescriptor> {
+  async seal(options: SealOptions = {}): Promise<RegionDescriptor> {
+    checkOptions("seal the region", tables.seal, options);
     const sealing = orAborted(this.#sealing, options.signal).then(() => this.#seal(options));
     this.#sealing = Promise.allSettled([this.#sealing, sealing]);
     return sealing;
@@ -125,8 +129,9 @@ export class Region {
   }
 
   /** Asks the server for the region as it is now. */
-  async refresh({ signal }: WaitOptions = {}): Promise<RegionDescriptor> {
-    this.#descriptor = await this.#api.region(this.id, signal);
+  async refresh(options: WaitOptions = {}): Promise<RegionDescriptor> {
+    checkOptions("refresh the region", tables.wait, options);
+    this.#descriptor = await this.#api.region(this.id, options.signal);
     return this.#descriptor;
   }
 
@@ -137,6 +142,17 @@ export class Region {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** As `console.log` shows it, with its tensors' dtypes and shapes. */
+  [inspect.custom](): string {
+    const { tensors } = this.#descriptor;
+    const shownTensors = tensors
+      .slice(0, shownTensorCount)
+      .map(({ name, dtype, shape }) => `${JSON.stringify(name)}: ${dtype} [${shape.join(", ")}]`);
+    const more = tensors.length > shownTensorCount ? [`and ${tensors.length - shownTensorCount} more`] : [];
+    const states = [this.state, ...(this.isClosed ? ["closed here"] : this.isWritable ? ["writable"] : [])];
+    return `Region ${shown(this.#descriptor)}, ${states.join(", ")} { ${[...shownTensors, ...more].join(", ")} }`;
   }
 
   async #remap(access: Access): Promise<void> {

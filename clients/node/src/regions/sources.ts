@@ -1,16 +1,20 @@
 /** What a caller may hand to `create`, the wire form of it, and the copy into a fresh region. Nothing is sent from here. */
 
 import { setImmediate } from "node:timers/promises";
-import { arrayOf, byteSizeOf, type Dtype, dtypeOf, kindOf } from "../dtype.ts";
+import * as kinds from "../check/kinds.ts";
+import { unknown } from "../check/options.ts";
+import { checkArgument, isPlain, quote, type Wanted } from "../check/value.ts";
+import { byteSizeOf, type Dtype, dtypeOf, kindOf, kindsOf } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
 import type { TensorRequest } from "../http/wire.ts";
 import { populateForWriting, SystemError, viewAt } from "../memory/libc.ts";
+import { Tensor } from "./tensor.ts";
 
 /** A tensor to make: its dtype, its shape in elements, and its content, or zeros to be written. */
 export interface TensorSpec {
   readonly dtype: Dtype;
   readonly shape: readonly number[];
-  /** The typed array of that dtype, in row-major order, or the raw bytes as a `Uint8Array`. */
+  /** The typed array of that dtype, in row-major order, or the raw bytes as a `Uint8Array`; of F16 also their bits. */
   readonly data?: NodeJS.TypedArray;
 }
 
@@ -35,8 +39,31 @@ const windowBytes = 8 * 1024 * 1024;
 /** Below this a few page faults cost less than a system call. */
 const populateBytes = 64 * 1024;
 
+const specFields = ["dtype", "shape", "data"] as const satisfies readonly (keyof TensorSpec)[];
+
+const region: Wanted = {
+  want: "a typed array, { dtype, shape, data? }, or an object of these by their names",
+  accepts: (value) => ArrayBuffer.isView(value) || (isPlain(value) && Object.keys(value).length > 0),
+  hint: hintFor,
+};
+
+const tensor: Wanted = { ...region, want: "a typed array or { dtype, shape, data? }" };
+
+const content: Wanted = { want: "a typed array", accepts: ArrayBuffer.isView, hint: hintFor };
+
+/** How to say what JavaScript has other words for. */
+function hintFor(value: unknown): string | undefined {
+  if (Array.isArray(value)) return "a list has no element type: new Float32Array(list) has";
+  if (value instanceof ArrayBuffer || value instanceof SharedArrayBuffer) {
+    return "a buffer has no element type: new Float32Array(buffer) has";
+  }
+  if (value instanceof Tensor) return "{ dtype, shape, data: tensor.bytes() } has its content";
+  return undefined;
+}
+
 /** @throws TensordError `validation-failed` */
 export function toSources(data: RegionSource): Source[] {
+  checkArgument("make a region", "its content", data, region);
   if (isTensorSource(data)) return [toSource(data)];
   return Object.entries(data).map(([name, source]) => toSource(source, name));
 }
@@ -53,31 +80,24 @@ function isTensorSource(data: RegionSource): data is TensorSource {
 
 /** @throws TensordError `validation-failed` */
 export function toSource(source: TensorSource, name = loneTensor): Source {
-  if (typeof source !== "object" || source === null) {
-    throw refused(
-      name,
-      `it is ${source === null ? "null" : typeof source}, want a typed array or { dtype, shape, data? }`,
-    );
-  }
+  const action = `store tensor ${quote(name)}`;
+  checkArgument(action, "it", source, tensor);
   if (ArrayBuffer.isView(source)) {
     const dtype = dtypeOf(source);
     if (dtype === undefined) throw refused(name, `regions hold no ${kindOf(source)}`);
     return { name, dtype, shape: [source.length], bytes: bytesOf(source) };
   }
   const { dtype, shape, data } = source;
-  if (!Array.isArray(shape) || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
-    throw refused(name, `its shape is [${shape}], want sizes of 0 or more`);
-  }
+  const other = Object.entries(source).find(([key]) => !(specFields as readonly string[]).includes(key));
+  if (other !== undefined) throw unknown(action, ...other, specFields);
+  checkArgument(action, "its dtype", dtype, kinds.dtype);
+  checkArgument(action, "its shape", shape, kinds.shape);
   const byteSize = byteSizeOf(dtype, shape);
   if (data === undefined) return { name, dtype, shape, bytes: undefined };
-  if (!ArrayBuffer.isView(data)) throw refused(name, "its data is no typed array");
+  checkArgument(action, "its data", data, content);
   const kind = kindOf(data);
-  if (kind !== "Uint8Array" && kind !== arrayOf(dtype)?.name) {
-    throw refused(
-      name,
-      `its data is a ${kind}, want ${arrayOf(dtype)?.name ?? "its bytes"} or a Uint8Array for ${dtype}`,
-    );
-  }
+  const wanted = kindsOf(dtype);
+  if (!wanted.includes(kind)) throw refused(name, `its data is a ${kind}, want ${wanted.join(" or ")} for ${dtype}`);
   if (data.byteLength !== byteSize) {
     throw refused(name, `its data has ${data.byteLength} bytes, want ${byteSize} for ${dtype} [${shape}]`);
   }
@@ -89,7 +109,7 @@ function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Arra
 }
 
 function refused(name: string, why: string): TensordError {
-  return new TensordError("validation-failed", `Cannot store tensor "${name}": ${why}`);
+  return new TensordError("validation-failed", `Cannot store tensor ${quote(name)}: ${why}`);
 }
 
 /**

@@ -3,10 +3,11 @@
  * Each has an open file description of its own, so that locks of one process exclude each other as well.
  */
 
+import type { LockOptions } from "../options.ts";
 import "../dispose.ts";
 import { closeSync } from "node:fs";
 import { Mismatch, openChecked, type Place } from "../memory/attach.ts";
-import { type LockOptions, retryWithin, setLock, trySetLock } from "../memory/lock.ts";
+import { retryWithin, setLock, trySetLock } from "../memory/lock.ts";
 
 export type LockKind = "read" | "write";
 

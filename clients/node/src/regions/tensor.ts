@@ -1,11 +1,15 @@
 /** A tensor over mapped bytes: the same memory as a typed array, as raw bytes, or as a reference. */
 
+import type { LockOptions } from "../options.ts";
 import "../dispose.ts";
+import { inspect } from "node:util";
+import { checkOptions } from "../check/options.ts";
+import * as tables from "../check/tables.ts";
+import { quote } from "../check/value.ts";
 import { type ArrayDtype, type ArrayTypes, arrayOf, type Dtype, type TensorArray } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
 import type { TensorInfo } from "../http/wire.ts";
 import type { Attached } from "../memory/attached.ts";
-import type { LockOptions } from "../memory/lock.ts";
 import { maxViewBytes } from "../memory/pages.ts";
 import { type TensorReference, toReference } from "./reference.ts";
 import { type LockKind, lockTensor, type TensorLock } from "./tensor-lock.ts";
@@ -62,17 +66,21 @@ export class Tensor {
 
   /**
    * All elements in row-major order, as the typed array that the README's table has for the dtype. Naming the dtype gives
-   * the type, and is checked.
+   * the type, and is checked; `"U16"` shows the bits of an F16 on every runtime.
    * @throws TensordError `closed`; `feature-unavailable` for more than 4 GiB (use `window`) and for types of less than
    *   8 bits (use `bytes`); `validation-failed` if the tensor has another dtype
    */
   array(): TensorArray;
   array<Name extends ArrayDtype>(dtype: Name): ArrayTypes[Name];
   array(dtype?: ArrayDtype): TensorArray {
-    if (dtype !== undefined && dtype !== this.dtype) {
-      throw new TensordError("validation-failed", `Cannot show tensor "${this.name}" as ${dtype}: it is ${this.dtype}`);
+    const asBits = dtype === "U16" && this.dtype === "F16";
+    if (dtype !== undefined && dtype !== this.dtype && !asBits) {
+      throw new TensordError(
+        "validation-failed",
+        `Cannot show tensor "${this.name}" as ${quote(dtype)}: it is ${this.dtype}`,
+      );
     }
-    const Kind = arrayOf(this.dtype);
+    const Kind = arrayOf(asBits ? dtype : this.dtype);
     if (Kind === undefined) {
       throw new TensordError("feature-unavailable", `Cannot show ${this.dtype} in a typed array: there is none`, {
         hint: "use bytes()",
@@ -103,7 +111,7 @@ export class Tensor {
     if (!isInside) {
       throw new TensordError(
         "validation-failed",
-        `Cannot show ${byteSize} bytes at ${byteOffset} of tensor "${this.name}": it has ${this.byteSize} bytes`,
+        `Cannot show ${quote(byteSize)} bytes at ${quote(byteOffset)} of tensor "${this.name}": it has ${this.byteSize} bytes`,
       );
     }
     if (byteSize > maxViewBytes) {
@@ -140,7 +148,15 @@ export class Tensor {
     return this.#lock("write", options);
   }
 
+  /** As `console.log` shows it. */
+  [inspect.custom](): string {
+    const state = this.#attached.isClosed ? ", closed" : this.isWritable ? ", writable" : "";
+    const name = this.name === "" ? "" : ` ${JSON.stringify(this.name)}`;
+    return `Tensor${name} ${this.dtype} [${this.shape.join(", ")}] of ${this.#attached.place.region}${state}`;
+  }
+
   async #lock(kind: LockKind, options: LockOptions): Promise<TensorLock> {
+    checkOptions("lock a tensor", tables.lock, options);
     this.#attached.check();
     const { place } = this.#attached;
     const shown = `tensor "${this.name}" of ${place.region}`;

@@ -4,9 +4,10 @@ import { TensordError } from "../errors.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
 import { Attachment } from "../memory/attachment.ts";
-import { type LockOptions, retryWithin } from "../memory/lock.ts";
+import { retryWithin } from "../memory/lock.ts";
 import type { Access } from "../memory/pages.ts";
-import { placeOf, shownReference, TensorReference } from "../regions/reference.ts";
+import type { LockOptions } from "../options.ts";
+import { placeOf, shownReference, type TensorReference } from "../regions/reference.ts";
 import { OpenedTensor } from "../regions/tensor.ts";
 import type { Session } from "../session/session.ts";
 import { tryOpenSlot } from "./open-slot.ts";
@@ -46,12 +47,6 @@ export async function openWhenFree(
 
 /** The tensor, or undefined while another process has its slot locked. */
 function tryOpen(reference: TensorReference, access: Access, map: MapReference): OpenedTensor | undefined {
-  // JavaScript lets anything come here, and only `parse` has looked at every field.
-  if (!(reference instanceof TensorReference)) {
-    throw new TensordError("validation-failed", "Cannot open a tensor: what was given is no TensorReference", {
-      hint: "read it with TensorReference.parse",
-    });
-  }
   try {
     if (reference.generation !== 0) return tryOpenSlot(reference, access, () => map(reference, access));
     return new OpenedTensor(map(reference, access), { name: "", ...reference });

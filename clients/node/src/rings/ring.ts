@@ -3,9 +3,13 @@
  * reference, without the server. The readers' side is `open-slot.ts`.
  */
 
+import type { LockOptions } from "../options.ts";
 import "../dispose.ts";
+import { inspect } from "node:util";
+import { checkOptions } from "../check/options.ts";
+import * as tables from "../check/tables.ts";
 import { TensordError } from "../errors.ts";
-import { type LockOptions, retryWithin } from "../memory/lock.ts";
+import { retryWithin } from "../memory/lock.ts";
 import type { RingOptions } from "../options.ts";
 import { type Asker, makeRegion } from "../regions/make-region.ts";
 import type { TensorReference } from "../regions/reference.ts";
@@ -80,7 +84,8 @@ export class Ring {
    * Takes the next slot that nobody holds, and makes every earlier reference to it stale. Waits while all are held.
    * @throws TensordError `deadline-exceeded`, `closed`
    */
-  acquire(options: LockOptions = {}): Promise<Slot> {
+  async acquire(options: LockOptions = {}): Promise<Slot> {
+    checkOptions("take a slot", tables.lock, options);
     return retryWithin(options, `take a slot of ring ${this.id}`, () => this.#tryAcquire());
   }
 
@@ -97,6 +102,12 @@ export class Ring {
   /** Lets go of the ring and of every slot. Safe to call twice. */
   close(): void {
     this.#file.close();
+  }
+
+  /** As `console.log` shows it. */
+  [inspect.custom](): string {
+    const state = this.isClosed ? ", closed" : "";
+    return `Ring of ${this.slots} slots of ${this.slotBytes} bytes in ${this.id}${state}`;
   }
 
   [Symbol.dispose](): void {

@@ -1,22 +1,19 @@
 /** Other processes' rings, each mapped once and whole for all references into it: no mapping and no page fault a request. */
 
+import type { LockOptions, SlotOptions } from "../options.ts";
 import "../dispose.ts";
 import { type BigIntStats, lstatSync } from "node:fs";
+import { checkOptions } from "../check/options.ts";
+import * as tables from "../check/tables.ts";
 import { isTensordError, TensordError } from "../errors.ts";
 import type { Place } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
 import { Attachment } from "../memory/attachment.ts";
-import type { LockOptions } from "../memory/lock.ts";
 import type { Access } from "../memory/pages.ts";
-import { placeOf, type TensorReference } from "../regions/reference.ts";
+import { type AnyReference, placeOf, type TensorReference, toTensorReference } from "../regions/reference.ts";
 import type { OpenedTensor } from "../regions/tensor.ts";
 import type { Session } from "../session/session.ts";
 import { type MapReference, mapAlone, openNow, openWhenFree } from "./open-reference.ts";
-
-export interface SlotOptions {
-  /** Maps it for writing: others see each write. */
-  readonly writable?: boolean;
-}
 
 /**
  * Rings of other processes, kept mapped from one reference to the next; `client.rings` makes it. Close it, or declare it
@@ -45,8 +42,9 @@ export class Rings {
    * As `client.open`, for references of rings.
    * @throws TensordError as `client.open` does, and `closed`; `validation-failed` for a reference of no ring
    */
-  open(reference: TensorReference, options: SlotOptions = {}): OpenedTensor {
-    this.#check(reference);
+  open(given: AnyReference, options: SlotOptions = {}): OpenedTensor {
+    checkOptions("open a slot", tables.slot, options);
+    const reference = this.#check(toTensorReference(given));
     try {
       return openNow(reference, toAccess(options), this.#map);
     } catch (error) {
@@ -55,8 +53,9 @@ export class Rings {
   }
 
   /** As `open`, and waits while another process has the slot locked. */
-  async openWhenFree(reference: TensorReference, options: SlotOptions & LockOptions = {}): Promise<OpenedTensor> {
-    this.#check(reference);
+  async openWhenFree(given: AnyReference, options: SlotOptions & LockOptions = {}): Promise<OpenedTensor> {
+    checkOptions("open a slot", tables.slotWhenFree, options);
+    const reference = this.#check(toTensorReference(given));
     try {
       return await openWhenFree(reference, toAccess(options), this.#map, options);
     } catch (error) {
@@ -92,17 +91,18 @@ export class Rings {
     return whole.share();
   };
 
-  #check(reference: TensorReference): void {
+  #check(reference: TensorReference): TensorReference {
     if (this.#isClosed) {
       throw new TensordError("closed", "Cannot open a slot: these rings were closed here", {
         hint: "client.rings() makes new ones",
       });
     }
-    if (reference?.generation === 0) {
+    if (reference.generation === 0) {
       throw new TensordError("validation-failed", "Cannot open a slot: the reference is of no ring", {
         hint: "use client.open",
       });
     }
+    return reference;
   }
 
   /** A stale reference may be the first word of a ring that is gone. */

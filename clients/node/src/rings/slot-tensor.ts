@@ -1,7 +1,10 @@
 /** A tensor in a slot of a ring, as those see it who opened its reference: the slot is theirs until they close it. */
 
+import { checkOptions } from "../check/options.ts";
+import * as tables from "../check/tables.ts";
 import { TensordError } from "../errors.ts";
 import type { Attached } from "../memory/attached.ts";
+import type { LockOptions } from "../options.ts";
 import type { TensorReference } from "../regions/reference.ts";
 import { OpenedTensor } from "../regions/tensor.ts";
 import type { TensorLock } from "../regions/tensor-lock.ts";
@@ -28,12 +31,12 @@ export class SlotTensor extends OpenedTensor {
     return this.#reference;
   }
 
-  override lockRead(): Promise<TensorLock> {
-    return this.#refuse();
+  override lockRead(options: LockOptions = {}): Promise<TensorLock> {
+    return this.#refuse(options);
   }
 
-  override lockWrite(): Promise<TensorLock> {
-    return this.#refuse();
+  override lockWrite(options: LockOptions = {}): Promise<TensorLock> {
+    return this.#refuse(options);
   }
 
   override close(): void {
@@ -41,7 +44,8 @@ export class SlotTensor extends OpenedTensor {
     super.close();
   }
 
-  async #refuse(): Promise<never> {
+  async #refuse(options: LockOptions): Promise<never> {
+    checkOptions("lock a tensor", tables.lock, options);
     throw new TensordError("feature-unavailable", "Cannot lock a tensor in a slot: opening it has locked the slot", {
       hint: "open it with { writable: true } to have it alone",
     });

@@ -1,10 +1,15 @@
 /** A slot that a ring's owner has taken: filled, and then published for others to read, or lent for them to write into. */
 
+import type { LockOptions } from "../options.ts";
 import "../dispose.ts";
 import { setImmediate } from "node:timers/promises";
+import * as kinds from "../check/kinds.ts";
+import { checkOptions } from "../check/options.ts";
+import * as tables from "../check/tables.ts";
+import { checkArgument } from "../check/value.ts";
 import { type ArrayDtype, type ArrayTypes, arrayOf, byteSizeOf, type Dtype } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
-import { type LockOptions, retryWithin } from "../memory/lock.ts";
+import { retryWithin } from "../memory/lock.ts";
 import { type TensorReference, toReference } from "../regions/reference.ts";
 import { type TensorSource, toSource } from "../regions/sources.ts";
 import type { RingFile } from "./ring-file.ts";
@@ -17,6 +22,8 @@ interface Layout {
   readonly shape: readonly number[];
   readonly byteSize: number;
 }
+
+const action = "lay out a slot";
 
 /** Between two windows others get their turn of the event loop. */
 const windowBytes = 8 * 1024 * 1024;
@@ -44,6 +51,7 @@ export class Slot {
    * @throws TensordError `validation-failed` if it is larger than the slot; `closed`
    */
   array<Name extends ArrayDtype>(dtype: Name, shape: readonly number[]): ArrayTypes[Name] {
+    checkArgument(action, "the dtype", dtype, kinds.dtype);
     const Kind = arrayOf(dtype);
     if (Kind === undefined) {
       throw new TensordError("feature-unavailable", `Cannot show ${dtype} in a typed array: there is none`, {
@@ -93,6 +101,7 @@ export class Slot {
 
   /** Waits for whoever has the lent slot open, and makes its reference stale. @throws TensordError `deadline-exceeded` */
   async takeBack(options: LockOptions = {}): Promise<void> {
+    checkOptions("take a slot back", tables.lock, options);
     this.#check("lent");
     await retryWithin(options, `take back a slot of ring ${this.#file.place.region}`, () => {
       this.#check("lent");
@@ -115,6 +124,8 @@ export class Slot {
   }
 
   #layOut(dtype: Dtype, shape: readonly number[]): Uint8Array<ArrayBuffer> {
+    checkArgument(action, "the dtype", dtype, kinds.dtype);
+    checkArgument(action, "the shape", shape, kinds.shape);
     if (this.#state === "over") throw this.#wrongState("filling");
     const byteSize = byteSizeOf(dtype, shape);
     const { slotBytes } = this.#file;

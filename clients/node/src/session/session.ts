@@ -10,24 +10,10 @@ import type { Api } from "../http/api.ts";
 import type { SessionDescriptor, SessionEnd } from "../http/wire.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
+import type { SessionOptions } from "../options.ts";
 import { orAborted } from "../waiting.ts";
 import { Hold } from "./hold.ts";
 import type { ReportedMapping } from "./reports.ts";
-
-export interface SessionOptions {
-  /** What people see beside the process id. Default: the program's file name. */
-  readonly name?: string | undefined;
-  /** What the session may own at once. Default: no bound of its own. */
-  readonly quotaBytes?: number | undefined;
-  /** How long it outlives a server that is away, from the server's next start. Default: 30 s. */
-  readonly ttlMs?: number | undefined;
-  /**
-   * Told when the session was lost: the server ended it without this client, by request or by its TTL, and what it owned
-   * with it. What is mapped here stays mapped, and the next use opens another session. `error` has the code
-   * `session-not-found` and says so. Default: a warning of the process, `process.on("warning")`.
-   */
-  readonly onLost?: ((error: TensordError) => void) | undefined;
-}
 
 interface HeldSession {
   readonly id: string;

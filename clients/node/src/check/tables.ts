@@ -1,0 +1,133 @@
+/** All options of all calls, each with its kind. A table that lacks an option of the type that callers see does not compile. */
+
+import type {
+  AccessOptions,
+  AttachOptions,
+  ChangeModelOptions,
+  ChangeOptions,
+  ConnectOptions,
+  CreateOptions,
+  EventOptions,
+  EvictOptions,
+  GetOptions,
+  GetOrCreateOptions,
+  ListOptions,
+  LockOptions,
+  RegisterModelOptions,
+  RingOptions,
+  SealOptions,
+  SessionOptions,
+  SlotOptions,
+  UnregisterModelOptions,
+} from "../options.ts";
+import type { WaitOptions } from "../waiting.ts";
+import * as kinds from "./kinds.ts";
+import { tableOf } from "./options.ts";
+import { isPlain, type Kind } from "./value.ts";
+
+export const wait = tableOf<WaitOptions>()({ signal: kinds.abortSignal });
+
+const session: Kind<SessionOptions | false> = {
+  want: "an object of the session's options, or false",
+  accepts: (value) => value === false || isPlain(value),
+};
+
+export const connect = tableOf<ConnectOptions>()({
+  ...wait,
+  url: kinds.text,
+  waitMs: kinds.waitMs,
+  retryMs: kinds.waitMs,
+  session,
+});
+
+export const sessions = tableOf<SessionOptions>()({
+  name: kinds.text,
+  quotaBytes: kinds.bytes,
+  ttlMs: kinds.wholeMs,
+  onLost: kinds.callback<NonNullable<SessionOptions["onLost"]>>(),
+});
+
+const owner = {
+  ttlMs: kinds.wholeMs,
+  lingerMs: kinds.wholeMs,
+  handoffMs: kinds.wholeMs,
+  persist: kinds.onlyTrue,
+} as const;
+
+const made = {
+  ...wait,
+  ...owner,
+  model: kinds.text,
+  version: kinds.text,
+  labels: kinds.labels,
+  evictable: kinds.flag,
+  onFull: kinds.oneOf("fail", "evict", "wait"),
+  deadlineMs: kinds.wholeMs,
+} as const;
+
+export const create = tableOf<CreateOptions>()({ ...made, ifExists: kinds.oneOf("fail", "attach", "replace") });
+
+export const getOrCreate = tableOf<GetOrCreateOptions>()({
+  ...made,
+  timeoutMs: kinds.waitMs,
+  checksum: kinds.flag,
+  strict: kinds.flag,
+});
+
+export const ring = tableOf<RingOptions>()({
+  ...made,
+  slots: kinds.count,
+  slotBytes: kinds.bytes,
+  name: kinds.nameOrNull,
+});
+
+export const access = tableOf<AccessOptions>()({ writable: kinds.flag, strict: kinds.flag });
+
+export const get = tableOf<GetOptions>()({ ...wait, model: kinds.text, version: kinds.text });
+
+export const attach = tableOf<AttachOptions>()({ ...access, ...get, timeoutMs: kinds.waitMs });
+
+export const lock = tableOf<LockOptions>()({ ...wait, timeoutMs: kinds.waitMs });
+
+export const openWhenFree = tableOf<AccessOptions & LockOptions>()({ ...access, ...lock });
+
+export const slot = tableOf<SlotOptions>()({ writable: kinds.flag });
+
+export const slotWhenFree = tableOf<SlotOptions & LockOptions>()({ ...slot, ...lock });
+
+export const list = tableOf<ListOptions>()({
+  ...get,
+  name: kinds.text,
+  state: kinds.oneOf("creating", "open", "sealing", "sealed", "draining", "deleted"),
+  session: kinds.identified,
+  label: kinds.textPair,
+});
+
+export const change = tableOf<ChangeOptions>()({
+  ...wait,
+  ...owner,
+  evictable: kinds.flag,
+  labels: kinds.labelChanges,
+});
+
+export const evict = tableOf<EvictOptions>()({ ...wait, model: kinds.text, dryRun: kinds.flag });
+
+export const registerModel = tableOf<RegisterModelOptions>()({ ...wait, memoryLimitBytes: kinds.bytes });
+
+export const changeModel = tableOf<ChangeModelOptions>()({
+  ...wait,
+  memoryLimitBytes: kinds.required(kinds.orNull(kinds.bytes)),
+});
+
+export const unregisterModel = tableOf<UnregisterModelOptions>()({ ...wait, drain: kinds.flag });
+
+export const events = tableOf<EventOptions>()({
+  ...wait,
+  model: kinds.text,
+  after: kinds.text,
+  session: kinds.text,
+  types: kinds.texts,
+  reconnect: kinds.flag,
+});
+
+export const seal = tableOf<SealOptions>()({ ...wait, checksum: kinds.flag, stockWritable: kinds.flag });

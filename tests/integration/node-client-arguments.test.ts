@@ -1,0 +1,232 @@
+/** What callers of the Node client pass by mistake: each argument of each call is refused in words, and nothing is ignored. */
+
+import { afterAll, expect } from "bun:test";
+import * as tables from "../../clients/node/src/check/tables.ts";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { testWith } from "../harness/instance-needs.ts";
+import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
+import { startServer } from "../harness/server.ts";
+
+afterAll(assertNothingLeft);
+
+/** The options of every call, by the calls' names; `false` where one takes none. */
+const optionsOf = {
+  connect: tables.connect,
+  "Client.create": tables.create,
+  "Client.getOrCreate": tables.getOrCreate,
+  "Client.ring": tables.ring,
+  "Client.attach": tables.attach,
+  "Client.open": tables.access,
+  "Client.openWhenFree": tables.openWhenFree,
+  "Client.get": tables.get,
+  "Client.getById": tables.wait,
+  "Client.list": tables.list,
+  "Client.change": tables.change,
+  "Client.verify": tables.wait,
+  "Client.delete": tables.wait,
+  "Client.evict": tables.evict,
+  "Client.models": tables.wait,
+  "Client.model": tables.wait,
+  "Client.registerModel": tables.registerModel,
+  "Client.changeModel": tables.changeModel,
+  "Client.unregisterModel": tables.unregisterModel,
+  "Client.stats": tables.wait,
+  "Client.session": tables.wait,
+  "Client.endSession": tables.wait,
+  "Client.sessions": tables.wait,
+  "Client.events": tables.events,
+  "Region.tensor": false,
+  "Region.seal": tables.seal,
+  "Region.refresh": tables.wait,
+  "Tensor.array": false,
+  "Tensor.window": false,
+  "Tensor.lockRead": tables.lock,
+  "Tensor.lockWrite": tables.lock,
+  "Ring.acquire": tables.lock,
+  "Ring.put": tables.lock,
+  "Slot.array": false,
+  "Slot.bytes": false,
+  "Slot.write": false,
+  "Slot.takeBack": tables.lock,
+  "Rings.open": tables.slot,
+  "Rings.openWhenFree": tables.slotWhenFree,
+} as const;
+
+/** Right arguments of each call before its options. */
+const argumentsOf = `{
+  connect: [],
+  "Client.create": ["made", new Uint8Array(1)],
+  "Client.getOrCreate": ["built", () => new Uint8Array(1)],
+  "Client.ring": [],
+  "Client.attach": ["w"],
+  "Client.open": [reference],
+  "Client.openWhenFree": [reference],
+  "Client.get": ["w"],
+  "Client.getById": [region.id],
+  "Client.list": [],
+  "Client.change": [region],
+  "Client.verify": [region],
+  "Client.delete": [region],
+  "Client.evict": [1],
+  "Client.models": [],
+  "Client.model": ["m"],
+  "Client.registerModel": ["m"],
+  "Client.changeModel": ["m"],
+  "Client.unregisterModel": ["m"],
+  "Client.stats": [],
+  "Client.session": [],
+  "Client.endSession": [],
+  "Client.sessions": [],
+  "Client.events": [],
+  "Region.tensor": ["data"],
+  "Region.seal": [],
+  "Region.refresh": [],
+  "Tensor.array": ["U8"],
+  "Tensor.window": [0, 1],
+  "Tensor.lockRead": [],
+  "Tensor.lockWrite": [],
+  "Ring.acquire": [],
+  "Ring.put": [new Uint8Array(1)],
+  "Slot.array": ["U8", [1]],
+  "Slot.bytes": ["U8", [1]],
+  "Slot.write": [new Uint8Array(1)],
+  "Slot.takeBack": [],
+  "Rings.open": [slotReference],
+  "Rings.openWhenFree": [slotReference],
+}`;
+
+/** What takes no argument. */
+const withoutArguments = [
+  ..."Client.rings Client.close Region.close Tensor.bytes Tensor.ref Ring.close".split(" "),
+  ..."Slot.publish Slot.lend Slot.close Rings.close TensorLock.release".split(" "),
+];
+
+const calls = Object.entries(optionsOf).map(([call, table]) => [call, table === false ? [] : Object.keys(table)]);
+
+const objects = `
+  const client = await connect();
+  const region = await client.create("w", new Uint8Array(8), { ttlMs: 600_000 });
+  const ring = await client.ring({ slots: 2, slotBytes: 64 });
+  const slot = await ring.acquire();
+  const [reference, slotReference] = [region.tensor().ref(), await ring.put(new Uint8Array(1))];
+  const lock = await region.tensor().lockRead();
+  const objects = { Client: client, Region: region, Tensor: region.tensor(), Ring: ring, Slot: slot, Rings: client.rings(), TensorLock: lock };
+  const refusal = async (action) => {
+    try {
+      await action();
+    } catch (error) {
+      return isTensordError(error) ? error : { code: "not ours", detail: String(error) };
+    }
+    return { code: "no error", detail: "" };
+  };
+`;
+
+for (const runtime of Object.keys(runtimes) as Runtime[]) {
+  const claim = testWith(needsNodeClient);
+
+  claim(`${runtime}: every argument and every option of every call is refused by its value if it is none`, async () => {
+    await using server = await startServer();
+    const seen = await runProgram<{ methods: string[]; wrong: unknown[]; count: number }>(
+      runtime,
+      server.env,
+      `
+        ${objects}
+        const given = ${argumentsOf};
+        const wrong = [];
+        let count = 0;
+        const see = async (call, args, want) => {
+          const [name, method] = call.split(".");
+          const { code, detail } = await refusal(() => (method === undefined ? connect(...args) : objects[name][method](...args)));
+          count += 1;
+          if (code !== "validation-failed" || !want.every((each) => detail.includes(each))) wrong.push({ call, want, code, detail });
+        };
+        const strange = [[1n, "1n"], [Symbol("x"), "Symbol(x)"], [new Map([[1, 2]]), "Map"]];
+        for (const [call, options] of ${JSON.stringify(calls)}) {
+          const args = given[call];
+          for (const [value, quoted] of strange) {
+            for (const index of args.keys()) await see(call, args.map((each, at) => (at === index ? value : each)), [quoted]);
+          }
+          if (options.length === 0) continue;
+          for (const [value, quoted] of [...strange, [null, "null"], ["text", '"text"'], [[], "[]"], [new URL("http://x"), "http://x"]]) {
+            await see(call, [...args, value], [quoted]);
+          }
+          await see(call, [...args, { nonsense: 60 }], ["nonsense", "60"]);
+          for (const option of options) {
+            for (const [value, quoted] of [...strange, [NaN, "NaN"], [-1, "-1"]]) {
+              await see(call, [...args, { [option]: value }], [option, quoted]);
+            }
+          }
+        }
+        const methods = Object.entries(objects).flatMap(([name, object]) =>
+          Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(object)))
+            .filter(([key, { value }]) => typeof value === "function" && key !== "constructor")
+            .map(([key]) => name + "." + key));
+        tell({ methods, wrong, count });
+      `,
+    );
+    expect(seen.wrong).toEqual([]);
+    expect(seen.count).toBeGreaterThan(500);
+    expect(seen.methods.toSorted()).toEqual(
+      [...Object.keys(optionsOf).filter((call) => call !== "connect"), ...withoutArguments].toSorted(),
+    );
+  });
+
+  claim(`${runtime}: what is often meant is named, and what content cannot be is said in words`, async () => {
+    await using server = await startServer();
+    const seen = await runProgram<Record<string, readonly [string, string]>>(
+      runtime,
+      server.env,
+      `
+        ${objects}
+        const say = async (action) => {
+          const { code, detail, hint } = await refusal(action);
+          return [code, detail + " # " + hint];
+        };
+        const make = (data) => say(() => client.create("content", data, { ttlMs: 60_000 }));
+        tell({
+          url: await say(() => connect("http://127.0.0.1:7411")),
+          ttl: await say(() => client.create("x", new Uint8Array(1), { ttl: 60 })),
+          python: await say(() => client.create("x", new Uint8Array(1), { if_exists: "attach" })),
+          word: await say(() => client.create("x", new Uint8Array(1), { ifExists: "attched" })),
+          controller: await say(() => client.stats({ signal: new AbortController() })),
+          missing: await say(() => client.create(undefined, new Uint8Array(1))),
+          name: await say(() => client.delete("w")),
+          again: await client.get("w").then(({ state }) => [state, ""]),
+          region: await client.attach(region).then(({ id }) => [String(id === region.id), ""]),
+          list: await make([1, 2]),
+          lists: await make({ x: [1, 2] }),
+          buffer: await make(new ArrayBuffer(8)),
+          data: await make({ dtype: "F32", shape: [2], data: [1, 2] }),
+          tensor: await make(region.tensor()),
+          field: await make({ dtype: "F32", shape: [1], dat: new Float32Array(1) }),
+          bigint: await make({ dtype: "F32", shape: [1n] }),
+          nan: await make({ dtype: "F32", shape: [NaN] }),
+          dtype: await make({ w: { dtype: "float32", shape: [1] } }),
+          nothing: await make(undefined),
+        });
+      `,
+    );
+    const refused = (...parts: string[]) => ["validation-failed", expect.stringMatching(new RegExp(parts.join(".*")))];
+    expect(seen as unknown).toEqual({
+      url: refused('"http://127.0.0.1:7411"', 'connect\\(\\{ url: "http://127.0.0.1:7411" \\}\\)'),
+      ttl: refused("no ttl, which is 60", "is ttlMs meant"),
+      python: refused('no if_exists, which is "attach"', "is ifExists meant"),
+      word: refused('ifExists is "attched", want "fail" or "attach" or "replace"'),
+      controller: refused("want an AbortSignal", "pass its signal"),
+      missing: refused("its name is undefined, want a name, or null"),
+      name: refused('it is "w"', "reg_", "client.get\\(name\\)"),
+      again: ["open", ""],
+      region: ["true", ""],
+      list: refused("\\[ 1, 2 \\]", "new Float32Array\\(list\\)"),
+      lists: refused('tensor "x"', "\\[ 1, 2 \\]", "new Float32Array\\(list\\)"),
+      buffer: refused("ArrayBuffer", "new Float32Array\\(buffer\\)"),
+      data: refused("its data is \\[ 1, 2 \\]", "new Float32Array\\(list\\)"),
+      tensor: refused("Tensor", "tensor.bytes\\(\\)"),
+      field: refused("no dat, which is Float32Array", "is data meant"),
+      bigint: refused("its shape is \\[ 1n \\]"),
+      nan: refused("its shape is \\[ NaN \\]"),
+      dtype: refused('tensor "w": its dtype is "float32", want a dtype'),
+      nothing: refused("its content is undefined"),
+    });
+  });
+}
