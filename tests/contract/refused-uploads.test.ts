@@ -10,7 +10,7 @@ import { unknownRegion } from "./support/requests.ts";
 import { type Listener, type RawAnswer, RawClient, withTcp, withUnix } from "./support/socket.ts";
 
 /** More than the kernel keeps of a connection, and more than a body of JSON may have. */
-const byteSize = 40 * MiB;
+const byteSize = 20 * MiB;
 const chunk = Buffer.alloc(MiB, " ");
 
 type Framing = "length" | "chunked";
