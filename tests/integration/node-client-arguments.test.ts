@@ -23,7 +23,7 @@ const optionsOf = {
   "Client.list": tables.list,
   "Client.change": tables.change,
   "Client.verify": tables.wait,
-  "Client.delete": tables.wait,
+  "Client.delete": tables.revision,
   "Client.evict": tables.evict,
   "Client.models": tables.wait,
   "Client.model": tables.wait,

@@ -225,16 +225,25 @@ for (const runtime of both) {
         const inUse = await codeOf(() => client.unregisterModel("llama"));
         const limited = await client.changeModel("llama", { memoryLimitBytes: null });
         const stats = await client.stats();
+        const stale = found.revision - 1;
+        const mismatches = [
+          await codeOf(() => client.change(region, { labels: { other: "z" }, ifMatch: stale })),
+          await codeOf(() => again.seal({ ifMatch: stale })),
+          await codeOf(() => client.delete(region, { ifMatch: stale })),
+          await codeOf(() => client.changeModel("llama", { memoryLimitBytes: 1, ifMatch: limited.revision - 1 })),
+          await codeOf(() => client.unregisterModel("llama", { drain: true, ifMatch: limited.revision - 1 })),
+        ];
+        const current = await client.change(region, { labels: { other: "y" }, ifMatch: found.revision });
         region.close();
         again.close();
-        const deleted = await client.delete(region);
+        const deleted = await client.delete(region, { ifMatch: current.revision });
         const gone = await codeOf(() => client.get("a", { model: "llama" }));
         await client.unregisterModel("llama", { drain: true });
         tell({
           limit: model.pools, created: [region.isCreated, again.isCreated], ids: again.id === region.id,
           names, listed, models, owner: changed.owner, labels: changed.labels, byId: byId.id === found.id,
           inUse: [found.inUse, found.hasWriters], inUseCode: inUse, limited: limited.pools.map(({ pool, limitBytes }) => [pool, limitBytes]),
-          open: stats.regions.open, sent: stats.http.sentBytes > 0, deleted: deleted.state, freed: deleted.freedBytes > 0, gone,
+          open: stats.regions.open, sent: stats.http.sentBytes > 0, deleted: deleted.state, freed: deleted.freedBytes > 0, gone, mismatches,
           noModel: await codeOf(() => client.model("llama")),
         });
       `,
@@ -257,6 +266,7 @@ for (const runtime of both) {
       deleted: "deleted",
       freed: true,
       gone: "region-not-found",
+      mismatches: Array(5).fill("revision-mismatch"),
       noModel: "model-not-found",
     });
   });

@@ -34,6 +34,7 @@ import {
   type GetOrCreateOptions,
   type ListOptions,
   type RegisterModelOptions,
+  type RevisionOptions,
   type RingOptions,
   type UnregisterModelOptions,
 } from "./options.ts";
@@ -184,12 +185,12 @@ export class Client {
     return this.#api.regions({ model, name, version, state, session: owner, label: label?.join("=") }, signal);
   }
 
-  /** Changes a region's owner, whether it may be evicted, or its labels. */
+  /** Changes a region's owner, whether it may be evicted, or its labels. @throws TensordError `revision-mismatch` */
   async change(region: AnyRegion, options: ChangeOptions): Promise<RegionDescriptor> {
     checkArgument("change a region", "it", region, kinds.region);
     checkOptions("change a region", tables.change, options);
-    const { evictable, labels, signal } = options;
-    return this.#api.changeRegion(idOf(region), { ...toOwner(options), evictable, labels }, signal);
+    const { evictable, labels } = options;
+    return this.#api.changeRegion(idOf(region), { ...toOwner(options), evictable, labels }, options);
   }
 
   /**
@@ -202,11 +203,14 @@ export class Client {
     return this.#api.verify(idOf(region), options.signal);
   }
 
-  /** Deletes a region. Its name is free at once; its memory when the last process that maps it lets go. */
-  async delete(region: AnyRegion, options: WaitOptions = {}): Promise<Deletion> {
+  /**
+   * Deletes a region. Its name is free at once; its memory when the last process that maps it lets go.
+   * @throws TensordError `revision-mismatch`
+   */
+  async delete(region: AnyRegion, options: RevisionOptions = {}): Promise<Deletion> {
     checkArgument("delete a region", "it", region, kinds.region);
-    checkOptions("delete a region", tables.wait, options);
-    return this.#api.deleteRegion(idOf(region), options.signal);
+    checkOptions("delete a region", tables.revision, options);
+    return this.#api.deleteRegion(idOf(region), options);
   }
 
   /**
@@ -245,16 +249,14 @@ export class Client {
   async changeModel(name: string, options: ChangeModelOptions): Promise<Model> {
     checkArgument("change a model", "its name", name, kinds.text);
     checkOptions("change a model", tables.changeModel, options);
-    const { memoryLimitBytes, signal } = options;
-    return this.#api.changeModel(name, { memoryLimitBytes }, signal);
+    return this.#api.changeModel(name, { memoryLimitBytes: options.memoryLimitBytes }, options);
   }
 
   /** Unregisters a model; `drain` deletes its regions with it. @throws TensordError `model-in-use`, `model-not-found` */
   async unregisterModel(name: string, options: UnregisterModelOptions = {}): Promise<Deletion> {
     checkArgument("unregister a model", "its name", name, kinds.text);
     checkOptions("unregister a model", tables.unregisterModel, options);
-    const { drain = false, signal } = options;
-    return this.#api.unregisterModel(name, drain, signal);
+    return this.#api.unregisterModel(name, options.drain === true, options);
   }
 
   /** The server's books: bytes, inodes, regions by state, models. */

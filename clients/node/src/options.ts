@@ -130,8 +130,14 @@ export interface ListOptions extends WaitOptions {
   readonly label?: readonly [string, string];
 }
 
+/** Of what is changed or deleted. */
+export interface RevisionOptions extends WaitOptions {
+  /** Only this `revision` of it, else `revision-mismatch`. Default: whatever it is by now. */
+  readonly ifMatch?: number;
+}
+
 export type ChangeOptions = Owner &
-  WaitOptions & {
+  RevisionOptions & {
     readonly evictable?: boolean;
     /** Those named; null removes one. */
     readonly labels?: Readonly<Record<string, string | null>>;
@@ -149,17 +155,17 @@ export interface RegisterModelOptions extends WaitOptions {
   readonly memoryLimitBytes?: number;
 }
 
-export interface ChangeModelOptions extends WaitOptions {
+export interface ChangeModelOptions extends RevisionOptions {
   /** Null removes the limit. */
   readonly memoryLimitBytes: number | null;
 }
 
-export interface UnregisterModelOptions extends WaitOptions {
+export interface UnregisterModelOptions extends RevisionOptions {
   /** Deletes its regions with it. */
   readonly drain?: boolean;
 }
 
-export interface SealOptions extends WaitOptions {
+export interface SealOptions extends RevisionOptions {
   /** Records a checksum for `client.verify`. */
   readonly checksum?: boolean;
   /** Keeps the file openable read-write for stock readers that insist (Python's `SharedMemory`). */

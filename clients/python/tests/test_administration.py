@@ -88,6 +88,32 @@ def test_a_region_is_deleted_by_any_of_its_names(server: Server, client: tensord
         client.get("r0")
 
 
+def test_who_knows_an_older_revision_changes_seals_and_deletes_nothing(client: tensord.Client) -> None:
+    region = client.create("r", [1], ttl=600)
+    stale = region.descriptor.revision
+    current = client.change(region, labels={"a": "1"}, if_match=stale).revision
+    for refused in (
+        lambda: client.change(region, labels={"a": "2"}, if_match=stale),
+        lambda: region.seal(if_match=stale),
+        lambda: client.delete(region, if_match=stale),
+    ):
+        with pytest.raises(tensord.RevisionMismatch):
+            refused()
+    assert region.writable
+    assert (region.refresh().state, dict(region.descriptor.labels)) == ("open", {"a": "1"})
+    sealed = region.seal(if_match=current)
+    region.close()
+    assert client.delete(region, if_match=sealed.revision).state == "deleted"
+
+    model = client.register_model("m")
+    changed = client.change_model("m", memory_limit_bytes=1 << 20, if_match=model.revision)
+    with pytest.raises(tensord.RevisionMismatch):
+        client.change_model("m", memory_limit_bytes=None, if_match=model.revision)
+    with pytest.raises(tensord.RevisionMismatch):
+        client.unregister_model("m", drain=True, if_match=model.revision)
+    client.unregister_model("m", if_match=changed.revision)
+
+
 def test_verify_compares_with_what_was_sealed(client: tensord.Client) -> None:
     with client.create("r", np.arange(1000), ttl=600) as region:
         with pytest.raises(tensord.RegionNotSealed):

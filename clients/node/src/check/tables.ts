@@ -14,6 +14,7 @@ import type {
   ListOptions,
   LockOptions,
   RegisterModelOptions,
+  RevisionOptions,
   RingOptions,
   SealOptions,
   SessionOptions,
@@ -103,8 +104,10 @@ export const list = tableOf<ListOptions>()({
   label: kinds.textPair,
 });
 
+export const revision = tableOf<RevisionOptions>()({ ...wait, ifMatch: kinds.count });
+
 export const change = tableOf<ChangeOptions>()({
-  ...wait,
+  ...revision,
   ...owner,
   evictable: kinds.flag,
   labels: kinds.labelChanges,
@@ -115,11 +118,11 @@ export const evict = tableOf<EvictOptions>()({ ...wait, model: kinds.text, dryRu
 export const registerModel = tableOf<RegisterModelOptions>()({ ...wait, memoryLimitBytes: kinds.bytes });
 
 export const changeModel = tableOf<ChangeModelOptions>()({
-  ...wait,
+  ...revision,
   memoryLimitBytes: kinds.required(kinds.orNull(kinds.bytes)),
 });
 
-export const unregisterModel = tableOf<UnregisterModelOptions>()({ ...wait, drain: kinds.flag });
+export const unregisterModel = tableOf<UnregisterModelOptions>()({ ...revision, drain: kinds.flag });
 
 export const events = tableOf<EventOptions>()({
   ...wait,
@@ -130,4 +133,4 @@ export const events = tableOf<EventOptions>()({
   reconnect: kinds.flag,
 });
 
-export const seal = tableOf<SealOptions>()({ ...wait, checksum: kinds.flag, stockWritable: kinds.flag });
+export const seal = tableOf<SealOptions>()({ ...revision, checksum: kinds.flag, stockWritable: kinds.flag });

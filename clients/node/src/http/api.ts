@@ -55,6 +55,9 @@ export interface NamedRegion {
 /** How long an answer may be held back, and what ends the wait. */
 type Waiting = Pick<Sending, "waitUntil" | "signal">;
 
+/** Which revision is to be changed, and what ends the wait for it. */
+type Revising = Pick<Sending, "ifMatch" | "signal">;
+
 export type NewRegion = Body<Operation<"POST", "/v1/regions">>;
 
 type ListPath = "/v1/regions" | "/v1/models" | "/v1/sessions";
@@ -118,9 +121,9 @@ export class Api {
   async seal(
     id: string,
     body: Body<Operation<"POST", "/v1/regions/{region}/seal">>,
-    signal?: AbortSignal | undefined,
+    { ifMatch, signal }: Revising = {},
   ): Promise<RegionDescriptor> {
-    const request = { path: { region: id }, body, isRepeatable: true, answerMs: longMs, signal };
+    const request = { path: { region: id }, body, isRepeatable: true, answerMs: longMs, ifMatch, signal };
     const reply = await this.#send("POST", "/v1/regions/{region}/seal", request);
     try {
       return parseDescriptor(expectSuccess(reply));
@@ -139,14 +142,15 @@ export class Api {
   async changeRegion(
     id: string,
     body: Body<Operation<"PATCH", "/v1/regions/{region}">>,
-    signal?: AbortSignal | undefined,
+    { ifMatch, signal }: Revising = {},
   ): Promise<RegionDescriptor> {
-    const request = { path: { region: id }, body, isRepeatable: true, signal };
+    // A repeat would find the revision that a lost request has made.
+    const request = { path: { region: id }, body, isRepeatable: ifMatch === undefined, ifMatch, signal };
     return parseDescriptor(expectSuccess(await this.#send("PATCH", "/v1/regions/{region}", request)));
   }
 
-  async deleteRegion(id: string, signal?: AbortSignal | undefined): Promise<Deletion> {
-    const request = { path: { region: id }, isRepeatable: true, answerMs: longMs, signal };
+  async deleteRegion(id: string, { ifMatch, signal }: Revising = {}): Promise<Deletion> {
+    const request = { path: { region: id }, isRepeatable: true, answerMs: longMs, ifMatch, signal };
     const reply = await this.#send("DELETE", "/v1/regions/{region}", request);
     try {
       return parseObject(expectSuccess(reply));
@@ -178,14 +182,15 @@ export class Api {
   changeModel(
     name: string,
     body: Body<Operation<"PATCH", "/v1/models/{model}">>,
-    signal?: AbortSignal | undefined,
+    { ifMatch, signal }: Revising = {},
   ): Promise<Model> {
-    return this.#ask("PATCH", "/v1/models/{model}", { path: { model: name }, body, isRepeatable: true, signal });
+    const request = { path: { model: name }, body, isRepeatable: ifMatch === undefined, ifMatch, signal };
+    return this.#ask("PATCH", "/v1/models/{model}", request);
   }
 
-  unregisterModel(name: string, isDraining: boolean, signal?: AbortSignal | undefined): Promise<Deletion> {
+  unregisterModel(name: string, isDraining: boolean, { ifMatch, signal }: Revising = {}): Promise<Deletion> {
     const query = isDraining ? ({ drain: "true" } as const) : undefined;
-    const request = { path: { model: name }, query, isRepeatable: true, answerMs: longMs, signal };
+    const request = { path: { model: name }, query, isRepeatable: true, answerMs: longMs, ifMatch, signal };
     return this.#ask("DELETE", "/v1/models/{model}", request);
   }
 

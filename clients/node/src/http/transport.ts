@@ -30,6 +30,8 @@ export interface Sending extends WaitOptions {
   readonly isRepeatable: boolean;
   /** Asks the server to hold its answer back until then, of `performance.now()` (`Prefer: wait`). */
   readonly waitUntil?: number | undefined;
+  /** Only what has this revision is to be changed. */
+  readonly ifMatch?: number | undefined;
   /** How long an answer may take. */
   readonly answerMs?: number;
 }
@@ -111,7 +113,7 @@ export class Transport {
     this.#agent.destroy();
   }
 
-  #exchange(method: string, path: string, { body, isRepeatable, waitUntil, signal, ...rest }: Request) {
+  #exchange(method: string, path: string, { body, isRepeatable, waitUntil, ifMatch, signal, ...rest }: Request) {
     const payload = body === undefined ? undefined : JSON.stringify(body);
     // Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
     const waitMs = waitUntil === undefined ? 0 : waitUntil - performance.now();
@@ -127,6 +129,7 @@ export class Transport {
         ...(payload === undefined
           ? {}
           : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) }),
+        ...(ifMatch === undefined ? {} : { "if-match": `"${ifMatch}"` }),
         ...(waitSeconds > 0 ? { prefer: `wait=${waitSeconds}` } : {}),
       },
     };

@@ -103,10 +103,10 @@ export class Region {
    * address, and a write through one stays in this process's private pages from then on. **All writing here must have
    * stopped before.**
    *
-   * If it fails, the view is writable again and the region open. If an answer was lost and the file is sealed already, the
+   * With `ifMatch` only a region of that revision. If it fails, the view is writable again and the region open. If an answer was lost and the file is sealed already, the
    * view stays read-only. After an abort the region is as `refresh` says.
    * @throws TensordError `region-has-writers` while another process, or another `Region` of this one, maps it for writing;
-   *   `region-sealed`, `closed`, `server-unavailable`
+   *   `revision-mismatch`, `region-sealed`, `closed`, `server-unavailable`
    */
   async seal(options: SealOptions = {}): Promise<RegionDescriptor> {
     checkOptions("seal the region", tables.seal, options);
@@ -115,13 +115,13 @@ export class Region {
     return sealing;
   }
 
-  async #seal({ checksum = false, stockWritable = false, signal }: SealOptions): Promise<RegionDescriptor> {
+  async #seal({ checksum = false, stockWritable = false, ...sending }: SealOptions): Promise<RegionDescriptor> {
     this.#attachment.check();
     const hasWritten = this.#attachment.access === "write";
     try {
       // The seal is refused while anybody maps the region for writing, and that is us.
       if (hasWritten) await this.#remap("private");
-      this.#descriptor = await this.#api.seal(this.id, { checksum, stockWritable }, signal);
+      this.#descriptor = await this.#api.seal(this.id, { checksum, stockWritable }, sending);
       return this.#descriptor;
     } catch (error) {
       throw hasWritten && this.#attachment.access !== "write" ? await this.#resumeWriting(error) : error;

@@ -115,9 +115,11 @@ class Api:
         path = _name_path(named) + _to_query({"version": named.version})
         return parse_descriptor(expect(self.transport.request("GET", path, repeatable=True, wait_until=wait_until)))
 
-    def seal(self, region_id: str, body: schemas.SealRegion) -> RegionDescriptor:
+    def seal(self, region_id: str, body: schemas.SealRegion, if_match: int | None = None) -> RegionDescriptor:
         path = f"{_region_path(region_id)}/seal"
-        reply = self.transport.request("POST", path, body, repeatable=True, answer_seconds=LONG_SECONDS)
+        reply = self.transport.request(
+            "POST", path, body, repeatable=True, if_match=if_match, answer_seconds=LONG_SECONDS
+        )
         try:
             return parse_descriptor(expect(reply))
         except RegionSealed:
@@ -131,12 +133,14 @@ class Api:
         reply = self.transport.request("POST", path, repeatable=True, answer_seconds=LONG_SECONDS)
         return parse_verification(expect(reply))
 
-    def change_region(self, region_id: str, body: schemas.ChangeRegion) -> RegionDescriptor:
-        return parse_descriptor(expect(self.transport.request("PATCH", _region_path(region_id), body, repeatable=True)))
+    def change_region(
+        self, region_id: str, body: schemas.ChangeRegion, if_match: int | None = None
+    ) -> RegionDescriptor:
+        return parse_descriptor(self._patch(_region_path(region_id), body, if_match))
 
-    def delete_region(self, region_id: str) -> Deletion:
+    def delete_region(self, region_id: str, if_match: int | None = None) -> Deletion:
         path = _region_path(region_id)
-        reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
+        reply = self.transport.request("DELETE", path, repeatable=True, if_match=if_match, answer_seconds=LONG_SECONDS)
         try:
             return parse_deletion(expect(reply))
         except RegionNotFound:
@@ -156,12 +160,12 @@ class Api:
     def model(self, name: str) -> Model:
         return parse_model(self._get(_model_path(name)))
 
-    def change_model(self, name: str, body: schemas.ChangeModel) -> Model:
-        return parse_model(expect(self.transport.request("PATCH", _model_path(name), body, repeatable=True)))
+    def change_model(self, name: str, body: schemas.ChangeModel, if_match: int | None = None) -> Model:
+        return parse_model(self._patch(_model_path(name), body, if_match))
 
-    def unregister_model(self, name: str, *, drain: bool) -> Deletion:
+    def unregister_model(self, name: str, *, drain: bool, if_match: int | None = None) -> Deletion:
         path = _model_path(name) + ("?drain=true" if drain else "")
-        reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
+        reply = self.transport.request("DELETE", path, repeatable=True, if_match=if_match, answer_seconds=LONG_SECONDS)
         return parse_deletion(expect(reply))
 
     def open_session(self, body: schemas.OpenSession) -> str:
@@ -201,6 +205,11 @@ class Api:
 
     def _get(self, path: str) -> Any:
         return expect(self.transport.request("GET", path, repeatable=True))
+
+    def _patch(self, path: str, body: Any, if_match: int | None) -> Any:
+        # A repeat would find the revision that a lost request has made.
+        repeatable = if_match is None
+        return expect(self.transport.request("PATCH", path, body, repeatable=repeatable, if_match=if_match))
 
     def _pages(self, path: str, query: Mapping[str, str | None]) -> Iterator[Any]:
         parameters = {"limit": str(LIST_PAGE), **query}

@@ -352,14 +352,16 @@ class Client:
         persist: bool = False,
         evictable: bool | None = None,
         labels: Mapping[str, str | None] | None = None,
+        if_match: int | None = None,
     ) -> RegionDescriptor:
         """Changes a region's owner, whether it may be evicted, or its labels.
 
         ``ttl`` is in seconds from now; ``linger`` and ``handoff`` are as in ``create``. Labels that are not
-        named stay; ``None`` removes one.
+        named stay; ``None`` removes one. With ``if_match`` only a region of that ``revision`` is changed. Raises
+        ``RevisionMismatch``.
         """
         body = to_change(ttl=ttl, linger=linger, handoff=handoff, persist=persist, evictable=evictable, labels=labels)
-        return self._api.change_region(_id_of(region), body)
+        return self._api.change_region(_id_of(region), body, if_match)
 
     def verify(self, region: AnyRegion) -> Verification:
         """Has the server recompute a sealed region's checksum and compare it with the one taken at its seal.
@@ -368,9 +370,12 @@ class Client:
         """
         return self._api.verify(_id_of(region))
 
-    def delete(self, region: AnyRegion) -> Deletion:
-        """Deletes a region. Its name is free at once; its memory when the last process that maps it lets go."""
-        return self._api.delete_region(_id_of(region))
+    def delete(self, region: AnyRegion, *, if_match: int | None = None) -> Deletion:
+        """Deletes a region. Its name is free at once; its memory when the last process that maps it lets go.
+
+        With ``if_match`` only a region of that ``revision``. Raises ``RevisionMismatch``.
+        """
+        return self._api.delete_region(_id_of(region), if_match)
 
     def evict(self, byte_size: int, *, model: str | None = None, dry_run: bool = False) -> Eviction:
         """Frees that many bytes beyond what is free, of what is evictable, sealed and mapped by nobody; least recently
@@ -397,13 +402,18 @@ class Client:
             body["memory_limit_bytes"] = memory_limit_bytes
         return self._api.register_model(body)
 
-    def change_model(self, name: str, *, memory_limit_bytes: int | None) -> Model:
-        """Changes a model's limit; ``None`` removes it. Raises ``ModelNotFound``."""
-        return self._api.change_model(name, {"memory_limit_bytes": memory_limit_bytes})
+    def change_model(self, name: str, *, memory_limit_bytes: int | None, if_match: int | None = None) -> Model:
+        """Changes a model's limit; ``None`` removes it. With ``if_match`` only a model of that ``revision``.
 
-    def unregister_model(self, name: str, *, drain: bool = False) -> Deletion:
-        """Unregisters a model; ``drain=True`` deletes its regions with it. Raises ``ModelInUse``, ``ModelNotFound``."""
-        return self._api.unregister_model(name, drain=drain)
+        Raises ``ModelNotFound``, ``RevisionMismatch``.
+        """
+        return self._api.change_model(name, {"memory_limit_bytes": memory_limit_bytes}, if_match)
+
+    def unregister_model(self, name: str, *, drain: bool = False, if_match: int | None = None) -> Deletion:
+        """Unregisters a model; ``drain=True`` deletes its regions with it. With ``if_match`` only a model of that
+        ``revision``. Raises ``ModelInUse``, ``ModelNotFound``, ``RevisionMismatch``.
+        """
+        return self._api.unregister_model(name, drain=drain, if_match=if_match)
 
     def stats(self) -> Stats:
         """The server's books: bytes, inodes, regions by state, models."""

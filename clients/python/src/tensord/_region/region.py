@@ -151,7 +151,9 @@ class Region:
         """Every tensor as torch sees it, without a copy: for ``module.load_state_dict(…, assign=True)``."""
         return {name: self[name].torch() for name in self._infos}
 
-    def seal(self, *, checksum: bool = False, stock_writable: bool = False) -> RegionDescriptor:
+    def seal(
+        self, *, checksum: bool = False, stock_writable: bool = False, if_match: int | None = None
+    ) -> RegionDescriptor:
         """Makes the region final for everybody, and this process's view of it read-only, in place.
 
         Every array and tensor stays valid at its address. Arrays that ``numpy()`` gave out become
@@ -161,7 +163,8 @@ class Region:
         ``stock_writable=True`` keeps the file openable read-write for stock readers that insist (Python's
         ``SharedMemory``).
 
-        If it fails, the view is writable again and the region open. Raises ``RegionHasWriters`` while another
+        With ``if_match`` only a region of that ``revision`` is sealed. If it fails, the view is writable again and
+        the region open. Raises ``RevisionMismatch``, ``RegionHasWriters`` while another
         process, a forked child or another ``Region`` of this process maps it for writing, ``RegionSealed``,
         ``Closed``, ``ServerUnavailable``. If an answer was lost and the file is sealed already, the view stays
         read-only.
@@ -172,7 +175,7 @@ class Region:
             try:
                 if wrote:
                     self._remap(Access.PRIVATE)
-                self._descriptor = self._api.seal(self.id, body)
+                self._descriptor = self._api.seal(self.id, body, if_match)
             except BaseException as error:
                 if wrote and self._attachment.access is not Access.WRITE:
                     self._resume_writing(error)

@@ -56,20 +56,23 @@ class Transport:
         *,
         repeatable: bool,
         wait_until: float | None = None,
+        if_match: int | None = None,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> Reply:
         """Sends one request and returns its answer, whatever its status.
 
         ``repeatable`` says that it may be sent again after an answer was lost; one that was refused, or never sent,
         always is. ``wait_until``, of ``time.monotonic()``, asks the server to hold its answer back until then
-        (``Prefer: wait``). Raises ``ServerUnavailable``, ``AccessDenied``, ``Closed``, ``ServerFault``.
+        (``Prefer: wait``), ``if_match`` to change only what has this revision. Raises ``ServerUnavailable``,
+        ``AccessDenied``, ``Closed``, ``ServerFault``.
         """
         payload = None if body is None else json.dumps(body, allow_nan=False).encode()
+        headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
         repeated, pause, give_up_at = False, FIRST_PAUSE_SECONDS, math.inf
         while True:
             failure: Exception | None = None
             try:
-                status, answer = self._exchange(method, path, payload, wait_until, answer_seconds)
+                status, answer = self._exchange(method, path, payload, headers, wait_until, answer_seconds)
             except _NotSent as error:
                 failure, may_repeat = error, self._was_there
             except _AnswerLost as error:
@@ -136,10 +139,16 @@ class Transport:
         self._long_answers: weakref.WeakSet[LongAnswer] = weakref.WeakSet()
 
     def _exchange(
-        self, method: str, path: str, payload: bytes | None, wait_until: float | None, answer_seconds: float
+        self,
+        method: str,
+        path: str,
+        payload: bytes | None,
+        given: Mapping[str, str],
+        wait_until: float | None,
+        answer_seconds: float,
     ) -> tuple[int, Any]:
         connection = self._connection()
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", **given}
         if payload is not None:
             headers["Content-Type"] = "application/json"
         if wait_until is not None:
