@@ -52,10 +52,14 @@ const metrics = createRoute({
   method: "get",
   path: "/metrics",
   tags,
-  summary: "The server's metrics in the text format of Prometheus",
-  description: "Of requests, pools, regions and events.",
+  summary: "The server's metrics",
+  description:
+    "Of requests, pools, regions and events, in the text format of Prometheus, or in OpenMetrics if `Accept` asks for that.",
   responses: {
-    200: { description: "As of now.", content: { "text/plain": { schema: z.string() } } },
+    200: {
+      description: "As of now.",
+      content: { "text/plain": { schema: z.string() }, "application/openmetrics-text": { schema: z.string() } },
+    },
     ...declareFailures(...alwaysPossible),
   },
 });
@@ -102,8 +106,8 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
   });
 
   app.openapi(metrics, async (c) => {
-    const { contentType, text } = await services.host.metrics();
-    return c.body(text, 200, { "content-type": contentType }) as never;
+    const { contentType, text } = await services.host.metrics(c.req.header("accept") ?? null);
+    return c.body(text, 200, { "content-type": contentType, vary: "Accept" }) as never;
   });
 }
 

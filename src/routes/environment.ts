@@ -17,7 +17,8 @@ export interface Host {
   capabilities(): Promise<HostCapabilities>;
   devices(): Promise<DeviceReport>;
   diagnose(): Promise<Diagnosis>;
-  metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
+  /** @param accept the header of the request, which chooses the format. */
+  metrics(accept: string | null): Promise<{ readonly contentType: string; readonly text: string }>;
 }
 
 export interface Services {

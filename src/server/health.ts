@@ -69,7 +69,7 @@ export class HealthListener {
 
   async #handle(request: Request): Promise<Response> {
     try {
-      return await this.#answer(request.method, URL.parse(toWholeUrl(request))?.pathname ?? "");
+      return await this.#answer(request, URL.parse(toWholeUrl(request))?.pathname ?? "");
     } catch (error) {
       const id = crypto.randomUUID();
       const response = toProblemResponse(toProblem(error, id, (cause) => this.#onUnexpected(cause, id)));
@@ -78,7 +78,7 @@ export class HealthListener {
     }
   }
 
-  async #answer(method: string, path: string): Promise<Response> {
+  async #answer({ method, headers }: Request, path: string): Promise<Response> {
     const isQuestion = method === "OPTIONS";
     // What haproxy asks unless it is told a path.
     if (isQuestion && path === "/") {
@@ -101,8 +101,8 @@ export class HealthListener {
       });
     }
     if (path === "/metrics") {
-      const { contentType, text } = await this.#metrics.render();
-      return new Response(text, { headers: { "content-type": contentType } });
+      const { contentType, text } = await this.#metrics.render(headers.get("accept"));
+      return new Response(text, { headers: { "content-type": contentType, vary: "Accept" } });
     }
     if (path === "/readyz") this.#refuseUnlessReady();
     return Response.json({ status: "ok" });

@@ -22,6 +22,6 @@ export function createHost({ metrics, ...parts }: HostParts): Host {
     capabilities: () => readCapabilities(parts.directory.shmDirectory),
     devices: () => readDevices(),
     diagnose: () => doctor.diagnose(),
-    metrics: () => metrics.render(),
+    metrics: (accept) => metrics.render(accept),
   };
 }

@@ -1,19 +1,14 @@
 /**
- * The server's metrics in Prometheus' text format, in a registry of its own. What it counts is here and in the two files
- * beside it; `docs/operating.md` has the table, which a test holds against the registry.
+ * The server's metrics, in a registry of its own. What it counts is here and in the files beside it; `docs/operating.md` has the table, which a test holds against the registry.
  */
 
 import Gauge from "prom-client/lib/gauge.js";
 import Registry from "prom-client/lib/registry.js";
 import type { Store } from "../memory/state/store.ts";
+import { type MetricsText, toMetricsText } from "./metrics-format.ts";
 import { HttpMetrics } from "./metrics-http.ts";
 import { defineProcessMetrics } from "./metrics-process.ts";
 import { defineStoreMetrics } from "./metrics-store.ts";
-
-export interface MetricsText {
-  readonly contentType: string;
-  readonly text: string;
-}
 
 export class Metrics {
   readonly http: HttpMetrics;
@@ -39,8 +34,9 @@ export class Metrics {
     this.#updates.push(defineStoreMetrics(this.#registry, store));
   }
 
-  async render(): Promise<MetricsText> {
+  /** @param accept the header of the request, which chooses the format. */
+  async render(accept: string | null): Promise<MetricsText> {
     for (const update of this.#updates) await update();
-    return { contentType: this.#registry.contentType, text: await this.#registry.metrics() };
+    return await toMetricsText(this.#registry, accept);
   }
 }

@@ -11,7 +11,13 @@ import { withBody } from "./support/requests.ts";
 import { claimPath, evict, openSession, takeLease } from "./support/sessions.ts";
 
 /** JSON, and what streams or is no JSON by its nature. */
-const answerTypes = ["application/json", "text/event-stream", "application/octet-stream", "text/plain"];
+const answerTypes = [
+  "application/json",
+  "text/event-stream",
+  "application/octet-stream",
+  "text/plain",
+  "application/openmetrics-text",
+];
 
 const problemContent = { [problemMediaType]: { schema: { $ref: "#/components/schemas/Problem" } } };
 

@@ -47,6 +47,16 @@ describe("while regions are brought back", () => {
       expect(body).not.toContain("tensord_models");
     }),
   );
+
+  test(
+    "the metrics are OpenMetrics for a scraper that asks for them",
+    withHealth(async (url) => {
+      const { headers, body } = await ask(`${url}/metrics`, { headers: { accept: "application/openmetrics-text" } });
+      expect(headers.get("content-type")).toBe("application/openmetrics-text; version=1.0.0; charset=utf-8");
+      expect(headers.get("vary")).toBe("Accept");
+      expect(body).toEndWith("\n# EOF\n");
+    }),
+  );
 });
 
 test("once there is a store the process is ready, until it stops; and it stays live", async () => {

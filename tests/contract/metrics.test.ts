@@ -1,9 +1,23 @@
-/** `/metrics`: the numbers of the books, in Prometheus' text format. */
+/** `/metrics`: the numbers of the books, in Prometheus' text format, or in OpenMetrics for whoever asks for it. */
 
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { operatingPath } from "../../scripts/settings.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import { type TestApp, toCharge, withApp } from "../harness/app.ts";
+import { needsStockPython, stockPython, testWith } from "../harness/instance-needs.ts";
+import { runScript } from "../harness/worker.ts";
 import { lease } from "./support/lease.ts";
+
+const openMetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/** A metric with all its samples' names. */
+interface Family {
+  readonly name: string;
+  readonly type: string;
+  readonly help: string;
+  readonly samples: readonly string[];
+}
 
 /** Every sample by its name and labels, as they are written. */
 async function scrape(app: TestApp): Promise<ReadonlyMap<string, number>> {
@@ -96,6 +110,68 @@ describe("metrics", () => {
       const all = await Promise.all(Array.from({ length: 20 }, () => scrape(app)));
       for (const samples of all)
         expect(samples.get('tensord_model_limit_bytes{model="llama",pool="host"}')).toBe(1_000_000);
+    }),
+  );
+
+  /** What the request asks for, and whether it gets OpenMetrics for that. */
+  const asked = [
+    // Prometheus 2 and 3, as they ask.
+    ["application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", true],
+    ["application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;q=0.3,*/*;q=0.2", true],
+    ["application/openmetrics-text", true],
+    ["text/plain, Application/OpenMetrics-Text", true],
+    ["text/plain, application/openmetrics-text;q=0.9", false],
+    ["*/*, application/openmetrics-text;q=0.9", false],
+    ["application/openmetrics-text;q=0", false],
+    ["application/openmetrics-text;version=2.0.0", false],
+    ["application/openmetrics-textual", false],
+    ["text/plain;version=0.0.4", false],
+    ["*/*", false],
+    ["", false],
+  ] as const;
+  test(
+    "are OpenMetrics for who asks for them by name and likes nothing better",
+    withApp(async (app) => {
+      for (const [accept, isOpenMetrics] of asked) {
+        const { headers, body } = await app.request("GET", "/metrics", undefined, { headers: { accept } });
+        const type = isOpenMetrics ? openMetrics : "text/plain; version=0.0.4; charset=utf-8";
+        expect([accept, headers.get("content-type"), headers.get("vary")]).toEqual([accept, type, "Accept"]);
+        expect([accept, (body as string).endsWith("\n# EOF\n")]).toEqual([accept, isOpenMetrics]);
+      }
+    }),
+  );
+
+  test(
+    "have the same series in both formats, and asking for one leaves the other as it was",
+    withApp(async (app) => {
+      await app.request("GET", "/v1/stats");
+      const toSeries = async (accept: string) => {
+        const { body } = await app.request("GET", "/metrics", undefined, { headers: { accept } });
+        return [...(body as string).matchAll(/^(\w+(?:\{[^}]*\})?) \S+$/gm)].map(([, series]) => series);
+      };
+      await toSeries(openMetrics);
+      const series = await toSeries("text/plain");
+      expect(await toSeries(openMetrics)).toEqual(series);
+      expect(series).toContain('tensord_http_requests_total{method="GET",status="2xx"}');
+      expect(series).toContain('tensord_http_request_duration_seconds_bucket{le="1.0",operation="getStats"}');
+    }),
+  );
+
+  testWith(needsStockPython)(
+    "as OpenMetrics are taken by the parser that Prometheus has for Python, name by name as the documents have them",
+    withApp(async (app) => {
+      await app.register("llama", 1_000_000);
+      await app.request("GET", "/v1/stats");
+      const { body } = await app.request("GET", "/metrics", undefined, { headers: { accept: openMetrics } });
+      const families = await runScript<Family[]>(stockPython, "openmetrics_read.py", body as string);
+      const documented = readFileSync(operatingPath, "utf8").matchAll(/^\| `(tensord_\w+)` \| (\w+) \| (.+) \|$/gm);
+      expect(families.map(({ name, type, help }) => [type === "counter" ? `${name}_total` : name, type, help])).toEqual(
+        [...documented].map(([, name = "", type = "", help = ""]) => [name, type, help]),
+      );
+      expect(families.flatMap(({ samples }) => samples)).toContain("tensord_http_requests_total");
+      expect(families.filter(({ samples }) => samples.length === 0).map(({ name }) => name)).toEqual([]);
+      const cut = runScript(stockPython, "openmetrics_read.py", (body as string).replace("# EOF\n", ""));
+      await expect(cut).rejects.toThrow("Missing # EOF at end");
     }),
   );
 });

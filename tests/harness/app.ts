@@ -104,7 +104,8 @@ export class TestApp {
       allowedHosts: [],
       metrics,
     });
-    const app = createApp({ store, host, version: "0.0.0", traffic, observe: () => {}, onUnexpected });
+    const observe = metrics.http.observe.bind(metrics.http);
+    const app = createApp({ store, host, version: "0.0.0", traffic, observe, onUnexpected });
     const closeStore = async () => await opened[Symbol.asyncDispose]();
     return new TestApp({ instance, shmDirectory, store, app, traffic }, { warnings, mistakes, closeStore });
   }

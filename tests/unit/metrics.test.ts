@@ -54,8 +54,8 @@ test("a request is counted by its method and the class of its status, whatever t
 test("two servers in one process have metrics of their own", async () => {
   const [one, two] = [new Metrics("1.0.0"), new Metrics("2.0.0")];
   one.http.observe("none", "GET", 200, 1);
-  expect((await one.render()).text).toContain('tensord_build_info{version="1.0.0"} 1');
-  const { text } = await two.render();
+  expect((await one.render(null)).text).toContain('tensord_build_info{version="1.0.0"} 1');
+  const { text } = await two.render(null);
   expect(text).toContain('tensord_build_info{version="2.0.0"} 1');
   expect(text).not.toContain('method="GET"');
 });
@@ -64,7 +64,7 @@ test("docs/operating.md has every metric that is served, with its kind and its m
   const app = await TestApp.open();
   const metrics = new Metrics("0.0.0");
   metrics.watch(app.store);
-  const { text } = await metrics.render();
+  const { text } = await metrics.render(null);
   await app.close();
   const rows = [...text.matchAll(/^# HELP (\S+) (.+)\n# TYPE \S+ (\w+)$/gm)].map(
     ([, name, help, kind]) => `| \`${name}\` | ${kind} | ${help} |`,

@@ -564,8 +564,8 @@ export interface paths {
       readonly cookie?: never;
     };
     /**
-     * The server's metrics in the text format of Prometheus
-     * @description Of requests, pools, regions and events.
+     * The server's metrics
+     * @description Of requests, pools, regions and events, in the text format of Prometheus, or in OpenMetrics if `Accept` asks for that.
      */
     readonly get: operations["getMetrics"];
     readonly put?: never;
@@ -6128,6 +6128,7 @@ export interface operations {
         };
         content: {
           readonly "text/plain": string;
+          readonly "application/openmetrics-text": string;
         };
       };
       /** @description `forbidden`: The request is not allowed from there. */
