@@ -1,6 +1,6 @@
 /** Names of the `shm` storage: a hard link in the keeper that proves a file ours, and another one that clients open. */
 
-import { linkSync, lstatSync, readdirSync, renameSync, unlinkSync } from "node:fs";
+import { linkSync, lstatSync, readdirSync, renameSync } from "node:fs";
 import { tokenPattern } from "../../naming.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
 import type { Access, Address, Identity, KeptFile, NameState, Names } from "../storage.ts";
@@ -46,7 +46,8 @@ export class ShmNames implements Names {
   }
 
   withdraw(token: string, identity: Identity): void {
-    if (this.isPublished(token, identity)) unlinkSync(this.#files.publicPath(token));
+    // Between the two a stranger may take the name away, which is as well.
+    if (this.isPublished(token, identity)) unlinkIfThere(this.#files.publicPath(token));
   }
 
   inspect(token: string, identity: Identity): NameState {
