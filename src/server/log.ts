@@ -1,4 +1,7 @@
-/** The server's log: one JSON line each on standard output, without tensor content. Writing never holds the event loop. */
+/**
+ * The server's log: one JSON line each on standard output, without tensor content, its keys in snake_case. Writing never holds
+ * the event loop.
+ */
 
 import pino, { type Logger } from "pino";
 import { idOf } from "../memory/journal/region-record.ts";
@@ -22,7 +25,8 @@ export function createLog(level: string, instance: string): ServerLog {
     maxLength: 16 * MiB,
     periodicFlush: 100,
   });
-  const log = pino({ level, base: { instance }, timestamp: pino.stdTimeFunctions.isoTime }, destination);
+  const timestamp = pino.stdTimeFunctions.isoTime;
+  const log = pino({ level, base: { instance }, timestamp, serializers: { err: toErrorFacts } }, destination);
   return {
     log,
     async close() {
@@ -35,10 +39,21 @@ export function createLog(level: string, instance: string): ServerLog {
   };
 }
 
-/** Writes each change of the books as a line. */
+/** What an error carries under our spelling: SQLite's have a `byteOffset`. What is no error passes as it is. */
+function toErrorFacts(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const facts = Object.entries(pino.stdSerializers.err(error));
+  return Object.fromEntries(facts.map(([key, value]) => [key.replaceAll(/[A-Z]/g, "_$&").toLowerCase(), value]));
+}
+
+/** Writes each change of the books as a line. `level` is the line's own, and so `pressure` is what the event calls that. */
 export function logEvent(log: Logger, event: StoreEvent): void {
   const { type } = event;
-  if ("pressure" in event) return log.warn({ event: type, ...event.pressure }, type);
+  if ("pressure" in event) {
+    const { level, pool, model, usedBytes, limitBytes } = event.pressure;
+    const facts = { pressure: level, pool, model, used_bytes: usedBytes, limit_bytes: limitBytes };
+    return log[level === "high" ? "warn" : "info"]({ event: type, ...facts }, type);
+  }
   if ("session" in event) return log.info({ event: type, session: describeSession(event.session) }, type);
   if (!("region" in event)) return log.info({ event: type, model: event.model.name }, type);
   const { model, name, state, reason, byteSize } = event.region;

@@ -62,7 +62,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   if (config.port !== undefined) urls.push(transport.listenTcp(config.host, config.port, config.allowedHosts));
   health.ready(store);
   const { open, sealed, draining } = store.books.counts;
-  log.info({ limit_bytes: limit.limitBytes, because: limit.reason }, "memory limit");
+  log.info({ limit_bytes: limit.limitBytes, reason: limit.reason }, "memory limit");
   log.info(
     { urls, pid: process.pid, epoch: store.epoch, regions: { open, sealed, draining } },
     `ready on ${urls.join(" and ")}`,

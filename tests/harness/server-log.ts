@@ -1,4 +1,7 @@
-/** What a server process writes: its JSON lines as they come, and a check that nothing bad is among them unexpected. */
+/**
+ * What a server process writes: its JSON lines as they come, and a check that nothing bad is among them unexpected, and that
+ * each is one that any reader of JSON takes for the same.
+ */
 
 export interface LogLine {
   readonly level: number;
@@ -9,11 +12,13 @@ export interface LogLine {
 const warnLevel = 40;
 
 /** Warnings that every server may write, because of what the tests do and not of what it is. */
-const harmless = [/^every local user can reach /];
+const harmless = [/^every local user can reach /, /^tensord\.pool\.pressure$/];
 
 export class ServerLog {
   readonly lines: LogLine[] = [];
   readonly #expected: RegExp[] = [...harmless];
+  /** What is wrong with lines, whatever they say. */
+  readonly #faults: string[] = [];
   /** Standard error, whole. */
   errors = "";
   #rest = "";
@@ -29,7 +34,10 @@ export class ServerLog {
     for await (const chunk of stream) {
       const texts = (this.#rest + decoder.decode(chunk, { stream: true })).split("\n");
       this.#rest = texts.pop() ?? "";
-      for (const text of texts) this.lines.push(parseLine(text));
+      for (const text of texts) {
+        this.lines.push(parseLine(text));
+        this.#faults.push(...findFaults(text).map((fault) => `${fault}: ${text}`));
+      }
     }
   }
 
@@ -53,7 +61,11 @@ export class ServerLog {
     const loud = this.lines.filter(
       ({ level, msg }) => level >= warnLevel && !this.#expected.some((pattern) => pattern.test(msg)),
     );
-    const unexpected = [...loud.map((line) => JSON.stringify(line)), ...(this.errors === "" ? [] : [this.errors])];
+    const unexpected = [
+      ...loud.map((line) => JSON.stringify(line)),
+      ...this.#faults,
+      ...(this.errors === "" ? [] : [this.errors]),
+    ];
     if (unexpected.length > 0) throw new Error(`the server wrote what nobody expected:\n${unexpected.join("\n")}`);
   }
 
@@ -68,5 +80,19 @@ function parseLine(text: string): LogLine {
   } catch {
     // Not one of the log's own lines, so certainly one to look at.
     return { level: 60, msg: text };
+  }
+}
+
+/** Keys of a line that are there twice, so that readers see one or the other, or are not in snake_case. */
+export function findFaults(text: string): string[] {
+  try {
+    const line: unknown = JSON.parse(text, (key, value) => {
+      if (!/^(\d+|[a-z][a-z0-9]*(_[a-z0-9]+)*|)$/.test(key)) throw new SyntaxError(`${key} is not in snake_case`);
+      return value;
+    });
+    // Of a key that is there twice, the parser keeps one.
+    return JSON.stringify(line) === text ? [] : ["a key is there twice"];
+  } catch (error) {
+    return [(error as Error).message];
   }
 }
