@@ -8,13 +8,18 @@ import { TensordError } from "../errors.ts";
 // <sys/mman.h>, the same values on x86-64 and arm64.
 export const PROT_READ = 1;
 export const PROT_WRITE = 2;
+export const PROT_EXEC = 4;
 export const MAP_SHARED = 0x01;
 export const MAP_PRIVATE = 0x02;
 export const MAP_FIXED = 0x10;
+export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
 const MADV_POPULATE_WRITE = 23;
 // <fcntl.h>, likewise.
 export const F_OFD_SETLK = 37;
+
+// <dlfcn.h>, in glibc and musl.
+const RTLD_DEFAULT = 0n;
 
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
@@ -32,11 +37,18 @@ export class SystemError extends Error {
 
 type Call = (...args: readonly (number | bigint | Buffer)[]) => number | bigint;
 
+type Symbols = (handle: bigint, name: string) => number | bigint;
+
 interface Library {
   readonly mmap: Call;
   readonly munmap: Call;
   readonly madvise: Call;
   readonly fcntl: Call;
+  readonly mprotect: Call;
+  readonly dlsym: Symbols;
+  readonly pthread_key_create: Call;
+  readonly pthread_key_delete: Call;
+  readonly pthread_setspecific: Call;
   readonly pageSize: number;
 }
 
@@ -64,6 +76,11 @@ function load(): Library {
     madvise: libc.func("int madvise(uintptr_t addr, size_t length, int advice)"),
     // Declared without `...`: on Linux the third argument of a variadic call travels as any other does.
     fcntl: libc.func("int fcntl(int fd, int op, void *arg)"),
+    mprotect: libc.func("int mprotect(uintptr_t addr, size_t length, int prot)"),
+    dlsym: libc.func("uintptr_t dlsym(uintptr_t handle, const char *name)"),
+    pthread_key_create: libc.func("int pthread_key_create(void *key, uintptr_t destructor)"),
+    pthread_key_delete: libc.func("int pthread_key_delete(unsigned int key)"),
+    pthread_setspecific: libc.func("int pthread_setspecific(unsigned int key, uintptr_t value)"),
     pageSize: Number(libc.func("int getpagesize()")()),
   };
 }
@@ -90,6 +107,37 @@ export function mmap(
 /** munmap(2). Runs when collectors find something dead, where nobody could act on a failure, so it reports none. */
 export function munmap(address: bigint, length: number): void {
   library().munmap(address, length);
+}
+
+/** mprotect(2). @throws SystemError */
+export function mprotect(address: bigint, length: number, prot: number): void {
+  if (library().mprotect(address, length, prot) !== 0) throw new SystemError("mprotect", koffi.errno());
+}
+
+/** dlsym(3) among what is loaded: the address of a function. @throws SystemError `ENOENT` if there is none */
+export function addressOf(name: string): bigint {
+  const address = BigInt(library().dlsym(RTLD_DEFAULT, name));
+  if (address === 0n) throw new SystemError("dlsym", koffi.os.errno.ENOENT ?? 0);
+  return address;
+}
+
+/** pthread_key_create(3) with a destructor's address. @throws SystemError `EAGAIN` if this process has 1024 of them */
+export function createThreadKey(destructor: bigint): number {
+  const key = Buffer.alloc(4);
+  const errno = Number(library().pthread_key_create(key, destructor));
+  if (errno !== 0) throw new SystemError("pthread_key_create", errno);
+  return key.readUInt32LE();
+}
+
+/** pthread_key_delete(3). */
+export function deleteThreadKey(key: number): void {
+  library().pthread_key_delete(key);
+}
+
+/** pthread_setspecific(3): what this thread's destructor is called with. @throws SystemError */
+export function setThreadValue(key: number, value: bigint): void {
+  const errno = Number(library().pthread_setspecific(key, value));
+  if (errno !== 0) throw new SystemError("pthread_setspecific", errno);
 }
 
 /**

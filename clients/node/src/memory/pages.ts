@@ -5,6 +5,7 @@
 
 import * as libc from "./libc.ts";
 import { Lifetime } from "./lifetime.ts";
+import { unmapAtThreadEnd } from "./thread-end.ts";
 
 /**
  * How a region is mapped. `write`: shared and writable. `private`: read-only to the caller, yet the pages are writable
@@ -42,7 +43,12 @@ export class Pages {
     this.#start = start;
     this.#length = length;
     this.#address = address;
-    this.lifetime.whenOver(() => libc.munmap(address, length));
+    const forget = unmapAtThreadEnd(address, length);
+    this.lifetime.whenOver(() => {
+      // In this order: the place may be another mapping's as soon as it is free.
+      forget();
+      libc.munmap(address, length);
+    });
   }
 
   /** Where this range is in memory. */

@@ -5,8 +5,8 @@
 
 import type { LockOptions } from "../options.ts";
 import "../dispose.ts";
-import { closeSync } from "node:fs";
 import { Mismatch, openChecked, type Place } from "../memory/attach.ts";
+import { HeldFile } from "../memory/held-file.ts";
 import { retryWithin, setLock, trySetLock } from "../memory/lock.ts";
 
 export type LockKind = "read" | "write";
@@ -15,28 +15,28 @@ export type LockKind = "read" | "write";
 export class TensorLock {
   readonly kind: LockKind;
   readonly #range: Range;
-  #fd: number | undefined;
+  #file: HeldFile | undefined;
 
-  /** Takes over the descriptor, on which the range is locked; undefined if there is nothing to lock. */
-  constructor(kind: LockKind, range: Range, fd: number | undefined) {
+  /** Takes over the file, in which the range is locked; undefined if there is nothing to lock. */
+  constructor(kind: LockKind, range: Range, file: HeldFile | undefined) {
     this.kind = kind;
     this.#range = range;
-    this.#fd = fd;
+    this.#file = file;
   }
 
   get isReleased(): boolean {
-    return this.#fd === undefined;
+    return this.#file === undefined;
   }
 
   /** Lets the next one in. Safe to call twice. */
   release(): void {
-    const fd = this.#fd;
-    if (fd === undefined) return;
-    this.#fd = undefined;
+    const file = this.#file;
+    if (file === undefined) return;
+    this.#file = undefined;
     try {
-      setLock(fd, "none", this.#range.start, this.#range.length);
+      setLock(file.fd, "none", this.#range.start, this.#range.length);
     } finally {
-      closeSync(fd);
+      file.close();
     }
   }
 
@@ -66,21 +66,21 @@ export async function lockTensor(kind: LockKind, lockable: Lockable, options: Lo
   const { place, byteOffset, byteSize, shown } = lockable;
   const range = { start: BigInt(byteOffset), length: BigInt(byteSize) };
   if (byteSize === 0) return new TensorLock(kind, range, undefined);
-  const fd = openForLock(place, kind);
+  const file = openForLock(place, kind);
   try {
-    const attempt = () => trySetLock(fd, kind, range.start, range.length) || undefined;
+    const attempt = () => trySetLock(file.fd, kind, range.start, range.length) || undefined;
     await retryWithin(options, `${kind}-lock ${shown}`, attempt);
-    return new TensorLock(kind, range, fd);
+    return new TensorLock(kind, range, file);
   } catch (error) {
-    closeSync(fd);
+    file.close();
     throw error;
   }
 }
 
-/** A descriptor of its own for locks on the file at `place`. @throws TensordError, as `Mismatch` says it */
-export function openForLock(place: Place, kind: LockKind): number {
+/** The file at `place`, opened anew for locks on it. @throws TensordError, as `Mismatch` says it */
+export function openForLock(place: Place, kind: LockKind): HeldFile {
   try {
-    return openChecked(place, kind === "write");
+    return new HeldFile(openChecked(place, kind === "write"));
   } catch (error) {
     throw error instanceof Mismatch ? error.toError() : error;
   }

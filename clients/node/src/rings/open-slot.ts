@@ -3,10 +3,11 @@
  * word is the reference's generation. The owner's side is `ring.ts`.
  */
 
-import { closeSync, readSync } from "node:fs";
+import { readSync } from "node:fs";
 import { TensordError } from "../errors.ts";
 import { openChecked, type Place } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
+import { HeldFile } from "../memory/held-file.ts";
 import { trySetLock } from "../memory/lock.ts";
 import type { Access } from "../memory/pages.ts";
 import { placeOf, shownReference, type TensorReference } from "../regions/reference.ts";
@@ -44,21 +45,21 @@ function lockSlot(reference: TensorReference, place: Place, access: Access): Ten
   }
   const kind = access === "write" ? "write" : "read";
   const range = { start: BigInt(byteOffset), length: BigInt(Math.max(byteSize, 1)) };
-  const fd = openChecked(place, kind === "write");
+  const file = new HeldFile(openChecked(place, kind === "write"));
   try {
-    const isLocked = trySetLock(fd, kind, range.start, range.length);
-    const word = readWord(fd, wordAt);
+    const isLocked = trySetLock(file.fd, kind, range.start, range.length);
+    const word = readWord(file.fd, wordAt);
     if (word !== BigInt(generation)) {
       throw new TensordError("stale-ref", `Cannot open ${shownReference(reference)}: its slot is at ${word} by now`, {
         hint: "its owner has filled the slot anew: ask for a new reference, or give the ring more slots",
       });
     }
-    if (isLocked) return new TensorLock(kind, range, fd);
+    if (isLocked) return new TensorLock(kind, range, file);
   } catch (error) {
-    closeSync(fd);
+    file.close();
     throw error;
   }
-  closeSync(fd);
+  file.close();
   return undefined;
 }
 

@@ -3,9 +3,9 @@
  * slot is whose is `ring.ts`'s.
  */
 
-import { closeSync } from "node:fs";
 import { TensordError } from "../errors.ts";
 import type { Place } from "../memory/attach.ts";
+import type { HeldFile } from "../memory/held-file.ts";
 import { setLock, trySetLock } from "../memory/lock.ts";
 import type { Region } from "../regions/region.ts";
 import { openForLock } from "../regions/tensor-lock.ts";
@@ -19,7 +19,7 @@ export class RingFile {
   /** How often each slot was raised. Counted here: the file can be written by others. */
   readonly #counts: number[];
   /** Holds every lock of this ring, and no mapping, which would outlive it. */
-  #fd: number | undefined;
+  #file: HeldFile | undefined;
 
   /** Takes over the region. @throws TensordError, and leaves the region to the caller */
   constructor(region: Region, slots: number, slotBytes: number) {
@@ -35,20 +35,20 @@ export class RingFile {
     this.place = { region: region.id, path, dev, ino, byteSize };
     this.#region = region;
     this.#counts = new Array<number>(slots).fill(0);
-    this.#fd = openForLock(this.place, "write");
+    this.#file = openForLock(this.place, "write");
   }
 
   get isClosed(): boolean {
-    return this.#fd === undefined;
+    return this.#file === undefined;
   }
 
   /** Unlocks every slot and unmaps the region. Safe to call twice. */
   close(): void {
-    if (this.#fd === undefined) return;
+    if (this.#file === undefined) return;
     // All of it: a copy of the descriptor in a child process must not keep a lock.
-    setLock(this.#fd, "none", BigInt(this.offsetOf(0)), BigInt(this.slots * this.slotBytes));
-    closeSync(this.#fd);
-    this.#fd = undefined;
+    setLock(this.#file.fd, "none", BigInt(this.offsetOf(0)), BigInt(this.slots * this.slotBytes));
+    this.#file.close();
+    this.#file = undefined;
     this.#region.close();
   }
 
@@ -84,7 +84,7 @@ export class RingFile {
   }
 
   #opened(): number {
-    if (this.#fd !== undefined) return this.#fd;
+    if (this.#file !== undefined) return this.#file.fd;
     throw new TensordError("closed", `Cannot use ring ${this.place.region}: it was closed here`, {
       hint: "make another",
     });
