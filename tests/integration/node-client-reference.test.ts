@@ -1,6 +1,7 @@
 /** Tensor references and addresses as the Node client reads them: from strangers, so that nothing is taken on trust. */
 
 import { afterAll, describe, expect, test } from "bun:test";
+import addresses from "../../clients/addresses.json" with { type: "json" };
 import { isTensordError } from "../../clients/node/src/errors.ts";
 import { findEndpoint } from "../../clients/node/src/http/endpoint.ts";
 import { placeOf, TensorReference } from "../../clients/node/src/regions/reference.ts";
@@ -365,18 +366,18 @@ describe("the server's address", () => {
     expect(findEndpoint(undefined, {})).toMatchObject({ path: "/dev/shm/tensord.default/http.sock" });
   });
 
+  test("means the same in both clients", () => {
+    for (const [given, url] of Object.entries(addresses.taken)) {
+      expect([given, findEndpoint(given).url]).toEqual([given, url]);
+      expect([given, findEndpoint(undefined, { TENSORD_URL: given }).url]).toEqual([given, url]);
+    }
+    expect(findEndpoint("unix:/run/t.sock")).toMatchObject({ path: "/run/t.sock" });
+    expect(findEndpoint("http://[::1]:7411")).toMatchObject({ host: "::1", port: 7411 });
+    expect(findEndpoint(undefined, { TENSORD_URL: " \n" }).url).toBe("unix:///dev/shm/tensord.default/http.sock");
+  });
+
   test("is refused if it is none", () => {
-    const none = [
-      "",
-      "localhost:7411",
-      "https://localhost",
-      "http://",
-      "http://h/v1",
-      "http://u:p@h",
-      "unix://host/p",
-      "unix:p",
-    ];
-    for (const url of [...none, "http://h:99999", "http://h?x", `unix:///${"x".repeat(107)}`]) {
+    for (const url of [...addresses.refused, `unix:///${"x".repeat(107)}`]) {
       expect([url, codeOf(() => findEndpoint(url, {}))]).toEqual([url, "validation-failed"]);
     }
     for (const TENSORD_INSTANCE of ["A", "../x", "x".repeat(33)]) {

@@ -165,6 +165,40 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     });
   });
 
+  claim(`${runtime}: where no region can be mapped, the first call says which platform it is`, async () => {
+    await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+    const url = await server.readUrl();
+    const seen = await runProgram(
+      runtime,
+      { ...server.env, TENSORD_URL: "" },
+      `
+        Object.defineProperty(process, "platform", { value: "darwin" });
+        const say = (action) => Promise.resolve().then(action).then(() => "no error", ({ code, detail }) => code + ": " + detail);
+        const client = await connect({ url: "${url}" });
+        const reference = { v: 1 };
+        tell({
+          first: await say(() => connect()),
+          create: await say(() => client.create("w", new Uint8Array(1))),
+          others: new Set(await Promise.all([
+            () => client.getOrCreate("w", () => new Uint8Array(1)), () => client.attach("w"), () => client.ring(), () => client.rings(),
+            () => client.open(reference), () => client.openWhenFree(reference),
+          ].map(codeOf))).size,
+          books: await codeOf(() => client.stats()),
+          left: await codeOf(() => client.get("w")),
+        });
+      `,
+    );
+    expect(seen).toEqual({
+      first: expect.stringMatching(
+        /^feature-unavailable: Cannot find a server in shared memory: this is darwin on \w+, want Linux/,
+      ),
+      create: expect.stringMatching(/^feature-unavailable: Cannot create a region: this is darwin on/),
+      others: 1,
+      books: "no error",
+      left: "region-not-found",
+    });
+  });
+
   testWith(needsNodeClient, needsReadableCheckout())(`${runtime}: another user is told which user it is`, async () => {
     await using server = await startServer();
     const user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];

@@ -22,6 +22,7 @@ import type {
   Stats,
   Verification,
 } from "./http/wire.ts";
+import { checkPlatform } from "./memory/platform.ts";
 import {
   type AnyRegion,
   type AttachOptions,
@@ -89,6 +90,7 @@ export class Client {
   async create(name: string | null, data: RegionSource, options: CreateOptions = {}): Promise<Region> {
     checkArgument("create a region", "its name", name, kinds.nameOrNull);
     checkOptions("create a region", tables.create, options);
+    checkPlatform("create a region");
     return makeRegion(this.#asker, name, data, options);
   }
 
@@ -107,6 +109,7 @@ export class Client {
     checkArgument("get or create a region", "its name", name, kinds.text);
     checkArgument("get or create a region", "what builds it", build, kinds.callback());
     checkOptions("get or create a region", tables.getOrCreate, options);
+    checkPlatform("get or create a region");
     return this.#getOrCreate.run(name, build, options);
   }
 
@@ -116,6 +119,7 @@ export class Client {
    */
   async ring(options: RingOptions = {}): Promise<Ring> {
     checkOptions("make a ring", tables.ring, options);
+    checkPlatform("make a ring");
     return makeRing(this.#asker, options);
   }
 
@@ -129,6 +133,7 @@ export class Client {
   async attach(region: string | RegionDescriptor | ListedRegion, options: AttachOptions = {}): Promise<Region> {
     checkArgument("attach a region", "what should be one", region, kinds.nameOrRegion);
     checkOptions("attach a region", tables.attach, options);
+    checkPlatform("attach a region");
     const { model = defaultModel, version, timeoutMs = 0, writable = false, signal } = options;
     const access = toAccess(options);
     if (typeof region !== "string") {
@@ -148,17 +153,20 @@ export class Client {
    */
   open(reference: AnyReference, options: AccessOptions = {}): OpenedTensor {
     checkOptions("open a tensor", tables.access, options);
+    checkPlatform("open a tensor");
     return openNow(toTensorReference(reference), toAccess(options), mapAlone(this.#asker.session));
   }
 
   /** As `open`, and waits while another process has the ring's slot locked. */
   async openWhenFree(reference: AnyReference, options: AccessOptions & LockOptions = {}): Promise<OpenedTensor> {
     checkOptions("open a tensor", tables.openWhenFree, options);
+    checkPlatform("open a tensor");
     return openWhenFree(toTensorReference(reference), toAccess(options), mapAlone(this.#asker.session), options);
   }
 
   /** Opens references of rings as `open` does, and keeps the rings mapped in between: for who opens many. */
   rings(): Rings {
+    checkPlatform("open rings");
     return new Rings(this.#asker.session);
   }
 

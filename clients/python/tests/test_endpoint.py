@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 import tensord
@@ -27,27 +30,24 @@ def test_an_argument_wins_over_the_environment() -> None:
     assert find_endpoint("http://[::1]:7411/", {"TENSORD_URL": "http://other:1"}).url == "http://[::1]:7411"
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "localhost:7411",
-        "https://host:7411",
-        "http://",
-        "http://host:port",
-        "http://host:99999",
-        "http://host/v1",
-        "http://user:secret@host",
-        "http://host?x=1",
-        "unix://relative",
-        "unix:///a.sock?x",
-        "unix:relative",
-        "/dev/shm/http.sock",
-    ],
-)
+# What both clients take, and what both refuse.
+ADDRESSES = json.loads((Path(__file__).parents[2] / "addresses.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("given", "url"), ADDRESSES["taken"].items())
+def test_an_address_means_the_same_in_both_clients(given: str, url: str) -> None:
+    assert find_endpoint(given).url == url
+    assert find_endpoint(None, {"TENSORD_URL": given}).url == url
+
+
+@pytest.mark.parametrize("url", ADDRESSES["refused"])
 def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
     with pytest.raises(tensord.ValidationFailed, match=r"want http://host:port or unix:///path"):
         tensord.connect(url)
+
+
+def test_blanks_in_the_environment_are_no_address() -> None:
+    assert find_endpoint(None, {"TENSORD_URL": " \n"}).url == "unix:///dev/shm/tensord.default/http.sock"
 
 
 def test_an_instance_that_cannot_be_one_is_refused() -> None:

@@ -1,6 +1,8 @@
 /** Where the server is: from an argument, the environment, or the instance's socket. It connects to nothing. */
 
+import { quote } from "../check/value.ts";
 import { TensordError } from "../errors.ts";
+import { checkPlatform } from "../memory/platform.ts";
 
 /** sockaddr_un.sun_path holds 108 bytes with its NUL (unix(7)). */
 const maxSocketPathBytes = 107;
@@ -10,15 +12,29 @@ export type Endpoint =
   | { readonly origin: string; readonly url: string; readonly path: string }
   | { readonly origin: string; readonly url: string; readonly host: string; readonly port: number };
 
+const maxPort = 65_535;
+
+/**
+ * An address in one of its forms, as Python's client has them (`clients/addresses.json`). Taken apart here: a URL's parser
+ * would fold and escape what is a path of the file system, and each language's takes another set of mistakes for hosts.
+ */
+const forms =
+  /^(?:unix:(?:\/\/)?(?<path>\/(?!\/)[^?#]*)|http:\/\/(?<host>\[[\da-f:.]+\]|[\w-]+(?:\.[\w-]+)*)(?::(?<port>\d{0,5}))?\/?)$/i;
+const blanks = /^[ \t\r\n\f\v]+|[ \t\r\n\f\v]+$/g;
+
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * The address to use: `url`, else `TENSORD_URL`, else `<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock`.
- * @throws TensordError `validation-failed` if it is none.
+ * @throws TensordError `validation-failed` if it is none; `feature-unavailable` if there can be no such socket
  */
 export function findEndpoint(url?: string, env: Environment = process.env): Endpoint {
-  if (url !== undefined) return parseUrl(url, "the argument url");
-  if (env.TENSORD_URL) return parseUrl(env.TENSORD_URL, "TENSORD_URL");
+  if (url !== undefined) return parseUrl(withoutBlanks(url), "the argument url");
+  const fromEnvironment = withoutBlanks(env.TENSORD_URL ?? "");
+  if (fromEnvironment !== "") return parseUrl(fromEnvironment, "TENSORD_URL");
+  const elsewhere =
+    "set TENSORD_URL to http://host:port for what maps nothing; regions are mapped where the server runs";
+  checkPlatform("find a server in shared memory", elsewhere);
   const instance = env.TENSORD_INSTANCE || "default";
   const directory = env.TENSORD_SHM_DIR || "/dev/shm";
   if (!/^[a-z0-9-]{1,32}$/.test(instance)) {
@@ -31,22 +47,29 @@ export function findEndpoint(url?: string, env: Environment = process.env): Endp
   return unixEndpoint(`${directory.replace(/\/+$/, "")}/tensord.${instance}/http.sock`, origin);
 }
 
+/** Without those around it, which come with what is read from a file. */
+function withoutBlanks(url: string): string {
+  return url.replace(blanks, "");
+}
+
 function parseUrl(url: string, from: string): Endpoint {
   const origin = `it comes from ${from}`;
-  // Taken apart by hand: the URL parser would fold and escape what is a path of the file system.
-  const path = /^unix:\/\/(\/[^?#]*)$/.exec(url)?.[1];
-  if (path !== undefined) return unixEndpoint(path, origin);
-  const parts = /^http:\/\//i.test(url) && URL.canParse(url) ? new URL(url) : undefined;
-  const isBare = parts?.pathname === "/" && !(parts.search || parts.hash || parts.username || parts.password);
-  if (parts === undefined || !isBare) {
-    throw new TensordError("validation-failed", `Cannot use "${url}" of ${from}: it is no server's address`, {
+  const { path, host, port } = forms.exec(url)?.groups ?? {};
+  if (path !== undefined && !/\p{Cc}/u.test(path)) return unixEndpoint(path, origin);
+  const hostname = host === undefined ? undefined : toHostname(host);
+  const number = Number(port || 80);
+  if (hostname === undefined || number === 0 || number > maxPort) {
+    throw new TensordError("validation-failed", `Cannot use ${quote(url)} of ${from}: it is no server's address`, {
       hint: "want http://host:port or unix:///path",
     });
   }
-  const port = parts.port === "" ? 80 : Number(parts.port);
   // Node's sockets want an IPv6 address without its brackets.
-  const host = parts.hostname.replace(/^\[(.*)\]$/, "$1");
-  return { origin, url: `http://${parts.hostname}:${port}`, host, port };
+  return { origin, url: `http://${hostname}:${number}`, host: hostname.replace(/^\[(.*)\]$/, "$1"), port: number };
+}
+
+/** The host in the one spelling of its address (127.1 is 127.0.0.1), or undefined if it is none. */
+function toHostname(host: string): string | undefined {
+  return URL.canParse(`http://${host}`) ? new URL(`http://${host}`).hostname : undefined;
 }
 
 function unixEndpoint(path: string, origin: string): Endpoint {

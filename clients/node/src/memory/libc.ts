@@ -1,9 +1,8 @@
 /** The seam to C: one checked function a call, the C declaration in it, and no policy. Addresses are bigints. */
 
-import { endianness } from "node:os";
 import { getSystemErrorName } from "node:util";
 import koffi from "koffi";
-import { TensordError } from "../errors.ts";
+import { checkPlatform } from "./platform.ts";
 
 // <sys/mman.h>, the same values on x86-64 and arm64.
 export const PROT_READ = 1;
@@ -61,14 +60,7 @@ function library(): Library {
 }
 
 function load(): Library {
-  const { platform, arch } = process;
-  if (platform !== "linux" || !["x64", "arm64"].includes(arch) || endianness() !== "LE") {
-    throw new TensordError(
-      "feature-unavailable",
-      `Cannot map shared memory: this is ${platform} on ${arch}, want Linux on x64 or arm64`,
-      { hint: "run the worker where the server runs" },
-    );
-  }
+  checkPlatform("map shared memory");
   const libc = koffi.load(null);
   return {
     mmap: libc.func("uintptr_t mmap(uintptr_t addr, size_t length, int prot, int flags, int fd, int64_t offset)"),

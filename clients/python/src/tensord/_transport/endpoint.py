@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from tensord._errors import ValidationFailed
 
 # sockaddr_un.sun_path holds 108 bytes with its NUL (unix(7)).
 MAX_SOCKET_PATH_BYTES = 107
+MAX_PORT = 65_535
+
+# An address in one of its forms, as Node's client has them (clients/addresses.json): each language's parser of URLs takes
+# another set of mistakes for hosts.
+_FORMS = re.compile(
+    r"unix:(?://)?(?P<path>/(?!/)[^?#\x00-\x1f\x7f-\x9f]*)"
+    r"|http://(?P<host>\[[0-9a-f:.]+\]|[\w-]+(?:\.[\w-]+)*)(?::(?P<port>[0-9]{0,5}))?/?",
+    re.ASCII | re.IGNORECASE,
+)
+# Around an address: they come with what is read from a file.
+_BLANKS = " \t\r\n\f\v"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +50,10 @@ def find_endpoint(url: str | None = None, environ: Mapping[str, str] | None = No
     """
     environ = os.environ if environ is None else environ
     if url is not None:
-        return _parse_url(url, "the argument url")
-    if environ.get("TENSORD_URL"):
-        return _parse_url(environ["TENSORD_URL"], "TENSORD_URL")
+        return _parse_url(url.strip(_BLANKS), "the argument url")
+    from_environment = environ.get("TENSORD_URL", "").strip(_BLANKS)
+    if from_environment:
+        return _parse_url(from_environment, "TENSORD_URL")
     instance = environ.get("TENSORD_INSTANCE") or "default"
     directory = environ.get("TENSORD_SHM_DIR") or "/dev/shm"
     if re.fullmatch(r"[a-z0-9-]{1,32}", instance) is None:
@@ -50,17 +63,30 @@ def find_endpoint(url: str | None = None, environ: Mapping[str, str] | None = No
 
 
 def _parse_url(url: str, origin: str) -> Endpoint:
+    form = _FORMS.fullmatch(url)
+    if form is None:
+        raise _not_an_address(url, origin)
+    if form["path"] is not None:
+        return _unix_endpoint(form["path"], f"it comes from {origin}")
+    port = int(form["port"] or 80)
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
+        host = _to_host(form["host"].lower())
+    except (OSError, ValueError) as error:
         raise _not_an_address(url, origin) from error
-    bare = not (parts.query or parts.fragment or parts.username or parts.password)
-    if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/") and bare:
-        return _unix_endpoint(parts.path, f"it comes from {origin}")
-    if parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and bare:
-        return Endpoint(f"it comes from {origin}", host=parts.hostname, port=80 if port is None else port)
-    raise _not_an_address(url, origin)
+    if not 0 < port <= MAX_PORT:
+        raise _not_an_address(url, origin)
+    return Endpoint(f"it comes from {origin}", host=host, port=port)
+
+
+def _to_host(host: str) -> str:
+    """The host in the one spelling of its address: 127.1 is 127.0.0.1."""
+    if host.startswith("["):
+        return str(ipaddress.IPv6Address(host[1:-1]))
+    last = host.rpartition(".")[2]
+    # As a URL has it: what ends in a number is an IPv4 address, or wrong.
+    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last):
+        return socket.inet_ntoa(socket.inet_aton(host))
+    return host
 
 
 def _unix_endpoint(path: str, origin: str) -> Endpoint:
