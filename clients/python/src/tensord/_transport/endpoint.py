@@ -15,8 +15,8 @@ from tensord._errors import ValidationFailed
 MAX_SOCKET_PATH_BYTES = 107
 MAX_PORT = 65_535
 
-# An address in one of its forms, as Node's client has them (clients/addresses.json): each language's parser of URLs takes
-# another set of mistakes for hosts.
+# An address in one of its forms, as Node's client has them (clients/addresses.json): each language's parser of URLs
+# takes another set of mistakes for hosts.
 _FORMS = re.compile(
     r"unix:(?://)?(?P<path>/(?!/)[^?#\x00-\x1f\x7f-\x9f]*)"
     r"|http://(?P<host>\[[0-9a-f:.]+\]|[\w-]+(?:\.[\w-]+)*)(?::(?P<port>[0-9]{0,5}))?/?",
