@@ -4,8 +4,9 @@ import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { TensordError } from "../../src/memory/error.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
+import { holdSession } from "../../src/memory/sessions/sessions.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
-import { type TestApp, toCharge, until, withApp } from "../harness/app.ts";
+import { TestApp, toCharge, until, withApp } from "../harness/app.ts";
 import { lease } from "./support/lease.ts";
 import { idInState } from "./support/region-failures.ts";
 import {
@@ -312,3 +313,17 @@ test(
     expect((await untilState(app, id, "draining")).drain).toEqual({ reason: "session", waits_for: "lease" });
   }),
 );
+
+test("an end of a session that is under way when the server stops is no trouble to tell of: the next start goes on with it", async () => {
+  const app = await TestApp.open();
+  const { id } = await openSession(app);
+  for (let count = 0; count < 5; count++) await app.create({ byte_size: 64, session: id });
+  const session = app.store.books.session(id);
+  const release = holdSession(app.store, session);
+  release("peer");
+  const { end } = session;
+  await app.close();
+  // What it met was closed.
+  await expect(end).rejects.toThrow();
+  expect(app.warnings).toEqual([]);
+});

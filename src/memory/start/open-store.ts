@@ -94,6 +94,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   if (options.onEvent !== undefined) store.listen(options.onEvent);
   await recoverStore(store);
   opened.use(new NameWatch(store, directory.shmPath));
+  opened.defer(() => store.close());
   const all = opened.move();
   return { store, limit, directory, [Symbol.asyncDispose]: () => all.disposeAsync() };
 }

@@ -67,11 +67,12 @@ export class Store {
   readonly #pressure = new PressureGauge();
   readonly waiters = new NameWaiters();
   readonly downloads = new Downloads();
-  readonly warn: (message: string, error: unknown) => void;
+  readonly #onWarning: (message: string, error: unknown) => void;
   readonly #toEventText: EventWriter;
   readonly #onStep: OnStep | undefined;
   readonly #listeners = new Set<(event: StoreEvent) => void>();
   readonly #stopping = new AbortController();
+  #isClosing = false;
 
   constructor(parts: StoreParts) {
     this.instance = parts.instance;
@@ -87,7 +88,7 @@ export class Store {
     this.mending = parts.mending;
     this.endingSessions = parts.endingSessions;
     this.endingRequestedLeases = parts.endingRequestedLeases;
-    this.warn = parts.onWarning;
+    this.#onWarning = parts.onWarning;
     this.#onStep = parts.onStep;
   }
 
@@ -140,6 +141,16 @@ export class Store {
 
   stop(): void {
     this.#stopping.abort(shuttingDown());
+  }
+
+  /** What is still under way, such as the end of a session, meets what is closed from now on; the next start goes on with it. */
+  close(): void {
+    this.#isClosing = true;
+  }
+
+  /** Tells of what went wrong where no request waits for an answer. */
+  warn(message: string, error: unknown): void {
+    if (!this.#isClosing) this.#onWarning(message, error);
   }
 
   /** @throws TensordError `shutting-down` once the server stops. */
