@@ -13,7 +13,7 @@ import { startServer } from "../harness/server.ts";
 import { runScript, WorkerProcess } from "../harness/worker.ts";
 
 const MiB = 2 ** 20;
-const minute = 60_000;
+const hour = 3_600_000;
 
 afterAll(assertNothingLeft);
 
@@ -23,7 +23,7 @@ for (const options of [{}, { checksum: true }]) {
     async () => {
       await using server = await startServer();
       for (const [name, size] of Object.entries({ empty: 0, short: 4097, page: 3 * MiB - 4096, long: 4 * MiB })) {
-        const region = await server.api.create({ name, byte_size: 3 * MiB, ttl_ms: minute });
+        const region = await server.api.create({ name, byte_size: 3 * MiB, ttl_ms: hour });
         truncateSync(region.storage.path, size);
         const problem = await server.api.problem("POST", `/v1/regions/${region.id}/seal`, options);
         expect(problem, name).toMatchObject({ status: 500, code: "io-error" });
@@ -41,7 +41,7 @@ testWith()(
   "a region that is truncated and given its size back is whole for the server, and can be sealed",
   async () => {
     await using server = await startServer();
-    const region = await server.api.create({ name: "back", byte_size: 3 * MiB, ttl_ms: minute });
+    const region = await server.api.create({ name: "back", byte_size: 3 * MiB, ttl_ms: hour });
     truncateSync(region.storage.path, 0);
     expect((await server.api.problem("POST", `/v1/regions/${region.id}/seal`, { checksum: true })).code).toBe(
       "io-error",
@@ -57,7 +57,7 @@ testWith(needsPython)(
   async () => {
     await using server = await startServer();
     await using worker = new WorkerProcess();
-    const region = await server.api.create({ name: "cut", byte_size: 3 * MiB, ttl_ms: minute });
+    const region = await server.api.create({ name: "cut", byte_size: 3 * MiB, ttl_ms: hour });
     writeContent(region, 1);
     await server.api.seal(region.id, { checksum: true, stock_writable: true });
     await worker.truncate(region.storage.path, MiB);
@@ -71,7 +71,7 @@ testWith(needsPython)(
 
 testWith()("verify tells content that was changed after the seal from content that was not", async () => {
   await using server = await startServer();
-  const region = await server.api.create({ name: "changed", byte_size: 100_000, ttl_ms: minute });
+  const region = await server.api.create({ name: "changed", byte_size: 100_000, ttl_ms: hour });
   const sealed = await server.api.seal(region.id, { checksum: true, stock_writable: true });
   writeContent(region, 2);
   const verification = await server.api.verify(region.id);
@@ -87,7 +87,7 @@ testWith(needsRoom(512 * MiB))(
     console.log(`TEST_SEED=${random.seed}`);
     const outcomes = new Set<number>();
     for (let round = 0; round < 12; round++) {
-      const region = await server.api.create({ byte_size: 192 * MiB, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: 192 * MiB, ttl_ms: hour });
       // A descriptor from before the seal: the mode that follows does not stop it.
       const held = openSync(region.storage.path, "r+");
       const seal = server.api.request("POST", `/v1/regions/${region.id}/seal`, { checksum: true });
@@ -109,7 +109,7 @@ testWith(needsRoom(512 * MiB))(
 testWith(needsPython)("a writer that arrives while a region is sealed never writes to a sealed region", async () => {
   await using server = await startServer();
   const regions = await Promise.all(
-    Array.from({ length: 150 }, (_, at) => server.api.create({ name: `r${at}`, byte_size: 8192, ttl_ms: minute })),
+    Array.from({ length: 150 }, (_, at) => server.api.create({ name: `r${at}`, byte_size: 8192, ttl_ms: hour })),
   );
   const task = join(tmpdir(), `tensord-race-${crypto.randomUUID()}.json`);
   writeFileSync(task, JSON.stringify({ socket: server.instance.socket, children: 2, regions }));
@@ -138,10 +138,10 @@ interface Raced {
 testWith(needsPython)("a reader that opens a region while it is deleted lets go of it, and it is freed", async () => {
   await using server = await startServer();
   await using worker = new WorkerProcess();
-  const region = await server.api.create({ name: "gone", byte_size: 8192, ttl_ms: minute });
+  const region = await server.api.create({ name: "gone", byte_size: 8192, ttl_ms: hour });
   await server.api.delete(region.id);
   expect(await worker.tryAttach(region)).toBe("ENOENT");
-  const next = await server.api.create({ name: "gone", byte_size: 8192, ttl_ms: minute });
+  const next = await server.api.create({ name: "gone", byte_size: 8192, ttl_ms: hour });
   // The old descriptor leads nowhere, and never to the new bytes.
   expect(await worker.tryAttach({ ...region, storage: { ...region.storage, path: next.storage.path } })).toBe(
     "another file has the name",

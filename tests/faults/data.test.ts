@@ -25,14 +25,14 @@ import type { Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 
 const MiB = 2 ** 20;
-const minute = 60_000;
+const hour = 3_600_000;
 const byteSize = 64 * MiB;
 const some = randomBytes(100_000);
 
 afterAll(assertNothingLeft);
 
 function createLarge(server: TestServer): Promise<Region> {
-  return server.api.create({ byte_size: byteSize, ttl_ms: 10 * minute });
+  return server.api.create({ byte_size: byteSize, ttl_ms: hour });
 }
 
 const dataOf = ({ id }: Region) => `/v1/regions/${id}/data`;
@@ -82,7 +82,7 @@ for (const transport of transports) {
       expect((await server.api.delete(region.id)).state).toBe("draining");
       expect(exists(region.storage.path)).toBeFalse();
       // Once the lease of a download that began later has ended, the server has looked at this one too.
-      const other = await server.api.create({ byte_size: 2 * MiB, ttl_ms: minute });
+      const other = await server.api.create({ byte_size: 2 * MiB, ttl_ms: hour });
       using quick = new DataSocket(target);
       await quick.ask("GET", dataOf(other));
       await quick.answer();
@@ -189,7 +189,7 @@ for (const transport of transports) {
 
     testWith()("a chunked body is refused when it is too long or too short, and the connection goes on", async () => {
       await using server = await startDataServer();
-      const region = await server.api.create({ byte_size: 3 * MiB, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: 3 * MiB, ttl_ms: hour });
       const block = poison(region);
       using socket = new DataSocket(await targetOf(server, transport));
       for (const [chunks, status, code] of [
@@ -214,7 +214,7 @@ for (const transport of transports) {
 
     testWith()("a body that goes on after the length that it declared fills no byte more", async () => {
       await using server = await startDataServer();
-      const region = await server.api.create({ byte_size: 2 * MiB, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: 2 * MiB, ttl_ms: hour });
       using socket = new DataSocket(await targetOf(server, transport));
       const range = `Content-Range: bytes 0-${MiB - 1}/*`;
       const more = "\x01".repeat(MiB / 2);
@@ -243,7 +243,7 @@ for (const transport of transports) {
 
     testWith()("two lengths that contradict each other are refused, and the connection ends", async () => {
       await using server = await startDataServer();
-      const region = await server.api.create({ byte_size: 5, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: 5, ttl_ms: hour });
       for (const headers of [
         ["Content-Length: 5", "Transfer-Encoding: chunked"],
         ["Transfer-Encoding: chunked", "Content-Length: 5"],

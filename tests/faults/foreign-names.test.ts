@@ -23,7 +23,7 @@ import { startServer, type TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 
-const minute = 60_000;
+const hour = 3_600_000;
 const relinked = /^tensord\.region\.relinked$/;
 const blocked = /^Cannot bring the name of .+ back; the next look tries again$/;
 
@@ -92,7 +92,7 @@ testWith(needsPython)(
     unlinkSync(directory);
     expect(await server.api.get(region.id)).toMatchObject({ state: "open" });
     await until("the log says so", () => server.log.find(blocked));
-    expect((await server.api.create({ name: "next", byte_size: 1, ttl_ms: minute })).state).toBe("open");
+    expect((await server.api.create({ name: "next", byte_size: 1, ttl_ms: hour })).state).toBe("open");
     // Also over a start.
     await server.crash();
     expect(await server.api.get(region.id)).toMatchObject({ state: "open", name: "named" });
@@ -177,7 +177,7 @@ testWith()(
     for (const name of [join(server.instance.keep, region.id.slice(4)), path]) unlinkSync(name);
     await until("it is out of the books", async () => (await server.api.find(region.id)) === undefined);
     await until("the log says so", () => server.log.find(/^tensord\.region\.lost$/));
-    expect((await server.api.create({ name: "named", byte_size: 1, ttl_ms: minute })).state).toBe("open");
+    expect((await server.api.create({ name: "named", byte_size: 1, ttl_ms: hour })).state).toBe("open");
     expect((await server.api.get(other.id)).state).toBe("open");
     await checkBooks(server);
   },

@@ -18,7 +18,7 @@ import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 
 const MiB = 2 ** 20;
-const minute = 60_000;
+const hour = 3_600_000;
 /** A server that stops without a free page cannot keep its events; those who resume are told of a gap. */
 const noEvents = /^Cannot keep the events /;
 
@@ -41,7 +41,7 @@ testWith(needsPython, needsRoot)(
     using tmpfs = new Tmpfs({ sizeBytes: 32 * MiB });
     await using server = await startServer({ shmDirectory: tmpfs.path });
     await using worker = new WorkerProcess();
-    const mapped = await server.api.create({ name: "mapped", byte_size: 2 * MiB, ttl_ms: minute });
+    const mapped = await server.api.create({ name: "mapped", byte_size: 2 * MiB, ttl_ms: hour });
     await worker.attach("r", mapped, "write");
     const foreign = tmpfs.occupy("foreign", 22 * MiB);
     const before = tmpfs.freeBytes;
@@ -49,7 +49,7 @@ testWith(needsPython, needsRoot)(
       const problem = await server.api.problem("POST", "/v1/regions", {
         name: "x",
         byte_size: byteSize,
-        ttl_ms: minute,
+        ttl_ms: hour,
       });
       expect(problem).toMatchObject({ status: 507, code: "out-of-shared-memory", errno: "ENOSPC" });
       expect(problem.requested_bytes).toBeGreaterThanOrEqual(byteSize);
@@ -64,7 +64,7 @@ testWith(needsPython, needsRoot)(
     expect(hostOf(await server.api.stats()).available_bytes).toBe(0);
     for (const name of ["filler", "foreign"]) unlinkSync(join(tmpfs.path, name));
     expect(exists(foreign)).toBeFalse();
-    expect((await server.api.create({ name: "x", byte_size: 10 * MiB, ttl_ms: minute })).state).toBe("open");
+    expect((await server.api.create({ name: "x", byte_size: 10 * MiB, ttl_ms: hour })).state).toBe("open");
     await checkBooks(server);
   },
 );
@@ -75,7 +75,7 @@ testWith(needsRoot)("a file system that fills up during an allocation undoes it 
   server.log.expect(noEvents);
   // Races its windows: whoever is first, the answer is whole or a 507.
   const answers = Array.from({ length: 8 }, (_, at) =>
-    server.api.request<Region>("POST", "/v1/regions", { name: `r${at}`, byte_size: 100 * MiB, ttl_ms: minute }),
+    server.api.request<Region>("POST", "/v1/regions", { name: `r${at}`, byte_size: 100 * MiB, ttl_ms: hour }),
   );
   tmpfs.fill();
   const statuses = (await Promise.all(answers)).map(({ status }) => status);
@@ -95,7 +95,7 @@ testWith(needsRoot)("an allocation takes no window more once others have left to
   };
   await withApp(
     async (app) => {
-      const body = { byte_size: 4 * limits.allocateWindowBytes, ttl_ms: minute };
+      const body = { byte_size: 4 * limits.allocateWindowBytes, ttl_ms: hour };
       await app.refused("out-of-shared-memory", "POST", "/v1/regions", body);
       expect(windows).toBe(1);
       unlinkSync(join(tmpfs.path, "foreign"));
@@ -115,7 +115,7 @@ testWith(needsPython, needsRoot)(
     expect(ballastBytes(server)).toBe(MiB);
     tmpfs.fill();
     expect(tmpfs.freeBytes).toBe(0);
-    const refused = await server.api.problem("POST", "/v1/regions", { byte_size: 1, ttl_ms: minute });
+    const refused = await server.api.problem("POST", "/v1/regions", { byte_size: 1, ttl_ms: hour });
     expect(refused).toMatchObject({ status: 507, code: "out-of-shared-memory" });
     // What is mapped frees no page when it goes, so only the ballast can pay for its row.
     for (const { id } of regions.slice(0, 6)) expect((await server.api.delete(id)).state).toBe("draining");
@@ -235,13 +235,13 @@ testWith(needsRoot)(
     const regions = await makeRegions(server, 3);
     const giveBack = tmpfs.fillInodes();
     expect(tmpfs.freeInodes).toBe(0);
-    const refused = await server.api.problem("POST", "/v1/regions", { name: "x", byte_size: 1, ttl_ms: minute });
+    const refused = await server.api.problem("POST", "/v1/regions", { name: "x", byte_size: 1, ttl_ms: hour });
     expect(refused).toMatchObject({ status: 507, code: "out-of-inodes" });
     expect(refused.hint).toContain("nr_inodes");
     for (const { id } of regions.slice(0, 2)) expect((await server.api.delete(id)).state).toBe("deleted");
     await checkBooks(server, []);
     giveBack();
-    expect((await server.api.create({ name: "x", byte_size: 1, ttl_ms: minute })).state).toBe("open");
+    expect((await server.api.create({ name: "x", byte_size: 1, ttl_ms: hour })).state).toBe("open");
     await checkBooks(server);
   },
 );
@@ -252,7 +252,7 @@ testWith(needsRoot)("one inode, enough for a file and not for its name, is refus
   const [region] = await makeRegions(server, 1);
   const giveBack = tmpfs.fillInodes();
   unlinkSync(join(tmpfs.path, "foreign-0"));
-  const refused = await server.api.problem("POST", "/v1/regions", { name: "x", byte_size: 1, ttl_ms: minute });
+  const refused = await server.api.problem("POST", "/v1/regions", { name: "x", byte_size: 1, ttl_ms: hour });
   expect(refused).toMatchObject({ status: 507, code: "out-of-inodes" });
   expect(tmpfs.freeInodes).toBe(1);
   await checkBooks(server);

@@ -17,8 +17,8 @@ import { until, within } from "../harness/server-wait.ts";
 const GiB = 2 ** 30;
 const byteSize = 4 * GiB;
 const needsFour = needsRoom(5 * GiB);
-const minute = 60_000;
-const request = { name: "huge", byte_size: byteSize, ttl_ms: minute };
+const hour = 3_600_000;
+const request = { name: "huge", byte_size: byteSize, ttl_ms: hour };
 
 afterAll(assertNothingLeft);
 
@@ -58,7 +58,7 @@ testWith(needsFour)("SIGTERM lets it finish or undoes it within the grace, and t
   using _room = await takeRoom();
   await using server = await startServer();
   const begun = performance.now();
-  const answer = server.api.request<Region>("POST", "/v1/regions", request, minute).catch(toNoAnswer);
+  const answer = server.api.request<Region>("POST", "/v1/regions", request).catch(toNoAnswer);
   await untilHalfway(server);
   const told = performance.now();
   server.signal("SIGTERM");
@@ -77,7 +77,7 @@ testWith(needsFour)("SIGTERM lets it finish or undoes it within the grace, and t
 testWith(needsFour)("SIGKILL leaves only what the next start removes", async () => {
   using _room = await takeRoom();
   await using server = await startServer();
-  const answer = server.api.create(request, minute).catch((error: unknown) => error);
+  const answer = server.api.create(request).catch((error: unknown) => error);
   await untilHalfway(server);
   await server.kill("SIGKILL");
   expect(await answer).toBeInstanceOf(NoAnswer);
@@ -103,7 +103,7 @@ testWith(needsFour)("a client that hangs up cancels it, gets its charge back and
 testWith(needsFour)("a DELETE cancels it, and the client that waits for it is told so", async () => {
   using _room = await takeRoom();
   await using server = await startServer();
-  const answer = server.api.problem("POST", "/v1/regions", request, minute);
+  const answer = server.api.problem("POST", "/v1/regions", request);
   await untilHalfway(server);
   const [creating] = await server.api.list();
   expect(creating?.state).toBe("creating");
@@ -115,9 +115,9 @@ testWith(needsFour)("a DELETE cancels it, and the client that waits for it is to
 testWith(needsFour)("other requests are answered while it is under way", async () => {
   using _room = await takeRoom();
   await using server = await startServer();
-  const answer = server.api.create(request, minute);
+  const answer = server.api.create(request);
   await untilHalfway(server);
-  const small = await server.api.create({ name: "small", byte_size: 1000, ttl_ms: minute });
+  const small = await server.api.create({ name: "small", byte_size: 1000, ttl_ms: hour });
   await server.api.seal(small.id, { checksum: true });
   await server.api.delete(small.id);
   expect((await server.api.stats()).regions.creating, "the large one is still in creation").toBe(1);
@@ -140,7 +140,7 @@ testWith(needsRoom(2 * GiB))(
     const region = await server.api.create({ name: "hashed", byte_size: 1.5 * GiB, persist: true });
     const isQuick = performance.now() - begun < 6 * quickMs;
     const path = `/v1/regions/${region.id}/seal`;
-    const answer = server.api.request<Region>("POST", path, { checksum: true }, minute).catch(toNoAnswer);
+    const answer = server.api.request<Region>("POST", path, { checksum: true }).catch(toNoAnswer);
     await until("the seal is under way", async () => (await server.api.get(region.id)).state === "sealing");
     const told = performance.now();
     server.signal("SIGTERM");

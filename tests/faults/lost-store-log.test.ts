@@ -13,7 +13,7 @@ import { needsPython, testWith } from "../harness/instance-needs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
-import { checkAdopted, type Made, makeRegions, minute, toToken, withMetadata } from "./lost-store-regions.ts";
+import { checkAdopted, hour, type Made, makeRegions, toToken, withMetadata } from "./lost-store-regions.ts";
 
 const adopted = /^Adopted \d+ regions? whose rows? (is|are) lost/;
 /** Rows that are older than the truth: of regions that were deleted since. */
@@ -163,6 +163,6 @@ testWith()("only a name that is a link to the very file proves that a row was lo
   expect(await server.api.get(`reg_${shown}`)).toMatchObject({ name: null, labels: { "tensord.recovered": "true" } });
   expect(readFileSync(publicPath(foreign), "utf8"), "what is not ours is left alone").toBe("not ours");
   unlinkSync(publicPath(foreign));
-  expect((await server.api.create({ name: "unnamed", byte_size: 1, ttl_ms: minute })).state).toBe("open");
+  expect((await server.api.create({ name: "unnamed", byte_size: 1, ttl_ms: hour })).state).toBe("open");
   await checkBooks(server);
 });

@@ -12,7 +12,7 @@ import type { Region } from "../harness/server-api.ts";
 export const relinked = /^tensord\.region\.relinked$/;
 
 export const MiB = 2 ** 20;
-export const minute = 60_000;
+export const hour = 3_600_000;
 const tensors = [
   { name: "w", dtype: "F32" as const, shape: [100, 10] },
   { name: "b", dtype: "BF16" as const, shape: [7] },
@@ -34,8 +34,8 @@ export async function makeRegions({ api }: TestServer): Promise<{ open: Made; se
   };
   return {
     open: await make({ name: "open", tensors, persist: true, labels: { a: "1" } }, false),
-    sealed: await make({ name: "sealed", model: "llama", tensors, ttl_ms: minute }, true),
-    nameless: await make({ byte_size: 3 * MiB, ttl_ms: minute }, false),
+    sealed: await make({ name: "sealed", model: "llama", tensors, ttl_ms: hour }, true),
+    nameless: await make({ byte_size: 3 * MiB, ttl_ms: hour }, false),
   };
 }
 

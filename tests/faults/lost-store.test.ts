@@ -25,9 +25,9 @@ import { WorkerProcess } from "../harness/worker.ts";
 import {
   checkAdopted,
   forgetStore,
+  hour,
   MiB,
   makeRegions,
-  minute,
   relinked,
   toToken,
   withMetadata,
@@ -266,6 +266,6 @@ testWith()("a row whose file is gone is reported as lost and dropped; the others
   await server.start();
   expect(await server.api.find(region.id)).toBeUndefined();
   await until("the log says so", () => server.log.find(/^tensord\.region\.lost$/));
-  expect((await server.api.create({ name: "open", byte_size: 1, ttl_ms: minute })).state).toBe("open");
+  expect((await server.api.create({ name: "open", byte_size: 1, ttl_ms: hour })).state).toBe("open");
   await checkBooks(server);
 });

@@ -12,7 +12,7 @@ import { WorkerProcess } from "../harness/worker.ts";
 
 afterAll(assertNothingLeft);
 
-const minute = 60_000;
+const hour = 3_600_000;
 const needsScript = Bun.which("script") === null ? "needs script(1), for a pseudo terminal" : undefined;
 
 /** Two models; the second has the larger region. */
@@ -21,7 +21,7 @@ async function startFilled(): Promise<TestServer> {
   const server = started.use(await startServer());
   await server.api.call("POST", "/v1/models", { name: "llama", memory_limit_bytes: 2 ** 24 });
   await server.api.create({ name: "small", byte_size: 2 ** 18, persist: true });
-  await server.api.create({ model: "llama", name: "large", byte_size: 2 ** 20, ttl_ms: 10 * minute });
+  await server.api.create({ model: "llama", name: "large", byte_size: 2 ** 20, ttl_ms: hour });
   started.move();
   return server;
 }
@@ -40,7 +40,7 @@ testWith(needsPython)(
   async () => {
     await using server = await startFilled();
     await using worker = new WorkerProcess();
-    const mapped = await server.api.create({ name: "mapped", byte_size: 4000, ttl_ms: minute });
+    const mapped = await server.api.create({ name: "mapped", byte_size: 4000, ttl_ms: hour });
     await worker.attach("r", mapped);
     await server.api.delete(mapped.id);
     const small = await openSession(server.api, { name: "idle", quota_bytes: 2 ** 20 });
@@ -100,7 +100,7 @@ async function run(command: string[], env: Record<string, string>) {
 
 testWith()("of more than a page of regions it shows the largest on the first page, and says so", async () => {
   await using server = await startServer();
-  for (let i = 0; i < 1001; i++) await server.api.create({ byte_size: i === 999 ? 8192 : 1, ttl_ms: 10 * minute });
+  for (let i = 0; i < 1001; i++) await server.api.create({ byte_size: i === 999 ? 8192 : 1, ttl_ms: hour });
   await server.api.create({ name: "too-late", byte_size: 2 ** 20, persist: true });
   const { stdout } = await server.command("top", "--once");
   expect(stdout).toMatch(/LARGEST REGIONS of the 1000 oldest; there are more\n.+\n.+ 12 KiB +in/);

@@ -9,7 +9,7 @@ import type { Region, Stats } from "../harness/server-api.ts";
 import { runTensord } from "../harness/server-command.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 
-const minute = 60_000;
+const hour = 3_600_000;
 
 afterAll(assertNothingLeft);
 
@@ -19,7 +19,7 @@ async function startFilled() {
   await server.api.call("POST", "/v1/models", { name: "llama", memory_limit_bytes: 2 ** 24 });
   const weights = await server.api.create({ model: "llama", name: "weights", byte_size: 2 ** 20, persist: true });
   await server.api.seal(weights.id);
-  const scratch = await server.api.create({ byte_size: 1000, ttl_ms: minute, labels: { job: "nightly" } });
+  const scratch = await server.api.create({ byte_size: 1000, ttl_ms: hour, labels: { job: "nightly" } });
   return { server, weights, scratch };
 }
 
@@ -65,7 +65,7 @@ testWith()("ls sorts by size, age, name or use", async () => {
   ] as const) {
     await server.api.create({ name, byte_size, persist: true });
   }
-  await server.api.create({ byte_size: 20_000, ttl_ms: minute });
+  await server.api.create({ byte_size: 20_000, ttl_ms: hour });
   const names = async (...sort: string[]) =>
     (JSON.parse((await server.command("ls", "--json", ...sort)).stdout) as Region[]).map(({ name }) => name);
   expect(await names()).toEqual(["b", "c", "a", null]);

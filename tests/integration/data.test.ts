@@ -21,7 +21,7 @@ import { runScript, WorkerProcess } from "../harness/worker.ts";
 
 const KiB = 2 ** 10;
 const MiB = 2 ** 20;
-const minute = 60_000;
+const hour = 3_600_000;
 /** No multiple of a page or of a chunk. */
 const oddBytes = 5 * MiB + 4097;
 
@@ -32,7 +32,7 @@ for (const transport of transports) {
     testWith(needsPython)("bytes that a worker wrote are downloaded, whole and in part", async () => {
       await using server = await startDataServer();
       await using worker = new WorkerProcess();
-      const region = await server.api.create({ byte_size: oddBytes, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: oddBytes, ttl_ms: hour });
       const at = region.tensors[0]?.byte_offset ?? 0;
       await worker.attach("r", region, "write");
       await worker.write("r", at, oddBytes, 1);
@@ -62,7 +62,7 @@ for (const transport of transports) {
       await using server = await startDataServer();
       await using reader = new WorkerProcess();
       await using writer = new WorkerProcess();
-      const region = await server.api.create({ byte_size: oddBytes, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: oddBytes, ttl_ms: hour });
       const at = region.tensors[0]?.byte_offset ?? 0;
       await reader.attach("r", region);
       await writer.attach("r", region, "write");
@@ -98,7 +98,7 @@ for (const transport of transports) {
 
     testWith()("16 downloads of a region at once share one lease, and each gets all of it", async () => {
       await using server = await startDataServer();
-      const region = await server.api.create({ byte_size: 32 * MiB, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: 32 * MiB, ttl_ms: hour });
       writeContent(region, 7);
       const expected = await Bun.file(region.storage.path).slice(4096).bytes();
       const target = await targetOf(server, transport);
@@ -117,7 +117,7 @@ for (const transport of transports) {
 
     testWith(needsRoom(320 * MiB))("readers that take nothing cost no memory and hold up nobody", async () => {
       await using server = await startDataServer();
-      const region = await server.api.create({ byte_size: 256 * MiB, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: 256 * MiB, ttl_ms: hour });
       const target = await targetOf(server, transport);
       using slow = new DisposableStack();
       const grown = await measureGrowth(server, async () => {
@@ -138,7 +138,7 @@ testWith(needsPython)(
   "the kernel keeps little of a TCP connection, so that no turn of the server moves much",
   async () => {
     await using server = await startDataServer();
-    const region = await server.api.create({ byte_size: 64 * MiB, ttl_ms: minute });
+    const region = await server.api.create({ byte_size: 64 * MiB, ttl_ms: hour });
     const { port } = new URL(await server.readUrl());
     for (const method of ["PUT", "GET"]) {
       const path = `/v1/regions/${region.id}/data`;
@@ -158,7 +158,7 @@ testWith(needsStockPython)("numbers that are uploaded are numpy's, and numpy's a
     { name: "w", dtype: "F32" as const, shape: [3, 1] },
     { name: "first", dtype: "F64" as const, shape: [2] },
   ];
-  const region = await server.api.create({ tensors, ttl_ms: minute });
+  const region = await server.api.create({ tensors, ttl_ms: hour });
   const url = `${await server.readUrl()}/v1/regions/${region.id}/data?tensor=w`;
   const put = await fetch(url, { method: "PUT", body: new Float32Array([1.5, -2.25, 1e30]) });
   expect(put.status).toBe(200);
@@ -175,7 +175,7 @@ testWith(needsRoom(1536 * MiB))(
     using _room = await takeRoom();
     await using server = await startDataServer();
     const byteSize = 1024 * MiB;
-    const region = await server.api.create({ byte_size: byteSize, ttl_ms: 10 * minute });
+    const region = await server.api.create({ byte_size: byteSize, ttl_ms: hour });
     const path = `/v1/regions/${region.id}/data`;
     const block = randomBytes(MiB);
     for (const transport of transports) {

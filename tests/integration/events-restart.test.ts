@@ -14,11 +14,11 @@ import { channels, Subscriber } from "../harness/subscriber.ts";
 
 afterAll(assertNothingLeft);
 
-const minute = 60_000;
+const hour = 3_600_000;
 const rounds = roundsOf("events-restart");
 
 async function live({ api }: TestServer): Promise<string> {
-  const { id } = await api.create({ byte_size: 10, ttl_ms: minute });
+  const { id } = await api.create({ byte_size: 10, ttl_ms: hour });
   await api.delete(id);
   return readLastId(api);
 }
@@ -66,7 +66,7 @@ describe("a server that stops", () => {
 
   testWith()("tells its last events to those who come back, as it told its first", async () => {
     await using server = await startServer();
-    const { id } = await server.api.create({ byte_size: 40 * 2 ** 20, ttl_ms: minute });
+    const { id } = await server.api.create({ byte_size: 40 * 2 ** 20, ttl_ms: hour });
     const before = await readLastId(server.api);
     const subscriber = await Subscriber.open(`unix://${server.instance.socket}`, "websocket");
     // Freed in the background, so that the stop is in the middle of it.

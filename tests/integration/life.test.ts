@@ -12,7 +12,7 @@ import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 
 const MiB = 2 ** 20;
-const minute = 60_000;
+const hour = 3_600_000;
 const vector = [{ name: "data", dtype: "U8" as const, shape: [4096] }];
 
 afterAll(assertNothingLeft);
@@ -21,7 +21,7 @@ testWith(needsPython)("two processes see each other's writes through their mappi
   await using server = await startServer();
   await using one = new WorkerProcess();
   await using other = new WorkerProcess();
-  const region = await server.api.create({ name: "shared", tensors: vector, ttl_ms: minute });
+  const region = await server.api.create({ name: "shared", tensors: vector, ttl_ms: hour });
   const at = region.tensors[0]?.byte_offset ?? 0;
   await one.attach("r", region, "write");
   await other.attach("r", region, "write");
@@ -40,7 +40,7 @@ testWith(needsPython, needsRoom(128 * MiB))(
     await using writer = new WorkerProcess();
     await using reader = new WorkerProcess();
     const before = (await server.api.stats()).http;
-    const region = await server.api.create({ name: "big", byte_size: 64 * MiB, ttl_ms: minute });
+    const region = await server.api.create({ name: "big", byte_size: 64 * MiB, ttl_ms: hour });
     const at = region.tensors[0]?.byte_offset ?? 0;
     await writer.attach("r", region, "write");
     await writer.write("r", at, 64 * MiB, 7);
@@ -61,7 +61,7 @@ testWith(needsPython)(
     await using server = await startServer();
     await using writer = new WorkerProcess();
     await using reader = new WorkerProcess();
-    const region = await server.api.create({ name: "busy", tensors: vector, ttl_ms: minute });
+    const region = await server.api.create({ name: "busy", tensors: vector, ttl_ms: hour });
     await writer.attach("r", region, "write");
     await reader.attach("r", region);
     expect(await server.api.get(region.id)).toMatchObject({ in_use: true, has_writers: true });
@@ -83,11 +83,11 @@ testWith(needsPython, needsRoot)(
   async () => {
     using tmpfs = new Tmpfs({ sizeBytes: 192 * MiB });
     await using server = await startServer({ shmDirectory: tmpfs.path });
-    const first = await server.api.create({ name: "first", byte_size: MiB, ttl_ms: minute });
+    const first = await server.api.create({ name: "first", byte_size: MiB, ttl_ms: hour });
     await server.api.delete(first.id);
     const idleBytes = tmpfs.usedBytes;
     await using worker = new WorkerProcess();
-    const region = await server.api.create({ name: "held", byte_size: 64 * MiB, ttl_ms: minute });
+    const region = await server.api.create({ name: "held", byte_size: 64 * MiB, ttl_ms: hour });
     await worker.attach("r", region, "write");
     await worker.write("r", 4096, 64 * MiB, 3);
     expect(await server.api.get(region.id)).toMatchObject({ in_use: true, has_writers: true });
@@ -107,7 +107,7 @@ testWith(needsPython, needsRoot)(
     using tmpfs = new Tmpfs({ sizeBytes: 192 * MiB });
     await using server = await startServer({ shmDirectory: tmpfs.path });
     await using worker = new WorkerProcess();
-    const region = await server.api.create({ name: "drained", byte_size: 64 * MiB, ttl_ms: minute });
+    const region = await server.api.create({ name: "drained", byte_size: 64 * MiB, ttl_ms: hour });
     writeContent(region, 11);
     await worker.attach("r", await server.api.seal(region.id));
     const digest = await worker.digest("r");
@@ -119,7 +119,7 @@ testWith(needsPython, needsRoot)(
     expect(draining.drain).toEqual({ reason: "request", waits_for: "lease" });
     expect(await server.api.delete(region.id)).toEqual({ state: "draining", freed_bytes: 0 });
     // The name is free at once, for other bytes.
-    const next = await server.api.create({ name: "drained", tensors: vector, ttl_ms: minute });
+    const next = await server.api.create({ name: "drained", tensors: vector, ttl_ms: hour });
     expect(next.storage.ino).not.toBe(region.storage.ino);
     expect(await worker.digest("r")).toBe(digest);
     expect(tmpfs.usedBytes).toBeGreaterThan(64 * MiB);
@@ -134,7 +134,7 @@ testWith(needsPython, needsRoot)(
 testWith(needsPython)("a lease ends with the mapping, without any request", async () => {
   await using server = await startServer();
   await using worker = new WorkerProcess();
-  const region = await server.api.create({ name: "leased", tensors: vector, ttl_ms: minute });
+  const region = await server.api.create({ name: "leased", tensors: vector, ttl_ms: hour });
   const { requests } = (await server.api.stats()).http;
   await worker.attach("r", region);
   expect((await server.api.get(region.id)).in_use).toBeTrue();
@@ -148,8 +148,8 @@ testWith(needsPython)(
   async () => {
     await using server = await startServer();
     await using worker = new WorkerProcess();
-    const mapped = await server.api.create({ name: "mapped", tensors: vector, ttl_ms: minute });
-    const idle = await server.api.create({ name: "idle", tensors: vector, ttl_ms: minute });
+    const mapped = await server.api.create({ name: "mapped", tensors: vector, ttl_ms: hour });
+    const idle = await server.api.create({ name: "idle", tensors: vector, ttl_ms: hour });
     await worker.attach("r", await server.api.seal(mapped.id));
     for (const { id } of [mapped, idle]) await server.api.call("PATCH", `/v1/regions/${id}`, { ttl_ms: 1 });
     await server.api.untilGone(idle.id);
@@ -182,8 +182,8 @@ testWith(needsPython)(
   async () => {
     await using server = await startServer();
     await using worker = new WorkerProcess();
-    const idle = await server.api.create({ name: "idle", tensors: vector, ttl_ms: minute });
-    const mapped = await server.api.create({ name: "mapped", tensors: vector, ttl_ms: minute });
+    const idle = await server.api.create({ name: "idle", tensors: vector, ttl_ms: hour });
+    const mapped = await server.api.create({ name: "mapped", tensors: vector, ttl_ms: hour });
     await worker.attach("r", await server.api.seal(mapped.id));
     for (const { id } of [idle, mapped]) await server.api.call("PATCH", `/v1/regions/${id}`, { ttl_ms: 500 });
     const { expires_at } = await server.api.get(idle.id);

@@ -11,7 +11,7 @@ import { startServer } from "../harness/server.ts";
 import { ServerApi } from "../harness/server-api.ts";
 import { runTensord } from "../harness/server-command.ts";
 
-const minute = 60_000;
+const hour = 3_600_000;
 
 afterAll(assertNothingLeft);
 
@@ -29,7 +29,7 @@ testWith()(
     writeFileSync(join(directory, "keep", tokenOf(kept.id)), "a decoy");
     try {
       const api = new ServerApi(join(away, "http.sock"));
-      const region = await api.create({ name: "after", byte_size: 100_000, ttl_ms: minute });
+      const region = await api.create({ name: "after", byte_size: 100_000, ttl_ms: hour });
       writeContent(region, 2);
       expect((await api.seal(region.id, { checksum: true })).state).toBe("sealed");
       expect((await api.verify(region.id)).ok).toBeTrue();

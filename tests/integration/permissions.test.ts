@@ -12,7 +12,7 @@ import { runTensord } from "../harness/server-command.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 
 const MiB = 2 ** 20;
-const minute = 60_000;
+const hour = 3_600_000;
 const nobody = 65534;
 const asNobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const vector = [{ name: "data", dtype: "U8" as const, shape: [4096] }];
@@ -24,7 +24,7 @@ testWith(needsPython, needsRoot)(
   async () => {
     await using server = await startServer();
     await using worker = new WorkerProcess({ uid: nobody, gid: process.getgid?.() ?? 0 });
-    const region = await server.api.create({ name: "grouped", tensors: vector, ttl_ms: minute });
+    const region = await server.api.create({ name: "grouped", tensors: vector, ttl_ms: hour });
     const { mode, gid } = lstatSync(region.storage.path);
     expect([mode & 0o7777, gid]).toEqual([modes.open, process.getgid?.() ?? 0]);
     await worker.attach("w", region, "write");
@@ -44,7 +44,7 @@ testWith(needsPython, needsRoot)(
   async () => {
     await using server = await startServer();
     await using stranger = new WorkerProcess({ uid: nobody, gid: nobody });
-    const region = await server.api.create({ name: "strange", tensors: vector, ttl_ms: minute });
+    const region = await server.api.create({ name: "strange", tensors: vector, ttl_ms: hour });
     for (const path of [region.storage.path, server.instance.socket]) {
       expect(await stranger.open(path, "read")).toBe("EACCES");
       expect(await stranger.open(path, "write")).toBe("EACCES");
@@ -60,8 +60,8 @@ testWith(needsPython, needsRoot)(
   async () => {
     await using server = await startServer();
     await using member = new WorkerProcess({ uid: nobody, gid: process.getgid?.() ?? 0 });
-    const strict = await server.api.create({ name: "strict", tensors: vector, ttl_ms: minute });
-    const stock = await server.api.create({ name: "stock", tensors: vector, ttl_ms: minute });
+    const strict = await server.api.create({ name: "strict", tensors: vector, ttl_ms: hour });
+    const stock = await server.api.create({ name: "stock", tensors: vector, ttl_ms: hour });
     expect(await member.open(strict.storage.path, "write")).toBe("ok");
     await server.api.seal(strict.id);
     await server.api.seal(stock.id, { stock_writable: true });

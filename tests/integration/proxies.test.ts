@@ -17,7 +17,7 @@ import { Subscriber } from "../harness/subscriber.ts";
 import { runScript } from "../harness/worker.ts";
 
 const MiB = 2 ** 20;
-const minute = 60_000;
+const hour = 3_600_000;
 /** More than a JSON body may have, and than the kernels between keep of a connection. */
 const refusedBytes = 24 * MiB;
 const unknownRegion = `reg_${"a".repeat(26)}`;
@@ -111,7 +111,7 @@ async function post<Body>(url: string, body: object): Promise<Body> {
 for (const [where, { need, base, prefix, passesHost, passesUpgrade }] of Object.entries(ways)) {
   describe(where, () => {
     const create = (name?: string) =>
-      post<Region>(`${base()}/v1/regions`, { byte_size: 8 * MiB, ttl_ms: minute, ...(name && { name }) });
+      post<Region>(`${base()}/v1/regions`, { byte_size: 8 * MiB, ttl_ms: hour, ...(name && { name }) });
 
     testWith(need)("a region lives and ends over REST, and a failure is the server's own problem", async () => {
       const { id } = await create("weights");
@@ -214,7 +214,7 @@ for (const [where, { need, base, prefix, passesHost, passesUpgrade }] of Object.
     if (passesUpgrade)
       testWith(need)("events come over a WebSocket, and a session lives as long as it is held", async () => {
         await using subscriber = await Subscriber.open(base(), "websocket");
-        const { id } = await post<{ id: string }>(`${base()}/v1/sessions`, { ttl_ms: minute });
+        const { id } = await post<{ id: string }>(`${base()}/v1/sessions`, { ttl_ms: hour });
         const hold = new WebSocket(`${base().replace("http:", "ws:")}/v1/sessions/${id}/hold`);
         const isHeld = async () =>
           ((await (await fetch(`${base()}/v1/sessions/${id}`)).json()) as { held: boolean }).held;

@@ -16,7 +16,7 @@ import { within } from "../harness/server-wait.ts";
 import { runScript } from "../harness/worker.ts";
 
 const MiB = 2 ** 20;
-const minute = 60_000;
+const hour = 3_600_000;
 /** More than is read into memory, and no multiple of a page. */
 const largeBytes = 5 * MiB + 4097;
 const byName = "/v1/models/default/regions/weights/file/weights.safetensors";
@@ -38,7 +38,7 @@ const fileOf = ({ id }: Region) => `/v1/regions/${id}/file/weights.safetensors`;
 /** A sealed region with content. */
 async function createSealed(byteSize: number, name?: string): Promise<Region> {
   const named = name === undefined ? {} : { name };
-  const region = await server.api.create({ byte_size: byteSize, ttl_ms: 10 * minute, ...named });
+  const region = await server.api.create({ byte_size: byteSize, ttl_ms: hour, ...named });
   writeContent(region, 5);
   return server.api.seal(region.id);
 }
@@ -141,7 +141,7 @@ for (const transport of transports) {
     });
 
     testWith()("bytes that a worker took away are an error before the head, and the connection goes on", async () => {
-      const region = await server.api.create({ byte_size: largeBytes, ttl_ms: minute });
+      const region = await server.api.create({ byte_size: largeBytes, ttl_ms: hour });
       using socket = new DataSocket(await targetOf(server, transport));
       const ask = async () => {
         await socket.ask("GET", fileOf(region), "Range: bytes=0-7");
@@ -166,7 +166,7 @@ testWith(needsStockPython)(
         { name: "big", dtype: "F32", shape: [1024, 1024] },
         { name: "none", dtype: "F32", shape: [0, 4] },
       ],
-      ttl_ms: minute,
+      ttl_ms: hour,
     });
     const url = await server.readUrl();
     for (const [name, bytes] of [

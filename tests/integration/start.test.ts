@@ -13,7 +13,7 @@ import { runTensord } from "../harness/server-command.ts";
 import { until } from "../harness/server-wait.ts";
 
 const MiB = 2 ** 20;
-const minute = 60_000;
+const hour = 3_600_000;
 
 afterAll(assertNothingLeft);
 
@@ -42,7 +42,7 @@ class Folder implements Disposable {
 
 testWith()("a second server on an instance names the first's pid, leaves, and disturbs nothing", async () => {
   await using server = await startServer();
-  const region = await server.api.create({ name: "kept", byte_size: 1, ttl_ms: minute });
+  const region = await server.api.create({ name: "kept", byte_size: 1, ttl_ms: hour });
   const { message } = await refusal(server.env);
   expect(message).toBe(`Cannot use instance ${server.instance.name}: a server runs on it already, pid ${server.pid}`);
   expect((await server.api.get(region.id)).state).toBe("open");
@@ -140,10 +140,10 @@ testWith(needsRoot)(
   async () => {
     using tmpfs = new Tmpfs({ sizeBytes: 64 * MiB });
     await using server = await startServer({ shmDirectory: tmpfs.path });
-    const region = await server.api.create({ name: "small", byte_size: 8 * MiB, ttl_ms: minute });
+    const region = await server.api.create({ name: "small", byte_size: 8 * MiB, ttl_ms: hour });
     expect((await server.api.seal(region.id, { checksum: true })).state).toBe("sealed");
     const before = tmpfs.usedBytes;
-    const problem = await server.api.problem("POST", "/v1/regions", { byte_size: 100_000_000, ttl_ms: minute });
+    const problem = await server.api.problem("POST", "/v1/regions", { byte_size: 100_000_000, ttl_ms: hour });
     expect(problem).toMatchObject({ status: 507, code: "pool-full" });
     expect(problem.requested_bytes).toBeGreaterThanOrEqual(100_000_000);
     expect(problem.available_bytes).toBeGreaterThan(32 * MiB);
@@ -190,7 +190,7 @@ testWith(needsUserNamespaces)(
   async () => {
     await using server = await startServer({ prefix: withoutInotify });
     server.log.expect(/watch/i, /^tensord\.region\.relinked$/);
-    const region = await server.api.create({ name: "unwatched", byte_size: 1, ttl_ms: minute });
+    const region = await server.api.create({ name: "unwatched", byte_size: 1, ttl_ms: hour });
     rmSync(region.storage.path);
     expect((await server.api.get(region.id)).state).toBe("open");
     expect(exists(region.storage.path)).toBeTrue();

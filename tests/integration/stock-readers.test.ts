@@ -12,7 +12,7 @@ import type { NewRegion, Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { runScript } from "../harness/worker.ts";
 
-const minute = 60_000;
+const hour = 3_600_000;
 const vector = [{ name: "data", dtype: "U8" as const, shape: [10_000] }];
 const relinked = /^tensord\.region\.relinked$/;
 
@@ -44,7 +44,7 @@ testWith(needsPython)(
   async () => {
     await using server = await startServer();
     server.log.expect(relinked);
-    const region = await server.api.create({ name: "stock", tensors: vector, ttl_ms: minute });
+    const region = await server.api.create({ name: "stock", tensors: vector, ttl_ms: hour });
     writeContent(region, 21);
     expect(region.storage.shm_name).toBe(`/${basename(region.storage.path)}`);
     const offset = region.tensors[0]?.byte_offset ?? 0;
@@ -61,7 +61,7 @@ testWith(needsPython)(
   async () => {
     await using server = await startServer();
     server.log.expect(relinked);
-    const region = await server.api.create({ name: "tracked", tensors: vector, ttl_ms: minute });
+    const region = await server.api.create({ name: "tracked", tensors: vector, ttl_ms: hour });
     writeContent(region, 22);
     await server.api.seal(region.id, { stock_writable: true, checksum: true });
     const before = readContent(region.storage.path);
@@ -83,7 +83,7 @@ testWith(needsPython)(
 testWith()("rm of a public name is undone, with the same file", async () => {
   await using server = await startServer();
   server.log.expect(relinked);
-  const region = await server.api.create({ name: "removed", tensors: vector, ttl_ms: minute });
+  const region = await server.api.create({ name: "removed", tensors: vector, ttl_ms: hour });
   writeContent(region, 23);
   const before = readContent(region.storage.path);
   unlinkSync(region.storage.path);
@@ -95,7 +95,7 @@ testWith()("rm of a public name is undone, with the same file", async () => {
 testWith()("a GET mends the name in the same turn, and the answer's path can be opened", async () => {
   await using server = await startServer();
   server.log.expect(relinked);
-  const region = await server.api.create({ name: "asked", tensors: vector, ttl_ms: minute });
+  const region = await server.api.create({ name: "asked", tensors: vector, ttl_ms: hour });
   for (let round = 0; round < 50; round++) {
     unlinkSync(region.storage.path);
     const { storage } = await server.api.get(region.id);
@@ -107,7 +107,7 @@ testWith()("all of a thousand names that are removed at once come back", async (
   await using server = await startServer();
   server.log.expect(relinked);
   const regions = await Promise.all(
-    Array.from({ length: 1000 }, (_, index) => server.api.create({ name: `r${index}`, byte_size: 1, ttl_ms: minute })),
+    Array.from({ length: 1000 }, (_, index) => server.api.create({ name: `r${index}`, byte_size: 1, ttl_ms: hour })),
   );
   for (const { storage } of regions) unlinkSync(storage.path);
   await until("every name is back", () =>
@@ -137,7 +137,7 @@ testWith(needsStockPython)("safetensors opens a region, with every dtype's bytes
     { name: "nothing", dtype: "I64", shape: [0, 3] },
     { name: "snowman ☃", dtype: "I16", shape: [3] },
   ];
-  const region = await server.api.create({ name: "stock", tensors, ttl_ms: minute });
+  const region = await server.api.create({ name: "stock", tensors, ttl_ms: hour });
   fill(region, "weights", new Float32Array(64).fill(0.5));
   fill(region, "mask", new Uint8Array([1, 0, 1, 1, 0]));
   fill(region, "scalar", new Float64Array([42]));
