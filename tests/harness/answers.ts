@@ -14,6 +14,7 @@ import type * as models from "../../src/routes/schemas/model.ts";
 import type { ProblemBody } from "../../src/routes/schemas/problem.ts";
 import type * as regions from "../../src/routes/schemas/region.ts";
 import type * as books from "../../src/routes/schemas/stats.ts";
+import { isSnakeCase } from "./spelling.ts";
 
 /** The regions of tests are files with names, unless a test says otherwise. */
 type Named<Described extends { readonly storage: object }> = Omit<Described, "storage"> & {
@@ -134,6 +135,7 @@ export function checkProblem(answer: Answer): void {
   expect(problem.detail).toMatch(/^Cannot [^:]+.*: .+/s);
   expect(problem.detail.length).toBeLessThan(2000);
   expect(problem.hint).toMatch(/^[A-Z].+\.$/);
+  expect(Object.keys(problem).filter((key) => !isSnakeCase(key))).toEqual([]);
 }
 
 export function findOperation(method: string, path: string): Operation | undefined {

@@ -3,6 +3,8 @@
  * each is one that any reader of JSON takes for the same.
  */
 
+import { isSnakeCase } from "./spelling.ts";
+
 export interface LogLine {
   readonly level: number;
   readonly msg: string;
@@ -87,7 +89,8 @@ function parseLine(text: string): LogLine {
 export function findFaults(text: string): string[] {
   try {
     const line: unknown = JSON.parse(text, (key, value) => {
-      if (!/^(\d+|[a-z][a-z0-9]*(_[a-z0-9]+)*|)$/.test(key)) throw new SyntaxError(`${key} is not in snake_case`);
+      // Elements of an array come by their numbers, and the line itself under no name.
+      if (!/^\d*$/.test(key) && !isSnakeCase(key)) throw new SyntaxError(`${key} is not in snake_case`);
       return value;
     });
     // Of a key that is there twice, the parser keeps one.

@@ -127,7 +127,10 @@ testWith(needsPython)("status --offline tells books, models and sessions, and wh
   const json = JSON.parse((await ask(server, "status", "--offline", "--json")).stdout) as Record<string, unknown>;
   expect(json).toMatchObject({
     offline: true,
-    bytes: { used: hostOf(stats).used_bytes, draining: hostOf(stats).draining_bytes, orphans: 0 },
+    instance: server.instance.name,
+    pools: [{ pool: "host", used_bytes: hostOf(stats).used_bytes, draining_bytes: hostOf(stats).draining_bytes }],
+    journal_bytes: expect.any(Number),
+    orphan_bytes: 0,
     regions: { open: 1, sealed: 1, draining: 1 },
     mapped: 2,
     orphans: 0,

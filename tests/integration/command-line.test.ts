@@ -139,6 +139,9 @@ testWith(needsPython)(
     expect(json).toMatchObject({ regions: 2, leased: 1, dry_run: false });
     expect(listNames(server.instance)).toEqual([]);
     expect(await worker.digest("r")).toBe(digest);
+    const again = JSON.parse((await server.command("purge", "--json")).stdout) as Record<string, unknown>;
+    expect(again).toEqual({ regions: 0, freed_bytes: 0, leased: 0, dry_run: false });
+    expect(Object.keys(again)).toEqual(Object.keys(json));
   },
 );
 

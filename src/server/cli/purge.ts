@@ -12,7 +12,9 @@ import { toBytes, toJson } from "./table.ts";
 export function purge(location: InstanceLocation, dryRun: boolean, asJson: boolean): string {
   const path = toInstancePath(location);
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) {
-    return asJson ? toJson({ regions: 0, bytes: 0 }) : `nothing to purge: ${path} is not there`;
+    return asJson
+      ? toJson({ regions: 0, freed_bytes: 0, leased: 0, dry_run: dryRun })
+      : `nothing to purge: ${path} is not there`;
   }
   using directory = InstanceDirectory.open(location);
   using storage = new ShmStorage(directory);
@@ -27,7 +29,7 @@ export function purge(location: InstanceLocation, dryRun: boolean, asJson: boole
     for (const name of readdirSync(directory.path("new"))) unlinkSync(directory.path("new", name));
     directory.remove();
   }
-  if (asJson) return toJson({ regions: files.length, bytes, leased, dry_run: dryRun });
+  if (asJson) return toJson({ regions: files.length, freed_bytes: bytes, leased, dry_run: dryRun });
   const mapped = leased === 0 ? "" : `; ${leased} of them are still mapped, their bytes go with the last mapping`;
   return `${dryRun ? "would purge" : "purged"} ${files.length} regions, ${toBytes(bytes)}, of instance ${location.instance}${mapped}`;
 }

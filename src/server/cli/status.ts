@@ -1,6 +1,7 @@
 /** `status`: the books, each model's and the largest sessions', of a running server or as the next one will find them. */
 
 import { count } from "../../memory/doctor/words.ts";
+import { hostPool } from "../../memory/naming.ts";
 import type { InstanceLocation } from "../../memory/storage/instance-directory.ts";
 import type { Model, Session, Stats } from "./answers.ts";
 import type { Api } from "./api.ts";
@@ -38,7 +39,7 @@ export async function status(api: Api, asJson: boolean): Promise<string> {
 /** What the next server of the instance will find. @throws TensordError if one runs. */
 export function statusOffline(location: InstanceLocation, asJson: boolean): string {
   const offline = readOffline(location);
-  if (asJson) return toJson(toOfflineStatus(offline));
+  if (asJson) return toJson({ instance: location.instance, ...toOfflineStatus(offline) });
   const { regions, bytes, sessions } = offline;
   const counts = (state: string) => regions.filter((region) => region.state === state).length;
   const drainingCount = counts("draining");
@@ -62,12 +63,15 @@ export function statusOffline(location: InstanceLocation, asJson: boolean): stri
   ].join("\n");
 }
 
+/** As a running server's stats spell it, where they have the same. */
 function toOfflineStatus({ regions, bytes, models, sessions, orphans, lost, space }: Offline) {
   const counts = { open: 0, sealed: 0, draining: 0 };
   for (const { state } of regions) counts[state === "sealed" || state === "draining" ? state : "open"] += 1;
   return {
     offline: true,
-    bytes,
+    pools: [{ pool: hostPool, used_bytes: bytes.used, draining_bytes: bytes.draining }],
+    journal_bytes: bytes.store,
+    orphan_bytes: bytes.orphans,
     inodes: { used: space.usedInodes, free: space.freeInodes },
     regions: counts,
     mapped: regions.filter((region) => region.in_use).length,
