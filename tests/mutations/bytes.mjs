@@ -127,8 +127,8 @@ export const bytesMutations = [
   {
     name: "a deletion takes a foreign file that stands in the name's place",
     file: `${shm}/shm-names.ts`,
-    find: "if (this.isPublished(token, identity)) unlinkSync(",
-    replace: "if (identity !== undefined) unlinkSync(",
+    find: "if (this.isPublished(token, identity)) unlinkIfThere(",
+    replace: "if (identity !== undefined) unlinkIfThere(",
     test: ["tests/contract/delete.test.ts", "leaves a foreign file alone that took its public name"],
   },
   {

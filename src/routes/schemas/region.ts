@@ -87,7 +87,7 @@ export const RegionFacts = z
     version: Version,
     pending_name: z.string().nullable().openapi({ description: "The name it takes over when it is sealed." }),
     state: RegionState,
-    revision: z.int().openapi({ description: "Raised by every change; also the ETag." }),
+    revision: z.int().openapi({ description: "Raised by every change; the ETag has it in it." }),
     owner: Owner,
     session: z.string().nullable().openapi({
       description: "The session that ends it: its owner, or who builds it under a claim until it is sealed.",

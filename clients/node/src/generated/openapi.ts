@@ -616,7 +616,7 @@ export interface components {
       readonly state: components["schemas"]["RegionState"];
       /**
        * Format: int64
-       * @description Raised by every change; also the ETag.
+       * @description Raised by every change; the ETag has it in it.
        */
       readonly revision: number;
       readonly owner: components["schemas"]["Owner"];
@@ -764,7 +764,7 @@ export interface components {
       readonly state: components["schemas"]["RegionState"];
       /**
        * Format: int64
-       * @description Raised by every change; also the ETag.
+       * @description Raised by every change; the ETag has it in it.
        */
       readonly revision: number;
       readonly owner: components["schemas"]["Owner"];
@@ -832,7 +832,7 @@ export interface components {
       readonly state: components["schemas"]["RegionState"];
       /**
        * Format: int64
-       * @description Raised by every change; also the ETag.
+       * @description Raised by every change; the ETag has it in it.
        */
       readonly revision: number;
       readonly owner: components["schemas"]["Owner"];
@@ -1190,7 +1190,7 @@ export interface components {
       readonly state: components["schemas"]["RegionState"];
       /**
        * Format: int64
-       * @description Raised by every change; also the ETag.
+       * @description Raised by every change; the ETag has it in it.
        */
       readonly revision: number;
       readonly owner: components["schemas"]["Owner"];
@@ -1606,7 +1606,7 @@ export interface components {
       readonly state: components["schemas"]["RegionState"];
       /**
        * Format: int64
-       * @description Raised by every change; also the ETag.
+       * @description Raised by every change; the ETag has it in it.
        */
       readonly revision: number;
       readonly owner: components["schemas"]["Owner"];
