@@ -1,0 +1,6 @@
+/** Every row of the generator check, in the order of the table. */
+
+import { openApiGeneratorGo } from "./openapi-generator-go/row.ts";
+import type { Row } from "./row.ts";
+
+export const rows: readonly Row[] = [openApiGeneratorGo];
