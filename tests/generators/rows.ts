@@ -1,6 +1,8 @@
 /** Every row of the generator check, in the order of the table. */
 
 import { openApiGeneratorGo } from "./openapi-generator-go/row.ts";
+import { openApiGeneratorPython } from "./openapi-generator-python/row.ts";
+import { openApiGeneratorTypeScriptAxios } from "./openapi-generator-typescript-axios/row.ts";
 import type { Row } from "./row.ts";
 
-export const rows: readonly Row[] = [openApiGeneratorGo];
+export const rows: readonly Row[] = [openApiGeneratorGo, openApiGeneratorPython, openApiGeneratorTypeScriptAxios];
