@@ -1,8 +1,16 @@
 /** Every row of the generator check, in the order of the table. */
 
+import { oapiCodegen } from "./oapi-codegen/row.ts";
+import { ogen } from "./ogen/row.ts";
 import { openApiGeneratorGo } from "./openapi-generator-go/row.ts";
 import { openApiGeneratorPython } from "./openapi-generator-python/row.ts";
 import { openApiGeneratorTypeScriptAxios } from "./openapi-generator-typescript-axios/row.ts";
 import type { Row } from "./row.ts";
 
-export const rows: readonly Row[] = [openApiGeneratorGo, openApiGeneratorPython, openApiGeneratorTypeScriptAxios];
+export const rows: readonly Row[] = [
+  openApiGeneratorGo,
+  openApiGeneratorPython,
+  openApiGeneratorTypeScriptAxios,
+  oapiCodegen,
+  ogen,
+];
