@@ -1,10 +1,13 @@
 /** Every row of the generator check, in the order of the table. */
 
+import { heyApi } from "./hey-api/row.ts";
 import { oapiCodegen } from "./oapi-codegen/row.ts";
 import { ogen } from "./ogen/row.ts";
 import { openApiGeneratorGo } from "./openapi-generator-go/row.ts";
 import { openApiGeneratorPython } from "./openapi-generator-python/row.ts";
 import { openApiGeneratorTypeScriptAxios } from "./openapi-generator-typescript-axios/row.ts";
+import { openApiPythonClient } from "./openapi-python-client/row.ts";
+import { openApiTypeScript } from "./openapi-typescript/row.ts";
 import type { Row } from "./row.ts";
 
 export const rows: readonly Row[] = [
@@ -13,4 +16,7 @@ export const rows: readonly Row[] = [
   openApiGeneratorTypeScriptAxios,
   oapiCodegen,
   ogen,
+  openApiTypeScript,
+  heyApi,
+  openApiPythonClient,
 ];
