@@ -80,7 +80,7 @@ async function driveAlone(row: Row, work: Work): Promise<ReadonlyMap<Step, Outco
 }
 
 /** Bugs that are known are told apart from failures, and one that is not there any more is a failure itself. */
-function judge(row: Row, stages: ReadonlyMap<Stage, Outcome>): ReadonlyMap<Stage, Judged> {
+export function judge(row: Row, stages: ReadonlyMap<Stage, Outcome>): ReadonlyMap<Stage, Judged> {
   const judged = new Map<Stage, Judged>(stages);
   for (const { at, text } of row.bugs ?? []) {
     const kind = stages.get(at)?.kind;

@@ -49,7 +49,7 @@ function toRemarks({ row, stages, skipped }: Finding): string[] {
 }
 
 /** @throws Error if the document has not what the bug is about. */
-function lineOf({ document }: Row, { place }: GeneratorBug): string {
+export function lineOf({ document }: Row, { place }: GeneratorBug): string {
   const lineCounter = new LineCounter();
   const node = parseDocument(readFileSync(join(root, document), "utf8"), { lineCounter }).getIn(place, true);
   if (!isNode(node) || !node.range) throw new Error(`${document} has no ${place.join("/")}, which a bug is about`);
