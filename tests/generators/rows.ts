@@ -4,6 +4,8 @@ import { heyApi } from "./hey-api/row.ts";
 import { oapiCodegen } from "./oapi-codegen/row.ts";
 import { ogen } from "./ogen/row.ts";
 import { openApiGeneratorGo } from "./openapi-generator-go/row.ts";
+import { openApiGeneratorJava } from "./openapi-generator-java/row.ts";
+import { openApiGeneratorKotlin } from "./openapi-generator-kotlin/row.ts";
 import { openApiGeneratorPython } from "./openapi-generator-python/row.ts";
 import { openApiGeneratorTypeScriptAxios } from "./openapi-generator-typescript-axios/row.ts";
 import { openApiPythonClient } from "./openapi-python-client/row.ts";
@@ -19,4 +21,6 @@ export const rows: readonly Row[] = [
   openApiTypeScript,
   heyApi,
   openApiPythonClient,
+  openApiGeneratorJava,
+  openApiGeneratorKotlin,
 ];
