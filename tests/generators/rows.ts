@@ -7,6 +7,7 @@ import { openApiGeneratorGo } from "./openapi-generator-go/row.ts";
 import { openApiGeneratorJava } from "./openapi-generator-java/row.ts";
 import { openApiGeneratorKotlin } from "./openapi-generator-kotlin/row.ts";
 import { openApiGeneratorPython } from "./openapi-generator-python/row.ts";
+import { openApiGeneratorRust } from "./openapi-generator-rust/row.ts";
 import { openApiGeneratorTypeScriptAxios } from "./openapi-generator-typescript-axios/row.ts";
 import { openApiPythonClient } from "./openapi-python-client/row.ts";
 import { openApiTypeScript } from "./openapi-typescript/row.ts";
@@ -23,4 +24,5 @@ export const rows: readonly Row[] = [
   openApiPythonClient,
   openApiGeneratorJava,
   openApiGeneratorKotlin,
+  openApiGeneratorRust,
 ];
