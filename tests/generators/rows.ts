@@ -11,6 +11,7 @@ import { openApiGeneratorRust } from "./openapi-generator-rust/row.ts";
 import { openApiGeneratorTypeScriptAxios } from "./openapi-generator-typescript-axios/row.ts";
 import { openApiPythonClient } from "./openapi-python-client/row.ts";
 import { openApiTypeScript } from "./openapi-typescript/row.ts";
+import { progenitor } from "./progenitor/row.ts";
 import type { Row } from "./row.ts";
 
 export const rows: readonly Row[] = [
@@ -25,4 +26,5 @@ export const rows: readonly Row[] = [
   openApiGeneratorJava,
   openApiGeneratorKotlin,
   openApiGeneratorRust,
+  progenitor,
 ];
