@@ -15,6 +15,7 @@ export async function drive(
   url: string,
   noRoom: string | undefined,
 ): Promise<ReadonlyMap<Step, Outcome>> {
+  if (typeof row.drive === "string") throw new Error(`Cannot drive ${row.name}: ${row.drive}`);
   await using tomorrow = startTomorrow(url);
   // The digits as they came: a number of JavaScript would do here, but who checks others should not read with its own.
   const stats = await (await fetch(`${url}/v1/stats`)).text();

@@ -57,6 +57,7 @@ export async function examine(row: Row, say: (line: string) => void): Promise<Fi
       return finding();
     }
   }
+  if (typeof row.drive === "string") return finding();
   say("drive");
   for (const [step, outcome] of await driveAlone(row, work)) {
     stages.set(step, outcome);

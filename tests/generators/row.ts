@@ -22,8 +22,8 @@ export interface Row {
   /** @returns what the generator said. */
   readonly generate: (work: Work) => Promise<string>;
   readonly compile: (work: Work) => Promise<unknown>;
-  /** The driver's command line; what `steps.ts` says is appended. */
-  readonly drive: (work: Work) => readonly string[] | Promise<readonly string[]>;
+  /** The driver's command line; what `steps.ts` says is appended. Or why there is none, and `compile` but reads the client. */
+  readonly drive: ((work: Work) => readonly string[] | Promise<readonly string[]>) | string;
   /** What the generator is to be blamed for. Such a failure is no failure of the row; its absence is. */
   readonly bugs?: readonly GeneratorBug[];
 }

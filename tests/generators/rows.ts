@@ -3,6 +3,7 @@
 import { heyApi } from "./hey-api/row.ts";
 import { oapiCodegen } from "./oapi-codegen/row.ts";
 import { ogen } from "./ogen/row.ts";
+import { openApiGeneratorCSharp } from "./openapi-generator-csharp/row.ts";
 import { openApiGeneratorGo } from "./openapi-generator-go/row.ts";
 import { openApiGeneratorJava } from "./openapi-generator-java/row.ts";
 import { openApiGeneratorKotlin } from "./openapi-generator-kotlin/row.ts";
@@ -26,5 +27,6 @@ export const rows: readonly Row[] = [
   openApiGeneratorJava,
   openApiGeneratorKotlin,
   openApiGeneratorRust,
+  openApiGeneratorCSharp,
   progenitor,
 ];

@@ -23,8 +23,8 @@ export function toReport(findings: readonly Finding[]): string {
   for (const finding of findings) {
     const { row, stages, skipped } = finding;
     const stage = (name: "generate" | "compile") => marks[stages.get(name)?.kind ?? "skipped"];
-    const tried =
-      skipped === undefined ? [stage("generate"), stage("compile"), toDriven(finding)] : ["skipped", "", ""];
+    const compiled = typeof row.drive === "string" && stages.get("compile")?.kind === "ok" ? "read" : stage("compile");
+    const tried = skipped === undefined ? [stage("generate"), compiled, toDriven(finding)] : ["skipped", "", ""];
     table.push([row.name, row.generator, row.document, ...tried]);
   }
   return [table.toString(), ...findings.flatMap(toRemarks)].join("\n");
@@ -40,12 +40,14 @@ function toDriven({ stages }: Finding): string {
 
 function toRemarks({ row, stages, skipped }: Finding): string[] {
   if (skipped !== undefined) return [`\n${row.name} was skipped: ${skipped}`];
-  return [...stages]
+  const undriven = typeof row.drive === "string" ? [`\n${row.name} is not driven: ${row.drive}`] : [];
+  const remarks = [...stages]
     .filter(([, { kind }]) => kind !== "ok")
     .map(([stage, { kind, text }]) => {
       const bug = row.bugs?.find(({ at }) => at === stage);
       return `\n${row.name}, ${stage}: ${marks[kind]}${kind === "bug" && bug ? ` (${lineOf(row, bug)})` : ""}: ${text}`;
     });
+  return [...undriven, ...remarks];
 }
 
 /** @throws Error if the document has not what the bug is about. */
