@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
+import threading
 import time
 from dataclasses import asdict
 from typing import Any
@@ -185,6 +187,7 @@ def test_attaching_alone_opens_a_session_that_goes_with_a_dropped_client(
 def test_what_a_dropped_client_owns_lives_on(server: Server, client: tensord.Client) -> None:
     script = """
 import gc
+import logging
 tensord.connect().create("kept", [1, 2]).seal()
 gc.collect()
 say("made")
@@ -297,3 +300,71 @@ def test_a_gibibyte_is_allocated_and_copied_beside_a_session_of_one_second(serve
         assert renewals > 10, "the server answers others in the middle of it"
         assert client.get("mine").id == mine.id
         other._api.end_session(renewed)
+
+
+def test_a_chore_that_fails_is_told_once_and_the_thread_lives(
+    server: Server, client: tensord.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = threading.Event()
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("in a chore")
+
+    def refuse(_: object) -> None:
+        raise tensord.ValidationFailed("Cannot do that chore")
+
+    with server.connect(name="chores") as owner:
+        region = owner.create("mine", [1])
+        session = _session_of(owner)
+        for chore in (fail, refuse, fail, lambda _: done.set()):
+            session.later(chore)
+        assert done.wait(60)
+        told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert told == [
+            "Cannot tidy up behind a session: in a chore",
+            "Cannot tidy up behind a session: Cannot do that chore",
+        ]
+        assert session.refresh().held
+        assert client.get("mine").session == session.id
+        region.close()
+
+
+def test_a_session_that_the_server_refuses_is_told_once_and_raised_where_it_is_needed(
+    server: Server, client: tensord.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with client.create("r", [1], ttl=60), server.connect(session_ttl=0.001) as other:
+        # In the background, where nobody could be told otherwise.
+        other.attach("r").close()
+        wait_for(lambda: caplog.records, "the refusal is told")
+        with pytest.raises(tensord.ValidationFailed, match="ttl_ms"):
+            other.create("x", [1])
+        other.attach("r").close()
+    assert len(caplog.records) == 1
+    assert "Cannot hold a session" in caplog.text
+    assert "ttl_ms" in caplog.text
+
+
+def test_a_script_of_any_name_has_a_session(client: tensord.Client) -> None:
+    script = """
+for argv in ([], ["a\\nb\\udc80" + 300 * "\\U0001F600"], [b"bytes"]):
+    sys.argv = argv
+    with tensord.connect() as client:
+        say(client.session.refresh().client.name)
+"""
+    with Child(script) as child:
+        assert child.hear() == "python"
+        assert child.hear().startswith("a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}\N{GRINNING FACE}")
+        assert child.hear() == "b'bytes'"
+        child.finish()
+
+
+def test_a_session_that_no_thread_can_hold_says_so(client: tensord.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(tensord.FeatureUnavailable, match=r"no thread can start \(can't start new thread\)"):
+            client.create("x", [1])
+        client.create("y", [1], ttl=60).close()
+    client.create("x", [1]).close()

@@ -105,6 +105,34 @@ hear()
         assert client.get("own").state == "open"
 
 
+@pytest.mark.parametrize("made", ["client.create('last', [1])", "client.get_or_create('last', lambda: [1])"])
+def test_a_child_that_makes_something_and_exits_at_once_leaves_no_session(client: tensord.Client, made: str) -> None:
+    # Its last act is the create: nothing is ended in order, and only the end of its hold tells the server, which comes
+    # late here. Within a TTL of an hour it would be too late.
+    script = f"""
+import time
+from tensord._session import hold
+class Late(hold.HoldSocket):
+    def __init__(self, *arguments):
+        time.sleep(0.3)
+        super().__init__(*arguments)
+hold.HoldSocket = Late
+client = tensord.connect(session_ttl=3600)
+pid = os.fork()
+if pid == 0:
+    {made}
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+say(pid)
+"""
+    with Child(script) as child:
+        pid = child.hear()
+        wait_for(
+            lambda: all(session.client.pid != pid for session in client.sessions()), "the child's session has ended"
+        )
+        child.finish()
+
+
 def test_forks_at_any_moment_of_an_opening_session_leave_working_children(client: tensord.Client) -> None:
     # Whatever the background thread does at the fork (connects, shakes hands, reports), its child has no such thread.
     script = """

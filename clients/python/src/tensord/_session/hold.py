@@ -1,12 +1,14 @@
 """A session as the process keeps it: opened once, held by a thread in the background through restarts of the server,
 told what is mapped, ended with the process, and forgotten in a forked child, which opens its own.
 
-The thread never closes the socket for a reason of its own, since the server takes that for the worker's death.
+The thread never closes the socket for a reason of its own, since the server takes that for the worker's death. Nothing
+that goes wrong in it ends it: it says so, once, and goes on.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 from websockets.exceptions import WebSocketException
 
 from tensord._api import Api
-from tensord._errors import Closed, ServerUnavailable, TensordError
+from tensord._errors import AccessDenied, Closed, FeatureUnavailable, NotFound, ServerUnavailable, TensordError
 from tensord._transport.endpoint import Endpoint
 from tensord._transport.transport import Transport
 
@@ -41,6 +43,13 @@ GATHER_SECONDS = 0.1
 CHORE_SECONDS = 1.0
 # How long the end of the process waits for the server's word.
 EXIT_SECONDS = 2.0
+# How long who opens a session waits until it is held. Where it cannot be, its TTL is what ends it.
+HELD_SECONDS = 2.0
+# What goes wrong again and again is told once, and of a thousand things the first.
+MAX_TOLD = 100
+
+# What passes by itself: it is tried again without a word.
+_AWAY = (ServerUnavailable, AccessDenied, NotFound, Closed, WebSocketException, OSError)
 
 _log = logging.getLogger("tensord")
 _holds: weakref.WeakSet[Hold] = weakref.WeakSet()
@@ -70,6 +79,9 @@ class Hold:
         self._thread: threading.Thread | None = None
         self._socket: HoldSocket | None = None
         self._wake: Wake | None = None
+        # Whether the session is held, or the first try at it has failed.
+        self._tried = threading.Event()
+        self._told: set[str] = set()
         self._chores: deque[Callable[[Api], None]] = deque()
         # Its connections are the thread's alone, and it waits for nobody: the thread itself tries again.
         self._api = Api(Transport(self._endpoint, retry_seconds=0.0))
@@ -80,12 +92,23 @@ class Hold:
         return self._id
 
     def open(self, api: Api) -> str:
-        """The session's id; opens it, through ``api``, if there is none. Raises what a request raises, ``Closed``."""
+        """The session's id; opens it, through ``api``, if there is none, and has it held. Raises what a request raises,
+        ``Closed``, ``FeatureUnavailable`` where no thread can hold it.
+        """
         self.start()
+        session_id = self._open(api)
+        # Of a process that ends before, however soon, the server would hear by the TTL only: `os._exit`, a kill.
+        if not self._tried.is_set():
+            self._call_at_once()
+            self._tried.wait(HELD_SECONDS)
+        return session_id
+
+    def _open(self, api: Api) -> str:
         with self._lock:
             if self._closed:
                 raise Closed("Cannot open a session: the client was closed", hint="connect again")
             if self._id is None:
+                self._tried.clear()
                 self._id = api.open_session({**self._request, "client": describe_program(self._client_name)})
                 self._call_at_once()
             return self._id
@@ -97,7 +120,9 @@ class Hold:
             self._call_at_once()
 
     def start(self) -> None:
-        """Holds the session, or one that it opens, in the background. Raises ``RuntimeError`` without a thread."""
+        """Holds the session, or one that it opens, in the background. Raises ``FeatureUnavailable`` without a
+        thread.
+        """
         if self._thread is not None or self._closed or not self._starting.acquire(blocking=False):
             return
         try:
@@ -106,6 +131,12 @@ class Hold:
                 thread = threading.Thread(target=self._run, name="tensord-session", daemon=True)
                 thread.start()
                 self._thread = thread
+        except RuntimeError as error:
+            raise FeatureUnavailable(
+                f"Cannot hold a session: no thread can start ({error})",
+                hint="at the end of the interpreter, or at the limit of threads; with ttl=, linger= or persist=True a "
+                "region needs no session",
+            ) from error
         finally:
             self._starting.release()
 
@@ -117,7 +148,9 @@ class Hold:
     def later(self, chore: Callable[[Api], None]) -> None:
         """Has the thread do ``chore`` now, and again while the server cannot be reached."""
         self._chores.append(chore)
-        self.start()
+        # At the interpreter's end no thread can start, and the end of the process tidies up.
+        with contextlib.suppress(FeatureUnavailable):
+            self.start()
         self._call_at_once()
 
     def stop(self) -> None:
@@ -145,14 +178,18 @@ class Hold:
         pause = FIRST_PAUSE_SECONDS
         while not self._closed:
             try:
-                session_id = self.open(self._api)
+                session_id = self._open(self._api)
                 self._socket = held = HoldSocket(self._endpoint, session_id)
                 if self._hold(held, session_id):
                     pause = FIRST_PAUSE_SECONDS
-            except (TensordError, WebSocketException, OSError) as error:
+            except _AWAY as error:
                 _log.debug("Cannot hold a session of %s yet: %s", self._endpoint.url, error)
+            except Exception as error:  # noqa: BLE001  # the thread lives, and with it the session
+                self._tell_once(f"Cannot hold a session of {self._endpoint.url}", error)
+            self._tried.set()
             self._wait_out(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        self._tried.set()
         if self._id is not None:
             self._do(self._end)
         if self._socket is not None:
@@ -169,6 +206,7 @@ class Hold:
             self._work_off()
             if held.is_open:
                 was_open = True
+                self._tried.set()
                 told = self._tell(held, told)
             self._wait(CHORE_SECONDS if self._chores else None, (held,))
             held.move()
@@ -185,18 +223,27 @@ class Hold:
             held.send(message)
         return now
 
+    def _tell_once(self, what: str, error: Exception) -> None:
+        text = f"{what}: {error or type(error).__name__}"
+        if text not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(text)
+            # The trace is for who looks for our mistake; a refusal of the server's says all by itself.
+            _log.warning(text, exc_info=None if isinstance(error, TensordError) else error)
+
     def _work_off(self) -> None:
         while self._chores and self._do(self._chores[0]):
             self._chores.popleft()
 
     def _do(self, chore: Callable[[Api], None]) -> bool:
-        """Whether it is done with, if need be because the server refuses it."""
+        """Whether it is done with, if need be because it fails for another reason than the server's absence."""
         try:
             chore(self._api)
         except ServerUnavailable:
             return False
-        except TensordError as error:
-            _log.debug("Cannot tidy up behind a session: %s", error)
+        except NotFound as error:
+            _log.debug("There is nothing to tidy up behind a session: %s", error)
+        except Exception as error:  # noqa: BLE001  # as in _run
+            self._tell_once("Cannot tidy up behind a session", error)
         return True
 
     def _end(self, api: Api) -> None:
@@ -208,8 +255,8 @@ class Hold:
 
     def _wait(self, seconds: float | None, others: Iterable[Waitable] = ()) -> None:
         wake = self._wake
-        if wake is not None and wake.wait(seconds, others) and not wake.is_urgent:
-            # More is mapped and let go of soon. A call at once ends this wait, too.
+        if wake is not None and wake.wait(seconds, others) and not wake.is_urgent and self._tried.is_set():
+            # More is mapped and let go of soon. A call at once ends this wait, too; and nobody waits to be held.
             wake.wait(GATHER_SECONDS)
 
     def _wait_out(self, seconds: float) -> None:

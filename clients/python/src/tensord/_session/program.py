@@ -18,10 +18,18 @@ _NO_SCRIPT = frozenset({"", "-c", "-m"})
 
 def describe_program(name: str | None) -> schemas.ClientRequest:
     """A session's ``client``: ``name`` or the script's, and this process's pid, which is another one after a fork."""
-    script = os.path.basename(getattr(sys, "argv", [""])[0])
+    # Embedded, or set by somebody, there may be no script, and its name may be any bytes.
+    script = os.path.basename(str(next(iter(getattr(sys, "argv", ())), "")))
     return {
-        "name": (name or ("python" if script in _NO_SCRIPT else script))[:MAX_CHARACTERS],
+        "name": _to_shown(name or ("python" if script in _NO_SCRIPT else script)),
         "pid": os.getpid(),
-        "hostname": socket.gethostname()[:MAX_CHARACTERS],
+        "hostname": _to_shown(socket.gethostname()),
         "version": __version__,
     }
+
+
+def _to_shown(text: str) -> str:
+    """What people can read of it: control characters and half surrogates are no part of a name."""
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    # Counted as the server does, in units of UTF-16.
+    return shown.encode("utf-16-le")[: 2 * MAX_CHARACTERS].decode("utf-16-le", "ignore")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tensord._api import Api
-from tensord._errors import SessionNotFound
+from tensord._errors import FeatureUnavailable, SessionNotFound
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._wire.session import SessionDescriptor, SessionEnd
@@ -79,7 +79,8 @@ class Session:
         opened for it, in the background; without, it is told once there is one.
         """
         key = next(_keys)
-        region = attachment.place.region
+        # Text, whatever a descriptor that somebody made says: the thread sends it.
+        region = str(attachment.place.region)
 
         def change(access: Access) -> None:
             self._hold.mapped[key] = region, access is Access.WRITE
@@ -95,7 +96,7 @@ class Session:
         change(attachment.access)
         if start:
             # Without it the region is mapped all the same: at the interpreter's end no thread can start.
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(FeatureUnavailable):
                 self._hold.start()
 
     def end(self) -> SessionEnd | None:
