@@ -72,12 +72,12 @@ def test_a_mapping_names_its_tensors_in_order() -> None:
 
 @pytest.mark.parametrize("data", [np.array(["x"]), np.array([object()]), np.array([1j]), {"x": "text"}])
 def test_what_regions_cannot_hold_is_refused(data: Any) -> None:
-    with pytest.raises(tensord.ValidationFailed, match="Cannot store elements of type"):
+    with pytest.raises(tensord.ValidationFailed, match="Cannot store tensor"):
         to_sources(data)
 
 
 def test_a_tensor_name_is_text() -> None:
-    with pytest.raises(tensord.ValidationFailed, match="want str"):
+    with pytest.raises(tensord.ValidationFailed, match="want text"):
         to_sources({5: np.zeros(1)})
 
 
@@ -113,11 +113,11 @@ def test_torch_tensors_arrive() -> None:
 
 def test_torch_tensors_that_are_elsewhere_are_refused_with_the_cure() -> None:
     torch = pytest.importorskip("torch", reason="torch is an extra")
-    with pytest.raises(tensord.ValidationFailed, match=r"tensor\.cpu\(\)"):
+    with pytest.raises(tensord.ValidationFailed, match=r"has no elements"):
         to_sources(torch.zeros(3, device="meta"))
     with pytest.raises(tensord.ValidationFailed, match=r"to_dense\(\)"):
         to_sources(torch.zeros(3, 3).to_sparse())
-    with pytest.raises(tensord.ValidationFailed, match="Cannot store elements"):
+    with pytest.raises(tensord.ValidationFailed, match="elements of type"):
         to_sources(torch.zeros(3, dtype=torch.complex128))
 
 

@@ -12,6 +12,7 @@ PACKAGE = Path(tensord.__file__).parent
 # From the ground up. Those of one line know nothing of each other.
 FLOORS = (
     {"_errors", "_version"},
+    {"_arguments"},
     {"_wire", "_transport", "_mapping"},
     {"_api", "_tensor"},
     {"_session", "_events"},

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensord._errors import MappingFailed, OutOfSharedMemory, ValidationFailed
+from tensord._arguments.quoting import quote, type_name
+from tensord._errors import MappingFailed, OutOfSharedMemory, TensordError, ValidationFailed
 from tensord._mapping import libc
 from tensord._tensor.dtype import parse_dtype
+
+from .beside import Unstorable, check_torch, to_array
 
 # Populated and copied in turn, in windows of this size on two threads: 0.76 to 0.98 of the time of one plain memcpy
 # into warm pages, in the prototype.
@@ -53,29 +56,35 @@ def to_sources(data: Any) -> list[Source]:
 
 def _to_source(name: Any, value: Any) -> Source:
     if not isinstance(name, str):
-        raise ValidationFailed(f"Cannot name a tensor {name!r}: it is {type(name).__name__}, want str")
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return _from_torch(name, value)
-    array = np.asarray(value)
-    if not array.dtype.isnative:
+        raise ValidationFailed(f"Cannot name a tensor {quote(name)}: want text")
+    # Of many tensors it says which one.
+    refused = f"Cannot store tensor {name!r} ({type_name(value)})"
+    try:
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, torch.Tensor):
+            return _from_torch(name, value)
+        array = to_array(value)
         # Regions are little-endian; numpy swaps while it copies, into an array of the native type.
         return Source(name, parse_dtype(array.dtype.newbyteorder("=")), array.shape, array)
-    return Source(name, parse_dtype(array.dtype), array.shape, array)
+    except Unstorable as unstorable:
+        raise ValidationFailed(f"{refused}: {unstorable.why}", hint=unstorable.hint) from None
+    except TensordError as error:
+        error.detail = f"{refused}: {error.detail.removeprefix('Cannot store ')}"
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Its own conversion to an array fails, in whichever way.
+        raise ValidationFailed(
+            f"{refused}: {type(error).__name__}: {error}",
+            hint="pass an array of numbers",
+        ) from error
 
 
 def _from_torch(name: str, tensor: Any) -> Source:
     import torch
 
-    if tensor.device.type != "cpu":
-        raise ValidationFailed(
-            f"Cannot store tensor {name!r}: it is on {tensor.device}, want cpu", hint="pass tensor.cpu()"
-        )
-    if tensor.layout is not torch.strided or tensor.is_quantized:
-        raise ValidationFailed(
-            f"Cannot store tensor {name!r}: it is {'quantized' if tensor.is_quantized else tensor.layout}, want dense",
-            hint="pass tensor.to_dense() or tensor.dequantize()",
-        )
+    check_torch(tensor)
     # A lazy conjugate or negation is a flag beside the bits; strides stay as they are.
     plain = tensor.detach().resolve_conj().resolve_neg()
     dtype = parse_dtype(plain.dtype)
