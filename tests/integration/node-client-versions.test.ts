@@ -10,9 +10,9 @@ afterAll(assertNothingLeft);
 
 const make = `
   const client = await connect();
-  const make = async (version, value, options = {}) => {
+  const make = async (version, value, { isOpen = false, ...options } = {}) => {
     const region = await client.create("weights", new Float32Array([value]), { version, ttlMs: 60_000, ...options });
-    if (options.isOpen !== true) await region.seal();
+    if (!isOpen) await region.seal();
     region.close();
     return region;
   };
