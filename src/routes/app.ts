@@ -8,6 +8,7 @@ import { defineClaimRoutes } from "./claims.ts";
 import { defineDataRoutes } from "./data.ts";
 import { defineDiagnosisRoutes } from "./diagnosis.ts";
 import { defineDocsPage } from "./docs-page.ts";
+import { defineDocuments } from "./documents.ts";
 import type { Environment, Services } from "./environment.ts";
 import { defineEventRoutes, socketQueries } from "./events.ts";
 import { defineEvictionRoute } from "./eviction.ts";
@@ -62,6 +63,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineHostRoutes(app, services);
   defineDiagnosisRoutes(app, services);
   defineDocsPage(app);
+  defineDocuments(app, services);
   app.openAPIRegistry.register("KnownEvents", KnownEvents);
   app.openAPIRegistry.register("FailureCode", FailureCode);
   app.openAPIRegistry.register("TensorReference", TensorReference);

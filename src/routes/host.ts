@@ -1,12 +1,10 @@
-/** Routes about the server itself: books, probes, the document. */
+/** Routes about the server itself: books, probes. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { readStats } from "../memory/state/stats.ts";
 import { answer } from "./answer.ts";
 import { json } from "./contract.ts";
-import { toDocument } from "./document.ts";
 import type { Environment, Services } from "./environment.ts";
-import { belowPrefix } from "./prefix.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
 import * as schemas from "./schemas/stats.ts";
 import { toServerPool } from "./to-wire.ts";
@@ -63,9 +61,5 @@ export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Servic
   app.openapi(readyz, (c) => {
     store.refuseIfStopping();
     return answer(c, { status: "ok" } as const, 200);
-  });
-
-  app.get("/openapi.json", (c) => {
-    return answer(c, belowPrefix(toDocument(app, services.version), c.req.header("x-forwarded-prefix")), 200);
   });
 }

@@ -7,8 +7,10 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { Parser } from "@asyncapi/parser";
 import { z } from "@hono/zod-openapi";
+import { parse as parseYaml } from "yaml";
 import { asyncApiPath, toAsyncApiYaml } from "../../scripts/asyncapi.ts";
 import { close } from "../harness/answers.ts";
+import { withApp } from "../harness/app.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
@@ -69,6 +71,19 @@ describe("the AsyncAPI document", () => {
   test("is committed as it is generated, byte for byte", () => {
     expect(committed).toBe(toAsyncApiYaml());
   });
+
+  test(
+    "is served, with its references into the document that is served beside it",
+    withApp(async (app) => {
+      const { status, body } = await app.request("GET", "/asyncapi.json");
+      expect(status).toBe(200);
+      const text = JSON.stringify(body);
+      expect(text).toContain('"./openapi.json#/components/schemas/CloudEvent"');
+      const committedAs = JSON.stringify(parseYaml(committed)).replaceAll("openapi.yaml#", "openapi.json#");
+      expect(JSON.parse(text).channels).toEqual(JSON.parse(committedAs).channels);
+      expect(JSON.parse(text).components).toEqual(JSON.parse(committedAs).components);
+    }),
+  );
 
   test("has nothing that its parser warns of", () => {
     expect(complaints).toEqual([]);

@@ -10,7 +10,7 @@ import { parse } from "yaml";
 import { toYaml } from "../../scripts/yaml.ts";
 import { needsStockPython, root, stockPython, testWith } from "../harness/instance-needs.ts";
 
-const documents = ["openapi.yaml", "asyncapi.yaml"];
+const documents = ["openapi.yaml", "openapi-3.0.yaml", "asyncapi.yaml"];
 const readText = (name: string) => readFileSync(join(root, name), "utf8");
 
 /** What 1.1 makes of each of these is no text, or another text. */
