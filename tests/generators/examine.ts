@@ -59,9 +59,14 @@ export async function examine(row: Row, say: (line: string) => void): Promise<Fi
   }
   if (typeof row.drive === "string") return finding();
   say("drive");
-  for (const [step, outcome] of await driveAlone(row, work)) {
-    stages.set(step, outcome);
-    say(`  ${outcome.kind} ${step}${outcome.text === "" ? "" : `: ${outcome.text}`}`);
+  try {
+    for (const [step, outcome] of await driveAlone(row, work)) {
+      stages.set(step, outcome);
+      say(`  ${outcome.kind} ${step}${outcome.text === "" ? "" : `: ${outcome.text}`}`);
+    }
+  } catch (error) {
+    // The server: it did not start, or logged what it should not have.
+    stages.set("end", { kind: "failed", text: messageOf(error) });
   }
   return finding();
 }
@@ -91,4 +96,8 @@ export function judge(row: Row, stages: ReadonlyMap<Stage, Outcome>): ReadonlyMa
   return judged;
 }
 
-const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
+/** Why something failed. @throws the error itself where the user has stopped us, which is no finding about a row. */
+function messageOf(error: unknown): string {
+  if (!(error instanceof Error) || error.name === "Stopped") throw error;
+  return error.message;
+}
