@@ -39,9 +39,11 @@ export interface ErrorOptions {
   readonly cause?: unknown;
 }
 
+const ourName = "TensordError";
+
 /** Everything that this package throws on purpose; `code` says what it is, and `isTensordError` asks for it. */
 export class TensordError extends Error {
-  override readonly name = "TensordError";
+  override readonly name = ourName;
   readonly code: ErrorCode;
   readonly status: number | undefined;
   /** What was asked, and why it failed. `message` is this and the hint. */
@@ -61,7 +63,9 @@ export class TensordError extends Error {
 
 /** Whether `error` is one of ours, and of that `code` if one is given. */
 export function isTensordError(error: unknown, code?: ErrorCode): error is TensordError {
-  return error instanceof TensordError && (code === undefined || error.code === code);
+  // By its name: the CommonJS form of this package, and a realm of Jest's, have classes of their own.
+  const isOurs = typeof error === "object" && error !== null && "code" in error && "name" in error;
+  return isOurs && error.name === ourName && (code === undefined || error.code === code);
 }
 
 /** Whether nobody was there to answer, or is about to leave: worth trying again. */

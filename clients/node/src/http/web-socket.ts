@@ -2,8 +2,9 @@
 
 import type { IncomingMessage } from "node:http";
 import { connect, type Socket } from "node:net";
-import WebSocket from "ws";
+import type WebSocket from "ws";
 import { isTensordError, TensordError } from "../errors.ts";
+import { loadWebSocket } from "../packages.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { expectSuccess } from "./wire.ts";
 
@@ -19,9 +20,10 @@ export interface OpenedSocket {
 
 /** Begins to connect; events tell how that goes. */
 export function openWebSocket(endpoint: Endpoint, path: string): OpenedSocket {
+  const Kind = loadWebSocket();
   const connection = "path" in endpoint ? connect({ path: endpoint.path }) : connect(endpoint.port, endpoint.host);
   const origin = "path" in endpoint ? "ws://localhost" : endpoint.url.replace(/^http/, "ws");
-  const webSocket = new WebSocket(`${origin}${path}`, {
+  const webSocket = new Kind(`${origin}${path}`, {
     createConnection: () => connection,
     maxPayload: maxFrameBytes,
     perMessageDeflate: false,

@@ -1,7 +1,7 @@
 /** The seam to C: one checked function a call, the C declaration in it, and no policy. Addresses are bigints. */
 
 import { getSystemErrorName } from "node:util";
-import koffi from "koffi";
+import { loadKoffi } from "../packages.ts";
 import { checkPlatform } from "./platform.ts";
 
 // <sys/mman.h>, the same values on x86-64 and arm64.
@@ -39,6 +39,7 @@ type Call = (...args: readonly (number | bigint | Buffer)[]) => number | bigint;
 type Symbols = (handle: bigint, name: string) => number | bigint;
 
 interface Library {
+  readonly koffi: ReturnType<typeof loadKoffi>;
   readonly mmap: Call;
   readonly munmap: Call;
   readonly madvise: Call;
@@ -61,8 +62,10 @@ function library(): Library {
 
 function load(): Library {
   checkPlatform("map shared memory");
+  const koffi = loadKoffi();
   const libc = koffi.load(null);
   return {
+    koffi,
     mmap: libc.func("uintptr_t mmap(uintptr_t addr, size_t length, int prot, int flags, int fd, int64_t offset)"),
     munmap: libc.func("int munmap(uintptr_t addr, size_t length)"),
     madvise: libc.func("int madvise(uintptr_t addr, size_t length, int advice)"),
@@ -92,7 +95,7 @@ export function mmap(
   byteOffset: number,
 ): bigint {
   const result = BigInt(library().mmap(address, length, prot, flags, fd, byteOffset));
-  if (result === MAP_FAILED) throw new SystemError("mmap", koffi.errno());
+  if (result === MAP_FAILED) throw new SystemError("mmap", library().koffi.errno());
   return result;
 }
 
@@ -103,13 +106,13 @@ export function munmap(address: bigint, length: number): void {
 
 /** mprotect(2). @throws SystemError */
 export function mprotect(address: bigint, length: number, prot: number): void {
-  if (library().mprotect(address, length, prot) !== 0) throw new SystemError("mprotect", koffi.errno());
+  if (library().mprotect(address, length, prot) !== 0) throw new SystemError("mprotect", library().koffi.errno());
 }
 
 /** dlsym(3) among what is loaded: the address of a function. @throws SystemError `ENOENT` if there is none */
 export function addressOf(name: string): bigint {
   const address = BigInt(library().dlsym(RTLD_DEFAULT, name));
-  if (address === 0n) throw new SystemError("dlsym", koffi.os.errno.ENOENT ?? 0);
+  if (address === 0n) throw new SystemError("dlsym", library().koffi.os.errno.ENOENT ?? 0);
   return address;
 }
 
@@ -138,7 +141,7 @@ export function setThreadValue(key: number, value: bigint): void {
  * @throws SystemError `EFAULT` if the file ends before the range
  */
 export function populateForWriting(address: bigint, length: number): void {
-  const { madvise, pageSize } = library();
+  const { koffi, madvise, pageSize } = library();
   const start = address - (address % BigInt(pageSize));
   const size = Number(address - start) + length;
   while (madvise(start, size, MADV_POPULATE_WRITE) !== 0) {
@@ -150,10 +153,10 @@ export function populateForWriting(address: bigint, length: number): void {
 
 /** fcntl(2) with a pointer to a struct, in `argument`. @throws SystemError */
 export function fcntl(fd: number, operation: number, argument: Buffer): void {
-  if (library().fcntl(fd, operation, argument) === -1) throw new SystemError("fcntl", koffi.errno());
+  if (library().fcntl(fd, operation, argument) === -1) throw new SystemError("fcntl", library().koffi.errno());
 }
 
 /** The bytes at an address as an `ArrayBuffer`, which frees nothing when it is collected. */
 export function viewAt(address: bigint, length: number): ArrayBuffer {
-  return koffi.view(address, length);
+  return library().koffi.view(address, length);
 }

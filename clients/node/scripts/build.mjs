@@ -1,0 +1,37 @@
+/**
+ * Makes `dist`: modules by tsc, and of these one CommonJS file, with the same declarations beside it, for `require`, for
+ * CommonJS TypeScript and for Jest. Prints what a tool that fails says.
+ */
+
+import { spawnSync } from "node:child_process";
+import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../../../", import.meta.url));
+const dist = "clients/node/dist";
+
+function run(command, ...args) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
+  if (error !== undefined) throw error;
+  if (status !== 0) process.exit(status ?? 1);
+}
+
+rmSync(`${root}${dist}`, { recursive: true, force: true });
+run("node_modules/.bin/tsc", "-p", "clients/node");
+cpSync(`${root}${dist}`, `${root}.tmp/node-client-declarations`, { recursive: true });
+cpSync(`${root}.tmp/node-client-declarations`, `${root}${dist}/cjs`, {
+  recursive: true,
+  filter: (path) => !path.endsWith(".js"),
+});
+rmSync(`${root}.tmp/node-client-declarations`, { recursive: true });
+const commonJs = `${dist}/cjs/index.js`;
+run(
+  "node_modules/.bin/bun",
+  ...["build", `${dist}/index.js`, "--target=node", "--format=cjs", "--define=import.meta.url=undefined"],
+  `--outfile=${commonJs}`,
+);
+// The bundler writes down where it ran, in the place of where the file is.
+const text = readFileSync(`${root}${commonJs}`, "utf8").replace(/^var __filename = .*;$/m, "");
+if (text.includes(root)) throw new Error(`Cannot build ${commonJs}: it names ${root}, want no place of the build`);
+writeFileSync(`${root}${commonJs}`, text);
+writeFileSync(`${root}${dist}/cjs/package.json`, `${JSON.stringify({ type: "commonjs" })}\n`);
