@@ -114,6 +114,23 @@ def test_who_knows_an_older_revision_changes_seals_and_deletes_nothing(client: t
     client.unregister_model("m", if_match=changed.revision)
 
 
+def test_a_region_is_deleted_changed_and_verified_by_its_name(server: Server, client: tensord.Client) -> None:
+    client.register_model("m")
+    for model, version in (("default", "1"), ("default", "2"), ("m", "")):
+        client.create("weights", [1], model=model, version=version, ttl=600).seal()
+    assert client.change("weights", version="1", labels={"a": "b"}).version == "1"
+    assert client.verify("weights", model="m").ok is None
+    # Without a version the newest that is sealed, as wherever a name is looked up.
+    assert client.delete("weights").state == "deleted"
+    assert [region.version for region in client.list(model="default", name="weights")] == ["1"]
+    client.delete("weights", model="m")
+    client.delete("weights", version="1")
+    with pytest.raises(tensord.RegionNotFound, match="weights"):
+        client.delete("weights")
+    with pytest.raises(tensord.ValidationFailed, match=r"region is 'org/name', .*\nhint: write org/name as org--name"):
+        client.delete("org/name")
+
+
 def test_verify_compares_with_what_was_sealed(client: tensord.Client) -> None:
     with client.create("r", np.arange(1000), ttl=600) as region:
         with pytest.raises(tensord.RegionNotSealed):

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from ._arguments.kinds import NAME_KIND
 from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
 from ._transport.transport import Reply, Transport
 from ._wire.eviction import Eviction, parse_eviction
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 LONG_SECONDS = 600.0
 LIST_PAGE = 1000
 
-_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -249,7 +249,10 @@ def _to_page(value: schemas.RegionList | schemas.ModelList | schemas.SessionList
 
 def _region_path(region_id: str) -> str:
     if _ID.fullmatch(region_id) is None:
-        raise ValidationFailed(f"Cannot ask for region {region_id!r}: it is no region id", hint="ids begin with reg_")
+        raise ValidationFailed(
+            f"Cannot ask for region {region_id!r}: it is no region id",
+            hint="ids begin with reg_; client.get(name) finds by name",
+        )
     return f"/v1/regions/{region_id}"
 
 
@@ -258,7 +261,7 @@ def _session_path(session_id: str) -> str:
 
 
 def _name_path(named: NamedRegion) -> str:
-    return f"{_model_path(named.model)}/regions/{_checked(named.name, 'region')}"
+    return f"{_model_path(named.model)}/regions/{_checked(named.name)}"
 
 
 def _to_query(parameters: Mapping[str, str | None]) -> str:
@@ -268,17 +271,12 @@ def _to_query(parameters: Mapping[str, str | None]) -> str:
 
 
 def _model_path(model: str) -> str:
-    return f"/v1/models/{_checked(model, 'model')}"
+    return f"/v1/models/{_checked(model)}"
 
 
-def _checked(name: str, what: str) -> str:
-    # Checked here because a name like ".." would be folded away, and the request would reach another route.
-    if _NAME.fullmatch(name) is None:
-        raise ValidationFailed(
-            f"Cannot ask for {what} {name!r}: want 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', not beginning with '.'",
-            hint="write org/name as org--name",
-        )
-    return quote(name, safe="")
+def _checked(name: str) -> str:
+    # Every name was held to its kind already. One like ".." would be folded away, and reach another route.
+    return quote(NAME_KIND.take(name), safe="")
 
 
 def _to_seconds(time_text: str) -> float:

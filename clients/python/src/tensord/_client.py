@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from ._api import Api, NamedRegion
+from ._arguments.checked import checked_class
+from ._arguments.kinds import (
+    ByteCount,
+    Count,
+    Label,
+    LabelChanges,
+    Labels,
+    Name,
+    Prefixes,
+    Seconds,
+    Shape,
+    State,
+    TensorSpecs,
+    Text,
+    Timeout,
+    Version,
+)
 from ._errors import ValidationFailed
 from ._events.event_stream import EventStream
 from ._region.claim import get_or_build
@@ -16,7 +33,6 @@ from ._region.region import Region
 from ._region.requests import (
     IfExists,
     OnFull,
-    Shape,
     to_change,
     to_creation,
     to_eviction,
@@ -28,7 +44,7 @@ from ._ring.rings import Rings
 from ._ring.slot_tensor import open_slot
 from ._session.hold import Hold
 from ._session.session import Session
-from ._tensor.reference import TensorReference
+from ._tensor.reference import TensorReference, is_region_id
 from ._tensor.tensor import OpenedTensor
 from ._transport.endpoint import Endpoint
 from ._transport.transport import Transport
@@ -45,16 +61,17 @@ DEFAULT_MODEL = "default"
 RETRY_SECONDS = 10.0
 LINGER_SECONDS = 600.0
 
-AnyRegion = str | RegionDescriptor | Region
+AnyRegion = Name | RegionDescriptor | Region
 
 
+@checked_class
 class Client:
     """One server's client; ``connect`` makes it. Thread-safe, and safe to use in a child after ``fork``.
 
     Closing it ends its session, and closes its connections. Regions stay mapped and their memory valid; what asks the
     server (``seal``, ``refresh``) raises ``Closed`` then. Every method raises ``TensordError``s, and
-    ``ServerUnavailable`` among them. A region is named by its name, model and version where it is looked up, and by its
-    id, descriptor or ``Region`` elsewhere.
+    ``ServerUnavailable`` among them. A region is named by its name, model and version, and, where it is
+    changed, by its id, descriptor or ``Region`` as well.
     """
 
     def __init__(
@@ -86,23 +103,23 @@ class Client:
 
     def create(
         self,
-        name: str | None,
+        name: Name | None,
         data: Any = None,
         *,
         shape: Shape | None = None,
         dtype: Any = None,
-        tensors: Mapping[str, tuple[Any, Shape]] | None = None,
-        model: str = DEFAULT_MODEL,
-        version: str | None = None,
-        ttl: float | None = None,
-        linger: float | None = None,
-        handoff: float | None = None,
+        tensors: TensorSpecs | None = None,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        ttl: Seconds | None = None,
+        linger: Seconds | None = None,
+        handoff: Seconds | None = None,
         persist: bool = False,
         if_exists: IfExists = "fail",
         evictable: bool = False,
         on_full: OnFull = "fail",
-        deadline: float | None = None,
-        labels: Mapping[str, str] | None = None,
+        deadline: Seconds | None = None,
+        labels: Labels | None = None,
     ) -> Region:
         """Makes a region and maps it for writing. Others can attach it at once, and see it sealed after ``seal``.
 
@@ -151,22 +168,22 @@ class Client:
 
     def get_or_create(
         self,
-        name: str,
+        name: Name,
         build: Callable[[], Any],
         *,
-        model: str = DEFAULT_MODEL,
-        version: str | None = None,
-        linger: float | None = None,
-        handoff: float | None = None,
-        ttl: float | None = None,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        linger: Seconds | None = None,
+        handoff: Seconds | None = None,
+        ttl: Seconds | None = None,
         persist: bool = False,
-        timeout: float | None = None,
+        timeout: Timeout | None = None,
         checksum: bool = False,
         strict: bool = False,
         evictable: bool = False,
         on_full: OnFull = "fail",
-        deadline: float | None = None,
-        labels: Mapping[str, str] | None = None,
+        deadline: Seconds | None = None,
+        labels: Labels | None = None,
     ) -> Region:
         """The region of that name, sealed and mapped for reading. If there is none, one caller of all processes builds.
 
@@ -209,11 +226,11 @@ class Client:
 
     def attach(
         self,
-        region: str | RegionDescriptor,
+        region: Name | RegionDescriptor,
         *,
-        model: str = DEFAULT_MODEL,
-        version: str | None = None,
-        timeout: float = 0.0,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        timeout: Timeout = 0.0,
         writable: bool = False,
         strict: bool = False,
     ) -> Region:
@@ -241,7 +258,7 @@ class Client:
         return open_region(self._api, self._session, find(), find, writable=writable, strict=strict)
 
     def open(
-        self, ref: TensorReference, *, writable: bool = False, strict: bool = False, timeout: float | None = None
+        self, ref: TensorReference, *, writable: bool = False, strict: bool = False, timeout: Timeout | None = None
     ) -> OpenedTensor:
         """Maps one tensor from a reference. Asks no server, so it works while there is none.
 
@@ -268,19 +285,19 @@ class Client:
     def ring(
         self,
         *,
-        slots: int = 16,
-        slot_bytes: int = 8 << 20,
-        name: str | None = None,
-        model: str = DEFAULT_MODEL,
-        version: str | None = None,
-        ttl: float | None = None,
-        linger: float | None = None,
-        handoff: float | None = None,
+        slots: Count = 16,
+        slot_bytes: Count = 8 << 20,
+        name: Name | None = None,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        ttl: Seconds | None = None,
+        linger: Seconds | None = None,
+        handoff: Seconds | None = None,
         persist: bool = False,
         if_exists: Literal["fail", "attach"] = "fail",
         on_full: OnFull = "fail",
-        deadline: float | None = None,
-        labels: Mapping[str, str] | None = None,
+        deadline: Seconds | None = None,
+        labels: Labels | None = None,
     ) -> Ring:
         """Makes a ring: ``slots`` of ``slot_bytes`` each, to send tensors of single requests to other processes.
 
@@ -309,25 +326,25 @@ class Client:
             made.close()
             raise
 
-    def get(self, name: str, *, model: str = DEFAULT_MODEL, version: str | None = None) -> RegionDescriptor:
+    def get(self, name: Name, *, model: Name = DEFAULT_MODEL, version: Version | None = None) -> RegionDescriptor:
         """The region of that name and ``version``, as it is now; which one without, ``attach`` says. Raises
         ``RegionNotFound``.
         """
         return self._api.region_by_name(NamedRegion(model, name, version))
 
-    def get_by_id(self, region_id: str) -> RegionDescriptor:
+    def get_by_id(self, region_id: Text) -> RegionDescriptor:
         """The region with that id, as it is now. Raises ``RegionNotFound``."""
         return self._api.region(region_id)
 
     def list(
         self,
         *,
-        model: str | None = None,
-        name: str | None = None,
-        version: str | None = None,
-        state: str | None = None,
-        session: str | Session | None = None,
-        label: tuple[str, str] | None = None,
+        model: Name | None = None,
+        name: Name | None = None,
+        version: Version | None = None,
+        state: State | None = None,
+        session: Text | Session | None = None,
+        label: Label | None = None,
     ) -> Iterator[RegionDescriptor]:
         """All regions that match, everybody's, page by page as they are consumed.
 
@@ -346,38 +363,49 @@ class Client:
         self,
         region: AnyRegion,
         *,
-        ttl: float | None = None,
-        linger: float | None = None,
-        handoff: float | None = None,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        ttl: Seconds | None = None,
+        linger: Seconds | None = None,
+        handoff: Seconds | None = None,
         persist: bool = False,
         evictable: bool | None = None,
-        labels: Mapping[str, str | None] | None = None,
-        if_match: int | None = None,
+        labels: LabelChanges | None = None,
+        if_match: Count | None = None,
     ) -> RegionDescriptor:
-        """Changes a region's owner, whether it may be evicted, or its labels.
+        """Changes a region's owner, whether it may be evicted, or its labels. ``region`` is as for ``delete``.
 
         ``ttl`` is in seconds from now; ``linger`` and ``handoff`` are as in ``create``. Labels that are not
         named stay; ``None`` removes one. With ``if_match`` only a region of that ``revision`` is changed. Raises
         ``RevisionMismatch``.
         """
         body = to_change(ttl=ttl, linger=linger, handoff=handoff, persist=persist, evictable=evictable, labels=labels)
-        return self._api.change_region(_id_of(region), body, if_match)
+        return self._api.change_region(self._id_of(region, model, version), body, if_match)
 
-    def verify(self, region: AnyRegion) -> Verification:
+    def verify(self, region: AnyRegion, *, model: Name = DEFAULT_MODEL, version: Version | None = None) -> Verification:
         """Has the server recompute a sealed region's checksum and compare it with the one taken at its seal.
 
-        Raises ``RegionNotSealed``.
+        ``region`` is as for ``delete``. Raises ``RegionNotSealed``, ``RegionNotFound``.
         """
-        return self._api.verify(_id_of(region))
+        return self._api.verify(self._id_of(region, model, version))
 
-    def delete(self, region: AnyRegion, *, if_match: int | None = None) -> Deletion:
+    def delete(
+        self,
+        region: AnyRegion,
+        *,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        if_match: Count | None = None,
+    ) -> Deletion:
         """Deletes a region. Its name is free at once; its memory when the last process that maps it lets go.
 
-        With ``if_match`` only a region of that ``revision``. Raises ``RevisionMismatch``.
+        ``region`` is a ``Region``, a descriptor, an id, or a name in ``model``, of that ``version``; which one without,
+        ``attach`` says. With ``if_match`` only a region of that ``revision`` is deleted. Raises ``RegionNotFound``,
+        ``RevisionMismatch``.
         """
-        return self._api.delete_region(_id_of(region), if_match)
+        return self._api.delete_region(self._id_of(region, model, version), if_match)
 
-    def evict(self, byte_size: int, *, model: str | None = None, dry_run: bool = False) -> Eviction:
+    def evict(self, byte_size: ByteCount, *, model: Name | None = None, dry_run: bool = False) -> Eviction:
         """Frees that many bytes beyond what is free, of what is evictable, sealed and mapped by nobody; least recently
         used first. Says what went, what stayed and why; with ``dry_run`` what would go.
         """
@@ -391,25 +419,25 @@ class Client:
         """All models, page by page as they are consumed."""
         return self._api.models()
 
-    def model(self, name: str) -> Model:
+    def model(self, name: Name) -> Model:
         """One model with its books. Raises ``ModelNotFound``."""
         return self._api.model(name)
 
-    def register_model(self, name: str, *, memory_limit_bytes: int | None = None) -> Model:
+    def register_model(self, name: Name, *, memory_limit_bytes: ByteCount | None = None) -> Model:
         """Registers a model, a pool with a limit of its own. Raises ``ModelExists``."""
         body: schemas.RegisterModel = {"name": name}
         if memory_limit_bytes is not None:
             body["memory_limit_bytes"] = memory_limit_bytes
         return self._api.register_model(body)
 
-    def change_model(self, name: str, *, memory_limit_bytes: int | None, if_match: int | None = None) -> Model:
+    def change_model(self, name: Name, *, memory_limit_bytes: ByteCount | None, if_match: Count | None = None) -> Model:
         """Changes a model's limit; ``None`` removes it. With ``if_match`` only a model of that ``revision``.
 
         Raises ``ModelNotFound``, ``RevisionMismatch``.
         """
         return self._api.change_model(name, {"memory_limit_bytes": memory_limit_bytes}, if_match)
 
-    def unregister_model(self, name: str, *, drain: bool = False, if_match: int | None = None) -> Deletion:
+    def unregister_model(self, name: Name, *, drain: bool = False, if_match: Count | None = None) -> Deletion:
         """Unregisters a model; ``drain=True`` deletes its regions with it. With ``if_match`` only a model of that
         ``revision``. Raises ``ModelInUse``, ``ModelNotFound``, ``RevisionMismatch``.
         """
@@ -422,10 +450,10 @@ class Client:
     def events(
         self,
         *,
-        after: str | None = None,
-        model: str | None = None,
-        session: str | None = None,
-        types: str | Iterable[str] | None = None,
+        after: Text | None = None,
+        model: Name | None = None,
+        session: Text | None = None,
+        types: Prefixes | None = None,
         reconnect: bool = True,
     ) -> EventStream:
         """Follows what happens to regions, sessions and models: everything from now on, or after the event with the
@@ -440,9 +468,16 @@ class Client:
         ``tensord.stream.gap`` says that some are not kept any more, or that nobody knows after a crash: list again.
         Raises ``ServerUnavailable``, ``ValidationFailed``, ``TooManyRequests``.
         """
-        prefixes = types if types is None or isinstance(types, str) else ",".join(types)
+        # Several are one text by now.
+        prefixes = cast("str | None", types)
         query = _without_none({"after": after, "model": model, "session": session, "types": prefixes})
         return EventStream(self._transport, query, reconnect=reconnect)
+
+    def _id_of(self, region: AnyRegion, model: str, version: str | None) -> str:
+        if not isinstance(region, str):
+            return region.id
+        # What looks like an id is one, though a region may be called so.
+        return region if is_region_id(region) else self._api.region_by_name(NamedRegion(model, region, version)).id
 
     def close(self) -> None:
         """Ends the session, and with it what it owns; closes the connections; event streams raise ``Closed``. Safe to
@@ -469,7 +504,3 @@ class Client:
 
 def _without_none(query: Mapping[str, str | None]) -> dict[str, str]:
     return {key: value for key, value in query.items() if value is not None}
-
-
-def _id_of(region: AnyRegion) -> str:
-    return region if isinstance(region, str) else region.id

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from ._api import Api
+from ._arguments.checked import checked
+from ._arguments.kinds import ByteCount, Labels, Name, ProgramName, Seconds, Shape, Text, Timeout, Version
 from ._client import DEFAULT_MODEL, RETRY_SECONDS, Client
 from ._errors import ServerUnavailable, ValidationFailed
 from ._region.region import Region
-from ._region.requests import IfExists, OnFull, Shape, to_sizes
+from ._region.requests import IfExists, OnFull
 from ._tensor.dtype import parse_dtype
 from ._transport.endpoint import Endpoint, find_endpoint
 from ._transport.transport import Transport
@@ -22,15 +24,16 @@ READY_POLL_SECONDS = 0.05
 _clients: dict[Endpoint, Client] = {}
 
 
+@checked
 def connect(
-    url: str | None = None,
+    url: Text | None = None,
     *,
-    wait: float = 0.0,
-    retry: float = RETRY_SECONDS,
+    wait: Timeout = 0.0,
+    retry: Timeout = RETRY_SECONDS,
     session: bool = True,
-    name: str | None = None,
-    quota_bytes: int | None = None,
-    session_ttl: float | None = None,
+    name: ProgramName | None = None,
+    quota_bytes: ByteCount | None = None,
+    session_ttl: Seconds | None = None,
 ) -> Client:
     """A client of the server at ``url``, else at ``TENSORD_URL`` (``http://host:port`` or ``unix:///path``), else on
     the Unix socket ``<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock`` (``/dev/shm`` and ``default``).
@@ -50,12 +53,13 @@ def connect(
     return Client(endpoint, retry=retry, session=session, name=name, quota_bytes=quota_bytes, session_ttl=session_ttl)
 
 
+@checked
 def attach(
-    region: str | RegionDescriptor,
+    region: Name | RegionDescriptor,
     *,
-    model: str = DEFAULT_MODEL,
-    version: str | None = None,
-    timeout: float = 0.0,
+    model: Name = DEFAULT_MODEL,
+    version: Version | None = None,
+    timeout: Timeout = 0.0,
     writable: bool = False,
     strict: bool = False,
 ) -> Region:
@@ -63,18 +67,19 @@ def attach(
     return _client().attach(region, model=model, version=version, timeout=timeout, writable=writable, strict=strict)
 
 
+@checked
 def create_shared_tensor(
-    name: str,
+    name: Name,
     array: Any,
     *,
-    model: str = DEFAULT_MODEL,
-    version: str | None = None,
-    ttl: float | None = None,
-    linger: float | None = None,
-    handoff: float | None = None,
+    model: Name = DEFAULT_MODEL,
+    version: Version | None = None,
+    ttl: Seconds | None = None,
+    linger: Seconds | None = None,
+    handoff: Seconds | None = None,
     persist: bool = False,
     if_exists: IfExists = "fail",
-    labels: Mapping[str, str] | None = None,
+    labels: Labels | None = None,
 ) -> Region:
     """``Client.create`` of one array on the server that the environment names. It is open: write on, then ``seal``."""
     return _client().create(
@@ -91,23 +96,24 @@ def create_shared_tensor(
     )
 
 
+@checked
 def get_or_create(
-    name: str,
+    name: Name,
     build: Callable[[], Any],
     *,
-    model: str = DEFAULT_MODEL,
-    version: str | None = None,
-    linger: float | None = None,
-    handoff: float | None = None,
-    ttl: float | None = None,
+    model: Name = DEFAULT_MODEL,
+    version: Version | None = None,
+    linger: Seconds | None = None,
+    handoff: Seconds | None = None,
+    ttl: Seconds | None = None,
     persist: bool = False,
-    timeout: float | None = None,
+    timeout: Timeout | None = None,
     checksum: bool = False,
     strict: bool = False,
     evictable: bool = False,
     on_full: OnFull = "fail",
-    deadline: float | None = None,
-    labels: Mapping[str, str] | None = None,
+    deadline: Seconds | None = None,
+    labels: Labels | None = None,
 ) -> Region:
     """``Client.get_or_create`` on the server that the environment names, with the same options."""
     return _client().get_or_create(
@@ -129,14 +135,15 @@ def get_or_create(
     )
 
 
+@checked
 def attach_shared_tensor(
-    name: str,
+    name: Name,
     shape: Shape | None = None,
     dtype: Any = None,
     *,
-    model: str = DEFAULT_MODEL,
-    version: str | None = None,
-    timeout: float = 0.0,
+    model: Name = DEFAULT_MODEL,
+    version: Version | None = None,
+    timeout: Timeout = 0.0,
     writable: bool = False,
 ) -> Region:
     """``attach`` of a region with one tensor, which must have that shape and dtype if they are given.
@@ -159,7 +166,8 @@ def _check_lone(region: Region, shape: Shape | None, dtype: Any) -> None:
             hint="use attach(name)[tensor]",
         )
     (tensor,) = region.tensors.values()
-    want_shape = tensor.shape if shape is None else to_sizes(shape)
+    # A tuple by now, as any shape is that was checked.
+    want_shape = tensor.shape if shape is None else cast("tuple[int, ...]", shape)
     want_dtype = tensor.dtype if dtype is None else parse_dtype(dtype)
     if (tensor.dtype, tensor.shape) != (want_dtype, want_shape):
         raise ValidationFailed(

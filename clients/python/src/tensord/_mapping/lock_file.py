@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tensord._errors import Closed, MappingFailed, ValidationFailed
+from tensord._errors import Closed, MappingFailed
 
 from .attach import Mismatch, Place, open_unleased
 
@@ -123,7 +123,6 @@ class LockFile:
 
 def rounds(timeout: float | None) -> Iterator[None]:
     """Tries with pauses between them, at least one, until the time is over. ``None``: without end."""
-    check_timeout(timeout)
     deadline = None if timeout is None else time.monotonic() + timeout
     pause = SHORTEST_PAUSE
     while True:
@@ -133,12 +132,6 @@ def rounds(timeout: float | None) -> Iterator[None]:
             return
         time.sleep(min(pause, left))
         pause = min(2 * pause, LONGEST_PAUSE)
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Raises ``ValidationFailed`` for what is no time to wait."""
-    if timeout is not None and not timeout >= 0:
-        raise ValidationFailed(f"Cannot wait {timeout!r} seconds: want 0 or more, or None to wait without end")
 
 
 def _forget_in_child() -> None:

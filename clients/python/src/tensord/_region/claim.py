@@ -18,7 +18,6 @@ from tensord._errors import (
     NotFound,
     RegionDraining,
     RegionNotFound,
-    ValidationFailed,
 )
 from tensord._session.session import Session
 from tensord._transport.transport import MAX_WAIT_SECONDS
@@ -27,7 +26,7 @@ from tensord._wire.region import RegionDescriptor
 from .copy import Source
 from .make import make_region, open_region
 from .region import Region
-from .requests import to_specs
+from .requests import to_built
 
 if TYPE_CHECKING:
     from tensord._wire import schemas
@@ -58,7 +57,7 @@ def get_or_build(
         while True:
             found = turn.wait()
             if made is None and isinstance(found, str):
-                made = to_specs(build(), None, None, None)
+                made = to_built(build())
             # Caught is what another's doing may bring about: the region has ended before it was mapped here, or our
             # session has, and with it our turn. Then it is asked again, and nothing is built twice.
             with contextlib.suppress(RegionNotFound, RegionDraining, ClaimNotFound):
@@ -87,8 +86,6 @@ class Turn:
     """One caller's place among those who want a name to be built. ``timeout`` in seconds bounds its waiting."""
 
     def __init__(self, api: Api, session: Session, named: NamedRegion, timeout: float | None) -> None:
-        if timeout is not None and not timeout >= 0:
-            raise ValidationFailed(f"Cannot wait {timeout!r} seconds: want 0 or more, or None")
         self._api = api
         self._session = session
         self._named = named

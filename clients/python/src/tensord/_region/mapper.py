@@ -51,8 +51,6 @@ def find_region(api: Api, named: NamedRegion, timeout: float, *, writable: bool)
     """The region of that name. With a timeout in seconds it waits: for a reader until it is sealed, for a writer
     until it is there. Raises ``RegionNotFound``, or ``RegionNotSealed`` if it is still open when the time is over.
     """
-    if not timeout >= 0:
-        raise ValidationFailed(f"Cannot wait {timeout!r} seconds: want 0 or more")
     if timeout == 0:
         return api.region_by_name(named)
     deadline = time.monotonic() + timeout

@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tensord._api import Api
+from tensord._arguments.checked import checked_class
+from tensord._arguments.kinds import Count, Timeout
+from tensord._arguments.quoting import quote
 from tensord._errors import RegionDraining, TensordError, TensorNotFound
 from tensord._mapping.attach import Mismatch
 from tensord._mapping.attachment import Attachment
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 REMAP_TRIES = 4
 
 
+@checked_class
 class Region:
     """A region that this process maps. Made by ``create`` and ``attach``; close it, or use it in a ``with`` statement.
 
@@ -97,15 +101,15 @@ class Region:
         return tuple(self._infos)
 
     def __getitem__(self, name: str) -> Tensor:
-        info = self._infos.get(name)
+        info = self._infos.get(name) if isinstance(name, str) else None
         if info is None:
             raise TensorNotFound(
-                f"Cannot find tensor {name!r} in {self._descriptor.shown}", hint=f"it has {_shorten(self.keys())}"
+                f"Cannot find tensor {quote(name)} in {self._descriptor.shown}", hint=f"it has {_shorten(self.keys())}"
             )
         return Tensor(self._attachment, info)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._infos
+        return isinstance(name, str) and name in self._infos
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._infos)
@@ -129,11 +133,11 @@ class Region:
         """The only tensor's reference, as ``Tensor.ref()``. Raises ``TypeError`` if there are several."""
         return self._only().ref()
 
-    def lock_read(self, timeout: float | None = None) -> TensorLock:
+    def lock_read(self, timeout: Timeout | None = None) -> TensorLock:
         """The only tensor's ``Tensor.lock_read()``. Raises ``TypeError`` if there are several."""
         return self._only().lock_read(timeout)
 
-    def lock_write(self, timeout: float | None = None) -> TensorLock:
+    def lock_write(self, timeout: Timeout | None = None) -> TensorLock:
         """The only tensor's ``Tensor.lock_write()``. Raises ``TypeError`` if there are several."""
         return self._only().lock_write(timeout)
 
@@ -152,7 +156,7 @@ class Region:
         return {name: self[name].torch() for name in self._infos}
 
     def seal(
-        self, *, checksum: bool = False, stock_writable: bool = False, if_match: int | None = None
+        self, *, checksum: bool = False, stock_writable: bool = False, if_match: Count | None = None
     ) -> RegionDescriptor:
         """Makes the region final for everybody, and this process's view of it read-only, in place.
 

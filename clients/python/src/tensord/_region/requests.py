@@ -6,10 +6,11 @@ Nothing is sent from here.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from tensord._arguments.kinds import SHAPE_KIND, Unfit
+from tensord._arguments.quoting import quote
 from tensord._errors import ValidationFailed
 from tensord._tensor.dtype import parse_dtype
 
@@ -18,13 +19,12 @@ from .copy import LONE_TENSOR, Source, to_sources
 if TYPE_CHECKING:
     from tensord._wire import schemas
 
-Shape = SupportsIndex | Iterable[SupportsIndex]
 IfExists = Literal["fail", "attach", "replace"]
 OnFull = Literal["fail", "evict", "wait"]
 
 
 def to_specs(
-    data: Any, shape: Shape | None, dtype: Any, tensors: Mapping[str, tuple[Any, Shape]] | None
+    data: Any, shape: Any, dtype: Any, tensors: Mapping[Any, Any] | None
 ) -> tuple[list[Source], list[schemas.TensorRequest]]:
     """What to copy, and the wire form of the tensors, from one of three ways to say it. Raises ``ValidationFailed``."""
     ways = [data is not None, shape is not None or dtype is not None, tensors is not None]
@@ -33,18 +33,37 @@ def to_specs(
     if data is not None:
         sources = to_sources(data)
         return sources, [_to_spec(source.name, source.dtype, source.shape) for source in sources]
-    wanted = tensors if tensors is not None else {LONE_TENSOR: (dtype, shape if shape is not None else ())}
-    return [], [_to_spec(name, parse_dtype(kind), sizes) for name, (kind, sizes) in wanted.items()]
+    wanted = tensors if tensors is not None else {LONE_TENSOR: (dtype, shape)}
+    return [], [_read_spec(name, spec) for name, spec in wanted.items()]
 
 
-def _to_spec(name: str, dtype: str, shape: Shape) -> schemas.TensorRequest:
+def to_built(built: Any) -> tuple[list[Source], list[schemas.TensorRequest]]:
+    """As ``to_specs``, of what the caller's ``build`` has returned."""
+    if built is None:
+        raise ValidationFailed(
+            "Cannot create a region: build() returned None, want an array, or a mapping of names to arrays",
+            hint="is there a return in it?",
+        )
+    return to_specs(built, None, None, None)
+
+
+def _read_spec(name: Any, spec: Any) -> schemas.TensorRequest:
+    refused = f"Cannot have tensor {name!r}"
+    if not isinstance(name, str):
+        raise ValidationFailed(f"Cannot name a tensor {quote(name)}: want text")
+    if not isinstance(spec, (tuple, list)) or len(spec) != 2:
+        raise ValidationFailed(f"{refused}: it is {quote(spec)}, want (dtype, shape)")
+    try:
+        return _to_spec(name, parse_dtype(spec[0]), SHAPE_KIND.take(spec[1]))
+    except Unfit:
+        raise ValidationFailed(f"{refused}: its shape is {quote(spec[1])}, want {SHAPE_KIND.want}") from None
+    except ValidationFailed as error:
+        raise ValidationFailed(f"{refused}: {error.detail.removeprefix('Cannot store ')}", hint=error.hint) from None
+
+
+def _to_spec(name: str, dtype: str, shape: tuple[int, ...]) -> schemas.TensorRequest:
     # The table of element types is the document's, which a test sees to.
-    return {"name": name, "dtype": cast("schemas.Dtype", dtype), "shape": list(to_sizes(shape))}
-
-
-def to_sizes(shape: Shape) -> tuple[int, ...]:
-    """A shape as numpy takes it: one size or several."""
-    return tuple(operator.index(size) for size in (shape if isinstance(shape, Iterable) else (shape,)))
+    return {"name": name, "dtype": cast("schemas.Dtype", dtype), "shape": list(shape)}
 
 
 def to_creation(
@@ -69,7 +88,7 @@ def to_creation(
         body["version"] = version
     if on_full != "fail":
         body["on_full"] = on_full
-    deadline_ms = to_ms(deadline, "wait for memory")
+    deadline_ms = to_ms(deadline)
     if deadline_ms is not None:
         body["deadline_ms"] = deadline_ms
     if labels is not None:
@@ -109,12 +128,12 @@ def _set_end(
         raise ValidationFailed(
             "Cannot let a hand-off wait: handoff= is there without linger=, want both", hint="a hand-off has linger=0"
         )
-    ttl_ms, linger_ms = to_ms(ttl, "keep a region"), to_ms(linger, "let a region linger")
+    ttl_ms, linger_ms = to_ms(ttl), to_ms(linger)
     if ttl_ms is not None:
         body["ttl_ms"] = ttl_ms
     if linger_ms is not None:
         body["linger_ms"] = linger_ms
-    handoff_ms = to_ms(handoff, "let a hand-off wait")
+    handoff_ms = to_ms(handoff)
     if handoff_ms is not None:
         body["handoff_ms"] = handoff_ms
     if persist:
@@ -124,11 +143,11 @@ def _set_end(
 
 
 def to_session(*, quota_bytes: int | None, ttl: float | None) -> schemas.OpenSession:
-    """A session to be opened, without its client. Raises ``ValidationFailed``."""
+    """A session to be opened, without its client."""
     body: schemas.OpenSession = {}
     if quota_bytes is not None:
         body["quota_bytes"] = quota_bytes
-    ttl_ms = to_ms(ttl, "keep a session")
+    ttl_ms = to_ms(ttl)
     if ttl_ms is not None:
         body["ttl_ms"] = ttl_ms
     return body
@@ -144,10 +163,6 @@ def to_eviction(byte_size: int, model: str | None, *, dry_run: bool) -> schemas.
     return body
 
 
-def to_ms(seconds: float | None, what: str) -> int | None:
-    """Whole milliseconds, rounded up. Raises ``ValidationFailed``."""
-    if seconds is None:
-        return None
-    if not math.isfinite(seconds):
-        raise ValidationFailed(f"Cannot {what} for {seconds} seconds: want a number", hint="or persist=True")
-    return math.ceil(seconds * 1000)
+def to_ms(seconds: float | None) -> int | None:
+    """Whole milliseconds, rounded up."""
+    return None if seconds is None else math.ceil(seconds * 1000)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, NoReturn
 
+from tensord._arguments.checked import checked_class
+from tensord._arguments.kinds import Timeout
 from tensord._errors import DeadlineExceeded, ValidationFailed
 from tensord._mapping.lock_file import rounds
 from tensord._region.copy import copy_all, to_sources
@@ -16,6 +18,7 @@ from .slot import Slot
 from .slot_table import SlotTable
 
 
+@checked_class
 class Ring:
     """A region cut into equal slots, for tensors that live as long as a request. ``client.ring`` makes it.
 
@@ -37,7 +40,7 @@ class Ring:
     def closed(self) -> bool:
         return self.region.closed
 
-    def acquire(self, timeout: float | None = None) -> Slot:
+    def acquire(self, timeout: Timeout | None = None) -> Slot:
         """Takes the next free slot, to be filled. References to what it held are stale from here on.
 
         While every slot is in use it waits until somebody lets go of one, for at most ``timeout`` seconds, without end
@@ -55,14 +58,14 @@ class Ring:
             fields={"region": self.region.id, "slots": self.slots, "taken_here": here},
         )
 
-    def put(self, data: Any, timeout: float | None = None) -> TensorReference:
+    def put(self, data: Any, timeout: Timeout | None = None) -> TensorReference:
         """Copies an array-like (numpy, torch on the CPU, nested lists) into a slot and publishes it.
 
         Raises as ``acquire`` does; ``ValidationFailed`` if it does not fit.
         """
         (source,) = to_sources({"data": data})
         with self.acquire(timeout) as slot:
-            copy_all([(slot.bytes(source.dtype, source.shape), source)])
+            copy_all([(slot._fill(source.dtype, source.shape), source)])
             return slot.publish()
 
     def close(self) -> None:

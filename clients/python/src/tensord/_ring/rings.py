@@ -9,6 +9,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import NoReturn
 
+from tensord._arguments.checked import checked_class
+from tensord._arguments.kinds import Timeout
 from tensord._errors import Closed, StaleRef, ValidationFailed
 from tensord._mapping.mapping import Access
 from tensord._region.mapper import open_reference, place_of, to_access
@@ -21,6 +23,7 @@ from .slot_tensor import SlotTensor, open_slot
 _Key = tuple[str, int, int, Access]
 
 
+@checked_class
 class Rings:
     """Other processes' rings, kept mapped from one reference to the next; ``client.rings`` makes it.
 
@@ -39,7 +42,7 @@ class Rings:
         return self._closed
 
     def open(
-        self, ref: TensorReference, *, writable: bool = False, strict: bool = False, timeout: float | None = None
+        self, ref: TensorReference, *, writable: bool = False, strict: bool = False, timeout: Timeout | None = None
     ) -> SlotTensor:
         """As ``client.open``. Raises as it does, and ``Closed``; ``ValidationFailed`` for one that is of no ring."""
         if ref.generation == 0:

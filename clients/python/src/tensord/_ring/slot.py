@@ -5,19 +5,21 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from tensord._arguments.checked import checked_class
+from tensord._arguments.kinds import Shape, Timeout
 from tensord._errors import Closed, DeadlineExceeded, ValidationFailed
-from tensord._region.requests import Shape, to_sizes
 from tensord._tensor.dtype import byte_size_of, parse_dtype, to_numpy_dtype
 from tensord._tensor.reference import TensorReference
 
 from .slot_table import SlotTable
 
 
+@checked_class
 class Slot:
     """A slot that this process has taken from its ring; ``ring.acquire`` makes it. Use it in a ``with`` statement, or
     publish or close it; one that nobody refers to any more is closed. One thread at a time has a slot.
@@ -42,13 +44,17 @@ class Slot:
         When the slot is published, lent or closed the array becomes ``writeable=False``; views made of it cannot be
         told, and must not be written to any more. Raises ``ValidationFailed`` if it does not fit, ``Closed``.
         """
-        name, sizes = parse_dtype(dtype), to_sizes(shape)
-        array = self.bytes(name, sizes).view(to_numpy_dtype(name)).reshape(sizes)
+        # A tuple by now, as any shape is that was checked.
+        name, sizes = parse_dtype(dtype), cast("tuple[int, ...]", shape)
+        array = self._fill(name, sizes).view(to_numpy_dtype(name)).reshape(sizes)
         self._arrays.append(array)
         return array
 
-    def bytes(self, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-        """As ``array``, but the raw bytes, whatever numpy knows; ``dtype`` is a name of safetensors'."""
+    def bytes(self, dtype: Any, shape: Shape) -> npt.NDArray[np.uint8]:
+        """As ``array``, but the raw bytes, whatever numpy knows."""
+        return self._fill(parse_dtype(dtype), cast("tuple[int, ...]", shape))
+
+    def _fill(self, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         self._check("use", lent=False)
         size = byte_size_of(dtype, shape)
         if size > self._table.slot_bytes:
@@ -82,7 +88,7 @@ class Slot:
         self._table.unlock(self.index)
         return ref
 
-    def take_back(self, timeout: float | None = None) -> None:
+    def take_back(self, timeout: Timeout | None = None) -> None:
         """Waits until nobody has the lent tensor open any more, and lets nobody in who comes late.
 
         ``array`` then shows what is in the slot. Whether that is complete is for its writer to say: one that died has

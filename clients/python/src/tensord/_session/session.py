@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tensord._api import Api
+from tensord._arguments.checked import checked_class
 from tensord._errors import FeatureUnavailable, SessionNotFound
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
@@ -24,6 +25,7 @@ Answer = TypeVar("Answer")
 _keys = itertools.count()
 
 
+@checked_class
 class Session:
     """This process's stay with the server; ``Client.session``. What it owns ends with it.
 

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensord._arguments.kinds import MAX_BYTES
+from tensord._arguments.quoting import quote
 from tensord._errors import FeatureUnavailable, ValidationFailed
 
 if TYPE_CHECKING:
     import torch
-
-MAX_DIMENSIONS = 64
-# Far above any memory, far below the lease bytes and what would make shape products slow.
-MAX_BYTES = (1 << 53) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +80,10 @@ def parse_dtype(value: Any) -> str:
     word = str(value).removeprefix("torch.") if _is_torch_dtype(value) else value
     if not (isinstance(word, str) and word in _BY_WORD):
         try:
-            word = np.dtype(word).name
-        except TypeError:
-            word = repr(value)
+            # Not what numpy makes of anything else: None is its default, a list a record.
+            word = np.dtype(word).name if isinstance(word, (str, type, np.dtype)) else quote(value)
+        except (TypeError, ValueError, SyntaxError, DeprecationWarning):
+            word = quote(value)
     name = _BY_WORD.get(word)
     if name is None:
         raise ValidationFailed(

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from tensord._arguments.kinds import MAX_BYTES, MAX_DIMENSIONS
+from tensord._arguments.quoting import quote
 from tensord._errors import ValidationFailed
 
-from .dtype import MAX_BYTES, MAX_DIMENSIONS, byte_size_of, is_dtype
+from .dtype import byte_size_of, is_dtype
 
 VERSION = 1
 # Host memory by the name of a file. Other kinds are read, and passed on; who maps them is the one to refuse them.
@@ -52,6 +54,11 @@ def instance_of(path: str) -> str | None:
     """The instance in the name of a region's file, or ``None`` if it is not such a name."""
     match = _FILE_NAME.fullmatch(os.path.basename(path))
     return None if match is None else match[1]
+
+
+def is_region_id(text: str) -> bool:
+    """Whether it looks like a region's id, as the server makes them."""
+    return _REGION_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,8 @@ class TensorReference:
     @classmethod
     def from_json(cls, text: str | bytes) -> TensorReference:
         """Reads JSON text, at most 64 KiB of it. Raises ``ValidationFailed``."""
+        if not isinstance(text, (str, bytes, bytearray)):
+            _refuse("its JSON", text, "text")
         if len(text) > MAX_JSON_CHARACTERS:
             _refuse("its JSON", f"{len(text)} characters", f"at most {MAX_JSON_CHARACTERS}")
         try:
@@ -152,7 +161,7 @@ class TensorReference:
 def _check_storage(ref: TensorReference) -> None:
     _check_text("instance", ref.instance)
     _check_text("region", ref.region)
-    if _REGION_ID.fullmatch(ref.region) is None:
+    if not is_region_id(ref.region):
         _refuse("region", ref.region, "reg_ and 26 base32 characters")
     _check_int("dev", ref.dev, (1 << 64) - 1)
     _check_int("ino", ref.ino, (1 << 64) - 1)
@@ -224,6 +233,4 @@ def _check_int(name: str, value: Any, limit: int) -> None:
 
 
 def _refuse(name: str, value: Any, want: Any) -> NoReturn:
-    shown = repr(value)
-    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
-    raise ValidationFailed(f"Cannot read a tensor reference: {name} is {shown}, want {want}")
+    raise ValidationFailed(f"Cannot read a tensor reference: {name} is {quote(value)}, want {want}")

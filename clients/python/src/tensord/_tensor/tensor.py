@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from tensord._arguments.checked import checked_class
+from tensord._arguments.kinds import Timeout
 from tensord._errors import FeatureUnavailable
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lock_file import LockKind
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor as TorchTensor
 
 
+@checked_class
 class Tensor:
     """A named, typed slice of a mapped region. Nothing is copied, and each call gives a new view of the same bytes.
 
@@ -127,7 +130,7 @@ class Tensor:
             shape=self.shape,
         )
 
-    def lock_read(self, timeout: float | None = None) -> TensorLock:
+    def lock_read(self, timeout: Timeout | None = None) -> TensorLock:
         """Keeps writers who lock it too out of the tensor: ``with tensor.lock_read(): …``. Many may read at a time.
 
         Waits at most ``timeout`` seconds, without end if that is ``None``. The kernel ends the lock with its process.
@@ -136,7 +139,7 @@ class Tensor:
         """
         return self._lock(LockKind.READ, timeout)
 
-    def lock_write(self, timeout: float | None = None) -> TensorLock:
+    def lock_write(self, timeout: Timeout | None = None) -> TensorLock:
         """Has the tensor alone among those who lock it: ``with tensor.lock_write(): …``. As ``lock_read``.
 
         Raises ``ValidationFailed`` too, if the region is not mapped for writing.

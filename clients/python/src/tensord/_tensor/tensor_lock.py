@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from tensord._errors import DeadlineExceeded, ValidationFailed
 from tensord._mapping.attachment import Attachment
-from tensord._mapping.lock_file import LockFile, LockKind, check_timeout
+from tensord._mapping.lock_file import LockFile, LockKind
 from tensord._mapping.mapping import Access
 from tensord._wire.region import TensorInfo
 
@@ -50,7 +50,6 @@ def lock_tensor(attachment: Attachment, info: TensorInfo, kind: LockKind, timeou
     Raises ``DeadlineExceeded``; ``ValidationFailed`` for a writer that does not map the region
     for writing; ``StaleRef`` if it was deleted; ``Closed``.
     """
-    check_timeout(timeout)
     place = attachment.place
     writable = attachment.view.access is Access.WRITE
     if kind is LockKind.WRITE and not writable:

@@ -1,0 +1,119 @@
+"""Holds public calls to their annotations, before anything else sees what was passed. A parameter whose annotation says
+no kind fails at import.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from tensord._errors import ValidationFailed
+
+from .kinds import Kind, Unfit, to_flag, word_kind
+from .quoting import quote
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
+
+_FLAG = Kind("True or False", to_flag)
+_ANY = Kind("anything", lambda value: value)
+
+
+def checked_class(kind: Class) -> Class:
+    """Holds every public method of a class to its annotations."""
+    for name, member in list(vars(kind).items()):
+        if isinstance(member, types.FunctionType) and not name.startswith("_"):
+            setattr(kind, name, checked(member))
+    return kind
+
+
+def checked(call: Function) -> Function:
+    """Holds each call of a function to its annotations. Raises ``ValidationFailed``, with the value quoted."""
+    parameters = list(inspect.signature(call).parameters.values())
+    kinds = {
+        parameter.name: _kind_of(_annotation_of(cast("types.FunctionType", call), parameter))
+        for parameter in parameters
+        if parameter.name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+    }
+    if not kinds:
+        return call
+    name = call.__qualname__
+    order = [(parameter.name, kinds.get(parameter.name, _ANY)) for parameter in parameters]
+
+    @functools.wraps(call)
+    def checked_call(*arguments: Any, **options: Any) -> Any:
+        # What is too many, or has a name that the function does not know, Python itself refuses.
+        given = [check(name, what, kind, value) for (what, kind), value in zip(order, arguments, strict=False)]
+        for what, value in options.items():
+            options[what] = check(name, what, kinds.get(what, _ANY), value)
+        return call(*given, *arguments[len(given) :], **options)
+
+    return cast("Function", checked_call)
+
+
+def check(call: str, what: str, kind: Kind, value: Any) -> Any:
+    """The value to go on with. Raises ``ValidationFailed``, which says what was called with what, and what it wants."""
+    try:
+        return kind.take(value)
+    except Unfit as unfit:
+        raise ValidationFailed(
+            f"Cannot call {call}: {what} is {quote(value)}, want {kind.want}", hint=unfit.hint
+        ) from None
+
+
+def _annotation_of(call: types.FunctionType, parameter: inspect.Parameter) -> Any:
+    return eval(parameter.annotation, call.__globals__)
+
+
+def _kind_of(annotation: Any) -> Kind:
+    """The kind that an annotation says. An ``assert`` fails where it says none: at import, whatever is called."""
+    if get_origin(annotation) is Annotated:
+        (kind,) = annotation.__metadata__
+        assert isinstance(kind, Kind)
+        return kind
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _one_of([_kind_of(member) for member in get_args(annotation)])
+    if get_origin(annotation) is Literal:
+        return word_kind(get_args(annotation))
+    if annotation is type(None):
+        return Kind("None", _to_instance(annotation))
+    if get_origin(annotation) is Callable or annotation is Callable:
+        return Kind("a function", _to_function)
+    if annotation is Any:
+        return _ANY
+    if annotation is bool:
+        return _FLAG
+    assert isinstance(annotation, type), f"{annotation} says no kind"
+    assert annotation not in (str, int, float, bytes), f"{annotation} says no kind: see what _arguments.py has"
+    return Kind(f"a tensord.{annotation.__name__}", _to_instance(annotation))
+
+
+def _one_of(kinds: list[Kind]) -> Kind:
+    def take(value: Any) -> Any:
+        hint = None
+        for kind in kinds:
+            try:
+                return kind.take(value)
+            except Unfit as unfit:
+                hint = hint or unfit.hint
+        raise Unfit(hint)
+
+    return Kind(", or ".join(kind.want for kind in kinds), take)
+
+
+def _to_instance(kind: type) -> Callable[[Any], Any]:
+    def take(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise Unfit
+        return value
+
+    return take
+
+
+def _to_function(value: Any) -> Any:
+    if not callable(value):
+        raise Unfit("pass the function, not what it returns")
+    return value
