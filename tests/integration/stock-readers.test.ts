@@ -154,6 +154,7 @@ testWith(needsStockPython)("safetensors opens a region, with every dtype's bytes
     });
   }
   expect(readMetadata(region)).toEqual({
+    format: "pt",
     "tensord.region": region.id,
     "tensord.model": "default",
     "tensord.name": "stock",

@@ -25,6 +25,8 @@ def test_safetensors_opens_an_open_region_and_sees_writes(client: tensord.Client
         with safetensors.safe_open(region.descriptor.storage.path, framework="pt") as file:
             assert sorted(file.keys()) == ["none", "s", "w"]
             assert file.metadata()["tensord.region"] == region.id
+            # As transformers 4 wants it of a model file that has metadata at all.
+            assert file.metadata()["format"] == "pt"
             tensor = file.get_tensor("w")
             assert tensor.tolist() == data["w"].tolist()
             region["w"].numpy()[1, 2] = 77

@@ -109,6 +109,8 @@ interface Plan {
 function toPlan(store: Store, request: CreateRequest): Plan {
   const token = createToken();
   const layout = layOutRegion(request.tensors, {
+    // Where there is metadata, transformers 4 refuses a file without it. It says of which library the shapes are.
+    format: "pt",
     "tensord.region": toRegionId(token),
     "tensord.model": request.model,
     ...(request.name === null ? {} : { "tensord.name": request.name }),
