@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_refused_and_loses_no_slot(client: tensord.Client) 
 
 @pytest.mark.parametrize(("slots", "slot_bytes"), [(0, 64), (4097, 64), (4, 0), (4, -8), (True, 64), (2.0, 64)])
 def test_a_ring_has_bounds(client: tensord.Client, slots: Any, slot_bytes: Any) -> None:
-    with pytest.raises(tensord.ValidationFailed, match=r"Cannot make a ring: slot(s|_bytes) is"):
+    with pytest.raises(tensord.ValidationFailed, match=r"slot(s|_bytes) is"):
         client.ring(slots=slots, slot_bytes=slot_bytes, ttl=600)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 from ._arguments.kinds import NAME_KIND
 from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
-from ._transport.transport import Reply, Transport
+from ._transport.transport import ANSWER_SECONDS, Reply, Transport
 from ._wire.eviction import Eviction, parse_eviction
 from ._wire.model import Model, parse_model
 from ._wire.reading import read
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # Allocating, checksumming and freeing take time by the gigabyte.
 LONG_SECONDS = 600.0
 LIST_PAGE = 1000
+# For who can do without an answer: a server that is stopped gives none.
+IMPATIENT_SECONDS = 5.0
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -108,8 +110,11 @@ class Api:
             return False
         return self.region(region.id).in_use is False
 
-    def region(self, region_id: str) -> RegionDescriptor:
-        return parse_descriptor(self._get(_region_path(region_id)))
+    def region(self, region_id: str, *, patient: bool = True) -> RegionDescriptor:
+        path = _region_path(region_id)
+        seconds = ANSWER_SECONDS if patient else IMPATIENT_SECONDS
+        reply = self.transport.request("GET", path, repeatable=True, answer_seconds=seconds, patient=patient)
+        return parse_descriptor(expect(reply))
 
     def region_by_name(self, named: NamedRegion, wait_until: float | None = None) -> RegionDescriptor:
         path = _name_path(named) + _to_query({"version": named.version})

@@ -28,7 +28,7 @@ from ._errors import ValidationFailed
 from ._events.event_stream import EventStream
 from ._region.claim import get_or_build
 from ._region.make import make_region, open_region
-from ._region.mapper import find_region, open_reference, to_access
+from ._region.mapper import find_region, open_reference, stands_by, to_access
 from ._region.region import Region
 from ._region.requests import (
     IfExists,
@@ -86,6 +86,7 @@ class Client:
     ) -> None:
         self._transport = Transport(endpoint, retry)
         self._api = Api(self._transport)
+        self._stands = stands_by(self._api)
         self._session: Session | None = None
         if session:
             request = to_session(quota_bytes=quota_bytes, ttl=session_ttl)
@@ -260,7 +261,8 @@ class Client:
     def open(
         self, ref: TensorReference, *, writable: bool = False, strict: bool = False, timeout: Timeout | None = None
     ) -> OpenedTensor:
-        """Maps one tensor from a reference. Asks no server, so it works while there is none.
+        """Maps one tensor from a reference. Asks no server, so it works while there is none; only where the file is not
+        there the server is asked whether its region stands, since a stock reader's exit may have taken the name.
 
         Flags as in ``attach``. The caller closes it. Raises ``StaleRef`` if the file is not the one meant,
         ``RegionSealed`` for a writer, ``AccessDenied``.
@@ -271,8 +273,8 @@ class Client:
         """
         access = to_access(writable=writable, strict=strict)
         if ref.generation:
-            return open_slot(ref, access, timeout)
-        tensor = open_reference(ref, access)
+            return open_slot(ref, access, timeout, self._stands)
+        tensor = open_reference(ref, access, self._stands)
         if self._session is not None:
             # Told once there is a session for another reason: no server is asked here.
             self._session.report(tensor._attachment, start=False)
@@ -280,7 +282,7 @@ class Client:
 
     def rings(self) -> Rings:
         """Opens references of rings as ``open`` does, and keeps the rings mapped in between: for who opens many."""
-        return Rings()
+        return Rings(self._stands)
 
     def ring(
         self,

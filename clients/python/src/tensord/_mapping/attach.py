@@ -7,7 +7,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from tensord._errors import AccessDenied, MappingFailed, RegionSealed, StaleRef, TensordError, WrongNamespace
@@ -17,18 +18,24 @@ from .mapping import Access, Mapping, View, map_file
 
 # A symbolic link, a FIFO and a terminal in the place of a region's file must neither be followed nor waited for.
 _OPEN_FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+# How often a region that is said to stand is looked for: stock readers may unlink the name that the server has just
+# brought back, several times in a row where many end at once.
+STANDING_TRIES = 100
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a region's bytes should be: ``byte_size`` is what the file must at least have."""
+    """Where a region's bytes should be: ``byte_size`` is what the file must at least have. Where its name is gone,
+    ``stands`` asks whoever knows whether the region stands all the same: asked, the server links a lost name back.
+    """
 
     region: str
     path: str
     dev: int
     ino: int
     byte_size: int
+    stands: Callable[[Place], bool] | None = field(default=None, compare=False, repr=False)
 
 
 class Mismatch(Exception):
@@ -96,20 +103,31 @@ def remap_place(place: Place, mapping: Mapping, access: Access) -> None:
 
 def open_leased(place: Place, *, writable: bool) -> int:
     """A descriptor of the file at ``place``, locked and then checked. Map it and close it. Raises as ``map_place``."""
-    fd = _open(place, writable)
-    try:
-        _lock(fd, place, writable)
-        _check(fd, place, writable)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    return _open_standing(place, writable=writable, leased=True)
 
 
 def open_unleased(place: Place, *, writable: bool) -> int:
     """A descriptor of the file at ``place``, checked only, for locks that are no lease. Raises as ``map_place``."""
+    return _open_standing(place, writable=writable, leased=False)
+
+
+def _open_standing(place: Place, *, writable: bool, leased: bool) -> int:
+    for _ in range(STANDING_TRIES):
+        try:
+            return _open_checked(place, writable=writable, leased=leased)
+        except Mismatch as error:
+            mismatch = error
+        # Of another file system the server knows nothing better.
+        if place.stands is None or not isinstance(mismatch.to_error(), StaleRef) or not place.stands(place):
+            break
+    raise mismatch
+
+
+def _open_checked(place: Place, *, writable: bool, leased: bool) -> int:
     fd = _open(place, writable)
     try:
+        if leased:
+            _lock(fd, place, writable)
         _check(fd, place, writable)
     except BaseException:
         os.close(fd)

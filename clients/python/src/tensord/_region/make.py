@@ -12,7 +12,7 @@ from tensord._session.session import Session
 from tensord._wire.region import RegionDescriptor
 
 from .copy import Source, copy_all
-from .mapper import map_region, to_access
+from .mapper import map_region, stands_by, to_access
 from .region import Region
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def open_region(
     if region.tensors is None:
         # An item of a list, which has only their number.
         region = ask()
-    mapped, attachment = map_region(region, ask, choose)
+    mapped, attachment = map_region(region, ask, choose, stands_by(api))
     if session is not None:
         session.report(attachment, start=True)
     return Region(api, mapped, attachment, created=created)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from tensord._api import Api, NamedRegion
 from tensord._errors import (
@@ -28,9 +29,10 @@ from tensord._tensor.reference import STORAGE, TensorReference
 from tensord._tensor.tensor import OpenedTensor
 from tensord._wire.region import RegionDescriptor, TensorInfo
 
-# A stock reader may unlink the name that the server has just brought back; not four times in a row.
+# How often the server may insist on what this process cannot see.
 SAME_REGION_TRIES = 4
-# A name may have a new region whenever it is asked for, but some answer is in time.
+# A name may have a new region whenever it is asked for, and stock readers may unlink a name that was just brought back,
+# but some answer is in time.
 ATTACH_TRIES = 100
 # How often to look where the server does not hold its answer back: for a writer, and within the last second.
 POLL_SECONDS = 0.05
@@ -78,12 +80,29 @@ def find_region(api: Api, named: NamedRegion, timeout: float, *, writable: bool)
     )
 
 
+def stands_by(api: Api) -> Callable[[Place], bool]:
+    """Asks the server whether a place is a region's still, once and without patience: no server, no word."""
+
+    def stands(place: Place) -> bool:
+        try:
+            region = api.region(place.region, patient=False)
+        except TensordError:
+            return False
+        identity = (region.storage.dev, region.storage.ino)
+        return region.state not in ("draining", "deleted") and identity == (place.dev, place.ino)
+
+    return stands
+
+
 def map_region(
-    region: RegionDescriptor, ask: Callable[[], RegionDescriptor], choose: Callable[[RegionDescriptor], Access]
+    region: RegionDescriptor,
+    ask: Callable[[], RegionDescriptor],
+    choose: Callable[[RegionDescriptor], Access],
+    stands: Callable[[Place], bool],
 ) -> tuple[RegionDescriptor, Attachment]:
     """Maps all of a region. ``ask`` gets its descriptor anew when the file is not what the last one said, ``choose``
-    the access for each one. Raises ``WrongNamespace`` or ``StaleRef`` if the server insists on what this process
-    cannot see.
+    the access for each one; ``stands`` is for what is opened of it later. Raises ``WrongNamespace`` or ``StaleRef`` if
+    the server insists on what this process cannot see.
     """
     same = 0
     for _ in range(ATTACH_TRIES):
@@ -91,30 +110,33 @@ def map_region(
         place = _to_place(region)
         _check_state(region, access)
         try:
-            return region, Attachment(place, map_place(place, 0, place.byte_size, access))
+            return region, Attachment(replace(place, stands=stands), map_place(place, 0, place.byte_size, access))
         except Mismatch as error:
             mismatch = error
         answer = ask()
         same = same + 1 if answer.storage == region.storage else 0
-        if same == SAME_REGION_TRIES:
+        # One file system shows the region, unless a stock reader has just unlinked it; another never will.
+        if same >= SAME_REGION_TRIES and not isinstance(mismatch.to_error(), StaleRef):
             break
         region = answer
     raise _busy(region) if mismatch.sealed else mismatch.to_error() from mismatch
 
 
-def place_of(ref: TensorReference) -> Place:
+def place_of(ref: TensorReference, stands: Callable[[Place], bool] | None = None) -> Place:
     """The file that holds a reference's tensor. Raises ``FeatureUnavailable`` if it is in no such thing."""
     if ref.storage != STORAGE or ref.path is None:
         raise FeatureUnavailable(
             f"Cannot map the tensor at {ref.byte_offset} of {ref.region}: its storage is {ref.storage}, want {STORAGE}",
             hint=NEWER_HINT,
         )
-    return Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size)
+    return Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size, stands)
 
 
-def open_reference(ref: TensorReference, access: Access) -> OpenedTensor:
-    """Maps the pages of one tensor. Asks nobody. Raises ``StaleRef``, ``RegionSealed``, ``FeatureUnavailable``."""
-    place = place_of(ref)
+def open_reference(ref: TensorReference, access: Access, stands: Callable[[Place], bool] | None = None) -> OpenedTensor:
+    """Maps the pages of one tensor. Asks nobody, but ``stands`` where its file is not there. Raises ``StaleRef``,
+    ``RegionSealed``, ``FeatureUnavailable``.
+    """
+    place = place_of(ref, stands)
     try:
         attachment = Attachment(place, map_place(place, ref.byte_offset, ref.byte_size, access))
     except Mismatch as mismatch:

@@ -94,7 +94,7 @@ def to_ring_tensors(slots: int, slot_bytes: int) -> dict[str, tuple[str, tuple[i
     Raises ``ValidationFailed``.
     """
     for name, value, most in (("slots", slots, MAX_SLOTS), ("slot_bytes", slot_bytes, 1 << 48)):
-        if type(value) is not int or not 1 <= value <= most:
+        if not 1 <= value <= most:
             raise ValidationFailed(f"Cannot make a ring: {name} is {value!r}, want 1 to {most}")
     rounded = -(-slot_bytes // SLOT_ALIGNMENT) * SLOT_ALIGNMENT
     return {GENERATIONS: ("U64", (slots,)), SLOTS: ("U8", (slots, rounded))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import NoReturn
@@ -12,6 +13,7 @@ from typing import NoReturn
 from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import Timeout
 from tensord._errors import Closed, StaleRef, ValidationFailed
+from tensord._mapping.attach import Place
 from tensord._mapping.mapping import Access
 from tensord._region.mapper import open_reference, place_of, to_access
 from tensord._tensor.reference import TensorReference
@@ -32,7 +34,8 @@ class Rings:
     it, or use it in a ``with`` statement; tensors that are open stay so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stands: Callable[[Place], bool] | None = None) -> None:
+        self._stands = stands
         self._mapped: dict[_Key, OpenedTensor] = {}
         self._mutex = threading.Lock()
         self._closed = False
@@ -48,7 +51,7 @@ class Rings:
         if ref.generation == 0:
             raise ValidationFailed("Cannot open a slot: the reference is of no ring", hint="use client.open")
         try:
-            return open_slot(ref, to_access(writable=writable, strict=strict), timeout, self._map)
+            return open_slot(ref, to_access(writable=writable, strict=strict), timeout, self._stands, self._map)
         except StaleRef:
             self._forget_the_gone()
             raise
@@ -72,18 +75,18 @@ class Rings:
     def __reduce__(self) -> NoReturn:
         raise TypeError("rings cannot be pickled or copied: open references where they are used")
 
-    def _map(self, ref: TensorReference, access: Access) -> OpenedTensor:
+    def _map(self, ref: TensorReference, access: Access, stands: Callable[[Place], bool] | None) -> OpenedTensor:
         place = place_of(ref)
         key = (place.path, place.dev, place.ino, access)
         whole = self._known(key)
         if whole is None:
             self._forget_the_gone()
-            mapped = open_reference(_to_whole_file(ref, place.path), access)
+            mapped = open_reference(_to_whole_file(ref, place.path), access, stands)
             # Another thread may have been faster; a mapping too many ends with its last tensor.
             whole = self._known(key, mapped) or mapped
         if ref.byte_offset + ref.byte_size > whole.byte_size:
             # Forged, or the file was another one when it was mapped. Looked at by itself it will show.
-            return open_reference(ref, access)
+            return open_reference(ref, access, stands)
         info = TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size)
         return OpenedTensor(whole._attachment.part(ref.byte_offset, ref.byte_size), info)
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from tensord._errors import Closed, NameTaken, ServerFault
 from tensord._mapping.lock_file import LockFile, LockKind
-from tensord._region.mapper import place_of
 from tensord._region.region import Region
 
 from .layout import GENERATIONS, SLOTS, WORDS_START, to_generation
@@ -35,9 +34,7 @@ class SlotTable:
         self._words: npt.NDArray[np.uint64] | None = words.numpy()
         self._content: npt.NDArray[np.uint8] | None = content.bytes()
         self.slots, self.slot_bytes = content.shape
-        ref = self.template
-        place = place_of(ref)
-        self._locks = LockFile(place, LockKind.WRITE)
+        self._locks = LockFile(region._attachment.place, LockKind.WRITE)
         # The counts that are believed: anybody who may open the file could write into its words.
         self._counts = [0] * self.slots
         self._taken: set[int] = set()

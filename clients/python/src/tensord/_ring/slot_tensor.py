@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 
 from tensord._errors import DeadlineExceeded, FeatureUnavailable, StaleRef, ValidationFailed
+from tensord._mapping.attach import Place
 from tensord._mapping.lock_file import LockFile, LockKind, rounds
 from tensord._mapping.mapping import Access, View
 from tensord._region.mapper import open_reference, place_of
@@ -63,9 +64,12 @@ def open_slot(
     ref: TensorReference,
     access: Access,
     timeout: float | None,
-    map_tensor: Callable[[TensorReference, Access], OpenedTensor] = open_reference,
+    stands: Callable[[Place], bool] | None,
+    map_tensor: Callable[[TensorReference, Access, Callable[[Place], bool] | None], OpenedTensor] = open_reference,
 ) -> SlotTensor:
-    """Opens a reference with a generation. Raises ``StaleRef`` if its slot was taken since, ``DeadlineExceeded``."""
+    """Opens a reference with a generation; ``stands`` as for ``open_reference``. Raises ``StaleRef`` if its slot was
+    taken since, ``DeadlineExceeded``.
+    """
     word = word_start(ref.generation)
     if word + WORD_BYTES > ref.byte_offset:
         raise ValidationFailed(
@@ -73,9 +77,9 @@ def open_slot(
             f"{ref.byte_offset}"
         )
     kind = LockKind.WRITE if access is Access.WRITE else LockKind.READ
-    opened = map_tensor(ref, access)
+    opened = map_tensor(ref, access, stands)
     try:
-        lock_file = LockFile(place_of(ref), kind)
+        lock_file = LockFile(place_of(ref, stands), kind)
         try:
             _lock_slot(lock_file, kind, ref, word, timeout)
             return SlotTensor(opened, ref, lock_file)

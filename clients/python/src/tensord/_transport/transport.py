@@ -58,12 +58,14 @@ class Transport:
         wait_until: float | None = None,
         if_match: int | None = None,
         answer_seconds: float = ANSWER_SECONDS,
+        patient: bool = True,
     ) -> Reply:
         """Sends one request and returns its answer, whatever its status.
 
         ``repeatable`` says that it may be sent again after an answer was lost; one that was refused, or never sent,
         always is. ``wait_until``, of ``time.monotonic()``, asks the server to hold its answer back until then
-        (``Prefer: wait``), ``if_match`` to change only what has this revision. Raises ``ServerUnavailable``,
+        (``Prefer: wait``), ``if_match`` to change only what has this revision. Without ``patient`` a server that is
+        away is not waited for. Raises ``ServerUnavailable``,
         ``AccessDenied``, ``Closed``, ``ServerFault``.
         """
         payload = None if body is None else json.dumps(body, allow_nan=False).encode()
@@ -86,7 +88,7 @@ class Transport:
                     return Reply(status, answer, repeated)
                 may_repeat = True
             now = time.monotonic()
-            give_up_at = min(give_up_at, now + self._retry_seconds)
+            give_up_at = min(give_up_at, now + (self._retry_seconds if patient else 0.0))
             if not may_repeat or now + pause > give_up_at:
                 if failure is None:
                     return Reply(status, answer, repeated)
