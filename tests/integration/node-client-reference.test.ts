@@ -150,6 +150,46 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     },
   );
 
+  claim(`${runtime}: a region that stands is not said to be gone while its public name is`, async () => {
+    await using server = await startServer();
+    server.log.expect(/^tensord\.region\.relinked$/);
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `
+        import { unlinkSync } from "node:fs";
+        const client = await connect();
+        const region = await client.create("w", new Float32Array([1, 2]), { ttlMs: 600_000 });
+        const reference = region.tensor().ref();
+        const ring = await client.ring({ slots: 2, slotBytes: 64 });
+        const slot = await ring.put(new Float32Array([3]));
+        const rings = client.rings();
+        const seen = [];
+        for (let round = 0; round < 10; round++) {
+          unlinkSync(reference.path);
+          seen.push(await codeOf(async () => (await client.openWhenFree(reference)).close()));
+          unlinkSync(reference.path);
+          seen.push(await codeOf(async () => (await region.tensor().lockRead()).release()));
+          unlinkSync(slot.path);
+          seen.push(await codeOf(async () => (await rings.openWhenFree(slot)).close()));
+        }
+        const other = await client.create("other", new Float32Array(2), { ttlMs: 600_000 });
+        const gone = other.tensor().ref();
+        await client.delete(other);
+        tell({ seen: [...new Set(seen)], gone: await codeOf(() => client.openWhenFree(gone)) });
+        await receive();
+        // Nobody can say that it stands.
+        unlinkSync(reference.path);
+        tell(await codeOf(() => client.openWhenFree(reference)));
+      `,
+    );
+    expect(await program.hear<unknown>()).toEqual({ seen: ["no error"], gone: "stale-ref" });
+    await server.stop();
+    await program.say("stopped");
+    expect(await program.hear<unknown>()).toBe("stale-ref");
+    await program.end();
+  });
+
   claim(`${runtime}: what stands in the place of a region's file is neither followed nor waited for`, async () => {
     await using server = await startServer();
     const seen = await runProgram(

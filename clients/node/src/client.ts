@@ -154,20 +154,23 @@ export class Client {
   open(reference: AnyReference, options: AccessOptions = {}): OpenedTensor {
     checkOptions("open a tensor", tables.access, options);
     checkPlatform("open a tensor");
-    return openNow(toTensorReference(reference), toAccess(options), mapAlone(this.#asker.session));
+    return openNow(toTensorReference(reference), toAccess(options), mapAlone(this.#asker));
   }
 
-  /** As `open`, and waits while another process has the ring's slot locked. */
+  /**
+   * As `open`, and waits while another process has the ring's slot locked. It asks the server, where there is one, before it
+   * says that a region is gone: a stock reader's exit unlinks the file of one that stands, and the server links it back.
+   */
   async openWhenFree(reference: AnyReference, options: AccessOptions & LockOptions = {}): Promise<OpenedTensor> {
     checkOptions("open a tensor", tables.openWhenFree, options);
     checkPlatform("open a tensor");
-    return openWhenFree(toTensorReference(reference), toAccess(options), mapAlone(this.#asker.session), options);
+    return openWhenFree(this.#asker, toTensorReference(reference), toAccess(options), mapAlone(this.#asker), options);
   }
 
   /** Opens references of rings as `open` does, and keeps the rings mapped in between: for who opens many. */
   rings(): Rings {
     checkPlatform("open rings");
-    return new Rings(this.#asker.session);
+    return new Rings(this.#asker);
   }
 
   /** The region of that name and `version`, or as `attach` without one. @throws TensordError `region-not-found` */

@@ -26,6 +26,8 @@ export interface Place {
   readonly dev: string;
   readonly ino: string;
   readonly byteSize: number;
+  /** Whether the region stands, by the server's word; it links a lost name back then. Without it nobody is asked. */
+  readonly stands?: (() => Promise<boolean>) | undefined;
 }
 
 type Difference = "sealed" | "truncated" | "other";

@@ -98,12 +98,12 @@ export async function mapExisting(
 }
 
 async function mapReported(
-  { session }: Asker,
+  { api, session }: Asker,
   first: RegionDescriptor,
   choose: (region: RegionDescriptor) => Access,
   ask: () => Promise<RegionDescriptor>,
 ): Promise<MappedRegion> {
-  const mapped = await mapRegion(first, ask, choose);
+  const mapped = await mapRegion(api, first, ask, choose);
   session?.report(mapped.attachment);
   session?.openSoon();
   return mapped;

@@ -12,6 +12,7 @@ import type { Access } from "../memory/pages.ts";
 import type { AccessOptions } from "../options.ts";
 import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
 import { newerHint } from "./reference.ts";
+import { standingAt } from "./standing.ts";
 
 /** A stock reader may unlink the name that the server has just brought back; not four times in a row. */
 export const sameRegionTries = 4;
@@ -83,6 +84,7 @@ export interface MappedRegion {
  * each one. @throws TensordError `wrong-namespace`, `stale-ref` if the server insists on what this process cannot see
  */
 export async function mapRegion(
+  api: Api,
   first: RegionDescriptor,
   ask: () => Promise<RegionDescriptor>,
   choose: (region: RegionDescriptor) => Access,
@@ -94,10 +96,8 @@ export async function mapRegion(
     const path = toPath(region, access);
     const { dev, ino, byteSize } = region.storage;
     try {
-      return {
-        region,
-        attachment: new Attachment({ region: region.id, path, dev, ino, byteSize }, 0, byteSize, access),
-      };
+      const place = standingAt(api, { region: region.id, path, dev, ino, byteSize });
+      return { region, attachment: new Attachment(place, 0, byteSize, access) };
     } catch (error) {
       if (!(error instanceof Mismatch)) throw error;
       const answer = await ask();

@@ -8,6 +8,7 @@ import "../dispose.ts";
 import { Mismatch, openChecked, type Place } from "../memory/attach.ts";
 import { HeldFile } from "../memory/held-file.ts";
 import { retryWithin, setLock, trySetLock } from "../memory/lock.ts";
+import { whileStanding } from "./standing.ts";
 
 export type LockKind = "read" | "write";
 
@@ -66,7 +67,7 @@ export async function lockTensor(kind: LockKind, lockable: Lockable, options: Lo
   const { place, byteOffset, byteSize, shown } = lockable;
   const range = { start: BigInt(byteOffset), length: BigInt(byteSize) };
   if (byteSize === 0) return new TensorLock(kind, range, undefined);
-  const file = openForLock(place, kind);
+  const file = await whileStanding(place, () => openForLock(place, kind));
   try {
     const attempt = () => trySetLock(file.fd, kind, range.start, range.length) || undefined;
     await retryWithin(options, `${kind}-lock ${shown}`, attempt);

@@ -7,18 +7,20 @@ import { Attachment } from "../memory/attachment.ts";
 import { retryWithin } from "../memory/lock.ts";
 import type { Access } from "../memory/pages.ts";
 import type { LockOptions } from "../options.ts";
+import type { Asker } from "../regions/make-region.ts";
 import { placeOf, shownReference, type TensorReference } from "../regions/reference.ts";
+import { standingAt, whileStanding } from "../regions/standing.ts";
 import { OpenedTensor } from "../regions/tensor.ts";
-import type { Session } from "../session/session.ts";
 import { tryOpenSlot } from "./open-slot.ts";
 
 /** Maps the bytes of a reference. @throws Mismatch, TensordError */
 export type MapReference = (reference: TensorReference, access: Access) => Attached;
 
 /** Maps the pages of each reference by themselves, and tells the session, if there is one. */
-export function mapAlone(session: Session | undefined): MapReference {
+export function mapAlone({ api, session }: Asker): MapReference {
   return (reference, access) => {
-    const attachment = new Attachment(placeOf(reference), reference.byteOffset, reference.byteSize, access);
+    const place = standingAt(api, placeOf(reference));
+    const attachment = new Attachment(place, reference.byteOffset, reference.byteSize, access);
     session?.report(attachment);
     return attachment;
   };
@@ -35,14 +37,18 @@ export function openNow(reference: TensorReference, access: Access, map: MapRefe
   throw new TensordError("deadline-exceeded", detail, { hint: "openWhenFree(reference, { timeoutMs }) waits for it" });
 }
 
-/** As `openNow`, and waits for the lock of a slot. */
+/** As `openNow`, and waits for the lock of a slot. The server is asked before a region is said to be gone. */
 export async function openWhenFree(
+  { api }: Asker,
   reference: TensorReference,
   access: Access,
   map: MapReference,
   options: LockOptions,
 ): Promise<OpenedTensor> {
-  return retryWithin(options, "open the tensor of a slot", () => tryOpen(reference, access, map));
+  const attempt = () => tryOpen(reference, access, map);
+  return whileStanding(standingAt(api, placeOf(reference)), () =>
+    retryWithin(options, "open the tensor of a slot", attempt),
+  );
 }
 
 /** The tensor, or undefined while another process has its slot locked. */
@@ -59,7 +65,9 @@ function toStale(mismatch: Mismatch): TensordError {
   const reason = mismatch.toError();
   if (reason.code === "region-sealed") return reason;
   return new TensordError("stale-ref", mismatch.message, {
-    hint: "its region was deleted, or this process sees another file system than the sender; ask for a new one",
+    hint:
+      "its region was deleted, or this process sees another file system than the sender: ask for a new one; " +
+      "openWhenFree asks the server first, which brings back a file that a stock reader has unlinked",
     fields: { cause: reason.code },
     cause: mismatch,
   });

@@ -10,9 +10,9 @@ import type { Place } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
 import { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
+import type { Asker } from "../regions/make-region.ts";
 import { type AnyReference, placeOf, type TensorReference, toTensorReference } from "../regions/reference.ts";
 import type { OpenedTensor } from "../regions/tensor.ts";
-import type { Session } from "../session/session.ts";
 import { type MapReference, mapAlone, openNow, openWhenFree } from "./open-reference.ts";
 
 /**
@@ -24,14 +24,14 @@ import { type MapReference, mapAlone, openNow, openWhenFree } from "./open-refer
  * would show it. The processor forbids writing instead, and such a write ends the process.
  */
 export class Rings {
-  readonly #session: Session | undefined;
+  readonly #asker: Asker;
   readonly #alone: MapReference;
   readonly #mapped = new Map<string, Attachment>();
   #isClosed = false;
 
-  constructor(session: Session | undefined) {
-    this.#session = session;
-    this.#alone = mapAlone(session);
+  constructor(asker: Asker) {
+    this.#asker = asker;
+    this.#alone = mapAlone(asker);
   }
 
   get isClosed(): boolean {
@@ -57,7 +57,7 @@ export class Rings {
     checkOptions("open a slot", tables.slotWhenFree, options);
     const reference = this.#check(toTensorReference(given));
     try {
-      return await openWhenFree(reference, toAccess(options), this.#map, options);
+      return await openWhenFree(this.#asker, reference, toAccess(options), this.#map, options);
     } catch (error) {
       throw this.#tidied(error);
     }
@@ -83,7 +83,7 @@ export class Rings {
     if (whole === undefined) {
       this.#forgetTheGone();
       whole = mapWhole(placeOf(reference), access);
-      this.#session?.report(whole);
+      this.#asker.session?.report(whole);
       this.#mapped.set(key, whole);
     }
     // Forged, or the file was another one when it was mapped. Looked at by itself it will show.
