@@ -3,6 +3,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { claimName, findClaim, releaseClaim } from "../memory/regions/claim.ts";
 import { answer, answerJson, toRegionDetailBody } from "./answer.ts";
+import { preferenceApplied } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
@@ -29,7 +30,11 @@ const claim = createRoute({
     "next in line builds.",
   request: { params, headers: PreferHeader, body: body(requests.ClaimRequest) },
   responses: {
-    200: json("Your role. With Prefer: wait it comes when it is your turn, or the region is sealed.", schemas.Claim),
+    200: json(
+      "Your role. With Prefer: wait it comes when it is your turn, or the region is sealed.",
+      schemas.Claim,
+      preferenceApplied,
+    ),
     ...declareFailures(
       ...bodyFailures,
       ...alwaysPossible,

@@ -11,8 +11,9 @@ export const Limit = z
   .optional()
   .openapi({ type: "integer", minimum: 1, maximum: limits.listItems, default: limits.listItemsDefault });
 
-export function json<Schema extends z.ZodType>(description: string, schema: Schema) {
-  return { description, content: { "application/json": { schema } } };
+/** @param headers of `answer-headers.ts`. */
+export function json<Schema extends z.ZodType>(description: string, schema: Schema, headers?: object) {
+  return { description, ...(headers && { headers }), content: { "application/json": { schema } } };
 }
 
 export function body<Schema extends z.ZodType>(schema: Schema) {

@@ -8,6 +8,7 @@ import {
   requestLease,
 } from "../memory/regions/requested-lease.ts";
 import { answer } from "./answer.ts";
+import { location } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
@@ -33,7 +34,7 @@ const take = createRoute({
     "is not renewed, or with the session that it names.",
   request: { params: RegionParameters, body: body(requests.TakeLease) },
   responses: {
-    201: json("Taken; renew it in time.", schemas.Lease),
+    201: json("Taken; renew it in time.", schemas.Lease, location),
     ...declareFailures(
       ...bodyFailures,
       ...alwaysPossible,

@@ -10,6 +10,7 @@ import {
   unregisterModel,
 } from "../memory/sessions/models.ts";
 import { answer } from "./answer.ts";
+import { etag, location } from "./answer-headers.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import {
@@ -42,7 +43,7 @@ const register = createRoute({
   description: "A model's limit counts beside the server's. The model `default` always exists.",
   request: { body: body(requests.RegisterModel) },
   responses: {
-    201: json("Registered.", schemas.Model),
+    201: json("Registered.", schemas.Model, { ...location, ...etag }),
     ...declareFailures(
       ...bodyFailures,
       ...alwaysPossible,
@@ -77,7 +78,7 @@ const get = createRoute({
   description: "Its limit and what is charged against it, by pool.",
   request: { params: ModelParameters, headers: ReadConditions },
   responses: {
-    200: json("The model.", schemas.Model),
+    200: json("The model.", schemas.Model, etag),
     ...notModified,
     ...declareFailures(...alwaysPossible, "model-not-found", "revision-mismatch"),
   },
@@ -95,7 +96,7 @@ const change = createRoute({
     "only the revision that you know is changed.",
   request: { params: ModelParameters, headers: ChangeConditions, body: body(requests.ChangeModel) },
   responses: {
-    200: json("Changed.", schemas.Model),
+    200: json("Changed.", schemas.Model, etag),
     ...declareFailures(
       ...bodyFailures,
       ...alwaysPossible,

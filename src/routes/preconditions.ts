@@ -11,6 +11,7 @@ import { describe, idOf } from "../memory/journal/region-record.ts";
 import { quote } from "../memory/naming.ts";
 import { actions, hasEnded, type LifecycleEvent, nextState } from "../memory/state/lifecycle.ts";
 import type { Model, Region } from "../memory/state/region.ts";
+import { etag } from "./answer-headers.ts";
 import type { Environment } from "./environment.ts";
 
 /** What a request is about, as conditions know it. */
@@ -38,7 +39,9 @@ export const ChangeConditions = z.object({ "if-match": ifMatch, "if-none-match":
 export const ReadConditions = z.object({ "if-match": ifMatch, "if-none-match": toIfNoneMatch("304, without a body") });
 
 /** The answer to who has it already. */
-export const notModified = { 304: { description: "The client has it: an ETag of If-None-Match is the one of today." } };
+export const notModified = {
+  304: { description: "The client has it: an ETag of If-None-Match is the one of today.", headers: etag },
+};
 
 /**
  * A region by its id: id and revision. No other region has the id, so the revision alone will do in a request. Bytes are

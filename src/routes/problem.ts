@@ -5,6 +5,7 @@
 
 import { HTTPException } from "hono/http-exception";
 import { type FailureCode, failures, TensordError } from "../memory/error.ts";
+import { acceptEncoding, contentRange, retryAfter } from "./answer-headers.ts";
 import { Problem, type ProblemBody } from "./schemas/problem.ts";
 
 export const problemMediaType = "application/problem+json";
@@ -20,6 +21,12 @@ export const bodyFailures = [
 ] as const satisfies readonly FailureCode[];
 
 const content = { [problemMediaType]: { schema: Problem } };
+/** What `toProblemResponse` sends with them. */
+const headersOf: Readonly<Record<number, object>> = {
+  415: { headers: acceptEncoding },
+  416: { headers: contentRange },
+  503: { headers: retryAfter },
+};
 const anyOther = { description: "A failure that a later server, or what stands in front of it, may have.", content };
 
 /**
@@ -27,12 +34,12 @@ const anyOther = { description: "A failure that a later server, or what stands i
  * would collide.
  */
 export function declareFailures(...codes: FailureCode[]) {
-  const byStatus: Record<number, { description: string; content: typeof content }> = {};
+  const byStatus: Record<number, { description: string; headers?: object; content: typeof content }> = {};
   for (const code of codes) {
     const { status, title } = failures[code];
     const line = `\`${code}\`: ${title}.`;
     const known = byStatus[status];
-    if (known === undefined) byStatus[status] = { description: line, content };
+    if (known === undefined) byStatus[status] = { description: line, ...headersOf[status], content };
     else known.description += ` ${line}`;
   }
   return { ...byStatus, default: anyOther };

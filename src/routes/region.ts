@@ -8,6 +8,7 @@ import { findRegion, findRegionByName, regionByName } from "../memory/regions/fi
 import type { Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
 import { answer, answerJson, toRegionBody, toRegionDetailBody } from "./answer.ts";
+import { etag, preferenceApplied } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
@@ -48,7 +49,7 @@ const get = createRoute({
     "descriptor says where the file is, and where in it each tensor lies.",
   request: { params: RegionParameters, headers: ReadConditions },
   responses: {
-    200: json("The descriptor.", schemas.RegionDetail),
+    200: json("The descriptor.", schemas.RegionDetail, etag),
     ...notModified,
     ...declareFailures(...alwaysPossible, "region-not-found", "revision-mismatch"),
   },
@@ -65,7 +66,10 @@ const getByName = createRoute({
     "there and sealed, or after N seconds.",
   request: { ...named, headers: PreferHeader.extend(ReadConditions.shape) },
   responses: {
-    200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail),
+    200: json("The descriptor. After a wait that ended too early its state is not `sealed`.", schemas.RegionDetail, {
+      ...etag,
+      ...preferenceApplied,
+    }),
     ...notModified,
     ...declareFailures(
       ...alwaysPossible,
@@ -90,7 +94,7 @@ const change = createRoute({
     "changed.",
   request: { params: RegionParameters, headers: ChangeConditions, body: body(requests.ChangeRegion) },
   responses: {
-    200: json("Changed.", schemas.Region),
+    200: json("Changed.", schemas.Region, etag),
     ...declareFailures(
       ...bodyFailures,
       ...alwaysPossible,
@@ -114,7 +118,7 @@ const changeByName = createRoute({
   description: "As `changeRegion`, of the region that `getRegionByName` finds.",
   request: { ...named, headers: ChangeConditions, body: body(requests.ChangeRegion) },
   responses: {
-    200: json("Changed.", schemas.Region),
+    200: json("Changed.", schemas.Region, etag),
     ...declareFailures(
       ...bodyFailures,
       ...alwaysPossible,

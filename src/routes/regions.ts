@@ -6,6 +6,7 @@ import { limits } from "../memory/limits.ts";
 import { createRegion } from "../memory/regions/create.ts";
 import { listRegions } from "../memory/regions/list.ts";
 import { answer, answerJson, toRegionBody } from "./answer.ts";
+import { etag, location } from "./answer-headers.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { setTag, toTaggedRegion } from "./preconditions.ts";
@@ -31,8 +32,8 @@ const allocate = createRoute({
     "it, then seal it. Exactly one owner decides its end.",
   request: { body: body(requests.CreateRegion) },
   responses: {
-    201: json("Allocated; map it at storage.path.", schemas.Region),
-    200: json("It existed and `if_exists` is `attach`.", schemas.Region),
+    201: json("Allocated; map it at storage.path.", schemas.Region, { ...location, ...etag }),
+    200: json("It existed and `if_exists` is `attach`.", schemas.Region, { ...location, ...etag }),
     ...declareFailures(
       ...bodyFailures,
       ...alwaysPossible,

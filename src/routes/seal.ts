@@ -3,6 +3,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { sealRegion, verifyRegion } from "../memory/regions/seal.ts";
 import { answer, answerJson, toRegionBody } from "./answer.ts";
+import { etag } from "./answer-headers.ts";
 import { json, optionalBody } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { ChangeConditions, checkRegion, setTag, toTaggedRegion } from "./preconditions.ts";
@@ -27,7 +28,7 @@ const seal = createRoute({
     "somebody maps it for writing.",
   request: { params: RegionParameters, headers: ChangeConditions, body: optionalBody(requests.SealRegion) },
   responses: {
-    200: json("Sealed.", schemas.Region),
+    200: json("Sealed.", schemas.Region, etag),
     ...declareFailures(
       ...bodyFailures,
       ...alwaysPossible,

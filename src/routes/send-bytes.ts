@@ -11,6 +11,7 @@ import { copyData, type DataSlice, sendData } from "../memory/regions/data.ts";
 import { nextState } from "../memory/state/lifecycle.ts";
 import type { Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
+import { contentRange, download } from "./answer-headers.ts";
 import { parseRanges, toSlice } from "./byte-range.ts";
 import type { Environment } from "./environment.ts";
 import { multipartMediaType, toContentRange, toMultipart } from "./multipart.ts";
@@ -40,9 +41,13 @@ export const RangeHeaders = z.object({
 /** What a route that sends bytes answers. @param codes failures of its own. */
 export function declareBytes(...codes: FailureCode[]) {
   return {
-    200: { description: "All of it. Of a sealed region it has an ETag.", content: bytesContent },
+    200: { description: "All of it. Of a sealed region it has an ETag.", headers: download, content: bytesContent },
     // No content of its own for several: generators stop at a media type that they do not know, and ask for no two ranges.
-    206: { description: "The range; several are parts of `multipart/byteranges`.", content: bytesContent },
+    206: {
+      description: "The range; several are parts of `multipart/byteranges`.",
+      headers: { ...download, ...contentRange },
+      content: bytesContent,
+    },
     ...notModified,
     ...declareFailures(
       ...alwaysPossible,

@@ -6,6 +6,7 @@ import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
 import { endSession, listSessions, openSession, renewSession } from "../memory/sessions/sessions.ts";
 import { answer } from "./answer.ts";
+import { location } from "./answer-headers.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { toHoldProtocol } from "./hold.ts";
@@ -31,7 +32,7 @@ const open = createRoute({
     "it in time.",
   request: { body: body(requests.OpenSession) },
   responses: {
-    201: json("Opened; hold or renew it.", schemas.Session),
+    201: json("Opened; hold or renew it.", schemas.Session, location),
     ...declareFailures(
       ...bodyFailures,
       ...alwaysPossible,

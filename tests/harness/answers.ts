@@ -49,7 +49,9 @@ export interface Operation {
   readonly path: string;
   readonly requestBody?: { readonly required?: boolean; readonly content: Readonly<Record<string, Media>> };
   readonly parameters?: readonly { readonly name: string; readonly in: string; readonly required?: boolean }[];
-  readonly responses: Readonly<Record<string, { description: string; content?: Readonly<Record<string, Media>> }>>;
+  readonly responses: Readonly<
+    Record<string, { description: string; headers?: object; content?: Readonly<Record<string, Media>> }>
+  >;
 }
 
 interface Media {
@@ -100,6 +102,7 @@ export function checkAnswer(method: string, path: string, answer: Answer): void 
   const declared = operation.responses[String(answer.status)];
   const where = `${operation.operationId} ${answer.status} ${code ?? ""}`;
   if (declared === undefined) throw new Error(`undeclared: ${where}: ${JSON.stringify(answer.body)}`);
+  checkHeaders(answer.headers, declared.headers, where);
   if (answer.status >= 400) {
     if (!declaredCodes(declared.description).some((known) => known === code)) throw new Error(`undeclared: ${where}`);
     return;
@@ -111,6 +114,16 @@ export function checkAnswer(method: string, path: string, answer: Answer): void 
   expect(mediaTypes.length === 0 ? [undefined] : mediaTypes).toContain(mediaType);
   if (mediaType !== "application/json") return;
   checkSchema(toSchemaName(content[mediaType]), answer.body, where);
+}
+
+/** What any answer of HTTP may have, and what the document says of every answer once. */
+const general =
+  /^(content-(type|length)|date|connection|keep-alive|transfer-encoding|cache-control|vary|x-request-id|x-accel-buffering)$/;
+
+function checkHeaders(headers: Headers, declared: object | undefined, where: string): void {
+  const names = new Set(Object.keys(declared ?? {}).map((name) => name.toLowerCase()));
+  const undeclared = [...headers.keys()].filter((name) => !general.test(name) && !names.has(name));
+  if (undeclared.length > 0) throw new Error(`undeclared: ${where}: the header ${undeclared.join(", ")}`);
 }
 
 /** HEAD has GET's status and no body, not even of a problem. */

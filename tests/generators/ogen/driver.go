@@ -13,7 +13,7 @@ var ctx = context.Background()
 func main() {
 	url, tomorrowUrl, largeBytes := arguments()
 	api := must(client.NewClient(url))
-	session := as[*client.Session](api.OpenSession(ctx, &client.OpenSession{TTLMs: client.NewOptInt32(60_000)}))
+	session := as[*client.SessionHeaders](api.OpenSession(ctx, &client.OpenSession{TTLMs: client.NewOptInt32(60_000)})).Response
 
 	weights := func() *client.CreateRegion {
 		return &client.CreateRegion{
@@ -25,8 +25,15 @@ func main() {
 			Session: client.NewOptString(session.ID),
 		}
 	}
-	create := func(request *client.CreateRegion) *client.CreateRegionCreated {
-		return as[*client.CreateRegionCreated](api.CreateRegion(ctx, request))
+	create := func(request *client.CreateRegion) client.Region {
+		return as[*client.CreateRegionCreated](api.CreateRegion(ctx, request)).Response
+	}
+	// As the answer's header has it.
+	var etag string
+	get := func(id string) client.RegionDetail {
+		answer := as[*client.GetRegionOKHeaders](api.GetRegion(ctx, client.GetRegionParams{Region: id}))
+		etag = answer.ETag.Value
+		return answer.Response
 	}
 	var id string
 
@@ -40,19 +47,19 @@ func main() {
 		return ""
 	})
 	step("checksum-null", func() string {
-		detail := as[*client.RegionDetail](api.GetRegion(ctx, client.GetRegionParams{Region: id}))
+		detail := get(id)
 		want("checksum is null", detail.Checksum.Null, true)
 		return ""
 	})
 	step("get", func() string {
-		detail := as[*client.RegionDetail](api.GetRegion(ctx, client.GetRegionParams{Region: id}))
+		detail := get(id)
 		want("id", detail.ID, id)
 		want("b.name", detail.Tensors[1].Name, "b")
 		return ""
 	})
 	step("get-by-name", func() string {
 		params := client.GetRegionByNameParams{Model: "default", Name: "weights"}
-		want("id", as[*client.RegionDetail](api.GetRegionByName(ctx, params)).ID, id)
+		want("id", as[*client.RegionDetailHeaders](api.GetRegionByName(ctx, params)).Response.ID, id)
 		return ""
 	})
 	step("list", func() string {
@@ -67,10 +74,10 @@ func main() {
 		labels := client.ChangeRegionLabels{"job": client.NewNilString("nightly")}
 		return api.ChangeRegion(ctx,
 			&client.ChangeRegion{Labels: client.NewOptChangeRegionLabels(labels)},
-			client.ChangeRegionParams{Region: id, IfMatch: client.NewOptString(`"1"`)})
+			client.ChangeRegionParams{Region: id, IfMatch: client.NewOptString(etag)})
 	}
 	step("change", func() string {
-		changed := as[*client.Region](change())
+		changed := as[*client.RegionHeaders](change()).Response
 		want("revision", changed.Revision, 2)
 		want("labels.job", changed.Labels["job"], "nightly")
 		return ""
@@ -80,10 +87,10 @@ func main() {
 		problemOf(problem, 412, "revision-mismatch")
 		return ""
 	})
-	var sealed *client.Region
+	var sealed client.Region
 	step("seal", func() string {
 		request := client.NewOptSealRegion(client.SealRegion{Checksum: client.NewOptBool(true)})
-		sealed = as[*client.Region](api.SealRegion(ctx, request, client.SealRegionParams{Region: id}))
+		sealed = as[*client.RegionHeaders](api.SealRegion(ctx, request, client.SealRegionParams{Region: id})).Response
 		want("state", sealed.State, client.RegionStateSealed)
 		return ""
 	})
@@ -143,7 +150,7 @@ func main() {
 	})
 	step("tomorrow", func() string {
 		tomorrows := must(client.NewClient(tomorrowUrl))
-		later := as[*client.CreateRegionCreated](tomorrows.CreateRegion(ctx, ttl(&client.CreateRegion{Tensors: weights().Tensors})))
+		later := as[*client.CreateRegionCreated](tomorrows.CreateRegion(ctx, ttl(&client.CreateRegion{Tensors: weights().Tensors}))).Response
 		problem := missing(tomorrows)
 		problemOf(problem, 404, "region-not-found-of-tomorrow")
 		return fmt.Sprint(later.Owner.Kind, " ", later.Storage.Kind, " ", later.Tensors[0].Dtype, " ", problem.Code)

@@ -2395,6 +2395,16 @@ export interface operations {
       /** @description It existed and `if_exists` is `attach`. */
       readonly 200: {
         headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2404,6 +2414,16 @@ export interface operations {
       /** @description Allocated; map it at storage.path. */
       readonly 201: {
         headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2458,6 +2478,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2503,6 +2528,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2557,6 +2587,11 @@ export interface operations {
       /** @description The descriptor. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2566,6 +2601,11 @@ export interface operations {
       /** @description The client has it: an ETag of If-None-Match is the one of today. */
       readonly 304: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content?: never;
@@ -2690,6 +2730,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2757,6 +2802,11 @@ export interface operations {
       /** @description Changed. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2820,6 +2870,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2891,6 +2946,16 @@ export interface operations {
       /** @description The descriptor. After a wait that ended too early its state is not `sealed`. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2900,6 +2965,11 @@ export interface operations {
       /** @description The client has it: an ETag of If-None-Match is the one of today. */
       readonly 304: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content?: never;
@@ -2961,6 +3031,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3048,6 +3123,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3121,6 +3201,11 @@ export interface operations {
       /** @description Changed. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3184,6 +3269,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3251,6 +3341,11 @@ export interface operations {
       /** @description Sealed. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3314,6 +3409,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3341,6 +3441,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3426,6 +3531,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3453,6 +3563,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3496,6 +3611,21 @@ export interface operations {
       /** @description All of it. Of a sealed region it has an ETag. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
+          /**
+           * @description That ranges are taken.
+           * @example bytes
+           */
+          readonly "Accept-Ranges"?: string;
+          /**
+           * @description A file name for whoever saves it.
+           * @example attachment; filename="weights.bin"
+           */
+          readonly "Content-Disposition"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3505,6 +3635,26 @@ export interface operations {
       /** @description The range; several are parts of `multipart/byteranges`. */
       readonly 206: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
+          /**
+           * @description That ranges are taken.
+           * @example bytes
+           */
+          readonly "Accept-Ranges"?: string;
+          /**
+           * @description A file name for whoever saves it.
+           * @example attachment; filename="weights.bin"
+           */
+          readonly "Content-Disposition"?: string;
+          /**
+           * @description Which bytes, and of how many.
+           * @example bytes 0-1023/4096
+           */
+          readonly "Content-Range"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3514,6 +3664,11 @@ export interface operations {
       /** @description The client has it: an ETag of If-None-Match is the one of today. */
       readonly 304: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content?: never;
@@ -3557,6 +3712,11 @@ export interface operations {
       /** @description `range-not-satisfiable`: The range lies outside of the data. */
       readonly 416: {
         headers: {
+          /**
+           * @description Which bytes, and of how many.
+           * @example bytes 0-1023/4096
+           */
+          readonly "Content-Range"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3584,6 +3744,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3683,6 +3848,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3692,6 +3862,11 @@ export interface operations {
       /** @description `range-not-satisfiable`: The range lies outside of the data. */
       readonly 416: {
         headers: {
+          /**
+           * @description Which bytes, and of how many.
+           * @example bytes 0-1023/4096
+           */
+          readonly "Content-Range"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3719,6 +3894,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3779,6 +3959,21 @@ export interface operations {
       /** @description All of it. Of a sealed region it has an ETag. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
+          /**
+           * @description That ranges are taken.
+           * @example bytes
+           */
+          readonly "Accept-Ranges"?: string;
+          /**
+           * @description A file name for whoever saves it.
+           * @example attachment; filename="weights.bin"
+           */
+          readonly "Content-Disposition"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3788,6 +3983,26 @@ export interface operations {
       /** @description The range; several are parts of `multipart/byteranges`. */
       readonly 206: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
+          /**
+           * @description That ranges are taken.
+           * @example bytes
+           */
+          readonly "Accept-Ranges"?: string;
+          /**
+           * @description A file name for whoever saves it.
+           * @example attachment; filename="weights.bin"
+           */
+          readonly "Content-Disposition"?: string;
+          /**
+           * @description Which bytes, and of how many.
+           * @example bytes 0-1023/4096
+           */
+          readonly "Content-Range"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3797,6 +4012,11 @@ export interface operations {
       /** @description The client has it: an ETag of If-None-Match is the one of today. */
       readonly 304: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content?: never;
@@ -3840,6 +4060,11 @@ export interface operations {
       /** @description `range-not-satisfiable`: The range lies outside of the data. */
       readonly 416: {
         headers: {
+          /**
+           * @description Which bytes, and of how many.
+           * @example bytes 0-1023/4096
+           */
+          readonly "Content-Range"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3867,6 +4092,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3915,6 +4145,21 @@ export interface operations {
       /** @description All of it. Of a sealed region it has an ETag. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
+          /**
+           * @description That ranges are taken.
+           * @example bytes
+           */
+          readonly "Accept-Ranges"?: string;
+          /**
+           * @description A file name for whoever saves it.
+           * @example attachment; filename="weights.bin"
+           */
+          readonly "Content-Disposition"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3924,6 +4169,26 @@ export interface operations {
       /** @description The range; several are parts of `multipart/byteranges`. */
       readonly 206: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
+          /**
+           * @description That ranges are taken.
+           * @example bytes
+           */
+          readonly "Accept-Ranges"?: string;
+          /**
+           * @description A file name for whoever saves it.
+           * @example attachment; filename="weights.bin"
+           */
+          readonly "Content-Disposition"?: string;
+          /**
+           * @description Which bytes, and of how many.
+           * @example bytes 0-1023/4096
+           */
+          readonly "Content-Range"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3933,6 +4198,11 @@ export interface operations {
       /** @description The client has it: an ETag of If-None-Match is the one of today. */
       readonly 304: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content?: never;
@@ -3976,6 +4246,11 @@ export interface operations {
       /** @description `range-not-satisfiable`: The range lies outside of the data. */
       readonly 416: {
         headers: {
+          /**
+           * @description Which bytes, and of how many.
+           * @example bytes 0-1023/4096
+           */
+          readonly "Content-Range"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4003,6 +4278,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4095,6 +4375,16 @@ export interface operations {
       /** @description Registered. */
       readonly 201: {
         headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4140,6 +4430,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4176,6 +4471,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4222,6 +4522,11 @@ export interface operations {
       /** @description The model. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4231,6 +4536,11 @@ export interface operations {
       /** @description The client has it: an ETag of If-None-Match is the one of today. */
       readonly 304: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content?: never;
@@ -4368,6 +4678,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4436,6 +4751,11 @@ export interface operations {
       /** @description Changed. */
       readonly 200: {
         headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "3"
+           */
+          readonly ETag?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4490,6 +4810,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4605,6 +4930,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4683,6 +5013,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4710,6 +5045,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4811,6 +5151,11 @@ export interface operations {
       /** @description Opened; hold or renew it. */
       readonly 201: {
         headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4847,6 +5192,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4883,6 +5233,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5026,6 +5381,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5120,6 +5480,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5179,6 +5544,11 @@ export interface operations {
       /** @description Your role. With Prefer: wait it comes when it is your turn, or the region is sealed. */
       readonly 200: {
         headers: {
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5224,6 +5594,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5260,6 +5635,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5343,6 +5723,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5472,6 +5857,11 @@ export interface operations {
       /** @description Taken; renew it in time. */
       readonly 201: {
         headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5526,6 +5916,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5562,6 +5957,11 @@ export interface operations {
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5638,6 +6038,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5723,6 +6128,11 @@ export interface operations {
       /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
       readonly 415: {
         headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5927,6 +6337,11 @@ export interface operations {
       /** @description `not-ready`: The server is not ready yet. `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
