@@ -54,7 +54,8 @@ async fn main() {
     .await;
     step("get-by-name", async {
         let (model, name) = ("default".into(), "weights".into());
-        let params = GetRegionByNameParams { model, name, version: None, prefer: None };
+        let (version, prefer, if_match, if_none_match) = (None, None, None, None);
+        let params = GetRegionByNameParams { model, name, version, prefer, if_match, if_none_match };
         want("id", get_region_by_name(&api, params).await?.id, region.id.as_str())?;
         nothing()
     })
@@ -83,8 +84,10 @@ async fn main() {
     })
     .await;
     step("seal", async {
-        let sealing = SealRegion { checksum: Some(true), ..Default::default() };
-        region = seal_region(&api, SealRegionParams { region: region.id.clone(), seal_region: sealing }).await?;
+        let sealing = Some(SealRegion { checksum: Some(true), ..Default::default() });
+        let (id, if_match, if_none_match) = (region.id.clone(), None, None);
+        let params = SealRegionParams { region: id, if_match, if_none_match, seal_region: sealing };
+        region = seal_region(&api, params).await?;
         want("state", region.state, RegionState::Sealed)?;
         nothing()
     })
@@ -124,7 +127,7 @@ async fn main() {
     if large_bytes > 0 {
         step("large", async {
             let large = create(&api, CreateRegion { byte_size: Some(large_bytes), ..with_ttl.clone() }).await?;
-            delete_region(&api, DeleteRegionParams { region: large.id }).await?;
+            delete(&api, large.id).await?;
             Ok(format!("{} {}", large.tensors[0].byte_size, large.storage.byte_size))
         })
         .await;
@@ -139,7 +142,7 @@ async fn main() {
         };
         let kept = create(&api, request).await?;
         want("owner.kind", kept.owner.kind.as_str(), "persist")?;
-        let deletion = delete_region(&api, DeleteRegionParams { region: kept.id }).await?;
+        let deletion = delete(&api, kept.id).await?;
         want("state", deletion.state, deletion::State::Deleted)?;
         nothing()
     })
@@ -169,14 +172,19 @@ async fn create(api: &Configuration, request: CreateRegion) -> Result<Region, Er
 }
 
 async fn get(api: &Configuration, id: &str) -> Result<RegionDetail, Error<GetRegionError>> {
-    get_region(api, GetRegionParams { region: id.into() }).await
+    get_region(api, GetRegionParams { region: id.into(), if_match: None, if_none_match: None }).await
 }
 
 async fn change(api: &Configuration, id: &str) -> Result<Region, Error<ChangeRegionError>> {
     let labels = Some(HashMap::from([("job".into(), "nightly".into())]));
     let change_region = ChangeRegion { labels, ..Default::default() };
-    let params = ChangeRegionParams { region: id.into(), change_region, if_match: Some("\"1\"".into()) };
+    let (region, if_match, if_none_match) = (id.into(), Some("\"1\"".into()), None);
+    let params = ChangeRegionParams { region, change_region, if_match, if_none_match };
     client::apis::regions_api::change_region(api, params).await
+}
+
+async fn delete(api: &Configuration, region: String) -> Result<Deletion, Error<DeleteRegionError>> {
+    delete_region(api, DeleteRegionParams { region, if_match: None, if_none_match: None }).await
 }
 
 /// The Problem of a refusal, as the client's model has it. (Of the client's own enum of failures it is always the first

@@ -1,6 +1,6 @@
 /** How the drivers in Rust are compiled: what they are built on is pinned by the row's `Cargo.lock`. */
 
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { Need } from "../row.ts";
 import type { Work } from "../work.ts";
 
@@ -17,4 +17,5 @@ export function buildRust(work: Work): Promise<string> {
   return work.run(["cargo", "build", "--locked", "--offline", "--quiet", "--target-dir", targetOf(work)]);
 }
 
-export const driveRust = (work: Work) => [join(targetOf(work), "debug/driver")];
+/** The driver has its row's name: all of them are in one folder. */
+export const driveRust = (work: Work) => [join(targetOf(work), "debug", basename(work.folder))];
