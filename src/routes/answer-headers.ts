@@ -3,6 +3,8 @@
  * have them, and a generated client would wrap each answer for their sake.
  */
 
+export type AnswerHeaders = Record<string, ReturnType<typeof text>>;
+
 function text(description: string, example: string) {
   return { description, schema: { type: "string" as const }, example };
 }

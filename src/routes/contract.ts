@@ -2,6 +2,7 @@
 
 import { z } from "@hono/zod-openapi";
 import { limits } from "../memory/limits.ts";
+import type { AnswerHeaders } from "./answer-headers.ts";
 
 /** The query's `limit`: a string on the wire, an integer in the document. */
 export const Limit = z
@@ -12,7 +13,7 @@ export const Limit = z
   .openapi({ type: "integer", minimum: 1, maximum: limits.listItems, default: limits.listItemsDefault });
 
 /** @param headers of `answer-headers.ts`. */
-export function json<Schema extends z.ZodType>(description: string, schema: Schema, headers?: object) {
+export function json<Schema extends z.ZodType>(description: string, schema: Schema, headers?: AnswerHeaders) {
   return { description, ...(headers && { headers }), content: { "application/json": { schema } } };
 }
 

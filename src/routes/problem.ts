@@ -5,7 +5,7 @@
 
 import { HTTPException } from "hono/http-exception";
 import { type FailureCode, failures, TensordError } from "../memory/error.ts";
-import { acceptEncoding, contentRange, retryAfter } from "./answer-headers.ts";
+import { type AnswerHeaders, acceptEncoding, contentRange, retryAfter } from "./answer-headers.ts";
 import { Problem, type ProblemBody } from "./schemas/problem.ts";
 
 export const problemMediaType = "application/problem+json";
@@ -22,7 +22,7 @@ export const bodyFailures = [
 
 const content = { [problemMediaType]: { schema: Problem } };
 /** What `toProblemResponse` sends with them. */
-const headersOf: Readonly<Record<number, object>> = {
+const headersOf: Readonly<Record<number, { headers: AnswerHeaders }>> = {
   415: { headers: acceptEncoding },
   416: { headers: contentRange },
   503: { headers: retryAfter },
@@ -34,7 +34,7 @@ const anyOther = { description: "A failure that a later server, or what stands i
  * would collide.
  */
 export function declareFailures(...codes: FailureCode[]) {
-  const byStatus: Record<number, { description: string; headers?: object; content: typeof content }> = {};
+  const byStatus: Record<number, { description: string; headers?: AnswerHeaders; content: typeof content }> = {};
   for (const code of codes) {
     const { status, title } = failures[code];
     const line = `\`${code}\`: ${title}.`;
