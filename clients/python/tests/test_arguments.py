@@ -77,6 +77,7 @@ TAKES: dict[str, set[str]] = {
     "evictable": FLAGS,
     **dict.fromkeys(("slots", "slot_bytes"), COUNTS),
     "byte_size": COUNTS,
+    "if_match": OR_NONE | COUNTS,
     **dict.fromkeys(("quota_bytes", "memory_limit_bytes"), OR_NONE | COUNTS),
     **{name: set() for name in ("if_exists", "on_full", "ref", "attachment")},
     "labels": OR_NONE | {"labels"},

@@ -119,9 +119,9 @@ def test_a_repeated_delete_finds_the_region_gone(tmp_path: Path) -> None:
         return None if len(fake.requests) == 1 else (404, {"code": "region-not-found", "detail": "Cannot find"})
 
     with FakeServer(tmp_path / "s", answer) as fake, tensord.connect(f"unix://{tmp_path}/s", session=False) as client:
-        assert client.delete("reg_x") == tensord.Deletion("deleted", 0)
+        assert client.delete(f"reg_{26 * 'x'}") == tensord.Deletion("deleted", 0)
         with pytest.raises(tensord.RegionNotFound):
-            client.delete("reg_x")
+            client.delete(f"reg_{26 * 'x'}")
 
 
 def test_a_change_of_a_revision_is_not_repeated_since_it_could_find_its_own(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_change_of_a_revision_is_not_repeated_since_it_could_find_its_own(tmp_
         tensord.connect(f"unix://{tmp_path}/s", session=False) as client,
     ):
         with pytest.raises(tensord.ServerUnavailable, match="is not known"):
-            client.change("reg_x", ttl=5, if_match=1)
+            client.change(f"reg_{26 * 'x'}", ttl=5, if_match=1)
         with pytest.raises(tensord.ServerUnavailable, match="is not known"):
             client.change_model("m", memory_limit_bytes=1, if_match=1)
         assert len(fake.requests) == 2

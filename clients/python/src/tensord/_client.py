@@ -16,6 +16,7 @@ from ._arguments.kinds import (
     Labels,
     Name,
     Prefixes,
+    Revision,
     Seconds,
     Shape,
     State,
@@ -373,7 +374,7 @@ class Client:
         persist: bool = False,
         evictable: bool | None = None,
         labels: LabelChanges | None = None,
-        if_match: Count | None = None,
+        if_match: Revision | None = None,
     ) -> RegionDescriptor:
         """Changes a region's owner, whether it may be evicted, or its labels. ``region`` is as for ``delete``.
 
@@ -397,12 +398,12 @@ class Client:
         *,
         model: Name = DEFAULT_MODEL,
         version: Version | None = None,
-        if_match: Count | None = None,
+        if_match: Revision | None = None,
     ) -> Deletion:
         """Deletes a region. Its name is free at once; its memory when the last process that maps it lets go.
 
         ``region`` is a ``Region``, a descriptor, an id, or a name in ``model``, of that ``version``; which one without,
-        ``attach`` says. With ``if_match`` only a region of that ``revision`` is deleted. Raises ``RegionNotFound``,
+        ``attach`` says. With ``if_match`` only a region of that ``revision``. Raises ``RegionNotFound``,
         ``RevisionMismatch``.
         """
         return self._api.delete_region(self._id_of(region, model, version), if_match)
@@ -432,14 +433,16 @@ class Client:
             body["memory_limit_bytes"] = memory_limit_bytes
         return self._api.register_model(body)
 
-    def change_model(self, name: Name, *, memory_limit_bytes: ByteCount | None, if_match: Count | None = None) -> Model:
+    def change_model(
+        self, name: Name, *, memory_limit_bytes: ByteCount | None, if_match: Revision | None = None
+    ) -> Model:
         """Changes a model's limit; ``None`` removes it. With ``if_match`` only a model of that ``revision``.
 
         Raises ``ModelNotFound``, ``RevisionMismatch``.
         """
         return self._api.change_model(name, {"memory_limit_bytes": memory_limit_bytes}, if_match)
 
-    def unregister_model(self, name: Name, *, drain: bool = False, if_match: Count | None = None) -> Deletion:
+    def unregister_model(self, name: Name, *, drain: bool = False, if_match: Revision | None = None) -> Deletion:
         """Unregisters a model; ``drain=True`` deletes its regions with it. With ``if_match`` only a model of that
         ``revision``. Raises ``ModelInUse``, ``ModelNotFound``, ``RevisionMismatch``.
         """

@@ -200,6 +200,7 @@ ProgramName = Annotated[str, Kind("text without control characters", _to_program
 Seconds = Annotated[float, Kind(f"seconds, from 0 to {MAX_SECONDS} (10 years)", _to_seconds)]
 # How long to wait.
 Timeout = Annotated[float, Kind("seconds, 0 or more, or math.inf", _to_timeout)]
+Revision = Annotated[int, Kind(f"a revision, a whole number from 0 to {MAX_BYTES}", _to_count(0))]
 ByteCount = Annotated[int, Kind(f"a whole number of bytes, from 0 to {MAX_BYTES}", _to_count(0))]
 Count = Annotated[int, Kind("a whole number, 1 or more", _to_count(1))]
 State = Annotated[str, word_kind(STATES)]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tensord._api import Api
 from tensord._arguments.checked import checked_class
-from tensord._arguments.kinds import Count, Timeout
+from tensord._arguments.kinds import Revision, Timeout
 from tensord._arguments.quoting import quote
 from tensord._errors import RegionDraining, TensordError, TensorNotFound
 from tensord._mapping.attach import Mismatch
@@ -156,7 +156,7 @@ class Region:
         return {name: self[name].torch() for name in self._infos}
 
     def seal(
-        self, *, checksum: bool = False, stock_writable: bool = False, if_match: Count | None = None
+        self, *, checksum: bool = False, stock_writable: bool = False, if_match: Revision | None = None
     ) -> RegionDescriptor:
         """Makes the region final for everybody, and this process's view of it read-only, in place.
 

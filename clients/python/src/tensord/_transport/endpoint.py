@@ -86,6 +86,8 @@ def _to_host(host: str) -> str:
     # As a URL has it: what ends in a number is an IPv4 address, or wrong.
     if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last):
         return socket.inet_ntoa(socket.inet_aton(host))
+    # Refuses a label that no resolver takes.
+    host.encode("idna")
     return host
 
 
