@@ -232,6 +232,7 @@ def test_a_forked_child_speaks_on_a_connection_of_its_own(path: Path, make_trans
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", ".x", "é", "x" * 129, "a%2e"])
 def test_a_name_that_would_bend_the_path_is_never_sent(path: Path, name: str) -> None:
+    said = "org--name" if "/" in name else "want .*text of 1 to 128"
     with FakeServer(path, lambda _: (200, {})) as fake, tensord.connect(f"unix://{path}") as client:
         for call in (
             lambda: client.get(name),
@@ -239,7 +240,7 @@ def test_a_name_that_would_bend_the_path_is_never_sent(path: Path, name: str) ->
             lambda: client.unregister_model(name),
             lambda: client.attach(name),
         ):
-            with pytest.raises(tensord.ValidationFailed, match="org--name"):
+            with pytest.raises(tensord.ValidationFailed, match=said):
                 call()
         assert fake.requests == []
 
