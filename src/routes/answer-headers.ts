@@ -9,7 +9,9 @@ function text(description: string, example: string) {
   return { description, schema: { type: "string" as const }, example };
 }
 
-export const etag = { ETag: text("What `If-Match` and `If-None-Match` compare.", '"3"') };
+export const etag = {
+  ETag: text("What `If-Match` and `If-None-Match` compare.", '"reg_abcdefghijklmnopqrstuvwxyz.3"'),
+};
 
 export const location = { Location: text("The path of what was made.", "/v1/regions/reg_abcdefghijklmnopqrstuvwxyz") };
 

@@ -1,4 +1,7 @@
-/** The documents as a server serves them, each made when it is asked for, so that no start waits for one. */
+/**
+ * The documents as a server serves them. Each is made when it is first asked for, so that no start waits for one, and kept,
+ * since it takes tens of milliseconds of the event loop.
+ */
 
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { answer } from "./answer.ts";
@@ -9,15 +12,19 @@ import { toOpenApi30 } from "./openapi-3-0.ts";
 import { belowPrefix } from "./prefix.ts";
 
 export function defineDocuments(app: OpenAPIHono<Environment>, { version }: Services): void {
-  app.get("/openapi.json", (c) => {
-    return answer(c, belowPrefix(toDocument(app, version), c.req.header("x-forwarded-prefix")), 200);
-  });
+  const openApi = once(() => toDocument(app, version));
+  const openApi30 = once(() => toOpenApi30(openApi()));
+  const asyncApi = once(() => toAsyncApi(openApi() as unknown as OpenApi, "./openapi.json"));
 
-  app.get("/openapi-3.0.json", (c) => {
-    return answer(c, belowPrefix(toOpenApi30(toDocument(app, version)), c.req.header("x-forwarded-prefix")), 200);
-  });
+  app.get("/openapi.json", (c) => answer(c, belowPrefix(openApi(), c.req.header("x-forwarded-prefix")), 200));
+  app.get("/openapi-3.0.json", (c) => answer(c, belowPrefix(openApi30(), c.req.header("x-forwarded-prefix")), 200));
+  app.get("/asyncapi.json", (c) => answer(c, asyncApi(), 200));
+}
 
-  app.get("/asyncapi.json", (c) => {
-    return answer(c, toAsyncApi(toDocument(app, version) as unknown as OpenApi, "./openapi.json"), 200);
-  });
+function once<Value>(make: () => Value): () => Value {
+  let made: { readonly value: Value } | undefined;
+  return function get() {
+    made ??= { value: make() };
+    return made.value;
+  };
 }

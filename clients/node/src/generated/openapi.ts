@@ -2402,7 +2402,7 @@ export interface operations {
           readonly Location?: string;
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -2421,7 +2421,7 @@ export interface operations {
           readonly Location?: string;
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -2589,7 +2589,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -2603,7 +2603,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -2804,7 +2804,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -2948,7 +2948,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           /**
@@ -2967,7 +2967,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -3203,7 +3203,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -3343,7 +3343,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -3613,7 +3613,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           /**
@@ -3637,7 +3637,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           /**
@@ -3666,7 +3666,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -3961,7 +3961,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           /**
@@ -3985,7 +3985,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           /**
@@ -4014,7 +4014,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -4147,7 +4147,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           /**
@@ -4171,7 +4171,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           /**
@@ -4200,7 +4200,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -4382,7 +4382,7 @@ export interface operations {
           readonly Location?: string;
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -4524,7 +4524,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -4538,7 +4538,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
@@ -4753,7 +4753,7 @@ export interface operations {
         headers: {
           /**
            * @description What `If-Match` and `If-None-Match` compare.
-           * @example "3"
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
            */
           readonly ETag?: string;
           readonly [name: string]: unknown;
