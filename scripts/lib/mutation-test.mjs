@@ -33,7 +33,7 @@ async function runInCopy(command, args, folder = "") {
     return await run(command, args, {
       cwd: join(copy, folder),
       // Of a file that changes twice within a second bytecode would be stale.
-      env: { ...testEnvironment({ token, long: false }), PYTHONDONTWRITEBYTECODE: "1" },
+      env: { ...testEnvironment({ token, built: false, long: false }), PYTHONDONTWRITEBYTECODE: "1" },
       capture: true,
       onStart: (pid) => {
         leader = pid;

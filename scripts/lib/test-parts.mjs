@@ -3,6 +3,7 @@
 import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { runChecks } from "./check.mjs";
+import { executable, steppedExecutable } from "./executable.mjs";
 import { root, run } from "./process.mjs";
 import { python, pythonEnvironment } from "./python-packages.mjs";
 import { bun } from "./server-packages.mjs";
@@ -23,6 +24,7 @@ const laneOfItsOwn = "faults";
  * @property {string} report where a JUnit file is to be written
  * @property {string} token what the names of everything that it makes in the shared memory directory contain
  * @property {number} jobs how many processes may run tests
+ * @property {boolean} built whether the servers under test are executables, or run from the sources
  * @property {boolean} long whether the long form of random rounds is asked for
  * @property {(line: string) => void} onLine gets each line as it is printed
  * @property {(pid: number) => void} onStart is told of the process that leads
@@ -36,10 +38,16 @@ const laneOfItsOwn = "faults";
  */
 
 /** Servers and clients under test get their settings from the test alone, not from the shell of whoever runs it. */
-export function testEnvironment({ token, long }) {
+export function testEnvironment({ token, built, long }) {
   const own = Object.entries(pythonEnvironment()).filter(([name]) => !name.startsWith("TENSORD_"));
   const colors = process.stdout.isTTY ? { FORCE_COLOR: "1" } : {};
-  return { ...Object.fromEntries(own), ...colors, TEST_TOKEN: token, ...(long ? { TEST_LONG: "1" } : {}) };
+  return {
+    ...Object.fromEntries(own),
+    ...colors,
+    TEST_TOKEN: token,
+    ...(built && { TEST_EXECUTABLE: join(root, executable), TEST_STEPPED_EXECUTABLE: join(root, steppedExecutable) }),
+    ...(long && { TEST_LONG: "1" }),
+  };
 }
 
 /** Packages that a workspace in `tests/` has installed bring tests of their own, which are not ours. */

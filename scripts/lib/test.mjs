@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { buildExecutable, buildSteppedExecutable } from "./executable.mjs";
 import { setUpNodeClient } from "./node-client.mjs";
 import { Failure, root, secondsSince } from "./process.mjs";
 import { setUpPython } from "./python-packages.mjs";
@@ -62,7 +63,7 @@ function choose({ only, filters }) {
 }
 
 /** @param {Part} part */
-async function runPart(part, { jobs, long, print }) {
+async function runPart(part, { jobs, built, long, print }) {
   const report = join(reports, `${part.name}.xml`);
   // Its own alone: somebody may run other parts, or one file, at the same time.
   rmSync(report, { force: true });
@@ -74,7 +75,7 @@ async function runPart(part, { jobs, long, print }) {
   const silence = new SilenceWatch(long ? silenceMs.long : silenceMs.short, print);
   const { status } = await part
     .run({
-      ...{ report, token, jobs, long },
+      ...{ report, token, jobs, built, long },
       onStart: (pid) => {
         silence.watch(pid);
         // The demo names its instance after itself.
@@ -110,7 +111,7 @@ function outcomeOf({ hasKilled, status, isEmpty, left }) {
 }
 
 /** Runs the parts of each lane one after another, and the lanes beside each other. */
-async function runLanes(parts, { isShared, long }) {
+async function runLanes(parts, { isShared, built, long }) {
   const lanes = isShared ? [...new Set(parts.map(({ lane }) => lane))] : [undefined];
   const jobs = isShared ? Math.min(availableParallelism(), mostJobs) : 1;
   const width = Math.max(...parts.map(({ name }) => name.length));
@@ -120,7 +121,7 @@ async function runLanes(parts, { isShared, long }) {
   const runLane = async (lane) => {
     for (const part of parts) {
       if (lane !== undefined && part.lane !== lane) continue;
-      results.push(await runPart(part, { jobs, long, print: toPrint(part) }));
+      results.push(await runPart(part, { jobs, built, long, print: toPrint(part) }));
     }
   };
   // A lane that breaks, ours to mend or stopped by the user, leaves no other one behind.
@@ -166,9 +167,15 @@ export async function runTests(args) {
   const parts = choose(asked);
   const isShared = parts.some(({ kind }) => kind !== "check") ? checkSharedMemory() : true;
   await setUpPython();
+  // Who gives paths works on a server that changes, and waits for the result: its sources will do.
+  const built = asked.filters.length === 0 && parts.some(({ tests }) => tests);
+  if (built) {
+    await buildExecutable();
+    await buildSteppedExecutable();
+  }
   mkdirSync(reports, { recursive: true });
   const start = performance.now();
-  const results = await runLanes(parts, { isShared, long: asked.long });
+  const results = await runLanes(parts, { isShared, built, long: asked.long });
   summarize(results, start);
   return results.some(({ outcome }) => outcome !== "passed") ? 1 : 0;
 }

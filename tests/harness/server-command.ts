@@ -1,6 +1,7 @@
 /** The command line as people run it: a process with a status and two streams. */
 
 import { root } from "./instance-needs.ts";
+import { tensord } from "./server-program.ts";
 import { within } from "./server-wait.ts";
 
 export interface CommandResult {
@@ -15,7 +16,7 @@ export async function runTensord(
   env: Readonly<Record<string, string>>,
   prefix: readonly string[] = [],
 ): Promise<CommandResult> {
-  const child = Bun.spawn([...prefix, process.execPath, "src/main.ts", ...args], {
+  const child = Bun.spawn([...prefix, ...tensord, ...args], {
     cwd: root,
     env: { PATH: process.env.PATH ?? "", ...env },
     stdin: "ignore",

@@ -12,6 +12,7 @@ import { root } from "./instance-needs.ts";
 import { NoAnswer, ServerApi } from "./server-api.ts";
 import { type CommandResult, runTensord } from "./server-command.ts";
 import { ServerLog } from "./server-log.ts";
+import { steppedServer, tensord } from "./server-program.ts";
 import { until, within } from "./server-wait.ts";
 
 export interface ServerOptions {
@@ -67,18 +68,15 @@ export class TestServer implements AsyncDisposable {
   /** Spawns the process. `start` also waits until it is ready. */
   spawn(killPoint?: KillPoint): void {
     if (this.#process !== undefined) throw new Error("a server runs already");
-    const entry = killPoint === undefined ? ["src/main.ts", "serve"] : ["tests/harness/stepped-server.ts"];
+    const program = killPoint === undefined ? [...tensord, "serve"] : steppedServer;
     const steps = killPoint && { TEST_KILL_STEP: killPoint.step, TEST_KILL_COUNT: String(killPoint.count ?? 1) };
-    this.#process = Bun.spawn(
-      [...(this.#options.prefix ?? []), ...asUser(this.#options.uid), process.execPath, ...entry],
-      {
-        cwd: root,
-        env: { ...this.env, ...steps },
-        stdin: "ignore",
-        stdout: "pipe",
-        stderr: "pipe",
-      },
-    );
+    this.#process = Bun.spawn([...(this.#options.prefix ?? []), ...asUser(this.#options.uid), ...program], {
+      cwd: root,
+      env: { ...this.env, ...steps },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
     this.#reading = this.log.read(this.#process.stdout, this.#process.stderr);
   }
 

@@ -10,6 +10,7 @@ import { parseConfig } from "../../src/server/config.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
+import { tensord } from "../harness/server-program.ts";
 import { patienceMs, until, within } from "../harness/server-wait.ts";
 
 afterAll(assertNothingLeft);
@@ -22,7 +23,7 @@ class Following implements AsyncDisposable {
   stderr = "";
 
   constructor(server: TestServer, ...args: string[]) {
-    this.#process = Bun.spawn([process.execPath, "src/main.ts", "events", ...args], {
+    this.#process = Bun.spawn([...tensord, "events", ...args], {
       cwd: root,
       env: server.env,
       stdin: "ignore",
@@ -177,8 +178,8 @@ testWith()("a reader that goes away ends it quietly", async () => {
   await using server = await startServer();
   const after = await newest(server);
   for (let i = 0; i < 50; i++) await server.api.create({ byte_size: 1, ttl_ms: 60_000 });
-  const script = `"$0" src/main.ts events --after ${after} | head -n 1; echo "\${PIPESTATUS[0]}"`;
-  const child = Bun.spawn(["bash", "-c", script, process.execPath], { cwd: root, env: server.env, stderr: "pipe" });
+  const script = `"$@" events --after ${after} | head -n 1; echo "\${PIPESTATUS[0]}"`;
+  const child = Bun.spawn(["bash", "-c", script, "bash", ...tensord], { cwd: root, env: server.env, stderr: "pipe" });
   // The pipe breaks at one of the next writes, so that there must be some.
   const busy = until("it has ended", async () => {
     if (child.exitCode !== null) return true;

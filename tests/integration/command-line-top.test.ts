@@ -7,6 +7,7 @@ import { assertNothingLeft } from "../harness/instance.ts";
 import { needsPython, root, testWith } from "../harness/instance-needs.ts";
 import { openSession } from "../harness/instance-sessions.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
+import { tensord } from "../harness/server-program.ts";
 import { until, within } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 
@@ -79,8 +80,8 @@ testWith()("--once --json prints one object, and --json one a line for as long a
     "tensord.region.allocated",
     "tensord.region.allocated",
   ]);
-  const script = `"$0" src/main.ts top --json --interval 0.1 | head -n 3; echo "\${PIPESTATUS[0]}"`;
-  const { stdout, stderr } = await run(["bash", "-c", script, process.execPath], server.env);
+  const script = `"$@" top --json --interval 0.1 | head -n 3; echo "\${PIPESTATUS[0]}"`;
+  const { stdout, stderr } = await run(["bash", "-c", script, "bash", ...tensord], server.env);
   const lines = stdout.split("\n");
   expect(lines.slice(3)).toEqual(["0", ""]);
   const times = lines.slice(0, 3).map((line) => (JSON.parse(line) as Snapshot).time);
@@ -116,10 +117,11 @@ testWith(needsScript)(
   "on a terminal it redraws in place through a crash, and Ctrl-C gives the terminal back",
   async () => {
     await using server = await startFilled();
-    const inside = 'stty rows 30 cols 70; exec "$BUN" src/main.ts top --interval 0.1';
+    const words = tensord.map((word) => `'${word}'`).join(" ");
+    const inside = `stty rows 30 cols 70; exec ${words} top --interval 0.1`;
     const child = Bun.spawn(["script", "-qefc", inside, "/dev/null"], {
       cwd: root,
-      env: { ...server.env, BUN: process.execPath, SHELL: "/bin/sh", TERM: "xterm" },
+      env: { ...server.env, SHELL: "/bin/sh", TERM: "xterm" },
       stdin: "pipe",
       stdout: "pipe",
       stderr: "inherit",
@@ -162,7 +164,7 @@ testWith(needsScript)(
 
 testWith()("a server that goes away is waited for beside the output", async () => {
   await using server = await startFilled();
-  const child = Bun.spawn([process.execPath, "src/main.ts", "top", "--interval", "0.1"], {
+  const child = Bun.spawn([...tensord, "top", "--interval", "0.1"], {
     cwd: root,
     env: server.env,
     stdin: "ignore",

@@ -4,12 +4,13 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { purge } from "../../src/server/cli/purge.ts";
 import { createInstance } from "../harness/instance.ts";
+import { tensord } from "../harness/server-program.ts";
 
 const root = join(import.meta.dirname, "../..");
 
 test("a server whose log nobody reads any more ends all the same when it is told to", async () => {
   const { name: instance, shmDirectory } = createInstance();
-  const child = Bun.spawn([process.execPath, "src/main.ts", "serve"], {
+  const child = Bun.spawn([...tensord, "serve"], {
     cwd: root,
     env: { PATH: process.env.PATH, TENSORD_INSTANCE: instance, TENSORD_PORT: "", TENSORD_SHM_DIR: shmDirectory },
     stdio: ["ignore", "pipe", "inherit"],

@@ -26,6 +26,11 @@ SHM_DIRECTORY = Path("/dev/shm")
 # No verdict on the machine: beside busy ones, processes that import torch take minutes.
 DEADLINE_SECONDS = 180.0
 
+# As tests/harness/server-program.ts has it: what ``npm test`` built, or the sources.
+TENSORD = (
+    [os.environ["TEST_EXECUTABLE"]] if "TEST_EXECUTABLE" in os.environ else ["node_modules/.bin/bun", "src/main.ts"]
+)
+
 # What ``npm test`` searches that directory for afterwards: every name that a test makes there contains it.
 TEST_TOKEN = os.environ.get("TEST_TOKEN", "")
 
@@ -93,10 +98,10 @@ class Server:
         return tensord.connect(self.url, **options)
 
     def start(self) -> None:
-        bun = REPOSITORY / "node_modules/.bin/bun"
-        assert bun.exists(), f"{bun} is missing: run `npm ci` in {REPOSITORY}"
+        program = REPOSITORY / TENSORD[0]
+        assert program.exists(), f"{program} is missing: run `npm ci` in {REPOSITORY}"
         self._process = subprocess.Popen(
-            [str(bun), "src/main.ts", "serve"],
+            [str(program), *TENSORD[1:], "serve"],
             cwd=REPOSITORY,
             env={**os.environ, **self.environ},
             stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { purge } from "../../../src/server/cli/purge.ts";
 import { createInstance, type Instance } from "../../harness/instance.ts";
+import { tensord } from "../../harness/server-program.ts";
 
 const root = join(import.meta.dirname, "../../..");
 
@@ -22,7 +23,7 @@ export class ServerProcess implements AsyncDisposable {
 
   static async start(): Promise<ServerProcess> {
     const instance = createInstance();
-    const child = Bun.spawn([process.execPath, "src/main.ts", "serve"], {
+    const child = Bun.spawn([...tensord, "serve"], {
       cwd: root,
       env: {
         PATH: process.env.PATH,
