@@ -39,7 +39,9 @@ const laneOfItsOwn = "faults";
 
 /** Servers and clients under test get their settings from the test alone, not from the shell of whoever runs it. */
 export function testEnvironment({ token, built, long }) {
-  const own = Object.entries(pythonEnvironment()).filter(([name]) => !name.startsWith("TENSORD_"));
+  // Compiled once and kept: hundreds of processes import numpy, and torch costs each of them seconds without.
+  const { PYTHONDONTWRITEBYTECODE: _, ...inherited } = pythonEnvironment();
+  const own = Object.entries(inherited).filter(([name]) => !name.startsWith("TENSORD_"));
   const colors = process.stdout.isTTY ? { FORCE_COLOR: "1" } : {};
   return {
     ...Object.fromEntries(own),
