@@ -3,6 +3,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { findExamples, runExamples } from "../harness/examples.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
 import { NodeProgram, needsNodeClient, node, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
@@ -49,26 +50,31 @@ async function runModule(command: readonly string[], env: Readonly<Record<string
   return stdout;
 }
 
-testWith(needsNodeClient)("the README's examples compile, and run in Node and in Bun", async () => {
-  const readme = readFileSync(join(root, "clients/node/README.md"), "utf8");
-  const examples = [...readme.matchAll(/```ts\n(.*?)```/gs)].map(([, text]) => text ?? "");
-  expect(examples.length).toBeGreaterThanOrEqual(5);
-  const paths = compile(examples);
-  for (const runtime of Object.keys(runtimes) as Runtime[]) {
+testWith(needsNodeClient)(
+  "the README's examples compile, and run as they stand in Node and in Bun, in any order, on one server",
+  async () => {
+    const examples = findExamples(readFileSync(join(root, "clients/node/README.md"), "utf8"), "js", "ts");
+    // All of them are TypeScript too; what only TypeScript knows is run as it is compiled.
+    const paths = compile(examples.map(({ text }) => text)).map((compiled, index) => {
+      if (examples[index]?.language === "ts") return compiled;
+      const path = join(directory, `printed-${index}.mjs`);
+      writeFileSync(path, examples[index]?.text ?? "");
+      return path;
+    });
     await using server = await startServer();
-    const printed: string[] = [];
-    for (const path of paths) printed.push(await runModule([interpreters[runtime], path], server.env));
-    // What examples before it left behind ends in its own time, and is told to the one that listens by then.
-    const isOfBefore = (line: string) => /^tensord\.region\.(draining|deleted) /.test(line);
-    const lines = printed.join("").split("\n");
-    expect(lines.filter((line) => !isOfBefore(line))).toEqual([
-      "F32 [ 2, 3 ] 42",
-      expect.stringMatching(/^tensord\.region\.allocated reg_/),
-      expect.stringMatching(/^Cannot find|nothing/),
-      "",
-    ]);
-  }
-});
+    for (const runtime of Object.keys(runtimes) as Runtime[]) {
+      const order = runtime === "node" ? examples.toReversed() : examples;
+      const printed = await runExamples(order, (example) =>
+        runModule([interpreters[runtime], paths[examples.indexOf(example)] ?? ""], server.env),
+      );
+      expect(examples.map((example) => printed.get(example)).filter((text) => text !== "")).toEqual([
+        "F32 [ 2, 3 ] 42\n",
+        expect.stringMatching(/^tensord\.region\.allocated reg_\S+\n$/),
+        expect.stringMatching(/^Cannot find|nothing/),
+      ]);
+    }
+  },
+);
 
 testWith(needsNodeClient)("what `using` declares is closed at the end of its block, also when it throws", async () => {
   await using server = await startServer();

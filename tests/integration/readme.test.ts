@@ -3,6 +3,7 @@
 import { afterAll, expect } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { type Example, findExamples, runExamples } from "../harness/examples.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsRoom, needsStockPython, root, stockPython, testWith } from "../harness/instance-needs.ts";
 import { takeRoom } from "../harness/instance-room.ts";
@@ -16,23 +17,38 @@ afterAll(assertNothingLeft);
 const readme = readFileSync(join(root, "README.md"), "utf8");
 
 /** The code blocks of one language under a heading. */
-function examples(heading: string, language: string): string[] {
+function examples(heading: string, language: string): Example[] {
   const section = readme.split(/^## /m).find((text) => text.startsWith(`${heading}\n`)) ?? "";
-  const blocks = [...section.matchAll(/^```(\w+)\n(.*?)^```$/gms)];
-  const found = blocks.filter(([, name]) => name === language).map(([, , text = ""]) => text);
+  const found = findExamples(section, language);
   expect(found.length, `examples in ${language} under ${heading}`).toBeGreaterThan(0);
   return found;
 }
 
+/** The first goes on in the second. */
+function curlExample(): Example {
+  return {
+    language: "sh",
+    text: examples("With curl", "sh")
+      .map(({ text }) => text)
+      .join("\n"),
+  };
+}
+
+const commands: Readonly<Record<string, readonly string[]>> = {
+  sh: ["sh", "-e"],
+  python: [stockPython, "-"],
+  js: [node, "--input-type=module", "-"],
+};
+
 /** Runs one as it is printed, but for the default server's address. @returns what it printed */
-async function run(command: readonly string[], text: string, server: TestServer, url: string): Promise<string> {
+async function run({ language, text }: Example, server: TestServer, url: string): Promise<string> {
   const { socket, shmDirectory, name } = server.instance;
   const input = text
     .replaceAll("http://127.0.0.1:7411", url)
     .replaceAll("/dev/shm/tensord.default/http.sock", socket)
-    .replaceAll("/dev/shm/tensord.default.…", await findFile(server));
+    .replaceAll(theFile, (await server.api.findByName("weights"))?.storage.path ?? "");
   const env = { PATH: process.env.PATH ?? "", TENSORD_SHM_DIR: shmDirectory, TENSORD_INSTANCE: name };
-  const child = Bun.spawn([...command], {
+  const child = Bun.spawn([...(commands[language] ?? [])], {
     cwd: root,
     env,
     stdin: new Blob([input]),
@@ -48,31 +64,36 @@ async function run(command: readonly string[], text: string, server: TestServer,
   return stdout;
 }
 
-async function findFile(server: TestServer): Promise<string> {
-  return (await server.api.findByName("weights"))?.storage.path ?? "";
-}
+/** What it calls the file of a region, which only the answer tells. */
+const theFile = "/dev/shm/tensord.default.…";
 
-testWith(needsStockPython ?? needsNodeClient)("README.md shows what works, in curl, Python and Node", async () => {
-  await using server = await startServer({ env: { TENSORD_PORT: "0" } });
-  const url = await server.readUrl();
-
-  const curl = await run(["sh", "-e"], examples("With curl", "sh").join("\n"), server, url);
-  expect(curl).toContain('"name":"hello"');
-  expect(curl).toContain('{"written_bytes":24}00000000{"items":[');
-  expect(curl).toContain('"type":"tensord.region.allocated"');
-  expect(curl).not.toContain("urn:tensord:problem:");
-
-  const printed: string[] = [];
-  for (const text of examples("With Python", "python")) printed.push(await run([stockPython, "-"], text, server, url));
-  expect(printed[1]).toBe("42.0 (1024, 1024)\n");
-  expect(printed[2]).toBe("9.0\n");
-  expect(printed[3]).toMatch(/^\d{16} tensord\.region\.allocated noise\n$/);
-  expect(printed[4]).toStartWith("[[42.");
-
-  const [script = ""] = examples("With Node", "js");
-  const shown = await run([node, "--input-type=module", "-"], script, server, url);
-  expect(shown).toBe("42 [ 1024, 1024 ]\n");
-});
+testWith(needsStockPython ?? needsNodeClient)(
+  "README.md shows what works, in curl, Python and Node, twice and in any order",
+  async () => {
+    await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+    const url = await server.readUrl();
+    const curl = curlExample();
+    const python = examples("With Python", "python");
+    const js = examples("With Node", "js");
+    const all = [curl, ...python, ...js];
+    const others = all.filter(({ text }) => !text.includes(theFile));
+    for (const order of [others.toReversed(), others]) {
+      const printed = await runExamples(order, (example) => run(example, server, url));
+      const answers = printed.get(curl) ?? "";
+      expect(answers).toContain('"name":"hello"');
+      expect(answers).toContain('{"written_bytes":24}00000000{"items":[');
+      expect(answers).toContain('"type":"tensord.region.allocated"');
+      expect(answers).not.toContain("urn:tensord:problem:");
+      const inPython = python.map((example) => printed.get(example));
+      expect(inPython.slice(1, 3)).toEqual(["42.0 (1024, 1024)\n", "9.0\n"]);
+      expect(inPython[3]).toMatch(/^\d{16} tensord\.region\.allocated noise\n$/);
+      expect(js.map((example) => printed.get(example))).toEqual(["42 [ 1024, 1024 ]\n"]);
+      // While the region stands, as it says there.
+      for (const example of all.filter((each) => !others.includes(each)))
+        expect(await run(example, server, url)).toStartWith("[[42.");
+    }
+  },
+);
 
 /**
  * What goes on until it is stopped, and what wants a server that is stopped. Of the others, `free` ends with 1 where less
@@ -84,7 +105,7 @@ const offline = ["ls --offline", "purge"];
 testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it is printed", async () => {
   using _room = await takeRoom();
   await using server = await startServer({ env: { TENSORD_PORT: "0" } });
-  const lines = examples("On the command line", "sh")[0]?.trimEnd().split("\n") ?? [];
+  const lines = examples("On the command line", "sh")[0]?.text.trimEnd().split("\n") ?? [];
   const commands = lines.map((line) => /^npx tensord (.*?)\s*(#|$)/.exec(line)?.[1] ?? line);
   expect(commands).toContain("status");
   for (const command of commands.filter((each) => !offline.includes(each))) {
