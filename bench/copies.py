@@ -91,8 +91,8 @@ def measure(way, folder, url):
     command = [sys.executable, __file__, "worker", way, str(folder), url]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     workers = [subprocess.Popen(command, **pipes) for _ in range(WORKERS)]
-    heard = lambda: [json.loads(worker.stdout.readline()) for worker in workers]  # noqa: E731
-    taken = lambda: sum(proportional_bytes(worker.pid) for worker in workers)  # noqa: E731
+    heard = lambda: [json.loads(worker.stdout.readline()) for worker in workers]
+    taken = lambda: sum(proportional_bytes(worker.pid) for worker in workers)
 
     def say():
         for worker in workers:
