@@ -128,3 +128,14 @@ testWith(needsReadableCheckout())(
     expect(exists(server.instance.keep)).toBeTrue();
   },
 );
+
+testWith(needsRoot)(
+  "a server that was made nicer than its threads, and may not raise a priority, allocates",
+  async () => {
+    const prefix = ["nice", "-n", "15", "setpriv", "--inh-caps=-sys_nice", "--bounding-set=-sys_nice"];
+    await using server = await startServer({ prefix });
+    expect((await server.api.create({ name: "large", byte_size: 2 * MiB, ttl_ms: hour })).state).toBe("open");
+    const { stdout } = await server.command("doctor", "--json");
+    expect(stdout).toContain(`answers, pid ${server.pid}`);
+  },
+);

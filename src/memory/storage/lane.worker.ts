@@ -4,16 +4,15 @@
  */
 
 import { readSync, unlinkSync } from "node:fs";
-import { setPriority } from "node:os";
 import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { fallocate } from "../os/libc.ts";
+import { yieldToRequests } from "../os/nice.ts";
 import type { Job, JobReply } from "./lane.ts";
 
 declare const self: Worker;
 
-// On Linux a priority is a thread's own (setpriority(2) with 0): whoever answers requests goes before this one.
-setPriority(0, limits.laneNice);
+yieldToRequests();
 
 let chunk: Buffer | undefined;
 let chunkTimer: Timer | undefined;
