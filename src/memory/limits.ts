@@ -173,11 +173,16 @@ export const limits = {
   drainPollSlice: 512,
   /** A public name that had to be mended is looked at again after this long. */
   nameLookAgainMs: 20,
+  /**
+   * The Worker that reads what the kernel tells of the shared directory rests this long after each read, so that a stranger
+   * with 50,000 files a second there makes 100 reads and not as many as files. `bench/name-watch.ts`.
+   */
+  nameWatchPauseMs: 10,
   /** Public names looked at in one turn of a sweep. */
   sweepSlice: 512,
   /** Every public name is looked at within this time, even if the watch saw nothing. */
   sweepIntervalMs: 30_000,
-  /** The same on a host that lets us watch nothing. */
+  /** The same on a host that lets us watch nothing, and the least from sweep to sweep where the watch loses much. */
   sweepUnwatchedMs: 5000,
   /** Hosts that the operator lets TCP be called by. */
   allowedHosts: 100,

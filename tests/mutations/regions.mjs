@@ -133,4 +133,18 @@ export const regionsMutations = [
     replace: "",
     test: ["tests/contract/delete.test.ts", "that was mended is looked at again"],
   },
+  {
+    name: "names that were moved onto are not heard of",
+    file: "src/memory/os/libc.ts",
+    find: "IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)",
+    replace: "IN_DELETE | IN_MOVED_FROM)",
+    test: ["tests/unit/lost-names.test.ts", "moved away or moved onto are told"],
+  },
+  {
+    name: "an overflow of the kernel's queue is not heeded",
+    file: `${regions}/name-watch.ts`,
+    find: "onOverflow: () => this.#sweepSoon(),",
+    replace: "onOverflow: () => {},",
+    test: ["tests/faults/stranger.test.ts", "among more than the kernel keeps"],
+  },
 ];

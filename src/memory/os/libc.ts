@@ -25,6 +25,13 @@ const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_ACCEPTCONN = 30;
 
+// inotify(7), <sys/inotify.h>, <bits/inotify.h>.
+const IN_NONBLOCK = 0o4000;
+const IN_CLOEXEC = 0o2000000;
+const IN_MOVED_FROM = 0x40;
+const IN_MOVED_TO = 0x80;
+const IN_DELETE = 0x200;
+
 /** struct flock of 64-bit Linux, <bits/fcntl.h>: short type, short whence, off_t start, off_t len, pid_t pid. */
 export const flockLayout = { byteSize: 32, type: 0, whence: 2, start: 8, length: 16, pid: 24 } as const;
 
@@ -45,6 +52,10 @@ function bindLibrary() {
     fallocate: { args: ["i32", "i32", "i64", "i64"], returns: "i32" },
     // int fcntl(int fd, int op, struct flock *lock);
     fcntl: { args: ["i32", "i32", "u64"], returns: "i32" },
+    // int inotify_init1(int flags);
+    inotify_init1: { args: ["i32"], returns: "i32" },
+    // int inotify_add_watch(int fd, const char *pathname, uint32_t mask);
+    inotify_add_watch: { args: ["i32", "u64", "u32"], returns: "i32" },
     // int getsockopt(int fd, int level, int name, void *value, socklen_t *length);
     getsockopt: { args: ["i32", "i32", "i32", "u64", "u64"], returns: "i32" },
     // int setsockopt(int fd, int level, int name, const void *value, socklen_t length);
@@ -137,6 +148,28 @@ export function setSocketBuffer(fd: number, direction: "receive" | "send", byteS
   const name = direction === "receive" ? SO_RCVBUF : SO_SNDBUF;
   const result = c.symbols.setsockopt(fd, SOL_SOCKET, name, addressOf(value), value.length);
   if (result !== 0) throw failureOf(`setsockopt(${name})`, readInt(c.errno));
+}
+
+/** A descriptor that watches nothing yet, is read without waiting, and is the caller's to close. inotify_init1(2). */
+export function openInotify(): number {
+  const c = library();
+  const fd = c.symbols.inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  if (fd === -1) throw failureOf("inotify_init1", readInt(c.errno));
+  return fd;
+}
+
+/**
+ * From now on the inotify descriptor `fd` tells of names in the directory at `path` that are deleted, moved away or moved
+ * onto; not of files that are made, opened, written or closed there. inotify_add_watch(2).
+ */
+export function watchNames(fd: number, path: string): void {
+  checkDescriptor(fd);
+  assert(!path.includes("\0"), "a path has no NUL");
+  const c = library();
+  const text = Buffer.alloc(Buffer.byteLength(path) + 1);
+  text.write(path);
+  const watch = c.symbols.inotify_add_watch(fd, addressOf(text), IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO);
+  if (watch === -1) throw failureOf("inotify_add_watch", readInt(c.errno));
 }
 
 function flock(type: number, start: bigint, length: bigint): Buffer {

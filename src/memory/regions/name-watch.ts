@@ -1,50 +1,76 @@
-/** Who looks after public names: a watch on their directory, and a slow sweep for what the watch has lost. */
+/** Who looks after public names: a watch for those that get lost, and a slow sweep for what the watch has missed. */
 
-import { type FSWatcher, watch } from "node:fs";
 import { limits } from "../limits.ts";
-import { parseFileName } from "../naming.ts";
 import type { Store } from "../state/store.ts";
+import { LostNames } from "../storage/lost-names.ts";
 import { inspectName } from "./public-name.ts";
 
-/** Watches the directory of public names until disposed; sweeps when the watch has lost something, and slowly anyway. */
-export class NameWatch implements Disposable {
+/** Watches the directory of public names until disposed; sweeps when the watch has missed something, and slowly anyway. */
+export class NameWatch implements AsyncDisposable {
   readonly #store: Store;
-  readonly #watcher: FSWatcher | undefined;
-  readonly #timer: Timer;
+  readonly #lost: LostNames | undefined;
+  #timer: Timer | undefined;
   #sweeping = false;
+  #sweptAtMs = Number.NEGATIVE_INFINITY;
+  #soon: Timer | undefined;
 
   constructor(store: Store, directory: string) {
     this.#store = store;
-    this.#watcher = this.#watch(directory);
-    const intervalMs = this.#watcher === undefined ? limits.sweepUnwatchedMs : limits.sweepIntervalMs;
-    this.#timer = setInterval(() => void this.#sweep(), intervalMs);
-    this.#timer.unref();
+    this.#lost = this.#watch(directory);
+    this.#sweepEvery(this.#lost === undefined ? limits.sweepUnwatchedMs : limits.sweepIntervalMs);
   }
 
   /** A host may have no inotify instance left (fs.inotify.max_user_instances); names are then found lost by sweeps. */
-  #watch(directory: string): FSWatcher | undefined {
-    const onError = (error: unknown) =>
-      this.#store.warn("Cannot watch public names; sweeps and every GET still look at them", error);
+  #watch(directory: string): LostNames | undefined {
     try {
-      const watcher = watch(directory, { persistent: false }, (_, fileName) => this.#onChange(fileName));
-      return watcher.on("error", onError);
+      return LostNames.open({
+        instance: this.#store.instance,
+        directory,
+        onLost: (tokens) => this.#inspect(tokens),
+        onOverflow: () => this.#sweepSoon(),
+        onEnd: (error) => {
+          this.#warn(error);
+          this.#sweepEvery(limits.sweepUnwatchedMs);
+        },
+      });
     } catch (error) {
-      onError(error);
+      this.#warn(error);
       return undefined;
     }
   }
 
-  #onChange(fileName: string | null): void {
-    // A null name is the only sign that the kernel's queue overflowed.
-    if (fileName === null) return void this.#sweep();
-    const token = parseFileName(this.#store.instance, fileName);
-    const region = token === undefined ? undefined : this.#store.books.regionByToken(token);
-    if (region !== undefined) inspectName(this.#store, region);
+  #warn(error: unknown): void {
+    this.#store.warn("Cannot watch public names; sweeps and every GET still look at them", error);
+  }
+
+  #inspect(tokens: readonly string[]): void {
+    for (const token of tokens) {
+      const region = this.#store.books.regionByToken(token);
+      if (region !== undefined) inspectName(this.#store, region);
+    }
+  }
+
+  #sweepEvery(intervalMs: number): void {
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => void this.#sweep(), intervalMs);
+    this.#timer.unref();
+  }
+
+  /** Whoever makes the kernel's queue overflow all the time gets no more sweeps for it than a host without a watch has. */
+  #sweepSoon(): void {
+    if (this.#soon !== undefined) return;
+    const waitMs = Math.max(0, this.#sweptAtMs + limits.sweepUnwatchedMs - performance.now());
+    this.#soon = setTimeout(() => {
+      this.#soon = undefined;
+      void this.#sweep();
+    }, waitMs);
+    this.#soon.unref();
   }
 
   async #sweep(): Promise<void> {
     if (this.#sweeping) return;
     this.#sweeping = true;
+    this.#sweptAtMs = performance.now();
     try {
       for (let key = 0, more = true; more; await Bun.sleep(0)) {
         more = false;
@@ -60,8 +86,9 @@ export class NameWatch implements Disposable {
     }
   }
 
-  [Symbol.dispose](): void {
-    this.#watcher?.close();
+  async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
+    clearTimeout(this.#soon);
+    await this.#lost?.[Symbol.asyncDispose]();
   }
 }

@@ -1,0 +1,67 @@
+/**
+ * Which names of one instance were taken out of the shared directory, or moved onto. The kernel tells of every name there,
+ * so a Worker reads it and passes on those that look like ours: what strangers do costs the event loop nothing.
+ */
+
+import { closeSync } from "node:fs";
+import { openInotify, watchNames } from "../os/libc.ts";
+
+export interface LostNamesOptions {
+  readonly instance: string;
+  /** The directory of public names. */
+  readonly directory: string;
+  readonly onLost: (tokens: readonly string[]) => void;
+  /** More happened than the kernel keeps: any name may be among it. */
+  readonly onOverflow: () => void;
+  /** The Worker died: nothing more is told. */
+  readonly onEnd: (error: Error) => void;
+}
+
+export interface LostNamesTask {
+  readonly fd: number;
+  readonly instance: string;
+}
+
+export interface LostNamesReport {
+  readonly tokens: readonly string[];
+  readonly isOverflow: boolean;
+}
+
+/** Watches until it is disposed of; what happens between `open` and the Worker's first read is kept by the kernel. */
+export class LostNames implements AsyncDisposable {
+  readonly #fd: number;
+  readonly #worker: Worker;
+  readonly #ended = Promise.withResolvers<void>();
+
+  private constructor(fd: number, options: LostNamesOptions) {
+    this.#fd = fd;
+    this.#worker = new Worker(new URL("./lost-names.worker.ts", import.meta.url).href);
+    this.#worker.unref();
+    this.#worker.addEventListener("close", () => this.#ended.resolve());
+    this.#worker.onerror = (event) => options.onEnd(new Error(`the Worker that watches names died: ${event.message}`));
+    this.#worker.onmessage = ({ data: { tokens, isOverflow } }: MessageEvent<LostNamesReport>) => {
+      if (tokens.length > 0) options.onLost(tokens);
+      if (isOverflow) options.onOverflow();
+    };
+    this.#worker.postMessage({ fd, instance: options.instance } satisfies LostNamesTask);
+  }
+
+  /** @throws SystemError if the kernel gives no watch (`fs.inotify.max_user_instances`, `max_user_watches`). */
+  static open(options: LostNamesOptions): LostNames {
+    const fd = openInotify();
+    try {
+      watchNames(fd, options.directory);
+      return new LostNames(fd, options);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** The Worker ends before the descriptor is closed: it would read from whoever got its number next. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#worker.terminate();
+    await this.#ended.promise;
+    closeSync(this.#fd);
+  }
+}
