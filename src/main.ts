@@ -1,6 +1,7 @@
 /** The command line's entry: runs it, and turns what it throws into a sentence and an exit status. */
 
 import { TensordError } from "./memory/error.ts";
+import { tellFailure } from "./server/cli/output.ts";
 import { createProgram } from "./server/cli/program.ts";
 
 try {
@@ -17,6 +18,5 @@ function report(error: unknown): void {
     console.error(error);
     return;
   }
-  console.error(`tensord: ${error.message}`);
-  if (error.facts.hint !== undefined) console.error(`hint: ${error.facts.hint}`);
+  tellFailure(error.message, error.facts.hint);
 }

@@ -41,9 +41,31 @@ export function toSessionId(token: string): SessionId {
   return `ses_${token}`;
 }
 
+/** Text that people are shown, such as what a client is called: no control characters, and whole characters only. */
+export function isPlainText(text: string): boolean {
+  return !/[\p{Cc}\p{Cs}]/u.test(text);
+}
+
+/** What a terminal obeys or what turns a line round: controls, halves of surrogate pairs, marks of direction, separators. */
+const unprintable = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
+
+/** Text as a terminal may have it: what it would obey as JSON's escapes, so that JSON stays JSON. Lines stay lines. */
+export function toPrintable(text: string): string {
+  return text.replaceAll(unprintable, (character) => (character === "\n" ? character : toEscape(character)));
+}
+
+/** As `toPrintable`, on one line: for a cell, or a value in a sentence. */
+export function toPrintableLine(text: string): string {
+  return text.replaceAll(unprintable, toEscape);
+}
+
+function toEscape(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
+
 /** Text from outside as a sentence shows it: an allowed name whole, anything else cut. */
 export function quote(text: string): string {
-  return JSON.stringify(text.length <= 64 || namePattern.test(text) ? text : `${text.slice(0, 64)}…`);
+  return toPrintableLine(JSON.stringify(text.length <= 64 || namePattern.test(text) ? text : `${text.slice(0, 64)}…`));
 }
 
 /** The token in an id that begins with `prefix`, or undefined if it is not one. */

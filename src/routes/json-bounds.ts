@@ -1,20 +1,31 @@
 /**
- * How deep a JSON text nests and how many values it holds, found before it is parsed: a parser takes seconds and
- * gigabytes over a few megabytes of brackets, and the event loop with it.
+ * How deep a JSON text nests, how many values it holds, and whether an object has a key twice, found before it is parsed: a
+ * parser takes seconds and gigabytes over a few megabytes of brackets, and the event loop with it.
  */
 
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
+import { JsonKeys } from "./json-keys.ts";
 
-/** @throws TensordError `validation-failed` if `text` nests deeper, or holds more, than any schema. Broken JSON passes: the parser says so. */
+/** @throws TensordError `validation-failed` if `text` nests deeper, or holds more, than any schema, or repeats a key. Broken JSON passes: the parser says so. */
 export function checkJsonBounds(text: string): void {
+  const keys = new JsonKeys(text);
   let depth = 0;
   let values = 1;
   for (let at = 0; at < text.length; at++) {
     const character = text.charCodeAt(at);
-    if (character === 0x22) at = endOfString(text, at);
-    else if (character === 0x5b || character === 0x7b) depth += 1;
-    else if (character === 0x5d || character === 0x7d) depth -= 1;
+    if (character === 0x22) {
+      const end = endOfString(text, at);
+      keys.addString(at, end);
+      at = end;
+    } else if (character === 0x7b) {
+      keys.openObject();
+      depth += 1;
+    } else if (character === 0x7d) {
+      keys.closeObject();
+      depth -= 1;
+    } else if (character === 0x5b) depth += 1;
+    else if (character === 0x5d) depth -= 1;
     else if (character === 0x2c) values += 1;
     if (depth > limits.requestBodyDepth) throw tooDeep();
     if (values > limits.requestBodyValues) throw tooMany();

@@ -2,6 +2,8 @@
 
 import { afterAll, expect, test } from "bun:test";
 import { TensordError } from "../../src/memory/error.ts";
+import { toLine } from "../../src/server/cli/events.ts";
+import type { Event } from "../../src/server/cli/follow.ts";
 import { parseByteSize, parseCount, parseDurationMs, parseLabel, parseTensor } from "../../src/server/cli/quantity.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
@@ -28,6 +30,31 @@ test("a tensor is a name, a dtype and sizes; the name may hold colons, and no si
   expect(parseTensor("w:F32:1024x3")).toEqual({ name: "w", dtype: "F32", shape: [1024, 3] });
   expect(parseTensor("x:BF16:")).toEqual({ name: "x", dtype: "BF16", shape: [] });
   expect(parseTensor("a:b::U8:0")).toEqual({ name: "a:b:", dtype: "U8", shape: [0] });
+});
+
+testWith()("what a terminal would obey is shown as escapes, in tables, events and sentences", async () => {
+  await using server = await startServer();
+  const hostile = "w\x1b[2J\n\x9b1A\u202e";
+  const controls = /[^\P{Cc}\n]|\p{Bidi_Control}/u;
+  const made = await server.command("alloc", "hostile", "--tensor", `${hostile}:U8:1`, "--ttl", "1h");
+  expect(made.stdout).toContain("w\\u001b[2J\\u000a\\u009b1A\\u202e  U8");
+  const asJson = await server.command("alloc", "again", "--tensor", `${hostile}:U8:1`, "--ttl", "1h", "--json");
+  expect((JSON.parse(asJson.stdout) as Region).tensors[0]?.name).toBe(hostile);
+  const refused = await server.command("rm", `a/b/${hostile}`);
+  expect(refused.stderr).toContain("\\u001b[2J");
+  for (const { stdout, stderr } of [made, asJson, refused]) expect(stdout + stderr).not.toMatch(controls);
+});
+
+test("an event's line is one line, whatever its session is called", () => {
+  const client = { name: "a\x1b[2J\nb", pid: 1, pid_namespace: null, hostname: null, version: null, labels: {} };
+  const event = {
+    id: "1",
+    time: "now",
+    type: "tensord.session.opened",
+    subject: "ses_a",
+    data: { name: null, client },
+  };
+  expect(toLine(event as unknown as Event)).toContain("a\\u001b[2J\\u000ab, pid 1");
 });
 
 test("a label's value may hold an equals sign, and be empty", () => {

@@ -52,6 +52,25 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     });
   });
 
+  test(`${runtime}: a script of any name, and of any length, has a session`, async () => {
+    await using server = await startServer();
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `
+        process.argv[1] = "/a\\u001b[2J\\n\\ud800" + "n".repeat(300);
+        const client = await connect();
+        await client.create("mine", new Uint8Array(1));
+        tell((await client.session()).client.name);
+        const named = await connect({ session: { name: "a\\u001b[2J" } });
+        tell(await codeOf(() => named.create("other", new Uint8Array(1))));
+      `,
+    );
+    expect(await program.hear()).toBe(`a\ufffd[2J\ufffd\ufffd${"n".repeat(249)}`);
+    // Whoever chose the name is told.
+    expect(await program.hear()).toBe("validation-failed");
+  });
+
   test(`${runtime}: SIGSTOP does not end the session, however short its TTL`, async () => {
     await using server = await startServer();
     await using program = startProgram(

@@ -6,8 +6,11 @@ import {
   namePattern,
   parseFileName,
   parseRegionId,
+  quote,
   toFileName,
   tokenPattern,
+  toPrintable,
+  toPrintableLine,
   toRegionId,
 } from "../../src/memory/naming.ts";
 
@@ -133,4 +136,25 @@ describe("a token", () => {
       expect(parseFileName("a", fileName)).toBeUndefined();
     });
   }
+});
+
+describe("text for a terminal", () => {
+  const hostile = "\x1b[2J\x07\x9b31m\x7f\u202eevil\u2066\u2028\ud800\t\r";
+
+  test("has what a terminal would obey as escapes, and the rest as it was", () => {
+    const shown = toPrintable(`größer 😀 ${hostile}\nnext`);
+    expect(shown).toBe(
+      "größer 😀 \\u001b[2J\\u0007\\u009b31m\\u007f\\u202eevil\\u2066\\u2028\\ud800\\u0009\\u000d\nnext",
+    );
+    expect(toPrintableLine("a\nb")).toBe("a\\u000ab");
+  });
+
+  test("is JSON with the same value, where it was JSON", () => {
+    const value = { [hostile]: [hostile, "größer"] };
+    expect(JSON.parse(toPrintable(JSON.stringify(value, null, 2)))).toEqual(value);
+  });
+
+  test("is quoted so in a sentence", () => {
+    expect(quote(`a${hostile}`)).not.toMatch(/[\p{Cc}\p{Cs}\p{Bidi_Control}]/u);
+  });
 });

@@ -6,6 +6,9 @@ import { namePattern, versionPattern } from "../../memory/naming.ts";
 
 export const byteCount = z.int().min(0).max(limits.regionBytes);
 
+/** Terminals obey control characters, and half a surrogate pair is no text in most languages. */
+export const wantPlainText = "want text without control characters and half surrogate pairs";
+
 export const time = z.string().openapi({ format: "date-time", example: "2026-11-21T12:00:00.000Z" });
 
 /** Linux goes no further than 2^22. */

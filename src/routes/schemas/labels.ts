@@ -2,6 +2,8 @@
 
 import { z } from "@hono/zod-openapi";
 import { limits } from "../../memory/limits.ts";
+import { isPlainText } from "../../memory/naming.ts";
+import { wantPlainText } from "./common.ts";
 
 /** Checked by hand: zod drops `__proto__` in silence, and lists 800,000 mistakes. */
 function labelsOf<Value>(isValue: (value: unknown) => boolean, schema: { type: "string" | ["string", "null"] }) {
@@ -21,6 +23,11 @@ function labelsOf<Value>(isValue: (value: unknown) => boolean, schema: { type: "
         const isKey = key !== "" && key.length <= limits.labelKeyCharacters && key !== "__proto__";
         if (!isKey)
           return c.addIssue({ code: "custom", message: `want keys of 1 to ${limits.labelKeyCharacters} characters` });
+        if (!isPlainText(key)) return c.addIssue({ code: "custom", message: wantPlainText });
+        if (typeof value === "string" && !isPlainText(value)) {
+          c.addIssue({ code: "custom", path: [key], message: wantPlainText });
+          return;
+        }
         if (!isValue(value)) {
           c.addIssue({
             code: "custom",

@@ -3,11 +3,22 @@
 import { z } from "@hono/zod-openapi";
 import { dtypes } from "../../memory/layout/dtype.ts";
 import { limits } from "../../memory/limits.ts";
+import { isPlainText } from "../../memory/naming.ts";
 import { storageKinds } from "../../memory/storage/storage.ts";
-import { byteCount, ModelName, Pid, RegionName, SessionId, Shape, TensorName, Version } from "./common.ts";
+import {
+  byteCount,
+  ModelName,
+  Pid,
+  RegionName,
+  SessionId,
+  Shape,
+  TensorName,
+  Version,
+  wantPlainText,
+} from "./common.ts";
 import { Labels, LabelsPatch } from "./labels.ts";
 
-const text = z.string().max(limits.clientCharacters);
+const text = z.string().max(limits.clientCharacters).refine(isPlainText, wantPlainText);
 
 /** Not `z.literal(true)`: of an enum of booleans many generators make what does not compile. */
 const Persist = z.boolean().optional();
@@ -135,7 +146,7 @@ export const ClaimRequest = z
     version: Version.optional().openapi({
       description: "Which build. Without one whichever there is, and the empty one is built if there is none.",
     }),
-    key: z.string().min(1).max(128).optional().openapi({
+    key: z.string().min(1).max(128).refine(isPlainText, wantPlainText).optional().openapi({
       description:
         "What you call this request. Asking again with the same key gets the same claim, should an answer be lost.",
     }),

@@ -9,6 +9,7 @@ import type { Diagnosis, Finding } from "../../memory/doctor/finding.ts";
 import { gatherFacts } from "../../memory/doctor/gather.ts";
 import { count } from "../../memory/doctor/words.ts";
 import { TensordError } from "../../memory/error.ts";
+import { toPrintableLine } from "../../memory/naming.ts";
 import type { Config } from "../config.ts";
 import type { Api } from "./api.ts";
 import { toJson } from "./table.ts";
@@ -56,8 +57,8 @@ const marks = { ok: "ok     ", warning: "WARNING", error: "ERROR  " } as const;
 function toText({ findings }: Diagnosis): string {
   const sum = (status: Finding["status"]) => findings.filter((finding) => finding.status === status).length;
   const lines = findings.flatMap(({ check, status, summary, cure }) => [
-    `${marks[status]}  ${check}: ${summary}`,
-    ...(cure === null ? [] : [`${" ".repeat(9)}cure: ${cure}`]),
+    `${marks[status]}  ${check}: ${toPrintableLine(summary)}`,
+    ...(cure === null ? [] : [`${" ".repeat(9)}cure: ${toPrintableLine(cure)}`]),
   ]);
   const sums = `${count(sum("error"), "error")}, ${count(sum("warning"), "warning")}, ${sum("ok")} fine`;
   return [...lines, "", sums].join("\n");

@@ -1,6 +1,7 @@
 /** `events`: what happens on the server, one event a line, from now on or from an earlier one. */
 
 import { count as inWords } from "../../memory/doctor/words.ts";
+import { toPrintableLine } from "../../memory/naming.ts";
 import { gapType } from "../../routes/schemas/event-data.ts";
 import type { Model, Session } from "./answers.ts";
 import type { Api } from "./api.ts";
@@ -66,7 +67,7 @@ export async function* readKept(api: Api, query: URLSearchParams): AsyncGenerato
 
 /** One line for people: time, type, subject, and what is worth a word. */
 export function toLine({ time, type, subject, data }: Event): string {
-  return `${time}  ${type.replace(/^tensord\./, "").padEnd(18)}  ${toFacts(type, subject, data)}`;
+  return toPrintableLine(`${time}  ${type.replace(/^tensord\./, "").padEnd(18)}  ${toFacts(type, subject, data)}`);
 }
 
 /** What each type carries says asyncapi.yaml; what is not there is left out. */

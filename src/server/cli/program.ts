@@ -10,6 +10,7 @@ import { events } from "./events.ts";
 import { free } from "./free.ts";
 import { healthcheck } from "./healthcheck.ts";
 import { list, listOffline } from "./list.ts";
+import { print, tell } from "./output.ts";
 import { purge } from "./purge.ts";
 import { remove } from "./remove.ts";
 import { status, statusOffline } from "./status.ts";
@@ -171,16 +172,6 @@ function toAttribute(flag: string): string {
 function toApi(flags: Flags): Api {
   const url = flags.url ?? (process.env.TENSORD_URL || undefined);
   return new Api(toConfig(flags), typeof url === "string" ? url : undefined);
-}
-
-/** A word beside the output. */
-function tell(text: string): void {
-  process.stderr.write(`tensord: ${text}\n`);
-}
-
-/** Resolves once it is written: the process exits right after, and a pipe may be slow. */
-async function print(text: string): Promise<void> {
-  await Bun.write(Bun.stdout, `${text}\n`);
 }
 
 async function serve(config: Config): Promise<void> {

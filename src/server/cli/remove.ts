@@ -6,6 +6,7 @@ import { roundUpToPage } from "../../memory/host/capacity.ts";
 import { parseRegionId } from "../../memory/naming.ts";
 import type { Deletion, Region, RegionDetail } from "./answers.ts";
 import type { Api } from "./api.ts";
+import { print } from "./output.ts";
 import { parseDurationMs } from "./quantity.ts";
 import { toKeeping } from "./region-text.ts";
 import { toBytes, toJson } from "./table.ts";
@@ -66,7 +67,7 @@ export async function remove(
   }
   const text = asJson ? toJson(results.map(({ id, ...rest }) => rest)) : results.map(toLine).join("\n");
   if (failures.length === 0) return text;
-  if (results.length > 0) process.stdout.write(`${text}\n`);
+  if (results.length > 0) await print(text);
   if (failures.length === 1) throw failures[0];
   throw new AggregateError(failures, `Cannot delete ${failures.length} of ${targets.length} regions`);
 }

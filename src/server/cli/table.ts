@@ -2,6 +2,7 @@
 
 import Table from "cli-table3";
 import prettyBytes from "pretty-bytes";
+import { toPrintableLine } from "../../memory/naming.ts";
 
 const bare = {
   top: "",
@@ -25,7 +26,7 @@ const bare = {
 export function toTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const style = { head: [], border: [], "padding-left": 0, "padding-right": 0, compact: true };
   const table = new Table({ chars: bare, style, head: [...head] });
-  table.push(...rows.map((row) => [...row]));
+  table.push(...rows.map((row) => row.map(toPrintableLine)));
   return table
     .toString()
     .split("\n")

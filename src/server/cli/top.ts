@@ -1,6 +1,7 @@
 /** `top`: the books, the largest users and what happens, drawn again and again. What it shows is `snapshot.ts`'s. */
 
 import { TensordError } from "../../memory/error.ts";
+import { toPrintableLine } from "../../memory/naming.ts";
 import type { Api } from "./api.ts";
 import { Observer, type Snapshot } from "./snapshot.ts";
 import { toLines } from "./snapshot-text.ts";
@@ -34,15 +35,15 @@ export async function top(api: Api, options: TopOptions, asJson: boolean, runnin
     : toTold(running, (snapshot) => `${toPlain(snapshot)}\n`);
   const watch = { observer, first, intervalMs, signal: running.signal, stopped };
   if (asJson || !process.stdout.isTTY) return watchOn(watch, show);
-  await running.write(enterScreen);
+  await running.draw(enterScreen);
   try {
     await watchOn(watch, (snapshot, failure) => {
       // Some terminals do not say.
       const { columns, rows } = process.stdout;
-      return running.write(toScreen(snapshot, failure, columns || 80, rows || 24));
+      return running.draw(toScreen(snapshot, failure, columns || 80, rows || 24));
     });
   } finally {
-    await running.write(leaveScreen);
+    await running.draw(leaveScreen);
   }
 }
 
@@ -116,6 +117,6 @@ function toScreen(snapshot: Snapshot, failure: string | undefined, columns: numb
   for (let listed = Math.floor(rows / 2); lines.length > rows && listed > 0; listed--)
     lines = toLines(snapshot, listed);
   const status = failure === undefined ? [] : [`no answer: ${failure}; asking again`];
-  const shown = [...status, ...lines].slice(0, rows).map((line) => `${line.slice(0, columns)}\x1b[K`);
+  const shown = [...status, ...lines].slice(0, rows).map((line) => `${toPrintableLine(line).slice(0, columns)}\x1b[K`);
   return `\x1b[H${shown.join("\n")}\x1b[J`;
 }

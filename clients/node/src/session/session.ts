@@ -3,8 +3,6 @@
  * maps. If the server ended it, the next use opens another.
  */
 
-import { hostname } from "node:os";
-import { basename } from "node:path";
 import { isTensordError, TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
 import type { SessionDescriptor, SessionEnd } from "../http/wire.ts";
@@ -13,6 +11,7 @@ import type { Access } from "../memory/pages.ts";
 import type { SessionOptions } from "../options.ts";
 import { orAborted } from "../waiting.ts";
 import { Hold } from "./hold.ts";
+import { describeProgram } from "./program.ts";
 import type { ReportedMapping } from "./reports.ts";
 
 interface HeldSession {
@@ -113,11 +112,10 @@ export class Session {
   }
 
   async #begin(): Promise<HeldSession> {
-    const { name = basename(process.argv[1] ?? process.argv0), quotaBytes, ttlMs: wantedMs } = this.#options;
-    const client = { name, pid: process.pid, hostname: hostname() };
+    const { name, quotaBytes, ttlMs: wantedMs } = this.#options;
     const { id, ttlMs } = await this.#api.openSession({
-      name: this.#options.name,
-      client,
+      name,
+      client: describeProgram(name),
       quotaBytes,
       ttlMs: wantedMs,
     });
