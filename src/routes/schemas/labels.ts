@@ -23,11 +23,6 @@ function labelsOf<Value>(isValue: (value: unknown) => boolean, schema: { type: "
         const isKey = key !== "" && key.length <= limits.labelKeyCharacters && key !== "__proto__";
         if (!isKey)
           return c.addIssue({ code: "custom", message: `want keys of 1 to ${limits.labelKeyCharacters} characters` });
-        if (!isPlainText(key)) return c.addIssue({ code: "custom", message: wantPlainText });
-        if (typeof value === "string" && !isPlainText(value)) {
-          c.addIssue({ code: "custom", path: [key], message: wantPlainText });
-          return;
-        }
         if (!isValue(value)) {
           c.addIssue({
             code: "custom",
@@ -49,6 +44,14 @@ function labelsOf<Value>(isValue: (value: unknown) => boolean, schema: { type: "
 const isLabelValue = (value: unknown) => typeof value === "string" && value.length <= limits.labelValueCharacters;
 
 export const Labels = labelsOf<string>(isLabelValue, { type: "string" });
+
+/** What a client says of itself is text for people; a region's labels are data, and may hold anything. */
+export const ClientLabels = labelsOf<string>(isLabelValue, { type: "string" }).superRefine((labels, c) => {
+  for (const [key, value] of Object.entries(labels)) {
+    if (isPlainText(key) && isPlainText(value)) continue;
+    return c.addIssue({ code: "custom", path: isPlainText(key) ? [key] : [], message: wantPlainText });
+  }
+});
 
 export const LabelsPatch = labelsOf<string | null>((value) => value === null || isLabelValue(value), {
   type: ["string", "null"],

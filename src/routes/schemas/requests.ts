@@ -16,7 +16,7 @@ import {
   Version,
   wantPlainText,
 } from "./common.ts";
-import { Labels, LabelsPatch } from "./labels.ts";
+import { ClientLabels, Labels, LabelsPatch } from "./labels.ts";
 
 const text = z.string().max(limits.clientCharacters).refine(isPlainText, wantPlainText);
 
@@ -123,7 +123,7 @@ export const ClientRequest = z
     pid: Pid.optional(),
     hostname: text.optional(),
     version: text.optional(),
-    labels: Labels.optional(),
+    labels: ClientLabels.optional(),
   })
   .openapi("ClientRequest", { example: { name: "gunicorn worker", pid: 4711 } });
 
