@@ -20,11 +20,17 @@ export function toEventText(store: Store, event: StoreEvent, sequence: number): 
     return toText(store, id, event.type, data, model ?? undefined);
   }
   if (!("region" in event)) return toText(store, id, event.type, toModel(event.model), event.model.name);
-  const { type, region, ...rest } = event;
-  const facts = toRegionFacts(store, region);
-  const reason =
-    "actor" in rest ? { former_name: region.formerName, reason: region.reason, actor: rest.actor ?? null } : rest;
-  return toText(store, id, type, { ...facts, ...reason }, idOf(region));
+  return toText(store, id, event.type, { ...toRegionFacts(store, event.region), ...toMore(event) }, idOf(event.region));
+}
+
+/** What an event of a region carries beside the region itself. */
+function toMore(event: Extract<StoreEvent, { region: unknown }>): object {
+  const { region } = event;
+  if ("actor" in event) {
+    return { former_name: region.formerName, reason: region.reason, actor: event.actor ?? null };
+  }
+  if ("cause" in event) return { cause: event.cause };
+  return event.type === "tensord.region.lost" ? { former_name: region.formerName } : {};
 }
 
 function toSessionEventText(store: Store, event: Extract<StoreEvent, { session: unknown }>, id: string): string {

@@ -56,8 +56,9 @@ export function logEvent(log: Logger, event: StoreEvent): void {
   }
   if ("session" in event) return log.info({ event: type, session: describeSession(event.session) }, type);
   if (!("region" in event)) return log.info({ event: type, model: event.model.name }, type);
-  const { model, name, state, reason, byteSize } = event.region;
-  const facts = { event: type, region: idOf(event.region), model, name, state, reason, byte_size: byteSize };
+  const { model, name, formerName, state, reason, byteSize } = event.region;
+  const called = name ?? formerName;
+  const facts = { event: type, region: idOf(event.region), model, name: called, state, reason, byte_size: byteSize };
   const extra = "actor" in event ? { actor: event.actor } : "cause" in event ? { cause: event.cause } : {};
   if (type === "tensord.region.relinked" || type === "tensord.region.lost") log.warn({ ...facts, ...extra }, type);
   else log.info({ ...facts, ...extra }, type);

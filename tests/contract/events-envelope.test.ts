@@ -183,7 +183,11 @@ describe("of a region", () => {
         await app.request("GET", `/v1/regions/${region.id}`);
       });
       expect(events).toMatchObject([
-        { type: "tensord.region.lost", subject: region.id, data: { state: "deleted", name: null, tensor_count: 1 } },
+        {
+          type: "tensord.region.lost",
+          subject: region.id,
+          data: { state: "deleted", name: null, former_name: "weights", tensor_count: 1 },
+        },
       ]);
       expect(events[0]?.data).not.toHaveProperty("reason");
     }),

@@ -6,11 +6,12 @@ import { join } from "node:path";
 import { positionOf } from "../harness/event-frame.ts";
 import { EventPages, readLastId } from "../harness/event-pages.ts";
 import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
-import { testWith } from "../harness/instance-needs.ts";
+import { needsPython, testWith } from "../harness/instance-needs.ts";
 import { roundsOf } from "../harness/rounds.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { within } from "../harness/server-wait.ts";
 import { channels, Subscriber } from "../harness/subscriber.ts";
+import { WorkerProcess } from "../harness/worker.ts";
 
 afterAll(assertNothingLeft);
 
@@ -125,6 +126,42 @@ describe("after a crash", () => {
     ]);
   });
 });
+
+testWith(needsPython)(
+  "an end carries the name that the region had, over a start, and whatever became of its file",
+  async () => {
+    await using server = await startServer();
+    await using worker = new WorkerProcess();
+    server.log.expect(/^tensord\.region\.lost$/);
+    const [mapped, freed, lost] = [
+      await server.api.create({ name: "mapped", byte_size: 10, persist: true }),
+      await server.api.create({ name: "freed", byte_size: 10, persist: true }),
+      await server.api.create({ name: "lost", byte_size: 10, persist: true }),
+    ];
+    for (const region of [mapped, freed]) {
+      await worker.attach(region.id, region);
+      expect((await server.api.delete(region.id)).state).toBe("draining");
+    }
+    const last = await readLastId(server.api);
+    await server.stop();
+    // As if it had died just before the row could go, and as if somebody had tidied up.
+    rmSync(join(server.instance.keep, tokenOf(freed.id)));
+    rmSync(lost.storage.path);
+    rmSync(join(server.instance.keep, tokenOf(lost.id)));
+    await server.start();
+    await worker.detach(mapped.id);
+    await server.api.untilGone(mapped.id);
+    await using subscriber = await Subscriber.open(`unix://${server.instance.socket}`, "websocket", { after: last });
+    await subscriber.untilId(await readLastId(server.api));
+    expect(subscriber.events.map(({ type, subject, data }) => [type, subject, data.former_name]).toSorted()).toEqual(
+      [
+        ["tensord.region.deleted", freed.id, "freed"],
+        ["tensord.region.deleted", mapped.id, "mapped"],
+        ["tensord.region.lost", lost.id, "lost"],
+      ].toSorted(),
+    );
+  },
+);
 
 describe("a number is never given twice", () => {
   testWith()(`over ${rounds} kills and stops`, async () => {

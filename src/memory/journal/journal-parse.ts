@@ -52,6 +52,8 @@ const storedShape: Shape<StoredRegion> = {
   stockWritable: isFlag,
   createdAt: isNumber,
   sealedAt: orNull(isNumber),
+  // Rows that were written before it was kept have none.
+  formerName: (value) => value === undefined || orNull(isText)(value),
 };
 
 const ownerKinds: Readonly<Record<Owner["kind"], true>> = { ttl: true, linger: true, session: true, persist: true };
@@ -93,7 +95,8 @@ export function parseRegion(row: RegionRow, tensorsRow: TensorsRow | undefined):
   const owner = parseStored<Owner>(row.owner, ownerShape);
   const stored = parseStored(row.record, storedShape);
   const tensors = parseTensors(tensorsRow);
-  return { ...stored, key, state, model, name, version, pendingName, reason, owner, tensors };
+  const formerName = stored.formerName ?? null;
+  return { ...stored, key, state, model, name, version, pendingName, formerName, reason, owner, tensors };
 }
 
 function parseTensors(row: TensorsRow | undefined): Tensors {

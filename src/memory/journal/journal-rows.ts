@@ -77,7 +77,7 @@ function toStored(record: RegionRecord) {
     format,
     dataOffset,
   } = record;
-  const { checksum, stockWritable, createdAt, sealedAt } = record;
+  const { checksum, stockWritable, createdAt, sealedAt, formerName } = record;
   return {
     token,
     expiresAt,
@@ -94,5 +94,6 @@ function toStored(record: RegionRecord) {
     stockWritable,
     createdAt,
     sealedAt,
+    formerName,
   };
 }

@@ -39,6 +39,8 @@ export interface RegionRecord {
   readonly version: string;
   /** The name it takes over when it is sealed, or null. */
   pendingName: string | null;
+  /** The name that it gave up on its way out, for those who knew it by that, or null. */
+  formerName: string | null;
   state: State;
   /** Set once it is on its way out. */
   reason: EndReason | null;

@@ -186,6 +186,7 @@ function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, pool
     model: model.name,
     name: isNameTaken ? null : request.name,
     pendingName: isNameTaken ? request.name : null,
+    formerName: null,
     state: "creating",
     reason: null,
     owner: request.owner,

@@ -36,7 +36,7 @@ export function endRegion(store: Store, region: Region, reason: EndReason, actor
 /** How a region looks once it drains. */
 export function toEnding(region: Region, reason: EndReason): RegionChange {
   const state = nextState(region, reason === "replaced" ? "replaced" : "delete");
-  return { state, reason, name: null, pendingName: null };
+  return { state, reason, name: null, pendingName: null, formerName: region.name };
 }
 
 /**
@@ -62,10 +62,9 @@ export function tellEnd(store: Store, region: Region, actor: string | undefined)
 
 /** Neither the name nor the keeper's link is there: nobody can map it again, and nothing can bring it back. */
 export function loseRegion(store: Store, region: Region): void {
-  const { name } = region;
   forgetRegion(store, region, "lost");
   store.expiring.cancel(region);
-  wakeWaiters(store, region, name);
+  wakeWaiters(store, region, region.formerName);
   store.emit({ type: "tensord.region.lost", region });
 }
 
@@ -94,9 +93,9 @@ export async function undoCreation(store: Store, region: Region): Promise<void> 
 }
 
 function giveNameUp(store: Store, region: Region, change: RegionChange): void {
-  const { name } = region;
-  store.books.change(region, { ...change, name: null, pendingName: null });
-  wakeWaiters(store, region, name);
+  const formerName = region.name ?? region.formerName;
+  store.books.change(region, { ...change, name: null, pendingName: null, formerName });
+  wakeWaiters(store, region, region.formerName);
 }
 
 /** Who waits for a name to be built has to know that nobody builds it any more. */

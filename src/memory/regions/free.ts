@@ -79,7 +79,8 @@ async function free(store: Store, region: Region, actor: string | undefined): Pr
 export function forgetRegion(store: Store, region: Region, event: "freed" | "lost"): void {
   store.journal.deleteRegion(region.key);
   store.step("delete.row-deleted");
-  store.books.change(region, { state: nextState(region, event), name: null, pendingName: null });
+  const formerName = region.name ?? region.formerName;
+  store.books.change(region, { state: nextState(region, event), name: null, pendingName: null, formerName });
   store.holders.forgetRegion(region);
 }
 

@@ -30,6 +30,7 @@ export function adoptRegion(store: Store, storage: Storage, file: KeptFile): voi
     model,
     name,
     pendingName: null,
+    formerName: null,
     state: isSealed ? "sealed" : "open",
     reason: null,
     // Its owner is not in the file. A name can be found again and deleted; what has none ends by itself.

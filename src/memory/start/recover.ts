@@ -132,7 +132,8 @@ function forget(store: Store, record: RegionRecord): void {
   } catch (error) {
     store.warn(`Cannot remove the row of ${describe(record)}; the next start tries again`, error);
   }
-  const { name: formerName, createdAt: lastUsedAt } = record;
+  const { createdAt: lastUsedAt } = record;
+  const formerName = record.name ?? record.formerName;
   const isFreed = hasEnded(record.state);
   const state = nextState(record, isFreed ? "freed" : "lost");
   const region = { ...record, state, name: null, formerName, lastUsedAt };
@@ -151,6 +152,7 @@ function toOrphan(store: Store, storage: Storage, file: KeptFile): RegionRecord 
     ...unentered,
     key: store.books.nextKey(),
     pendingName: null,
+    formerName: null,
     state: nextState(unentered, "commit-refused"),
     reason: "orphaned",
     owner: { kind: "persist" },

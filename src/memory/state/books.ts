@@ -169,11 +169,10 @@ export class Books {
     else this.#evictables.delete(region);
   }
 
-  /** The old name is free from here on, and those who knew the region by it still know it; the new one must be free. */
+  /** The old name is free from here on; the new one must be free. */
   #rename(region: Region, name: string | null): void {
     if (region.name !== null) region.modelBooks.names.remove(region.name, region);
     if (name !== null) region.modelBooks.names.add(name, region);
-    region.formerName = region.name;
   }
 
   #remove(region: Region): void {

@@ -15,8 +15,6 @@ export interface Region extends RegionRecord {
   readonly poolName: string;
   /** Bytes it occupies and is charged for: its size in whole pages. */
   readonly chargedBytes: number;
-  /** The name that it gave up on its way out, for those who knew it by that. */
-  formerName: string | null;
   /** When a client last asked for it, in ms since the epoch. Not kept over a restart. */
   lastUsedAt: number;
   /** When it was last seen leased, in ms since the epoch; asked only where the owner is linger. */
@@ -41,7 +39,6 @@ export type RegionEntry = RegionRecord &
 export function toRegion(entry: RegionEntry): Region {
   return {
     ...entry,
-    formerName: null,
     serverLeases: 0,
     waitsFor: null,
     isRowOwed: false,
@@ -61,6 +58,7 @@ export type RegionChange = Partial<
     RegionRecord,
     | "name"
     | "pendingName"
+    | "formerName"
     | "state"
     | "reason"
     | "owner"

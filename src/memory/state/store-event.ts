@@ -7,7 +7,7 @@ import type { Model, Region } from "./region.ts";
 import type { Session, SessionEndReason } from "./session.ts";
 
 /** A region as an event shows it: one that was lost has no books any more. */
-export type EventRegion = RegionRecord & Pick<Region, "lastUsedAt" | "formerName">;
+export type EventRegion = RegionRecord & Pick<Region, "lastUsedAt">;
 
 export type StoreEvent =
   | { readonly type: "tensord.region.allocated"; readonly region: EventRegion }

@@ -22,14 +22,20 @@ export const gapType = "tensord.stream.gap";
 
 const eventId = z.string().openapi({ description: "The id of an event.", example: "1795000000000123" });
 
+const formerName = z.string().nullable().openapi({ description: "The name that it had, which is free." });
+
 const RegionEnd = z
   .object({
     ...RegionFacts.shape,
-    former_name: z.string().nullable().openapi({ description: "The name that it had, which is free." }),
+    former_name: formerName,
     reason: openWord("Why it ends.", toldEndReasons),
     actor: z.string().nullable().openapi({ description: "The id of the request that ended it; null if none did." }),
   })
   .openapi("RegionEnd", { description: "A region that ends." });
+
+const RegionLoss = z
+  .object({ ...RegionFacts.shape, former_name: formerName })
+  .openapi("RegionLoss", { description: "A region whose memory somebody else took away." });
 
 const RegionRelink = z
   .object({
@@ -79,7 +85,7 @@ export const events = {
   "tensord.region.changed": { summary: "A region has another owner or other labels.", data: RegionFacts },
   "tensord.region.draining": { summary: "A region lost its name, and waits for its leases.", data: RegionEnd },
   "tensord.region.deleted": { summary: "A region is gone, and its memory is free.", data: RegionEnd },
-  "tensord.region.lost": { summary: "A region's memory was taken away behind the server.", data: RegionFacts },
+  "tensord.region.lost": { summary: "A region's memory was taken away behind the server.", data: RegionLoss },
   "tensord.region.relinked": { summary: "A region's public name was gone, and is back.", data: RegionRelink },
   "tensord.model.registered": { summary: "A model is there.", data: Model },
   "tensord.model.changed": { summary: "A model has another limit.", data: Model },

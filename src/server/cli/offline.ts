@@ -128,7 +128,7 @@ function copyStore(original: InstanceDirectory): Disposable & { readonly journal
 
 function toOffline(storage: ShmStorage, record: RegionRecord, { token, identity }: KeptFile): OfflineRegion {
   const asked: Pick<Store, "storages"> = { storages: new Storages([storage]) };
-  const region = { ...record, identity, formerName: null, lastUsedAt: record.createdAt };
+  const region = { ...record, identity, lastUsedAt: record.createdAt };
   // A descriptor asks the store for no more than this.
   const { last_used_at, ...facts } = toRegionFacts(asked as Store, region);
   const { leased = false, written = false } = storage.memory.usage(token) ?? {};

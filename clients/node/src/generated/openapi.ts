@@ -587,7 +587,7 @@ export interface components {
       readonly "tensord.region.changed": components["schemas"]["RegionFacts"];
       readonly "tensord.region.draining": components["schemas"]["RegionEnd"];
       readonly "tensord.region.deleted": components["schemas"]["RegionEnd"];
-      readonly "tensord.region.lost": components["schemas"]["RegionFacts"];
+      readonly "tensord.region.lost": components["schemas"]["RegionLoss"];
       readonly "tensord.region.relinked": components["schemas"]["RegionRelink"];
       readonly "tensord.model.registered": components["schemas"]["Model"];
       readonly "tensord.model.changed": components["schemas"]["Model"];
@@ -813,6 +813,61 @@ export interface components {
       readonly reason: string;
       /** @description The id of the request that ended it; null if none did. */
       readonly actor: string | null;
+    };
+    /** @description A region whose memory somebody else took away. */
+    readonly RegionLoss: {
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly model: string;
+      /** @example weights */
+      readonly name: string | null;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version: string;
+      /** @description The name it takes over when it is sealed. */
+      readonly pending_name: string | null;
+      readonly state: components["schemas"]["RegionState"];
+      /**
+       * Format: int64
+       * @description Raised by every change; the ETag has it in it.
+       */
+      readonly revision: number;
+      readonly owner: components["schemas"]["Owner"];
+      /** @description The session that ends it: its owner, or who builds it under a claim until it is sealed. */
+      readonly session: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly expires_at: string | null;
+      readonly evictable: boolean;
+      readonly labels: {
+        readonly [key: string]: string;
+      };
+      readonly storage: components["schemas"]["Storage"];
+      /** Format: int64 */
+      readonly tensor_count: number;
+      readonly checksum: components["schemas"]["Checksum"] | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly sealed_at: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
+      /** @description The name that it had, which is free. */
+      readonly former_name: string | null;
     };
     /** @description A region that got its public name back. */
     readonly RegionRelink: {

@@ -57,6 +57,30 @@ class RegionEnd(TypedDict):
     actor: str | None
 
 
+class RegionLoss(TypedDict):
+    """A region whose memory somebody else took away."""
+
+    id: str
+    model: str
+    name: str | None
+    version: str
+    pending_name: str | None
+    state: RegionState
+    revision: int
+    owner: Owner
+    session: str | None
+    expires_at: str | None
+    evictable: bool
+    labels: dict[str, str]
+    storage: Storage
+    tensor_count: int
+    checksum: Checksum | None
+    created_at: str
+    sealed_at: str | None
+    last_used_at: str
+    former_name: str | None
+
+
 class RegionRelink(TypedDict):
     """A region that got its public name back."""
 
@@ -153,7 +177,7 @@ KnownEvents = TypedDict(
         "tensord.region.changed": RegionFacts,
         "tensord.region.draining": RegionEnd,
         "tensord.region.deleted": RegionEnd,
-        "tensord.region.lost": RegionFacts,
+        "tensord.region.lost": RegionLoss,
         "tensord.region.relinked": RegionRelink,
         "tensord.model.registered": Model,
         "tensord.model.changed": Model,
