@@ -54,6 +54,20 @@ def test_an_in_place_operation_on_a_read_only_attachment_stays_private(client: t
         assert stored.sum() == 5000
 
 
+def test_from_numpy_may_write_to_a_private_array_and_is_warned_of_any_other(client: tensord.Client) -> None:
+    with client.create("t", torch.ones(5000), ttl=600) as region:
+        region.seal()
+        with client.attach("t") as attached, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tensor = torch.from_numpy(attached.numpy(private=True))
+            assert tensor.mul_(3).sum() == 15_000
+            assert region.numpy().sum() == 5000
+            # What it would do with this one is a segmentation fault; reading it is not. torch says so once a process.
+            array = attached.numpy()
+            warnings.simplefilter("ignore")
+            assert torch.from_numpy(array).to(torch.float64).sum() == 15_000
+
+
 def test_a_tensor_outlives_its_region(client: tensord.Client) -> None:
     tensor = client.create("t", torch.arange(100), ttl=600).torch()[5:10]
     assert client.get("t").has_writers is True

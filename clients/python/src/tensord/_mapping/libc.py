@@ -1,4 +1,4 @@
-"""The seam to C: mmap, munmap and madvise through ctypes, one checked function a call and no policy.
+"""The seam to C: calls for mapped memory through ctypes, one checked function a call and no policy.
 
 The ``mmap`` module is not used because it has no ``MAP_FIXED`` and holds the GIL while it populates; ctypes releases
 it.
@@ -15,13 +15,19 @@ import sys
 from tensord._errors import FeatureUnavailable
 
 # <sys/mman.h>, the same values on x86-64 and arm64.
+PROT_NONE = 0
 PROT_READ = 1
 PROT_WRITE = 2
 MAP_SHARED = 0x01
 MAP_PRIVATE = 0x02
 MAP_FIXED = 0x10
+MAP_ANONYMOUS = 0x20
 MAP_NORESERVE = 0x4000
 MADV_POPULATE_WRITE = 23
+MREMAP_MAYMOVE = 1
+MREMAP_FIXED = 2
+MLOCK_ONFAULT = 1
+MS_INVALIDATE = 2
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -53,6 +59,21 @@ def _library() -> ctypes.CDLL:
     # int madvise(void *addr, size_t length, int advice);
     library.madvise.restype = ctypes.c_int
     library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    # int mprotect(void *addr, size_t length, int prot);
+    library.mprotect.restype = ctypes.c_int
+    library.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    # void *mremap(void *old_address, size_t old_size, size_t new_size, int flags, ... /* void *new_address */);
+    library.mremap.restype = ctypes.c_void_p
+    library.mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
+    # int mlock(const void *addr, size_t length);
+    library.mlock.restype = ctypes.c_int
+    library.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    # int mlock2(const void *addr, size_t length, unsigned int flags);
+    library.mlock2.restype = ctypes.c_int
+    library.mlock2.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
+    # int msync(void *addr, size_t length, int flags);
+    library.msync.restype = ctypes.c_int
+    library.msync.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     return library
 
 
@@ -60,8 +81,7 @@ def mmap(address: int | None, length: int, prot: int, flags: int, fd: int, offse
     """mmap(2). Returns the address; raises ``OSError``."""
     result = _library().mmap(address, length, prot, flags, fd, offset)
     if result is None or result == _MAP_FAILED:
-        number = ctypes.get_errno()
-        raise OSError(number, f"mmap: {os.strerror(number)}")
+        raise _failed("mmap")
     return int(result)
 
 
@@ -70,17 +90,76 @@ def munmap(address: int, length: int) -> None:
     _library().munmap(address, length)
 
 
+def mprotect(address: int, length: int, prot: int) -> None:
+    """mprotect(2) on the whole pages around the range. Raises ``OSError``."""
+    start, size = _pages_around(address, length)
+    if _library().mprotect(start, size, prot) != 0:
+        raise _failed("mprotect")
+
+
+def move(address: int, length: int, target: int) -> None:
+    """mremap(2) of a mapping onto the place of another, which goes in the same step. Raises ``OSError``."""
+    result = _library().mremap(address, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, target)
+    if result is None or result == _MAP_FAILED:
+        raise _failed("mremap")
+
+
+def mlock(address: int, length: int) -> None:
+    """mlock(2): the pages are in memory, and stay. Raises ``OSError``."""
+    if _library().mlock(address, length) != 0:
+        raise _failed("mlock")
+
+
+def lock_on_fault(address: int, length: int) -> None:
+    """mlock2(2) with ``MLOCK_ONFAULT`` on the whole pages around the range: each is locked once it is there, and a
+    private one is not copied for it. Raises ``OSError``.
+    """
+    start, size = _pages_around(address, length)
+    if _library().mlock2(start, size, MLOCK_ONFAULT) != 0:
+        raise _failed("mlock2")
+
+
+def is_locked(address: int, length: int) -> bool:
+    """Whether any page around the range is locked, by ``mlock`` or ``mlockall``. Changes nothing: msync(2) answers
+    ``EBUSY`` then to ``MS_INVALIDATE``, which does nothing else on Linux. Raises ``OSError``.
+    """
+    start, size = _pages_around(address, length)
+    if _library().msync(start, size, MS_INVALIDATE) == 0:
+        return False
+    if ctypes.get_errno() == errno.EBUSY:
+        return True
+    raise _failed("msync")
+
+
+def locks_new_maps() -> bool:
+    """Whether what this process maps from now on is locked: it called ``mlockall(MCL_FUTURE)``. Raises ``OSError``."""
+    address = mmap(None, PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    try:
+        return is_locked(address, PAGE_SIZE)
+    finally:
+        munmap(address, PAGE_SIZE)
+
+
+def _pages_around(address: int, length: int) -> tuple[int, int]:
+    start = address & -PAGE_SIZE
+    return start, address + length - start
+
+
+def _failed(call: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number)}")
+
+
 def populate_for_writing(address: int, length: int) -> None:
     """madvise(2) with ``MADV_POPULATE_WRITE`` on the whole pages around the range.
 
     Kernels before 5.14 do not know it (``EINVAL``); the pages then come one by one with the first touch. Raises
     ``OSError`` with ``EFAULT`` if the file ends before the range, where a touch would be SIGBUS.
     """
-    start = address & -PAGE_SIZE
-    size = address + length - start
+    start, size = _pages_around(address, length)
     while _library().madvise(start, size, MADV_POPULATE_WRITE) != 0:
         number = ctypes.get_errno()
         if number == errno.EINVAL:
             return
         if number != errno.EINTR:
-            raise OSError(number, f"madvise: {os.strerror(number)}")
+            raise _failed("madvise")

@@ -2,6 +2,9 @@
 
 Its pages go with ``munmap`` when the last view is closed *and* the last array or torch tensor over it is gone: all of
 them hold the same ctypes object, the anchor, whose end is that moment. Nothing here opens files or takes locks.
+
+A reader's map is private, and read-only to the processor until a view is asked for that can be written to: what locks
+or pins pages copies those of a private map that is writable (``docs/memory.md``, ADR 16).
 """
 
 from __future__ import annotations
@@ -10,12 +13,13 @@ import ctypes
 import enum
 import functools
 import weakref
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from tensord._errors import Closed
+from tensord._errors import Closed, MappingFailed
 
 from . import libc
 
@@ -28,9 +32,8 @@ class Access(enum.Enum):
     WRITE = "write"
     """Shared and writable."""
     PRIVATE = "private"
-    """Read-only to the caller. The pages are writable and private all the same: torch knows no read-only tensors, and
-    a stray write shall stay the writer's own page, not kill the process. Never populated, or every page would be
-    copied.
+    """Read-only to the caller; only for views that libraries may write to, such as torch's, pages become writable, and
+    a write stays the writer's own page. Never populated, or every page would be copied.
     """
     STRICT = "strict"
     """Read-only to the processor as well: a stray write is a crash."""
@@ -38,7 +41,7 @@ class Access(enum.Enum):
 
 _PROTECTION = {
     Access.WRITE: (libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED),
-    Access.PRIVATE: (libc.PROT_READ | libc.PROT_WRITE, libc.MAP_PRIVATE | libc.MAP_NORESERVE),
+    Access.PRIVATE: (libc.PROT_READ, libc.MAP_PRIVATE | libc.MAP_NORESERVE),
     Access.STRICT: (libc.PROT_READ, libc.MAP_SHARED),
 }
 
@@ -60,12 +63,36 @@ def map_file(fd: int, byte_offset: int, byte_size: int, access: Access) -> View:
     return View(Mapping(anchor, start, access), anchor, start)
 
 
+def _allow_writes(address: int, length: int) -> None:
+    """Makes the pages of a private map writable, each copied at its first write and none before."""
+    if libc.is_locked(address, length):
+        # Of a map that is locked as a whole the kernel would copy every page here, for fear of a fault later.
+        libc.lock_on_fault(address, length)
+    libc.mprotect(address, length, libc.PROT_READ | libc.PROT_WRITE)
+
+
+def _replace_writable(fd: int, address: int, length: int, start: int) -> None:
+    """Maps the file privately over a mapping, in one step that other threads cannot see, for those who still write."""
+    flags = libc.MAP_PRIVATE | libc.MAP_NORESERVE
+    if not libc.locks_new_maps():
+        libc.mmap(address, length, libc.PROT_READ | libc.PROT_WRITE, flags | libc.MAP_FIXED, fd, start)
+        return
+    # Made elsewhere, since what is mapped writable in a locked address space is copied before mmap returns.
+    fresh = libc.mmap(None, length, libc.PROT_READ, flags, fd, start)
+    try:
+        _allow_writes(fresh, length)
+        libc.move(fresh, length, address)
+    except OSError:
+        libc.munmap(fresh, length)
+        raise
+
+
 class Mapping:
     """Mapped pages, from the byte ``start`` of a file on: how they are mapped, and the arrays that follow a change of
     that. It keeps no pages itself; its views and their arrays do.
     """
 
-    __slots__ = ("_access", "_anchor", "_flipped", "_handed_out", "_start")
+    __slots__ = ("_access", "_anchor", "_flipped", "_handed_out", "_start", "_writable")
 
     def __init__(self, anchor: Any, start: int, access: Access) -> None:
         self._anchor = weakref.ref(anchor)
@@ -73,10 +100,21 @@ class Mapping:
         self._access = access
         self._handed_out: weakref.WeakValueDictionary[int, npt.NDArray[Any]] | None = None
         self._flipped: list[weakref.ref[npt.NDArray[Any]]] = []
+        # What every array is a view of through which somebody may still write.
+        self._writable: weakref.WeakValueDictionary[int, Bytes] = weakref.WeakValueDictionary()
 
     @property
     def access(self) -> Access:
         return self._access
+
+    def will_write(self, root: Bytes, address: int, length: int) -> None:
+        """Remembers, weakly, an array over this range that can be written to: as long as it lives its pages can be,
+        after a seal too. Raises ``OSError``.
+        """
+        # In this order: a seal in another thread either sees it or is seen.
+        self._writable[id(root)] = root
+        if self._access is not Access.WRITE:
+            _allow_writes(address, length)
 
     def hand_out(self, array: npt.NDArray[Any]) -> None:
         """Remembers an array over the mapping, weakly, so that ``remap`` can change whether it is writable."""
@@ -85,6 +123,12 @@ class Mapping:
                 self._handed_out = weakref.WeakValueDictionary()
             self._handed_out[id(array)] = array
 
+    def protect(self) -> None:
+        """Makes shared pages read-only to the processor, for good. Raises ``OSError``, ``Closed``."""
+        anchor = self._held()
+        libc.mprotect(ctypes.addressof(anchor), len(anchor), libc.PROT_READ)
+        self._access = Access.STRICT
+
     def remap(self, fd: int, access: Access) -> None:
         """Maps another open description of the same file over this one, in place: every address stays valid.
 
@@ -92,14 +136,19 @@ class Mapping:
         that the caller made of them do not, and write into private pages then. Raises ``OSError``, ``Closed`` if the
         pages are gone, and changes nothing then.
         """
-        protection, flags = _PROTECTION[access]
         # Held until the end: if another thread closes the last view meanwhile, the range must not become somebody
         # else's.
-        anchor = self._anchor()
-        if anchor is None:
-            raise Closed("Cannot use the mapping: it is closed")
-        libc.mmap(ctypes.addressof(anchor), len(anchor), protection, flags | libc.MAP_FIXED, fd, self._start)
+        anchor = self._held()
+        address, length = ctypes.addressof(anchor), len(anchor)
+        if access is Access.PRIVATE and self._writable:
+            _replace_writable(fd, address, length, self._start)
+        else:
+            protection, flags = _PROTECTION[access]
+            libc.mmap(address, length, protection, flags | libc.MAP_FIXED, fd, self._start)
         self._access = access
+        if access is Access.PRIVATE and self._writable:
+            # Somebody asked meanwhile, who saw the old access.
+            _allow_writes(address, length)
         writable = access is Access.WRITE
         if not writable:
             arrays = list((self._handed_out or {}).values())
@@ -111,6 +160,12 @@ class Mapping:
                 array.flags.writeable = writable
         del anchor
 
+    def _held(self) -> Any:
+        anchor = self._anchor()
+        if anchor is None:
+            raise Closed("Cannot use the mapping: it is closed")
+        return anchor
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mapping cannot be pickled or copied")
 
@@ -118,17 +173,18 @@ class Mapping:
 class View:
     """The bytes of a mapping, or of a part of it, until ``close``. Offsets count from the start of the *file*."""
 
-    __slots__ = ("_anchor", "_root", "_start", "mapping")
+    __slots__ = ("_anchor", "_apart", "_root", "_start", "mapping")
 
     def __init__(self, mapping: Mapping, anchor: Any, start: int) -> None:
         self.mapping = mapping
         self._anchor = anchor
         self._start = start
-        self._root: tuple[Access, Bytes] | None = None
+        self._root: tuple[Access, weakref.ref[Bytes]] | None = None
+        self._apart: Callable[[], View] | View | None = None
 
     @property
     def access(self) -> Access:
-        return self.mapping.access
+        return self.mapping.access if self._apart is None else Access.PRIVATE
 
     @property
     def closed(self) -> bool:
@@ -138,6 +194,7 @@ class View:
         """Lets go. What was handed out stays valid and keeps the pages."""
         self._root = None
         self._anchor = None
+        self._apart = None
 
     def part(self, byte_offset: int, byte_size: int) -> View:
         """A view of a part. Its anchor is an object of its own over the same bytes, whose end is that of the last array
@@ -147,12 +204,44 @@ class View:
         own = _array_type(max(byte_size, 1)).from_buffer(anchor, byte_offset - start)
         return View(self.mapping, own, byte_offset)
 
+    def write_apart(self, apart: Callable[[], View]) -> None:
+        """Has the writable buffers of this view in a mapping of their own, which ``apart`` makes at the first one: the
+        pages of this one are shared with views that must not see what is written there.
+        """
+        self._apart = apart
+
     def bytes(self, byte_offset: int, byte_size: int) -> Bytes:
         """The bytes as an array over the mapping, writable if the mapping is. Raises ``Closed``."""
         anchor, first = self.buffer()
         start = byte_offset - first
         assert 0 <= start <= start + byte_size <= len(anchor), "outside the view"
         return self._root_of(anchor)[start : start + byte_size]
+
+    def writable(self, byte_offset: int, byte_size: int) -> Bytes:
+        """The bytes as an array that can be written to: for all to see if the mapping is writable, else privately to
+        this process. Not for ``Access.STRICT``. Raises ``Closed``, ``MappingFailed``.
+        """
+        anchor, first = self.buffer()
+        if byte_size == 0:
+            return np.empty(0, np.uint8)
+        if self._apart is not None:
+            if not isinstance(self._apart, View):
+                self._apart = self._apart()
+                # Whoever has only these pages keeps the others all the same, and what hangs on their end.
+                weakref.finalize(self._apart.buffer()[0], _forget, anchor).atexit = False
+            return self._apart.writable(byte_offset, byte_size)
+        start = byte_offset - first
+        assert 0 <= start <= start + byte_size <= len(anchor), "outside the view"
+        root = np.frombuffer(memoryview(anchor), np.uint8, byte_size, start)
+        try:
+            self.mapping.will_write(root, ctypes.addressof(anchor) + start, byte_size)
+        except OSError as error:
+            raise MappingFailed(
+                f"Cannot make {byte_size} mapped bytes writable to this process alone: {error}",
+                hint="is more memory locked than ulimit -l allows, are there too many mappings (vm.max_map_count), or "
+                "does vm.overcommit_memory=2 count private mappings? numpy() needs none of it",
+            ) from error
+        return root
 
     def hand_out(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Remembers an array over the view, weakly: it follows when the mapping is re-mapped."""
@@ -167,17 +256,24 @@ class View:
         return anchor, self._start
 
     def _root_of(self, anchor: Any) -> Bytes:
-        # A new one after each change of access; arrays that are out keep theirs.
-        access = self.access
-        if self._root is None or self._root[0] is not access:
+        # A new one after each change of access; arrays that are out keep theirs, and nobody else does: whether one is
+        # alive is what a seal asks.
+        access = self.mapping.access
+        root = self._root[1]() if self._root is not None and self._root[0] is access else None
+        if root is None:
             view = memoryview(anchor)
             root = np.frombuffer(view if access is Access.WRITE else view.toreadonly(), np.uint8)
-            self._root = access, root
-            return root
-        return self._root[1]
+            if access is Access.WRITE:
+                self.mapping.will_write(root, ctypes.addressof(anchor), len(anchor))
+            self._root = access, weakref.ref(root)
+        return root
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a view of a mapping cannot be pickled or copied")
+
+
+def _forget(_: object) -> None:
+    """Keeps its argument for as long as it is to be called."""
 
 
 @functools.lru_cache(maxsize=64)

@@ -62,11 +62,9 @@ def to_capsule(view: View, info: TensorInfo, options: dict[str, Any]) -> object:
 
 
 def _to_raw(view: View, info: TensorInfo, options: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    raw = view.bytes(info.byte_offset, info.byte_size)
+    # Consumers write where it says read-only, as torch does. It stays private, as with torch().
+    raw = view.writable(info.byte_offset, info.byte_size)
     version = options.get("max_version")
-    if raw.flags.writeable or (version is not None and version[0] >= 1):
-        return raw
-    # Before 1.0 a capsule could not say that it is read-only. Writes stay private, as with torch().
-    anchor, start = view.buffer()
-    offset = info.byte_offset - start
-    return np.frombuffer(anchor, np.uint8)[offset : offset + info.byte_size]
+    # Before 1.0 a capsule could not say so.
+    raw.flags.writeable = view.access is Access.WRITE or version is None or version[0] < 1
+    return raw

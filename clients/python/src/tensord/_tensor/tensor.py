@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import Timeout
-from tensord._errors import FeatureUnavailable
+from tensord._errors import FeatureUnavailable, ValidationFailed
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lock_file import LockKind
 from tensord._mapping.mapping import Access, View
@@ -69,45 +69,64 @@ class Tensor:
         """Whether writes reach the other processes."""
         return self._attachment.access is Access.WRITE
 
-    def numpy(self) -> npt.NDArray[Any]:
+    def numpy(self, *, private: bool = False) -> npt.NDArray[Any]:
         """A C-contiguous little-endian array of ``shape``; writable only if the region is mapped for writing.
 
-        bf16 and fp8 need ``ml_dtypes``. Raises ``Closed``, ``FeatureUnavailable`` if numpy has no such type.
+        With ``private=True`` it is writable over a region that is mapped for reading: writes change private pages of
+        this process and nobody else's, as with ``torch()``. Without it the processor itself forbids them: what ignores
+        that the array is read-only and writes, such as ``torch.from_numpy(array).add_(1)``, ends the process.
+
+        bf16 and fp8 need ``ml_dtypes``. Raises ``Closed``; ``FeatureUnavailable`` if numpy has no such type, or for
+        ``private=True`` of a region attached with ``strict=True``; ``ValidationFailed`` for it where writes would reach
+        the others; ``MappingFailed``.
         """
         view = self._view
         dtype = to_numpy_dtype(self.dtype)
-        raw = view.bytes(self.byte_offset, self.byte_size)
-        return view.hand_out(raw.view(dtype).reshape(self.shape))
+        return view.hand_out(self._raw(view, private).view(dtype).reshape(self.shape))
 
-    def bytes(self) -> npt.NDArray[np.uint8]:
-        """The raw bytes, a ``uint8`` array of shape ``[byte_size]``, whatever the dtype. Raises ``Closed``."""
+    def bytes(self, *, private: bool = False) -> npt.NDArray[np.uint8]:
+        """The raw bytes, a ``uint8`` array of shape ``[byte_size]``, whatever the dtype. ``private`` and what is
+        raised: as with ``numpy()``.
+        """
         view = self._view
-        raw = view.bytes(self.byte_offset, self.byte_size)
-        view.hand_out(raw)
-        return raw
+        return view.hand_out(self._raw(view, private))
+
+    def _raw(self, view: View, private: bool) -> npt.NDArray[np.uint8]:
+        if not private:
+            return view.bytes(self.byte_offset, self.byte_size)
+        if view.access is Access.WRITE:
+            raise ValidationFailed(
+                f"Cannot show tensor {self.name!r} privately: it is mapped for writing, and writes reach the others",
+                hint="attach the region without writable=True, or copy() the array",
+            )
+        self._check_not_strict(view, f"make a private array of tensor {self.name!r}")
+        return view.writable(self.byte_offset, self.byte_size)
+
+    def _check_not_strict(self, view: View, action: str) -> None:
+        if view.access is Access.STRICT:
+            raise FeatureUnavailable(
+                f"Cannot {action}: it is mapped with strict=True, or pinned, where a write ends the process",
+                hint="attach without strict: such writes then stay private to this process",
+            )
 
     def torch(self) -> TorchTensor:
         """A contiguous CPU tensor of ``shape``, sharing the memory.
 
         torch knows no read-only tensors: over a region that is not mapped for writing, an in-place operation changes
         private pages of this process and nobody else's. Raises ``Closed``, ``FeatureUnavailable`` if torch is missing,
-        has no such type, or the region was attached with ``strict=True``, where such an operation would be a crash.
+        has no such type, or the region was attached with ``strict=True``, where such an operation would be a crash;
+        ``MappingFailed``.
         """
         view = self._view
-        if view.access is Access.STRICT:
-            raise FeatureUnavailable(
-                f"Cannot make a torch tensor of {self.name!r}: it is attached with strict=True, where an in-place "
-                "operation would be a segmentation fault",
-                hint="attach without strict: such operations then stay private to this process",
-            )
+        self._check_not_strict(view, f"make a torch tensor of {self.name!r}")
         dtype = to_torch_dtype(self.dtype)
         module = import_torch()
         if self.byte_size == 0:
             # frombuffer refuses to make tensors of no elements.
             empty: TorchTensor = module.empty(self.shape, dtype=dtype)
             return empty
-        anchor, start = view.buffer()
-        flat = module.frombuffer(anchor, dtype=dtype, count=math.prod(self.shape), offset=self.byte_offset - start)
+        raw = view.writable(self.byte_offset, self.byte_size)
+        flat = module.frombuffer(raw, dtype=dtype, count=math.prod(self.shape))
         shaped: TorchTensor = flat.reshape(self.shape)
         return shaped
 
