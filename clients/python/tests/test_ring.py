@@ -437,6 +437,42 @@ def test_rings_stay_mapped_from_one_reference_to_the_next(client: tensord.Client
             assert slot.array((2,), np.int64).tolist() == [8, 9]
 
 
+def test_what_a_reader_writes_is_neither_in_later_tensors_of_the_slot_nor_in_its_neighbours(
+    client: tensord.Client,
+) -> None:
+    with client.ring(slots=2, slot_bytes=64, ttl=600) as ring, client.rings() as rings:
+        first, neighbour = ring.put([1.0, 2.0]), ring.put([3.0, 4.0])
+        with rings.open(first) as tensor, rings.open(neighbour) as other:
+            private = tensor.numpy(private=True)
+            private[:] = 9
+            np.from_dlpack(tensor)
+            # The same pages for all views that can be written to, and none of the others.
+            assert tensor.bytes(private=True).view(np.float64).tolist() == [9, 9]
+            assert tensor.numpy().tolist() == [1, 2]
+            assert other.numpy().tolist() == [3, 4]
+            assert other.numpy(private=True).tolist() == [3, 4]
+        assert private.tolist() == [9, 9]
+        for number in (5, 6, 7):
+            with rings.open(ring.put([float(number)])) as later:
+                assert later.numpy().tolist() == later.numpy(private=True).tolist() == [number]
+        with pytest.raises(tensord.Closed):
+            tensor.numpy(private=True)
+
+
+def test_a_dropped_slot_tensor_is_locked_until_its_last_private_array_is_gone(client: tensord.Client) -> None:
+    with client.ring(slots=1, slot_bytes=64, ttl=600) as ring, client.rings() as rings:
+        tensor = rings.open(ring.put([1]))
+        # Its file is found whatever became of the name.
+        Path(ring.region.descriptor.storage.path).unlink()
+        array = tensor.numpy(private=True)
+        del tensor
+        gc.collect()
+        with pytest.raises(tensord.DeadlineExceeded):
+            ring.acquire(timeout=0)
+        del array
+        take_all(ring)
+
+
 def test_rings_lock_slots_as_open_does(client: tensord.Client) -> None:
     with client.ring(slots=1, slot_bytes=64, ttl=600) as ring, client.rings() as rings:
         ref = ring.put([1])

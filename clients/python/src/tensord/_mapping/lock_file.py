@@ -96,6 +96,18 @@ class LockFile:
         """Bytes of the file; fewer where it ends. Raises ``Closed``."""
         return os.pread(self.check(), length, start)
 
+    def reopen(self) -> int:
+        """A description of the same file that holds none of the locks, for reading, whatever became of the file's name.
+        The caller closes it. Raises ``Closed``, ``MappingFailed``.
+        """
+        path = f"/proc/self/fd/{self.check()}"
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MappingFailed(
+                f"Cannot open region {self._region} once more: {error}", hint="is there a /proc?"
+            ) from error
+
     def close(self) -> None:
         """Lets go of every lock. Safe to call twice, and in a forked child, where it leaves the parent's alone."""
         fd, self._fd = self._fd, -1

@@ -29,7 +29,9 @@ _Key = tuple[str, int, int, Access]
 class Rings:
     """Other processes' rings, kept mapped from one reference to the next; ``client.rings`` makes it.
 
-    ``open`` is ``client.open`` for references with a generation, without its page faults. The price is the memory: a
+    ``open`` is ``client.open`` for references with a generation, without its page faults. Only what may be written to
+    over a slot that is open for reading (``torch()``, DLPack, ``numpy(private=True)``) has pages of its own, so that
+    later tensors of that slot, and its neighbours, do not show what was written. The price is the memory: a
     ring whose owner has ended is held until the next ``open`` that finds this out, or ``close``. Thread-safe. Close
     it, or use it in a ``with`` statement; tensors that are open stay so.
     """
@@ -77,11 +79,13 @@ class Rings:
 
     def _map(self, ref: TensorReference, access: Access, stands: Callable[[Place], bool] | None) -> OpenedTensor:
         place = place_of(ref)
-        key = (place.path, place.dev, place.ino, access)
+        # Readers' writes would stay in pages of this one map, for all tensors to come.
+        shared = Access.WRITE if access is Access.WRITE else Access.STRICT
+        key = (place.path, place.dev, place.ino, shared)
         whole = self._known(key)
         if whole is None:
             self._forget_the_gone()
-            mapped = open_reference(_to_whole_file(ref, place.path), access, stands)
+            mapped = open_reference(_to_whole_file(ref, place.path), shared, stands)
             # Another thread may have been faster; a mapping too many ends with its last tensor.
             whole = self._known(key, mapped) or mapped
         if ref.byte_offset + ref.byte_size > whole.byte_size:

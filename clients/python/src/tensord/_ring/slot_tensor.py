@@ -5,13 +5,15 @@ The slot stays locked until the tensor is closed, so that its owner does not fil
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable
 
-from tensord._errors import DeadlineExceeded, FeatureUnavailable, StaleRef, ValidationFailed
+from tensord._errors import DeadlineExceeded, FeatureUnavailable, MappingFailed, StaleRef, ValidationFailed
 from tensord._mapping.attach import Place
+from tensord._mapping.lease import take_lease
 from tensord._mapping.lock_file import LockFile, LockKind, rounds
-from tensord._mapping.mapping import Access, View
+from tensord._mapping.mapping import Access, View, map_file
 from tensord._region.mapper import open_reference, place_of
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import OpenedTensor
@@ -36,6 +38,11 @@ class SlotTensor(OpenedTensor):
         anchor, _ = opened._attachment.view.buffer()
         self._unlocker = weakref.finalize(anchor, lock_file.close)
         self._unlocker.atexit = False
+
+    def write_apart(self) -> None:
+        """Has what may be written to over this tensor in private pages of its own, not in those of the whole ring."""
+        info, lock_file = self._info, self._lock_file
+        self._attachment.view.write_apart(lambda: _map_apart(lock_file, info.byte_offset, info.byte_size))
 
     def close(self) -> None:
         """Lets go of the slot and of the region."""
@@ -82,13 +89,27 @@ def open_slot(
         lock_file = LockFile(place_of(ref, stands), kind)
         try:
             _lock_slot(lock_file, kind, ref, word, timeout)
-            return SlotTensor(opened, ref, lock_file)
+            tensor = SlotTensor(opened, ref, lock_file)
+            if access is Access.PRIVATE and opened._attachment.access is Access.STRICT:
+                tensor.write_apart()
+            return tensor
         except BaseException:
             lock_file.close()
             raise
     except BaseException:
         opened.close()
         raise
+
+
+def _map_apart(lock_file: LockFile, byte_offset: int, byte_size: int) -> View:
+    fd = lock_file.reopen()
+    try:
+        take_lease(fd)
+        return map_file(fd, byte_offset, byte_size, Access.PRIVATE)
+    except OSError as error:
+        raise MappingFailed(f"Cannot map {byte_size} bytes of a slot once more: {error}") from error
+    finally:
+        os.close(fd)
 
 
 def _lock_slot(lock_file: LockFile, kind: LockKind, ref: TensorReference, word: int, timeout: float | None) -> None:
