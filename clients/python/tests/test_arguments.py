@@ -73,7 +73,7 @@ TAKES: dict[str, set[str]] = {
     **dict.fromkeys(("wait", "retry"), TIMES),
     "timeout": OR_NONE | TIMES,
     **dict.fromkeys(("persist", "strict", "writable", "checksum", "stock_writable", "drain", "dry_run"), FLAGS),
-    **dict.fromkeys(("reconnect", "start"), FLAGS),
+    **dict.fromkeys(("reconnect", "start", "private", "read_only"), FLAGS),
     "evictable": FLAGS,
     **dict.fromkeys(("slots", "slot_bytes"), COUNTS),
     "byte_size": COUNTS,
@@ -92,7 +92,8 @@ TAKES: dict[str, set[str]] = {
     "tensors": set(),
     "shape": {"5", "list"},
     "dtype": DTYPES,
-    **{name: {"function", "class"} for name in ("build", "call", "chore")},
+    **{name: {"function", "class"} for name in ("build", "call", "chore", "register")},
+    "unregister": OR_NONE | {"function", "class"},
 }
 # Where the same word takes something else.
 EXCEPTIONS: dict[str, set[str]] = {
@@ -120,7 +121,13 @@ class Call:
 @pytest.fixture
 def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
     region = client.create("region", np.zeros(2), ttl=600)
-    with region, client.ring(ttl=600, slots=2, slot_bytes=64) as ring, ring.acquire() as slot, client.rings() as rings:
+    with (
+        region,
+        client.attach("region") as reader,
+        client.ring(ttl=600, slots=2, slot_bytes=64) as ring,
+        ring.acquire() as slot,
+        client.rings() as rings,
+    ):
         session = client.session
         assert session is not None
         ref = ring.put([1.0])
@@ -149,6 +156,11 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
             "Client.unregister_model": Call(client.unregister_model, {"name": "x"}),
             "Client.events": Call(client.events, {}),
             "Region.seal": Call(region.seal, {}),
+            "Region.numpy": Call(reader.numpy, {}),
+            "Region.bytes": Call(reader.bytes, {}),
+            "Region.pin": Call(reader.pin, {"register": lambda address, byte_size: None}),
+            "Tensor.numpy": Call(reader["data"].numpy, {}),
+            "Tensor.bytes": Call(reader["data"].bytes, {}),
             "Region.lock_read": Call(region.lock_read, {}),
             "Region.lock_write": Call(region.lock_write, {}),
             "Tensor.lock_read": Call(tensor.lock_read, {}),

@@ -60,6 +60,8 @@ from ._errors import (
 )
 from ._events.event import Event
 from ._events.event_stream import EventStream
+from ._mapping.memory_lock import MemoryLock
+from ._region.pin import Pin
 from ._region.region import Region
 from ._ring.ring import Ring
 from ._ring.rings import Rings
@@ -113,6 +115,7 @@ __all__ = [
     "LeaseNotFound",
     "MalformedBody",
     "MappingFailed",
+    "MemoryLock",
     "MethodNotAllowed",
     "Model",
     "ModelExists",
@@ -129,6 +132,7 @@ __all__ = [
     "Owner",
     "OwnerRequired",
     "PayloadTooLarge",
+    "Pin",
     "Pool",
     "PoolFull",
     "RangeNotSatisfiable",

@@ -81,13 +81,29 @@ def map_place(place: Place, byte_offset: int, byte_size: int, access: Access) ->
     try:
         return map_file(fd, byte_offset, byte_size, access)
     except OSError as error:
-        raise MappingFailed(
-            f"Cannot map region {place.region}: {error} for {byte_size} bytes of {place.path}",
-            hint="is the address space limited (ulimit -v), are there too many mappings (vm.max_map_count), or does "
-            "vm.overcommit_memory=2 count private mappings? Then strict=True helps a reader",
-        ) from error
+        raise _unmappable(place, byte_size, error) from error
     finally:
         os.close(fd)
+
+
+def map_to_pin(place: Place, *, writable: bool) -> View:
+    """Maps all of the file at ``place``, shared, for who pins its pages: ``writable`` where pins ask for that, which a
+    sealed file need not allow. It counts as a reader. Raises as ``map_place``.
+    """
+    fd = _open_standing(place, lambda: _open_checked(place, writable=writable, leased=True, writer=False))
+    try:
+        return map_file(fd, 0, place.byte_size, Access.WRITE if writable else Access.STRICT)
+    except OSError as error:
+        raise _unmappable(place, place.byte_size, error) from error
+    finally:
+        os.close(fd)
+
+
+def _unmappable(place: Place, byte_size: int, error: OSError) -> MappingFailed:
+    hint = "is the address space limited (ulimit -v), or are there too many mappings (vm.max_map_count)?"
+    if error.errno == errno.EAGAIN:
+        hint = "this process locks its memory (mlockall), and ulimit -l leaves no room for more: raise it, or lock less"
+    return MappingFailed(f"Cannot map region {place.region}: {error} for {byte_size} bytes of {place.path}", hint=hint)
 
 
 def remap_place(place: Place, mapping: Mapping, access: Access) -> None:
@@ -96,25 +112,25 @@ def remap_place(place: Place, mapping: Mapping, access: Access) -> None:
     try:
         mapping.remap(fd, access)
     except OSError as error:
-        raise MappingFailed(f"Cannot re-map region {place.region}: {error} for {place.path}") from error
+        raise _unmappable(place, place.byte_size, error) from error
     finally:
         os.close(fd)
 
 
 def open_leased(place: Place, *, writable: bool) -> int:
     """A descriptor of the file at ``place``, locked and then checked. Map it and close it. Raises as ``map_place``."""
-    return _open_standing(place, writable=writable, leased=True)
+    return _open_standing(place, lambda: _open_checked(place, writable=writable, leased=True, writer=writable))
 
 
 def open_unleased(place: Place, *, writable: bool) -> int:
     """A descriptor of the file at ``place``, checked only, for locks that are no lease. Raises as ``map_place``."""
-    return _open_standing(place, writable=writable, leased=False)
+    return _open_standing(place, lambda: _open_checked(place, writable=writable, leased=False, writer=writable))
 
 
-def _open_standing(place: Place, *, writable: bool, leased: bool) -> int:
+def _open_standing(place: Place, open_checked: Callable[[], int]) -> int:
     for _ in range(STANDING_TRIES):
         try:
-            return _open_checked(place, writable=writable, leased=leased)
+            return open_checked()
         except Mismatch as error:
             mismatch = error
         # Of another file system the server knows nothing better.
@@ -123,12 +139,12 @@ def _open_standing(place: Place, *, writable: bool, leased: bool) -> int:
     raise mismatch
 
 
-def _open_checked(place: Place, *, writable: bool, leased: bool) -> int:
+def _open_checked(place: Place, *, writable: bool, leased: bool, writer: bool) -> int:
     fd = _open(place, writable)
     try:
         if leased:
-            _lock(fd, place, writable)
-        _check(fd, place, writable)
+            _lock(fd, place, writer)
+        _check(fd, place, writer)
     except BaseException:
         os.close(fd)
         raise

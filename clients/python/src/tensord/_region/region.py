@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,16 @@ from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import Revision, Timeout
 from tensord._arguments.quoting import quote
 from tensord._errors import RegionDraining, TensordError, TensorNotFound
-from tensord._mapping.attach import Mismatch
+from tensord._mapping.attach import Mismatch, Place
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
+from tensord._mapping.memory_lock import MemoryLock
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import Tensor
 from tensord._tensor.tensor_lock import TensorLock
 from tensord._wire.region import RegionDescriptor
+
+from .pin import Pin, Register, Unregister
 
 if TYPE_CHECKING:
     from torch import Tensor as TorchTensor
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 # A stock reader may unlink the name that the server has just brought back; not four times.
 REMAP_TRIES = 4
+
+_Kept = TypeVar("_Kept", MemoryLock, Pin)
 
 
 @checked_class
@@ -49,6 +54,8 @@ class Region:
         self._created = created
         self._seal_lock = threading.Lock()
         self._infos = {tensor.name: tensor for tensor in descriptor.tensors or ()}
+        # Locks and pins, which end with it.
+        self._kept: list[MemoryLock | Pin] = []
 
     @property
     def id(self) -> str:
@@ -117,17 +124,17 @@ class Region:
     def __len__(self) -> int:
         return len(self._infos)
 
-    def numpy(self) -> npt.NDArray[Any]:
+    def numpy(self, *, private: bool = False) -> npt.NDArray[Any]:
         """The only tensor as ``Tensor.numpy()``. Raises ``TypeError`` if there are several."""
-        return self._only().numpy()
+        return self._only().numpy(private=private)
 
     def torch(self) -> TorchTensor:
         """The only tensor as ``Tensor.torch()``. Raises ``TypeError`` if there are several."""
         return self._only().torch()
 
-    def bytes(self) -> npt.NDArray[np.uint8]:
+    def bytes(self, *, private: bool = False) -> npt.NDArray[np.uint8]:
         """The only tensor as ``Tensor.bytes()``. Raises ``TypeError`` if there are several."""
-        return self._only().bytes()
+        return self._only().bytes(private=private)
 
     def ref(self) -> TensorReference:
         """The only tensor's reference, as ``Tensor.ref()``. Raises ``TypeError`` if there are several."""
@@ -186,6 +193,26 @@ class Region:
                 raise
             return self._descriptor
 
+    def lock_memory(self) -> MemoryLock:
+        """Locks the region's pages in memory, out of swap, until the lock is released or the region closed here.
+        Nothing is copied, whatever views there are; ``mlock`` of a view that can be written to copies all of it.
+
+        Raises ``MappingFailed`` if this process may not lock as much, ``StaleRef`` if the region was deleted,
+        ``Closed``.
+        """
+        return self._keep(MemoryLock(self._standing()))
+
+    def pin(self, register: Register, unregister: Unregister | None = None, *, read_only: bool = False) -> Pin:
+        """Maps the pages once more and has ``register(address, byte_size)`` pin them, for a GPU say, without a copy;
+        ``unregister(address)`` is called when the pin, or the region, is closed here.
+
+        While ``register`` runs the map is writable, since that is what pins ask for; after it, read-only to the
+        processor. With ``read_only=True`` it is so from the start: for registrations that only read. Raises
+        ``FeatureUnavailable`` where this process may not open the sealed file for writing, what ``register`` raises,
+        ``MappingFailed``, ``StaleRef`` if the region was deleted, ``Closed``.
+        """
+        return self._keep(Pin(self._standing(), self._infos, register, unregister, read_only=read_only))
+
     def refresh(self) -> RegionDescriptor:
         """Asks the server for the region as it is now."""
         self._descriptor = self._api.region(self.id)
@@ -193,7 +220,11 @@ class Region:
 
     def close(self) -> None:
         """Lets go of the region here. Safe to call twice. Arrays and tensors taken before stay valid."""
-        self._attachment.close()
+        try:
+            while self._kept:
+                self._kept.pop().release()
+        finally:
+            self._attachment.close()
 
     def __enter__(self) -> Region:
         return self
@@ -209,6 +240,15 @@ class Region:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mapped region cannot be pickled or copied: send region.ref(), or its name, and map it there")
+
+    def _standing(self) -> Place:
+        _ = self._attachment.view
+        return self._attachment.place
+
+    def _keep(self, kept: _Kept) -> _Kept:
+        self._kept = [each for each in self._kept if not each.released]
+        self._kept.append(kept)
+        return kept
 
     def _only(self) -> Tensor:
         if len(self._infos) != 1:
