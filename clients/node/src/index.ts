@@ -19,6 +19,7 @@ export type {
   TensorInfo,
   Verification,
 } from "./http/wire.ts";
+export type { MemoryLock } from "./memory/memory-lock.ts";
 export type {
   AccessOptions,
   AnyRegion,

@@ -95,9 +95,10 @@ export function mapPlace(place: Place, byteOffset: number, byteSize: number, acc
         cause,
         `map region ${place.region}: ${codeOf(cause)} for ${byteSize} bytes of ${place.path}`,
         {
-          hint:
-            "is the address space limited (ulimit -v), are there too many mappings (vm.max_map_count), or does " +
-            "vm.overcommit_memory=2 count private mappings? Then { strict: true } helps a reader",
+          hint: isOverLimit(cause)
+            ? "this process locks its memory (mlockall), and ulimit -l leaves no room for more: raise it, or lock less"
+            : "is the address space limited (ulimit -v), are there too many mappings (vm.max_map_count), or does " +
+              "vm.overcommit_memory=2 count private mappings? Then { strict: true } helps a reader",
         },
       );
     }
@@ -212,6 +213,11 @@ function accessDenied(place: Place, isWriter: boolean, cause: unknown): Error {
 function asMappingFailed(cause: unknown, what: string, { hint }: { readonly hint?: string } = {}): Error {
   if (cause instanceof TensordError) return cause;
   return new TensordError("mapping-failed", `Cannot ${what}`, { hint, cause });
+}
+
+/** mmap's answer to who has locked his address space and may not lock as much more. */
+function isOverLimit(error: unknown): boolean {
+  return codeOf(error) === "EAGAIN";
 }
 
 /** The errno's name, or what else there is to say. */

@@ -5,6 +5,7 @@ import { loadKoffi } from "../packages.ts";
 import { checkPlatform } from "./platform.ts";
 
 // <sys/mman.h>, the same values on x86-64 and arm64.
+export const PROT_NONE = 0;
 export const PROT_READ = 1;
 export const PROT_WRITE = 2;
 export const PROT_EXEC = 4;
@@ -14,6 +15,9 @@ export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
 const MADV_POPULATE_WRITE = 23;
+const MREMAP_MAYMOVE_FIXED = 1 | 2;
+const MLOCK_ONFAULT = 1;
+const MS_INVALIDATE = 2;
 // <fcntl.h>, likewise.
 export const F_OFD_SETLK = 37;
 
@@ -45,6 +49,10 @@ interface Library {
   readonly madvise: Call;
   readonly fcntl: Call;
   readonly mprotect: Call;
+  readonly mremap: Call;
+  readonly mlock: Call;
+  readonly mlock2: Call;
+  readonly msync: Call;
   readonly dlsym: Symbols;
   readonly pthread_key_create: Call;
   readonly pthread_key_delete: Call;
@@ -72,6 +80,11 @@ function load(): Library {
     // Declared without `...`: on Linux the third argument of a variadic call travels as any other does.
     fcntl: libc.func("int fcntl(int fd, int op, void *arg)"),
     mprotect: libc.func("int mprotect(uintptr_t addr, size_t length, int prot)"),
+    // Without `...` as well.
+    mremap: libc.func("uintptr_t mremap(uintptr_t old, size_t old_size, size_t size, int flags, uintptr_t address)"),
+    mlock: libc.func("int mlock(uintptr_t addr, size_t length)"),
+    mlock2: libc.func("int mlock2(uintptr_t addr, size_t length, unsigned int flags)"),
+    msync: libc.func("int msync(uintptr_t addr, size_t length, int flags)"),
     dlsym: libc.func("uintptr_t dlsym(uintptr_t handle, const char *name)"),
     pthread_key_create: libc.func("int pthread_key_create(void *key, uintptr_t destructor)"),
     pthread_key_delete: libc.func("int pthread_key_delete(unsigned int key)"),
@@ -107,6 +120,47 @@ export function munmap(address: bigint, length: number): void {
 /** mprotect(2). @throws SystemError */
 export function mprotect(address: bigint, length: number, prot: number): void {
   if (library().mprotect(address, length, prot) !== 0) throw new SystemError("mprotect", library().koffi.errno());
+}
+
+/** mremap(2) of a mapping onto the place of another, which goes in the same step. @throws SystemError */
+export function move(address: bigint, length: number, target: bigint): void {
+  const result = BigInt(library().mremap(address, length, length, MREMAP_MAYMOVE_FIXED, target));
+  if (result === MAP_FAILED) throw new SystemError("mremap", library().koffi.errno());
+}
+
+/** mlock(2): the pages are in memory, and stay. @throws SystemError */
+export function mlock(address: bigint, length: number): void {
+  if (library().mlock(address, length) !== 0) throw new SystemError("mlock", library().koffi.errno());
+}
+
+/** mlock2(2): each page is locked once it is there, and a private one is not copied for it. @throws SystemError */
+export function lockOnFault(address: bigint, length: number): void {
+  if (library().mlock2(address, length, MLOCK_ONFAULT) !== 0) {
+    throw new SystemError("mlock2", library().koffi.errno());
+  }
+}
+
+/**
+ * Whether any of the pages is locked. Changes nothing: msync(2) answers `EBUSY` then to `MS_INVALIDATE`, which does nothing
+ * else on Linux. @throws SystemError
+ */
+export function isLocked(address: bigint, length: number): boolean {
+  const { koffi, msync } = library();
+  if (msync(address, length, MS_INVALIDATE) === 0) return false;
+  const errno = koffi.errno();
+  if (errno === koffi.os.errno.EBUSY) return true;
+  throw new SystemError("msync", errno);
+}
+
+/** Whether what this process maps from now on is locked: it called `mlockall(MCL_FUTURE)`. @throws SystemError */
+export function locksNewMaps(): boolean {
+  const { pageSize } = library();
+  const address = mmap(0n, pageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  try {
+    return isLocked(address, pageSize);
+  } finally {
+    munmap(address, pageSize);
+  }
 }
 
 /** dlsym(3) among what is loaded: the address of a function. @throws SystemError `ENOENT` if there is none */

@@ -33,13 +33,12 @@ export class Pages {
   /** The buffers that are out, by their range: one range has one buffer at a time. */
   readonly #buffers = new Map<string, WeakRef<ArrayBuffer>>();
 
-  /** Nobody holds them yet. @throws SystemError */
+  /** Nobody holds them yet. Not a byte is copied, in a locked address space either. @throws SystemError */
   constructor(fd: number, byteOffset: number, byteSize: number, access: Access) {
     const start = byteOffset - (byteOffset % libc.pageSize());
     // A tensor of no bytes still needs a mapping, since that is what holds its lease.
     const length = Math.max(byteOffset + byteSize - start, 1);
-    const [protection, flags] = protections[access];
-    const address = libc.mmap(0n, length, protection, flags, fd, start);
+    const address = access === "private" ? mapPrivately(fd, length, start) : mapAs(access, fd, length, start);
     this.#start = start;
     this.#length = length;
     this.#address = address;
@@ -79,8 +78,39 @@ export class Pages {
    * description goes, with the locks that it held. @throws SystemError, and changes nothing then
    */
   remap(fd: number, access: Access): void {
-    const [protection, flags] = protections[access];
-    libc.mmap(this.#address, this.#length, protection, flags | libc.MAP_FIXED, fd, this.#start);
+    if (access !== "private" || !libc.locksNewMaps()) {
+      mapAs(access, fd, this.#length, this.#start, this.#address);
+      return;
+    }
+    // Made elsewhere: others may look at these pages meanwhile, which are never to be seen half done.
+    const fresh = mapPrivately(fd, this.#length, this.#start);
+    try {
+      libc.move(fresh, this.#length, this.#address);
+    } catch (error) {
+      libc.munmap(fresh, this.#length);
+      throw error;
+    }
+  }
+}
+
+function mapAs(access: Access, fd: number, length: number, start: number, over?: bigint): bigint {
+  const [protection, flags] = protections[access];
+  return libc.mmap(over ?? 0n, length, protection, over === undefined ? flags : flags | libc.MAP_FIXED, fd, start);
+}
+
+/**
+ * As `private`. In a locked address space (`mlockall(MCL_FUTURE)`) the kernel copies what is mapped privately and writable
+ * before mmap returns: so it is writable last, when each page is locked only once it is there (docs/memory.md).
+ */
+function mapPrivately(fd: number, length: number, start: number): bigint {
+  const address = libc.mmap(0n, length, libc.PROT_READ, protections.private[1], fd, start);
+  try {
+    if (libc.isLocked(address, length)) libc.lockOnFault(address, length);
+    libc.mprotect(address, length, protections.private[0]);
+    return address;
+  } catch (error) {
+    libc.munmap(address, length);
+    throw error;
   }
 }
 

@@ -12,9 +12,11 @@ import type { Api } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attachment } from "../memory/attachment.ts";
+import { lockMemory, type MemoryLock } from "../memory/memory-lock.ts";
 import type { Access } from "../memory/pages.ts";
 import { orAborted, type WaitOptions } from "../waiting.ts";
 import { sameRegionTries } from "./mapper.ts";
+import { whileStanding } from "./standing.ts";
 import { Tensor } from "./tensor.ts";
 
 /** How many tensors a message or `console.log` shows. */
@@ -29,6 +31,7 @@ export class Region {
   readonly #api: Api;
   readonly #attachment: Attachment;
   readonly #isCreated: boolean;
+  readonly #memoryLocks = new Set<MemoryLock>();
   #descriptor: RegionDescriptor;
   /** The last seal, which the next one waits for. */
   #sealing: Promise<unknown> = Promise.resolve();
@@ -128,6 +131,24 @@ export class Region {
     }
   }
 
+  /**
+   * Locks the region's pages in memory, out of swap, until the lock is released or the region closed here. Nothing is copied,
+   * whatever views there are; `mlock` of a view copies all of it.
+   * @throws TensordError `mapping-failed` if this process may not lock as much, `stale-ref` if the region was deleted,
+   *   `closed`
+   */
+  async lockMemory(options: WaitOptions = {}): Promise<MemoryLock> {
+    checkOptions("lock the region in memory", tables.wait, options);
+    this.#attachment.check();
+    const { place } = this.#attachment;
+    const lock = await whileStanding(place, () => lockMemory(place, options.signal));
+    if (this.isClosed) lock.release();
+    this.#attachment.check();
+    for (const each of this.#memoryLocks) if (each.isReleased) this.#memoryLocks.delete(each);
+    this.#memoryLocks.add(lock);
+    return lock;
+  }
+
   /** Asks the server for the region as it is now. */
   async refresh(options: WaitOptions = {}): Promise<RegionDescriptor> {
     checkOptions("refresh the region", tables.wait, options);
@@ -137,6 +158,8 @@ export class Region {
 
   /** Lets go of the region here. Safe to call twice. Arrays taken before stay valid. */
   close(): void {
+    for (const lock of this.#memoryLocks) lock.release();
+    this.#memoryLocks.clear();
     this.#attachment.close();
   }
 
