@@ -22,6 +22,7 @@ const operationOf: Readonly<Record<(typeof features)[number], string>> = {
   "on-full": "createRegion",
   events: "listEvents",
   data: "readData",
+  aliases: "createRegion",
   doctor: "diagnose",
   metrics: "getMetrics",
 };

@@ -25,6 +25,7 @@ export const features = [
   "on-full",
   "events",
   "data",
+  "aliases",
   "doctor",
   "metrics",
 ] as const;

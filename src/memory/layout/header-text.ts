@@ -7,6 +7,8 @@ import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { quote } from "../naming.ts";
 
+const header = "safetensors header";
+
 /** One tensor as the header words it; nothing but the types, the counts and the uniqueness of names is checked. */
 export interface HeaderEntry {
   readonly name: string;
@@ -54,8 +56,8 @@ function decodeUtf8(bytes: Uint8Array): string {
   }
 }
 
-function refused(state: string, want: string, cause?: unknown): TensordError {
-  const detail = `Cannot read safetensors header: ${state}, want ${want}`;
+function refused(state: string, want: string, cause?: unknown, what = header): TensordError {
+  const detail = `Cannot read ${what}: ${state}, want ${want}`;
   const hint = "Write the file anew with a safetensors library.";
   return new TensordError("validation-failed", detail, { hint }, cause === undefined ? undefined : { cause });
 }
@@ -90,16 +92,19 @@ function readEntry(cursor: Cursor, name: string): HeaderEntry {
 }
 
 /** A place in a JSON text. Depth is bounded by its callers: none of them recurses. */
-class Cursor {
+export class Cursor {
   readonly #text: string;
+  readonly #what: string;
   #at = 0;
 
-  constructor(text: string) {
+  /** @param what the text is, as messages call it. */
+  constructor(text: string, what = header) {
     this.#text = text;
+    this.#what = what;
   }
 
   refuse(state: string, want: string): never {
-    throw refused(`at character ${this.#at} ${state}`, want);
+    throw refused(`at character ${this.#at} ${state}`, want, undefined, this.#what);
   }
 
   /** Calls `visit` for each key, with the cursor at its value. Refuses a second value of one key. */
@@ -124,7 +129,7 @@ class Cursor {
     if (this.#take("]")) return values;
     do {
       if (values.length === maximum) this.refuse("there is one number more than allowed", `at most ${maximum}`);
-      values.push(this.#integer());
+      values.push(this.integer());
     } while (this.#take(","));
     this.#expect("]");
     return values;
@@ -166,7 +171,7 @@ class Cursor {
   }
 
   /** Digits alone, without sign, point or exponent, up to what a JavaScript number holds exactly. */
-  #integer(): number {
+  integer(): number {
     this.#skipSpace();
     const start = this.#at;
     while (this.#isDigit()) this.#at += 1;

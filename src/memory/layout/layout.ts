@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { quote } from "../naming.ts";
+import { aliasesKey, elementBytes, findTarget, toAliasText } from "./aliases.ts";
 import { type Dtype, dtypeBits, isDtype } from "./dtype.ts";
 import { readHeaderText } from "./header-text.ts";
 import { checkTensorName } from "./tensor-name.ts";
@@ -16,10 +17,14 @@ export interface TensorSpec {
   readonly name: string;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
+  /** The tensor whose bytes these are: of the same region, and no alias itself. */
+  readonly aliasOf?: string | undefined;
+  /** Of an alias: where it begins in that tensor, 0 unless it says so. */
+  readonly aliasByteOffset?: number | undefined;
 }
 
 /** A tensor with its place. */
-export interface Tensor extends TensorSpec {
+export interface Tensor extends Omit<TensorSpec, "aliasByteOffset"> {
   /** From the start of the *file*. */
   readonly byteOffset: number;
   readonly byteSize: number;
@@ -40,34 +45,54 @@ export interface RegionLayout {
 
 const lengthBytes = 8;
 
+/** A tensor on its way to a place. */
+interface Slot extends TensorSpec {
+  readonly byteSize: number;
+  /** Of its elements, or of the largest ones among its aliases'. */
+  bits: number;
+  /** From the start of the data. */
+  begin: number;
+}
+
 /**
  * Lays tensors out by descending element size, so that each is aligned without a gap, and in the order asked for within
- * one size. Zero-element tensors and scalars are legal.
+ * one size. Zero-element tensors and scalars are legal. An alias lies in its tensor and takes no bytes; it stands in
+ * `__metadata__`, since the format has one tensor for each byte.
  * @param metadata becomes `__metadata__`; an empty one is left out.
- * @throws TensordError `validation-failed` when a name, shape or sum breaks a rule of the format or a limit.
+ * @throws TensordError `validation-failed` when a name, shape, alias or sum breaks a rule of the format or a limit.
  */
 export function layOutRegion(tensors: readonly TensorSpec[], metadata: Readonly<Record<string, string>>): RegionLayout {
   checkTensorCount(tensors.length);
-  const names = new Set<string>();
-  const slots = tensors.map((spec) => {
+  const slots = new Map<string, Slot>();
+  for (const spec of tensors) {
     checkTensorName(spec.name);
-    if (names.has(spec.name)) {
+    if (slots.has(spec.name)) {
       throw refused(`Cannot lay out region: the tensor name ${quote(spec.name)} occurs twice, want each name once`);
     }
-    names.add(spec.name);
-    return { spec, byteSize: tensorByteSize(spec), begin: 0 };
-  });
-  const inDataOrder = slots.toSorted((a, b) => dtypeBits[b.spec.dtype] - dtypeBits[a.spec.dtype]);
+    slots.set(spec.name, { ...spec, byteSize: tensorByteSize(spec), bits: dtypeBits[spec.dtype], begin: 0 });
+  }
+  const inDataOrder: Slot[] = [];
+  const aliases: { readonly slot: Slot; readonly target: Slot }[] = [];
+  for (const slot of slots.values()) {
+    const target = findTarget(slot, slots);
+    if (target === undefined) inDataOrder.push(slot);
+    else aliases.push({ slot, target });
+  }
+  // Elements of an alias are aligned where those of its tensor would be, were they as large.
+  for (const { slot, target } of aliases) target.bits = Math.max(target.bits, slot.bits);
+  inDataOrder.sort((a, b) => b.bits - a.bits);
   let dataByteSize = 0;
   for (const slot of inDataOrder) {
     slot.begin = dataByteSize;
     dataByteSize += slot.byteSize;
     checkRegionByteSize(dataByteSize);
   }
-  const header = writeHeader(inDataOrder, metadata);
+  for (const { slot, target } of aliases) slot.begin = target.begin + (slot.aliasByteOffset ?? 0);
+  const ties = aliases.length === 0 ? {} : { [aliasesKey]: toAliasText(aliases.map(({ slot }) => slot)) };
+  const header = writeHeader(inDataOrder, { ...metadata, ...ties });
   const dataOffset = header.length;
   checkRegionByteSize(dataOffset + dataByteSize);
-  const placed = slots.map(({ spec, begin, byteSize }) => toTensor(spec, dataOffset + begin, byteSize));
+  const placed = Array.from(slots.values(), (slot) => toTensor(slot, dataOffset + slot.begin, slot.byteSize));
   assert(placed.every((tensor) => tensor.aligned));
   return { header, dataOffset, byteSize: dataOffset + dataByteSize, tensors: placed };
 }
@@ -216,14 +241,11 @@ function isSameType(a: TensorType, b: TensorType): boolean {
   return isSameShape && a.dtype === b.dtype;
 }
 
-function writeHeader(
-  inDataOrder: readonly { readonly spec: TensorSpec; readonly begin: number; readonly byteSize: number }[],
-  metadata: Readonly<Record<string, string>>,
-): Uint8Array {
+function writeHeader(inDataOrder: readonly Slot[], metadata: Readonly<Record<string, string>>): Uint8Array {
   // Joined by hand: an object would put names like "10" first and lose "__proto__".
-  const members = inDataOrder.map(({ spec, begin, byteSize }) => {
-    const place = `"shape":[${spec.shape.join(",")}],"data_offsets":[${begin},${begin + byteSize}]`;
-    return `${JSON.stringify(spec.name)}:{"dtype":"${spec.dtype}",${place}}`;
+  const members = inDataOrder.map(({ name, dtype, shape, begin, byteSize }) => {
+    const place = `"shape":[${shape.join(",")}],"data_offsets":[${begin},${begin + byteSize}]`;
+    return `${JSON.stringify(name)}:{"dtype":"${dtype}",${place}}`;
   });
   const pairs = Object.entries(metadata);
   if (
@@ -248,9 +270,9 @@ function writeHeader(
 }
 
 function toTensor(spec: TensorSpec, byteOffset: number, byteSize: number): Tensor {
-  const elementBytes = Math.max(1, dtypeBits[spec.dtype] / 8);
-  const { name, dtype, shape } = spec;
-  return { name, dtype, shape, byteOffset, byteSize, aligned: byteOffset % elementBytes === 0 };
+  const { name, dtype, shape, aliasOf } = spec;
+  const tensor = { name, dtype, shape, byteOffset, byteSize, aligned: byteOffset % elementBytes(dtype) === 0 };
+  return aliasOf === undefined ? tensor : { ...tensor, aliasOf };
 }
 
 function checkTensorCount(count: number): void {

@@ -15,7 +15,7 @@ interface ListedTensor {
   readonly byte_offset: number;
   readonly byte_size: number;
   readonly aligned: boolean;
-  readonly alias_of: null;
+  readonly alias_of: string | null;
   readonly logical: null;
 }
 
@@ -58,12 +58,14 @@ export class Tensors {
   }
 }
 
-function toListed({ name, dtype, shape, byteOffset, byteSize, aligned }: Tensor): ListedTensor {
-  return { name, dtype, shape, byte_offset: byteOffset, byte_size: byteSize, aligned, alias_of: null, logical: null };
+function toListed({ name, dtype, shape, byteOffset, byteSize, aligned, aliasOf }: Tensor): ListedTensor {
+  const place = { byte_offset: byteOffset, byte_size: byteSize, aligned };
+  return { name, dtype, shape, ...place, alias_of: aliasOf ?? null, logical: null };
 }
 
-function toTensor({ name, dtype, shape, byte_offset, byte_size, aligned }: ListedTensor): Tensor {
-  return { name, dtype, shape, byteOffset: byte_offset, byteSize: byte_size, aligned };
+function toTensor({ name, dtype, shape, byte_offset, byte_size, aligned, alias_of }: ListedTensor): Tensor {
+  const tensor = { name, dtype, shape, byteOffset: byte_offset, byteSize: byte_size, aligned };
+  return alias_of === null ? tensor : { ...tensor, aliasOf: alias_of };
 }
 
 /** The same memory. */

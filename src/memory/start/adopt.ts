@@ -6,6 +6,7 @@
 import { TensordError } from "../error.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
 import { headerByteSize, parseHeader, type Tensor } from "../layout/layout.ts";
+import { readAliases } from "../layout/read-aliases.ts";
 import { Tensors } from "../layout/tensors.ts";
 import { limits } from "../limits.ts";
 import { namePattern } from "../naming.ts";
@@ -81,7 +82,7 @@ function readContent(store: Store, storage: Storage, file: KeptFile): Content {
     const name = metadata["tensord.name"] ?? "";
     const version = metadata["tensord.version"] ?? "";
     return {
-      tensors,
+      tensors: [...tensors, ...aliasesOf(store, file, tensors, metadata)],
       dataOffset,
       ...(namePattern.test(model) ? { model } : {}),
       ...(namePattern.test(name) ? { name } : {}),
@@ -98,5 +99,16 @@ function readContent(store: Store, storage: Storage, file: KeptFile): Content {
       byteSize: file.byteSize,
     } as const;
     return { tensors: [{ ...tensor, aligned: true }], dataOffset: 0 };
+  }
+}
+
+/** Their bytes are other tensors', so what cannot be read of them is no reason to give those up. */
+function aliasesOf(store: Store, file: KeptFile, ...content: Parameters<typeof readAliases>): readonly Tensor[] {
+  try {
+    return readAliases(...content);
+  } catch (error) {
+    if (!(error instanceof TensordError)) throw error;
+    store.warn(`Cannot bring back the aliases of ${file.token}; its other tensors are back`, error);
+    return [];
   }
 }
