@@ -53,11 +53,15 @@ export function toCreateRequest(store: Store, request: z.infer<typeof requests.C
 }
 
 function toTensors({ tensors, byte_size }: z.infer<typeof requests.CreateRegion>): CreateRequest["tensors"] {
-  if (tensors !== undefined && byte_size === undefined) return tensors;
+  if (tensors !== undefined && byte_size === undefined) return tensors.map(toSpec);
   if (tensors === undefined && byte_size !== undefined) return [{ name: "data", dtype: "U8", shape: [byte_size] }];
   const state =
     tensors === undefined ? 'neither "tensors" nor "byte_size" is there' : 'both "tensors" and "byte_size" are there';
   throw refused(`Cannot size the region: ${state}, want one of them`);
+}
+
+function toSpec({ name, dtype, shape, alias_of, alias_byte_offset }: z.infer<typeof requests.TensorRequest>) {
+  return { name, dtype, shape, aliasOf: alias_of, aliasByteOffset: alias_byte_offset };
 }
 
 interface OwnerRequest {

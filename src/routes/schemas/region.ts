@@ -14,7 +14,10 @@ export const Tensor = z
     byte_offset: byteCount.openapi({ description: "From the start of the file or mapping.", example: 4096 }),
     byte_size: byteCount.openapi({ example: 4_194_304 }),
     aligned: z.boolean().openapi({ description: "Whether byte_offset is a multiple of the element's size." }),
-    alias_of: z.string().nullable().openapi({ description: "The tensor whose bytes these are, if it is another's." }),
+    alias_of: z
+      .string()
+      .nullable()
+      .openapi({ description: "The tensor whose bytes these are, whole or inside it, if they are another's." }),
     logical: z
       .looseObject({})
       .nullable()

@@ -31,7 +31,19 @@ export const Dtype = z.enum(dtypes).openapi("Dtype", {
 });
 
 export const TensorRequest = z
-  .strictObject({ name: TensorName, dtype: Dtype, shape: Shape })
+  .strictObject({
+    name: TensorName,
+    dtype: Dtype,
+    shape: Shape,
+    alias_of: TensorName.optional().openapi({
+      description: "The tensor whose bytes these are: of this request, and no alias itself. They are counted once.",
+    }),
+    alias_byte_offset: byteCount.optional().openapi({
+      description:
+        "With `alias_of`: where it begins in that tensor. Default 0. It and that tensor's `byte_size` are multiples of " +
+        "this one's element size.",
+    }),
+  })
   .openapi("TensorRequest", { description: "A tensor to lay out in a new region." });
 
 export const CreateRegion = z

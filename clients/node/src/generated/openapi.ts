@@ -1331,7 +1331,7 @@ export interface components {
       readonly byte_size: number;
       /** @description Whether byte_offset is a multiple of the element's size. */
       readonly aligned: boolean;
-      /** @description The tensor whose bytes these are, if it is another's. */
+      /** @description The tensor whose bytes these are, whole or inside it, if they are another's. */
       readonly alias_of: string | null;
       /** @description What the elements stand for, if it is more than their dtype says. */
       readonly logical: {
@@ -1609,6 +1609,16 @@ export interface components {
        *     ]
        */
       readonly shape: readonly number[];
+      /**
+       * @description The tensor whose bytes these are: of this request, and no alias itself. They are counted once.
+       * @example w
+       */
+      readonly alias_of?: string;
+      /**
+       * Format: int64
+       * @description With `alias_of`: where it begins in that tensor. Default 0. It and that tensor's `byte_size` are multiples of this one's element size.
+       */
+      readonly alias_byte_offset?: number;
     };
     /**
      * @description What may be asked for, as safetensors names it. What is answered may be more.
@@ -2188,6 +2198,7 @@ export interface components {
        *       "on-full",
        *       "events",
        *       "data",
+       *       "aliases",
        *       "doctor",
        *       "metrics"
        *     ]

@@ -426,6 +426,8 @@ class TensorRequest(TypedDict):
     name: str
     dtype: Dtype
     shape: list[int]
+    alias_of: NotRequired[str]
+    alias_byte_offset: NotRequired[int]
 
 
 Dtype: TypeAlias = Literal[
