@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,21 @@ def test_safetensors_opens_an_open_region_and_sees_writes(client: tensord.Client
             region["w"].numpy()[1, 2] = 77
             assert tensor[1, 2] == 77
             assert file.get_tensor("s").item() == 5
+
+
+def test_safetensors_opens_a_region_with_aliases_and_finds_them_in_the_metadata(client: tensord.Client) -> None:
+    safetensors = pytest.importorskip("safetensors", reason="safetensors is a test extra")
+    pytest.importorskip("torch", reason="torch is an extra")
+    flat = np.arange(6, dtype=np.float32)
+    with client.create("stock", {"head": flat.reshape(2, 3), "w": flat, "row": flat[3:]}, ttl=600) as region:
+        with safetensors.safe_open(region.descriptor.storage.path, framework="pt") as file:
+            assert file.keys() == ["head"]
+            assert file.get_tensor("head").tolist() == [[0, 1, 2], [3, 4, 5]]
+            aliases = json.loads(file.metadata()["tensord.aliases"])
+    assert aliases == {
+        "w": {"dtype": "F32", "shape": [6], "alias_of": "head", "alias_byte_offset": 0},
+        "row": {"dtype": "F32", "shape": [3], "alias_of": "head", "alias_byte_offset": 12},
+    }
 
 
 def test_shared_memory_of_the_standard_library_opens_a_region(client: tensord.Client) -> None:

@@ -121,3 +121,52 @@ def test_a_reference_opens_as_torch(client: tensord.Client) -> None:
     with client.create("t", {"pad": torch.zeros(3), "x": torch.arange(5, dtype=torch.bfloat16)}, ttl=600) as region:
         with client.open(region["x"].ref()) as tensor:
             assert tensor.torch().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_tied_weights_are_one_memory_and_come_back_tied(client: tensord.Client) -> None:
+    class Tied(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = torch.nn.Embedding(1000, 64, dtype=torch.bfloat16)
+            self.head = torch.nn.Linear(64, 1000, bias=False, dtype=torch.bfloat16)
+            self.head.weight = self.embedding.weight
+            self.register_buffer("first", self.embedding.weight.detach()[0])
+            # Neither as torch lays it out nor as a region does.
+            self.turned = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).T)
+            self.also = self.turned
+
+    module = Tied()
+    once = module.embedding.weight.nbytes + module.turned.nbytes
+    with client.create("tied", module.state_dict(), ttl=600) as region:
+        region.seal()
+        assert region.descriptor.storage.byte_size - 4096 == once
+    with client.attach("tied") as attached:
+        state = attached.state_dict()
+        assert list(state) == list(module.state_dict())
+        for name, value in module.state_dict().items():
+            assert torch.equal(state[name], value), name
+        storages = [state[name].untyped_storage() for name in ("embedding.weight", "head.weight", "first")]
+        # One storage, as long as the tensor that has the bytes: who saves or pickles them does it once.
+        assert len({storage._cdata for storage in storages}) == 1
+        assert storages[0].nbytes() == module.embedding.weight.nbytes
+        assert state["first"].storage_offset() == 0
+        assert state["turned"].data_ptr() == state["also"].data_ptr()
+        loaded = Tied()
+        loaded.load_state_dict(state, assign=True)
+        assert loaded.head.weight.data_ptr() == loaded.embedding.weight.data_ptr()
+        with torch.no_grad():
+            loaded.embedding.weight[0, 0] = 5
+        assert loaded.head.weight[0, 0] == 5
+
+
+def test_parameters_inside_a_flat_one_stay_inside_it(client: tensord.Client) -> None:
+    flat = torch.arange(20, dtype=torch.float32)
+    data = {"bias": flat[16:], "flat": flat, "weight": flat[:16].view(4, 4), "bits": flat[4:6].view(torch.int32)}
+    with client.create("flat", data, ttl=600) as region:
+        state = region.state_dict()
+        offsets = {name: (region[name].alias_of, tensor.storage_offset()) for name, tensor in state.items()}
+        assert offsets == {"bias": ("flat", 16), "flat": (None, 0), "weight": ("flat", 0), "bits": ("flat", 4)}
+        state["weight"][3, 3] = -1
+        assert state["flat"][15] == -1
+        assert region["flat"].numpy()[15] == -1
+        assert torch.equal(state["bits"], data["bits"])

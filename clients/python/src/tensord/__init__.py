@@ -71,6 +71,7 @@ from ._tensor.reference import TensorReference
 from ._tensor.tensor import OpenedTensor, Tensor
 from ._tensor.tensor_lock import TensorLock
 from ._version import __version__
+from ._warnings import TensordWarning
 from ._wire.eviction import EvictedRegion, Eviction, KeptRegion
 from ._wire.model import Model
 from ._wire.pool import Pool, ServerPool
@@ -169,6 +170,7 @@ __all__ = [
     "TensorNotFound",
     "TensorReference",
     "TensordError",
+    "TensordWarning",
     "TooManyRequests",
     "UnsupportedMediaType",
     "UpgradeRequired",

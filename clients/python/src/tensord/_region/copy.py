@@ -37,12 +37,17 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A tensor to be stored. ``array`` may have another type than ``dtype`` says, of the same width: its bits count."""
+    """A tensor to be stored. ``array`` may have another type than ``dtype`` says, of the same width: its bits count.
+
+    With ``alias_of`` its bytes are those of the tensor of that name, from ``alias_byte_offset`` on: nothing to copy.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     array: Array
+    alias_of: str | None = None
+    alias_byte_offset: int = 0
 
 
 def to_sources(data: Any) -> list[Source]:

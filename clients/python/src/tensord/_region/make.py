@@ -36,7 +36,7 @@ def make_region(api: Api, session: Session | None, sources: Sequence[Source], bo
     try:
         region = open_region(api, session, answer.region, None, writable=True, created=True)
         try:
-            copy_all((region[source.name].bytes(), source) for source in sources)
+            copy_all((region[source.name].bytes(), source) for source in sources if source.alias_of is None)
         except BaseException:
             region.close()
             raise

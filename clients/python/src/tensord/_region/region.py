@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -20,7 +20,7 @@ from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._mapping.memory_lock import MemoryLock
 from tensord._tensor.reference import TensorReference
-from tensord._tensor.tensor import Tensor
+from tensord._tensor.tensor import Tensor, to_torch_alias
 from tensord._tensor.tensor_lock import TensorLock
 from tensord._wire.region import RegionDescriptor
 
@@ -159,8 +159,18 @@ class Region:
         return self._only().__array__(dtype, copy)
 
     def state_dict(self) -> dict[str, TorchTensor]:
-        """Every tensor as torch sees it, without a copy: for ``module.load_state_dict(…, assign=True)``."""
-        return {name: self[name].torch() for name in self._infos}
+        """Every tensor as torch sees it, without a copy: for ``module.load_state_dict(…, assign=True)``.
+
+        Aliases are in the storage of the tensor whose bytes they show: tied weights are tied.
+        """
+        whole = {name: self[name].torch() for name, info in self._infos.items() if info.alias_of not in self._infos}
+        return {name: whole[name] if name in whole else self._alias(name, whole) for name in self._infos}
+
+    def _alias(self, name: str, whole: Mapping[str, TorchTensor]) -> TorchTensor:
+        target = self._infos[name].alias_of
+        assert target is not None, "it is an alias"
+        # An alias of an alias, which no server makes, is a tensor like any other.
+        return to_torch_alias(self[name], self[target], whole[target]) if target in whole else self[name].torch()
 
     def seal(
         self, *, checksum: bool = False, stock_writable: bool = False, if_match: Revision | None = None

@@ -15,6 +15,7 @@ from tensord._errors import ValidationFailed
 from tensord._tensor.dtype import parse_dtype
 
 from .copy import LONE_TENSOR, Source, to_sources
+from .ties import tie
 
 if TYPE_CHECKING:
     from tensord._wire import schemas
@@ -31,8 +32,8 @@ def to_specs(
     if sum(ways) != 1 or (shape is None) != (dtype is None):
         raise ValidationFailed("Cannot create a region: want either data, or shape and dtype, or tensors")
     if data is not None:
-        sources = to_sources(data)
-        return sources, [_to_spec(source.name, source.dtype, source.shape) for source in sources]
+        sources = tie(to_sources(data))
+        return sources, [_to_tied(source) for source in sources]
     wanted = tensors if tensors is not None else {LONE_TENSOR: (dtype, shape)}
     return [], [_read_spec(name, spec) for name, spec in wanted.items()]
 
@@ -59,6 +60,14 @@ def _read_spec(name: Any, spec: Any) -> schemas.TensorRequest:
         raise ValidationFailed(f"{refused}: its shape is {quote(spec[1])}, want {SHAPE_KIND.want}") from None
     except ValidationFailed as error:
         raise ValidationFailed(f"{refused}: {error.detail.removeprefix('Cannot store ')}", hint=error.hint) from None
+
+
+def _to_tied(source: Source) -> schemas.TensorRequest:
+    spec = _to_spec(source.name, source.dtype, source.shape)
+    if source.alias_of is not None:
+        spec["alias_of"] = source.alias_of
+        spec["alias_byte_offset"] = source.alias_byte_offset
+    return spec
 
 
 def _to_spec(name: str, dtype: str, shape: tuple[int, ...]) -> schemas.TensorRequest:

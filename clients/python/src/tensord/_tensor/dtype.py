@@ -93,6 +93,11 @@ def parse_dtype(value: Any) -> str:
     return name
 
 
+def element_bytes(dtype: str) -> int:
+    """Bytes of an element, and what its place is a multiple of; 1 for those that share a byte with others."""
+    return max(1, _TABLE[dtype].bits // 8)
+
+
 def byte_size_of(dtype: str, shape: Iterable[int]) -> int:
     """Bytes of a tensor. Raises ``ValidationFailed`` if its bits are no whole bytes, or too many."""
     shape = tuple(shape)

@@ -35,7 +35,7 @@ class Tensor:
     methods here then raise ``Closed``. Not picklable: send ``ref()``.
 
     Attributes: ``name``; ``dtype``, by safetensors' name; ``shape``, in elements; ``byte_offset`` from the start of the
-    region's file; ``byte_size``.
+    region's file; ``byte_size``; ``alias_of``, the name of the tensor whose bytes these are, if they are another's.
     """
 
     __slots__ = ("__weakref__", "_attachment", "_info")
@@ -63,6 +63,10 @@ class Tensor:
     @property
     def byte_size(self) -> int:
         return self._info.byte_size
+
+    @property
+    def alias_of(self) -> str | None:
+        return self._info.alias_of
 
     @property
     def writable(self) -> bool:
@@ -196,10 +200,24 @@ class Tensor:
 
     def __repr__(self) -> str:
         state = "closed" if self._attachment.closed else self._attachment.access.value
-        return f"<tensord.{type(self).__name__} {self.name!r} {self.dtype} {list(self.shape)}, {state}>"
+        alias = "" if self.alias_of is None else f", alias of {self.alias_of!r}"
+        return f"<tensord.{type(self).__name__} {self.name!r} {self.dtype} {list(self.shape)}{alias}, {state}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mapped tensor cannot be pickled or copied: send tensor.ref() and open it there")
+
+
+def to_torch_alias(alias: Tensor, target: Tensor, torch_target: TorchTensor) -> TorchTensor:
+    """An alias of ``target`` as torch sees it: in the storage of ``torch_target``, which is that tensor's, so that
+    torch knows the two for tied.
+    """
+    dtype = to_torch_dtype(alias.dtype)
+    empty: TorchTensor = import_torch().empty(0, dtype=dtype)
+    if alias.byte_size == 0:
+        return empty.reshape(alias.shape)
+    offset = (alias.byte_offset - target.byte_offset) // dtype.itemsize
+    flat = empty.set_(torch_target.untyped_storage(), offset, (math.prod(alias.shape),), (1,))
+    return flat.reshape(alias.shape)
 
 
 class OpenedTensor(Tensor):
