@@ -43,7 +43,7 @@ export const maxDimensions = 64;
 
 interface ArrayConstructor {
   readonly BYTES_PER_ELEMENT: number;
-  new (buffer: ArrayBuffer): ArrayBufferView;
+  new (buffer: ArrayBuffer, byteOffset?: number, length?: number): ArrayBufferView;
 }
 
 const runtimeHalf = (globalThis as { readonly Float16Array?: ArrayConstructor }).Float16Array;
@@ -106,6 +106,11 @@ export function dtypeOf(array: ArrayBufferView): Dtype | undefined {
 /** The typed array that shows a dtype, or undefined if none does. */
 export function arrayOf(dtype: string): ArrayConstructor | undefined {
   return table.get(dtype)?.array;
+}
+
+/** Bytes of an element, and what its place is a multiple of; 1 for those that share a byte with others. */
+export function elementBytesOf(dtype: Dtype): number {
+  return Math.max(1, (table.get(dtype)?.bits ?? 8) / 8);
 }
 
 /** The kinds of typed arrays that content of a dtype comes in: its own, raw bytes, and, on every runtime, an F16's bits. */

@@ -32,8 +32,11 @@ export type RegionDescriptor = FromWire<Schemas["Region"] & Partial<Schemas["Reg
 /** A region as a list says it: with the number of its tensors in their place. */
 export type ListedRegion = FromWire<Schemas["RegionFacts"]>;
 
-/** A tensor of a region: `byteOffset` counts from the start of the region's file. */
-export type TensorInfo = Omit<FromWire<Schemas["Tensor"]>, "aligned" | "aliasOf" | "logical">;
+/**
+ * A tensor of a region: `byteOffset` counts from the start of the region's file. `aliasOf` names the tensor whose bytes these
+ * are, if they are another's.
+ */
+export type TensorInfo = Omit<FromWire<Schemas["Tensor"]>, "aligned" | "logical">;
 
 /** A tensor to lay out in a new region. */
 export type TensorRequest = FromWire<Schemas["TensorRequest"]>;
@@ -146,6 +149,7 @@ function isTensor(value: unknown): boolean {
     isObject(value) &&
     [value.name, value.dtype].every(isText) &&
     [value.byte_offset, value.byte_size].every(isSize) &&
+    (value.alias_of === null || isText(value.alias_of)) &&
     Array.isArray(value.shape) &&
     value.shape.every(isSize)
   );

@@ -10,6 +10,7 @@ import { type MappedRegion, mapRegion, toAccess } from "./mapper.ts";
 import { toOwner } from "./owner.ts";
 import { Region } from "./region.ts";
 import { copyTo, type RegionSource, type Source, toSources, toSpecs } from "./sources.ts";
+import { tie } from "./ties.ts";
 
 /** How long what was built under a claim lingers, unless its builder says otherwise. */
 const builtLingerMs = 600_000;
@@ -38,7 +39,7 @@ export async function makeRegion(
   claim?: HeldClaim,
 ): Promise<Region> {
   const { api, session } = asker;
-  const sources = toSources(data);
+  const sources = tie(toSources(data));
   const { model = defaultModel, ifExists = "fail" } = options;
   const { version, evictable, onFull, deadlineMs, labels, signal } = options;
   const owner = toOwner(options);
@@ -117,9 +118,9 @@ async function fill(
 ): Promise<void> {
   const offsets = new Map(region.tensors.map(({ name, byteOffset }) => [name, byteOffset]));
   try {
-    for (const { name, bytes } of sources) {
+    for (const { name, bytes, aliasOf } of sources) {
       const offset = offsets.get(name);
-      if (bytes === undefined || offset === undefined) continue;
+      if (bytes === undefined || offset === undefined || aliasOf !== undefined) continue;
       await copyTo((start, size) => attachment.addressOf(offset + start, size), bytes, signal);
     }
   } catch (error) {

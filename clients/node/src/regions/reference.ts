@@ -123,7 +123,7 @@ export function toTensorReference(reference: AnyReference): TensorReference {
 /** The reference to a tensor of the file at `place`. @throws TensordError `validation-failed` if that is no region's file */
 export function toReference(
   { region, path, dev, ino }: Place,
-  { byteOffset, byteSize, dtype, shape }: Omit<TensorInfo, "name">,
+  { byteOffset, byteSize, dtype, shape }: Omit<TensorInfo, "name" | "aliasOf">,
   generation = 0,
 ): TensorReference {
   return TensorReference.parse({

@@ -9,7 +9,7 @@ import * as tables from "../check/tables.ts";
 import { checkArgument } from "../check/value.ts";
 import { TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
-import { type RegionDescriptor, shown } from "../http/wire.ts";
+import { type RegionDescriptor, shown, type TensorInfo } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import { lockMemory, type MemoryLock } from "../memory/memory-lock.ts";
@@ -17,7 +17,7 @@ import type { Access } from "../memory/pages.ts";
 import { orAborted, type WaitOptions } from "../waiting.ts";
 import { sameRegionTries } from "./mapper.ts";
 import { whileStanding } from "./standing.ts";
-import { Tensor } from "./tensor.ts";
+import { shownAlias, Tensor } from "./tensor.ts";
 
 /** How many tensors a message or `console.log` shows. */
 const shownTensorCount = 8;
@@ -43,7 +43,9 @@ export class Region {
     this.#attachment = attachment;
     this.#isCreated = isCreated;
     this.#descriptor = descriptor;
-    this.tensors = new Map(descriptor.tensors.map((info) => [info.name, new Tensor(attachment, info)]));
+    const infos = new Map(descriptor.tensors.map((info) => [info.name, info]));
+    const targetOf = ({ aliasOf }: TensorInfo) => (aliasOf === null ? undefined : infos.get(aliasOf));
+    this.tensors = new Map(descriptor.tensors.map((info) => [info.name, new Tensor(attachment, info, targetOf(info))]));
   }
 
   get id(): string {
@@ -170,9 +172,9 @@ export class Region {
   /** As `console.log` shows it, with its tensors' dtypes and shapes. */
   [inspect.custom](): string {
     const { tensors } = this.#descriptor;
-    const shownTensors = tensors
-      .slice(0, shownTensorCount)
-      .map(({ name, dtype, shape }) => `${JSON.stringify(name)}: ${dtype} [${shape.join(", ")}]`);
+    const shownTensors = tensors.slice(0, shownTensorCount).map(({ name, dtype, shape, aliasOf }) => {
+      return `${JSON.stringify(name)}: ${dtype} [${shape.join(", ")}]${aliasOf === null ? "" : shownAlias(aliasOf)}`;
+    });
     const more = tensors.length > shownTensorCount ? [`and ${tensors.length - shownTensorCount} more`] : [];
     const states = [this.state, ...(this.isClosed ? ["closed here"] : this.isWritable ? ["writable"] : [])];
     return `Region ${shown(this.#descriptor)}, ${states.join(", ")} { ${[...shownTensors, ...more].join(", ")} }`;

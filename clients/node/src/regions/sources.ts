@@ -24,12 +24,15 @@ export type TensorSource = NodeJS.TypedArray | TensorSpec;
 /** One tensor, which is named `data`, or several by their names. */
 export type RegionSource = TensorSource | { readonly [name: string]: TensorSource };
 
-/** A tensor to be stored. Without `bytes` it stays zeros. */
+/** A tensor to be stored. Without `bytes` it stays zeros; of an alias they are another's, and nothing is to be copied. */
 export interface Source {
   readonly name: string;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
   readonly bytes: Uint8Array | undefined;
+  /** The tensor whose bytes these are, and where in it they begin. */
+  readonly aliasOf?: string;
+  readonly aliasByteOffset?: number;
 }
 
 const loneTensor = "data";
@@ -70,7 +73,7 @@ export function toSources(data: RegionSource): Source[] {
 
 /** The tensors as a create sends them. */
 export function toSpecs(sources: readonly Source[]): TensorRequest[] {
-  return sources.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  return sources.map(({ bytes: _, ...spec }) => spec);
 }
 
 function isTensorSource(data: RegionSource): data is TensorSource {

@@ -22,10 +22,13 @@ import { type LockKind, lockTensor, type TensorLock } from "./tensor-lock.ts";
 export class Tensor {
   readonly #attached: Attached;
   readonly #info: TensorInfo;
+  readonly #target: TensorInfo | undefined;
 
-  constructor(attached: Attached, info: TensorInfo) {
+  /** @param target of an alias: the tensor whose bytes these are. */
+  constructor(attached: Attached, info: TensorInfo, target?: TensorInfo) {
     this.#attached = attached;
     this.#info = info;
+    this.#target = target !== undefined && isWithin(info, target) ? target : undefined;
   }
 
   get name(): string {
@@ -49,6 +52,14 @@ export class Tensor {
 
   get byteSize(): number {
     return this.#info.byteSize;
+  }
+
+  /**
+   * The tensor whose bytes these are, if they are another's; else null. The arrays of both are then over one buffer, unless
+   * that other one is larger than any buffer.
+   */
+  get aliasOf(): string | null {
+    return this.#info.aliasOf;
   }
 
   /** Whether writes reach the other processes. */
@@ -86,8 +97,8 @@ export class Tensor {
         hint: "use bytes()",
       });
     }
-    const bytes = this.bytes();
-    return new Kind(this.isCopied ? bytes.slice().buffer : bytes.buffer) as unknown as TensorArray;
+    const { buffer, byteOffset, byteLength } = this.isCopied ? this.bytes().slice() : this.bytes();
+    return new Kind(buffer, byteOffset, byteLength / Kind.BYTES_PER_ELEMENT) as unknown as TensorArray;
   }
 
   /**
@@ -121,7 +132,10 @@ export class Tensor {
         { hint: "go through it with tensor.window(byteOffset, byteSize)" },
       );
     }
-    return new Uint8Array(this.#attached.buffer(this.byteOffset + byteOffset, byteSize));
+    const at = this.byteOffset + byteOffset;
+    const target = this.#target;
+    if (target === undefined) return new Uint8Array(this.#attached.buffer(at, byteSize));
+    return new Uint8Array(this.#attached.buffer(target.byteOffset, target.byteSize), at - target.byteOffset, byteSize);
   }
 
   /**
@@ -152,7 +166,8 @@ export class Tensor {
   [inspect.custom](): string {
     const state = this.#attached.isClosed ? ", closed" : this.isWritable ? ", writable" : "";
     const name = this.name === "" ? "" : ` ${JSON.stringify(this.name)}`;
-    return `Tensor${name} ${this.dtype} [${this.shape.join(", ")}] of ${this.#attached.place.region}${state}`;
+    const alias = this.aliasOf === null ? "" : shownAlias(this.aliasOf);
+    return `Tensor${name} ${this.dtype} [${this.shape.join(", ")}]${alias} of ${this.#attached.place.region}${state}`;
   }
 
   async #lock(kind: LockKind, options: LockOptions): Promise<TensorLock> {
@@ -162,6 +177,19 @@ export class Tensor {
     const shown = `tensor "${this.name}" of ${place.region}`;
     return lockTensor(kind, { place, byteOffset: this.byteOffset, byteSize: this.byteSize, shown }, options);
   }
+}
+
+/** How an alias is shown, behind its shape. */
+export function shownAlias(aliasOf: string): string {
+  return ` (alias of ${JSON.stringify(aliasOf)})`;
+}
+
+/** Whether a view of the alias can be one of its tensor's buffer. */
+function isWithin(alias: TensorInfo, target: TensorInfo): boolean {
+  const offset = alias.byteOffset - target.byteOffset;
+  const multiple = arrayOf(alias.dtype)?.BYTES_PER_ELEMENT ?? 1;
+  const isInside = offset >= 0 && offset + alias.byteSize <= target.byteSize;
+  return isInside && offset % multiple === 0 && target.byteSize <= maxViewBytes;
 }
 
 /** A tensor mapped from a reference. It owns its mapping: close it, or declare it with `using`. */

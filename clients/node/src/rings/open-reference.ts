@@ -55,7 +55,7 @@ export async function openWhenFree(
 function tryOpen(reference: TensorReference, access: Access, map: MapReference): OpenedTensor | undefined {
   try {
     if (reference.generation !== 0) return tryOpenSlot(reference, access, () => map(reference, access));
-    return new OpenedTensor(map(reference, access), { name: "", ...reference });
+    return new OpenedTensor(map(reference, access), { name: "", aliasOf: null, ...reference });
   } catch (error) {
     throw error instanceof Mismatch ? toStale(error) : error;
   }
