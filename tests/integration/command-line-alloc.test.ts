@@ -151,6 +151,15 @@ testWith()("alloc of a name that is taken says so in the command line's words, a
   expect(replacing.stdout).toStartWith("allocated default/w, open, ");
   expect(replacing.stdout).toContain("it takes the name w over when it is sealed");
   expect(replacing.stdout).toMatch(/^ {2}remove {2}tensord rm reg_/m);
+  const tied = { name: "head", dtype: "F32" as const, shape: [4] };
+  const tensors = [
+    { ...tied, name: "w" },
+    { ...tied, alias_of: "w" },
+  ];
+  await server.api.create({ name: "tied", tensors, ttl_ms: 3_600_000 });
+  const specs = ["--tensor", "w:F32:4", "--tensor", "head:F32:4", "--ttl", "1h"];
+  const shown = await server.command("alloc", "tied", ...specs, "--if-exists", "attach");
+  expect(shown.stdout).toMatch(/ SIZE +ALIAS OF\nw +F32 .* -\nhead +F32 .* w$/m);
 });
 
 testWith()(

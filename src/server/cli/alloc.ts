@@ -108,6 +108,7 @@ function toPatience({ onFull, deadline }: AllocOptions) {
 
 function toText(region: Region, isNew: boolean): string {
   const { id, model, name, pending_name: pendingName, storage, state, tensors } = region;
+  const hasAliases = tensors.some(({ alias_of }) => alias_of !== null);
   const rows = tensors
     .slice(0, shownTensors)
     .map((tensor) => [
@@ -116,6 +117,7 @@ function toText(region: Region, isNew: boolean): string {
       `[${tensor.shape.join(", ")}]`,
       String(tensor.byte_offset),
       toBytes(tensor.byte_size),
+      ...(hasAliases ? [tensor.alias_of ?? "-"] : []),
     ]);
   const lines = [
     `${isNew ? "allocated" : "there already:"} ${model}/${name ?? pendingName}, ${state}, ${toBytes(storage.byte_size)}`,
@@ -126,7 +128,7 @@ function toText(region: Region, isNew: boolean): string {
     `  remove  tensord rm ${name === null ? id : model === "default" ? name : `${model}/${name}`}`,
     ...(pendingName === null ? [] : [`  it takes the name ${pendingName} over when it is sealed`]),
     "",
-    toTable(["TENSOR", "DTYPE", "SHAPE", "OFFSET", "SIZE"], rows),
+    toTable(["TENSOR", "DTYPE", "SHAPE", "OFFSET", "SIZE", ...(hasAliases ? ["ALIAS OF"] : [])], rows),
     ...(tensors.length > shownTensors ? [`and ${tensors.length - shownTensors} more`] : []),
   ];
   return lines.join("\n");

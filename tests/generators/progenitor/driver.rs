@@ -29,7 +29,13 @@ async fn main() {
 
     let tensors: Vec<TensorRequest> = [("w", Dtype::Bf16, vec![2, 3]), ("b", Dtype::F32, vec![3])]
         .into_iter()
-        .map(|(name, dtype, shape)| TensorRequest { name: name.parse().expect("a name"), dtype, shape })
+        .map(|(name, dtype, shape)| TensorRequest {
+            name: name.parse().expect("a name"),
+            dtype,
+            shape,
+            alias_of: None,
+            alias_byte_offset: None,
+        })
         .collect();
     let weights = || named("weights").tensors(tensors.clone()).session(of::<CreateRegionSession>(&session));
     let with_ttl = || CreateRegion::builder().ttl_ms(NonZeroU64::new(60_000));

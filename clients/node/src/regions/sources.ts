@@ -21,7 +21,10 @@ export interface TensorSpec {
 /** A typed array is one dimension of its own type. */
 export type TensorSource = NodeJS.TypedArray | TensorSpec;
 
-/** One tensor, which is named `data`, or several by their names. */
+/**
+ * One tensor, which is named `data`, or several by their names. Typed arrays over one buffer that lie whole inside one another
+ * are one memory in the region as well (`Tensor.aliasOf`); what overlaps in part is copied apart, with a warning.
+ */
 export type RegionSource = TensorSource | { readonly [name: string]: TensorSource };
 
 /** A tensor to be stored. Without `bytes` it stays zeros; of an alias they are another's, and nothing is to be copied. */

@@ -150,7 +150,7 @@ export class Tensor {
 
   /**
    * Waits until nobody writes, and keeps writers out until the lock is released: those, in any process and language, who
-   * lock as well. The kernel frees the lock of a killed process. Locks are not re-entrant.
+   * lock as well. The kernel frees the lock of a killed process. Locks are not re-entrant; an alias has that of its bytes.
    * @throws TensordError `deadline-exceeded`, `stale-ref` if the region was deleted, `closed`
    */
   lockRead(options: LockOptions = {}): Promise<TensorLock> {

@@ -130,6 +130,10 @@ class Client:
         or ``tensors``, names to ``(dtype, shape)``. The last two are zeros to be written. A dtype is safetensors'
         name, numpy's or torch's.
 
+        Arrays of ``data`` that share memory share it in the region: one array under two names, and contiguous views
+        inside another array, are aliases, whose bytes are there once. What shares memory otherwise is copied apart,
+        with a ``TensordWarning``.
+
         Its owner decides its end: this client's session, so that it ends with the process, however that ends; or
         ``ttl`` in seconds from now; ``linger``, as long as somebody maps it and that many seconds after (0 is a
         hand-off: gone when its consumer lets go, or if none came within ``handoff`` seconds, 60); ``persist=True``

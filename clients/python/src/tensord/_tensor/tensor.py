@@ -157,8 +157,9 @@ class Tensor:
         """Keeps writers who lock it too out of the tensor: ``with tensor.lock_read(): …``. Many may read at a time.
 
         Waits at most ``timeout`` seconds, without end if that is ``None``. The kernel ends the lock with its process.
-        It is not re-entrant: a thread that holds it and asks for ``lock_write`` waits for itself. It binds only those
-        who lock. Raises ``DeadlineExceeded``, ``StaleRef`` if the region was deleted, ``Closed``.
+        It is not re-entrant: a thread that holds it and asks for ``lock_write`` waits for itself, also by an alias, as
+        the lock is one of bytes. It binds only those who lock. Raises ``DeadlineExceeded``, ``StaleRef`` if the region
+        was deleted, ``Closed``.
         """
         return self._lock(LockKind.READ, timeout)
 
