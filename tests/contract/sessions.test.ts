@@ -315,15 +315,18 @@ test(
 );
 
 test("an end of a session that is under way when the server stops is no trouble to tell of: the next start goes on with it", async () => {
-  const app = await TestApp.open();
+  const closing = Promise.withResolvers<void>();
+  const app: TestApp = await TestApp.open({
+    onStep: (step) => void (step === "session.region-ended" && closing.resolve(app.close())),
+  });
   const { id } = await openSession(app);
-  for (let count = 0; count < 5; count++) await app.create({ byte_size: 64, session: id });
+  await app.create({ byte_size: 64, session: id });
   const session = app.store.books.session(id);
   const release = holdSession(app.store, session);
   release("peer");
   const { end } = session;
-  await app.close();
-  // What it met was closed.
+  // What it meets is closed.
   await expect(end).rejects.toThrow();
+  await closing.promise;
   expect(app.warnings).toEqual([]);
 });
