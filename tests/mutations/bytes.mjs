@@ -27,6 +27,27 @@ export const bytesMutations = [
     test: ["tests/unit/hostile-headers.test.ts"],
   },
   {
+    name: "an alias ends outside of its tensor",
+    file: `${layout}/aliases.ts`,
+    find: "if (begin + byteSize > target.byteSize) {",
+    replace: "if (begin > target.byteSize) {",
+    test: ["tests/unit/aliases.test.ts", "that ends outside"],
+  },
+  {
+    name: "a tensor with an alias of larger elements is laid out among smaller ones",
+    file: `${layout}/layout.ts`,
+    find: "for (const { slot, target } of aliases) target.bits = Math.max(target.bits, slot.bits);",
+    replace: "",
+    test: ["tests/unit/aliases.test.ts", "of larger elements"],
+  },
+  {
+    name: "a start without the store brings no aliases back",
+    file: "src/memory/start/adopt.ts",
+    find: "tensors: [...tensors, ...aliasesOf(store, file, tensors, metadata)],",
+    replace: "tensors,",
+    test: ["tests/faults/lost-store-aliases.test.ts"],
+  },
+  {
     name: "a checksum's last chunk goes beyond the data",
     file: `${layout}/checksum.ts`,
     find: "byteSize: Math.min(limits.checksumChunkBytes, byteSize - done)",

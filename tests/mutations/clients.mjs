@@ -86,6 +86,27 @@ export const clientsMutations = [
     test: ["tests/integration/node-client-memory.test.ts", "locks and pins copy"],
   },
   {
+    name: "Python's tied weights come back untied",
+    file: `${python}/_region/region.py`,
+    find: "whole[target]) if target in whole else",
+    replace: "whole[target]) if target not in whole else",
+    test: [`${tests}/test_torch.py`, "test_tied_weights_are_one_memory_and_come_back_tied"],
+  },
+  {
+    name: "Python takes a view with gaps for the memory between",
+    file: `${python}/_region/ties.py`,
+    find: "widest is not None and span.unlike is None and span.high",
+    replace: "widest is not None and span.high",
+    test: [`${tests}/test_ties.py`, "test_what_shares_memory_otherwise_is_copied_apart_and_said"],
+  },
+  {
+    name: "Node's aliases come back over buffers of their own",
+    file: `${node}/regions/tensor.ts`,
+    find: "if (target === undefined) return new Uint8Array",
+    replace: "if (target === undefined || byteSize >= 0) return new Uint8Array",
+    test: ["tests/integration/node-client-ties.test.ts", "comes back over one buffer"],
+  },
+  {
     name: "Python's forked child keeps the locks of its parent",
     file: `${python}/_mapping/lock_file.py`,
     find: "        with contextlib.suppress(OSError):\n            os.close(fd)\n    _open_descriptors",

@@ -17,6 +17,7 @@ type Place = Pick<Source, "aliasOf" | "aliasByteOffset">;
 
 /** The sources, with those marked that are aliases. Warns of what shares memory and is copied apart. */
 export function tie(sources: readonly Source[]): readonly Source[] {
+  if (sources.length < 2) return sources;
   const places = new Map<Source, Place>();
   const torn: string[] = [];
   for (const views of byBuffer(sources)) findInside(views, places, torn);

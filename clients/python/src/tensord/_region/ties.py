@@ -37,6 +37,8 @@ class _Span:
 
 def tie(sources: Sequence[Source]) -> list[Source]:
     """The sources, with those marked that are aliases. Warns of what shares memory and is copied apart."""
+    if len(sources) < 2:
+        return list(sources)
     same: dict[str, str] = {}
     spans: list[_Span] = []
     first_of: dict[tuple[object, ...], str] = {}
@@ -86,7 +88,7 @@ def _find_inside(spans: Iterable[_Span]) -> tuple[dict[str, tuple[str, int]], li
             torn.append(f"{_both(span, other)}, {span.unlike or other.unlike or 'which overlap in part'}")
         if span.unlike is not None:
             gapped.append(span)
-        elif widest is None or span.high > widest.high:
+        else:
             widest = span
     return inside, torn
 
