@@ -90,7 +90,7 @@ def map_to_pin(place: Place, *, writable: bool) -> View:
     """Maps all of the file at ``place``, shared, for who pins its pages: ``writable`` where pins ask for that, which a
     sealed file need not allow. It counts as a reader. Raises as ``map_place``.
     """
-    fd = _open_standing(place, lambda: _open_checked(place, writable=writable, leased=True, writer=False))
+    fd = _open_standing(place, writable=False, leased=True, to_pin=writable)
     try:
         return map_file(fd, 0, place.byte_size, Access.WRITE if writable else Access.STRICT)
     except OSError as error:
@@ -119,18 +119,18 @@ def remap_place(place: Place, mapping: Mapping, access: Access) -> None:
 
 def open_leased(place: Place, *, writable: bool) -> int:
     """A descriptor of the file at ``place``, locked and then checked. Map it and close it. Raises as ``map_place``."""
-    return _open_standing(place, lambda: _open_checked(place, writable=writable, leased=True, writer=writable))
+    return _open_standing(place, writable=writable, leased=True)
 
 
 def open_unleased(place: Place, *, writable: bool) -> int:
     """A descriptor of the file at ``place``, checked only, for locks that are no lease. Raises as ``map_place``."""
-    return _open_standing(place, lambda: _open_checked(place, writable=writable, leased=False, writer=writable))
+    return _open_standing(place, writable=writable, leased=False)
 
 
-def _open_standing(place: Place, open_checked: Callable[[], int]) -> int:
+def _open_standing(place: Place, *, writable: bool, leased: bool, to_pin: bool = False) -> int:
     for _ in range(STANDING_TRIES):
         try:
-            return open_checked()
+            return _open_checked(place, writable=writable, leased=leased, to_pin=to_pin)
         except Mismatch as error:
             mismatch = error
         # Of another file system the server knows nothing better.
@@ -139,12 +139,12 @@ def _open_standing(place: Place, open_checked: Callable[[], int]) -> int:
     raise mismatch
 
 
-def _open_checked(place: Place, *, writable: bool, leased: bool, writer: bool) -> int:
-    fd = _open(place, writable)
+def _open_checked(place: Place, *, writable: bool, leased: bool, to_pin: bool) -> int:
+    fd = _open(place, writable or to_pin)
     try:
         if leased:
-            _lock(fd, place, writer)
-        _check(fd, place, writer)
+            _lock(fd, place, writable)
+        _check(fd, place, writable)
     except BaseException:
         os.close(fd)
         raise
