@@ -179,7 +179,7 @@ class View:
         self.mapping = mapping
         self._anchor = anchor
         self._start = start
-        self._root: tuple[Access, weakref.ref[Bytes]] | None = None
+        self._root: tuple[Access, Callable[[], Bytes | None]] | None = None
         self._apart: Callable[[], View] | View | None = None
 
     @property
@@ -256,8 +256,8 @@ class View:
         return anchor, self._start
 
     def _root_of(self, anchor: Any) -> Bytes:
-        # A new one after each change of access; arrays that are out keep theirs, and nobody else does: whether one is
-        # alive is what a seal asks.
+        # A new one after each change of access; arrays that are out keep theirs. Nobody else keeps one that can be
+        # written to: whether it is alive is what a seal asks.
         access = self.mapping.access
         root = self._root[1]() if self._root is not None and self._root[0] is access else None
         if root is None:
@@ -265,11 +265,15 @@ class View:
             root = np.frombuffer(view if access is Access.WRITE else view.toreadonly(), np.uint8)
             if access is Access.WRITE:
                 self.mapping.will_write(root, ctypes.addressof(anchor), len(anchor))
-            self._root = access, weakref.ref(root)
+            self._root = access, weakref.ref(root) if access is Access.WRITE else functools.partial(_same, root)
         return root
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a view of a mapping cannot be pickled or copied")
+
+
+def _same(root: Bytes) -> Bytes:
+    return root
 
 
 def _forget(_: object) -> None:
