@@ -28,7 +28,9 @@ DEADLINE_SECONDS = 180.0
 
 # As tests/harness/server-program.ts has it: what ``npm test`` built, or the sources.
 TENSORD = (
-    [os.environ["TEST_EXECUTABLE"]] if "TEST_EXECUTABLE" in os.environ else ["node_modules/.bin/bun", "src/main.ts"]
+    [os.environ["TEST_EXECUTABLE"]]
+    if "TEST_EXECUTABLE" in os.environ
+    else [str(REPOSITORY / "node_modules/.bin/bun"), str(REPOSITORY / "src/main.ts")]
 )
 
 # What ``npm test`` searches that directory for afterwards: every name that a test makes there contains it.
@@ -98,10 +100,9 @@ class Server:
         return tensord.connect(self.url, **options)
 
     def start(self) -> None:
-        program = REPOSITORY / TENSORD[0]
-        assert program.exists(), f"{program} is missing: run `npm ci` in {REPOSITORY}"
+        assert Path(TENSORD[0]).exists(), f"{TENSORD[0]} is missing: run `npm ci` in {REPOSITORY}"
         self._process = subprocess.Popen(
-            [str(program), *TENSORD[1:], "serve"],
+            [*TENSORD, "serve"],
             cwd=REPOSITORY,
             env={**os.environ, **self.environ},
             stdin=subprocess.DEVNULL,
@@ -134,7 +135,7 @@ class Server:
         if self._process is not None:
             self.signal(signal.SIGTERM)
         purged = subprocess.run(
-            [str(REPOSITORY / "node_modules/.bin/bun"), "src/main.ts", "purge", "--instance", self.instance],
+            [*TENSORD, "purge", "--instance", self.instance],
             cwd=REPOSITORY,
             env={**os.environ, **self.environ},
             capture_output=True,

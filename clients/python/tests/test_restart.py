@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from harness import Server, wait_for
+from harness import DEADLINE_SECONDS, Server, wait_for
 
 import tensord
 
@@ -59,6 +59,19 @@ def test_a_mapped_region_does_not_notice_that_the_server_is_away(own_server: Ser
         region.close()
         sealed.close()
         _free(own_server, client)
+
+
+def test_a_server_that_only_the_session_has_met_is_waited_for(own_server: Server) -> None:
+    with own_server.connect() as maker, own_server.connect(retry=DEADLINE_SECONDS) as client:
+        descriptor = maker.create("kept", [1, 2], ttl=3600).descriptor
+        # Asks nobody by itself; its session is opened in the background.
+        client.attach(descriptor).close()
+        wait_for(lambda: len(list(maker.sessions())) == 1, "the session is opened")
+        own_server.signal(signal.SIGKILL)
+        starting = threading.Timer(0.1, own_server.start)
+        starting.start()
+        assert client.get("kept").id == descriptor.id
+        starting.join()
 
 
 def test_calls_wait_for_a_server_that_restarts(own_server: Server) -> None:

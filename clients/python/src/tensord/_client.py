@@ -91,7 +91,7 @@ class Client:
         self._session: Session | None = None
         if session:
             request = to_session(quota_bytes=quota_bytes, ttl=session_ttl)
-            self._session = Session(self._api, Hold(endpoint, request, name))
+            self._session = Session(self._api, Hold(self._transport, request, name))
 
     @property
     def url(self) -> str:

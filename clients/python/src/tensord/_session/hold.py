@@ -22,7 +22,6 @@ from websockets.exceptions import WebSocketException
 
 from tensord._api import Api
 from tensord._errors import AccessDenied, Closed, FeatureUnavailable, NotFound, ServerUnavailable, TensordError
-from tensord._transport.endpoint import Endpoint
 from tensord._transport.transport import Transport
 
 from .hold_socket import HoldSocket
@@ -62,8 +61,8 @@ class Hold:
     Changes of it are single steps of the interpreter, so finalizers make them too, and then ``call`` without a lock.
     """
 
-    def __init__(self, endpoint: Endpoint, request: schemas.OpenSession, client_name: str | None) -> None:
-        self._endpoint = endpoint
+    def __init__(self, transport: Transport, request: schemas.OpenSession, client_name: str | None) -> None:
+        self._transport = transport
         self._request = request
         self._client_name = client_name
         self.mapped: dict[int, tuple[str, bool]] = {}
@@ -84,7 +83,7 @@ class Hold:
         self._told: set[str] = set()
         self._chores: deque[Callable[[Api], None]] = deque()
         # Its connections are the thread's alone, and it waits for nobody: the thread itself tries again.
-        self._api = Api(Transport(self._endpoint, retry_seconds=0.0))
+        self._api = Api(self._transport.beside(retry_seconds=0.0))
 
     @property
     def session_id(self) -> str | None:
@@ -179,13 +178,13 @@ class Hold:
         while not self._closed:
             try:
                 session_id = self._open(self._api)
-                self._socket = held = HoldSocket(self._endpoint, session_id)
+                self._socket = held = HoldSocket(self._transport.endpoint, session_id)
                 if self._hold(held, session_id):
                     pause = FIRST_PAUSE_SECONDS
             except _AWAY as error:
-                _log.debug("Cannot hold a session of %s yet: %s", self._endpoint.url, error)
+                _log.debug("Cannot hold a session of %s yet: %s", self._transport.endpoint.url, error)
             except Exception as error:  # noqa: BLE001  # the thread lives, and with it the session
-                self._tell_once(f"Cannot hold a session of {self._endpoint.url}", error)
+                self._tell_once(f"Cannot hold a session of {self._transport.endpoint.url}", error)
             self._tried.set()
             self._wait_out(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

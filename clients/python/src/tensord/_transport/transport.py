@@ -38,15 +38,27 @@ class Reply:
     repeated: bool
 
 
+class _Presence:
+    """Whether the server has ever taken a connection of this client."""
+
+    seen = False
+
+
 class Transport:
     """Requests to one server. Thread-safe. ``retry_seconds`` bounds how long a server that was there may be away."""
 
     def __init__(self, endpoint: Endpoint, retry_seconds: float) -> None:
         self.endpoint = endpoint
         self._retry_seconds = retry_seconds
-        self._was_there = False
+        self._presence = _Presence()
         self._closed = False
         self._forget()
+
+    def beside(self, retry_seconds: float) -> Transport:
+        """Another one to the same server. Where either was answered, both know that the server was there."""
+        other = Transport(self.endpoint, retry_seconds)
+        other._presence = self._presence
+        return other
 
     def request(
         self,
@@ -76,14 +88,14 @@ class Transport:
             try:
                 status, answer = self._exchange(method, path, payload, headers, wait_until, answer_seconds)
             except _NotSent as error:
-                failure, may_repeat = error, self._was_there
+                failure, may_repeat = error, self._presence.seen
             except _AnswerLost as error:
                 failure, may_repeat = error, repeatable and not isinstance(error.__cause__, TimeoutError)
                 repeated = True
                 # It had taken the connection.
-                self._was_there = True
+                self._presence.seen = True
             else:
-                self._was_there = True
+                self._presence.seen = True
                 if status != 503 or not _is_shutting_down(answer):
                     return Reply(status, answer, repeated)
                 may_repeat = True
@@ -99,7 +111,7 @@ class Transport:
     @property
     def patience_seconds(self) -> float:
         """How long to go on asking where nobody answers: a server that never was there is not waited for."""
-        return self._retry_seconds if self._was_there else 0.0
+        return self._retry_seconds if self._presence.seen else 0.0
 
     def open_long(self, path: str, headers: Mapping[str, str], silence_seconds: float) -> LongAnswer:
         """Sends a GET, once and over a connection of its own, and returns its answer before any of it has come.
@@ -116,7 +128,7 @@ class Transport:
             if isinstance(error, AccessDenied):
                 raise
             raise self._unavailable(error, lost=False) from error
-        self._was_there = True
+        self._presence.seen = True
         # The answer's from now on.
         connection.sock = None
         answer = LongAnswer(sock)
