@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -197,11 +198,13 @@ def _table() -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
+@functools.cache
 def _may_lock() -> bool:
     with Child("import ctypes; say(ctypes.CDLL(None).mlockall(3))") as child:
         return bool(child.hear() == 0)
 
 
+@functools.cache
 def _may_pin() -> bool:
     with Child(FORMS + "say(libc.syscall(425, 1, (ctypes.c_ubyte * 120)()))") as child:
         return bool(child.hear() >= 0)
