@@ -132,6 +132,12 @@ export const limits = {
   downloadSettlePollMs: 5,
   /** Own descriptors looked at in one turn of the event loop. */
   descriptorSlice: 512,
+  /** Regions that are sealed, or opened, in one turn: more would hold the loop for longer than a frame of a film. */
+  groupMembers: 1000,
+  /** Members of a group looked at in one turn of the event loop, where it need not be one turn. */
+  groupSlice: 32,
+  /** Descriptors in the answer about a group. */
+  groupAnswerBytes: 64 * MiB,
   /** How long a hand-off waits for its consumer, unless it says otherwise. */
   handoffDefaultMs: 60_000,
   listItems: 1000,

@@ -13,6 +13,7 @@ import type { Environment, Services } from "./environment.ts";
 import { defineEventRoutes, socketQueries } from "./events.ts";
 import { defineEvictionRoute } from "./eviction.ts";
 import { defineFileRoutes } from "./file.ts";
+import { defineGroupRoutes } from "./groups.ts";
 import { defineHostRoutes } from "./host.ts";
 import { defineLeaseRoutes } from "./leases.ts";
 import { defineModelRoutes } from "./models.ts";
@@ -52,6 +53,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineRegionsRoutes(app, services);
   defineRegionRoutes(app, services);
   defineSealRoutes(app, services);
+  defineGroupRoutes(app, services);
   defineDataRoutes(app, services);
   defineFileRoutes(app, services);
   defineModelRoutes(app, services);

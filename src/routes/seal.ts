@@ -1,7 +1,7 @@
 /** Routes of what is final about a region: seal it, verify what was sealed. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { sealRegion, verifyRegion } from "../memory/regions/seal.ts";
+import { sealRegions, verifyRegion } from "../memory/regions/seal.ts";
 import { answer, answerJson, toRegionBody } from "./answer.ts";
 import { etag } from "./answer-headers.ts";
 import { json, optionalBody } from "./contract.ts";
@@ -77,7 +77,7 @@ export function defineSealRoutes(app: OpenAPIHono<Environment>, { store }: Servi
     const region = store.books.region(c.req.valid("param").region);
     checkRegion(c, region, "seal", toTaggedRegion(region));
     const { checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
-    await sealRegion(store, region, { checksum, stockWritable }, c.get("requestId"));
+    await sealRegions(store, [region], { checksum, stockWritable }, c.get("requestId"));
     setTag(c, toTaggedRegion(region));
     return answerJson(c, toRegionBody(store, region), 200);
   });

@@ -134,6 +134,11 @@ describe("each operation", () => {
       await app.seal(region.id, exampleOf("SealRegion"));
       await app.ok(201, "POST", "/v1/models", exampleOf("RegisterModel"));
       await app.ok(200, "PATCH", "/v1/models/llama-7b", exampleOf("ChangeModel"));
+      const { model, names } = exampleOf("OpenGroup") as { model: string; names: string[] };
+      const members: object[] = [];
+      for (const name of names) members.push({ region: (await app.create({ model, name })).id });
+      await app.ok(200, "POST", "/v1/seal", { ...exampleOf("SealGroup"), regions: members });
+      await app.ok(200, "POST", "/v1/open", exampleOf("OpenGroup"));
       const session = await openSession(app, exampleOf("OpenSession"));
       await app.ok(200, "POST", claimPath, { ...exampleOf("ClaimRequest"), session: session.id });
       await takeLease(app, region.id, exampleOf("TakeLease"));
@@ -143,6 +148,8 @@ describe("each operation", () => {
         "changeRegion",
         "changeRegionByName",
         "sealRegion",
+        "sealGroup",
+        "openGroup",
         "registerModel",
         "changeModel",
       ];

@@ -18,6 +18,7 @@ import {
   strayBodyCases,
 } from "./support/failure-case.ts";
 import { fullCases } from "./support/full-failures.ts";
+import { fullGroupCases, groupCases } from "./support/group-failures.ts";
 import { modelCases } from "./support/model-failures.ts";
 import { regionCases } from "./support/region-failures.ts";
 import { bareRequest, goodRequest, goodRequests } from "./support/requests.ts";
@@ -72,6 +73,7 @@ describe("a declared failure", () => {
     ...conditionCases,
     ...queryCases,
     ...regionCases,
+    ...groupCases,
     ...modelCases,
     ...eventCases,
     ...dataCases,
@@ -85,7 +87,7 @@ describe("a declared failure", () => {
 });
 
 describe(`in a file system without room (${noMountBecause ?? "a small tmpfs"})`, () => {
-  for (const { operationId, code, provoke } of [...fullCases, ...fullSessionCases]) {
+  for (const { operationId, code, provoke } of [...fullCases, ...fullGroupCases, ...fullSessionCases]) {
     test.skipIf(noMountBecause !== undefined)(claim(operationId, code), async () => {
       using tmpfs = new SmallTmpfs();
       const use = withApp(

@@ -2,9 +2,10 @@
 
 import { expect } from "bun:test";
 import { modes } from "../harness/instance-check.ts";
-import { exists, readContent, writeContent } from "../harness/instance-content.ts";
+import { type Content, exists, readContent, writeContent } from "../harness/instance-content.ts";
 import { needsRoom } from "../harness/instance-needs.ts";
 import type { KillPoint } from "../harness/server.ts";
+import type { Region, ServerApi } from "../harness/server-api.ts";
 import { at, deleting, hour, type InFlight, MiB, type Scenario } from "./scenario.ts";
 
 const creating = at(
@@ -24,6 +25,8 @@ const windowed: KillPoint[] = [
 /** The file of a large region is unlinked by a Worker, beside which the loop goes on. */
 const deletingLarge = at("delete.asked", "delete.keeper-unlinked");
 const sealing = at("seal.begun", "seal.mode-set", "seal.writers-asked", "seal.hashed", "seal.journaled");
+
+const byName = "/v1/models/default/regions/new";
 
 /** Of a creation nothing is left, or the region stands as it was asked for; either way its name can be used. */
 function checkCreated(byteSize: number): InFlight["check"] {
@@ -122,6 +125,59 @@ const replacing: Scenario = {
   },
 };
 
+/** Two versions of a name that take two others' places: a group without another name than the scenario's own. */
+const grouping: Scenario = {
+  claim: "a seal of a group that takes its names over",
+  kills: [
+    ...at("seal.begun", "seal.mode-set"),
+    { step: "seal.writers-asked", count: 2 },
+    ...at("seal.hashed", "seal.replaced-journaled", "delete.row-deleted"),
+  ],
+  prepare: async (api) => {
+    const make = async (version: string, seed: number) => {
+      const region = await api.create({
+        ...({ name: "new", version, byte_size: 20_000 + seed, persist: true, if_exists: "replace" } as const),
+      });
+      writeContent(region, seed);
+      return region;
+    };
+    const sealAll = (to: ServerApi, group: readonly Region[]) =>
+      to.call("POST", "/v1/seal", { checksum: true, regions: group.map(({ id }) => ({ region: id })) });
+    const open = async () => {
+      const found = await Promise.all(
+        ["a", "b"].map((version) => api.call<Region>("GET", `${byName}?version=${version}`)),
+      );
+      return found.map(({ id }) => id);
+    };
+    const old = [await make("a", 1), await make("b", 2)];
+    await sealAll(api, old);
+    const next = [await make("a", 3), await make("b", 4)];
+    const contents = next.map(({ storage }) => readContent(storage.path));
+    return {
+      act: (server) => sealAll(server.api, next),
+      check: async (_, { step, isAcknowledged }) => {
+        const isSealed = step === "seal.replaced-journaled" || step.startsWith("delete.");
+        const holders = isSealed ? next : old;
+        expect(await open(), "all the names are the old ones', or all the new ones'").toEqual(
+          holders.map(({ id }) => id),
+        );
+        const mode = isSealed ? modes.sealed : modes.open;
+        for (const [index, { id, storage }] of next.entries()) {
+          expect((await api.get(id)).state).toBe(isSealed ? "sealed" : "open");
+          expect(readContent(storage.path)).toEqual({ ...(contents[index] as Content), mode });
+        }
+        if (!isSealed) {
+          expect(isAcknowledged).toBeFalse();
+          await sealAll(api, next);
+        }
+        expect(await open()).toEqual(next.map(({ id }) => id));
+        for (const { id } of next) expect((await api.verify(id)).ok).toBeTrue();
+        for (const { id } of old) await api.untilGone(id);
+      },
+    };
+  },
+};
+
 function deleteScenario(claim: string, byteSize: number, kills: readonly KillPoint[], needs?: string): Scenario {
   return {
     claim,
@@ -169,6 +225,7 @@ export const regionScenarios: readonly Scenario[] = [
   sealScenario("a seal", 100_000, { checksum: false, stock_writable: true }),
   sealScenario("a seal with a checksum", 3 * MiB, { checksum: true }),
   replacing,
+  grouping,
   deleteScenario("the deletion of a small region", 100_000, deleting),
   deleteScenario("the deletion of a large region", 70 * MiB, deletingLarge, needsRoom(256 * MiB)),
   changing,

@@ -11,6 +11,7 @@ const operationOf: Readonly<Record<(typeof features)[number], string>> = {
   attach: "createRegion",
   replace: "createRegion",
   wait: "getRegionByName",
+  groups: "openGroup",
   labels: "changeRegion",
   checksum: "verifyRegion",
   "stock-writable": "sealRegion",

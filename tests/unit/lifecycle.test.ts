@@ -54,6 +54,7 @@ describe("nextState", () => {
     const failure = failureOf("sealed", "seal");
     expect(failure.message).toBe("Cannot seal reg_x (m/n): it is sealed, want open");
     expect(failure.facts).toEqual({
+      region: "reg_x",
       hint: 'A seal is final: read the region, or create another one with if_exists "replace".',
       state: "sealed",
     });

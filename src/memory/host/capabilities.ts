@@ -14,6 +14,7 @@ export const features = [
   "attach",
   "replace",
   "wait",
+  "groups",
   "labels",
   "checksum",
   "stock-writable",

@@ -46,11 +46,13 @@ export function regionByName(store: Store, named: NamedRegion): Region {
   return lookUp(store, named) ?? refuse(store, named, 0);
 }
 
-function lookUp(store: Store, { model, name, version }: NamedRegion): Region | undefined {
+/** The region that holds a name now, if one does. */
+export function lookUp(store: Store, { model, name, version }: NamedRegion): Region | undefined {
   return store.books.findModel(model)?.names.find(name, version);
 }
 
-function refuse(store: Store, { model, name, version }: NamedRegion, waitMs: number): never {
+/** @throws TensordError always: nobody has the name. */
+export function refuse(store: Store, { model, name, version }: NamedRegion, waitMs: number): never {
   store.books.model(model);
   throw new TensordError(
     "region-not-found",
@@ -64,7 +66,8 @@ function describeAbsence(version: string | undefined, waitMs: number): string {
   return `nobody has ${held}${waitMs > 0 ? `, waited for ${waitMs} ms` : ""}`;
 }
 
-function touch(store: Store, region: Region): Region {
+/** Somebody asks for the region, and is about to map it: a use, and a look at its public name. */
+export function touch(store: Store, region: Region): Region {
   store.books.touch(region, store.now());
   inspectName(store, region);
   return region;

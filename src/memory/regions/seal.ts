@@ -1,13 +1,15 @@
 /**
- * Sealing makes a region final: mode first, then the question for writers, then the checksum, then the commit, which
- * also hands over the name of a region that this one replaces.
+ * Sealing makes regions final, one or a group in one turn: modes first, then the questions for writers, then the checksums,
+ * then the commit, which also hands over the names of regions that these replace. Any refusal reopens all.
  */
 
+import { setImmediate } from "node:timers/promises";
 import { TensordError } from "../error.ts";
-import { describe } from "../journal/region-record.ts";
+import { describe, idOf } from "../journal/region-record.ts";
 import { type Checksum, toChecksum } from "../layout/checksum.ts";
+import { limits } from "../limits.ts";
 import { nextState } from "../state/lifecycle.ts";
-import type { Region } from "../state/region.ts";
+import type { Region, RegionChange } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { Access } from "../storage/storage.ts";
 import { releaseClaim } from "./claim.ts";
@@ -22,30 +24,51 @@ export interface SealOptions {
 }
 
 /**
- * Seals `region`. A failure leaves it open.
- * @throws TensordError `region-has-writers` while anybody maps it for writing, `cancelled` if it is deleted meanwhile,
- * `io-error` if a worker truncated its file.
+ * Seals `regions`, all or none: a failure leaves every one open. Which of them may form a group is `group.ts`'s to say.
+ * @throws TensordError `region-sealed`, `region-busy`, `region-draining` before anything is done; `region-has-writers` while
+ * anybody maps one for writing, `cancelled` if one is deleted meanwhile, `io-error` if a worker truncated its file.
  */
-export async function sealRegion(store: Store, region: Region, options: SealOptions, actor?: string): Promise<Region> {
-  store.books.change(region, { state: nextState(region, "seal") });
+export async function sealRegions(
+  store: Store,
+  regions: readonly Region[],
+  { checksum, stockWritable }: SealOptions,
+  actor?: string,
+): Promise<void> {
+  const changes = regions.map((region) => [region, { state: nextState(region, "seal") }] as const);
+  for (const [region, change] of changes) {
+    store.books.change(region, change);
+    region.serverLeases += 1;
+  }
   store.step("seal.begun");
-  region.serverLeases += 1;
   try {
-    const access: Access = options.stockWritable ? "sealed-stock-writable" : "sealed";
-    store.storages.of(region).memory.setAccess(region.token, access);
-    store.step("seal.mode-set");
+    const access: Access = stockWritable ? "sealed-stock-writable" : "sealed";
+    await inSlices(store, regions, (region) => {
+      store.storages.of(region).memory.setAccess(region.token, access);
+      store.step("seal.mode-set");
+    });
     // After the mode: a writer that locks later sees a sealed file and lets go.
-    checkUsage(store, region);
-    store.step("seal.writers-asked");
-    const checksum = options.checksum ? await hashRegion(store, region, "sealing") : null;
+    await inSlices(store, regions, (region) => {
+      checkUsage(store, region);
+      store.step("seal.writers-asked");
+    });
+    const checksums: (Checksum | null)[] = [];
+    for (const region of regions) checksums.push(checksum ? await hashRegion(store, region, "sealing") : null);
     store.step("seal.hashed");
-    commit(store, region, { checksum, stockWritable: options.stockWritable }, actor);
-    return region;
+    commit(store, regions, checksums, stockWritable, actor);
   } catch (error) {
-    if (region.state === "sealing") reopen(store, region);
+    for (const region of regions) if (region.state === "sealing") reopen(store, region);
     throw error;
   } finally {
-    region.serverLeases -= 1;
+    for (const region of regions) region.serverLeases -= 1;
+  }
+}
+
+/** Does something to each region, and lets others have their turn in between where they are many. */
+async function inSlices(store: Store, regions: readonly Region[], act: (region: Region) => void): Promise<void> {
+  for (const [index, region] of regions.entries()) {
+    if (index > 0 && index % limits.groupSlice === 0) await setImmediate();
+    checkStands(store, region, "sealing");
+    act(region);
   }
 }
 
@@ -53,6 +76,7 @@ function checkUsage(store: Store, region: Region): void {
   const usage = store.storages.of(region).memory.usage(region.token);
   if (usage?.written === true) {
     throw new TensordError("region-has-writers", `Cannot seal ${describe(region)}: a process maps it for writing`, {
+      region: idOf(region),
       hint: "Let every writer close its mapping, or seal from the client that wrote it, which lets go of its own first.",
     });
   }
@@ -60,32 +84,56 @@ function checkUsage(store: Store, region: Region): void {
   throw new TensordError(
     "io-error",
     `Cannot seal ${describe(region)}: its file has ${usage?.byteSize ?? 0} bytes, want ${region.byteSize}`,
-    { hint: "A worker truncated or removed it. Delete the region and create it again." },
+    { region: idOf(region), hint: "A worker truncated or removed it. Delete the region and create it again." },
   );
 }
 
-/** One turn: the row, and with it the row of the region whose name this one takes. */
-function commit(store: Store, region: Region, seal: Pick<Region, "checksum" | "stockWritable">, actor?: string): void {
-  const holder =
-    region.pendingName === null ? undefined : region.modelBooks.names.get(region.pendingName, region.version);
-  const name = region.pendingName ?? region.name;
-  const sealed = {
-    ...seal,
-    state: nextState(region, "seal-committed"),
-    sealedAt: store.now(),
-    name,
-    pendingName: null,
-    // A builder's session ends what it has not finished; from here on the owner alone decides.
-    session: region.owner.kind === "session" ? region.session : null,
-  };
-  if (holder === undefined) store.change("seal.journaled", [region, sealed]);
-  else store.change("seal.replaced-journaled", [holder, toEnding(holder, "replaced")], [region, sealed]);
-  endClaim(store, region);
-  store.emit({ type: "tensord.region.sealed", region });
-  if (name !== null) store.waiters.wake(region.model, name);
-  if (holder === undefined) return;
-  tellEnd(store, holder, actor);
-  void tryFree(store, holder, actor);
+/** One turn and one transaction: the rows, and with them those of the regions whose names these take. */
+function commit(
+  store: Store,
+  regions: readonly Region[],
+  checksums: readonly (Checksum | null)[],
+  stockWritable: boolean,
+  actor: string | undefined,
+): void {
+  const sealedAt = store.now();
+  const holders: Region[] = [];
+  const sealed = regions.map((region, index): [Region, RegionChange] => {
+    const { pendingName, modelBooks, version } = region;
+    const holder = pendingName === null ? undefined : modelBooks.names.get(pendingName, version);
+    if (holder !== undefined) holders.push(holder);
+    const change = {
+      state: nextState(region, "seal-committed"),
+      checksum: checksums[index] ?? null,
+      stockWritable,
+      sealedAt,
+      name: pendingName ?? region.name,
+      pendingName: null,
+      // A builder's session ends what it has not finished; from here on the owner alone decides.
+      session: region.owner.kind === "session" ? region.session : null,
+    };
+    return [region, change];
+  });
+  if (holders.length === 0) store.change("seal.journaled", ...sealed);
+  else {
+    const ended = holders.map((holder): [Region, RegionChange] => [holder, toEnding(holder, "replaced")]);
+    store.change("seal.replaced-journaled", ...ended, ...sealed);
+  }
+  for (const region of regions) {
+    endClaim(store, region);
+    store.emit({ type: "tensord.region.sealed", region });
+  }
+  for (const { model, name } of regions) if (name !== null) store.waiters.wake(model, name);
+  for (const holder of holders) tellEnd(store, holder, actor);
+  void freeAll(store, holders, actor);
+}
+
+/** Their memory goes one by one: the row of each says already that it drains. */
+async function freeAll(store: Store, regions: readonly Region[], actor: string | undefined): Promise<void> {
+  for (const [index, region] of regions.entries()) {
+    if (index > 0 && index % limits.groupSlice === 0) await setImmediate();
+    await tryFree(store, region, actor);
+  }
 }
 
 /** What was claimed is built. The seal stands already, so a claim that cannot be written off now ends with its session. */
@@ -126,13 +174,16 @@ export async function verifyRegion(
 }
 
 async function hashRegion(store: Store, region: Region, state: Region["state"]): Promise<Checksum> {
-  const check = () => {
-    if (region.state === state) return store.refuseIfStopping();
-    throw new TensordError("cancelled", `Cannot hash ${describe(region)} to its end: it was deleted meanwhile`, {
-      hint: "Create it anew if it is needed.",
-    });
-  };
+  const check = () => checkStands(store, region, state);
   return toChecksum(
     await store.storages.of(region).bytes.hash(region.token, region.dataOffset, region.byteSize, check),
   );
+}
+
+function checkStands(store: Store, region: Region, state: Region["state"]): void {
+  if (region.state === state) return store.refuseIfStopping();
+  const work = state === "sealing" ? "seal" : "hash";
+  throw new TensordError("cancelled", `Cannot ${work} ${describe(region)} to its end: it was deleted meanwhile`, {
+    hint: "Create it anew if it is needed.",
+  });
 }

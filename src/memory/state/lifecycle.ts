@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { type FailureCode, TensordError } from "../error.ts";
-import { describe, type RegionRecord, type State, states } from "../journal/region-record.ts";
+import { describe, idOf, type RegionRecord, type State, states } from "../journal/region-record.ts";
 
 export const lifecycleEvents = [
   /** The bytes, the row and the name stand. */
@@ -204,7 +204,7 @@ export function nextState(
   if (isState(cell)) return cell;
   const wanted = states.filter((from) => isState(table[from][event]));
   const detail = `Cannot ${actions[event]} ${describe(region)}: it is ${state}, want ${wanted.join(" or ")}`;
-  throw new TensordError(cell, detail, { hint: hints[cell], state });
+  throw new TensordError(cell, detail, { region: idOf(region), hint: hints[cell], state });
 }
 
 /** Whether a region in `state` is on its way out, or gone: it has no name, and no session pays for it. */

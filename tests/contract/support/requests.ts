@@ -36,6 +36,14 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
   sealRegion: async (app) => {
     return { method: "POST", path: `/v1/regions/${(await app.create()).id}/seal`, body: { checksum: true } };
   },
+  sealGroup: async (app) => {
+    const regions = [{ region: (await app.create()).id }, { region: (await app.create()).id }];
+    return { method: "POST", path: "/v1/seal", body: { regions } };
+  },
+  openGroup: async (app) => {
+    for (const name of ["shard-0", "shard-1"]) await app.create({ name });
+    return { method: "POST", path: "/v1/open", body: { names: ["shard-0", "shard-1"] } };
+  },
   verifyRegion: async (app) => {
     const { id } = await app.create();
     await app.seal(id);
