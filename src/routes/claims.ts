@@ -27,7 +27,8 @@ const claim = createRoute({
   description:
     "Of those who ask for a name that is not there one becomes the builder, which creates the region with `claim` " +
     "and seals it; the others wait, with `Prefer: wait=N`, and get it. If the builder's session ends first, the " +
-    "next in line builds.",
+    "next in line builds. With `rebuild` a sealed region is built anew: it stands, and who asks without gets it, until " +
+    "the new one takes its name over at its seal.",
   request: { params, headers: PreferHeader, body: body(requests.ClaimRequest) },
   responses: {
     200: json(
@@ -77,13 +78,13 @@ const readerHead = Buffer.from('{"role":"reader","claim":null,"region":');
 
 export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(claim, async (c) => {
-    const { session: id, key = null, version } = c.req.valid("json");
+    const { session: id, key = null, version, rebuild } = c.req.valid("json");
     const waitMs = parseWaitMs(c.req.valid("header").prefer);
     if (waitMs > 0) {
       c.env?.keepOpen?.();
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }
-    const request = { ...c.req.valid("param"), version, session: store.books.session(id), key };
+    const request = { ...c.req.valid("param"), version, session: store.books.session(id), key, rebuild };
     const turn = await claimName(store, request, waitMs, c.get("signal"));
     if (turn.role === "builder") {
       return answer(c, { role: turn.role, claim: `clm_${turn.claim.token}`, region: null }, 200);

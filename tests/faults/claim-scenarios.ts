@@ -3,7 +3,9 @@
 import { expect } from "bun:test";
 import { writeContent } from "../harness/instance-content.ts";
 import {
+  type Claim,
   claim,
+  claimPath,
   claimToBuild,
   endLease,
   endSession,
@@ -12,6 +14,7 @@ import {
   releaseClaim,
   takeLease,
 } from "../harness/instance-sessions.ts";
+import type { ServerApi } from "../harness/server-api.ts";
 import { at, hour, type Scenario } from "./scenario.ts";
 
 const claiming: Scenario = {
@@ -33,6 +36,56 @@ const claiming: Scenario = {
         expect(await claim(api, "new", second.id)).toMatchObject({ role: "reader", region: { id: region.id } });
         await api.delete(region.id);
         for (const { id } of [first, second]) await endSession(api, id);
+      },
+    };
+  },
+};
+
+const rebuilding: Scenario = {
+  claim: "a rebuild",
+  kills: at(
+    "claim.journaled",
+    "create.journaled",
+    "seal.writers-asked",
+    "seal.replaced-journaled",
+    "claim.row-deleted",
+  ),
+  prepare: async (api) => {
+    const [builder, reader] = [await openSession(api), await openSession(api)];
+    const old = await api.create({ name: "new", byte_size: 40_000, persist: true });
+    writeContent(old, 5);
+    await api.seal(old.id, { checksum: true });
+    const ask = (session: { readonly id: string }, to: ServerApi) =>
+      to.call<Claim>("POST", claimPath("new"), { session: session.id, key: session.id, rebuild: old.id });
+    const create = async (to: ServerApi) => {
+      const { claim: id } = await ask(builder, to);
+      const request = { name: "new", byte_size: 60_000, persist: true, if_exists: "replace", claim: id ?? "" } as const;
+      return await to.create(request);
+    };
+    return {
+      act: async ({ api: to }) => await to.seal((await create(to)).id),
+      check: async (_, { step }) => {
+        const isBuilt = step === "seal.replaced-journaled" || step === "claim.row-deleted";
+        const holder = await api.findByName("new");
+        if (isBuilt) {
+          await api.untilGone(old.id);
+          expect(holder, "the new one has the name").toMatchObject({
+            state: "sealed",
+            tensors: [{ byte_size: 60_000 }],
+          });
+        } else {
+          expect(holder?.id, "the old one stands").toBe(old.id);
+          expect((await api.verify(old.id)).ok).toBeTrue();
+          expect(await ask(reader, api), "nobody else builds").toMatchObject({ role: "reader", region: null });
+          const made = await create(api);
+          const pending = (await api.list()).filter(({ pending_name: name }) => name === "new");
+          expect(pending, "what a lost answer told of is found again, and no second one made").toHaveLength(1);
+          await api.seal(made.id);
+          await api.untilGone(old.id);
+        }
+        expect((await api.stats()).claims, "no claim is left of what is built").toBe(2);
+        await api.delete((await api.findByName("new"))?.id ?? "");
+        for (const { id } of [builder, reader]) await endSession(api, id);
       },
     };
   },
@@ -115,6 +168,7 @@ function leaseScenario(what: "taking" | "ending"): Scenario {
 
 export const claimScenarios: readonly Scenario[] = [
   claiming,
+  rebuilding,
   releasing,
   building,
   leaseScenario("taking"),

@@ -57,7 +57,7 @@ export function releaseClaim(api: ServerApi, name: string, id: string): Promise<
   return api.call("DELETE", `${claimPath(name)}?claim=${id}`);
 }
 
-function claimPath(name: string): string {
+export function claimPath(name: string): string {
   return `/v1/models/default/regions/${name}/claim`;
 }
 

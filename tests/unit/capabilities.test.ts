@@ -17,6 +17,7 @@ const operationOf: Readonly<Record<(typeof features)[number], string>> = {
   "stock-writable": "sealRegion",
   sessions: "openSession",
   claims: "claimName",
+  rebuild: "claimName",
   leases: "takeLease",
   linger: "createRegion",
   evict: "evict",

@@ -20,6 +20,7 @@ export const features = [
   "stock-writable",
   "sessions",
   "claims",
+  "rebuild",
   "leases",
   "linger",
   "evict",

@@ -76,6 +76,7 @@ const claimShape: Shape<ClaimRow> = {
   version: isText,
   session: isText,
   key: orNull(isText),
+  rebuilds: (value) => value === undefined || value === null || isToken(value),
 };
 
 const requestedLeaseShape: Shape<RequestedLeaseRow> = {
@@ -119,7 +120,8 @@ export function parseSession(record: string): SessionRecord {
 }
 
 export function parseClaim(record: string): ClaimRow {
-  return parseStored(record, claimShape);
+  const claim = parseStored(record, claimShape);
+  return { ...claim, rebuilds: claim.rebuilds ?? null };
 }
 
 export function parseRequestedLease(record: string): RequestedLeaseRow {

@@ -10,6 +10,8 @@ export interface ClaimRow {
   /** The session's token. */
   readonly session: string;
   readonly key: string | null;
+  /** The token of the region that is to be replaced, or null. Rows from before there was such a thing have none. */
+  readonly rebuilds: string | null;
 }
 
 export interface RequestedLeaseRow {

@@ -4,6 +4,7 @@
  */
 
 import { TensordError } from "../error.ts";
+import { idOf } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { createToken, parseId, quote } from "../naming.ts";
 import type { ClaimedName } from "../state/claim-index.ts";
@@ -22,6 +23,8 @@ export interface ClaimRequest {
   readonly version: string | undefined;
   readonly session: Session;
   readonly key: string | null;
+  /** The id of a sealed region that is to be built anew: for this claim it counts as if it were not there. */
+  readonly rebuild: string | undefined;
 }
 
 /**
@@ -35,13 +38,17 @@ export async function claimName(
   waitMs: number,
   signal: AbortSignal,
 ): Promise<ClaimAnswer> {
-  const { model, name, version, session, key } = request;
+  const { model, name, session, key, rebuild } = request;
+  // Only of one and the same version another region than the one that was seen is a newer one.
+  const version = rebuild === undefined ? request.version : (request.version ?? "");
   const deadline = performance.now() + waitMs;
   const stop = AbortSignal.any([signal, store.stopping]);
   for (;;) {
     store.refuseIfStopping();
     store.books.session(idOfSession(session));
-    const region = store.books.model(model).names.find(name, version);
+    const holder = store.books.model(model).names.find(name, version);
+    const stale = holder?.state === "sealed" && idOf(holder) === rebuild ? holder : undefined;
+    const region = stale === undefined ? holder : undefined;
     if (region?.state === "sealed") {
       store.books.touch(region, store.now());
       return { role: "reader", region };
@@ -50,14 +57,18 @@ export async function claimName(
     if (claim !== undefined && claim.session === session && key !== null && claim.key === key) {
       return { role: "builder", claim };
     }
-    if (claim === undefined && region === undefined) return { role: "builder", claim: grant(store, request) };
+    if (claim === undefined && region === undefined) return { role: "builder", claim: grant(store, request, stale) };
     const leftMs = deadline - performance.now();
     if (leftMs <= 0) return { role: "reader", region };
     await store.waiters.wait(model, name, leftMs, stop);
   }
 }
 
-function grant(store: Store, { model, name, version = "", session, key }: ClaimRequest): Claim {
+function grant(
+  store: Store,
+  { model, name, version = "", session, key }: ClaimRequest,
+  stale: Region | undefined,
+): Claim {
   if (store.claims.size >= limits.claims) {
     throw new TensordError(
       "too-many-requests",
@@ -67,8 +78,9 @@ function grant(store: Store, { model, name, version = "", session, key }: ClaimR
       },
     );
   }
-  const claim = { token: createToken(), model, name, version, session, key };
-  store.journal.insertClaim({ token: claim.token, model, name, version, session: session.token, key });
+  const row = { token: createToken(), model, name, version, key, rebuilds: stale?.token ?? null };
+  const claim = { ...row, session, built: null };
+  store.journal.insertClaim({ ...row, session: session.token });
   store.step("claim.journaled");
   store.claims.add(claim);
   return claim;

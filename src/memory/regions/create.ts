@@ -9,11 +9,11 @@ import { describe, type Owner } from "../journal/region-record.ts";
 import { layOutRegion, type RegionLayout, type TensorSpec } from "../layout/layout.ts";
 import { Tensors } from "../layout/tensors.ts";
 import { createToken, toRegionId } from "../naming.ts";
-import { nextState } from "../state/lifecycle.ts";
+import { hasEnded, nextState } from "../state/lifecycle.ts";
 import { type Charge, checkQuota } from "../state/quota.ts";
 import { type Region, type RegionEntry, toRegion } from "../state/region.ts";
 import type { OnFull } from "../state/room-queue.ts";
-import { idOfSession, type Session } from "../state/session.ts";
+import { type Claim, idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import type { StorageKind } from "../storage/storage.ts";
 import { attachTo } from "./attach.ts";
@@ -64,9 +64,11 @@ export async function createRegion(
     if (request.session !== null) store.books.session(idOfSession(request.session));
     const model = store.books.model(request.model);
     const holder = request.name === null ? undefined : model.names.get(request.name, request.version);
-    if (holder === undefined || request.ifExists === "replace") {
-      // The claim's session pays, and the claim may be gone at the next try.
-      const claim = checkClaim(store, request, request.claim);
+    const isFree = holder === undefined || request.ifExists === "replace";
+    // The claim's session pays, and the claim may be gone at the next try.
+    const claim = isFree ? checkClaim(store, request, request.claim) : undefined;
+    const existing = isFree ? standing(claim?.built) : holder;
+    if (existing === undefined) {
       plan ??= toPlan(store, request);
       const session = request.session ?? claim?.session ?? null;
       const charge = { model, poolName: plan.poolName, session, bytes: plan.chargedBytes };
@@ -76,14 +78,19 @@ export async function createRegion(
         hasTurn = true;
         continue;
       }
-      return { region: await make(store, request, plan, charge, signal), created: true };
+      return { region: await make(store, request, plan, charge, claim, signal), created: true };
     }
-    if (request.ifExists === "fail") throw nameTaken(holder);
-    const difference = holder.tensors.differenceFrom(request.tensors);
-    if (difference !== undefined) throw nameTaken(holder, difference);
-    if (holder.creation === null) return { region: attachTo(store, holder, request.owner), created: false };
-    await waitFor(holder.creation.ended, signal);
+    if (!isFree && request.ifExists === "fail") throw nameTaken(existing);
+    const difference = existing.tensors.differenceFrom(request.tensors);
+    if (difference !== undefined) throw nameTaken(existing, difference);
+    if (existing.creation === null) return { region: attachTo(store, existing, request.owner), created: false };
+    await waitFor(existing.creation.ended, signal);
   }
+}
+
+/** Under a claim one region is built: a request whose answer was lost, and that asks again, finds what it has made. */
+function standing(built: Region | null | undefined): Region | undefined {
+  return built == null || hasEnded(built.state) ? undefined : built;
 }
 
 function nameTaken(region: Region, difference?: unknown): TensordError {
@@ -126,6 +133,7 @@ async function make(
   request: CreateRequest,
   plan: Plan,
   charge: Charge,
+  claim: Claim | undefined,
   signal: AbortSignal,
 ): Promise<Region> {
   const { token, layout } = plan;
@@ -135,6 +143,7 @@ async function make(
   const region = toRegion(toEntry(store, request, plan, charge));
   region.creation = { cancel, ended: ended.promise };
   store.books.add(region);
+  if (claim !== undefined) claim.built = region;
   const onAbort = () => cancelCreation(region, "its client went away");
   signal.addEventListener("abort", onAbort);
   try {

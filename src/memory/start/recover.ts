@@ -13,6 +13,7 @@ import { enterSession } from "../sessions/sessions.ts";
 import { defaultModelName } from "../state/books.ts";
 import { hasEnded, nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
+import type { Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import type { KeptFile, Storage } from "../storage/storage.ts";
 import { adoptRegion } from "./adopt.ts";
@@ -90,10 +91,21 @@ function recoverRowless(store: Store, rowless: readonly Kept[]): void {
 function recoverClaims(store: Store, rows: readonly ClaimRow[]): void {
   for (const row of rows) {
     const session = store.books.findSession(row.session);
-    const isBuilt = store.books.findModel(row.model)?.names.get(row.name, row.version)?.state === "sealed";
+    const holder = store.books.findModel(row.model)?.names.get(row.name, row.version);
+    const isBuilt = holder?.state === "sealed" && holder.token !== row.rebuilds;
     if (session === undefined || isBuilt) store.journal.deleteClaim(row.token);
-    else store.claims.add({ ...row, session });
+    else store.claims.add({ ...row, session, built: findBuilt(session, row) });
   }
+}
+
+/** What was begun under a claim: nobody else could create that name since. */
+function findBuilt(session: Session, { model, name, version }: ClaimRow): Region | null {
+  const isBuilt = (region: Region) =>
+    region.state !== "sealed" &&
+    region.model === model &&
+    (region.pendingName ?? region.name) === name &&
+    region.version === version;
+  return [...session.regions].findLast(isBuilt) ?? null;
 }
 
 /**

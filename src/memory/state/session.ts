@@ -42,6 +42,10 @@ export interface Claim {
   readonly session: Session;
   /** What the client calls its request, so that a repeated one gets the same claim. */
   readonly key: string | null;
+  /** The token of the sealed region that stands until the one that is built under this claim is sealed; null if none does. */
+  readonly rebuilds: string | null;
+  /** What is built under it, once that is begun. */
+  built: Region | null;
 }
 
 /** A lease with a TTL, for those who cannot hold a kernel lock. */

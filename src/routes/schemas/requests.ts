@@ -9,6 +9,7 @@ import {
   byteCount,
   ModelName,
   Pid,
+  RegionIdParameter,
   RegionName,
   SessionId,
   Shape,
@@ -157,6 +158,11 @@ export const ClaimRequest = z
     session: SessionId,
     version: Version.optional().openapi({
       description: "Which build. Without one whichever there is, and the empty one is built if there is none.",
+    }),
+    rebuild: RegionIdParameter.optional().openapi({
+      description:
+        "The sealed region that is to be built anew: it counts as if it were not there. Whatever was sealed in its place is " +
+        "yours as a reader, so that of many who ask for it one builds. Create the new one with `if_exists: replace`.",
     }),
     key: z.string().min(1).max(128).refine(isPlainText, wantPlainText).optional().openapi({
       description:

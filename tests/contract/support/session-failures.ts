@@ -65,7 +65,7 @@ const tooMany: readonly FailureCase[] = [
       const session = app.store.books.session(id);
       for (let count = 0; count < limits.claims; count++) {
         const claimed = { model: "default", name: `name-${count}`, version: "" };
-        app.store.claims.add({ token: createToken(), ...claimed, session, key: null });
+        app.store.claims.add({ token: createToken(), ...claimed, session, key: null, rebuilds: null, built: null });
       }
       const answer = await askInVain(app, "POST", claimPath, { session: id });
       session.claims.clear();
