@@ -124,6 +124,46 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly "/v1/seal": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Make a group of regions final, all in one turn or none
+     * @description As `sealRegion`, of up to 1,000 regions of a model: their names change hands together, in one transaction, so that whoever opens them with `openGroup` gets all that is new or all that was. If one is refused, which the answer names, every one stays open.
+     */
+    readonly post: operations["sealGroup"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/open": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * The descriptors of a group of regions, all as of one turn
+     * @description As `getRegionByName`, of up to 1,000 names of a model. With `Prefer: wait=N` the answer comes as soon as all are there and sealed, or after N seconds. A client that maps them asks again, for all, if one is not there any more.
+     */
+    readonly post: operations["openGroup"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
   readonly "/v1/regions/{region}/data": {
     readonly parameters: {
       readonly query?: never;
@@ -359,7 +399,7 @@ export interface paths {
     readonly put?: never;
     /**
      * Become the builder of a name, or get the sealed region
-     * @description Of those who ask for a name that is not there one becomes the builder, which creates the region with `claim` and seals it; the others wait, with `Prefer: wait=N`, and get it. If the builder's session ends first, the next in line builds.
+     * @description Of those who ask for a name that is not there one becomes the builder, which creates the region with `claim` and seals it; the others wait, with `Prefer: wait=N`, and get it. If the builder's session ends first, the next in line builds. With `rebuild` a sealed region is built anew: it stands, and who asks without gets it, until the new one takes its name over at its seal.
      */
     readonly post: operations["claimName"];
     /**
@@ -1805,6 +1845,73 @@ export interface components {
       readonly expected: string | null;
       readonly actual: string;
     };
+    /** @description What was sealed in one turn. */
+    readonly SealedGroup: {
+      /** @description In the order in which they were asked for. */
+      readonly items: readonly components["schemas"]["RegionFacts"][];
+    };
+    /**
+     * @example {
+     *       "regions": [
+     *         {
+     *           "region": "reg_abcdefghijklmnopqrstuvwxyz"
+     *         },
+     *         {
+     *           "region": "reg_234567abcdefghijklmnopqrst",
+     *           "revision": 3
+     *         }
+     *       ]
+     *     }
+     */
+    readonly SealGroup: {
+      /** @description Of one model, each once, and each with a name of its own, or none. */
+      readonly regions: readonly components["schemas"]["GroupMember"][];
+      /** @description Take a checksum of the data of each. Default false. */
+      readonly checksum?: boolean;
+      /** @description As for one region. Default false. */
+      readonly stock_writable?: boolean;
+    };
+    readonly GroupMember: {
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly region: string;
+      /**
+       * Format: int64
+       * @description Only this revision of it, as `If-Match` has it for one region; else `revision-mismatch`.
+       * @example 3
+       */
+      readonly revision?: number;
+    };
+    /** @description The descriptors of one turn: enough to map all of it. */
+    readonly OpenedGroup: {
+      /** @description In the order in which they were asked for. */
+      readonly items: readonly components["schemas"]["Region"][];
+    };
+    /**
+     * @example {
+     *       "model": "llama-7b",
+     *       "names": [
+     *         "shard-0",
+     *         "shard-1"
+     *       ]
+     *     }
+     */
+    readonly OpenGroup: {
+      /**
+       * @description Default: `default`.
+       * @example llama-7b
+       */
+      readonly model?: string;
+      /**
+       * @description Each once.
+       * @example [
+       *       "shard-0",
+       *       "shard-1"
+       *     ]
+       */
+      readonly names: readonly string[];
+      /** @description This version of each. Without one the newest that is sealed, or, where none is, the newest. */
+      readonly version?: string;
+    };
     readonly DataWritten: {
       /** Format: int64 */
       readonly written_bytes: number;
@@ -2033,6 +2140,11 @@ export interface components {
       readonly session: string;
       /** @description Which build. Without one whichever there is, and the empty one is built if there is none. */
       readonly version?: string;
+      /**
+       * @description The sealed region that is to be built anew: it counts as if it were not there. Whatever was sealed in its place is yours as a reader, so that of many who ask for it one builds. Create the new one with `if_exists: replace`.
+       * @example reg_abcdefghijklmnopqrstuvwxyz
+       */
+      readonly rebuild?: string;
       /** @description What you call this request. Asking again with the same key gets the same claim, should an answer be lost. */
       readonly key?: string;
     };
@@ -2187,11 +2299,13 @@ export interface components {
        *       "attach",
        *       "replace",
        *       "wait",
+       *       "groups",
        *       "labels",
        *       "checksum",
        *       "stock-writable",
        *       "sessions",
        *       "claims",
+       *       "rebuild",
        *       "leases",
        *       "linger",
        *       "evict",
@@ -3618,6 +3732,280 @@ export interface operations {
         };
       };
       /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly sealGroup: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["SealGroup"];
+      };
+    };
+    readonly responses: {
+      /** @description All are sealed. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["SealedGroup"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-not-found`: No such region. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-sealed`: The region is sealed. `region-draining`: The region is deleted and drains. `region-busy`: The region is in the middle of another step. `region-has-writers`: Somebody maps the region for writing. `cancelled`: The work was cancelled by another request. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly openGroup: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: {
+        /** @description wait=N waits up to N seconds (at most 300). */
+        readonly prefer?: string;
+      };
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["OpenGroup"];
+      };
+    };
+    readonly responses: {
+      /** @description All descriptors. After a wait that ended too early not every state is `sealed`. */
+      readonly 200: {
+        headers: {
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["OpenedGroup"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `region-not-found`: No such region. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
         headers: {
           readonly [name: string]: unknown;

@@ -535,6 +535,35 @@ class Verification(TypedDict):
     actual: str
 
 
+class SealedGroup(TypedDict):
+    """What was sealed in one turn."""
+
+    items: list[RegionFacts]
+
+
+class SealGroup(TypedDict):
+    regions: list[GroupMember]
+    checksum: NotRequired[bool]
+    stock_writable: NotRequired[bool]
+
+
+class GroupMember(TypedDict):
+    region: str
+    revision: NotRequired[int]
+
+
+class OpenedGroup(TypedDict):
+    """The descriptors of one turn: enough to map all of it."""
+
+    items: list[Region]
+
+
+class OpenGroup(TypedDict):
+    model: NotRequired[str]
+    names: list[str]
+    version: NotRequired[str]
+
+
 class DataWritten(TypedDict):
     written_bytes: int
 
@@ -640,6 +669,7 @@ class ClaimAnswer(TypedDict):
 class ClaimRequest(TypedDict):
     session: str
     version: NotRequired[str]
+    rebuild: NotRequired[str]
     key: NotRequired[str]
 
 
