@@ -43,13 +43,7 @@ const claiming: Scenario = {
 
 const rebuilding: Scenario = {
   claim: "a rebuild",
-  kills: at(
-    "claim.journaled",
-    "create.journaled",
-    "seal.writers-asked",
-    "seal.replaced-journaled",
-    "claim.row-deleted",
-  ),
+  kills: at("claim.journaled", "create.journaled", "seal.replaced-journaled", "claim.row-deleted"),
   prepare: async (api) => {
     const [builder, reader] = [await openSession(api), await openSession(api)];
     const old = await api.create({ name: "new", byte_size: 40_000, persist: true });

@@ -114,6 +114,30 @@ def test_a_repeated_seal_finds_the_region_sealed(tmp_path: Path, make_place: Mak
             assert not region.writable
 
 
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_repeated_seal_of_a_group_finds_all_of_it_sealed(
+    tmp_path: Path, make_place: MakePlace, is_lost: bool
+) -> None:
+    place = make_place(bytes(4100))
+    sealed = [f"reg_{letter * 26}" for letter in "ab"]
+
+    def answer(request: Request) -> Answer:
+        if request.method == "POST" and len(fake.requests) == 1:
+            return None
+        if request.method == "POST":
+            return 409, {"code": "region-sealed", "detail": "Cannot seal"}
+        # All of them are sealed or none by the lost request: one that was sealed alone is somebody else's doing.
+        state = "sealed" if is_lost or request.path.endswith(sealed[0]) else "open"
+        return 200, _describe(place, id=request.path.rpartition("/")[2], state=state)
+
+    with FakeServer(tmp_path / "s", answer) as fake, tensord.connect(f"unix://{tmp_path}/s", session=False) as client:
+        if is_lost:
+            assert [region.id for region in client.seal(sealed)] == sealed
+        else:
+            with pytest.raises(tensord.RegionSealed):
+                client.seal(sealed)
+
+
 def test_a_repeated_delete_finds_the_region_gone(tmp_path: Path) -> None:
     def answer(_: Request) -> Answer:
         return None if len(fake.requests) == 1 else (404, {"code": "region-not-found", "detail": "Cannot find"})

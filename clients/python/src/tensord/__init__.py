@@ -61,6 +61,7 @@ from ._errors import (
 from ._events.event import Event
 from ._events.event_stream import EventStream
 from ._mapping.memory_lock import MemoryLock
+from ._region.group import Group
 from ._region.pin import Pin
 from ._region.region import Region
 from ._ring.ring import Ring
@@ -107,6 +108,7 @@ __all__ = [
     "Eviction",
     "FeatureUnavailable",
     "Forbidden",
+    "Group",
     "Holder",
     "HttpStats",
     "InodeStats",

@@ -64,6 +64,15 @@ class NamedRegion:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedGroup:
+    """Names of one model, of one ``version`` or, without, each of the one that ``NamedRegion`` says."""
+
+    model: str
+    names: tuple[str, ...]
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Creation:
     """The answer of a create: ``created`` is false if the region was there before."""
 
@@ -89,12 +98,13 @@ class Api:
         return self.transport.request("GET", "/readyz", repeatable=False).status == 200
 
     def create_region(self, body: schemas.CreateRegion) -> Creation:
-        # A repeat after a lost answer could make a second region, or find its own name taken. With "attach" it finds
-        # the region that the lost request made, if it made one.
-        attach = body.get("if_exists") == "attach"
+        # A repeat after a lost answer could make a second region, or find its own name taken. With "attach", or under a
+        # claim, it finds the region that the lost request made, if it made one.
+        if_exists = body.get("if_exists")
+        repeatable = if_exists == "attach" or (if_exists == "replace" and "claim" in body)
         asked_at = time.time()
         patience = LONG_SECONDS + body.get("deadline_ms", 0) / 1000
-        reply = self.transport.request("POST", "/v1/regions", body, repeatable=attach, answer_seconds=patience)
+        reply = self.transport.request("POST", "/v1/regions", body, repeatable=repeatable, answer_seconds=patience)
         region = parse_descriptor(expect(reply))
         created = reply.status == 201
         if reply.repeated and not created:
@@ -132,6 +142,26 @@ class Api:
             if reply.repeated:
                 return self.region(region_id)
             raise
+
+    def seal_group(self, body: schemas.SealGroup) -> list[RegionDescriptor]:
+        """What was sealed, without tensors, in the body's order."""
+        reply = self.transport.request("POST", "/v1/seal", body, repeatable=True, answer_seconds=LONG_SECONDS)
+        try:
+            return read("group", _to_group, expect(reply))
+        except RegionSealed:
+            # All of them are sealed or none: the lost request has done it.
+            if reply.repeated:
+                regions = [self.region(member["region"]) for member in body["regions"]]
+                if all(region.state == "sealed" for region in regions):
+                    return regions
+            raise
+
+    def open_group(self, named: NamedGroup, wait_until: float | None = None) -> list[RegionDescriptor]:
+        body: schemas.OpenGroup = {"model": named.model, "names": list(named.names)}
+        if named.version is not None:
+            body["version"] = named.version
+        reply = self.transport.request("POST", "/v1/open", body, repeatable=True, wait_until=wait_until)
+        return read("group", _to_group, expect(reply))
 
     def verify(self, region_id: str) -> Verification:
         path = f"{_region_path(region_id)}/verify"
@@ -188,9 +218,20 @@ class Api:
         reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
         return parse_session_end(expect(reply))
 
-    def claim(self, named: NamedRegion, session_id: str, key: str, wait_until: float | None = None) -> ClaimAnswer:
+    def claim(
+        self,
+        named: NamedRegion,
+        session_id: str,
+        key: str,
+        wait_until: float | None = None,
+        *,
+        rebuild: str | None = None,
+    ) -> ClaimAnswer:
+        """``rebuild`` is the id of a sealed region that is to be built anew."""
         # Asked again with the same key, the server says the same.
         body: schemas.ClaimRequest = {"session": session_id, "key": key}
+        if rebuild is not None:
+            body["rebuild"] = rebuild
         if named.version is not None:
             body["version"] = named.version
         path = f"{_name_path(named)}/claim"
@@ -246,6 +287,10 @@ def _to_id(value: schemas.Session) -> str:
 def _to_claim(value: schemas.ClaimAnswer) -> ClaimAnswer:
     region = value["region"]
     return ClaimAnswer(value["claim"], None if region is None else parse_descriptor(region))
+
+
+def _to_group(value: schemas.SealedGroup | schemas.OpenedGroup) -> list[RegionDescriptor]:
+    return [parse_descriptor(item) for item in value["items"]]
 
 
 def _to_page(value: schemas.RegionList | schemas.ModelList | schemas.SessionList) -> tuple[list[Any], str | None]:

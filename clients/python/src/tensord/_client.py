@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, overload
 
-from ._api import Api, NamedRegion
+from ._api import Api, NamedGroup, NamedRegion
 from ._arguments.checked import checked_class
 from ._arguments.kinds import (
     ByteCount,
@@ -28,6 +28,7 @@ from ._arguments.kinds import (
 from ._errors import ValidationFailed
 from ._events.event_stream import EventStream
 from ._region.claim import get_or_build
+from ._region.group import Group, open_group, seal_group
 from ._region.make import make_region, open_region
 from ._region.mapper import find_region, open_reference, stands_by, to_access
 from ._region.region import Region
@@ -62,6 +63,7 @@ DEFAULT_MODEL = "default"
 RETRY_SECONDS = 10.0
 LINGER_SECONDS = 600.0
 
+Names = list[Name] | tuple[Name, ...]
 AnyRegion = Name | RegionDescriptor | Region
 
 
@@ -184,6 +186,7 @@ class Client:
         ttl: Seconds | None = None,
         persist: bool = False,
         timeout: Timeout | None = None,
+        rebuild: bool = False,
         checksum: bool = False,
         strict: bool = False,
         evictable: bool = False,
@@ -199,6 +202,12 @@ class Client:
 
         ``version`` names one build of it: of this code, of this configuration; each version is built once. Without it
         the name alone is meant, as in ``attach``, and what is built has the empty version.
+
+        What is there is found though the code that builds it has changed since: ``created`` tells whether this call
+        has built it, ``age`` how old it is. ``rebuild=True`` builds it anew, the empty version unless one is said.
+        Until the new one is sealed, which takes the name over, everybody else gets the old one, whose memory is needed
+        beside the new one's; if the build fails it stays. Of several who ask for that at a time one builds, and the
+        others get what it has made.
 
         By default the region lingers for 600 seconds after the last process that maps it; ``linger`` with ``handoff``,
         ``ttl`` or ``persist`` say otherwise, as in ``create``. They, and the rest, count where it is built; ``created``
@@ -227,9 +236,18 @@ class Client:
             labels=labels,
         )
         return get_or_build(
-            self._api, self._session, build, body, name=name, timeout=timeout, checksum=checksum, strict=strict
+            self._api,
+            self._session,
+            build,
+            body,
+            name=name,
+            timeout=timeout,
+            checksum=checksum,
+            strict=strict,
+            rebuild=rebuild,
         )
 
+    @overload
     def attach(
         self,
         region: Name | RegionDescriptor,
@@ -239,9 +257,34 @@ class Client:
         timeout: Timeout = 0.0,
         writable: bool = False,
         strict: bool = False,
-    ) -> Region:
+    ) -> Region: ...
+    @overload
+    def attach(
+        self,
+        region: Names,
+        *,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        timeout: Timeout = 0.0,
+        writable: bool = False,
+        strict: bool = False,
+    ) -> Group: ...
+    def attach(
+        self,
+        region: Name | RegionDescriptor | Names,
+        *,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        timeout: Timeout = 0.0,
+        writable: bool = False,
+        strict: bool = False,
+    ) -> Region | Group:
         """Maps a region that exists, by its name in ``model``, or by a descriptor in hand, which costs no request,
         unless it comes from a list.
+
+        A list of up to 1,000 names maps a group: all of them as they are in one turn of the server, so that what
+        ``seal`` or ``replace`` changed together is met together, all of the old or all of the new. It is a ``Group`` of
+        ``Region``s in that order; the rest counts for each of them.
 
         ``version`` names one build of the name. Without it the name alone is meant: the newest version that is sealed,
         or, where none is, the newest; so it is with a ``timeout`` in every moment of the wait.
@@ -255,6 +298,10 @@ class Client:
         Raises ``RegionNotFound``, ``RegionNotSealed`` if the time ends with an open region, ``RegionSealed`` for a
         writer, ``WrongNamespace`` if this process sees another file system than the server, ``AccessDenied``.
         """
+        if isinstance(region, (list, tuple)):
+            # A tuple by now, whatever it was.
+            named = NamedGroup(model, tuple(region), version)
+            return open_group(self._api, self._session, named, timeout, writable=writable, strict=strict)
         if isinstance(region, RegionDescriptor):
             return open_region(self._api, self._session, region, None, writable=writable, strict=strict)
 
@@ -262,6 +309,29 @@ class Client:
             return find_region(self._api, NamedRegion(model, region, version), timeout, writable=writable)
 
         return open_region(self._api, self._session, find(), find, writable=writable, strict=strict)
+
+    def seal(
+        self,
+        regions: Sequence[AnyRegion],
+        *,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        checksum: bool = False,
+        stock_writable: bool = False,
+        if_match: Sequence[Revision] | None = None,
+    ) -> tuple[RegionDescriptor, ...]:
+        """Seals a group, up to 1,000 regions of one model, in one turn: all or none. Names that they take over
+        (``if_exists="replace"``) change hands together, so that who attaches all of them meets one version.
+
+        Each is a ``Region`` that this process maps, which it gives up writing to as ``Region.seal`` does, or else what
+        ``delete`` takes, which nobody may map for writing. Flags as for ``Region.seal``; ``if_match`` is a list of
+        revisions, one for each. Returns their descriptors, without ``tensors`` for those that are not mapped here.
+
+        If one is refused, which the error names, every one stays open, and writable here. Raises as ``Region.seal``
+        does, and ``ValidationFailed`` for regions of two models, or two that would have one name.
+        """
+        members = [region if isinstance(region, Region) else self._id_of(region, model, version) for region in regions]
+        return seal_group(self._api, members, if_match, checksum=checksum, stock_writable=stock_writable)
 
     def open(
         self, ref: TensorReference, *, writable: bool = False, strict: bool = False, timeout: Timeout | None = None

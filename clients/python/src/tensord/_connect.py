@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, cast, overload
 
 from ._api import Api
 from ._arguments.checked import checked
 from ._arguments.kinds import ByteCount, Labels, Name, ProgramName, Seconds, Shape, Text, Timeout, Version
-from ._client import DEFAULT_MODEL, RETRY_SECONDS, Client
+from ._client import DEFAULT_MODEL, RETRY_SECONDS, Client, Names
 from ._errors import ServerUnavailable, ValidationFailed
+from ._region.group import Group
 from ._region.region import Region
 from ._region.requests import IfExists, OnFull
 from ._tensor.dtype import parse_dtype
@@ -53,7 +54,7 @@ def connect(
     return Client(endpoint, retry=retry, session=session, name=name, quota_bytes=quota_bytes, session_ttl=session_ttl)
 
 
-@checked
+@overload
 def attach(
     region: Name | RegionDescriptor,
     *,
@@ -62,7 +63,27 @@ def attach(
     timeout: Timeout = 0.0,
     writable: bool = False,
     strict: bool = False,
-) -> Region:
+) -> Region: ...
+@overload
+def attach(
+    region: Names,
+    *,
+    model: Name = DEFAULT_MODEL,
+    version: Version | None = None,
+    timeout: Timeout = 0.0,
+    writable: bool = False,
+    strict: bool = False,
+) -> Group: ...
+@checked
+def attach(
+    region: Name | RegionDescriptor | Names,
+    *,
+    model: Name = DEFAULT_MODEL,
+    version: Version | None = None,
+    timeout: Timeout = 0.0,
+    writable: bool = False,
+    strict: bool = False,
+) -> Region | Group:
     """``Client.attach`` on the server that the environment names."""
     return _client().attach(region, model=model, version=version, timeout=timeout, writable=writable, strict=strict)
 
@@ -108,6 +129,7 @@ def get_or_create(
     ttl: Seconds | None = None,
     persist: bool = False,
     timeout: Timeout | None = None,
+    rebuild: bool = False,
     checksum: bool = False,
     strict: bool = False,
     evictable: bool = False,
@@ -126,6 +148,7 @@ def get_or_create(
         ttl=ttl,
         persist=persist,
         timeout=timeout,
+        rebuild=rebuild,
         checksum=checksum,
         strict=strict,
         evictable=evictable,

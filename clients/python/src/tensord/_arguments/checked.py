@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from tensord._errors import ValidationFailed
@@ -76,6 +76,8 @@ def _kind_of(annotation: Any) -> Kind:
         return kind
     if get_origin(annotation) in (Union, types.UnionType):
         return _one_of([_kind_of(member) for member in get_args(annotation)])
+    if get_origin(annotation) in (list, tuple, Sequence):
+        return _several(_kind_of(get_args(annotation)[0]))
     if get_origin(annotation) is Literal:
         return word_kind(get_args(annotation))
     if annotation is type(None):
@@ -102,6 +104,16 @@ def _one_of(kinds: list[Kind]) -> Kind:
         raise Unfit(hint)
 
     return Kind(", or ".join(kind.want for kind in kinds), take)
+
+
+def _several(kind: Kind) -> Kind:
+    def take(value: Any) -> tuple[Any, ...]:
+        # Text is a sequence of texts, and a region one of its tensors' names; who passes one of either means that one.
+        if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Sequence):
+            raise Unfit("write [one] for one")
+        return tuple(map(kind.take, value))
+
+    return Kind(f"a list, each {kind.want}", take)
 
 
 def _to_instance(kind: type) -> Callable[[Any], Any]:

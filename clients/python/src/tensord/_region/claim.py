@@ -26,7 +26,7 @@ from tensord._wire.region import RegionDescriptor
 from .copy import Source
 from .make import make_region, open_region
 from .region import Region
-from .requests import to_built
+from .requests import IfExists, to_built
 
 if TYPE_CHECKING:
     from tensord._wire import schemas
@@ -45,13 +45,16 @@ def get_or_build(
     timeout: float | None,
     checksum: bool,
     strict: bool,
+    rebuild: bool,
 ) -> Region:
     """The sealed region of that name in ``body``'s model, of its version if it says one, made from what ``build``
     returns if it is this caller's turn.
 
-    ``strict`` is for those who find it.
+    ``strict`` is for those who find it. With ``rebuild`` it is one that was sealed from now on.
     """
-    turn = Turn(api, session, NamedRegion(body["model"], name, body.get("version")), timeout)
+    named = NamedRegion(body["model"], name, body.get("version"))
+    stale = _find_sealed(api, named.made) if rebuild else None
+    turn = Turn(api, session, named.made if rebuild else named, timeout, stale)
     made: tuple[list[Source], list[schemas.TensorRequest]] | None = None
     try:
         while True:
@@ -65,12 +68,22 @@ def get_or_build(
                     return open_region(api, session, found, None, writable=False, strict=strict)
                 assert made is not None, "a builder has built"
                 sources, specs = made
-                # A lost answer is asked for again, which only "attach" allows; it finds nobody's region but ours.
-                request: schemas.CreateRegion = {**body, "tensors": specs, "claim": found, "if_exists": "attach"}
+                # A lost answer is asked for again, which "fail" does not allow; it finds nobody's region but ours.
+                if_exists: IfExists = "attach" if stale is None else "replace"
+                request: schemas.CreateRegion = {**body, "tensors": specs, "claim": found, "if_exists": if_exists}
                 return _seal(make_region(api, session, sources, request), checksum)
     except BaseException:
         turn.give_up()
         raise
+
+
+def _find_sealed(api: Api, named: NamedRegion) -> str | None:
+    """The id of the region that is to be built anew, if there is one; what is still open is being built already."""
+    try:
+        region = api.region_by_name(named)
+    except NotFound:
+        return None
+    return region.id if region.state == "sealed" else None
 
 
 def _seal(region: Region, checksum: bool) -> Region:
@@ -83,18 +96,22 @@ def _seal(region: Region, checksum: bool) -> Region:
 
 
 class Turn:
-    """One caller's place among those who want a name to be built. ``timeout`` in seconds bounds its waiting."""
+    """One caller's place among those who want a name to be built. ``timeout`` in seconds bounds its waiting; ``stale``
+    is the id of a region that counts as if it were not there.
+    """
 
-    def __init__(self, api: Api, session: Session, named: NamedRegion, timeout: float | None) -> None:
+    def __init__(
+        self, api: Api, session: Session, named: NamedRegion, timeout: float | None, stale: str | None = None
+    ) -> None:
         self._api = api
         self._session = session
         self._named = named
         self._timeout = timeout
+        self._stale = stale
         self._deadline = math.inf if timeout is None else time.monotonic() + timeout
         # The server knows by it that a repeated request is the same one.
         self._key = secrets.token_hex(16)
         self._session_id: str | None = None
-        self._is_builder = False
 
     def wait(self) -> str | RegionDescriptor:
         """The claim to build under, or the sealed region. Raises ``DeadlineExceeded``."""
@@ -102,7 +119,6 @@ class Turn:
             asked_at = time.monotonic()
             answer = self._session.use(self._ask)
             if answer.claim is not None:
-                self._is_builder = True
                 return answer.claim
             if answer.region is not None and answer.region.state == "sealed":
                 return answer.region
@@ -125,19 +141,21 @@ class Turn:
         named = self._named.made
 
         def clean(api: Api) -> None:
-            if self._is_builder:
-                with contextlib.suppress(NotFound):
-                    region = api.region_by_name(named)
-                    if region.session == session_id and region.state != "sealed":
-                        api.delete_region(region.id)
             # By the key, since the answer that brought the claim may be the one that was lost.
-            claim = api.claim(named, session_id, self._key).claim
-            if claim is not None:
-                api.release_claim(named, claim)
+            claim = api.claim(named, session_id, self._key, rebuild=self._stale).claim
+            if claim is None:
+                return
+            # So may be the one of a create, whose region would stand in the way, or be left until the session ends.
+            with contextlib.suppress(NotFound):
+                for region in api.regions({"model": named.model, "session": session_id}):
+                    is_built = (region.pending_name or region.name, region.version) == (named.name, named.version)
+                    if is_built and region.owner.kind != "session" and region.state != "sealed":
+                        api.delete_region(region.id)
+            api.release_claim(named, claim)
 
         self._session.later(clean)
 
     def _ask(self, session_id: str) -> ClaimAnswer:
         self._session_id = session_id
         until = min(self._deadline, time.monotonic() + MAX_WAIT_SECONDS)
-        return self._api.claim(self._named, session_id, self._key, until)
+        return self._api.claim(self._named, session_id, self._key, until, rebuild=self._stale)

@@ -53,19 +53,31 @@ def find_region(api: Api, named: NamedRegion, timeout: float, *, writable: bool)
     """The region of that name. With a timeout in seconds it waits: for a reader until it is sealed, for a writer
     until it is there. Raises ``RegionNotFound``, or ``RegionNotSealed`` if it is still open when the time is over.
     """
+    (region,) = find_regions(lambda until: [api.region_by_name(named, until)], timeout, writable=writable)
+    return region
+
+
+def find_regions(
+    ask: Callable[[float | None], list[RegionDescriptor]], timeout: float, *, writable: bool
+) -> list[RegionDescriptor]:
+    """As ``find_region``, of one region or of a group, which ``ask`` gets: all as they are at once. Its argument is
+    until when the answer may be held back.
+    """
     if timeout == 0:
-        return api.region_by_name(named)
+        return ask(None)
+    ready = ("sealed", "open") if writable else ("sealed",)
     deadline = time.monotonic() + timeout
     while True:
         asked_at = time.monotonic()
         missing: NotFound | None = None
         try:
-            region = api.region_by_name(named, None if writable else deadline)
+            regions = ask(None if writable else deadline)
         except (RegionNotFound, ModelNotFound) as error:
             missing = error
         else:
-            if region.state == "sealed" or (writable and region.state == "open"):
-                return region
+            awaited = [region for region in regions if region.state not in ready]
+            if not awaited:
+                return regions
         now = time.monotonic()
         if now >= deadline:
             break
@@ -73,6 +85,7 @@ def find_region(api: Api, named: NamedRegion, timeout: float, *, writable: bool)
             time.sleep(min(POLL_SECONDS, deadline - now))
     if missing is not None:
         raise missing
+    region = awaited[0]
     raise RegionNotSealed(
         f"Cannot attach {region.shown}: it is still {region.state} after {timeout:g} s, want sealed",
         hint="timeout=0 maps it as it is, and shows what its writer has written so far",
@@ -94,32 +107,59 @@ def stands_by(api: Api) -> Callable[[Place], bool]:
     return stands
 
 
+Mapped = tuple[RegionDescriptor, Attachment]
+
+
 def map_region(
     region: RegionDescriptor,
     ask: Callable[[], RegionDescriptor],
     choose: Callable[[RegionDescriptor], Access],
     stands: Callable[[Place], bool],
-) -> tuple[RegionDescriptor, Attachment]:
+) -> Mapped:
     """Maps all of a region. ``ask`` gets its descriptor anew when the file is not what the last one said, ``choose``
     the access for each one; ``stands`` is for what is opened of it later. Raises ``WrongNamespace`` or ``StaleRef`` if
     the server insists on what this process cannot see.
     """
+    (mapped,) = map_regions([region], lambda: [ask()], choose, stands)
+    return mapped
+
+
+def map_regions(
+    regions: list[RegionDescriptor],
+    ask: Callable[[], list[RegionDescriptor]],
+    choose: Callable[[RegionDescriptor], Access],
+    stands: Callable[[Place], bool],
+) -> list[Mapped]:
+    """As ``map_region``, of one region or of a group: where one member's file is not what its descriptor said, all that
+    were mapped are let go, and all are asked for anew. What comes back is one answer's.
+    """
     same = 0
     for _ in range(ATTACH_TRIES):
-        access = choose(region)
-        place = _to_place(region)
-        _check_state(region, access)
+        mapped: list[Mapped] = []
         try:
-            return region, Attachment(replace(place, stands=stands), map_place(place, 0, place.byte_size, access))
-        except Mismatch as error:
+            for region in regions:
+                mapped.append((region, _map_all_of(region, choose(region), stands)))
+            return mapped
+        except BaseException as error:
+            for _region, attachment in mapped:
+                attachment.close()
+            if not isinstance(error, Mismatch):
+                raise
             mismatch = error
         answer = ask()
-        same = same + 1 if answer.storage == region.storage else 0
-        # One file system shows the region, unless a stock reader has just unlinked it; another never will.
+        places = [region.storage for region in regions]
+        same = same + 1 if [region.storage for region in answer] == places else 0
+        # One file system shows the regions, unless a stock reader has just unlinked one; another never will.
         if same >= SAME_REGION_TRIES and not isinstance(mismatch.to_error(), StaleRef):
             break
-        region = answer
+        regions = answer
     raise _busy(region) if mismatch.sealed else mismatch.to_error() from mismatch
+
+
+def _map_all_of(region: RegionDescriptor, access: Access, stands: Callable[[Place], bool]) -> Attachment:
+    place = _to_place(region)
+    _check_state(region, access)
+    return Attachment(replace(place, stands=stands), map_place(place, 0, place.byte_size, access))
 
 
 def place_of(ref: TensorReference, stands: Callable[[Place], bool] | None = None) -> Place:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -14,8 +16,8 @@ from tensord._api import Api
 from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import Revision, Timeout
 from tensord._arguments.quoting import quote
-from tensord._errors import RegionDraining, TensordError, TensorNotFound
-from tensord._mapping.attach import Mismatch, Place
+from tensord._errors import TensorNotFound
+from tensord._mapping.attach import Place
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._mapping.memory_lock import MemoryLock
@@ -25,14 +27,12 @@ from tensord._tensor.tensor_lock import TensorLock
 from tensord._wire.region import RegionDescriptor
 
 from .pin import Pin, Register, Unregister
+from .sealing import seal_mapped
 
 if TYPE_CHECKING:
     from torch import Tensor as TorchTensor
 
     from tensord._wire import schemas
-
-# A stock reader may unlink the name that the server has just brought back; not four times.
-REMAP_TRIES = 4
 
 _Kept = TypeVar("_Kept", MemoryLock, Pin)
 
@@ -86,8 +86,20 @@ class Region:
 
     @property
     def created(self) -> bool:
-        """Whether this call made the region; false if it was attached, also through ``if_exists="attach"``."""
+        """Whether this call made the region; false if it was found, by ``attach``, by ``get_or_create``, or through
+        ``if_exists="attach"``: ``age`` says how old it is then.
+        """
         return self._created
+
+    @property
+    def created_at(self) -> str:
+        """When it was made, by whomever: RFC 3339, as the descriptor has it."""
+        return self._descriptor.created_at
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was made, by this machine's clock, which is the server's as well."""
+        return max(0.0, time.time() - datetime.fromisoformat(self.created_at).timestamp())
 
     @property
     def writable(self) -> bool:
@@ -191,17 +203,12 @@ class Region:
         read-only.
         """
         body: schemas.SealRegion = {"checksum": checksum, "stock_writable": stock_writable}
-        with self._seal_lock:
-            wrote = self._attachment.view.access is Access.WRITE
-            try:
-                if wrote:
-                    self._remap(Access.PRIVATE)
-                self._descriptor = self._api.seal(self.id, body, if_match)
-            except BaseException as error:
-                if wrote and self._attachment.access is not Access.WRITE:
-                    self._resume_writing(error)
-                raise
-            return self._descriptor
+
+        def seal() -> list[RegionDescriptor]:
+            self._descriptor = self._api.seal(self.id, body, if_match)
+            return [self._descriptor]
+
+        return seal_mapped([self], seal)[0]
 
     def lock_memory(self) -> MemoryLock:
         """Locks the region's pages in memory, out of swap, until the lock is released or the region closed here.
@@ -267,29 +274,6 @@ class Region:
                 f"{_shorten(self.keys())}"
             )
         return self[next(iter(self._infos))]
-
-    def _remap(self, access: Access) -> None:
-        for _ in range(REMAP_TRIES):
-            try:
-                return self._attachment.remap(access)
-            except Mismatch as error:
-                mismatch = error
-            if mismatch.sealed or mismatch.truncated:
-                break
-            # Somebody unlinked the public name; when it is asked about a region, the server links it back.
-            if self.refresh().state in ("draining", "deleted"):
-                raise RegionDraining(f"Cannot seal {self._descriptor.shown}: it was deleted") from mismatch
-        raise mismatch.to_error() from mismatch
-
-    def _resume_writing(self, seal_error: BaseException) -> None:
-        try:
-            self._remap(Access.WRITE)
-        except TensordError as error:
-            # The seal's own error is the one to report; this one only explains why writing is over.
-            if isinstance(seal_error, TensordError):
-                seal_error.fields["writable"] = False
-                remark = f"the arrays stay read-only, since the region cannot be mapped for writing again: {error}"
-                seal_error.hint = remark if seal_error.hint is None else f"{seal_error.hint}; {remark}"
 
 
 def _shorten(names: tuple[str, ...]) -> str:
