@@ -37,9 +37,11 @@ import {
   type RegisterModelOptions,
   type RevisionOptions,
   type RingOptions,
+  type SealGroupOptions,
   type UnregisterModelOptions,
 } from "./options.ts";
 import { GetOrCreate } from "./regions/get-or-create.ts";
+import { type Group, openGroup, sealGroup } from "./regions/group.ts";
 import { type Asker, makeRegion, mapExisting } from "./regions/make-region.ts";
 import { findRegion, toAccess } from "./regions/mapper.ts";
 import { toOwner } from "./regions/owner.ts";
@@ -97,7 +99,8 @@ export class Client {
   /**
    * The region of that name, sealed and mapped for reading. Of all processes that ask for a name that is not there, one
    * builds it and the others wait. If the builder dies, or `build` throws, the next in line builds. Without an owner among
-   * the options the region lingers for 10 minutes after its last use. After an abort what `build` returns is thrown away,
+   * the options the region lingers for 10 minutes after its last use. What is there is found though the code that builds it has
+   * changed since: `isCreated` tells whether this call has built it, `ageMs` how old it is, and `rebuild` builds it anew. After an abort what `build` returns is thrown away,
    * and the next in line builds.
    * @throws TensordError `deadline-exceeded` if others build for longer than `timeoutMs`; what `build` throws
    */
@@ -130,12 +133,24 @@ export class Client {
    * @throws TensordError `region-not-found`; `region-not-sealed` if the time ends with an open region; `region-sealed` for
    *   a writer; `wrong-namespace` if this process sees another file system than the server; `access-denied`
    */
-  async attach(region: string | RegionDescriptor | ListedRegion, options: AttachOptions = {}): Promise<Region> {
+  attach(region: string | RegionDescriptor | ListedRegion, options?: AttachOptions): Promise<Region>;
+  /**
+   * Maps a group: up to 1,000 names, all as they are in one turn of the server, so that what `client.seal` changed together
+   * is met together, all of the old or all of the new. The options count for each of them.
+   */
+  attach(names: readonly string[], options?: AttachOptions): Promise<Group>;
+  async attach(
+    region: string | readonly string[] | RegionDescriptor | ListedRegion,
+    options: AttachOptions = {},
+  ): Promise<Region | Group> {
     checkArgument("attach a region", "what should be one", region, kinds.nameOrRegion);
     checkOptions("attach a region", tables.attach, options);
     checkPlatform("attach a region");
-    const { model = defaultModel, version, timeoutMs = 0, writable = false, signal } = options;
+    const { model = defaultModel, version, timeoutMs = 0, writable = false, strict = false, signal } = options;
     const access = toAccess(options);
+    if (isList(region)) {
+      return openGroup(this.#asker, { model, names: region, version }, { timeoutMs, writable, strict, signal });
+    }
     if (typeof region !== "string") {
       const ask = () => this.#api.region(region.id, signal);
       return mapExisting(this.#asker, isWhole(region) ? region : await ask(), () => access, ask);
@@ -143,6 +158,20 @@ export class Client {
     const find = () =>
       findRegion(this.#api, { model, name: region, version }, { timeoutMs, isWriter: writable, signal });
     return mapExisting(this.#asker, await find(), () => access, find);
+  }
+
+  /**
+   * Seals a group, up to 1,000 regions of one model, in one turn: all or none. Names that they take over
+   * (`ifExists: "replace"`) change hands together, so that who attaches all of them meets one version. A `Region` that this
+   * process maps gives up writing as `Region.seal` does; nobody may map another one, named by its descriptor or id, for writing.
+   * If one is refused, which the error names, every one stays open, and writable here.
+   * @returns their descriptors, in order, without tensors for those that are not mapped here
+   * @throws TensordError as `Region.seal`; `validation-failed` for two models, or two regions that would have one name
+   */
+  async seal(regions: readonly AnyRegion[], options: SealGroupOptions = {}): Promise<readonly ListedRegion[]> {
+    checkArgument("seal a group", "what should be one", regions, kinds.listOf(kinds.region));
+    checkOptions("seal a group", tables.sealGroup, options);
+    return sealGroup(this.#asker, regions, options);
   }
 
   /**
@@ -329,6 +358,11 @@ export class Client {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.endSession().finally(() => this.close());
   }
+}
+
+/** `Array.isArray` takes no list that may not be written to. */
+function isList(region: unknown): region is readonly string[] {
+  return Array.isArray(region);
 }
 
 /** Whether it is a descriptor with its tensors: an item of a list has none, and a `Region` shows its own. */

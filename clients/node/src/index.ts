@@ -35,10 +35,12 @@ export type {
   LockOptions,
   Owner,
   RingOptions,
+  SealGroupOptions,
   SealOptions,
   SessionOptions,
   SlotOptions,
 } from "./options.ts";
+export type { Group } from "./regions/group.ts";
 export { TensorReference, type WireReference } from "./regions/reference.ts";
 export type { Region } from "./regions/region.ts";
 export type { RegionSource, TensorSource, TensorSpec } from "./regions/sources.ts";

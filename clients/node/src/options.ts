@@ -80,6 +80,12 @@ export type GetOrCreateOptions = Owner &
   CommonOptions & {
     /** How long to wait for another builder. Default: without end. */
     readonly timeoutMs?: number | undefined;
+    /**
+     * Builds anew what is there, in the empty version unless one is said. Until the new one is sealed, which takes the name
+     * over, everybody else gets the old one, whose memory is needed beside the new one's; if the build fails it stays. Of
+     * several who ask for that at a time one builds, and the others get what it has made.
+     */
+    readonly rebuild?: boolean | undefined;
     /** Records a checksum at the seal. */
     readonly checksum?: boolean | undefined;
     /** As for `attach`, for those who did not build. */
@@ -170,6 +176,11 @@ export interface SealOptions extends RevisionOptions {
   readonly checksum?: boolean;
   /** Keeps the file openable read-write for stock readers that insist (Python's `SharedMemory`). */
   readonly stockWritable?: boolean;
+}
+
+/** As for one region, and the revisions in a list, one for each. */
+export interface SealGroupOptions extends Omit<SealOptions, "ifMatch"> {
+  readonly ifMatch?: readonly number[];
 }
 
 export interface LockOptions extends WaitOptions {

@@ -74,9 +74,9 @@ export const region: Kind<string | { readonly id: string }> = {
   hint: (value) => (typeof value === "string" ? "client.get(name) finds a region by its name" : undefined),
 };
 
-export const nameOrRegion: Kind<string | { readonly id: string }> = {
-  want: "a name, or a region's descriptor",
-  accepts: (value) => typeof value === "string" || region.accepts(value),
+export const nameOrRegion: Kind<string | readonly string[] | { readonly id: string }> = {
+  want: "a name, a list of names, or a region's descriptor",
+  accepts: (value) => typeof value === "string" || texts.accepts(value) || region.accepts(value),
 };
 
 export const nameOrNull: Kind<string | null> = {
@@ -91,6 +91,14 @@ export function callback<Type>(): Kind<Type> {
 export function oneOf<const Word extends string>(...words: readonly Word[]): Kind<Word> {
   const shown = words.map((word) => JSON.stringify(word));
   return { want: shown.join(" or "), accepts: (value) => (words as readonly unknown[]).includes(value) };
+}
+
+export function listOf<Value>({ want, accepts, hint }: Kind<Value>): Kind<readonly Value[]> {
+  return {
+    want: `a list, each ${want}`,
+    accepts: (value) => Array.isArray(value) && value.every(accepts),
+    ...(hint && { hint: (value) => (Array.isArray(value) ? hint(value.find((each) => !accepts(each))) : undefined) }),
+  };
 }
 
 export function orNull<Value>({ want, accepts }: Kind<Value>): Kind<Value | null> {

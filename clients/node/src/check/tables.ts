@@ -16,6 +16,7 @@ import type {
   RegisterModelOptions,
   RevisionOptions,
   RingOptions,
+  SealGroupOptions,
   SealOptions,
   SessionOptions,
   SlotOptions,
@@ -71,6 +72,7 @@ export const create = tableOf<CreateOptions>()({ ...made, ifExists: kinds.oneOf(
 export const getOrCreate = tableOf<GetOrCreateOptions>()({
   ...made,
   timeoutMs: kinds.waitMs,
+  rebuild: kinds.flag,
   checksum: kinds.flag,
   strict: kinds.flag,
 });
@@ -134,3 +136,5 @@ export const events = tableOf<EventOptions>()({
 });
 
 export const seal = tableOf<SealOptions>()({ ...revision, checksum: kinds.flag, stockWritable: kinds.flag });
+
+export const sealGroup = tableOf<SealGroupOptions>()({ ...seal, ifMatch: kinds.listOf(kinds.count) });

@@ -25,6 +25,7 @@ import {
   type Model,
   parseClaim,
   parseDescriptor,
+  parseGroup,
   parseListedRegion,
   parseObject,
   type RegionDescriptor,
@@ -84,9 +85,9 @@ export class Api {
   }
 
   async createRegion(body: NewRegion, signal?: AbortSignal | undefined): Promise<Creation> {
-    // A repeat after a lost answer could make a second region, or find its own name taken. With "attach" it finds the
-    // region that the lost request made, if it made one.
-    const isRepeatable = body.ifExists === "attach";
+    // A repeat after a lost answer could make a second region, or find its own name taken. With "attach", or under a claim,
+    // it finds the region that the lost request made, if it made one.
+    const isRepeatable = body.ifExists === "attach" || (body.ifExists === "replace" && body.claim !== undefined);
     const askedAt = Date.now();
     const answerMs = longMs + (body.deadlineMs ?? 0);
     const reply = await this.#send("POST", "/v1/regions", { body, isRepeatable, answerMs, signal });
@@ -132,6 +133,33 @@ export class Api {
       if (reply.isRepeated && isTensordError(error, "region-sealed")) return this.region(id);
       throw error;
     }
+  }
+
+  /** Seals all or none. @returns what was sealed, in the body's order */
+  async sealGroup(
+    body: Body<Operation<"POST", "/v1/seal">>,
+    signal?: AbortSignal | undefined,
+  ): Promise<readonly ListedRegion[]> {
+    const reply = await this.#send("POST", "/v1/seal", { body, isRepeatable: true, answerMs: longMs, signal });
+    try {
+      return parseGroup(expectSuccess(reply), parseListedRegion);
+    } catch (error) {
+      if (!reply.isRepeated || !isTensordError(error, "region-sealed")) throw error;
+      // All of them are sealed or none: the lost request has done it.
+      const regions: RegionDescriptor[] = [];
+      for (const { region } of body.regions) regions.push(await this.region(region, signal));
+      if (regions.every(({ state }) => state === "sealed")) return regions;
+      throw error;
+    }
+  }
+
+  /** The regions of these names, all as they are at once. */
+  async openGroup(
+    body: Body<Operation<"POST", "/v1/open">>,
+    { signal, waitUntil }: Waiting = {},
+  ): Promise<readonly RegionDescriptor[]> {
+    const request = { body, isRepeatable: true, signal, waitUntil };
+    return parseGroup(expectSuccess(await this.#send("POST", "/v1/open", request)), parseDescriptor);
   }
 
   verify(id: string, signal?: AbortSignal | undefined): Promise<Verification> {
@@ -212,13 +240,16 @@ export class Api {
     return this.#ask("DELETE", "/v1/sessions/{session}", request);
   }
 
-  /** The same `key` of the same session gets the same claim again, so an answer may be lost. */
+  /**
+   * The same `key` of the same session gets the same claim again, so an answer may be lost. `rebuild` is the id of a sealed
+   * region that is to be built anew.
+   */
   async claim(
     { model, name, version }: NamedRegion,
-    { session, key }: { readonly session: string; readonly key: string },
+    { session, key, rebuild }: { readonly session: string; readonly key: string; readonly rebuild: string | undefined },
     { signal, waitUntil }: Waiting = {},
   ): Promise<Claim> {
-    const body = { session, key, version };
+    const body = { session, key, version, rebuild };
     const request = { path: { model, name }, body, isRepeatable: true, signal, waitUntil };
     return parseClaim(expectSuccess(await this.#send("POST", "/v1/models/{model}/regions/{name}/claim", request)));
   }

@@ -120,6 +120,12 @@ export function parseListedRegion(value: unknown): ListedRegion {
   return fromWire(value) as ListedRegion;
 }
 
+/** Reads the items of a group. @throws TensordError `server-fault` if it is none */
+export function parseGroup<Item>(value: unknown, parseItem: (item: unknown) => Item): readonly Item[] {
+  if (!isObject(value) || !Array.isArray(value.items)) throw notA("group");
+  return value.items.map(parseItem);
+}
+
 /** Reads an answer whose fields nothing here relies on. @throws TensordError `server-fault` if it is no object. */
 export function parseObject<Type>(value: unknown): Type {
   if (!isObject(value)) throw notA("JSON object");

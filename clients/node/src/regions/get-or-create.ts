@@ -48,21 +48,23 @@ export class GetOrCreate {
     build: () => RegionSource | Promise<RegionSource>,
     options: GetOrCreateOptions,
   ): Promise<Region> {
-    const { model = defaultModel, version, timeoutMs = Number.POSITIVE_INFINITY, strict = false, signal } = options;
+    const { model = defaultModel, timeoutMs = Number.POSITIVE_INFINITY, strict = false, signal } = options;
+    const { rebuild = false, version = rebuild ? "" : undefined } = options;
     const deadline = deadlineAfter(timeoutMs);
     const named = { model, name, version };
     // Refused here, before anybody builds.
     toOwner(options);
+    const stale = rebuild ? await this.#findSealed(named, signal) : undefined;
     let data: RegionSource | undefined;
     for (let loss = 0; ; ) {
       const askedAt = performance.now();
       const waitUntil = Math.min(deadline, askedAt + longestWaitMs);
-      const { claim, region } = await this.#claim(named, waitUntil, signal);
+      const { claim, region } = await this.#claim(named, stale, waitUntil, signal);
       try {
         if (claim !== undefined) {
           data ??= await build();
           signal?.throwIfAborted();
-          return await this.#make(name, data, options, claim);
+          return await this.#make(name, data, options, claim, stale);
         }
         if (region?.state === "sealed") {
           return await mapExisting(
@@ -73,7 +75,7 @@ export class GetOrCreate {
           );
         }
       } catch (error) {
-        if (claim !== undefined) await this.#giveUp(named, claim.session, claim.key);
+        if (claim !== undefined) await this.#giveUp(named, claim.session, claim.key, stale);
         const isLoss = isTensordError(error) && (claim === undefined ? gone : lost).includes(error.code);
         loss += 1;
         if (!isLoss || loss === losses) throw error;
@@ -92,10 +94,17 @@ export class GetOrCreate {
     }
   }
 
-  async #make(name: string, data: RegionSource, options: GetOrCreateOptions, claim: HeldClaim): Promise<Region> {
-    const { timeoutMs: _, strict: __, checksum = false, ...rest } = options;
-    // With "attach" a repeat after a lost answer finds what the lost request made.
-    const region = await makeRegion(this.#asker, name, data, { ...rest, ifExists: "attach" }, claim);
+  async #make(
+    name: string,
+    data: RegionSource,
+    options: GetOrCreateOptions,
+    claim: HeldClaim,
+    stale: string | undefined,
+  ): Promise<Region> {
+    const { timeoutMs: _, strict: __, rebuild: ___, checksum = false, ...rest } = options;
+    // Not "fail": a repeat after a lost answer finds what the lost request made.
+    const ifExists = stale === undefined ? "attach" : "replace";
+    const region = await makeRegion(this.#asker, name, data, { ...rest, ifExists }, claim);
     try {
       await region.seal({ checksum, signal: options.signal });
       return region;
@@ -106,7 +115,19 @@ export class GetOrCreate {
     }
   }
 
-  async #claim(named: NamedRegion, waitUntil: number, signal: AbortSignal | undefined): Promise<Turn> {
+  /** The id of the region that is to be built anew, if there is one; what is still open is being built already. */
+  async #findSealed(named: NamedRegion, signal: AbortSignal | undefined): Promise<string | undefined> {
+    const region = await this.#asker.api.regionByName(named, { signal }).catch(toUndefined);
+    return region?.state === "sealed" ? region.id : undefined;
+  }
+
+  /** @param stale the id of a region that counts as if it were not there */
+  async #claim(
+    named: NamedRegion,
+    stale: string | undefined,
+    waitUntil: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Turn> {
     const { api } = this.#asker;
     const path = pathOf(named);
     const key = this.#unanswered.get(path) ?? randomUUID();
@@ -115,11 +136,12 @@ export class GetOrCreate {
     try {
       return await this.#session().use(async (session) => {
         asking = session;
-        const { claim: id, region } = await api.claim(named, { session, key }, { signal, waitUntil });
+        const asked = { session, key, rebuild: stale };
+        const { claim: id, region } = await api.claim(named, asked, { signal, waitUntil });
         return { claim: id === null ? undefined : { id, session, key }, region };
       }, signal);
     } catch (error) {
-      if (signal?.aborted && asking !== undefined) void this.#giveUp(named, asking, key);
+      if (signal?.aborted && asking !== undefined) void this.#giveUp(named, asking, key, stale);
       else this.#unanswered.set(path, key);
       throw error;
     }
@@ -127,17 +149,25 @@ export class GetOrCreate {
 
   /**
    * Lets the next in line build. Asked for by the key, since the answer that brought the claim may be one that nobody heard;
-   * so may be the one of a create, whose region would stand in the way. It is named in full: by the name alone the server
+   * so may be the one of a create, whose region would stand in the way, or be left until the session ends. It is named in full: by the name alone the server
    * would tell of another version that is sealed by now.
    */
-  async #giveUp({ model, name, version = "" }: NamedRegion, session: string, key: string): Promise<void> {
+  async #giveUp(
+    { model, name, version = "" }: NamedRegion,
+    session: string,
+    key: string,
+    stale: string | undefined,
+  ): Promise<void> {
     const { api } = this.#asker;
     const built = { model, name, version };
     try {
-      const { claim } = await api.claim(built, { session, key });
+      const { claim } = await api.claim(built, { session, key, rebuild: stale });
       if (claim === null) return;
-      const region = await api.regionByName(built).catch(toUndefined);
-      if (region?.session === session && region.state !== "sealed") await api.deleteRegion(region.id);
+      for await (const region of api.regions({ model, session })) {
+        const isNamed = (region.pendingName ?? region.name) === name && region.version === version;
+        const isBuilt = isNamed && region.owner.kind !== "session" && region.state !== "sealed";
+        if (isBuilt) await api.deleteRegion(region.id);
+      }
       await api.releaseClaim(built, claim);
     } catch {
       this.#unanswered.set(pathOf(built), key);
@@ -158,5 +188,5 @@ function pathOf({ model, name, version = "" }: NamedRegion): string {
 }
 
 function toUndefined(error: unknown): undefined {
-  if (!isTensordError(error, "region-not-found")) throw error;
+  if (!isTensordError(error, "region-not-found") && !isTensordError(error, "model-not-found")) throw error;
 }

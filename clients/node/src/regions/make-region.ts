@@ -6,7 +6,7 @@ import { type RegionDescriptor, shown } from "../http/wire.ts";
 import type { Access } from "../memory/pages.ts";
 import { type CreateOptions, defaultModel, type Owner } from "../options.ts";
 import type { Session } from "../session/session.ts";
-import { type MappedRegion, mapRegion, toAccess } from "./mapper.ts";
+import { type MappedRegion, mapRegions, toAccess } from "./mapper.ts";
 import { toOwner } from "./owner.ts";
 import { Region } from "./region.ts";
 import { copyTo, type RegionSource, type Source, toSources, toSpecs } from "./sources.ts";
@@ -72,7 +72,7 @@ export async function makeRegion(
     throw new TensordError("claim-not-found", `Cannot build ${shown(region)}: another session has the claim by now`);
   }
   try {
-    const mapped = await mapReported(
+    const mapped = await mapOne(
       asker,
       region,
       () => "write",
@@ -94,18 +94,29 @@ export async function mapExisting(
   choose: (region: RegionDescriptor) => Access,
   ask = () => asker.api.region(first.id),
 ): Promise<Region> {
-  const { region, attachment } = await mapReported(asker, first, choose, ask);
+  const { region, attachment } = await mapOne(asker, first, choose, ask);
   return new Region(asker.api, region, attachment, false);
 }
 
-async function mapReported(
-  { api, session }: Asker,
+async function mapOne(
+  asker: Asker,
   first: RegionDescriptor,
   choose: (region: RegionDescriptor) => Access,
   ask: () => Promise<RegionDescriptor>,
 ): Promise<MappedRegion> {
-  const mapped = await mapRegion(api, first, ask, choose);
-  session?.report(mapped.attachment);
+  const [mapped] = await mapReported(asker, [first], choose, async () => [await ask()]);
+  return mapped as MappedRegion;
+}
+
+/** Maps one region or a group, which `ask` gets anew, and tells the session of it. */
+export async function mapReported(
+  { api, session }: Asker,
+  first: readonly RegionDescriptor[],
+  choose: (region: RegionDescriptor) => Access,
+  ask: () => Promise<readonly RegionDescriptor[]>,
+): Promise<readonly MappedRegion[]> {
+  const mapped = await mapRegions(api, first, ask, choose);
+  for (const { attachment } of mapped) session?.report(attachment);
   session?.openSoon();
   return mapped;
 }

@@ -45,13 +45,27 @@ export async function findRegion(
   named: NamedRegion,
   { timeoutMs, isWriter, signal }: Finding,
 ): Promise<RegionDescriptor> {
+  const ask: Ask = async (waitUntil) => [await api.regionByName(named, { signal, waitUntil })];
+  const [region] = await findRegions(ask, { timeoutMs, isWriter, signal });
+  return region as RegionDescriptor;
+}
+
+/** Gets descriptors, all as they are at once; its argument is until when the answer may be held back. */
+export type Ask = (waitUntil: number | undefined) => Promise<readonly RegionDescriptor[]>;
+
+/** As `findRegion`, of one region or of a group. */
+export async function findRegions(
+  ask: Ask,
+  { timeoutMs, isWriter, signal }: Finding,
+): Promise<readonly RegionDescriptor[]> {
   const deadline = deadlineAfter(timeoutMs);
-  if (timeoutMs === 0) return api.regionByName(named, { signal });
+  if (timeoutMs === 0) return ask(undefined);
+  const isReady = ({ state }: RegionDescriptor) => state === "sealed" || (isWriter && state === "open");
   for (;;) {
     const askedAt = performance.now();
-    const waitUntil = isWriter ? undefined : deadline;
-    const found = await api.regionByName(named, { signal, waitUntil }).catch(toMissing);
-    if (!(found instanceof Error) && (found.state === "sealed" || (isWriter && found.state === "open"))) return found;
+    const all = await ask(isWriter ? undefined : deadline).catch(toMissing);
+    const found = all instanceof Error ? all : all.find((region) => !isReady(region));
+    if (found === undefined) return all as readonly RegionDescriptor[];
     const now = performance.now();
     if (now >= deadline) {
       if (found instanceof Error) throw found;
@@ -80,35 +94,48 @@ export interface MappedRegion {
 }
 
 /**
- * Maps all of a region. `ask` gets its descriptor anew when the file is not what the last one said, `choose` the access for
- * each one. @throws TensordError `wrong-namespace`, `stale-ref` if the server insists on what this process cannot see
+ * Maps all of one region, or of each of a group. `ask` gets descriptors anew when a file is not what the last one said, and
+ * all that were mapped are let go then: what comes back is one answer's. `choose` chooses the access for each.
+ * @throws TensordError `wrong-namespace`, `stale-ref` if the server insists on what this process cannot see
  */
-export async function mapRegion(
+export async function mapRegions(
   api: Api,
-  first: RegionDescriptor,
-  ask: () => Promise<RegionDescriptor>,
+  first: readonly RegionDescriptor[],
+  ask: () => Promise<readonly RegionDescriptor[]>,
   choose: (region: RegionDescriptor) => Access,
-): Promise<MappedRegion> {
-  let region = first;
+): Promise<readonly MappedRegion[]> {
+  let regions = first;
   let same = 0;
   for (let tries = 1; ; tries++) {
-    const access = choose(region);
-    const path = toPath(region, access);
-    const { dev, ino, byteSize } = region.storage;
+    const mapped: MappedRegion[] = [];
     try {
-      const place = standingAt(api, { region: region.id, path, dev, ino, byteSize });
-      return { region, attachment: new Attachment(place, 0, byteSize, access) };
+      for (const region of regions) mapped.push({ region, attachment: mapAllOf(api, region, choose(region)) });
+      return mapped;
     } catch (error) {
+      const failed = regions[mapped.length] as RegionDescriptor;
+      for (const { attachment } of mapped) attachment.close();
       if (!(error instanceof Mismatch)) throw error;
       const answer = await ask();
-      const isSame = answer.storage.path === path && answer.storage.dev === dev && answer.storage.ino === ino;
-      same = isSame ? same + 1 : 0;
+      same = isSamePlaces(answer, regions) ? same + 1 : 0;
       if (same === sameRegionTries || tries === attachTries) {
-        throw error.difference === "sealed" ? busy(answer) : error.toError();
+        throw error.difference === "sealed" ? busy(failed) : error.toError();
       }
-      region = answer;
+      regions = answer;
     }
   }
+}
+
+function mapAllOf(api: Api, region: RegionDescriptor, access: Access): Attachment {
+  const path = toPath(region, access);
+  const { dev, ino, byteSize } = region.storage;
+  return new Attachment(standingAt(api, { region: region.id, path, dev, ino, byteSize }), 0, byteSize, access);
+}
+
+function isSamePlaces(regions: readonly RegionDescriptor[], others: readonly RegionDescriptor[]): boolean {
+  return regions.every(({ storage: { path, dev, ino } }, index) => {
+    const other = others[index]?.storage;
+    return path === other?.path && dev === other.dev && ino === other.ino;
+  });
 }
 
 /** The file to map, of a region that stands. */

@@ -10,17 +10,18 @@ import { checkArgument } from "../check/value.ts";
 import { TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
 import { type RegionDescriptor, shown, type TensorInfo } from "../http/wire.ts";
-import { Mismatch } from "../memory/attach.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import { lockMemory, type MemoryLock } from "../memory/memory-lock.ts";
-import type { Access } from "../memory/pages.ts";
-import { orAborted, type WaitOptions } from "../waiting.ts";
-import { sameRegionTries } from "./mapper.ts";
+import type { WaitOptions } from "../waiting.ts";
+import { RegionView, sealViews } from "./region-view.ts";
 import { whileStanding } from "./standing.ts";
 import { shownAlias, Tensor } from "./tensor.ts";
 
 /** How many tensors a message or `console.log` shows. */
 const shownTensorCount = 8;
+
+/** Set by the class, whose private fields nothing else reaches. */
+let toView: (region: Region) => RegionView;
 
 /**
  * A region that this process maps. Made by `create` and `attach`; close it, or declare it with `using`. Closing it lets go
@@ -28,65 +29,76 @@ const shownTensorCount = 8;
  * before stay valid, and keep the pages and the lease, until they are collected.
  */
 export class Region {
-  readonly #api: Api;
-  readonly #attachment: Attachment;
+  readonly #view: RegionView;
   readonly #isCreated: boolean;
   readonly #memoryLocks = new Set<MemoryLock>();
-  #descriptor: RegionDescriptor;
-  /** The last seal, which the next one waits for. */
-  #sealing: Promise<unknown> = Promise.resolve();
   /** All tensors by name, in the region's order. They need no closing. */
   readonly tensors: ReadonlyMap<string, Tensor>;
 
+  static {
+    toView = (region) => region.#view;
+  }
+
   constructor(api: Api, descriptor: RegionDescriptor, attachment: Attachment, isCreated: boolean) {
-    this.#api = api;
-    this.#attachment = attachment;
+    this.#view = new RegionView(api, descriptor, attachment);
     this.#isCreated = isCreated;
-    this.#descriptor = descriptor;
     const infos = new Map(descriptor.tensors.map((info) => [info.name, info]));
     const targetOf = ({ aliasOf }: TensorInfo) => (aliasOf === null ? undefined : infos.get(aliasOf));
     this.tensors = new Map(descriptor.tensors.map((info) => [info.name, new Tensor(attachment, info, targetOf(info))]));
   }
 
   get id(): string {
-    return this.#descriptor.id;
+    return this.#view.descriptor.id;
   }
 
   get name(): string | null {
-    return this.#descriptor.name;
+    return this.#view.descriptor.name;
   }
 
   /** Which build of the name; empty unless its maker said one. */
   get version(): string {
-    return this.#descriptor.version;
+    return this.#view.descriptor.version;
   }
 
   get model(): string {
-    return this.#descriptor.model;
+    return this.#view.descriptor.model;
   }
 
   /** The state when the server was last asked: at attach, `seal` or `refresh`. */
   get state(): RegionDescriptor["state"] {
-    return this.#descriptor.state;
+    return this.#view.descriptor.state;
   }
 
   /** What the server said when it was last asked. */
   get descriptor(): RegionDescriptor {
-    return this.#descriptor;
+    return this.#view.descriptor;
   }
 
-  /** Whether this call made the region; false if it was attached, also through `ifExists: "attach"`. */
+  /**
+   * Whether this call made the region; false if it was found, by `attach`, by `getOrCreate`, or through `ifExists: "attach"`:
+   * `ageMs` says how old it is then.
+   */
   get isCreated(): boolean {
     return this.#isCreated;
   }
 
+  /** When it was made, by whomever: RFC 3339, as the descriptor has it. */
+  get createdAt(): string {
+    return this.#view.descriptor.createdAt;
+  }
+
+  /** How long ago it was made, by this machine's clock, which is the server's as well. */
+  get ageMs(): number {
+    return Math.max(0, Date.now() - Date.parse(this.createdAt));
+  }
+
   /** Whether writes here reach the other processes. False once it was sealed through this object. */
   get isWritable(): boolean {
-    return this.#attachment.access === "write";
+    return this.#view.attachment.access === "write";
   }
 
   get isClosed(): boolean {
-    return this.#attachment.isClosed;
+    return this.#view.attachment.isClosed;
   }
 
   /** The tensor of that name, or the only one. @throws TensordError `tensor-not-found` */
@@ -98,7 +110,7 @@ export class Region {
     const what = name === undefined ? `the only tensor of` : `tensor "${name}" in`;
     const shownNames = names.slice(0, shownTensorCount).map((each) => JSON.stringify(each));
     const more = names.length > shownNames.length ? ` and ${names.length - shownNames.length} more` : "";
-    throw new TensordError("tensor-not-found", `Cannot find ${what} ${shown(this.#descriptor)}`, {
+    throw new TensordError("tensor-not-found", `Cannot find ${what} ${shown(this.#view.descriptor)}`, {
       hint: `it has ${shownNames.join(", ") || "none"}${more}`,
     });
   }
@@ -115,22 +127,11 @@ export class Region {
    */
   async seal(options: SealOptions = {}): Promise<RegionDescriptor> {
     checkOptions("seal the region", tables.seal, options);
-    const sealing = orAborted(this.#sealing, options.signal).then(() => this.#seal(options));
-    this.#sealing = Promise.allSettled([this.#sealing, sealing]);
-    return sealing;
-  }
-
-  async #seal({ checksum = false, stockWritable = false, ...sending }: SealOptions): Promise<RegionDescriptor> {
-    this.#attachment.check();
-    const hasWritten = this.#attachment.access === "write";
-    try {
-      // The seal is refused while anybody maps the region for writing, and that is us.
-      if (hasWritten) await this.#remap("private");
-      this.#descriptor = await this.#api.seal(this.id, { checksum, stockWritable }, sending);
-      return this.#descriptor;
-    } catch (error) {
-      throw hasWritten && this.#attachment.access !== "write" ? await this.#resumeWriting(error) : error;
-    }
+    const { checksum = false, stockWritable = false, ...sending } = options;
+    const view = this.#view;
+    const seal = () => view.api.seal(this.id, { checksum, stockWritable }, sending);
+    view.descriptor = await sealViews([view], seal, options.signal);
+    return view.descriptor;
   }
 
   /**
@@ -141,11 +142,11 @@ export class Region {
    */
   async lockMemory(options: WaitOptions = {}): Promise<MemoryLock> {
     checkOptions("lock the region in memory", tables.wait, options);
-    this.#attachment.check();
-    const { place } = this.#attachment;
+    this.#view.attachment.check();
+    const { place } = this.#view.attachment;
     const lock = await whileStanding(place, () => lockMemory(place, options.signal));
     if (this.isClosed) lock.release();
-    this.#attachment.check();
+    this.#view.attachment.check();
     for (const each of this.#memoryLocks) if (each.isReleased) this.#memoryLocks.delete(each);
     this.#memoryLocks.add(lock);
     return lock;
@@ -154,15 +155,15 @@ export class Region {
   /** Asks the server for the region as it is now. */
   async refresh(options: WaitOptions = {}): Promise<RegionDescriptor> {
     checkOptions("refresh the region", tables.wait, options);
-    this.#descriptor = await this.#api.region(this.id, options.signal);
-    return this.#descriptor;
+    this.#view.descriptor = await this.#view.api.region(this.id, options.signal);
+    return this.#view.descriptor;
   }
 
   /** Lets go of the region here. Safe to call twice. Arrays taken before stay valid. */
   close(): void {
     for (const lock of this.#memoryLocks) lock.release();
     this.#memoryLocks.clear();
-    this.#attachment.close();
+    this.#view.attachment.close();
   }
 
   [Symbol.dispose](): void {
@@ -171,47 +172,17 @@ export class Region {
 
   /** As `console.log` shows it, with its tensors' dtypes and shapes. */
   [inspect.custom](): string {
-    const { tensors } = this.#descriptor;
+    const { tensors } = this.#view.descriptor;
     const shownTensors = tensors.slice(0, shownTensorCount).map(({ name, dtype, shape, aliasOf }) => {
       return `${JSON.stringify(name)}: ${dtype} [${shape.join(", ")}]${aliasOf === null ? "" : shownAlias(aliasOf)}`;
     });
     const more = tensors.length > shownTensorCount ? [`and ${tensors.length - shownTensorCount} more`] : [];
     const states = [this.state, ...(this.isClosed ? ["closed here"] : this.isWritable ? ["writable"] : [])];
-    return `Region ${shown(this.#descriptor)}, ${states.join(", ")} { ${[...shownTensors, ...more].join(", ")} }`;
+    return `Region ${shown(this.#view.descriptor)}, ${states.join(", ")} { ${[...shownTensors, ...more].join(", ")} }`;
   }
+}
 
-  async #remap(access: Access): Promise<void> {
-    for (let tries = 1; ; tries++) {
-      try {
-        return this.#attachment.remap(access);
-      } catch (error) {
-        if (!(error instanceof Mismatch)) throw error;
-        if (error.difference !== "other" || tries === sameRegionTries) throw error.toError();
-        // Somebody unlinked the public name; when it is asked about a region, the server links it back.
-        const { state } = await this.refresh();
-        if (state === "draining" || state === "deleted") {
-          const detail = `Cannot seal ${shown(this.#descriptor)}: it was deleted`;
-          throw new TensordError("region-draining", detail, { cause: error });
-        }
-      }
-    }
-  }
-
-  /** @returns what to throw: the seal's own error, which says so if writing is over. */
-  async #resumeWriting(sealError: unknown): Promise<unknown> {
-    try {
-      await this.#remap("write");
-      return sealError;
-    } catch (error) {
-      if (!(error instanceof TensordError && sealError instanceof TensordError)) return sealError;
-      const remark = `the arrays stay read-only, since the region cannot be mapped for writing again: ${error.message}`;
-      const { code, detail, status, hint, fields } = sealError;
-      return new TensordError(code, detail, {
-        status,
-        hint: hint === undefined ? remark : `${hint}; ${remark}`,
-        fields: { ...fields, isWritable: false },
-        cause: sealError,
-      });
-    }
-  }
+/** Its view, for seals of groups alone. */
+export function viewOf(region: Region): RegionView {
+  return toView(region);
 }
