@@ -11,6 +11,7 @@ import {
   runtimes,
   startProgram,
 } from "../harness/node-program.ts";
+import { SocketProxy } from "../harness/node-proxy.ts";
 import { startServer } from "../harness/server.ts";
 
 afterAll(assertNothingLeft);
@@ -141,6 +142,40 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     await writer.hear();
     await reader.say("over");
     expect(await reader.hear<unknown>()).toEqual({ mixed: [], isClosed: true });
+  });
+
+  test(`${runtime}: where one member is not what it was said to be, all are let go and asked for again`, async () => {
+    await using server = await startServer();
+    let spoilt = 0;
+    // The second member's inode is another one the first time that a group is opened, as if it had been replaced.
+    const rewrite = (text: string) => {
+      const second = text.lastIndexOf('"ino":"');
+      if (!text.includes('{"items":[{"id"') || !text.includes('"tensors":') || spoilt > 0) return text;
+      spoilt += 1;
+      const [head = "", tail = ""] = [text.slice(0, second + 7), text.slice(second + 7)];
+      return head + tail.replace(/^\d+/, (ino) => "9".repeat(ino.length));
+    };
+    await using proxy = await new SocketProxy(server.instance.socket, { rewrite }).listening();
+    await using program = startProgram(
+      runtime,
+      { ...server.env, TENSORD_URL: proxy.url },
+      `${head}
+        const shards = await make(4);
+        tell(shards.map(({ id }) => id));
+        await receive();
+        // The answer is lost: all of them are sealed, so the lost request has done it.
+        const sealed = await client.seal(shards);
+        for (const shard of shards) shard.close();
+        await collect();
+        const group = await client.attach(names);
+        tell({ sealed: sealed.map(({ state }) => state), ids: [...group].map(({ id }) => id), values: [...group].map(valueOf) });
+      `,
+    );
+    const ids = await program.hear<string[]>();
+    proxy.loseAnswers(1);
+    await program.say("seal");
+    expect(await program.hear<unknown>()).toEqual({ sealed: ["sealed", "sealed"], ids, values: [4, 4] });
+    expect(spoilt).toBe(1);
   });
 
   test(`${runtime}: what was found says how old it is, and is built anew while it stands`, async () => {

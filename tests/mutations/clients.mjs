@@ -20,6 +20,13 @@ export const clientsMutations = [
     test: [`${tests}/test_attach_protocol.py`, "test_a_name_that_moves_during_the_check_is_noticed"],
   },
   {
+    name: "Python keeps what it has mapped of a group while it asks for all of it again",
+    file: `${python}/_region/mapper.py`,
+    find: "                attachment.close()\n",
+    replace: "                attachment.closed\n",
+    test: [`${tests}/test_group.py`, "test_where_one_member_is_gone_all_are_let_go_and_asked_for_again"],
+  },
+  {
     name: "Python writes to a sealed file",
     file: `${python}/_mapping/attach.py`,
     find: "    if writable and _is_sealed(opened.st_mode):\n",
@@ -214,7 +221,7 @@ export const clientsMutations = [
   {
     name: "Node's build that fails keeps its turn",
     file: `${node}/regions/get-or-create.ts`,
-    find: "        if (claim !== undefined) await this.#giveUp(named, claim.session, claim.key);\n",
+    find: "        if (claim !== undefined) await this.#giveUp(named, claim.session, claim.key, stale);\n",
     replace: "",
     test: ["tests/integration/node-client-claims.test.ts", "a build that throws, or cannot be stored"],
   },

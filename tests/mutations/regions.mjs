@@ -40,33 +40,71 @@ export const regionsMutations = [
   {
     name: "attaching does not wait for a region in creation",
     file: `${regions}/create.ts`,
-    find: "if (holder.creation === null) return {",
-    replace: "if (holder.creation !== undefined) return {",
+    find: "if (existing.creation === null) return {",
+    replace: "if (existing.creation !== undefined) return {",
     test: ["tests/contract/if-exists.test.ts", "waits for a region in creation"],
+  },
+  {
+    name: "a claim that rebuilds is taken for built at the next start",
+    file: "src/memory/start/recover.ts",
+    find: ` && holder.token !== row.rebuilds;`,
+    replace: ";",
+    test: ["tests/faults/killed-at-step.test.ts", "during a rebuild, after create.journaled"],
+  },
+  {
+    name: "a rebuild whose time is over is answered with the stale region",
+    file: `${regions}/claim.ts`,
+    find: "    const region = stale === undefined ? holder : undefined;\n",
+    replace: "    const region = holder;\n",
+    test: ["tests/contract/rebuilds.test.ts", "has nothing for those who asked"],
+  },
+  {
+    name: "a refused seal of a group reopens the member that was refused alone",
+    file: `${regions}/seal.ts`,
+    find: `for (const region of regions) if (region.state === "sealing") reopen(store, region);`,
+    replace: `const region = regions.findLast(({ state }) => state === "sealing");
+    if (region !== undefined) reopen(store, region);`,
+    test: ["tests/contract/groups.test.ts", "of which one is refused is open"],
+  },
+  {
+    name: "a group is asked for writers member by member, each after its own mode",
+    file: `${regions}/seal.ts`,
+    find: `      store.step("seal.mode-set");
+    });
+    // After the mode: a writer that locks later sees a sealed file and lets go.
+    await inSlices(store, regions, (region) => {
+      checkUsage(store, region);`,
+    replace: `      store.step("seal.mode-set");
+      checkUsage(store, region);`,
+    test: ["tests/contract/groups.test.ts", "minds a writer of any member"],
   },
   {
     name: "a seal does not ask for writers",
     file: `${regions}/seal.ts`,
-    find: "    checkUsage(store, region);\n",
+    find: "      checkUsage(store, region);\n",
     replace: "",
     test: ["tests/contract/seal.test.ts", "minds a writer until it lets go"],
   },
   {
     name: "a seal asks for writers before it takes away their mode",
     file: `${regions}/seal.ts`,
-    find: `    store.storages.of(region).memory.setAccess(region.token, access);
-    store.step("seal.mode-set");
+    find: `      store.storages.of(region).memory.setAccess(region.token, access);
+      store.step("seal.mode-set");
+    });
     // After the mode: a writer that locks later sees a sealed file and lets go.
-    checkUsage(store, region);`,
-    replace: `    checkUsage(store, region);
-    store.storages.of(region).memory.setAccess(region.token, access);
-    store.step("seal.mode-set");`,
+    await inSlices(store, regions, (region) => {
+      checkUsage(store, region);`,
+    replace: `      checkUsage(store, region);
+    });
+    await inSlices(store, regions, (region) => {
+      store.storages.of(region).memory.setAccess(region.token, access);
+      store.step("seal.mode-set");`,
     test: ["tests/contract/seal.test.ts", "minds a writer that came while the mode was being set"],
   },
   {
     name: "a seal wakes nobody who waits for the name",
     file: `${regions}/seal.ts`,
-    find: "  if (name !== null) store.waiters.wake(region.model, name);\n",
+    find: "  for (const { model, name } of regions) if (name !== null) store.waiters.wake(model, name);\n",
     replace: "",
     test: ["tests/contract/wait.test.ts", "ends with the sealed region"],
   },
