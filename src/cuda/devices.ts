@@ -3,14 +3,14 @@
  * what a process may use: only what the driver lists, where a container's runtime may have hidden some.
  */
 
-import { readdir, readFile } from "node:fs/promises";
 import type { Device, DeviceReport } from "../memory/host/device.ts";
+import { listIfThere, readTextIfThere } from "../memory/os/files.ts";
 
 const root = "/proc/driver/nvidia";
 
 /** @param from where the driver's files are; another place in tests. */
-export async function readDevices(from: string = root): Promise<DeviceReport> {
-  const version = await readIfThere(`${from}/version`);
+export function readDevices(from: string = root): DeviceReport {
+  const version = readTextIfThere(`${from}/version`);
   if (version === undefined) {
     return {
       devices: [],
@@ -18,10 +18,8 @@ export async function readDevices(from: string = root): Promise<DeviceReport> {
       reason: `No NVIDIA kernel driver is loaded here: ${from} is not there.`,
     };
   }
-  const folders = await readdir(`${from}/gpus`).catch(() => []);
-  const texts = await Promise.all(
-    folders.toSorted().map((folder) => readIfThere(`${from}/gpus/${folder}/information`)),
-  );
+  const folders = listIfThere(`${from}/gpus`).toSorted();
+  const texts = folders.map((folder) => readTextIfThere(`${from}/gpus/${folder}/information`));
   const devices = texts.flatMap((text) => parseInformation(text ?? "") ?? []);
   const reason = devices.length === 0 ? "The NVIDIA kernel driver is loaded and lists no GPU here." : null;
   return { devices, driverVersion: parseDriverVersion(version), reason };
@@ -49,8 +47,4 @@ export function parseInformation(text: string): Device | undefined {
     minor: /^\d{1,9}$/.test(minor) ? Number(minor) : null,
     excluded: fields.get("GPU Excluded") === "Yes",
   };
-}
-
-async function readIfThere(path: string): Promise<string | undefined> {
-  return readFile(path, "utf8").catch(() => undefined);
 }

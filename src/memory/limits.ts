@@ -138,6 +138,26 @@ export const limits = {
   groupSlice: 32,
   /** Descriptors in the answer about a group. */
   groupAnswerBytes: 64 * MiB,
+  /** Descriptors that no connection gets; what opens one for long gets half of them at most. */
+  spareDescriptors: 12,
+  /** Connections that have to fit, or the server does not start. */
+  connectionsMin: 8,
+  /** Of the connections that fit, this share is kept for requests that are answered at once. */
+  answeredAtOncePercent: 15,
+  /** How often the server looks whether a descriptor is free, and whether one is free again. */
+  calmLookMs: 100,
+  distressLookMs: 5,
+  /** For how long one has to be free before it is taken for calm. */
+  distressEndMs: 1000,
+  /** Descriptors looked at in one turn of distress: 2 µs each. */
+  distressSlice: 256,
+  /** In distress, how long a connection may take to bring a request, from when it was seen first. */
+  distressGraceMs: 20,
+  /** In distress, how long a request's body may take to come, and a peer to take anything of its answer. */
+  distressBodyMs: 250,
+  distressStallMs: 2000,
+  /** In distress that lasts for so long, the process with the most connections to the Unix socket loses them. */
+  distressPatienceMs: 250,
   /** How long a hand-off waits for its consumer, unless it says otherwise. */
   handoffDefaultMs: 60_000,
   listItems: 1000,

@@ -81,6 +81,7 @@ export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const { session: id, key = null, version, rebuild } = c.req.valid("json");
     const waitMs = parseWaitMs(c.req.valid("header").prefer);
     if (waitMs > 0) {
+      c.env?.stay?.("wait");
       c.env?.keepOpen?.();
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }

@@ -103,6 +103,7 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
     const slice = toSlice(whole, parseContentRange(c.req.valid("header")["content-range"], whole.byteSize));
     const isMeasured = checkLength(region, slice, c.req.header("content-length"));
     checkRegion(c, region, "write", toTaggedRegion(region));
+    c.env?.stay?.("take the bytes");
     await writeData(store, region, slice, { body: c.req.raw.body ?? new Blob().stream(), isMeasured });
     traffic.receivedBytes += slice.byteSize;
     return answer(c, { written_bytes: slice.byteSize }, 200);

@@ -53,6 +53,10 @@ export interface SocketProtocol {
 
 export interface Environment {
   Bindings: {
+    /** Says that the request's body is awaited until disposed; `end` is called with a failure if it must not be any longer. */
+    readonly reading?: (end: (failure: Error) => void) => Disposable;
+    /** Says that the request stays for as long as others like. @throws TensordError `out-of-descriptors` if too many do. */
+    readonly stay?: (toWhat: string) => void;
     /** Keeps a request open that may take longer than the transport's idle time. */
     readonly keepOpen?: () => void;
     /** Takes that back: a connection that does not move is cut. */
@@ -63,7 +67,7 @@ export interface Environment {
     readonly onBegun?: (then: () => void) => void;
     /** Hears how many bytes the answer has. What streams is not among it. */
     readonly sent?: (bytes: number) => void;
-    /** Turns a WebSocket handshake into a socket that speaks `protocol`. */
+    /** Turns a WebSocket handshake into a socket that speaks `protocol`. @throws TensordError as `stay`. */
     readonly upgrade?: (protocol: SocketProtocol) => void;
   };
   Variables: {

@@ -75,6 +75,7 @@ export function defineEventRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     if (wantsStream(c.req.header("accept"))) {
       store.refuseIfStopping();
       store.feeder.refuseIfFull();
+      c.env?.stay?.("follow the events");
       c.env?.keepOpen?.();
       const stream = new EventStream(store, toCursor(store, filter, from), c.env ?? {});
       // A stream is none of the bodies that the document types.

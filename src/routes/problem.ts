@@ -5,13 +5,19 @@
 
 import { HTTPException } from "hono/http-exception";
 import { type FailureCode, failures, TensordError } from "../memory/error.ts";
+import { toOutOfDescriptors } from "../memory/os/descriptors.ts";
 import { type AnswerHeaders, acceptEncoding, contentRange, retryAfter } from "./answer-headers.ts";
 import { Problem, type ProblemBody } from "./schemas/problem.ts";
 
 export const problemMediaType = "application/problem+json";
 
-/** What any request may meet: the transport's guard, a query parameter that it has not, and a mistake of ours. */
-export const alwaysPossible = ["forbidden", "validation-failed", "internal"] as const satisfies readonly FailureCode[];
+/** What any request may meet: the transport's guard, a query parameter that it has not, no descriptor, and a mistake of ours. */
+export const alwaysPossible = [
+  "forbidden",
+  "validation-failed",
+  "internal",
+  "out-of-descriptors",
+] as const satisfies readonly FailureCode[];
 
 /** What a request with a body may meet beside that. */
 export const bodyFailures = [
@@ -80,6 +86,8 @@ export function toProblemResponse(problem: ProblemBody, sent?: (bytes: number) =
 
 function toFailure(error: unknown, onUnexpected: (error: unknown) => void): TensordError {
   if (error instanceof TensordError) return error;
+  const outOfDescriptors = toOutOfDescriptors(error);
+  if (outOfDescriptors !== undefined) return outOfDescriptors;
   if (error instanceof HTTPException && error.status === 400) {
     return new TensordError("malformed-body", "Cannot read the body: it is not JSON", {
       hint: "Send one JSON object, in UTF-8.",

@@ -21,7 +21,7 @@ export function readBody(findOperation: FindOperation, traffic: Traffic): Middle
     const { body } = c.req.raw;
     if (body === null) return next();
     refuseEncoded(c.req.header("content-encoding"));
-    const bytes = await readAll(c, body);
+    const bytes = await readInTime(c, body);
     traffic.receivedBytes += bytes.byteLength;
     const text = decode(bytes);
     // What reads the body from here on, `requireBody` and the validator, finds it decoded.
@@ -30,6 +30,19 @@ export function readBody(findOperation: FindOperation, traffic: Traffic): Middle
     checkJsonBounds(text);
     await next();
   };
+}
+
+/** The whole body, unless the transport needs the connection for others before it has come. */
+async function readInTime(
+  c: Context<Environment>,
+  body: ReadableStream<Uint8Array>,
+): Promise<ArrayBuffer | Uint8Array> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  using _ = c.env?.reading?.((failure) => {
+    c.header("Connection", "close");
+    reject(failure);
+  });
+  return await Promise.race([readAll(c, body), promise]);
 }
 
 /**

@@ -185,6 +185,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
   app.openapi(getByName, async (c) => {
     const waitMs = parseWaitMs(c.req.valid("header").prefer);
     if (waitMs > 0) {
+      c.env?.stay?.("wait");
       c.env?.keepOpen?.();
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }

@@ -90,6 +90,7 @@ export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Se
   app.openapi(allocate, async (c) => {
     c.env?.keepOpen?.();
     const request = toCreateRequest(store, c.req.valid("json"));
+    if (request.onFull === "wait") c.env?.stay?.("wait for memory");
     const { region, created } = await createRegion(store, request, c.get("signal"));
     c.header("Location", `/v1/regions/${idOf(region)}`);
     setTag(c, toTaggedRegion(region));

@@ -97,6 +97,7 @@ function sendSlice(c: Context<Environment>, store: Store, region: Region, slice:
   if (byteSize <= limits.downloadCopyBytes) {
     return send(c, copyData(store, region, [slice])[0] ?? "", mediaType, status);
   }
+  c.env?.stay?.("send the bytes");
   const { path, begun } = sendData(store, region);
   c.env?.onBegun?.(begun);
   // The runtime takes a file that a worker truncated meanwhile for sent. Only the connection's end tells the client, who

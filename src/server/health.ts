@@ -8,6 +8,7 @@ import { KiB } from "../memory/limits.ts";
 import type { Store } from "../memory/state/store.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
 import type { HealthAddress } from "./config.ts";
+import type { Connections } from "./connections.ts";
 import type { Metrics } from "./metrics.ts";
 import { boundSocketBuffers } from "./socket-buffers.ts";
 import { toWholeUrl } from "./whole-url.ts";
@@ -19,10 +20,12 @@ type OnUnexpected = (error: unknown, requestId?: string) => void;
 export class HealthListener {
   readonly #metrics: Metrics;
   readonly #onUnexpected: OnUnexpected;
+  readonly #connections: Connections;
   #server: Bun.Server<undefined> | undefined;
   #store: Store | undefined;
 
-  constructor(metrics: Metrics, onUnexpected: OnUnexpected) {
+  constructor(metrics: Metrics, onUnexpected: OnUnexpected, connections: Connections) {
+    this.#connections = connections;
     this.#metrics = metrics;
     this.#onUnexpected = onUnexpected;
   }
@@ -36,13 +39,17 @@ export class HealthListener {
       undefined,
     );
     boundSocketBuffers();
+    if (this.#server !== undefined) this.#connections.add(this.#server, "probes");
     const { hostname = "", port } = this.#server ?? {};
     return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
   }
 
   #tryListen(hostname: string, port: number, isLast: boolean): Bun.Server<undefined> | undefined {
     try {
-      const fetch = (request: Request) => this.#handle(request);
+      const fetch = async (request: Request, server: Bun.Server<undefined>) => {
+        using _ = this.#connections.ask(server, request);
+        return await this.#handle(request);
+      };
       return Bun.serve({ hostname, port, maxRequestBodySize: KiB, fetch });
     } catch (error) {
       const { code = "unknown" } = error as NodeJS.ErrnoException;

@@ -1,7 +1,7 @@
 /** What a server tells of itself and its host, put together for the routes: capabilities, devices, diagnosis, metrics. */
 
 import { readDevices } from "../cuda/devices.ts";
-import { Doctor } from "../memory/doctor/doctor.ts";
+import { Doctor, type DoctorParts } from "../memory/doctor/doctor.ts";
 import { readCapabilities } from "../memory/host/capabilities.ts";
 import type { OpenStore } from "../memory/start/open-store.ts";
 import type { Host } from "../routes/environment.ts";
@@ -14,13 +14,22 @@ export interface HostParts extends Pick<OpenStore, "store" | "directory"> {
   /** What else TCP may be called. */
   readonly allowedHosts: readonly string[];
   readonly metrics: Metrics;
+  readonly descriptors: DoctorParts["descriptors"];
+  readonly undisturbed: DoctorParts["undisturbed"];
 }
 
-export function createHost({ metrics, ...parts }: HostParts): Host {
+/** A host whose Worker can be brought up before the first question. */
+export interface StartingHost extends Host, Disposable {
+  start(): Promise<void>;
+}
+
+export function createHost({ metrics, ...parts }: HostParts): StartingHost {
   const doctor = new Doctor(parts);
   return {
-    capabilities: () => readCapabilities(parts.directory.shmDirectory),
-    devices: () => readDevices(),
+    capabilities: async () => readCapabilities(parts.directory.shmDirectory),
+    devices: async () => readDevices(),
+    start: () => doctor.start(),
+    [Symbol.dispose]: () => doctor[Symbol.dispose](),
     diagnose: () => doctor.diagnose(),
     metrics: (accept) => metrics.render(accept),
   };

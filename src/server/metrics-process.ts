@@ -1,10 +1,10 @@
 /** Metrics of the process: prom-client's own ones are wrong under Bun where they look into the heap, so these do not. */
 
-import { readdir } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import Counter from "prom-client/lib/counter.js";
 import Gauge from "prom-client/lib/gauge.js";
 import type Registry from "prom-client/lib/registry.js";
+import { listDirectory } from "../memory/os/files.ts";
 
 export function defineProcessMetrics(registry: Registry): () => Promise<void> {
   const gauge = (name: string, help: string) => new Gauge({ name, help, registers: [registry] });
@@ -26,6 +26,6 @@ export function defineProcessMetrics(registry: Registry): () => Promise<void> {
     cpu.reset();
     cpu.inc((user + system) / 1e6);
     resident.set(process.memoryUsage.rss());
-    openFiles.set((await readdir("/proc/self/fd").catch(() => [])).length);
+    openFiles.set(listDirectory("/proc/self/fd").length);
   };
 }

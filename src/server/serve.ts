@@ -8,9 +8,10 @@ import type { OnStep } from "../memory/state/steps.ts";
 import { createApp } from "../routes/app.ts";
 import { toEventText } from "../routes/to-event.ts";
 import type { Config } from "./config.ts";
+import { Connections, type DistressWatcher, type Room } from "./connections.ts";
 import { HealthListener } from "./health.ts";
 import { createHost } from "./host.ts";
-import { createLog, logEvent } from "./log.ts";
+import { createLog, logEvent, type ServerLog } from "./log.ts";
 import { Metrics } from "./metrics.ts";
 import { Transport } from "./transport.ts";
 
@@ -33,7 +34,8 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   const onUnexpected = (error: unknown, requestId?: string) =>
     log.error({ err: error, request_id: requestId }, "a request met a mistake of ours");
   const metrics = new Metrics(packageJson.version);
-  const health = new HealthListener(metrics, onUnexpected);
+  const connections = started.use(new Connections(toDistressLog(log)));
+  const health = new HealthListener(metrics, onUnexpected, connections);
   started.defer(() => health.stop());
   if (config.healthAddress !== undefined) log.info(`probes on ${health.start(config.healthAddress)}`);
   const opened = started.use(
@@ -52,17 +54,25 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
   const urls: string[] = [];
   const { memoryLimitBytes: settingBytes, allowedHosts } = config;
-  const host = createHost({ store, directory, settingBytes, urls: () => urls, allowedHosts, metrics });
+  const descriptors = () => connections.room;
+  const undisturbed = connections.undisturbed.bind(connections);
+  const host = started.use(
+    createHost({ store, directory, settingBytes, urls: () => urls, allowedHosts, descriptors, undisturbed, metrics }),
+  );
+  // Before anybody connects: a Worker that starts without a free descriptor takes the process with it.
+  await Promise.all([host.start(), ...[...store.storages.all].map((storage) => storage.start())]);
   const { http } = metrics;
   const observe = http.observe.bind(http);
   const app = createApp({ store, host, version: packageJson.version, traffic, observe, onUnexpected });
-  const transport = new Transport(app, traffic, onUnexpected);
+  const transport = new Transport(app, traffic, onUnexpected, connections);
   started.defer(() => transport.stop(0));
   urls.push(await transport.listenUnix(config.socket ?? `${directory.advertisedDirectory}/http.sock`));
   if (config.port !== undefined) urls.push(transport.listenTcp(config.host, config.port, config.allowedHosts));
+  connections.start();
   health.ready(store);
   const { open, sealed, draining } = store.books.counts;
   log.info({ limit_bytes: limit.limitBytes, reason: limit.reason }, "memory limit");
+  tellRoom(log, connections.room);
   log.info(
     { urls, pid: process.pid, epoch: store.epoch, regions: { open, sealed, draining } },
     `ready on ${urls.join(" and ")}`,
@@ -76,9 +86,29 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
     async stop() {
       log.info("stopping: requests under way may end, regions stay");
       store.stop();
+      connections[Symbol.dispose]();
       setTimeout(() => stopCreations(store), limits.shutdownGraceMs - limits.shutdownUndoMs).unref();
       await transport.stop(limits.shutdownGraceMs);
       await all.disposeAsync();
     },
+  };
+}
+
+type Log = ServerLog["log"];
+
+function tellRoom(log: Log, room: Room | undefined): void {
+  if (room === undefined) return log.info("any number of connections fit: open files have no limit");
+  const { limit, spare, connections } = room;
+  log.info({ connections, open_files_limit: limit, spare }, `${connections} connections fit at once`);
+}
+
+function toDistressLog(log: Log): DistressWatcher {
+  return {
+    begins: () =>
+      log.warn(
+        "no file descriptor is free: connections on which nobody asks are closed. `tensord doctor` says how many fit; raise the " +
+          "limit of open files (LimitNOFILE=, --ulimit nofile=, ulimit -n)",
+      ),
+    ends: (ended) => log.info({ ended }, "connections fit again"),
   };
 }

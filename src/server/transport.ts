@@ -8,9 +8,11 @@ import { connect } from "node:net";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
+import { raiseLimit } from "../memory/os/descriptors.ts";
 import { checkSocketPath } from "../memory/storage/instance-directory.ts";
 import type { Environment, SocketProtocol, Traffic } from "../routes/environment.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
+import type { Connections } from "./connections.ts";
 import { drain } from "./drain.ts";
 import { createHostGuard } from "./guard.ts";
 import { boundSocketBuffers } from "./socket-buffers.ts";
@@ -23,6 +25,7 @@ export class Transport {
   readonly #app: OpenAPIHono<Environment>;
   readonly #traffic: Traffic;
   readonly #onUnexpected: (error: unknown, requestId: string) => void;
+  readonly #connections: Connections;
   readonly #servers: Server[] = [];
   /** Answers under way that the stop itself ends. */
   #streams = 0;
@@ -33,8 +36,10 @@ export class Transport {
     app: OpenAPIHono<Environment>,
     traffic: Traffic,
     onUnexpected: (error: unknown, requestId: string) => void,
+    connections: Connections,
   ) {
     this.#app = app;
+    this.#connections = connections;
     this.#traffic = traffic;
     this.#onUnexpected = onUnexpected;
   }
@@ -48,6 +53,7 @@ export class Transport {
     const server = this.#listen(`${host}:${port}`, () =>
       Bun.serve({ hostname: host, port, ...this.#options((headers) => guard(headers)) }),
     );
+    this.#connections.add(server, "tcp");
     boundSocketBuffers();
     guard = createHostGuard(host, server.port ?? port, allowedHosts);
     return `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`;
@@ -62,7 +68,10 @@ export class Transport {
     try {
       // Bun's types deny Unix sockets an idle time; Bun itself has one, of 10 s.
       const options = { unix: path, ...this.#options(() => {}) } as Bun.Serve.Options<SocketProtocol>;
-      this.#listen(path, () => Bun.serve(options));
+      this.#connections.add(
+        this.#listen(path, () => Bun.serve(options)),
+        "unix",
+      );
     } finally {
       process.umask(umask);
     }
@@ -118,6 +127,7 @@ export class Transport {
 
   async #handle(request: Request, server: Server, guard: Guard): Promise<Response | undefined> {
     this.#traffic.requests += 1;
+    using asking = this.#connections.ask(server, request);
     let isUpgraded = false;
     const isHead = request.method === "HEAD";
     const sent = (bytes: number) => {
@@ -130,6 +140,8 @@ export class Transport {
       onBegun: (then) => {
         begun = then;
       },
+      reading: (end) => asking.reading(end),
+      stay: (toWhat) => this.#connections.refuseIfCrowded(toWhat),
       keepOpen: () => server.timeout(request, 0),
       endSoon: () => server.timeout(request, limits.endSoonSeconds),
       beginStream: () => {
@@ -139,6 +151,7 @@ export class Transport {
         };
       },
       upgrade: (protocol) => {
+        this.#connections.refuseIfCrowded("open the WebSocket");
         const headers = { "sec-websocket-protocol": chooseSubprotocol(request, protocol) };
         isUpgraded = server.upgrade(request, { data: protocol, headers });
         if (!isUpgraded) throw noHandshake();
@@ -150,7 +163,11 @@ export class Transport {
     if (isUpgraded) return undefined;
     if (response.status >= 400 && endsConnection(request)) await drain(asked.body, this.#stopping.signal);
     // Bun sends the head and opens a file in the turn in which it gets the answer.
-    if (begun !== undefined) setImmediate(begun);
+    if (begun !== undefined) {
+      const raised = raiseLimit("long");
+      setImmediate(() => raised?.[Symbol.dispose]());
+      setImmediate(begun);
+    }
     return response;
   }
 

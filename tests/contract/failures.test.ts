@@ -29,6 +29,7 @@ import { withTcp } from "./support/socket.ts";
 /** Declared pairs that no case provokes, each with its reason. */
 const exempt: Readonly<Record<string, string>> = {
   "isLive internal": "it reads nothing, so that nothing it could ask can be broken",
+  "isLive out-of-descriptors": "it opens nothing",
   "isReady not-ready": "the health listener alone is there before the app is; health.test.ts asks it",
 };
 
@@ -105,45 +106,77 @@ describe(`in a file system without room (${noMountBecause ?? "a small tmpfs"})`,
   }
 });
 
-describe("a mistake of ours", () => {
-  const secret = "the key is under the mat";
-  const store = new Proxy(
+/** A request that would succeed, to an app whose store and host fail with `cause`, whatever they are asked. */
+async function askBroken(operation: (typeof operations)[number], cause: Error) {
+  const heard: (string | undefined)[] = [];
+  const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
+  const onUnexpected: Services["onUnexpected"] = (_, id) => heard.push(id);
+  const broken = new Proxy(
     {},
     {
       get() {
-        throw new Error(secret);
+        throw cause;
       },
     },
   );
+  const services = {
+    store: broken,
+    host: broken,
+    version: "0",
+    traffic,
+    observe: () => {},
+    onUnexpected,
+  } as unknown as Services;
+  const { method, path } = bareRequest(operation);
+  const body =
+    operation.requestBody === undefined ? {} : { body: JSON.stringify(await goodBody(operation.operationId)) };
+  const headers = { "content-type": "application/json" };
+  const request = new Request(`http://localhost${path}`, { method, headers, ...body });
+  const answer = await toAnswer(await createApp(services).fetch(request, {}));
+  checkAnswer(method, path, answer);
+  return { answer, heard };
+}
 
-  for (const operation of operations.filter(({ operationId }) => !(`${operationId} internal` in exempt))) {
-    test(`${claim(operation.operationId, "internal")} with an id and nothing of the cause`, async () => {
-      const heard: (string | undefined)[] = [];
-      const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
-      const onUnexpected: Services["onUnexpected"] = (_, id) => heard.push(id);
-      const services = { store, version: "0", traffic, observe: () => {}, onUnexpected } as unknown as Services;
-      const { method, path } = bareRequest(operation);
-      const body =
-        operation.requestBody === undefined ? {} : { body: JSON.stringify(await anyBody(operation.operationId)) };
-      const headers = { "content-type": "application/json" };
-      const request = new Request(`http://localhost${path}`, { method, headers, ...body });
-      const answer = await toAnswer(await createApp(services).fetch(request, {}));
-      checkAnswer(method, path, answer);
-      expectFailure(answer, "internal");
-      expect(JSON.stringify(answer.body)).not.toContain(secret);
-      expect(heard).toEqual([(answer.body as Problem).request_id]);
-      expect(heard[0]).toBeString();
-    });
-  }
+const goodBodies = new Map<string, Promise<unknown>>();
 
-  /** The body of a request that would succeed. */
-  async function anyBody(operationId: string) {
+/** The body of a request that would succeed. */
+function goodBody(operationId: string): Promise<unknown> {
+  return goodBodies.getOrInsertComputed(operationId, async () => {
     const app = await TestApp.open();
     try {
       return (await goodRequest(app, operationId)).body;
     } finally {
       await app.close();
     }
+  });
+}
+
+describe("a mistake of ours", () => {
+  const secret = "the key is under the mat";
+
+  for (const operation of operations.filter(({ operationId }) => !(`${operationId} internal` in exempt))) {
+    test(`${claim(operation.operationId, "internal")} with an id and nothing of the cause`, async () => {
+      const { answer, heard } = await askBroken(operation, new Error(secret));
+      expectFailure(answer, "internal");
+      expect(JSON.stringify(answer.body)).not.toContain(secret);
+      expect(heard).toEqual([(answer.body as Problem).request_id]);
+      expect(heard[0]).toBeString();
+    });
+  }
+});
+
+describe("what the system has no descriptor for", () => {
+  const open = operations.filter(({ operationId }) => !(`${operationId} out-of-descriptors` in exempt));
+  for (const [index, operation] of open.entries()) {
+    // Of this process, and of the whole machine.
+    const code = index % 2 === 0 ? "EMFILE" : "ENFILE";
+    test(`${claim(operation.operationId, "out-of-descriptors")}, is no mistake of ours, and says what to raise`, async () => {
+      const cause = Object.assign(new Error(`${code}: too many open files, open '/secret'`), { code });
+      const { answer, heard } = await askBroken(operation, cause);
+      expectFailure(answer, "out-of-descriptors");
+      expect(answer.body).toMatchObject({ errno: code, hint: expect.stringMatching(/ulimit -n|fs\.file-max/) });
+      expect(heard).toEqual([]);
+    });
   }
 });
 

@@ -7,13 +7,13 @@ import { HealthListener } from "../../src/server/health.ts";
 import { Metrics } from "../../src/server/metrics.ts";
 import { checkProblem, toAnswer } from "../harness/answers.ts";
 import { TestApp, withApp } from "../harness/app.ts";
-import { RawClient } from "./support/socket.ts";
+import { RawClient, unwatched } from "./support/socket.ts";
 
 /** A test's body with a listener that has no store yet. */
 function withHealth(use: (url: string, health: HealthListener) => Promise<void>, host = "127.0.0.1") {
   return async function useHealth() {
     const mistakes: unknown[] = [];
-    const health = new HealthListener(new Metrics("0.0.0"), (error) => mistakes.push(error));
+    const health = new HealthListener(new Metrics("0.0.0"), (error) => mistakes.push(error), unwatched());
     const url = health.start({ host, port: 0 });
     try {
       await use(url, health);
@@ -171,7 +171,7 @@ describe("the health listener", () => {
   }
 
   test("listens on all interfaces where no host is named", async () => {
-    const health = new HealthListener(new Metrics("0.0.0"), () => {});
+    const health = new HealthListener(new Metrics("0.0.0"), () => {}, unwatched());
     const { port } = new URL(health.start({ host: undefined, port: 0 }));
     expect((await fetch(`http://127.0.0.1:${port}/livez`)).status).toBe(200);
     await health.stop();
@@ -180,7 +180,7 @@ describe("the health listener", () => {
   test(
     "says that its address is in use, and what to do",
     withHealth(async (url) => {
-      const health = new HealthListener(new Metrics("0.0.0"), () => {});
+      const health = new HealthListener(new Metrics("0.0.0"), () => {}, unwatched());
       const { port } = new URL(url);
       expect(() => health.start({ host: "127.0.0.1", port: Number(port) })).toThrow(
         `Cannot listen for probes on 127.0.0.1, port ${port}: the address is in use`,
@@ -190,7 +190,7 @@ describe("the health listener", () => {
   );
 
   test("says that an address is not this machine's", () => {
-    const health = new HealthListener(new Metrics("0.0.0"), () => {});
+    const health = new HealthListener(new Metrics("0.0.0"), () => {}, unwatched());
     expect(() => health.start({ host: "192.0.2.1", port: 0 })).toThrow(/^Cannot listen for probes on 192\.0\.2\.1/);
   });
 
@@ -199,7 +199,7 @@ describe("the health listener", () => {
     withApp(async (app) => {
       const mistakes: unknown[] = [];
       const broken = { render: () => Promise.reject(new Error("the key is under the mat")) } as unknown as Metrics;
-      const health = new HealthListener(broken, (error) => mistakes.push(error));
+      const health = new HealthListener(broken, (error) => mistakes.push(error), unwatched());
       health.ready(app.store);
       const answer = await ask(`${health.start({ host: "127.0.0.1", port: 0 })}/metrics`);
       await health.stop();

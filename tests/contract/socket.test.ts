@@ -5,7 +5,7 @@ import { existsSync, statSync, unlinkSync, writeFileSync } from "node:fs";
 import { limits } from "../../src/memory/limits.ts";
 import { Transport } from "../../src/server/transport.ts";
 import { until } from "../harness/app.ts";
-import { type Listener, RawClient, withTcp, withUnix } from "./support/socket.ts";
+import { type Listener, RawClient, unwatched, withTcp, withUnix } from "./support/socket.ts";
 
 /** Sends header lines as they are; `PORT` becomes the listener's port. */
 async function ask(server: Listener, requestLine: string, lines: readonly string[]) {
@@ -204,7 +204,7 @@ describe("the Unix socket", () => {
       const waiting = fetch("http://localhost/v1/models/default/regions/weights", { unix: path, headers });
       await until("the request is there", () => app.traffic.requests === 1);
       const stopped = transport.stop(limits.shutdownGraceMs);
-      const next = new Transport(app.app, app.traffic, () => {});
+      const next = new Transport(app.app, app.traffic, () => {}, unwatched());
       await next.listenUnix(path);
       app.store.stop();
       expect((await waiting).status).toBe(503);

@@ -102,6 +102,8 @@ export class TestApp {
       settingBytes: memoryLimitBytes,
       urls: () => [],
       allowedHosts: [],
+      descriptors: () => undefined,
+      undisturbed: (work) => work(),
       metrics,
     });
     const observe = metrics.http.observe.bind(metrics.http);

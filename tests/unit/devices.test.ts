@@ -69,14 +69,14 @@ describe("devices", () => {
       "0000:19:00.0": information.plain,
       "0000:ff:00.0": "nonsense",
     });
-    const { devices, driverVersion, reason } = await readDevices(driver.path);
+    const { devices, driverVersion, reason } = readDevices(driver.path);
     expect(devices.map(({ busId }) => busId)).toEqual(["0000:19:00.0", "0000:3b:00.0"]);
     expect({ driverVersion, reason }).toEqual({ driverVersion: "580.65.06", reason: null });
   });
 
   test("are none where the driver shows none, and the reason says so", async () => {
     using driver = new Driver(versions.closed, {});
-    expect(await readDevices(driver.path)).toEqual({
+    expect(readDevices(driver.path)).toEqual({
       devices: [],
       driverVersion: "535.104.05",
       reason: "The NVIDIA kernel driver is loaded and lists no GPU here.",
@@ -84,7 +84,7 @@ describe("devices", () => {
   });
 
   test("are none where no driver is loaded, and the reason says so", async () => {
-    expect(await readDevices("/nowhere")).toEqual({
+    expect(readDevices("/nowhere")).toEqual({
       devices: [],
       driverVersion: null,
       reason: "No NVIDIA kernel driver is loaded here: /nowhere is not there.",

@@ -37,6 +37,7 @@ const healthyServer: ServerFacts = {
   drainingRegions: 0,
   drainingBytes: 0,
   draining: [],
+  descriptors: { limit: 20_000, connections: 19_900 },
 };
 
 interface Changes {
@@ -329,10 +330,10 @@ const traps: Readonly<
   ],
   "no watch": [{ host: { isWatching: false } }, "name-watch", "warning", "does not watch /dev/shm", "inotify"],
   "few descriptors": [
-    { host: { openFiles: { limit: 1024, used: 20 } } },
+    { host: { openFiles: { limit: 1012, used: 20 } }, server: { descriptors: { limit: 1024, connections: 992 } } },
     "open-files",
     "warning",
-    "may open 1024 files and has 20 open",
+    "may open 1024 files and has 20 open; 992 connections fit at once",
     "LimitNOFILE",
   ],
   "descriptors that run out": [
@@ -400,7 +401,10 @@ describe("a diagnosis does not mind", () => {
       { host: { systemd: { isRunning: false, removesIpc: true } } },
       "remove-ipc",
     ],
-    "any number of descriptors": [{ host: { openFiles: { limit: Number.POSITIVE_INFINITY, used: 10 } } }, "open-files"],
+    "any number of descriptors": [
+      { host: { openFiles: { limit: Number.POSITIVE_INFINITY, used: 10 } }, server: { descriptors: null } },
+      "open-files",
+    ],
     "a region that has drained for a moment": [
       {
         server: { drainingRegions: 1, drainingBytes: 1, draining: [leased] },

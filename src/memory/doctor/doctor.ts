@@ -7,11 +7,13 @@ import { setImmediate } from "node:timers/promises";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { hostPool } from "../naming.ts";
+import { isOutOfDescriptors } from "../os/descriptors.ts";
 import type { Store } from "../state/store.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { diagnose } from "./diagnose.ts";
-import type { DrainingRegion, HostFacts, Question } from "./facts.ts";
+import type { DescriptorFacts, DrainingRegion, HostFacts, Question } from "./facts.ts";
 import type { Diagnosis } from "./finding.ts";
+import { Gatherer } from "./gatherer.ts";
 import { thresholds } from "./thresholds.ts";
 
 export interface DoctorParts {
@@ -22,14 +24,28 @@ export interface DoctorParts {
   readonly urls: () => readonly string[];
   /** What else TCP may be called. */
   readonly allowedHosts: readonly string[];
+  /** What the server may open, and how many connections fit; undefined if that has no end. */
+  readonly descriptors: () => DescriptorFacts | undefined;
+  /** Runs `work` with the spare descriptors, while no connection is taken. */
+  readonly undisturbed: <Result>(work: () => Promise<Result>) => Promise<Result>;
 }
 
-export class Doctor {
+export class Doctor implements Disposable {
   readonly #parts: DoctorParts;
+  readonly #gatherer = new Gatherer();
   #running: Promise<Diagnosis> | undefined;
 
   constructor(parts: DoctorParts) {
     this.#parts = parts;
+  }
+
+  /** Brings up its Worker, which it keeps from then on. */
+  start(): Promise<void> {
+    return this.#gatherer.start();
+  }
+
+  [Symbol.dispose](): void {
+    this.#gatherer[Symbol.dispose]();
   }
 
   /** Whoever asks while one is under way gets that one. */
@@ -53,7 +69,7 @@ export class Doctor {
       held: { shm: directory.shmPath, keep: directory.path("keep") },
       draining: draining.map(({ token }) => token),
     };
-    const host = await gather(question);
+    const host = await this.#gather(question);
     const { books } = store;
     const pool = books.pools.get(hostPool);
     const server = {
@@ -64,8 +80,19 @@ export class Doctor {
       drainingRegions: books.counts.draining,
       drainingBytes: pool.drainingBytes,
       draining,
+      descriptors: this.#parts.descriptors() ?? null,
     };
     return diagnose({ question, host, server, now: store.now() });
+  }
+
+  /** The Worker opens its files beside everybody else, so where no descriptor is left, nobody else may come meanwhile. */
+  async #gather(question: Question): Promise<HostFacts> {
+    try {
+      return await this.#gatherer.gather(question);
+    } catch (error) {
+      if (!isOutOfDescriptors(error)) throw error;
+      return await this.#parts.undisturbed(() => this.#gatherer.gather(question));
+    }
   }
 }
 
@@ -84,19 +111,4 @@ async function findDraining(store: Store): Promise<DrainingRegion[]> {
     }
   }
   return found;
-}
-
-async function gather(question: Question): Promise<HostFacts> {
-  const { promise, resolve, reject } = Promise.withResolvers<HostFacts>();
-  const worker = new Worker(new URL("./gather.worker.ts", import.meta.url).href);
-  const timer = setTimeout(() => reject(new Error("the host's facts took too long")), thresholds.gatherMs);
-  worker.onmessage = (event: MessageEvent<HostFacts>) => resolve(event.data);
-  worker.onerror = (event) => reject(new Error(`the Worker of a diagnosis died: ${event.message}`));
-  worker.postMessage(question);
-  try {
-    return await promise;
-  } finally {
-    clearTimeout(timer);
-    worker.terminate();
-  }
 }

@@ -121,6 +121,15 @@ export interface ServerFacts {
   readonly drainingBytes: number;
   /** Some of them, the oldest first. */
   readonly draining: readonly DrainingRegion[];
+  /** null: it may open any number of files. */
+  readonly descriptors: DescriptorFacts | null;
+}
+
+export interface DescriptorFacts {
+  /** How many the server may have open, those that it spares included. */
+  readonly limit: number;
+  /** Connections that fit beside what it holds itself. */
+  readonly connections: number;
 }
 
 export interface DrainingRegion {

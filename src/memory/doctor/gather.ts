@@ -3,11 +3,13 @@
  * while it reads, so a server runs it in a Worker.
  */
 
-import { lstatSync, readdirSync, readFileSync, readlinkSync, realpathSync, statfsSync, statSync } from "node:fs";
+import { lstatSync, readlinkSync, realpathSync, statfsSync, statSync } from "node:fs";
 import { TensordError } from "../error.ts";
 import { globalLimit } from "../host/capacity.ts";
 import { findMemoryLimits, type MemoryLimit } from "../host/cgroup.ts";
 import { findMount } from "../host/mount.ts";
+import { isOutOfDescriptors, withSpare } from "../os/descriptors.ts";
+import { listIfThere as list, readTextIfThere as read } from "../os/files.ts";
 import type {
   CgroupLimit,
   DirectoryFacts,
@@ -61,7 +63,11 @@ function toDirectoryFacts(stat: { uid: number; gid: number; mode: number }): Dir
 function readFileSystem(path: string): FileSystemFacts {
   const { bsize, blocks, bavail, files, ffree } = statfsSync(path);
   return {
-    type: findMount(read("/proc/self/mountinfo") ?? "", realpathSync(path))?.type ?? "unknown",
+    type:
+      findMount(
+        read("/proc/self/mountinfo") ?? "",
+        withSpare(() => realpathSync(path)),
+      )?.type ?? "unknown",
     totalBytes: blocks * bsize,
     freeBytes: bavail * bsize,
     totalInodes: files,
@@ -121,19 +127,12 @@ function readDraining(keep: string, token: string): DrainFacts[] {
   return stat === null ? [] : [{ token, sinceMs: stat.ctimeMs, links: stat.nlink, ino: String(stat.ino) }];
 }
 
-/** What `call` gives, or the errno of its failure. */
+/** What `call` gives, or the errno of its failure. Without a descriptor nothing can be told. */
 function attempt<Value>(call: () => Value): { value: Value | null; errno: string | null } {
   try {
     return { value: call(), errno: null };
   } catch (error) {
+    if (isOutOfDescriptors(error)) throw error;
     return { value: null, errno: (error as NodeJS.ErrnoException).code ?? String(error) };
   }
-}
-
-function read(path: string): string | undefined {
-  return attempt(() => readFileSync(path, "utf8")).value ?? undefined;
-}
-
-function list(path: string): readonly string[] {
-  return attempt(() => readdirSync(path)).value ?? [];
 }

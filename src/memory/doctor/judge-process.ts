@@ -3,7 +3,7 @@
 import type { Facts } from "./facts.ts";
 import { type Finding, failing, fine, warning } from "./finding.ts";
 import { thresholds } from "./thresholds.ts";
-import { listSome, percentOf } from "./words.ts";
+import { count, listSome, percentOf } from "./words.ts";
 
 /** Whether this diagnosis is a server's own, or that of whoever asked in vain. */
 export function judgeServer({ question, host, server }: Facts): Finding {
@@ -84,12 +84,17 @@ export function judgeWatch({ question, host, server }: Facts): Finding | undefin
 /** Whether descriptors may run out: each connection takes one. */
 export function judgeOpenFiles({ host, server }: Facts): Finding {
   const check = "open-files";
-  const { limit, used } = host.openFiles;
+  const { used } = host.openFiles;
+  // The kernel tells a limit without the descriptors that a server spares.
+  const limit = server?.descriptors?.limit ?? host.openFiles.limit;
+  const fit = server?.descriptors?.connections;
   const cure = "Raise it: LimitNOFILE= in systemd, --ulimit nofile= in Docker, ulimit -n in a shell.";
   const whose = server === null ? "A process started here" : "The server";
   if (!Number.isFinite(limit)) return fine(check, `${whose} may open any number of files.`);
   const summary =
-    server === null ? `${whose} may open ${limit} files.` : `${whose} may open ${limit} files and has ${used} open.`;
+    server === null
+      ? `${whose} may open ${limit} files.`
+      : `${whose} may open ${limit} files and has ${used} open${fit === undefined ? "" : `; ${count(fit, "connection")} fit at once`}.`;
   if (server !== null && percentOf(used, limit) >= thresholds.openFilesPercent) return failing(check, summary, cure);
   return limit < thresholds.fewOpenFiles ? warning(check, summary, cure) : fine(check, summary);
 }

@@ -3,7 +3,9 @@
  * instances. Its work is bounded, and it changes nothing. It blocks while it works, so a server runs it in a Worker.
  */
 
-import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readSync, type Stats } from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, readSync, type Stats } from "node:fs";
+import { isOutOfDescriptors } from "../os/descriptors.ts";
+import { listIfThere, openFile } from "../os/files.ts";
 import { isLocked } from "../os/libc.ts";
 import type { FileFacts, InstanceFacts, LockFacts, Question, ScanFacts } from "./facts.ts";
 import { thresholds } from "./thresholds.ts";
@@ -125,8 +127,9 @@ export function readLock(path: string): LockFacts {
   let fd: number;
   try {
     // Whatever stands there, opening it must neither wait nor lead elsewhere.
-    fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    fd = openFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   } catch (error) {
+    if (isOutOfDescriptors(error)) throw error;
     const isGone = (error as NodeJS.ErrnoException).code === "ENOENT";
     return { state: isGone ? "free" : "unknown", pid: null };
   }
@@ -147,13 +150,5 @@ function statIfThere(path: string): Stats | undefined {
     return lstatSync(path, { throwIfNoEntry: false });
   } catch {
     return undefined;
-  }
-}
-
-function listIfThere(path: string): readonly string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
   }
 }

@@ -3,7 +3,9 @@
  * there is no such file, and who resumes is told of a gap.
  */
 
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
+import { withSpare } from "../os/descriptors.ts";
+import { readText } from "../os/files.ts";
 import type { EventHistory, KeptEvent } from "./event-log.ts";
 
 /**
@@ -15,7 +17,8 @@ export function saveEvents(path: string, { next, events }: EventHistory): void {
     [sequence, type, model ?? "", session ?? "", text].join("\t"),
   );
   try {
-    writeFileSync(`${path}.new`, [next, ...lines, ""].join("\n"), { mode: 0o600 });
+    const text = [next, ...lines, ""].join("\n");
+    withSpare(() => writeFileSync(`${path}.new`, text, { mode: 0o600 }));
     renameSync(`${path}.new`, path);
   } catch (error) {
     rmSync(`${path}.new`, { force: true });
@@ -27,7 +30,7 @@ export function saveEvents(path: string, { next, events }: EventHistory): void {
 export function takeEvents(path: string): EventHistory | undefined {
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
+    text = readText(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;

@@ -3,8 +3,10 @@
  * tries nothing out.
  */
 
-import { readFile, realpath, statfs } from "node:fs/promises";
+import { realpathSync, statfsSync } from "node:fs";
 import { release } from "node:os";
+import { withSpare } from "../os/descriptors.ts";
+import { readTextIfThere } from "../os/files.ts";
 import { findMount, type Mount } from "./mount.ts";
 
 /** What this server offers. Clients send only what is here; each name has an operation behind it. */
@@ -71,14 +73,14 @@ export interface HostCapabilities {
 }
 
 /** @param shmDirectory as clients know it. */
-export async function readCapabilities(shmDirectory: string): Promise<HostCapabilities> {
-  const [mountinfo, shmemEnabled, realPath, { blocks, bsize }] = await Promise.all([
-    readIfThere("/proc/self/mountinfo"),
-    readIfThere("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
-    realpath(shmDirectory),
-    statfs(shmDirectory),
-  ]);
-  const mount = findMount(mountinfo, realPath);
+export function readCapabilities(shmDirectory: string): HostCapabilities {
+  const mountinfo = readTextIfThere("/proc/self/mountinfo") ?? "";
+  const shmemEnabled = readTextIfThere("/sys/kernel/mm/transparent_hugepage/shmem_enabled") ?? "";
+  const { blocks, bsize } = statfsSync(shmDirectory);
+  const mount = findMount(
+    mountinfo,
+    withSpare(() => realpathSync(shmDirectory)),
+  );
   return {
     os: process.platform,
     arch: process.arch,
@@ -103,8 +105,4 @@ export function parseHugePages(mount: Mount | undefined, shmemEnabled: string): 
   if (chosen === "force") return "always";
   const option = mount.options.find((text) => text.startsWith("huge="))?.slice("huge=".length);
   return hugePageModes.find((mode) => mode === option) ?? "never";
-}
-
-async function readIfThere(path: string): Promise<string> {
-  return readFile(path, "utf8").catch(() => "");
 }

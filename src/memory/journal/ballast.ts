@@ -3,8 +3,9 @@
  * SQLite needs a page even for a DELETE. Written again when there is space.
  */
 
-import { closeSync, fstatSync, openSync, statfsSync, statSync, truncateSync } from "node:fs";
+import { closeSync, fstatSync, statfsSync, statSync, truncateSync } from "node:fs";
 import { limits } from "../limits.ts";
+import { openFile } from "../os/files.ts";
 import { fallocate } from "../os/libc.ts";
 
 export class Ballast {
@@ -34,12 +35,18 @@ export class Ballast {
     if (this.#isWhole) return;
     const { bavail, bsize } = statfsSync(this.#fileSystemPath);
     if (bavail * bsize < 2 * limits.ballastBytes) return;
-    const fd = openSync(this.#path, "a+", 0o600);
     try {
-      if (fstatSync(fd).blocks * 512 < limits.ballastBytes) fallocate(fd, 0, limits.ballastBytes);
+      this.#write();
       this.#isWhole = true;
     } catch {
-      // Somebody took the pages meanwhile; the next write tries again.
+      // Somebody took the pages meanwhile, or the last descriptor; the next write tries again.
+    }
+  }
+
+  #write(): void {
+    const fd = openFile(this.#path, "a+", 0o600);
+    try {
+      if (fstatSync(fd).blocks * 512 < limits.ballastBytes) fallocate(fd, 0, limits.ballastBytes);
     } finally {
       closeSync(fd);
     }

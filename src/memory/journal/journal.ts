@@ -4,7 +4,8 @@
  */
 
 import type { Database, Statement } from "bun:sqlite";
-import { readdirSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
+import { listDirectory } from "../os/files.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { Ballast } from "./ballast.ts";
 import { type JournalContent, readContent } from "./journal-content.ts";
@@ -207,7 +208,7 @@ export class Journal implements Disposable {
 
   /** What the database, its log and the ballast occupy. */
   byteSize(): number {
-    const files = readdirSync(this.#folder).map((name) => statSync(this.#folder + name, { throwIfNoEntry: false }));
+    const files = listDirectory(this.#folder).map((name) => statSync(this.#folder + name, { throwIfNoEntry: false }));
     return files.reduce((sum, file) => sum + (file?.blocks ?? 0) * 512, 0);
   }
 

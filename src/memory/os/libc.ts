@@ -35,11 +35,14 @@ const IN_DELETE = 0x200;
 /** struct flock of 64-bit Linux, <bits/fcntl.h>: short type, short whence, off_t start, off_t len, pid_t pid. */
 export const flockLayout = { byteSize: 32, type: 0, whence: 2, start: 8, length: 16, pid: 24 } as const;
 
+// getrlimit(2), <asm-generic/resource.h>.
+const RLIMIT_NOFILE = 7;
+
 type LibraryOfC = ReturnType<typeof bindLibrary>;
 let bound: LibraryOfC | undefined;
 
-/** Binds once in each thread: errno's place differs from thread to thread. */
-function library(): LibraryOfC {
+/** Binds once in each thread: errno's place differs from thread to thread. For `libc-sockets.ts`, which is a part of this. */
+export function library(): LibraryOfC {
   bound ??= bindLibrary();
   return bound;
 }
@@ -62,17 +65,29 @@ function bindLibrary() {
     setsockopt: { args: ["i32", "i32", "i32", "u64", "u32"], returns: "i32" },
     // off_t lseek(int fd, off_t offset, int whence);
     lseek: { args: ["i32", "i64", "i32"], returns: "i64" },
+    // int getrlimit(int resource, struct rlimit *limit);
+    getrlimit: { args: ["i32", "u64"], returns: "i32" },
+    // int setrlimit(int resource, const struct rlimit *limit);
+    setrlimit: { args: ["i32", "u64"], returns: "i32" },
+    // int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event);
+    epoll_ctl: { args: ["i32", "i32", "i32", "u64"], returns: "i32" },
+    // int getpeername(int fd, struct sockaddr *address, socklen_t *length);
+    getpeername: { args: ["i32", "u64", "u64"], returns: "i32" },
+    // int getsockname(int fd, struct sockaddr *address, socklen_t *length);
+    getsockname: { args: ["i32", "u64", "u64"], returns: "i32" },
+    // int shutdown(int fd, int how);
+    shutdown: { args: ["i32", "i32"], returns: "i32" },
   });
   return { symbols, errno: symbols.__errno_location() as Address };
 }
 
 const errnoNames = new Map(Object.entries(osConstants.errno).map(([name, value]) => [value, name]));
 
-function failureOf(call: string, errno: number): SystemError {
+export function failureOf(call: string, errno: number): SystemError {
   return new SystemError(call, errno, errnoNames.get(errno) ?? `errno ${errno}`);
 }
 
-function checkDescriptor(fd: number): void {
+export function checkDescriptor(fd: number): void {
   assert(Number.isInteger(fd) && fd >= 0 && fd < 2 ** 31, `not a file descriptor: ${fd}`);
 }
 
@@ -213,4 +228,33 @@ function trySetLock(fd: number, type: number, start: bigint, length: bigint): bo
   const errno = readInt(c.errno);
   if (errno === osConstants.errno.EAGAIN || errno === osConstants.errno.EACCES) return false;
   throw failureOf("fcntl(F_OFD_SETLK)", errno);
+}
+
+/** How many descriptors this process may have: `soft` counts, and may be raised up to `hard`. */
+export interface DescriptorLimit {
+  readonly soft: bigint;
+  readonly hard: bigint;
+}
+
+/** struct rlimit of 64-bit Linux, <bits/resource.h>: two unsigned longs, the soft limit first. */
+const rlimitBytes = 16;
+
+/** getrlimit(2), RLIMIT_NOFILE. */
+export function readDescriptorLimit(): DescriptorLimit {
+  const c = library();
+  const limit = Buffer.alloc(rlimitBytes);
+  const result = c.symbols.getrlimit(RLIMIT_NOFILE, addressOf(limit));
+  if (result !== 0) throw failureOf("getrlimit", readInt(c.errno));
+  return { soft: limit.readBigUInt64LE(0), hard: limit.readBigUInt64LE(8) };
+}
+
+/** For all threads of this process, and for what is opened from now on: what is open stays. setrlimit(2). */
+export function setDescriptorLimit({ soft, hard }: DescriptorLimit): void {
+  assert(soft > 0n && soft <= hard, `no limit of descriptors: ${soft} of ${hard}`);
+  const c = library();
+  const limit = Buffer.alloc(rlimitBytes);
+  limit.writeBigUInt64LE(soft, 0);
+  limit.writeBigUInt64LE(hard, 8);
+  const result = c.symbols.setrlimit(RLIMIT_NOFILE, addressOf(limit));
+  if (result !== 0) throw failureOf("setrlimit", readInt(c.errno));
 }

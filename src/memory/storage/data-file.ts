@@ -3,7 +3,8 @@
  * so that leases and writers are one thing, whoever has them.
  */
 
-import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, readSync, writeSync } from "node:fs";
+import { openFile } from "../os/files.ts";
 import { leaseByte, writerByte } from "../os/kernel-lease.ts";
 import { tryReadLock } from "../os/libc.ts";
 import { Inflow } from "./inflow.ts";
@@ -23,10 +24,15 @@ export class DataFile implements Disposable {
 
   /** @param translate makes a failure of the table of what the system says later. */
   static open(path: string, access: DataAccess, translate: (error: unknown) => unknown): DataFile {
-    const fd = openSync(path, O_NOFOLLOW | (access === "write" ? O_RDWR : O_RDONLY));
-    // The server only ever asks at these bytes and takes no write lock there, so neither of them can be refused.
-    tryReadLock(fd, leaseByte, 1n);
-    if (access === "write") tryReadLock(fd, writerByte, 1n);
+    const fd = openFile(path, O_NOFOLLOW | (access === "write" ? O_RDWR : O_RDONLY), undefined, "long");
+    try {
+      // The server only ever asks at these bytes and takes no write lock there, so neither of them can be refused.
+      tryReadLock(fd, leaseByte, 1n);
+      if (access === "write") tryReadLock(fd, writerByte, 1n);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
     return new DataFile(fd, translate);
   }
 
@@ -79,7 +85,11 @@ export class DataFile implements Disposable {
    * others would wait for. It goes on until the body ends or the inflow is disposed. `bench/data-plane.ts`.
    */
   receive(body: ReadableStream<Uint8Array>, byteOffset: number): Inflow {
-    return new Inflow(this.path, body, byteOffset, this.#translate);
+    try {
+      return new Inflow(this.path, body, byteOffset, this.#translate);
+    } catch (error) {
+      throw this.#translate(error);
+    }
   }
 
   [Symbol.dispose](): void {

@@ -3,8 +3,8 @@
  * and does not say when it has ended; but it has the file open until then, and that can be seen.
  */
 
-import { readdirSync } from "node:fs";
 import { limits } from "../limits.ts";
+import { listDirectory } from "../os/files.ts";
 import { type DataFile, toFileIdentity } from "./data-file.ts";
 import type { Identity } from "./storage.ts";
 
@@ -32,7 +32,7 @@ export class Downloads implements Disposable {
 
   /** Takes `file` over. */
   begin(file: DataFile): Outflow {
-    const { identity } = file;
+    const identity = identify(file);
     const known = this.#downloads.get(identity);
     if (known !== undefined) file[Symbol.dispose]();
     const download = known ?? { file, opening: new Map(), changedAt: 0 };
@@ -72,7 +72,9 @@ export class Downloads implements Disposable {
   /** Lets go of what nobody sends any more. */
   async #letGo(): Promise<void> {
     const begin = performance.now();
-    const open = await countOpenFiles();
+    const open = await countOpenFiles().catch(() => undefined);
+    // Without a descriptor nobody can look: the next look does.
+    if (open === undefined) return;
     for (const [identity, download] of this.#downloads) {
       // Our own descriptor is one of them.
       if ((open.get(identity) ?? 0) > 1 || download.changedAt >= begin) continue;
@@ -95,10 +97,20 @@ export class Downloads implements Disposable {
   }
 }
 
+/** The identity of a file that is closed if it cannot be told. */
+function identify(file: DataFile): string {
+  try {
+    return file.identity;
+  } catch (error) {
+    file[Symbol.dispose]();
+    throw error;
+  }
+}
+
 /** How many descriptors this process has of each file. In slices: there is one for every connection, too. */
 async function countOpenFiles(): Promise<Map<string, number>> {
   const counts = new Map<string, number>();
-  const descriptors = readdirSync("/proc/self/fd").map(Number);
+  const descriptors = listDirectory("/proc/self/fd").map(Number);
   for (const [index, fd] of descriptors.entries()) {
     if (index % limits.descriptorSlice === limits.descriptorSlice - 1) await Bun.sleep(0);
     const identity = identityIfOpen(fd);

@@ -3,7 +3,9 @@
  * file description stands, and that can be moved to where nothing can be written.
  */
 
-import { closeSync, constants, openSync } from "node:fs";
+import { closeSync, constants } from "node:fs";
+import { raiseLimit } from "../os/descriptors.ts";
+import { openFile } from "../os/files.ts";
 import { readPosition, seek, trySeek } from "../os/libc.ts";
 
 export class Inflow implements Disposable {
@@ -20,15 +22,26 @@ export class Inflow implements Disposable {
     byteOffset: number,
     translate: (error: unknown) => unknown,
   ) {
-    this.#fd = openSync(path, constants.O_WRONLY);
+    this.#fd = openFile(path, constants.O_WRONLY, undefined, "long");
     this.#byteOffset = byteOffset;
-    seek(this.#fd, byteOffset);
-    this.ended = Bun.write(Bun.file(this.#fd), new Response(body)).then(
-      () => {},
-      (error) => {
-        throw translate(error);
-      },
-    );
+    try {
+      seek(this.#fd, byteOffset);
+      this.ended = this.#begin(body).then(
+        () => {},
+        (error) => {
+          throw translate(error);
+        },
+      );
+    } catch (error) {
+      closeSync(this.#fd);
+      throw error;
+    }
+  }
+
+  /** The runtime duplicates the descriptor in this turn. */
+  #begin(body: ReadableStream<Uint8Array>): Promise<number> {
+    using _ = raiseLimit("long");
+    return Bun.write(Bun.file(this.#fd), new Response(body));
   }
 
   /** How many bytes have been written. */

@@ -20,6 +20,7 @@ import { resolve } from "node:path";
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { toFileName } from "../naming.ts";
+import { toOutOfDescriptors } from "../os/descriptors.ts";
 import { tryLockFile } from "../os/libc.ts";
 
 const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
@@ -169,6 +170,8 @@ function openShmDirectory(path: string): number {
   try {
     return openSync(path, O_RDONLY | O_DIRECTORY);
   } catch (error) {
+    const outOfDescriptors = toOutOfDescriptors(error);
+    if (outOfDescriptors !== undefined) throw outOfDescriptors;
     const { code = "unknown" } = error as NodeJS.ErrnoException;
     throw new TensordError(
       "io-error",
@@ -182,12 +185,21 @@ function openShmDirectory(path: string): number {
 /** Opens a directory that must be ours alone, making it if it is missing. `shown` is its path as people know it. */
 function openOwnDirectory(path: string, shown: string, mode: number): number {
   const fd = openOrMake(path, shown, mode);
+  try {
+    checkOwn(fd, shown, mode);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function checkOwn(fd: number, shown: string, mode: number): void {
   const stat = fstatSync(fd);
   const uid = process.geteuid?.();
   // A setgid parent (Kubernetes' fsGroup) hands its bit and group on; the other bits must be as we make them.
   const actual = stat.mode & 0o777;
-  if (stat.uid === uid && actual === mode) return fd;
-  closeSync(fd);
+  if (stat.uid === uid && actual === mode) return;
   throw new TensordError(
     "io-error",
     `Cannot use ${shown}: it belongs to uid ${stat.uid} with mode ${actual.toString(8)}, ` +
@@ -214,6 +226,8 @@ function openOrMake(path: string, shown: string, mode: number): number {
 }
 
 function cannotOpen(verb: string, shown: string, cause: unknown): TensordError {
+  const outOfDescriptors = toOutOfDescriptors(cause);
+  if (outOfDescriptors !== undefined) return outOfDescriptors;
   const { code = "unknown" } = cause as NodeJS.ErrnoException;
   const owner = code === "EACCES" ? lstatSync(shown, { throwIfNoEntry: false })?.uid : undefined;
   const hints: Record<string, string> = {

@@ -8,6 +8,7 @@ import { SystemError } from "../error.ts";
 export type Job =
   | { readonly kind: "allocate"; readonly fd: number; readonly byteOffset: number; readonly byteSize: number }
   | { readonly kind: "hash"; readonly fd: number; readonly byteOffset: number; readonly byteSize: number }
+  | { readonly kind: "start" }
   | { readonly kind: "unlink"; readonly path: string };
 
 /** What a Worker answers: `value` is the hash of a `hash` job, else 0. */
@@ -26,6 +27,11 @@ export class Lane implements Disposable {
   readonly #queue: PendingJob[] = [];
   #worker: Worker | undefined;
   #running: PendingJob | undefined;
+
+  /** Brings the Worker up. Without it the first job does, which takes descriptors and time. */
+  async start(): Promise<void> {
+    await this.run({ kind: "start" });
+  }
 
   /**
    * Runs `job` in the Worker and resolves when it is done.

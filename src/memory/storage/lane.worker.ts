@@ -6,7 +6,7 @@
 import { readSync, unlinkSync } from "node:fs";
 import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
-import { fallocate } from "../os/libc.ts";
+import { fallocate, readDescriptorLimit } from "../os/libc.ts";
 import { yieldToRequests } from "../os/nice.ts";
 import type { Job, JobReply } from "./lane.ts";
 
@@ -38,6 +38,10 @@ function perform(job: Job): bigint {
       return 0n;
     case "hash":
       return hash(job.fd, job.byteOffset, job.byteSize);
+    case "start":
+      // Binds the C library, so that nothing is loaded later.
+      readDescriptorLimit();
+      return 0n;
     case "unlink":
       unlinkSync(job.path);
       return 0n;

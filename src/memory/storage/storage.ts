@@ -19,6 +19,8 @@ export interface Storage {
   readonly memory: Memory;
   readonly names: Names;
   readonly bytes: Bytes;
+  /** Brings up the Workers that it has, which it would do at their first job. */
+  start(): Promise<void>;
 }
 
 /** Pages, and who maps them. */

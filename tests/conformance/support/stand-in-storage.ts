@@ -45,6 +45,8 @@ export class StandInStorage implements Storage, Disposable {
     this.bytes = this.#toBytes();
   }
 
+  async start(): Promise<void> {}
+
   pathOf(token: string): string {
     return join(this.#folder, "kept", token);
   }

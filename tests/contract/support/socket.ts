@@ -1,6 +1,7 @@
 /** A real transport over a real store, and a client that says on the wire exactly what it is told to. */
 
 import { connect, type Socket } from "node:net";
+import { Connections } from "../../../src/server/connections.ts";
 import { Transport } from "../../../src/server/transport.ts";
 import { type TestApp, toMistake, withApp } from "../../harness/app.ts";
 
@@ -10,6 +11,11 @@ export interface Listener {
   /** The Unix socket's path; empty on TCP. */
   readonly path: string;
   readonly transport: Transport;
+}
+
+/** Connections of a server in this process, whose limit is not to be touched: they are counted, and nothing is done. */
+export function unwatched(): Connections {
+  return new Connections({ begins() {}, ends() {} });
 }
 
 type Use = (server: Listener) => Promise<void>;
@@ -26,7 +32,7 @@ export function withUnix(use: Use): () => Promise<void> {
 
 function withListener(use: Use, open: (transport: Transport, app: TestApp) => string | Promise<string>) {
   return withApp(async (app) => {
-    const transport = new Transport(app.app, app.traffic, (error) => app.mistakes.push(toMistake(error)));
+    const transport = new Transport(app.app, app.traffic, (error) => app.mistakes.push(toMistake(error)), unwatched());
     const url = await open(transport, app);
     try {
       await use({ app, url, path: url.replace(/^(unix|http):\/\/([^/]+$)?/, ""), transport });

@@ -1,7 +1,8 @@
 /** Bytes of the `shm` storage, by descriptor only: nothing is mapped, so no worker kills us by truncating a file. */
 
-import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, readSync } from "node:fs";
 import { toChunks } from "../../layout/checksum.ts";
+import { openFile } from "../../os/files.ts";
 import { type DataAccess, DataFile } from "../data-file.ts";
 import type { Lane } from "../lane.ts";
 import type { Bytes } from "../storage.ts";
@@ -31,7 +32,8 @@ export class ShmBytes implements Bytes {
   }
 
   async hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]> {
-    const fd = this.#files.translated(() => openSync(this.#files.keptPath(token), O_RDONLY | O_NOFOLLOW));
+    const flags = O_RDONLY | O_NOFOLLOW;
+    const fd = this.#files.translated(() => openFile(this.#files.keptPath(token), flags, undefined, "long"));
     try {
       const hashes: bigint[] = [];
       checkSize(fd, byteSize);

@@ -3,8 +3,10 @@
  * means. The translation to failures of the table is here, once.
  */
 
-import { closeSync, constants, openSync, statfsSync, unlinkSync } from "node:fs";
+import { closeSync, constants, statfsSync, unlinkSync } from "node:fs";
 import { SystemError, TensordError } from "../../error.ts";
+import { toOutOfDescriptors } from "../../os/descriptors.ts";
+import { openFile } from "../../os/files.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
 import type { Access, Identity, Space } from "../storage.ts";
 
@@ -41,7 +43,7 @@ export class ShmFiles {
   /** Opens the keeper's link for reading while `use` runs. */
   withKept<Result>(token: string, use: (fd: number) => Result): Result {
     return this.translated(() => {
-      const fd = openSync(this.keptPath(token), O_RDONLY | O_NOFOLLOW);
+      const fd = openFile(this.keptPath(token), O_RDONLY | O_NOFOLLOW);
       try {
         return use(fd);
       } finally {
@@ -78,6 +80,8 @@ export class ShmFiles {
   translate(error: unknown, requestedBytes: number): unknown {
     const { code, message } = error as NodeJS.ErrnoException;
     if (error instanceof TensordError || typeof code !== "string") return error;
+    const outOfDescriptors = toOutOfDescriptors(error);
+    if (outOfDescriptors !== undefined) return outOfDescriptors;
     const space = this.space();
     if (code === "ENOSPC" && space.freeInodes < 2) {
       return new TensordError(

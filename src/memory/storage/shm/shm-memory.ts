@@ -1,18 +1,9 @@
 /** Pages of the `shm` storage: files of a tmpfs, made in `new/`, asked for their locks, and freed by their last unlink. */
 
-import {
-  closeSync,
-  constants,
-  fchmodSync,
-  fstatSync,
-  openSync,
-  readdirSync,
-  statfsSync,
-  statSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, fchmodSync, fstatSync, statfsSync, statSync, writeSync } from "node:fs";
 import { limits } from "../../limits.ts";
 import { hostPool } from "../../naming.ts";
+import { listDirectory, openFile } from "../../os/files.ts";
 import { hasLease, hasWriter } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
 import { Lane } from "../lane.ts";
@@ -44,7 +35,9 @@ export class ShmMemory implements Memory, Disposable {
   async allocate(segment: Segment, signal: AbortSignal): Promise<Identity> {
     const path = this.#files.newPath(segment.token);
     const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
-    const fd = this.#files.translated(() => openSync(path, flags, accessModes.open));
+    // A large one is open for as long as its pages take.
+    const stay = segment.byteSize <= limits.inlineBytes ? "short" : "long";
+    const fd = this.#files.translated(() => openFile(path, flags, accessModes.open, stay));
     try {
       this.#onStep?.("create.file-made");
       await this.#allocatePages(fd, segment.byteSize, signal);
@@ -82,20 +75,25 @@ export class ShmMemory implements Memory, Disposable {
   }
 
   async discardAll(): Promise<void> {
-    for (const name of readdirSync(this.#files.newPath())) {
+    for (const name of this.#files.translated(() => listDirectory(this.#files.newPath()))) {
       const path = this.#files.newPath(name);
-      await this.#unlink(path, statSync(path).size);
+      await this.#unlink(
+        path,
+        this.#files.translated(() => statSync(path).size),
+      );
     }
   }
 
   usage(token: string): Usage | undefined {
-    const fd = openIfThere(this.#files.keptPath(token));
-    if (fd === undefined) return undefined;
-    try {
-      return { leased: hasLease(fd), written: hasWriter(fd), byteSize: fstatSync(fd).size };
-    } finally {
-      closeSync(fd);
-    }
+    return this.#files.translated(() => {
+      const fd = openIfThere(this.#files.keptPath(token));
+      if (fd === undefined) return undefined;
+      try {
+        return { leased: hasLease(fd), written: hasWriter(fd), byteSize: fstatSync(fd).size };
+      } finally {
+        closeSync(fd);
+      }
+    });
   }
 
   setAccess(token: string, access: Access): void {
@@ -104,7 +102,7 @@ export class ShmMemory implements Memory, Disposable {
 
   async free(token: string, byteSize: number): Promise<"freed" | "hard-link"> {
     const path = this.#files.keptPath(token);
-    const kept = statSync(path, { throwIfNoEntry: false });
+    const kept = this.#files.translated(() => statSync(path, { throwIfNoEntry: false }));
     if (kept === undefined) return "freed";
     if (kept.nlink > 1) return "hard-link";
     await this.#unlink(path, byteSize);
@@ -112,8 +110,17 @@ export class ShmMemory implements Memory, Disposable {
   }
 
   async #unlink(path: string, byteSize: number): Promise<void> {
-    if (byteSize <= limits.inlineBytes) unlinkIfThere(path);
-    else await this.#freeing.run({ kind: "unlink", path }).catch(ignoreMissing);
+    try {
+      if (byteSize <= limits.inlineBytes) unlinkIfThere(path);
+      else await this.#freeing.run({ kind: "unlink", path }).catch(ignoreMissing);
+    } catch (error) {
+      throw this.#files.translate(error, 0);
+    }
+  }
+
+  /** Brings up the lane that is its own. */
+  start(): Promise<void> {
+    return this.#freeing.start();
   }
 
   [Symbol.dispose](): void {
@@ -127,7 +134,7 @@ function writeHeader(fd: number, header: Uint8Array): void {
 
 function openIfThere(path: string): number | undefined {
   try {
-    return openSync(path, O_RDONLY | O_NOFOLLOW);
+    return openFile(path, O_RDONLY | O_NOFOLLOW);
   } catch (error) {
     ignoreMissing(error);
     return undefined;

@@ -1,7 +1,8 @@
 /** Names of the `shm` storage: a hard link in the keeper that proves a file ours, and another one that clients open. */
 
-import { linkSync, lstatSync, readdirSync, renameSync } from "node:fs";
+import { linkSync, lstatSync, renameSync } from "node:fs";
 import { tokenPattern } from "../../naming.ts";
+import { listDirectory } from "../../os/files.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
 import type { Access, Address, Identity, KeptFile, NameState, Names } from "../storage.ts";
 import { accessModes, isSame, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
@@ -22,14 +23,16 @@ export class ShmNames implements Names {
   }
 
   kept(): readonly KeptFile[] {
-    return readdirSync(this.#files.keptPath())
-      .filter((name) => tokenPattern.test(name))
-      .flatMap((token) => {
-        const stat = lstatSync(this.#files.keptPath(token), { bigint: true });
-        if (!stat.isFile()) return [];
-        const access = accesses.get(Number(stat.mode & 0o7777n));
-        return [{ token, identity: toIdentity(stat), byteSize: Number(stat.size), access }];
-      });
+    return this.#files.translated(() =>
+      listDirectory(this.#files.keptPath())
+        .filter((name) => tokenPattern.test(name))
+        .flatMap((token) => {
+          const stat = lstatSync(this.#files.keptPath(token), { bigint: true });
+          if (!stat.isFile()) return [];
+          const access = accesses.get(Number(stat.mode & 0o7777n));
+          return [{ token, identity: toIdentity(stat), byteSize: Number(stat.size), access }];
+        }),
+    );
   }
 
   address(token: string): Address {
@@ -41,21 +44,25 @@ export class ShmNames implements Names {
   }
 
   isPublished(token: string, identity: Identity): boolean {
-    const named = lstatSync(this.#files.publicPath(token), { bigint: true, throwIfNoEntry: false });
+    const path = this.#files.publicPath(token);
+    const named = this.#files.translated(() => lstatSync(path, { bigint: true, throwIfNoEntry: false }));
     return named !== undefined && isSame(toIdentity(named), identity);
   }
 
   withdraw(token: string, identity: Identity): void {
     // Between the two a stranger may take the name away, which is as well.
-    if (this.isPublished(token, identity)) unlinkIfThere(this.#files.publicPath(token));
+    if (!this.isPublished(token, identity)) return;
+    this.#files.translated(() => unlinkIfThere(this.#files.publicPath(token)));
   }
 
   inspect(token: string, identity: Identity): NameState {
     const name = this.#files.publicPath(token);
     const kept = this.#files.keptPath(token);
-    const named = lstatSync(name, { bigint: true, throwIfNoEntry: false });
+    const look = (path: string) =>
+      this.#files.translated(() => lstatSync(path, { bigint: true, throwIfNoEntry: false }));
+    const named = look(name);
     if (named !== undefined && isSame(toIdentity(named), identity)) return "intact";
-    if (lstatSync(kept, { throwIfNoEntry: false }) === undefined) return "lost";
+    if (look(kept) === undefined) return "lost";
     try {
       if (named === undefined) {
         linkSync(kept, name);

@@ -25,6 +25,10 @@ export class ShmStorage implements Storage, Disposable {
     this.bytes = new ShmBytes(files, this.#filling);
   }
 
+  async start(): Promise<void> {
+    await Promise.all([this.#filling.start(), this.memory.start()]);
+  }
+
   [Symbol.dispose](): void {
     this.#filling[Symbol.dispose]();
     this.memory[Symbol.dispose]();
