@@ -1179,7 +1179,8 @@ export interface components {
       | "model-limit-exceeded"
       | "pool-full"
       | "out-of-shared-memory"
-      | "out-of-inodes";
+      | "out-of-inodes"
+      | "out-of-descriptors";
     /** @description Lets another process map one tensor without asking the server: docs/protocol.md. */
     readonly TensorReference: {
       /**
@@ -1395,7 +1396,7 @@ export interface components {
       /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
       readonly detail: string;
       /**
-       * @description What failed, in a word for programs. Known: `malformed-body`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`. A later server may say others.
+       * @description What failed, in a word for programs. Known: `malformed-body`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-descriptors`. A later server may say others.
        * @example malformed-body
        * @example forbidden
        * @example route-not-found
@@ -1435,6 +1436,7 @@ export interface components {
        * @example pool-full
        * @example out-of-shared-memory
        * @example out-of-inodes
+       * @example out-of-descriptors
        */
       readonly code: string;
       /** @description What to do about it. */
@@ -2548,6 +2550,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description A failure that a later server, or what stands in front of it, may have. */
       readonly default: {
         headers: {
@@ -2728,7 +2739,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `session-quota-exceeded`: The session's quota is reached. `model-limit-exceeded`: The model's memory limit is reached. `pool-full`: The server's memory limit is reached. `out-of-shared-memory`: The shared memory file system is full. `out-of-inodes`: The shared memory file system has no free inodes. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `session-quota-exceeded`: The session's quota is reached. `model-limit-exceeded`: The model's memory limit is reached. `pool-full`: The server's memory limit is reached. `out-of-shared-memory`: The shared memory file system is full. `out-of-inodes`: The shared memory file system has no free inodes. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -2828,6 +2839,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2939,7 +2959,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -3079,7 +3099,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -3222,6 +3242,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description A failure that a later server, or what stands in front of it, may have. */
       readonly default: {
         headers: {
@@ -3332,7 +3361,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -3478,7 +3507,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -3632,7 +3661,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -3748,6 +3777,15 @@ export interface operations {
            * @example 1
            */
           readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
           readonly [name: string]: unknown;
         };
         content: {
@@ -4209,6 +4247,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description A failure that a later server, or what stands in front of it, may have. */
       readonly default: {
         headers: {
@@ -4368,7 +4415,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -4551,6 +4598,15 @@ export interface operations {
            * @example 1
            */
           readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
           readonly [name: string]: unknown;
         };
         content: {
@@ -4743,6 +4799,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description A failure that a later server, or what stands in front of it, may have. */
       readonly default: {
         headers: {
@@ -4795,6 +4860,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4936,7 +5010,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -5037,6 +5111,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -5161,7 +5244,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -5293,7 +5376,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -5389,6 +5472,15 @@ export interface operations {
            * @example 1
            */
           readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
           readonly [name: string]: unknown;
         };
         content: {
@@ -5510,7 +5602,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -5571,6 +5663,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -5698,7 +5799,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -5767,6 +5868,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -5864,7 +5974,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -5956,6 +6066,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -6100,7 +6219,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -6206,7 +6325,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -6275,6 +6394,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -6422,7 +6550,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -6521,6 +6649,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description A failure that a later server, or what stands in front of it, may have. */
       readonly default: {
         headers: {
@@ -6611,7 +6748,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -6676,6 +6813,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description A failure that a later server, or what stands in front of it, may have. */
       readonly default: {
         headers: {
@@ -6725,6 +6871,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -6802,6 +6957,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description A failure that a later server, or what stands in front of it, may have. */
       readonly default: {
         headers: {
@@ -6851,6 +7015,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -6914,6 +7087,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description A failure that a later server, or what stands in front of it, may have. */
       readonly default: {
         headers: {
@@ -6963,6 +7145,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -7020,6 +7211,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
         headers: {
           readonly [name: string]: unknown;
         };

@@ -283,6 +283,7 @@ FailureCode: TypeAlias = Literal[
     "pool-full",
     "out-of-shared-memory",
     "out-of-inodes",
+    "out-of-descriptors",
 ]
 
 
