@@ -8,11 +8,11 @@ import Module from "node:module";
 import { isAbsolute } from "node:path";
 import type koffi from "koffi";
 import type { WebSocket } from "ws";
-import { TensordError } from "./errors.ts";
+import { isOutOfDescriptors, outOfDescriptors, TensordError } from "./errors.ts";
 
 const name = "@tensord/client";
 
-/** @throws TensordError `feature-unavailable` */
+/** @throws TensordError `feature-unavailable`, `out-of-descriptors` */
 export function loadKoffi(): typeof koffi {
   return load("koffi");
 }
@@ -34,6 +34,10 @@ function load<Package>(wanted: string): Package {
       }
     }
   }
+  const exhausted = failures.find(
+    (failure) => isOutOfDescriptors(failure) || /too many open files/i.test(String(failure)),
+  );
+  if (exhausted !== undefined) throw outOfDescriptors(`load the package ${wanted}`, exhausted);
   const cause = failures.find((failure) => !isAbsent(failure)) ?? failures[0];
   const found = isAbsent(cause) ? `is not installed beside ${places()[0]}` : `does not load (${firstLine(cause)})`;
   throw new TensordError("feature-unavailable", `Cannot use tensord: the package ${wanted} ${found}`, {

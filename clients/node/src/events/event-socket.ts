@@ -7,7 +7,7 @@ import type { IncomingMessage } from "node:http";
 import type WebSocket from "ws";
 import { TensordError } from "../errors.ts";
 import type { Endpoint } from "../http/endpoint.ts";
-import { openWebSocket, readRefusal, unreachable } from "../http/web-socket.ts";
+import { openWebSocket, readRefusal, toUnreachable } from "../http/web-socket.ts";
 
 /** Frames that wait for the consumer: the socket pauses at the first bound and goes on at the second. */
 const pauseAt = 256;
@@ -30,7 +30,7 @@ export class EventSocket {
     this.#socket.on("message", (data) => this.#change(() => this.#push(String(data))));
     this.#socket.on("unexpected-response", (_, response) => this.#refuse(response));
     // "close" follows; before "open" this is all that says why.
-    this.#socket.on("error", (error) => this.#fail(unreachable(action, error.message)));
+    this.#socket.on("error", (error) => this.#fail(toUnreachable(action, error)));
     this.#socket.on("close", (code, reason) => this.#end(code, String(reason)));
   }
 

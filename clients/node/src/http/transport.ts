@@ -4,7 +4,7 @@
  */
 
 import { Agent, type IncomingMessage, type RequestOptions, request } from "node:http";
-import { TensordError } from "../errors.ts";
+import { isOutOfDescriptors, outOfDescriptors, TensordError } from "../errors.ts";
 import { pause, type WaitOptions } from "../waiting.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { isObject } from "./wire.ts";
@@ -72,7 +72,8 @@ export class Transport {
 
   /**
    * Sends one request and returns its answer, whatever its status.
-   * @throws TensordError `server-unavailable`, `access-denied`, `closed`, `server-fault`; the signal's reason
+   * @throws TensordError `server-unavailable`, `access-denied`, `closed`, `server-fault`, `out-of-descriptors`; the signal's
+   *   reason
    */
   async request(method: string, path: string, options: Request): Promise<Reply> {
     const { signal } = options;
@@ -92,7 +93,7 @@ export class Transport {
         isRepeated = true;
       } else {
         this.#wasThere = true;
-        if (outcome.status !== 503 || !isShuttingDown(outcome.body)) return { ...outcome, isRepeated };
+        if (!isPassing(outcome)) return { ...outcome, isRepeated };
       }
       const now = performance.now();
       giveUpAt = Math.min(giveUpAt, now + this.retryMs);
@@ -157,7 +158,10 @@ export class Transport {
   }
 
   #toError(error: NodeJS.ErrnoException): Error {
+    if (isOutOfDescriptors(error)) return outOfDescriptors(`connect to ${this.endpoint.url}`, error);
     if (error.syscall !== "connect" && error.syscall !== "getaddrinfo") return error;
+    // So many wait to be taken that a Unix socket lets nobody else wait: somebody listens.
+    if (error.code === "EAGAIN") this.#wasThere = true;
     if (error.code !== "EACCES" && error.code !== "EPERM") return new NotSent(error.code, { cause: error });
     return new TensordError(
       "access-denied",
@@ -222,6 +226,8 @@ function parseJson(text: string): unknown {
   }
 }
 
-function isShuttingDown(body: unknown): boolean {
-  return isObject(body) && body.code === "shutting-down";
+/** Whether the server refuses for a moment only, whatever is asked: it goes, or has no descriptor just now. */
+function isPassing({ status, body }: Pick<Reply, "status" | "body">): boolean {
+  if ((status !== 503 && status !== 507) || !isObject(body)) return false;
+  return body.code === "shutting-down" || body.code === "out-of-descriptors";
 }

@@ -3,7 +3,7 @@
 import type { IncomingMessage } from "node:http";
 import { connect, type Socket } from "node:net";
 import type WebSocket from "ws";
-import { isTensordError, TensordError } from "../errors.ts";
+import { isOutOfDescriptors, isTensordError, outOfDescriptors, TensordError } from "../errors.ts";
 import { loadWebSocket } from "../packages.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { expectSuccess } from "./wire.ts";
@@ -43,8 +43,13 @@ export async function readRefusal(response: IncomingMessage, action: string): Pr
   return unreachable(action, `it answered ${status}`);
 }
 
+/** What an error of the connection says: nobody is there, unless it is this process that cannot connect. */
+export function toUnreachable(action: string, error: Error): TensordError {
+  return isOutOfDescriptors(error) ? outOfDescriptors(action, error) : unreachable(action, error.message);
+}
+
 /** `server-unavailable`, and why. */
-export function unreachable(action: string, why: string): TensordError {
+function unreachable(action: string, why: string): TensordError {
   return new TensordError("server-unavailable", `Cannot ${action}: ${why}`, {
     hint: "start the server with `npm start`, or set TENSORD_URL to http://host:port or unix:///path",
   });

@@ -5,7 +5,7 @@
 
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { TensordError } from "../errors.ts";
+import { isOutOfDescriptors, outOfDescriptors, TensordError } from "../errors.ts";
 import { takeLease, takeWriterLease } from "./lease.ts";
 import { type Access, Pages } from "./pages.ts";
 
@@ -84,7 +84,7 @@ export class Mismatch extends Error {
 
 /**
  * Maps a range of the file at `place`, locked and checked; the locks live as long as the mapping does.
- * @throws Mismatch, TensordError `access-denied`, `mapping-failed`; neither descriptor nor lock is left then
+ * @throws Mismatch, TensordError `access-denied`, `mapping-failed`, `out-of-descriptors`; neither descriptor nor lock is left then
  */
 export function mapPlace(place: Place, byteOffset: number, byteSize: number, access: Access): Pages {
   return withLeased(place, access, (fd) => {
@@ -118,7 +118,7 @@ export function remapPlace(place: Place, pages: Pages, access: Access): void {
 
 /**
  * A descriptor of the file at `place`, which is checked and holds no lock. The caller closes it.
- * @throws Mismatch, TensordError `access-denied`, `mapping-failed`
+ * @throws Mismatch, TensordError `access-denied`, `mapping-failed`, `out-of-descriptors`
  */
 export function openChecked(place: Place, isWriter: boolean): number {
   const fd = open(place, isWriter);
@@ -150,6 +150,7 @@ function open(place: Place, isWriter: boolean): number {
   } catch (cause) {
     const code = codeOf(cause);
     if (absent.has(code)) throw new Mismatch(place, `cannot be opened here (${code})`);
+    if (isOutOfDescriptors(cause)) throw outOfDescriptors(`open region ${place.region}`, cause);
     if (forbidden.has(code)) throw accessDenied(place, isWriter, cause);
     throw asMappingFailed(cause, `open region ${place.region}: ${code} for ${place.path}`);
   }

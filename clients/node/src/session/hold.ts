@@ -4,9 +4,9 @@
  */
 
 import type WebSocket from "ws";
-import { isUnavailable } from "../errors.ts";
+import { isTensordError, isUnavailable } from "../errors.ts";
 import type { Endpoint } from "../http/endpoint.ts";
-import { openWebSocket, readRefusal, unreachable } from "../http/web-socket.ts";
+import { openWebSocket, readRefusal, toUnreachable } from "../http/web-socket.ts";
 import { pause } from "../waiting.ts";
 import { countMappings, type Mappings, type ReportedMapping, toReports } from "./reports.ts";
 
@@ -65,7 +65,9 @@ export class Hold {
       try {
         return await this.#connectOnce(isAwaited);
       } catch (error) {
-        if (!isUnavailable(error) || performance.now() + pauseMs > giveUpAt) throw error;
+        // In the background this process may find a descriptor again, as a server comes back.
+        const passes = isUnavailable(error) || (!isAwaited && isTensordError(error, "out-of-descriptors"));
+        if (!passes || performance.now() + pauseMs > giveUpAt) throw error;
         await pause(pauseMs, { ref: isAwaited });
       }
     }
@@ -84,7 +86,7 @@ export class Hold {
         this.#tell();
         resolve();
       });
-      webSocket.on("error", (error) => reject(unreachable(action, error.message)));
+      webSocket.on("error", (error) => reject(toUnreachable(action, error)));
       webSocket.on("unexpected-response", (_, response) => {
         void readRefusal(response, action).then((error) => {
           reject(error);

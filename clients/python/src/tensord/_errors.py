@@ -49,6 +49,7 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── PoolFull
     │   ├── OutOfSharedMemory
     │   └── OutOfInodes
+    ├── OutOfDescriptors   [OSError]          this process, or the server, may open no more files
     └── ServerFault                           the server failed, or answered what is no answer
         ├── InternalError
         └── ReadWriteError                    the operating system refused something to the server
@@ -58,8 +59,13 @@ A code that this version does not know becomes the nearest branch by its HTTP st
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
+
+if sys.platform != "win32":
+    import resource
 
 
 class TensordError(Exception):
@@ -386,6 +392,30 @@ class OutOfInodes(OutOfMemory):
     """The file system that holds the regions has no room for another file."""
 
     code = "out-of-inodes"
+
+
+class OutOfDescriptors(TensordError, OSError):
+    """This process may open no more files (``status`` is ``None`` then), or the server may not."""
+
+    code = "out-of-descriptors"
+
+
+def refuse_without_descriptor(error: OSError, action: str) -> None:
+    """Raises ``OutOfDescriptors`` if ``error``, met at ``action``, says that this process or machine has none left."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return
+    if error.errno == errno.ENFILE:
+        raise OutOfDescriptors(
+            f"Cannot {action}: this machine has no file descriptor left (ENFILE)",
+            hint="raise fs.file-max (sysctl), or end what holds so many files",
+        ) from error
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if sys.platform != "win32" else 0
+    raise OutOfDescriptors(
+        f"Cannot {action}: this process has no file descriptor left, {limit} are the most (EMFILE)",
+        hint="close files and sockets that it does not need, or raise the limit before it starts: ulimit -n, "
+        "LimitNOFILE= in systemd, --ulimit nofile= in Docker; up to the hard limit resource.setrlimit does it from inside",
+        fields={"limit": limit},
+    ) from error
 
 
 class ServerFault(TensordError):

@@ -15,7 +15,7 @@ from types import TracebackType
 from urllib.parse import urlencode
 
 from tensord._api import expect
-from tensord._errors import AccessDenied, ServerFault, ServerUnavailable
+from tensord._errors import AccessDenied, OutOfDescriptors, ServerFault, ServerUnavailable
 from tensord._transport.long_answer import LongAnswer
 from tensord._transport.transport import Reply, Transport
 
@@ -147,7 +147,7 @@ class EventStream:
                 else:
                     self._read(self._answer)
                 continue
-            except AccessDenied:
+            except (AccessDenied, OutOfDescriptors):
                 raise
             except (OSError, http.client.HTTPException) as error:
                 self._drop()

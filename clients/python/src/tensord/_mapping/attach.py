@@ -11,7 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from tensord._errors import AccessDenied, MappingFailed, RegionSealed, StaleRef, TensordError, WrongNamespace
+from tensord._errors import (
+    AccessDenied,
+    MappingFailed,
+    RegionSealed,
+    StaleRef,
+    TensordError,
+    WrongNamespace,
+    refuse_without_descriptor,
+)
 
 from . import lease
 from .mapping import Access, Mapping, View, map_file
@@ -75,7 +83,8 @@ class Mismatch(Exception):
 def map_place(place: Place, byte_offset: int, byte_size: int, access: Access) -> View:
     """Maps a range of the file at ``place``, locked and checked; the locks live as long as the mapping does.
 
-    Raises ``Mismatch``, ``AccessDenied``, ``MappingFailed``, and leaves neither descriptor nor lock then.
+    Raises ``Mismatch``, ``AccessDenied``, ``MappingFailed``, ``OutOfDescriptors``, and leaves neither descriptor nor
+    lock then.
     """
     fd = open_leased(place, writable=access is Access.WRITE)
     try:
@@ -159,6 +168,7 @@ def _open(place: Place, writable: bool) -> int:
             raise Mismatch(place, f"cannot be opened here ({error.strerror})") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             _refuse_access(place, writable, error)
+        refuse_without_descriptor(error, f"open region {place.region}")
         raise MappingFailed(f"Cannot open region {place.region}: {error.strerror} for {place.path}") from error
 
 

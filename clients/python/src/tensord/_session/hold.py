@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING
 from websockets.exceptions import WebSocketException
 
 from tensord._api import Api
-from tensord._errors import AccessDenied, Closed, FeatureUnavailable, NotFound, ServerUnavailable, TensordError
+from tensord._errors import (
+    AccessDenied,
+    Closed,
+    FeatureUnavailable,
+    NotFound,
+    OutOfDescriptors,
+    ServerUnavailable,
+    TensordError,
+    refuse_without_descriptor,
+)
 from tensord._transport.transport import Transport
 
 from .hold_socket import HoldSocket
@@ -120,7 +129,7 @@ class Hold:
 
     def start(self) -> None:
         """Holds the session, or one that it opens, in the background. Raises ``FeatureUnavailable`` without a
-        thread.
+        thread, ``OutOfDescriptors``.
         """
         if self._thread is not None or self._closed or not self._starting.acquire(blocking=False):
             return
@@ -130,6 +139,9 @@ class Hold:
                 thread = threading.Thread(target=self._run, name="tensord-session", daemon=True)
                 thread.start()
                 self._thread = thread
+        except OSError as error:
+            refuse_without_descriptor(error, "hold a session")
+            raise
         except RuntimeError as error:
             raise FeatureUnavailable(
                 f"Cannot hold a session: no thread can start ({error})",
@@ -147,8 +159,9 @@ class Hold:
     def later(self, chore: Callable[[Api], None]) -> None:
         """Has the thread do ``chore`` now, and again while the server cannot be reached."""
         self._chores.append(chore)
-        # At the interpreter's end no thread can start, and the end of the process tidies up.
-        with contextlib.suppress(FeatureUnavailable):
+        # At the interpreter's end no thread can start, and the end of the process tidies up; without a
+        # descriptor the next start does.
+        with contextlib.suppress(FeatureUnavailable, OutOfDescriptors):
             self.start()
         self._call_at_once()
 

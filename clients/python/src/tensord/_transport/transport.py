@@ -16,7 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tensord._errors import AccessDenied, Closed, ServerFault, ServerUnavailable
+from tensord._errors import (
+    AccessDenied,
+    Closed,
+    ServerFault,
+    ServerUnavailable,
+    TensordError,
+    refuse_without_descriptor,
+)
 
 from .connection import Connection
 from .endpoint import Endpoint
@@ -78,7 +85,7 @@ class Transport:
         always is. ``wait_until``, of ``time.monotonic()``, asks the server to hold its answer back until then
         (``Prefer: wait``), ``if_match`` to change only what has this revision. Without ``patient`` a server that is
         away is not waited for. Raises ``ServerUnavailable``,
-        ``AccessDenied``, ``Closed``, ``ServerFault``.
+        ``AccessDenied``, ``Closed``, ``ServerFault``, ``OutOfDescriptors`` if this process has none.
         """
         payload = None if body is None else json.dumps(body, allow_nan=False).encode()
         headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
@@ -96,7 +103,7 @@ class Transport:
                 self._presence.seen = True
             else:
                 self._presence.seen = True
-                if status != 503 or not _is_shutting_down(answer):
+                if not _is_passing(status, answer):
                     return Reply(status, answer, repeated)
                 may_repeat = True
             now = time.monotonic()
@@ -125,7 +132,7 @@ class Transport:
             connection.expect_within(silence_seconds)
             connection.request("GET", path, headers=dict(headers))
         except (_NotSent, OSError) as error:
-            if isinstance(error, AccessDenied):
+            if isinstance(error, TensordError):
                 raise
             raise self._unavailable(error, lost=False) from error
         self._presence.seen = True
@@ -215,6 +222,9 @@ class Transport:
                 hint="run this process in the server's group (Kubernetes: the same fsGroup; docker: group_add)",
             ) from error
         except OSError as error:
+            refuse_without_descriptor(error, f"connect to {self.endpoint.url}")
+            # So many wait to be taken that a Unix socket lets nobody else wait: somebody listens.
+            self._was_there = self._was_there or isinstance(error, BlockingIOError)
             raise _NotSent(error.strerror or str(error)) from error
         self._connections.add(connection)
         return connection
@@ -249,5 +259,8 @@ def _parse_body(response: http.client.HTTPResponse, content: bytes) -> Any:
         raise ServerFault(f"Cannot read the server's answer: it is no JSON ({error})") from error
 
 
-def _is_shutting_down(body: Any) -> bool:
-    return isinstance(body, dict) and body.get("code") == "shutting-down"
+def _is_passing(status: int, body: Any) -> bool:
+    """Whether the server refuses for a moment only, whatever is asked: it goes, or has no descriptor just now."""
+    return (
+        status in (503, 507) and isinstance(body, dict) and body.get("code") in ("shutting-down", "out-of-descriptors")
+    )
