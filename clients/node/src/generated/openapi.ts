@@ -3925,7 +3925,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -4060,6 +4060,15 @@ export interface operations {
            * @example 1
            */
           readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
           readonly [name: string]: unknown;
         };
         content: {

@@ -413,7 +413,8 @@ def refuse_without_descriptor(error: OSError, action: str) -> None:
     raise OutOfDescriptors(
         f"Cannot {action}: this process has no file descriptor left, {limit} are the most (EMFILE)",
         hint="close files and sockets that it does not need, or raise the limit before it starts: ulimit -n, "
-        "LimitNOFILE= in systemd, --ulimit nofile= in Docker; up to the hard limit resource.setrlimit does it from inside",
+        "LimitNOFILE= in systemd, --ulimit nofile= in Docker; up to the hard limit resource.setrlimit does it from "
+        "inside",
         fields={"limit": limit},
     ) from error
 

@@ -224,7 +224,7 @@ class Transport:
         except OSError as error:
             refuse_without_descriptor(error, f"connect to {self.endpoint.url}")
             # So many wait to be taken that a Unix socket lets nobody else wait: somebody listens.
-            self._was_there = self._was_there or isinstance(error, BlockingIOError)
+            self._presence.seen = self._presence.seen or isinstance(error, BlockingIOError)
             raise _NotSent(error.strerror or str(error)) from error
         self._connections.add(connection)
         return connection
