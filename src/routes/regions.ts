@@ -89,7 +89,7 @@ const list = createRoute({
 export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(allocate, async (c) => {
     c.env?.keepOpen?.();
-    const request = toCreateRequest(store, c.req.valid("json"));
+    const request = { ...toCreateRequest(store, c.req.valid("json")), actor: c.get("requestId") };
     if (request.onFull === "wait") c.env?.stay?.("wait for memory");
     const { region, created } = await createRegion(store, request, c.get("signal"));
     c.header("Location", `/v1/regions/${idOf(region)}`);

@@ -140,7 +140,7 @@ export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Se
   app.openapi(end, async (c) => {
     c.env?.keepOpen?.();
     const session = store.books.session(c.req.valid("param").session);
-    const { regions, freedBytes, isDraining } = await endSession(store, session, "request");
+    const { regions, freedBytes, isDraining } = await endSession(store, session, "request", c.get("requestId"));
     return answer(c, { state: isDraining ? "draining" : "deleted", freed_bytes: freedBytes, regions } as const, 200);
   });
 

@@ -151,6 +151,22 @@ describe("a public name", () => {
   );
 
   test(
+    "that is gone for good, and the file with it, is asked for in vain, by name as by id",
+    withApp(async (app) => {
+      for (const [name, way] of [
+        ["first", (_: string) => "/v1/models/default/regions/first"],
+        ["second", (id: string) => `/v1/regions/${id}`],
+      ] as const) {
+        const { id, storage } = await app.create({ name });
+        unlinkSync(`/dev/shm/tensord.${app.instance}/keep/${id.slice("reg_".length)}`);
+        unlinkSync(storage.path);
+        // Not "refused", which wants nothing changed: the look itself finds that it is lost.
+        expect((await app.request("GET", way(id))).body).toMatchObject({ status: 404, code: "region-not-found" });
+      }
+    }),
+  );
+
+  test(
     "that somebody removed is back when the region is asked for",
     withApp(async (app) => {
       const { id, storage } = await app.create({ name: "weights" });

@@ -102,7 +102,7 @@ describe("of a region", () => {
   );
 
   test(
-    "the end of a TTL is the reason, and the actor too",
+    "the end of a TTL is the reason, and there is no actor",
     withApp(async (app) => {
       const after = app.store.events.last;
       await app.create({ ttl_ms: 1 });
@@ -111,7 +111,7 @@ describe("of a region", () => {
         return all.length === 3 && all;
       });
       expect(typesOf(events).slice(1)).toEqual(["tensord.region.draining", "tensord.region.deleted"]);
-      for (const { data } of events.slice(1)) expect(data).toMatchObject({ reason: "ttl", actor: "ttl" });
+      for (const { data } of events.slice(1)) expect(data).toMatchObject({ reason: "ttl", actor: null });
     }),
   );
 

@@ -91,13 +91,19 @@ describe("a session tells", () => {
   );
 
   test(
-    "of its regions' end that the session was the reason, and which one",
+    "of its regions' end that the session was the reason, which one, and by which request it ended, if by one",
     withApp(async (app) => {
-      const session = await openSession(app);
-      const { id } = await app.create({ session: session.id });
-      await endSession(app, session);
-      const [frame] = await listEvents(app, "types=tensord.region.deleted");
-      expect(frame).toMatchObject({ subject: id, data: { reason: "session", actor: session.id } });
+      const [asked, over] = [await openSession(app), await openSession(app, { ttl_ms: shortTtlMs })];
+      const first = await app.create({ session: asked.id });
+      const headers = { "x-request-id": "nightly-7" };
+      await app.request("DELETE", `/v1/sessions/${asked.id}`, undefined, { headers });
+      const second = await app.create({ session: over.id });
+      await untilGone(app, `/v1/sessions/${over.id}`);
+      const frames = await listEvents(app, "types=tensord.region.deleted");
+      expect(frames.map(({ subject, data }) => [subject, data.reason, data.session, data.actor])).toEqual([
+        [first.id, "session", asked.id, "nightly-7"],
+        [second.id, "session", over.id, null],
+      ]);
     }),
   );
 });

@@ -27,6 +27,8 @@ for (const options of [{}, { checksum: true }]) {
         truncateSync(region.storage.path, size);
         const problem = await server.api.problem("POST", `/v1/regions/${region.id}/seal`, options);
         expect(problem, name).toMatchObject({ status: 500, code: "io-error" });
+        const how = size > region.storage.byte_size ? "extended" : "truncated";
+        expect(problem.hint).toStartWith(`A worker ${how} it`);
         expect(problem.hint).toContain("Delete the region");
         expect(await server.api.get(region.id)).toMatchObject({ state: "open", revision: 1 });
         expect(readContent(region.storage.path).mode).toBe(modes.open);

@@ -29,7 +29,17 @@ function pump(
   for (const [index, { bytes, small: isSmall }] of line.entries()) {
     const wake = () => woken.push(index);
     const model = isSmall ? small : large;
-    queue.add({ model, poolName: "host", session: null, bytes, onFull: "wait", deadline: 0, hasTurn: false, wake });
+    queue.add({
+      model,
+      poolName: "host",
+      session: null,
+      bytes,
+      onFull: "wait",
+      deadline: 0,
+      hasTurn: false,
+      actor: undefined,
+      wake,
+    });
   }
   queue.pump(books);
   return woken;
@@ -78,6 +88,7 @@ test("the first in line is the first who came and is still there", () => {
       onFull: "wait",
       deadline: 0,
       hasTurn: false,
+      actor: undefined,
       wake: () => {},
     } as const;
   });

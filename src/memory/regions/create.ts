@@ -42,6 +42,8 @@ export interface CreateRequest {
   readonly onFull: OnFull;
   /** How long it may wait for memory. */
   readonly deadlineMs: number;
+  /** Who asks, for the events of what goes to make room. */
+  readonly actor?: string | undefined;
 }
 
 /**
@@ -72,7 +74,7 @@ export async function createRegion(
       plan ??= toPlan(store, request);
       const session = request.session ?? claim?.session ?? null;
       const charge = { model, poolName: plan.poolName, session, bytes: plan.chargedBytes };
-      const room = { ...charge, onFull: request.onFull, deadline, hasTurn };
+      const room = { ...charge, onFull: request.onFull, deadline, hasTurn, actor: request.actor };
       if (!hasRoom(store, room)) {
         await makeRoom(store, room, signal);
         hasTurn = true;

@@ -9,6 +9,7 @@ import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { DataFile } from "../storage/data-file.ts";
 import type { Outflow } from "../storage/downloads.ts";
+import { resized } from "../storage/resized.ts";
 
 /** Part of a region's file. */
 export interface DataSlice {
@@ -205,7 +206,7 @@ function checkWritable(region: Region): void {
 }
 
 function checkSize(region: Region, byteSize: number): void {
-  if (byteSize !== region.byteSize) throw changed(region, `it has ${byteSize} bytes, want ${region.byteSize}`);
+  if (byteSize !== region.byteSize) throw resized(`Cannot use ${describe(region)}`, byteSize, region.byteSize);
 }
 
 /** @param before what the file's pages took when the upload began. */
@@ -215,7 +216,7 @@ function checkPages(region: Region, allocatedBytes: number, before: number): voi
 
 function changed(region: Region, how: string): TensordError {
   return new TensordError("io-error", `Cannot use the file of ${describe(region)}: ${how}`, {
-    hint: "A worker truncated or extended it. Delete the region and create it again.",
+    hint: "A worker truncated it meanwhile, which none may. Delete the region and create it again.",
   });
 }
 

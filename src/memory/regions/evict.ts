@@ -39,7 +39,7 @@ export interface Eviction {
 }
 
 /** Evicts until `bytes` are free, or as much as policy allows. */
-export async function evict(store: Store, request: EvictionRequest, actor: string): Promise<Eviction> {
+export async function evict(store: Store, request: EvictionRequest, actor?: string): Promise<Eviction> {
   const { evicted, kept } = chooseVictims(store, request);
   let freedBytes = 0;
   const gone: Victim[] = [];

@@ -25,7 +25,7 @@ export async function expireRegion(store: Store, region: Region): Promise<void> 
   if (hasEnded(region.state)) return;
   const reason = region.owner.kind === "persist" ? "request" : region.owner.kind;
   try {
-    if (isOver(store, region)) await deleteRegion(store, region, reason, reason);
+    if (isOver(store, region)) await deleteRegion(store, region, reason);
   } catch (error) {
     store.warn(`Cannot end ${describe(region)}, whose time may be over`, error);
     store.expiring.schedule(region, store.now() + limits.drainPollMaxMs);
@@ -37,7 +37,7 @@ export async function expireRegion(store: Store, region: Region): Promise<void> 
  * @returns whether it ended, and `freeRegion` is owed.
  * @throws TensordError if the row cannot be written; the region then stands as it was.
  */
-export function endWithSession(store: Store, region: Region, actor: string): boolean {
+export function endWithSession(store: Store, region: Region, actor?: string): boolean {
   if (!keepsName(store, region)) return endRegion(store, region, "session", actor);
   const now = store.now();
   store.books.change(region, { session: null, expiresAt: now });

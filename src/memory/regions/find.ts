@@ -34,9 +34,12 @@ export async function findRegionByName(
   const deadline = performance.now() + waitMs;
   const stop = AbortSignal.any([signal, store.stopping]);
   for (;;) {
-    const region = lookUp(store, named);
+    const found = lookUp(store, named);
+    if (found !== undefined) touch(store, found);
+    // The look at its public name may have found that it is lost.
+    const region = found?.state === "deleted" ? undefined : found;
     const leftMs = deadline - performance.now();
-    if (region?.state === "sealed" || leftMs <= 0) return touch(store, region ?? refuse(store, named, waitMs));
+    if (region?.state === "sealed" || leftMs <= 0) return region ?? refuse(store, named, waitMs);
     await store.waiters.wait(named.model, named.name, leftMs, stop);
   }
 }
@@ -66,9 +69,8 @@ function describeAbsence(version: string | undefined, waitMs: number): string {
   return `nobody has ${held}${waitMs > 0 ? `, waited for ${waitMs} ms` : ""}`;
 }
 
-/** Somebody asks for the region, and is about to map it: a use, and a look at its public name. */
-export function touch(store: Store, region: Region): Region {
+/** Somebody asks for the region, and is about to map it: a use, and a look at its public name, which may find it lost. */
+export function touch(store: Store, region: Region): void {
   store.books.touch(region, store.now());
   inspectName(store, region);
-  return region;
 }

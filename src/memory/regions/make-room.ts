@@ -46,7 +46,11 @@ function isHopeless(store: Store, { model, poolName, session, bytes }: RoomReque
 }
 
 /** @returns the bytes that went for it. */
-async function evictFor(store: Store, { model, session, bytes }: RoomRequest, shortage: Shortage): Promise<number> {
+async function evictFor(
+  store: Store,
+  { model, session, bytes, actor }: RoomRequest,
+  shortage: Shortage,
+): Promise<number> {
   const isSessions = shortage.code === "session-quota-exceeded";
   const { freedBytes } = await evict(
     store,
@@ -56,7 +60,7 @@ async function evictFor(store: Store, { model, session, bytes }: RoomRequest, sh
       model: shortage.code === "model-limit-exceeded" ? model : undefined,
       session: isSessions && session !== null ? session : undefined,
     },
-    "on_full",
+    actor,
   );
   return freedBytes;
 }

@@ -11,6 +11,7 @@ import { limits } from "../limits.ts";
 import { nextState } from "../state/lifecycle.ts";
 import type { Region, RegionChange } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
+import { resized } from "../storage/resized.ts";
 import type { Access } from "../storage/storage.ts";
 import { releaseClaim } from "./claim.ts";
 import { tellEnd, toEnding } from "./end.ts";
@@ -80,12 +81,14 @@ function checkUsage(store: Store, region: Region): void {
       hint: "Let every writer close its mapping, or seal from the client that wrote it, which lets go of its own first.",
     });
   }
-  if (usage?.byteSize === region.byteSize) return;
-  throw new TensordError(
-    "io-error",
-    `Cannot seal ${describe(region)}: its file has ${usage?.byteSize ?? 0} bytes, want ${region.byteSize}`,
-    { region: idOf(region), hint: "A worker truncated or removed it. Delete the region and create it again." },
-  );
+  if (usage === undefined) {
+    throw new TensordError("io-error", `Cannot seal ${describe(region)}: its file is gone`, {
+      region: idOf(region),
+      hint: "Somebody removed it from the server's own folder. Create the region again.",
+    });
+  }
+  if (usage.byteSize !== region.byteSize)
+    throw resized(`Cannot seal ${describe(region)}`, usage.byteSize, region.byteSize, { region: idOf(region) });
 }
 
 /** One turn and one transaction: the rows, and with them those of the regions whose names these take. */

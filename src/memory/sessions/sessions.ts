@@ -12,13 +12,7 @@ import { endWithSession } from "../regions/expire.ts";
 import { freeRegion } from "../regions/free.ts";
 import { releaseRequestedLease } from "../regions/requested-lease.ts";
 import type { Region } from "../state/region.ts";
-import {
-  describeSession,
-  idOfSession,
-  type Session,
-  type SessionEnd,
-  type SessionEndReason,
-} from "../state/session.ts";
+import { describeSession, type Session, type SessionEnd, type SessionEndReason } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 
 export interface SessionRequest {
@@ -107,11 +101,17 @@ function warnOfEnd(store: Store, session: Session, error: unknown): void {
 
 /**
  * Ends the session and all that is its own. Ending it twice is ending it once.
+ * @param actor who asked, for events and logs.
  * @throws TensordError `out-of-shared-memory`. What could not be written is tried again in a while; until then the session
  * stays in the books with what is left of it.
  */
-export async function endSession(store: Store, session: Session, reason: SessionEndReason): Promise<SessionEnd> {
-  session.end ??= endAll(store, session, reason);
+export async function endSession(
+  store: Store,
+  session: Session,
+  reason: SessionEndReason,
+  actor?: string,
+): Promise<SessionEnd> {
+  session.end ??= endAll(store, session, reason, actor);
   try {
     return await session.end;
   } catch (error) {
@@ -122,7 +122,12 @@ export async function endSession(store: Store, session: Session, reason: Session
   }
 }
 
-async function endAll(store: Store, session: Session, reason: SessionEndReason): Promise<SessionEnd> {
+async function endAll(
+  store: Store,
+  session: Session,
+  reason: SessionEndReason,
+  actor: string | undefined,
+): Promise<SessionEnd> {
   store.endingSessions.cancel(session);
   store.step("session.end-begun");
   store.holders.forgetSession(session);
@@ -130,7 +135,6 @@ async function endAll(store: Store, session: Session, reason: SessionEndReason):
   for (const close of session.closers) close();
   for (const claim of [...session.claims]) releaseClaim(store, claim);
   for (const lease of [...session.leases]) releaseRequestedLease(store, lease);
-  const actor = idOfSession(session);
   const regions = [...session.regions];
   // All of them leave the books before the first one's memory is freed, which takes long.
   const ended: Region[] = [];

@@ -122,7 +122,7 @@ function endAbandoned(store: Store): void {
 
 async function endForgotten(store: Store, region: Region): Promise<void> {
   try {
-    if (endWithSession(store, region, "recovery")) await freeRegion(store, region, "recovery");
+    if (endWithSession(store, region)) await freeRegion(store, region);
   } catch (error) {
     store.warn(`Cannot end ${describe(region)}, whose session has ended`, error);
   }

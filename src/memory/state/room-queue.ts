@@ -12,6 +12,8 @@ export interface RoomRequest extends Charge {
   readonly deadline: number;
   /** Whether it has waited in line already, and its turn has come. */
   readonly hasTurn: boolean;
+  /** Who asks, for the events of what goes to make room. */
+  readonly actor: string | undefined;
 }
 
 interface Waiting extends RoomRequest {

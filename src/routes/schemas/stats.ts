@@ -16,7 +16,9 @@ export const Stats = z
   .object({
     instance: z.string(),
     version: z.string(),
-    epoch: z.int().openapi({ description: "Raised at every start of the server." }),
+    epoch: z.int().openapi({
+      description: "The number of this start of the instance's server: each has a larger one than all before it.",
+    }),
     pools: z.array(ServerPool),
     journal_bytes: byteCount.openapi({ description: "What the server's own database and ballast occupy." }),
     inodes: z.object({ used: z.int(), free: z.int() }),

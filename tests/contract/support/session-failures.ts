@@ -98,6 +98,7 @@ const tooMany: readonly FailureCase[] = [
         onFull: "wait",
         deadline: 0,
         hasTurn: false,
+        actor: undefined,
       } as const;
       for (let count = 0; count < limits.waiters; count++) app.store.room.add({ ...waiting, wake: () => {} });
       return askInVain(app, "POST", "/v1/regions", { ...request, on_full: "wait" });

@@ -2193,7 +2193,7 @@ export interface components {
       readonly version: string;
       /**
        * Format: int64
-       * @description Raised at every start of the server.
+       * @description The number of this start of the instance's server: each has a larger one than all before it.
        */
       readonly epoch: number;
       readonly pools: readonly components["schemas"]["ServerPool"][];

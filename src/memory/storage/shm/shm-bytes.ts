@@ -5,8 +5,9 @@ import { toChunks } from "../../layout/checksum.ts";
 import { openFile } from "../../os/files.ts";
 import { type DataAccess, DataFile } from "../data-file.ts";
 import type { Lane } from "../lane.ts";
+import { resized } from "../resized.ts";
 import type { Bytes } from "../storage.ts";
-import { type ShmFiles, truncated } from "./shm-files.ts";
+import type { ShmFiles } from "./shm-files.ts";
 
 const { O_NOFOLLOW, O_RDONLY } = constants;
 
@@ -53,5 +54,5 @@ export class ShmBytes implements Bytes {
 
 function checkSize(fd: number, byteSize: number): void {
   const { size } = fstatSync(fd);
-  if (size !== byteSize) throw truncated(byteSize, undefined, size);
+  if (size !== byteSize) throw resized("Cannot read the region to its end", size, byteSize);
 }

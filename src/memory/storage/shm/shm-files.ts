@@ -8,6 +8,7 @@ import { SystemError, TensordError } from "../../error.ts";
 import { toOutOfDescriptors } from "../../os/descriptors.ts";
 import { openFile } from "../../os/files.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
+import { resized } from "../resized.ts";
 import type { Access, Identity, Space } from "../storage.ts";
 
 const { O_NOFOLLOW, O_RDONLY } = constants;
@@ -92,7 +93,9 @@ export class ShmFiles {
       );
     }
     if (code === "ENOSPC") return this.#full(requestedBytes, space.freeBytes, error);
-    if (error instanceof SystemError && code === "EOF") return truncated(requestedBytes, error);
+    if (error instanceof SystemError && code === "EOF") {
+      return resized("Cannot read the region to its end", undefined, requestedBytes, {}, error);
+    }
     return new TensordError(
       "io-error",
       `Cannot work on a file in ${this.#directory.shmDirectory}: ${message}`,
@@ -115,16 +118,6 @@ export class ShmFiles {
       { cause },
     );
   }
-}
-
-export function truncated(byteSize: number, cause: unknown, size?: number): TensordError {
-  return new TensordError(
-    "io-error",
-    `Cannot read the region to its end: a worker changed its file's size${size === undefined ? "" : ` to ${size} bytes`}, ` +
-      `want ${byteSize} bytes`,
-    { hint: "Delete the region and create it again; no worker may truncate a region's file." },
-    { cause },
-  );
 }
 
 export function toIdentity(stat: { readonly dev: bigint; readonly ino: bigint }): Identity {
