@@ -28,7 +28,7 @@ test("names that are deleted, moved away or moved onto are told, and nothing tha
   const told: string[] = [];
   let messages = 0;
   {
-    await using _lost = LostNames.open({
+    using _lost = LostNames.open({
       instance,
       directory,
       onLost: (tokens) => {
@@ -60,7 +60,7 @@ test("names that are deleted, moved away or moved onto are told, and nothing tha
     // One for what a read has brought: strangers' thousand files made none.
     expect(messages).toBeLessThanOrEqual(4);
   }
-  // The runtime reads by a duplicate, which it closes with the thread.
+  // The last is closed when the thread has ended.
   await until("no descriptor is left", () => countWatches() === before);
   rmSync(directory, { recursive: true });
 });

@@ -6,7 +6,7 @@ import { LostNames } from "../storage/lost-names.ts";
 import { inspectName } from "./public-name.ts";
 
 /** Watches the directory of public names until disposed; sweeps when the watch has missed something, and slowly anyway. */
-export class NameWatch implements AsyncDisposable {
+export class NameWatch implements Disposable {
   readonly #store: Store;
   readonly #lost: LostNames | undefined;
   #timer: Timer | undefined;
@@ -86,9 +86,9 @@ export class NameWatch implements AsyncDisposable {
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.dispose](): void {
     clearInterval(this.#timer);
     clearTimeout(this.#soon);
-    await this.#lost?.[Symbol.asyncDispose]();
+    this.#lost?.[Symbol.dispose]();
   }
 }

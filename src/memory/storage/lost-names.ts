@@ -28,16 +28,14 @@ export interface LostNamesReport {
 }
 
 /** Watches until it is disposed of; what happens between `open` and the Worker's first read is kept by the kernel. */
-export class LostNames implements AsyncDisposable {
+export class LostNames implements Disposable {
   readonly #fd: number;
   readonly #worker: Worker;
-  readonly #ended = Promise.withResolvers<void>();
 
   private constructor(fd: number, options: LostNamesOptions) {
     this.#fd = fd;
     this.#worker = new Worker(new URL("./lost-names.worker.ts", import.meta.url).href);
     this.#worker.unref();
-    this.#worker.addEventListener("close", () => this.#ended.resolve());
     this.#worker.onerror = (event) => options.onEnd(new Error(`the Worker that watches names died: ${event.message}`));
     this.#worker.onmessage = ({ data: { tokens, isOverflow } }: MessageEvent<LostNamesReport>) => {
       if (tokens.length > 0) options.onLost(tokens);
@@ -58,10 +56,11 @@ export class LostNames implements AsyncDisposable {
     }
   }
 
-  /** The Worker ends before the descriptor is closed: it would read from whoever got its number next. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Nothing is told any more. The descriptor is closed behind the Worker, which would read from whoever got its number next. */
+  [Symbol.dispose](): void {
+    this.#worker.onmessage = null;
+    this.#worker.onerror = null;
+    this.#worker.addEventListener("close", () => closeSync(this.#fd));
     this.#worker.terminate();
-    await this.#ended.promise;
-    closeSync(this.#fd);
   }
 }
