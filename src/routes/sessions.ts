@@ -2,6 +2,7 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
+import { findPid, ownPidNamespace } from "../memory/host/process-id.ts";
 import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
 import { endSession, listSessions, openSession, renewSession } from "../memory/sessions/sessions.ts";
@@ -114,9 +115,9 @@ const end = createRoute({
 });
 
 export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(open, (c) => {
+  app.openapi(open, async (c) => {
     const { name = null, client, quota_bytes = null, ttl_ms = limits.sessionTtlDefaultMs } = c.req.valid("json");
-    const facts = client === undefined ? null : toClientFacts(client);
+    const facts = client === undefined ? null : await toClientFacts(client);
     const session = openSession(store, { name, client: facts, quotaBytes: quota_bytes, ttlMs: ttl_ms });
     c.header("Location", `/v1/sessions/ses_${session.token}`);
     return answer(c, toSession(session), 201);
@@ -160,7 +161,10 @@ export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Se
   });
 }
 
-function toClientFacts(client: z.infer<typeof requests.ClientRequest>): ClientFacts {
-  const { name = null, pid = null, hostname = null, version = null, labels = {} } = client;
-  return { name, pid, hostname, version, labels };
+async function toClientFacts(client: z.infer<typeof requests.ClientRequest>): Promise<ClientFacts> {
+  const { name = null, pid = null, pid_namespace: namespace, hostname = null, version = null, labels = {} } = client;
+  const said = { name, hostname, version, labels };
+  const own = ownPidNamespace();
+  if (pid === null || namespace === undefined || own === undefined || namespace === own) return { ...said, pid };
+  return { ...said, pid: await findPid(namespace, pid), pidNamespace: namespace, namespacePid: pid };
 }

@@ -134,8 +134,10 @@ export function toSession(session: Session): z.infer<typeof SessionSchema> {
   };
 }
 
-export function toClient({ name, pid, hostname, version, labels }: ClientFacts): z.infer<typeof ClientDescriptor> {
-  return { name, pid, pid_namespace: null, hostname, version, labels: { ...labels } };
+export function toClient(client: ClientFacts): z.infer<typeof ClientDescriptor> {
+  const { name, pid, pidNamespace = null, namespacePid = null, hostname, version, labels } = client;
+  const inNamespace = { pid_namespace: pidNamespace, namespace_pid: namespacePid };
+  return { name, pid, ...inNamespace, hostname, version, labels: { ...labels } };
 }
 
 export function toLease(lease: RequestedLease): z.infer<typeof LeaseSchema> {

@@ -29,7 +29,7 @@ describe("a region's holders", () => {
       using hold = await Hold.open(url, session);
       hold.send({ attach: id });
       const { holders } = await untilHolders(app, id, 1);
-      const said = { ...client, pid_namespace: null };
+      const said = { ...client, pid_namespace: null, namespace_pid: null };
       expect(holders).toEqual([{ session: session.id, client: said, mappings: 1, writable: false }]);
       hold.send({ attach: id, writable: false });
       await untilHolders(app, id, 1, 2);

@@ -1,7 +1,7 @@
 /** Sessions: how they are opened, found, renewed and ended, and that what they own ends with them. */
 
 import { describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, readlinkSync } from "node:fs";
 import { TensordError } from "../../src/memory/error.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
 import { holdSession } from "../../src/memory/sessions/sessions.ts";
@@ -37,9 +37,27 @@ describe("a new session", () => {
       expect(Date.parse(session.expires_at ?? "")).toBeWithin(before + 60_000, Date.now() + 60_001);
       const plain = await openSession(app, { client: {} });
       expect(plain).toMatchObject({ name: null, quota_bytes: null, ttl_ms: 30_000 });
-      const unsaid = { name: null, pid: null, pid_namespace: null, hostname: null, version: null };
+      const unsaid = { name: null, pid: null, pid_namespace: null, namespace_pid: null, hostname: null, version: null };
       expect(plain.client).toEqual({ ...unsaid, labels: {} });
       expect((await openSession(app)).client).toBeNull();
+    }),
+  );
+
+  test(
+    "tells the pid of a client in another PID namespace apart from the pids here",
+    withApp(async (app) => {
+      const own = readlinkSync("/proc/self/ns/pid");
+      const pidOf = async (client: object) => {
+        const { client: told } = await openSession(app, { client: { pid: 7, ...client } });
+        return [told?.pid, told?.pid_namespace, told?.namespace_pid];
+      };
+      expect(await pidOf({})).toEqual([7, null, null]);
+      expect(await pidOf({ pid_namespace: own })).toEqual([7, null, null]);
+      expect(await pidOf({ pid_namespace: "pid:[1]" })).toEqual([null, "pid:[1]", 7]);
+      for (const namespace of ["pid:[]", "/etc/passwd", "pid:[1]\u001b[2J"]) {
+        const client = { pid: 7, pid_namespace: namespace };
+        await app.refused("validation-failed", "POST", "/v1/sessions", { client });
+      }
     }),
   );
 

@@ -46,7 +46,15 @@ testWith()("what a terminal would obey is shown as escapes, in tables, events an
 });
 
 test("an event's line is one line, whatever its session is called", () => {
-  const client = { name: "a\x1b[2J\nb", pid: 1, pid_namespace: null, hostname: null, version: null, labels: {} };
+  const client = {
+    name: "a\x1b[2J\nb",
+    pid: 1,
+    pid_namespace: null,
+    namespace_pid: null,
+    hostname: null,
+    version: null,
+    labels: {},
+  };
   const event = {
     id: "1",
     time: "now",

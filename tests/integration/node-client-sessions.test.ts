@@ -1,9 +1,18 @@
 /** The Node client's session: opened when it is needed, held for as long as the process lives, and what it owns. */
 
 import { afterAll, expect } from "bun:test";
+import { readFileSync } from "node:fs";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { testWith } from "../harness/instance-needs.ts";
-import { needsNodeClient, type Runtime, runProgram, runtimes, startProgram } from "../harness/node-program.ts";
+import { needsRoot, testWith } from "../harness/instance-needs.ts";
+import {
+  NodeProgram,
+  needsNodeClient,
+  prelude,
+  type Runtime,
+  runProgram,
+  runtimes,
+  startProgram,
+} from "../harness/node-program.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
 
@@ -50,6 +59,24 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       linger_ms: 600_000,
       handoff_ms: 60_000,
     });
+  });
+
+  testWith(needsNodeClient, needsRoot)(`${runtime}: the pid of a container is told as it is here`, async () => {
+    await using server = await startServer();
+    const [command = "", ...args] = runtimes[runtime];
+    const program = `${prelude}
+      const client = await connect();
+      globalThis.region = await client.create("mine", new Uint8Array(1));
+      tell([process.pid, (await client.session()).client]);
+      await receive();`;
+    await using inside = new NodeProgram(["unshare", "-pf", "--mount-proc", command, ...args, program], server.env);
+    const [pid, told] = await inside.hear<[number, Record<string, unknown>]>();
+    const [child = ""] = readFileSync(`/proc/${inside.pid}/task/${inside.pid}/children`, "utf8").split(" ");
+    expect(pid).toBe(1);
+    expect(told).toMatchObject({ pid: Number(child), namespacePid: 1, pidNamespace: expect.stringMatching(/^pid:/) });
+    const { stdout } = await server.command("ls", "--holders");
+    expect(stdout).toContain(`pid ${child}`);
+    process.kill(Number(child), "SIGKILL");
   });
 
   test(`${runtime}: a script of any name, and of any length, has a session`, async () => {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness import Child, Server
+from harness import Child, Server, wait_for
 
 import tensord
 from tensord import _api
@@ -59,3 +59,36 @@ except tensord.StaleRef as error: say([str(error), error.fields])
             child.finish()
         # A create whose memory cannot be reached is taken back.
         assert [found.name for found in client.list()] == ["here"]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="only root can make PID namespaces, and unshare(1) is needed",
+)
+def test_the_pid_of_a_worker_in_a_container_is_told_as_it_is_here(client: tensord.Client) -> None:
+    script = """
+import os
+with tensord.connect(name="inner") as client, client.attach("here"):
+    say(os.getpid())
+    hear()
+"""
+    with client.create("here", [1], ttl=600) as region:
+        region.seal()
+        with Child(script, prefix=("unshare", "-pf", "--mount-proc")) as child:
+            assert child.hear() == 1
+
+            def inner() -> tensord.ClientDescriptor | None:
+                clients = [holder.client for holder in client.get("here").holders]
+                return next((one for one in clients if one is not None and one.name == "inner"), None)
+
+            wait_for(lambda: inner() is not None, "the worker is among the holders")
+            told = inner()
+            assert told is not None
+            assert told.pid is not None
+            assert (told.namespace_pid, str(told.pid_namespace)[:5]) == (1, "pid:[")
+            assert Path(f"/proc/{told.pid}/status").read_text().partition("NSpid:")[2].split()[:2] == [
+                str(told.pid),
+                "1",
+            ]
+            child.say("end")
+            child.finish()

@@ -23,6 +23,7 @@ CLIENT = {
     "name": "trainer",
     "pid": None,
     "pid_namespace": None,
+    "namespace_pid": None,
     "hostname": None,
     "version": None,
     "labels": {"job": "7"},
@@ -177,7 +178,7 @@ def test_an_answer_without_what_is_needed_is_the_servers_fault(
 
 def test_records_have_records_inside() -> None:
     region = parse_descriptor(REGION)
-    trainer = tensord.ClientDescriptor("trainer", None, None, None, None, {"job": "7"})
+    trainer = tensord.ClientDescriptor("trainer", None, None, None, None, None, {"job": "7"})
     assert region.owner == tensord.Owner("linger", linger_ms=0, handoff_ms=5)
     assert region.storage == tensord.Storage("shm", "/dev/shm/x", None, (1 << 64) - 1, 4711, 4100)
     assert region.tensors == (tensord.TensorInfo("w", "U8", (4,), 4096, 4, "v", {"kind": "datetime64"}),)

@@ -3,7 +3,11 @@
 /** Who the worker says it is; for people, never for decisions. */
 export interface ClientFacts {
   readonly name: string | null;
+  /** As this server sees it; null if it said none, or none here surely is it. */
   readonly pid: number | null;
+  /** Where it is in another PID namespace than the server: which, and what it is called there. Older rows have neither. */
+  readonly pidNamespace?: string | null;
+  readonly namespacePid?: number | null;
   readonly hostname: string | null;
   readonly version: string | null;
   readonly labels: Readonly<Record<string, string>>;

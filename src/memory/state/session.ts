@@ -63,7 +63,13 @@ export function idOfSession(session: Pick<SessionRecord, "token">): SessionId {
 
 /** How errors and logs call a session: its id, and its name or its client's. */
 export function describeSession(session: SessionRecord): string {
-  const { name = null, pid = null } = session.client ?? {};
-  const shown = session.name ?? [name, pid === null ? null : `pid ${pid}`].filter((part) => part !== null).join(", ");
+  const { name = null, pid = null, namespacePid = null } = session.client ?? {};
+  const shown = session.name ?? [name, describePid(pid, namespacePid)].filter((part) => part !== null).join(", ");
   return shown === "" ? idOfSession(session) : `${idOfSession(session)} (${shown})`;
+}
+
+/** How people are told of a client's process: a PID that is another process here is marked. */
+export function describePid(pid: number | null, namespacePid: number | null): string | null {
+  if (pid !== null) return `pid ${pid}`;
+  return namespacePid === null ? null : `pid ${namespacePid} in another PID namespace`;
 }

@@ -70,8 +70,14 @@ export const Checksum = z
 export const ClientDescriptor = z
   .object({
     name: z.string().nullable(),
-    pid: Pid.nullable(),
-    pid_namespace: z.string().nullable().openapi({ description: "The PID namespace in which it has that pid." }),
+    pid: Pid.nullable().openapi({
+      description: "As the server sees it; null if it said none, or if no process here surely is it.",
+    }),
+    pid_namespace: z.string().nullable().openapi({
+      description: "The PID namespace that it is in, if that is another than the server's.",
+      example: null,
+    }),
+    namespace_pid: Pid.nullable().openapi({ description: "Its PID in `pid_namespace`: another process's here." }),
     hostname: z.string().nullable(),
     version: z.string().nullable(),
     labels: z.record(z.string(), z.string()),

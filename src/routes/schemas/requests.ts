@@ -1,6 +1,7 @@
 /** The zod schemas of requests' bodies. They are closed: a field, or a word, that is not here is refused. */
 
 import { z } from "@hono/zod-openapi";
+import { pidNamespacePattern } from "../../memory/host/process-id.ts";
 import { dtypes } from "../../memory/layout/dtype.ts";
 import { limits } from "../../memory/limits.ts";
 import { isPlainText } from "../../memory/naming.ts";
@@ -133,7 +134,10 @@ export const ChangeModel = z
 export const ClientRequest = z
   .strictObject({
     name: text.optional(),
-    pid: Pid.optional(),
+    pid: Pid.optional().openapi({ description: "As it knows it itself." }),
+    pid_namespace: z.string().regex(pidNamespacePattern).optional().openapi({
+      description: "What /proc/self/ns/pid links to: the server then says the PID as it sees it.",
+    }),
     hostname: text.optional(),
     version: text.optional(),
     labels: ClientLabels.optional(),

@@ -1,5 +1,6 @@
 /** How owners, ends, sessions and holders read in a cell of a table. Pure but for the clock. */
 
+import { describePid } from "../../memory/state/session.ts";
 import type { RegionDetail, RegionFacts, Session } from "./answers.ts";
 import { toBytes, toSpan } from "./table.ts";
 
@@ -54,8 +55,7 @@ type Client = Session["client"];
 
 /** A session as its client calls itself, else by its id. */
 export function toSessionName(id: string, name: string | null, client: Client): string {
-  const pid = client?.pid ?? null;
-  const parts = [name ?? client?.name ?? null, pid === null ? null : `pid ${pid}`];
+  const parts = [name ?? client?.name ?? null, describePid(client?.pid ?? null, client?.namespace_pid ?? null)];
   return parts.filter((part) => part !== null).join(", ") || id;
 }
 

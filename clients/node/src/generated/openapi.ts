@@ -1040,10 +1040,21 @@ export interface components {
     /** @description Who the worker says it is. */
     readonly ClientDescriptor: {
       readonly name: string | null;
-      /** Format: int32 */
+      /**
+       * Format: int32
+       * @description As the server sees it; null if it said none, or if no process here surely is it.
+       */
       readonly pid: number | null;
-      /** @description The PID namespace in which it has that pid. */
+      /**
+       * @description The PID namespace that it is in, if that is another than the server's.
+       * @example null
+       */
       readonly pid_namespace: string | null;
+      /**
+       * Format: int32
+       * @description Its PID in `pid_namespace`: another process's here.
+       */
+      readonly namespace_pid: number | null;
       readonly hostname: string | null;
       readonly version: string | null;
       readonly labels: {
@@ -2093,8 +2104,13 @@ export interface components {
      */
     readonly ClientRequest: {
       readonly name?: string;
-      /** Format: int32 */
+      /**
+       * Format: int32
+       * @description As it knows it itself.
+       */
       readonly pid?: number;
+      /** @description What /proc/self/ns/pid links to: the server then says the PID as it sees it. */
+      readonly pid_namespace?: string;
       readonly hostname?: string;
       readonly version?: string;
       /**

@@ -1,5 +1,6 @@
 /** What this program tells the server of itself: for people who ask who maps what, never for decisions. */
 
+import { readlinkSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename } from "node:path";
 
@@ -11,8 +12,18 @@ export function describeProgram(name: string | undefined) {
   return {
     name: name ?? toShown(basename(process.argv[1] ?? process.argv0)),
     pid: process.pid,
+    ...pidNamespace(),
     hostname: toShown(hostname()),
   };
+}
+
+/** Where this process is called by its pid: in a container another one is called so on the host. */
+function pidNamespace(): { readonly pidNamespace?: string } {
+  try {
+    return { pidNamespace: readlinkSync("/proc/self/ns/pid") };
+  } catch {
+    return {};
+  }
 }
 
 /** What people can read of it: a file's name may have control characters, and be any bytes. */

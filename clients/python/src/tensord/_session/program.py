@@ -20,12 +20,22 @@ def describe_program(name: str | None) -> schemas.ClientRequest:
     """A session's ``client``: ``name`` or the script's, and this process's pid, which is another one after a fork."""
     # Embedded, or set by somebody, there may be no script, and its name may be any bytes.
     script = os.path.basename(str(next(iter(getattr(sys, "argv", ())), "")))
+    namespace = _pid_namespace()
     return {
         "name": _to_shown(name or ("python" if script in _NO_SCRIPT else script)),
         "pid": os.getpid(),
+        **({} if namespace is None else {"pid_namespace": namespace}),
         "hostname": _to_shown(socket.gethostname()),
         "version": __version__,
     }
+
+
+def _pid_namespace() -> str | None:
+    """Where this process is called by its pid: in a container another one is called so on the host."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
 
 
 def _to_shown(text: str) -> str:

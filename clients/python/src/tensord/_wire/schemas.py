@@ -238,6 +238,7 @@ class ClientDescriptor(TypedDict):
     name: str | None
     pid: int | None
     pid_namespace: str | None
+    namespace_pid: int | None
     hostname: str | None
     version: str | None
     labels: dict[str, str]
@@ -643,6 +644,7 @@ class OpenSession(TypedDict):
 class ClientRequest(TypedDict):
     name: NotRequired[str]
     pid: NotRequired[int]
+    pid_namespace: NotRequired[str]
     hostname: NotRequired[str]
     version: NotRequired[str]
     labels: NotRequired[dict[str, str]]

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 class ClientDescriptor:
     """Who a worker says it is: for people who ask who maps what. ``None`` is what it did not say.
 
-    It has that ``pid`` in its ``pid_namespace``.
+    ``pid`` is as the server sees it. Of a worker in another PID namespace, such as a container's, ``pid_namespace``
+    says which and ``namespace_pid`` what it is called there; ``pid`` is ``None`` if the server cannot find it.
     """
 
     name: str | None
     pid: int | None
     pid_namespace: str | None
+    namespace_pid: int | None
     hostname: str | None
     version: str | None
     labels: Mapping[str, str]
@@ -78,6 +80,7 @@ def to_client(value: schemas.ClientDescriptor | None) -> ClientDescriptor | None
         name=value["name"],
         pid=value["pid"],
         pid_namespace=value.get("pid_namespace"),
+        namespace_pid=value.get("namespace_pid"),
         hostname=value["hostname"],
         version=value["version"],
         labels=dict(value.get("labels") or {}),
