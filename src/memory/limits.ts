@@ -160,6 +160,8 @@ export const limits = {
   distressPatienceMs: 250,
   /** How long a hand-off waits for its consumer, unless it says otherwise. */
   handoffDefaultMs: 60_000,
+  /** Names and ids of regions that have ended of which it is remembered how. */
+  endedRegions: 10_000,
   listItems: 1000,
   listItemsDefault: 100,
   /** Regions looked at for one page of a list, however few of them match. */

@@ -172,6 +172,6 @@ function refused(state: string): TensordError {
 
 function upgradeRequired(): TensordError {
   return new TensordError("upgrade-required", "Cannot follow the events here: the request is no WebSocket handshake", {
-    hint: "Use a WebSocket client, or GET /v1/events with Accept: text/event-stream.",
+    hint: "Use a WebSocket client, or ask for the events as text/event-stream.",
   });
 }

@@ -152,7 +152,7 @@ export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Se
         "upgrade-required",
         "Cannot hold the session here: the request is no WebSocket handshake",
         {
-          hint: "Use a WebSocket client, or renew the session with POST …/renew.",
+          hint: "Use a WebSocket client, or renew the session instead.",
         },
       );
     }

@@ -132,7 +132,10 @@ export class TestApp {
     const answer = await this.request(method, path, body, options);
     expect(answer.body).toMatchObject({ code });
     expect(this.footprint()).toEqual(before);
-    return answer.body as Problem;
+    const problem = answer.body as Problem;
+    // Both clients and the command line show it, and none of their users sends a request by hand.
+    expect(problem.hint ?? "", "advice knows no HTTP").not.toMatch(/\/v1\/|\b(GET|POST|PATCH|PUT|DELETE)\b|Prefer/);
+    return problem;
   }
 
   /** Everything that a request could leave behind: the books, and the names in the shared directory. */

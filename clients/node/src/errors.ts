@@ -97,6 +97,13 @@ export function isUnavailable(error: unknown): boolean {
 
 /** What the server's hint cannot know: how the cure is spelled here. */
 const ownHints: Readonly<Record<string, string>> = {
+  "region-not-found":
+    "client.create(name, array, { ttlMs }) makes it, client.attach(name, { timeoutMs: 30_000 }) waits for it",
+  "model-not-found": "client.registerModel(name)",
+  "model-exists": "client.changeModel(name, { memoryLimitBytes })",
+  "model-in-use": "client.unregisterModel(name, { drain: true })",
+  "name-taken": '{ ifExists: "attach" } or "replace"',
+  "name-claimed": "client.getOrCreate(name, build) takes turns",
   "owner-required": "pass { ttlMs }, { lingerMs } or { persist: true }, or connect with a session",
 };
 

@@ -38,7 +38,7 @@ export class EventFeeder implements Disposable {
   refuseIfFull(): void {
     if (this.size < limits.subscribers) return;
     throw new TensordError("too-many-requests", `Cannot subscribe: ${this.size} follow the events already`, {
-      hint: "Follow once in a process and hand on what is heard, or read pages of GET /v1/events.",
+      hint: "Follow once in a process and hand on what is heard, or read the events page by page.",
     });
   }
 

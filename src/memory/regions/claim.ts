@@ -108,7 +108,7 @@ export function checkClaim(store: Store, built: ClaimedName, id: string | undefi
     `Cannot create ${quote(claim.model)}/${quote(claim.name)}: ${describeSession(claim.session)} has the right to build it`,
     {
       session: describeSession(claim.session),
-      hint: "Ask for your turn with POST /v1/models/{model}/regions/{name}/claim, and Prefer: wait=N.",
+      hint: "Claim the name: you wait for who builds it, and get what is built, or your turn.",
     },
   );
 }

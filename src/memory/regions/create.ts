@@ -103,7 +103,7 @@ function nameTaken(region: Region, difference?: unknown): TensordError {
   return new TensordError("name-taken", detail, {
     region: `reg_${region.token}`,
     ...(difference === undefined ? {} : { difference }),
-    hint: 'Delete that region, choose another name, or ask with "if_exists": "attach" or "replace".',
+    hint: "Delete that region, choose another name, or say in `if_exists` that you attach to it or replace it.",
   });
 }
 

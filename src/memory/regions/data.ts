@@ -26,7 +26,7 @@ export function locateData(region: Region, tensorName: string | undefined): Data
   if (tensor !== undefined) return tensor;
   const what = `Cannot find tensor ${quote(tensorName)} in ${describe(region)}`;
   throw new TensordError("tensor-not-found", `${what}: none of its ${tensors.count} has that name`, {
-    hint: "GET /v1/regions/{region} lists its tensors. Leave ?tensor= out for the bytes of all of them.",
+    hint: "The region's descriptor lists its tensors. Leave `tensor` out for the bytes of all of them.",
   });
 }
 

@@ -57,10 +57,12 @@ export function lookUp(store: Store, { model, name, version }: NamedRegion): Reg
 /** @throws TensordError always: nobody has the name. */
 export function refuse(store: Store, { model, name, version }: NamedRegion, waitMs: number): never {
   store.books.model(model);
+  const told = store.books.ended.tellByName(model, name, version, store.now());
+  const end = told === undefined ? "" : `; the last that had it ${told}`;
   throw new TensordError(
     "region-not-found",
-    `Cannot find region ${quote(name)} of model ${quote(model)}: ${describeAbsence(version, waitMs)}`,
-    { hint: "Create it with POST /v1/regions, or wait for it: GET with the header Prefer: wait=30." },
+    `Cannot find region ${quote(name)} of model ${quote(model)}: ${describeAbsence(version, waitMs)}${end}`,
+    { hint: "Create it, or wait until somebody does." },
   );
 }
 

@@ -68,7 +68,7 @@ async function evictFor(
 async function waitInLine(store: Store, request: RoomRequest, signal: AbortSignal): Promise<void> {
   if (store.room.size >= limits.waiters) {
     throw new TensordError("too-many-requests", `Cannot wait for memory: ${store.room.size} creations wait already`, {
-      hint: 'Ask again in a while, or with "on_full": "fail".',
+      hint: "Ask again in a while, or without waiting (`on_full`).",
     });
   }
   const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -113,7 +113,7 @@ function tooLate(store: Store, request: RoomRequest): TensordError {
     `Cannot wait longer for memory. ${error?.message ?? "Others were before it"}`,
     {
       ...error?.facts,
-      hint: 'Ask with a longer "deadline_ms", free memory, or mark what may go as "evictable".',
+      hint: "Wait for longer, free memory, or mark what may go as `evictable`.",
     },
   );
 }

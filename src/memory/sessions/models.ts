@@ -15,7 +15,7 @@ export function registerModel(store: Store, name: string, memoryLimitBytes: numb
   store.refuseIfStopping();
   if (store.books.findModel(name) !== undefined) {
     throw new TensordError("model-exists", `Cannot register model ${quote(name)}: it exists`, {
-      hint: "Use it as it is, or change its limit with PATCH /v1/models/{model}.",
+      hint: "Use it as it is, or change its limit.",
     });
   }
   if (store.books.models.size >= limits.models) {
@@ -88,7 +88,7 @@ export function refuseModelInUse(model: Model, drain: boolean): void {
       `Cannot unregister model ${quote(model.name)}: it has ${model.regions.size} regions`,
       {
         regions: model.regions.size,
-        hint: "Delete them first, or pass ?drain=true to delete them with it.",
+        hint: "Delete them first, or say `drain`, which deletes them with it.",
       },
     );
   }

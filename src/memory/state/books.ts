@@ -8,6 +8,7 @@ import { TensordError } from "../error.ts";
 import type { ModelRow } from "../journal/journal-rows.ts";
 import { limits } from "../limits.ts";
 import { hostPool, parseId, parseRegionId, quote } from "../naming.ts";
+import { EndedRegions } from "./ended-regions.ts";
 import { hasEnded } from "./lifecycle.ts";
 import { NameIndex } from "./name-index.ts";
 import { OrderedIndex } from "./ordered-index.ts";
@@ -27,6 +28,8 @@ export class Books {
   readonly sessions = new OrderedIndex<Session>();
   readonly counts = { creating: 0, open: 0, sealing: 0, sealed: 0, draining: 0, deleted: 0 };
   readonly pools: Pools;
+  /** What is no longer in these books. */
+  readonly ended = new EndedRegions();
   #lastKey = 0;
   #lastSessionKey = 0;
 
@@ -45,7 +48,7 @@ export class Books {
     const model = this.#models.get(name);
     if (model !== undefined && !model.closing) return model;
     throw new TensordError("model-not-found", `Cannot find model ${quote(name)}: it is not registered`, {
-      hint: `Register it with POST /v1/models, or use the model "${defaultModelName}", which always exists.`,
+      hint: `Register it, or use the model "${defaultModelName}", which always exists.`,
     });
   }
 
@@ -72,8 +75,9 @@ export class Books {
   region(id: string): Region {
     const region = this.regionById(id);
     if (region !== undefined) return region;
-    throw new TensordError("region-not-found", `Cannot find region ${quote(id)}: it is deleted or never was`, {
-      hint: "List what exists with GET /v1/regions; find one by name with GET /v1/models/{model}/regions/{name}.",
+    const end = this.ended.tellById(parseRegionId(id) ?? "", Date.now()) ?? "is deleted or never was";
+    throw new TensordError("region-not-found", `Cannot find region ${quote(id)}: it ${end}`, {
+      hint: "List what exists, or look for it by its name.",
     });
   }
 
@@ -92,7 +96,7 @@ export class Books {
     const session = this.findSession(parseId("ses_", id) ?? "");
     if (session?.end === null) return session;
     throw new TensordError("session-not-found", `Cannot find session ${quote(id)}: it has ended or never was`, {
-      hint: "Open one with POST /v1/sessions; one that is neither held nor renewed ends with its TTL.",
+      hint: "Open another one. A session that is neither held nor renewed ends with its TTL.",
     });
   }
 

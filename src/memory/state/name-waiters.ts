@@ -15,7 +15,7 @@ export class NameWaiters {
     signal.throwIfAborted();
     if (this.#count >= limits.waiters) {
       throw new TensordError("too-many-requests", `Cannot wait: ${this.#count} requests wait already`, {
-        hint: "Ask again in a while, or without Prefer: wait.",
+        hint: "Ask again in a while, or without waiting.",
       });
     }
     const { promise, resolve, reject } = Promise.withResolvers<void>();

@@ -87,7 +87,7 @@ function describeLimit(books: Books, { model, poolName, session }: Charge, code:
       limit: `its ${limitBytes}`,
       holders,
       draining_bytes: drainingBytes,
-      hint: "See `tensord ls --sort size --holders`. Delete regions of this model, or raise its memory_limit_bytes with PATCH /v1/models/{model}.",
+      hint: "See `tensord ls --sort size --holders`. Delete regions of this model, or raise its limit (`memory_limit_bytes`).",
     };
   }
   const { limitBytes, usedBytes: allBytes, drainingBytes } = books.pools.get(poolName);

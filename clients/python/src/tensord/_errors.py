@@ -174,12 +174,14 @@ class RegionNotFound(NotFound):
     """No region has that id, or that name in its model."""
 
     code = "region-not-found"
+    python_hint = "client.create(name, array, ttl=600) makes it, client.attach(name, timeout=30) waits for it"
 
 
 class ModelNotFound(NotFound):
     """No model has that name."""
 
     code = "model-not-found"
+    python_hint = "client.register_model(name)"
 
 
 class SessionNotFound(NotFound):
@@ -222,18 +224,21 @@ class ModelExists(Conflict):
     """The model is registered already."""
 
     code = "model-exists"
+    python_hint = "client.change_model(name, memory_limit_bytes=...)"
 
 
 class ModelInUse(Conflict):
     """The model has regions: ``drain=True`` deletes them with it."""
 
     code = "model-in-use"
+    python_hint = "client.unregister_model(name, drain=True)"
 
 
 class NameTaken(Conflict):
     """Another region of the model has that name; ``if_exists`` says what else that may mean."""
 
     code = "name-taken"
+    python_hint = 'if_exists="attach" or "replace"; client.delete(name)'
 
 
 class NameClaimed(Conflict):

@@ -1,0 +1,78 @@
+/** How regions ended that somebody may still ask for: the latest of them, in memory alone. For sentences, never for decisions. */
+
+import type { EndReason } from "../journal/region-record.ts";
+import { limits } from "../limits.ts";
+
+interface Ending {
+  /** With its verb: `ended with session ses_…`. */
+  readonly how: string;
+  readonly at: number;
+}
+
+/** The region as those knew it who ask for it. */
+interface Ended {
+  readonly token: string;
+  readonly model: string;
+  readonly version: string;
+  readonly formerName: string | null;
+}
+
+export class EndedRegions {
+  readonly #endings = new Map<string, Ending>();
+
+  remember(region: Ended, how: string, now: number): void {
+    const ending = { how, at: now };
+    for (const key of toKeys(region)) {
+      // Anew at the end: the map's order is that of the ends.
+      this.#endings.delete(key);
+      this.#endings.set(key, ending);
+    }
+    for (const key of this.#endings.keys()) {
+      if (this.#endings.size <= limits.endedRegions) break;
+      this.#endings.delete(key);
+    }
+  }
+
+  /** How and when the region with this token ended, from the verb on; undefined if that is forgotten. */
+  tellById(token: string, now: number): string | undefined {
+    return this.#tell(token, now);
+  }
+
+  /** The same of the last region that had the name, in this version or in any. */
+  tellByName(model: string, name: string, version: string | undefined, now: number): string | undefined {
+    return this.#tell(version === undefined ? `${model}/${name}` : `${model}/${name}/${version}`, now);
+  }
+
+  #tell(key: string, now: number): string | undefined {
+    const ending = this.#endings.get(key);
+    return ending === undefined ? undefined : `${ending.how} ${toAge(now - ending.at)} ago`;
+  }
+}
+
+/** A name has no slash, so no key is another's. */
+function toKeys({ token, model, formerName, version }: Ended): readonly string[] {
+  return formerName === null ? [token] : [token, `${model}/${formerName}`, `${model}/${formerName}/${version}`];
+}
+
+function toAge(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  return seconds < 7200 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
+}
+
+const sentences: Readonly<Record<EndReason, string>> = {
+  request: "was deleted by request",
+  ttl: "ended with its TTL",
+  linger: "ended with its linger, since nobody used it",
+  session: "ended with its session",
+  evicted: "was evicted to make room",
+  replaced: "was replaced",
+  orphaned: "was found without a row, and freed",
+  aborted: "was never finished",
+};
+
+/** @param session who it ended with, as people are told of it, if that is known. */
+export function describeEnd(reason: EndReason | null, session: string | undefined): string {
+  if (reason === null) return "was lost: somebody removed its file";
+  return reason === "session" && session !== undefined ? `ended with session ${session}` : sentences[reason];
+}
