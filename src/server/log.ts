@@ -1,6 +1,6 @@
 /**
  * The server's log: one JSON line each on standard output, without tensor content, its keys in snake_case. Writing never holds
- * the event loop.
+ * the event loop. On a terminal it is for people.
  */
 
 import pino, { type Logger } from "pino";
@@ -8,6 +8,7 @@ import { idOf } from "../memory/journal/region-record.ts";
 import { KiB, limits, MiB } from "../memory/limits.ts";
 import { describeSession } from "../memory/state/session.ts";
 import type { StoreEvent } from "../memory/state/store-event.ts";
+import { toLogText } from "./log-text.ts";
 
 export interface ServerLog {
   readonly log: Logger;
@@ -26,7 +27,9 @@ export function createLog(level: string, instance: string): ServerLog {
     periodicFlush: 100,
   });
   const timestamp = pino.stdTimeFunctions.isoTime;
-  const log = pino({ level, base: { instance }, timestamp, serializers: { err: toErrorFacts } }, destination);
+  const options = { level, base: { instance }, timestamp, serializers: { err: toErrorFacts } };
+  const forPeople = { write: (json: string) => void destination.write(toLogText(json)) };
+  const log = pino(options, process.stdout.isTTY ? forPeople : destination);
   return {
     log,
     async close() {

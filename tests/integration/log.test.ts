@@ -4,10 +4,13 @@ import { afterAll, expect, test } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { provokeEveryEvent } from "../contract/support/every-event.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
-import { testWith } from "../harness/instance-needs.ts";
+import { assertNothingLeft, createInstance } from "../harness/instance.ts";
+import { root, testWith } from "../harness/instance-needs.ts";
 import { startServer } from "../harness/server.ts";
+import { runTensord } from "../harness/server-command.ts";
 import { findFaults } from "../harness/server-log.ts";
+import { tensord } from "../harness/server-program.ts";
+import { until } from "../harness/server-wait.ts";
 
 afterAll(assertNothingLeft);
 
@@ -31,6 +34,39 @@ testWith()("every event and every failure of a start is a line whose keys are th
   ]);
   // What is wrong with any line is found at the end of every test of a server, and so of this one.
 });
+
+testWith(Bun.which("script") === null ? "needs script(1), for a pseudo terminal" : undefined)(
+  "on a terminal the log is for people",
+  async () => {
+    const { name, shmDirectory } = createInstance();
+    const env = {
+      PATH: process.env.PATH ?? "",
+      TENSORD_INSTANCE: name,
+      TENSORD_SHM_DIR: shmDirectory,
+      TENSORD_PORT: "",
+    };
+    const serve = [...tensord, "serve"].map((word) => `'${word}'`).join(" ");
+    const child = Bun.spawn(["script", "-qefc", `exec ${serve}`, "/dev/null"], {
+      cwd: root,
+      env: { ...env, SHELL: "/bin/sh" },
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "inherit",
+    });
+    let text = "";
+    const reading = (async () => {
+      for await (const chunk of child.stdout) text += Buffer.from(chunk).toString();
+    })();
+    const [, pid] = await until("it is ready", () => /ready on unix:.+ {2}pid=(\d+)/.exec(text) ?? undefined);
+    process.kill(Number(pid), "SIGTERM");
+    await reading;
+    expect(await child.exited).toBe(0);
+    expect(text).toMatch(/^\d\d:\d\d:\d\d {2}info {3}memory limit {2}limit_bytes=[\d.]+ [KMG]iB/m);
+    expect(text).toContain("stopping: requests under way may end, regions stay");
+    expect(text).not.toContain('{"level"');
+    expect((await runTensord(["purge"], env)).status).toBe(0);
+  },
+);
 
 test.each([
   ['{"level":30,"msg":"x"}', []],
