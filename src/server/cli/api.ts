@@ -1,5 +1,7 @@
 /** How the command line talks to a running server: over the instance's socket, or where TENSORD_URL says. */
 
+import { accessSync, constants, lstatSync } from "node:fs";
+import { dirname } from "node:path";
 import { TensordError } from "../../memory/error.ts";
 import { toInstancePath } from "../../memory/storage/instance-directory.ts";
 import type { Config } from "../config.ts";
@@ -27,8 +29,8 @@ export class Api {
     const json =
       request === undefined ? {} : { body: JSON.stringify(request), headers: { "content-type": "application/json" } };
     const response = await this.#fetch(path, { method, ...json });
-    if (!response.ok) throw await toFailure(response);
-    return { status: response.status, body: (await response.json()) as Body };
+    if (!response.ok) throw await this.#toFailure(response);
+    return { status: response.status, body: (await this.#read(response)) as Body };
   }
 
   /** @returns the answer's body. @throws as `ask` does. */
@@ -46,12 +48,18 @@ export class Api {
     }
   }
 
+  /** One page of a list, under the name that its schema gives the rest. @throws as `ask` does. */
+  async page<Page extends { readonly items: readonly unknown[] }>(path: string): Promise<Page> {
+    const page = await this.call<Page>("GET", path);
+    if (!Array.isArray(page.items)) throw this.#notOurs("it has no items");
+    return page;
+  }
+
   /** All items of a list, page after page. */
   async *list<Item>(path: string): AsyncGenerator<Item> {
     const separator = path.includes("?") ? "&" : "?";
     for (let cursor: string | null = ""; cursor !== null; ) {
-      const page: { items: Item[]; next_cursor: string | null } = await this.call(
-        "GET",
+      const page: { items: Item[]; next_cursor: string | null } = await this.page(
         `${path}${separator}limit=1000${cursor === "" ? "" : `&cursor=${encodeURIComponent(cursor)}`}`,
       );
       yield* page.items;
@@ -65,7 +73,7 @@ export class Api {
    */
   async *open(path: string, headers: Record<string, string>, signal: AbortSignal): AsyncGenerator<string> {
     const response = await this.#fetch(path, { headers, signal });
-    if (!response.ok || response.body === null) throw await toFailure(response);
+    if (!response.ok || response.body === null) throw await this.#toFailure(response);
     try {
       yield* response.body.pipeThrough(new TextDecoderStream());
     } catch (cause) {
@@ -79,22 +87,76 @@ export class Api {
       // Who waits for memory waits longer than the five minutes that Bun lets a connection be silent.
       return await fetch(this.#base + path, { ...init, ...unix, timeout: false });
     } catch (error) {
-      const where = this.#unix === undefined ? this.#base : `unix://${this.#unix}`;
+      if (this.#unix !== undefined) checkAccess(this.#unix, error);
       const { code = "unknown" } = error as NodeJS.ErrnoException;
       throw new TensordError(
         "io-error",
-        `Cannot reach a server at ${where}: ${code}`,
+        `Cannot reach a server at ${this.#where}: ${code}`,
         { hint: "Start one with `npm start`, or name another with --url, --instance or --shm-dir." },
         { cause: error },
       );
     }
   }
+
+  get #where(): string {
+    return this.#unix === undefined ? this.#base : `unix://${this.#unix}`;
+  }
+
+  /** The answer's object. @throws TensordError if it has none: another server listens there, or a proxy answers for ours. */
+  async #read(response: Response): Promise<Readonly<Record<string, unknown>>> {
+    let body: unknown;
+    try {
+      body = await response.json();
+    } catch (cause) {
+      if (cause instanceof SyntaxError) throw this.#notOurs(`status ${response.status}, and no JSON`);
+      throw new TensordError("io-error", `Cannot read the answer of ${this.#where}: it broke off`, {}, { cause });
+    }
+    if (typeof body !== "object" || body === null || Array.isArray(body))
+      throw this.#notOurs(`status ${response.status}, and no JSON object`);
+    return body as Readonly<Record<string, unknown>>;
+  }
+
+  async #toFailure(response: Response): Promise<TensordError> {
+    const { code, detail, ...facts } = await this.#read(response);
+    if (typeof code !== "string" || typeof detail !== "string")
+      return this.#notOurs(`status ${response.status}, and no failure of ours`);
+    return new TensordError(code as TensordError["code"], detail, facts);
+  }
+
+  #notOurs(state: string): TensordError {
+    return new TensordError("internal", `Cannot read the answer of ${this.#where}: ${state}`, {
+      hint: "Is a tensord server there? See --url and TENSORD_URL.",
+    });
+  }
 }
 
-async function toFailure(response: Response): Promise<TensordError> {
-  const { code, detail, ...facts } = (await response.json()) as ConstructorParameters<typeof TensordError>[2] & {
-    code: TensordError["code"];
-    detail: string;
-  };
-  return new TensordError(code, detail, facts);
+/** A socket that stands, and that this user may not open, says so. @throws TensordError. */
+function checkAccess(path: string, cause: unknown): void {
+  const uid = process.geteuid?.();
+  try {
+    accessSync(path, constants.W_OK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "EACCES") return;
+    const owner = ownerOf(path) ?? ownerOf(dirname(path));
+    throw new TensordError(
+      "io-error",
+      `Cannot reach the server at unix://${path}: uid ${uid} may not open its socket (${code})`,
+      {
+        errno: code,
+        hint: `It belongs to ${owner ?? "another user"}. Run this as that user, or as a member of the group.`,
+      },
+      { cause },
+    );
+  }
+}
+
+/** Whose it is, if that may be seen: a directory that may not be entered hides what is in it. */
+function ownerOf(path: string): string | undefined {
+  try {
+    const { uid, gid } = lstatSync(path);
+    return `uid ${uid} and group ${gid}`;
+  } catch {
+    return undefined;
+  }
 }

@@ -58,7 +58,7 @@ export async function* readKept(api: Api, query: URLSearchParams): AsyncGenerato
   const page = new URLSearchParams(query);
   page.set("limit", String(pageItems));
   for (let isFull = true; isFull; ) {
-    const { items, next_after } = await api.call<{ items: Event[]; next_after: string }>("GET", `/v1/events?${page}`);
+    const { items, next_after } = await api.page<{ items: Event[]; next_after: string }>(`/v1/events?${page}`);
     yield* items;
     isFull = items.length === pageItems;
     page.set("after", next_after);

@@ -1,10 +1,15 @@
 /** Pools as the command line shows them: host memory by itself, devices beside it. */
 
+import { TensordError } from "../../memory/error.ts";
 import { hostPool } from "../../memory/naming.ts";
 
 /** What is shown of the pool of host memory, which is always among them. */
 export function hostOf<Pool extends { readonly pool: string }>({ pools }: { readonly pools: readonly Pool[] }): Pool {
-  const host = pools.find(({ pool }) => pool === hostPool);
-  if (host === undefined) throw new RangeError(`the answer has no pool ${hostPool}`);
+  const host = pools?.find(({ pool }) => pool === hostPool);
+  if (host === undefined) {
+    throw new TensordError("internal", `Cannot read the answer: it has no pool ${hostPool}`, {
+      hint: "Is a tensord server there, of this version? See --url and TENSORD_URL.",
+    });
+  }
   return host;
 }

@@ -56,7 +56,7 @@ export class Observer {
   }
 
   #page<Item>(path: string): Promise<{ items: Item[]; next_cursor: string | null }> {
-    return this.#api.call("GET", path);
+    return this.#api.page(path);
   }
 
   async #newest(): Promise<readonly Event[]> {
