@@ -40,6 +40,19 @@ test("every TODO and FIXME names its issue", () => {
   expect(linesWhere(others, (line) => /\b(TODO|FIXME|XXX)\b/.test(line) && !/#\d+/.test(line))).toEqual([]);
 });
 
+test("documents that a comment or a docstring cites are in the repository", () => {
+  const code = files.filter(({ path }) => path !== self && /\.(ts|mjs|py)$/.test(path));
+  const known = new Set(paths);
+  const isThere = (path: string, cited: string): boolean =>
+    [cited, `docs/${cited}`, join(dirname(path), cited)].some((place) => known.has(place.replace(/^\.\.\//, "")));
+  const missing = code.flatMap(({ path, text }) =>
+    [...text.matchAll(/[\w/.-]+\.md\b/g)]
+      .filter(([cited]) => !isThere(path, cited))
+      .map(([cited]) => `${path}: ${cited}`),
+  );
+  expect(missing).toEqual([]);
+});
+
 test("src prints by its logger, and main.ts alone to the console", () => {
   const quiet = sources.filter(({ path }) => path !== "src/main.ts");
   expect(linesWhere(quiet, (line) => line.includes("console.log"))).toEqual([]);

@@ -71,7 +71,7 @@ if sys.platform != "win32":
 class TensordError(Exception):
     """The root of everything that this package raises on purpose.
 
-    ``code`` is a word of the failure table (design.md 13), ``status`` the HTTP status or ``None`` if no server was
+    ``code`` is one of the codes that ``openapi.yaml`` lists, ``status`` the HTTP status or ``None`` if no server was
     involved, ``detail`` what was asked and why it failed, ``hint`` what to do, and ``fields`` the numbers beside it
     (``requested_bytes``, ``available_bytes`` …).
     """

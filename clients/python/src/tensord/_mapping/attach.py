@@ -1,5 +1,7 @@
-"""The attach protocol (design.md 7): open, lock, *then* check. The order is what makes it safe against a free or a seal
-that happens at the same time. It knows files and locks; who is asked when a check fails is the caller's business.
+"""The attach protocol (docs/protocol.md, "Attach"): open, lock, *then* check.
+
+The order is what makes it safe against a free or a seal that happens at the same time. It knows files and locks; who is
+asked when a check fails is the caller's business.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Leases: read locks of an open file description at two bytes far past any content (design.md 7).
+"""Leases: read locks of an open file description at two bytes far past any content (docs/protocol.md, "Constants").
 
 A lease is taken here and never given back: it ends when the last mapping of the description does, however that happens.
 """
