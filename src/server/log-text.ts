@@ -24,7 +24,7 @@ export function toLogText(json: string): string {
   const { level, time, msg, err } = line;
   const facts = Object.entries(line).filter(([key, value]) => !left.has(key) && value !== null);
   const parts = [toClock(time), (levels[Number(level)] ?? "").padEnd(5), toText(msg), ...facts.map(toFact)];
-  return [parts.filter((part) => part !== "").join("  "), ...toCause(err)].join("\n") + "\n";
+  return `${[parts.filter((part) => part !== "").join("  "), ...toCause(err)].join("\n")}\n`;
 }
 
 function parse(json: string): Line | undefined {

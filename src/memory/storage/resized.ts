@@ -3,7 +3,13 @@
 import { type FailureFacts, TensordError } from "../error.ts";
 
 /** @param action `Cannot <do what>`. @param seen the bytes that the file has; undefined if all that is known is that they are fewer. */
-export function resized(action: string, seen: number | undefined, want: number, facts: FailureFacts = {}, cause?: unknown): TensordError {
+export function resized(
+  action: string,
+  seen: number | undefined,
+  want: number,
+  facts: FailureFacts = {},
+  cause?: unknown,
+): TensordError {
   const how = seen !== undefined && seen > want ? "extended" : "truncated";
   const has = seen === undefined ? "fewer" : `${seen}`;
   return new TensordError(
