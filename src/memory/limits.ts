@@ -183,6 +183,8 @@ export const limits = {
   laneNice: 10,
   /** Up to this size memory is allocated and freed on the event loop: cheaper than a Worker's round trip, under 0.5 ms. */
   inlineBytes: 1 * MiB,
+  /** Proofs are read in pieces of this size: a whole number of them. */
+  proofsReadBytes: 1 * MiB,
   /** Kept for SQLite on a full tmpfs, where even a DELETE needs a page. */
   ballastBytes: 1 * MiB,
   /** What is given up of it at a time: some pages more than one write of the journal needs. */
