@@ -5,6 +5,7 @@ import { TensordError } from "../../src/memory/error.ts";
 import { limits } from "../../src/memory/limits.ts";
 import type { Answer, Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
+import { tokenOf } from "../harness/instance.ts";
 import { lease } from "./support/lease.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
 
@@ -270,6 +271,24 @@ describe("a row that cannot be written", () => {
     );
   }
 });
+
+test(
+  "a change whose row is written and whose proof is not stands, is told to the operator, and is proved by the next one",
+  withApp(async (app) => {
+    const { id } = await app.create({ name: "weights", ttl_ms: 60_000 });
+    const { proofs } = app.store;
+    const { put } = proofs;
+    proofs.put = () => {
+      throw new TensordError("out-of-shared-memory", "Cannot write it: no page is free", { hint: "Free some." });
+    };
+    const change = (ttl_ms: number) => app.ok<Region>(200, "PATCH", `/v1/regions/${id}`, { ttl_ms });
+    expect((await change(90_000)).owner).toEqual({ kind: "ttl", ttl_ms: 90_000 });
+    expect(app.warnings.splice(0)).toMatchObject([expect.stringMatching(/^Cannot prove reg_/)]);
+    Object.assign(proofs, { put });
+    await change(80_000);
+    expect(proofs.find(tokenOf(id))?.owner).toEqual({ kind: "ttl", ttlMs: 80_000 });
+  }),
+);
 
 /** Lets no row be changed until disposed. */
 function fillJournal({ store: { journal } }: TestApp): Disposable {

@@ -17,25 +17,28 @@ function ask(app: TestApp, body: object): Promise<Answer> {
   return app.request("POST", "/v1/regions", body);
 }
 
-test("a creation whose commit fails is told to nobody and leaves nothing", async () => {
-  let isBroken = true;
-  const onStep = (step: string) => {
-    if (step !== "create.journaled" || !isBroken) return;
-    throw new TensordError("out-of-shared-memory", "Cannot write the row: no page is free", { hint: "Free some." });
-  };
-  await withApp(
-    async (app) => {
-      expect((await ask(app, weights)).status).toBe(507);
-      isBroken = false;
-      const { id } = await app.create(weights);
-      const { body } = await app.request("GET", "/v1/events?types=tensord.region.");
-      const told = (body as { items: { type: string; subject: string }[] }).items;
-      expect(told.map(({ type, subject }) => [type, subject])).toEqual([["tensord.region.allocated", id]]);
-      expect((await app.stats()).regions).toMatchObject({ open: 1, draining: 0 });
-    },
-    { onStep },
-  )();
-});
+for (const failing of ["create.journaled", "create.proved"] as const) {
+  test(`a creation whose commit fails at ${failing} is told to nobody and leaves nothing`, async () => {
+    let isBroken = true;
+    const onStep = (step: string) => {
+      if (step !== failing || !isBroken) return;
+      throw new TensordError("out-of-shared-memory", "Cannot write it: no page is free", { hint: "Free some." });
+    };
+    await withApp(
+      async (app) => {
+        expect((await ask(app, weights)).status).toBe(507);
+        expect(app.store.proofs.byteSize()).toBe(0);
+        isBroken = false;
+        const { id } = await app.create(weights);
+        const { body } = await app.request("GET", "/v1/events?types=tensord.region.");
+        const told = (body as { items: { type: string; subject: string }[] }).items;
+        expect(told.map(({ type, subject }) => [type, subject])).toEqual([["tensord.region.allocated", id]]);
+        expect((await app.stats()).regions).toMatchObject({ open: 1, draining: 0 });
+      },
+      { onStep },
+    )();
+  });
+}
 
 describe("a fresh region", () => {
   test(

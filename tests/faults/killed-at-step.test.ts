@@ -117,7 +117,8 @@ async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerPr
   const foreignBytes = tmpfs?.usedBytes ?? 0;
   await server.start();
   // A region that was entered and never published gets its name at the start, and that is told like any other relink.
-  if (kill.step === "create.journaled") server.log.expect(/^tensord\.region\.relinked$/);
+  const isUnpublished = kill.step === "create.journaled" || kill.step === "create.proved";
+  if (isUnpublished) server.log.expect(/^tensord\.region\.relinked$/);
   // A server that frees a draining region again and again would die of that, and not of the request.
   const acknowledged = await AcknowledgedRegions.make(server, worker, kill.step !== "delete.withdrawn");
   const sessions = await AcknowledgedSessions.make(server);

@@ -56,8 +56,14 @@ export async function checkAdopted({ api }: TestServer, made: Awaited<ReturnType
   }
   expect((await api.get(made.open.region.id)).state).toBe("open");
   expect(await api.get(made.sealed.region.id)).toMatchObject({ state: "sealed", checksum: null });
-  expect((await api.get(made.open.region.id)).owner).toEqual({ kind: "persist" });
-  expect((await api.get(made.nameless.region.id)).owner).toMatchObject({ kind: "ttl" });
+  for (const { region } of Object.values(made)) {
+    const { owner, expires_at, created_at } = await api.get(region.id);
+    expect({ owner, expires_at, created_at }, "its owner is proved, and ends it when it would have").toEqual({
+      owner: region.owner,
+      expires_at: region.expires_at,
+      created_at: region.created_at,
+    });
+  }
 }
 
 /** A token that follows from a word. */

@@ -15,6 +15,7 @@ const creating = at(
   "create.header-written",
   "create.kept",
   "create.journaled",
+  "create.proved",
   "create.published",
 );
 const windowed: KillPoint[] = [
@@ -24,7 +25,14 @@ const windowed: KillPoint[] = [
 ];
 /** The file of a large region is unlinked by a Worker, beside which the loop goes on. */
 const deletingLarge = at("delete.asked", "delete.keeper-unlinked");
-const sealing = at("seal.begun", "seal.mode-set", "seal.writers-asked", "seal.hashed", "seal.journaled");
+const sealing = at(
+  "seal.begun",
+  "seal.mode-set",
+  "seal.writers-asked",
+  "seal.hashed",
+  "seal.journaled",
+  "proof.renewed",
+);
 
 const byName = "/v1/models/default/regions/new";
 
@@ -32,7 +40,7 @@ const byName = "/v1/models/default/regions/new";
 function checkCreated(byteSize: number): InFlight["check"] {
   return async (api, { step }) => {
     const found = await api.findByName("new");
-    const isWhole = step === "create.journaled" || step === "create.published";
+    const isWhole = ["create.journaled", "create.proved", "create.published"].includes(step);
     expect(found !== undefined, `after ${step} it is ${isWhole ? "whole" : "not there"}`).toBe(isWhole);
     if (found !== undefined) {
       expect(found).toMatchObject({ state: "open", revision: 1, labels: { in: "flight" }, has_writers: false });
@@ -73,7 +81,7 @@ function sealScenario(
         act: (server) => server.api.seal(region.id, options),
         check: async (_, { step }) => {
           const now = await api.get(region.id);
-          const isSealed = step === "seal.journaled";
+          const isSealed = step === "seal.journaled" || step === "proof.renewed";
           expect(now.state).toBe(isSealed ? "sealed" : "open");
           expect(now.checksum !== null).toBe(isSealed && options.checksum);
           expect(now.revision).toBe(isSealed ? region.revision + 1 : region.revision);
@@ -91,6 +99,9 @@ const replacing: Scenario = {
   claim: "a seal that takes a name over",
   kills: [
     ...at("seal.begun", "seal.mode-set", "seal.writers-asked", "seal.hashed", "seal.replaced-journaled"),
+    // One has lost the name already, the other does not have it yet; then both.
+    { step: "proof.renewed" },
+    { step: "proof.renewed", count: 2 },
     ...at("delete.withdrawn", "delete.asked", "delete.keeper-unlinked", "delete.row-deleted"),
   ],
   prepare: async (api) => {
@@ -102,7 +113,7 @@ const replacing: Scenario = {
     return {
       act: (server) => server.api.seal(next.id, { checksum: true }),
       check: async (_, { step, isAcknowledged }) => {
-        const isReplaced = step === "seal.replaced-journaled" || step.startsWith("delete.");
+        const isReplaced = /^(seal\.replaced|proof|delete)/.test(step);
         const holder = await api.findByName("new");
         expect(holder?.id, "one of both holds the name").toBe(isReplaced ? next.id : old.id);
         if (isReplaced) {
@@ -200,7 +211,7 @@ function deleteScenario(claim: string, byteSize: number, kills: readonly KillPoi
 
 const changing: Scenario = {
   claim: "a change of owner, labels and eviction at once",
-  kills: at("change.journaled"),
+  kills: at("change.journaled", "proof.renewed"),
   prepare: async (api) => {
     const region = await api.create({ name: "new", byte_size: 10_000, ttl_ms: hour, labels: { a: "1", b: "2" } });
     const change = { linger_ms: 1234, evictable: true, labels: { a: null, c: "3" } };

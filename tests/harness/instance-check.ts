@@ -7,6 +7,8 @@ import { Database } from "bun:sqlite";
 import { expect } from "bun:test";
 import { lstatSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { type Proof, proofBytes, readProof } from "../../src/memory/journal/proof.ts";
+import type { Owner } from "../../src/memory/journal/region-record.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import { type Instance, listNames, tokenOf } from "./instance.ts";
 import type { TestServer } from "./server.ts";
@@ -87,14 +89,19 @@ function checkSums(stats: Stats, regions: readonly ListedRegion[]): void {
 interface RegionRow {
   readonly key: number;
   readonly state: string;
+  readonly model: string;
+  readonly name: string | null;
+  readonly pending_name: string | null;
+  readonly version: string;
+  readonly owner: string;
   readonly record: string;
 }
 
-/** Holds the rows of a stopped server against its files: no row without a file, no file without a row. */
+/** Holds the rows of a stopped server against its files: no row without a file, no file without a row, and its proof. */
 export function checkRows(instance: Instance): void {
   const database = new Database(join(instance.store, "tensord.sqlite"), { readwrite: true });
   try {
-    const rows = database.query("SELECT key, state, record FROM regions ORDER BY key").all() as RegionRow[];
+    const rows = database.query("SELECT * FROM regions ORDER BY key").all() as RegionRow[];
     const lists = database.query("SELECT region FROM tensors ORDER BY region").all() as { region: number }[];
     expect(
       lists.map(({ region }) => region),
@@ -103,9 +110,32 @@ export function checkRows(instance: Instance): void {
     const tokens = rows.map(({ record }) => (JSON.parse(record) as { token: string }).token).toSorted();
     expect(readdirSync(instance.keep).toSorted(), "each file has its row, each row its file").toEqual(tokens);
     for (const { state } of rows) expect(["open", "sealed", "draining"]).toContain(state);
+    const proven = rows.filter(({ state }) => state !== "draining").map(toProof);
+    expect(readProofs(instance).toSorted(byToken), "each region that stands is proved as its row says").toEqual(
+      proven.toSorted(byToken),
+    );
   } finally {
     database.close();
   }
+}
+
+/** What proves names and owners, as the file has it. */
+export function readProofs({ directory }: Instance): Proof[] {
+  const bytes = readFileSync(join(directory, "proofs"));
+  const slots = Array.from({ length: bytes.length / proofBytes }, (_, at) => at * proofBytes);
+  const proofs = slots.map((at) => readProof(bytes.subarray(at, at + proofBytes)));
+  return proofs.filter((proof) => proof !== undefined);
+}
+
+function toProof({ key, model, name, pending_name: pendingName, version, owner: ownerText, record }: RegionRow): Proof {
+  const { token, revision, createdAt, expiresAt } = JSON.parse(record) as Proof;
+  const owner = JSON.parse(ownerText) as Owner;
+  const asked = { model, name: name ?? pendingName, isPending: name === null && pendingName !== null, version };
+  return { token, key, revision, ...asked, owner: owner.kind === "session" ? null : owner, expiresAt, createdAt };
+}
+
+function byToken(one: Proof, other: Proof): number {
+  return one.token < other.token ? -1 : 1;
 }
 
 /** The `__metadata__` of the region's own header, read as any safetensors reader would. */

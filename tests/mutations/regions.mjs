@@ -22,12 +22,16 @@ export const regionsMutations = [
     file: `${regions}/create.ts`,
     find: `    store.journal.insertRegion({ ...region, state });
     store.step("create.journaled");
+    store.proofs.put(region);
+    store.step("create.proved");
     names.publish(token);
     store.step("create.published");`,
     replace: `    names.publish(token);
     store.step("create.published");
     store.journal.insertRegion({ ...region, state });
-    store.step("create.journaled");`,
+    store.step("create.journaled");
+    store.proofs.put(region);
+    store.step("create.proved");`,
     test: ["tests/faults/killed-at-step.test.ts", "during the creation of a small region, after create.published"],
   },
   {

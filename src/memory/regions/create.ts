@@ -166,7 +166,7 @@ async function make(
   }
 }
 
-/** One turn: bytes, row, public name, state. The order is what a restart relies on. */
+/** One turn: bytes, row, proof, public name, state. The order is what a restart relies on. */
 function commit(store: Store, region: Region): void {
   const { token } = region;
   const { names } = store.storages.of(region);
@@ -176,6 +176,8 @@ function commit(store: Store, region: Region): void {
   try {
     store.journal.insertRegion({ ...region, state });
     store.step("create.journaled");
+    store.proofs.put(region);
+    store.step("create.proved");
     names.publish(token);
     store.step("create.published");
   } catch (error) {

@@ -75,8 +75,9 @@ async function free(store: Store, region: Region, actor: string | undefined): Pr
   return true;
 }
 
-/** The last step of every end: no row, no place in the books, nobody who holds it. */
+/** The last step of every end: no proof, no row, no place in the books, nobody who holds it. */
 export function forgetRegion(store: Store, region: Region, event: "freed" | "lost"): void {
+  store.proofs.remove(region.token);
   store.journal.deleteRegion(region.key);
   store.step("delete.row-deleted");
   const formerName = region.name ?? region.formerName;

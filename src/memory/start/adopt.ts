@@ -1,47 +1,43 @@
 /**
- * Rebuilding a region's row from its own file, for when the journal was lost. The header is hostile data: workers could
- * write it. What does not hold together is kept without a name, so that no byte is lost to a bad guess.
+ * Rebuilding a region's row from its own file and its proof, for when the journal was lost. The header is hostile data:
+ * workers could write it, so it says what the tensors are and nothing else. What nothing proves is kept without a name for a
+ * while, so that no byte is lost to a bad guess.
  */
 
 import { TensordError } from "../error.ts";
+import type { Proof } from "../journal/proof.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
 import { headerByteSize, parseHeader, type Tensor } from "../layout/layout.ts";
 import { readAliases } from "../layout/read-aliases.ts";
 import { Tensors } from "../layout/tensors.ts";
 import { limits } from "../limits.ts";
-import { namePattern } from "../naming.ts";
+import { scheduleExpiry } from "../regions/expire.ts";
 import { defaultModelName } from "../state/books.ts";
 import type { Store } from "../state/store.ts";
 import type { KeptFile, Storage } from "../storage/storage.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";
 
-/** Enters a kept file as a region again, labelled `tensord.recovered`. */
-export function adoptRegion(store: Store, storage: Storage, file: KeptFile): void {
+/**
+ * Enters a kept file as a region again, labelled `tensord.recovered`.
+ * @param proof what proves its name and owner; undefined if nothing does. Of two proofs of a name the later wins.
+ */
+export function adoptRegion(store: Store, storage: Storage, file: KeptFile, proof: Proof | undefined): void {
   const content = readContent(store, storage, file);
-  const model = content.model ?? defaultModelName;
-  const isFree =
-    content.name !== undefined &&
-    ensureModel(store, model).names.get(content.name, content.version ?? "") === undefined;
-  const name = isFree ? (content.name ?? null) : null;
   const isSealed = wasSealed(storage, file);
   const now = store.now();
+  const claims = toClaims(store, proof, isSealed);
   const record: RegionRecord = {
     key: store.books.nextKey(),
     token: file.token,
-    model,
-    name,
-    pendingName: null,
+    ...claims,
     formerName: null,
     state: isSealed ? "sealed" : "open",
     reason: null,
-    // Its owner is not in the file. A name can be found again and deleted; what has none ends by itself.
-    owner: name === null ? { kind: "ttl", ttlMs: limits.recoveredTtlMs } : { kind: "persist" },
-    expiresAt: name === null ? now + limits.recoveredTtlMs : null,
     session: null,
     evictable: false,
     labels: { "tensord.recovered": "true" },
-    revision: 1,
-    version: content.version ?? "",
+    // Above what its proof tells of, and what a client may know.
+    revision: (store.proofs.find(file.token)?.revision ?? 0) + 1,
     storageKind: storage.kind,
     format: content.dataOffset === 0 ? "raw" : "safetensors",
     identity: file.identity,
@@ -50,11 +46,46 @@ export function adoptRegion(store: Store, storage: Storage, file: KeptFile): voi
     tensors: Tensors.of(content.tensors),
     checksum: null,
     stockWritable: isSealed && file.access === "sealed-stock-writable",
-    createdAt: now,
     sealedAt: isSealed ? now : null,
   };
+  if (record.name !== null) takeName(store, record.model, record.name, record.version);
   store.journal.adoptRegion(record);
   reviveRegion(store, record, file);
+}
+
+type Claims = Pick<RegionRecord, "model" | "name" | "pendingName" | "version" | "owner" | "expiresAt" | "createdAt">;
+
+function toClaims(store: Store, proof: Proof | undefined, isSealed: boolean): Claims {
+  const now = store.now();
+  const recovered = {
+    owner: { kind: "ttl", ttlMs: limits.recoveredTtlMs },
+    expiresAt: now + limits.recoveredTtlMs,
+  } as const;
+  if (proof === undefined) {
+    return { model: defaultModelName, name: null, pendingName: null, version: "", createdAt: now, ...recovered };
+  }
+  const { model, name, version, owner, expiresAt, createdAt } = proof;
+  // A seal that was under way is brought to its end, and that is when it takes the name over.
+  const isPending = proof.isPending && !isSealed;
+  return {
+    model,
+    name: isPending ? null : name,
+    pendingName: isPending ? name : null,
+    version,
+    createdAt,
+    // Its session went with the journal, and whoever maps it may be at work.
+    ...(owner === null ? recovered : { owner, expiresAt: owner.kind === "ttl" ? expiresAt : null }),
+  };
+}
+
+/** Who holds the name came before: it was replaced, and that was lost. It keeps its bytes for whoever maps it. */
+function takeName(store: Store, model: string, name: string, version: string): void {
+  const holder = ensureModel(store, model).names.get(name, version);
+  if (holder === undefined) return;
+  const expiresAt = store.now() + limits.recoveredTtlMs;
+  const owner = { kind: "ttl", ttlMs: limits.recoveredTtlMs } as const;
+  store.change("change.journaled", [holder, { name: null, owner, expiresAt, session: null }]);
+  scheduleExpiry(store, holder);
 }
 
 /**
@@ -69,25 +100,13 @@ function wasSealed(storage: Storage, file: KeptFile): boolean {
 interface Content {
   readonly tensors: readonly Tensor[];
   readonly dataOffset: number;
-  readonly model?: string;
-  readonly name?: string;
-  readonly version?: string;
 }
 
 function readContent(store: Store, storage: Storage, file: KeptFile): Content {
   try {
     const size = headerByteSize(storage.bytes.readPrefix(file.token, 8), file.byteSize);
     const { tensors, metadata, dataOffset } = parseHeader(storage.bytes.readPrefix(file.token, size), file.byteSize);
-    const model = metadata["tensord.model"] ?? "";
-    const name = metadata["tensord.name"] ?? "";
-    const version = metadata["tensord.version"] ?? "";
-    return {
-      tensors: [...tensors, ...aliasesOf(store, file, tensors, metadata)],
-      dataOffset,
-      ...(namePattern.test(model) ? { model } : {}),
-      ...(namePattern.test(name) ? { name } : {}),
-      ...(namePattern.test(version) ? { version } : {}),
-    };
+    return { tensors: [...tensors, ...aliasesOf(store, file, tensors, metadata)], dataOffset };
   } catch (error) {
     if (!(error instanceof TensordError)) throw error;
     store.warn(`Cannot read the header of ${file.token}; it is kept as plain bytes`, error);

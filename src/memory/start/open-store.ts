@@ -6,6 +6,7 @@ import { EventLog } from "../events/event-log.ts";
 import { type GlobalLimit, globalLimit } from "../host/capacity.ts";
 import { findMemoryLimits } from "../host/cgroup.ts";
 import { Journal } from "../journal/journal.ts";
+import { Proofs } from "../journal/proofs.ts";
 import { limits } from "../limits.ts";
 import { expireRegion } from "../regions/expire.ts";
 import { tryFree } from "../regions/free.ts";
@@ -62,6 +63,10 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     const { setAsideAs, cause } = journal.damage;
     options.onWarning(`The journal is damaged and was set aside as ${setAsideAs}; regions are adopted`, cause);
   }
+  const proofs = opened.use(new Proofs(directory.proofsPath));
+  if (proofs.distrust !== undefined) {
+    options.onWarning(`The proofs of names are not believed, and are written anew: ${proofs.distrust}`, undefined);
+  }
   const shm = new ShmStorage(directory, options.onStep);
   const storages = new Storages([shm, ...(options.storages?.(directory) ?? [])].map((storage) => opened.use(storage)));
   const events = openEvents(journal, options.onWarning);
@@ -77,6 +82,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     instance: directory.instance,
     books: new Books(limit.limitBytes),
     journal,
+    proofs,
     storages,
     events,
     toEventText: options.toEventText,

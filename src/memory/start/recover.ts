@@ -3,10 +3,11 @@
  * it was; what cannot be proved to be ours is left alone.
  */
 
+import { isDeepStrictEqual } from "node:util";
 import type { ClaimRow, RequestedLeaseRow } from "../journal/journal-rows.ts";
 import { describe, type RegionRecord } from "../journal/region-record.ts";
 import { Tensors } from "../layout/tensors.ts";
-import { endWithSession } from "../regions/expire.ts";
+import { endWithSession, scheduleExpiry } from "../regions/expire.ts";
 import { freeRegion } from "../regions/free.ts";
 import { enterRequestedLease } from "../regions/requested-lease.ts";
 import { enterSession } from "../sessions/sessions.ts";
@@ -38,9 +39,11 @@ export async function recoverStore(store: Store): Promise<void> {
       continue;
     }
     kept.delete(record.token);
-    reviveRegion(store, { ...record, identity: file.identity }, file);
+    const region = reviveRegion(store, { ...record, identity: file.identity }, file);
+    recoverOwner(store, region);
   }
   recoverRowless(store, [...kept.values()]);
+  settleProofs(store, regions);
   recoverClaims(store, claims);
   recoverRequestedLeases(store, leases);
   endAbandoned(store);
@@ -76,15 +79,42 @@ function recoverRowless(store: Store, rowless: readonly Kept[]): void {
   const { shown = [], hidden = [] } = Object.groupBy(rowless, ({ storage, file }) =>
     storage.names.isPublished(file.token, file.identity) ? "shown" : "hidden",
   );
-  // Those that are shown come first, so that what was on its way out takes no name from them.
-  for (const { storage, file } of shown) adoptRegion(store, storage, file);
+  const proven = shown.map((kept) => ({ ...kept, proof: store.proofs.find(kept.file.token) }));
+  const age = ({ proof }: (typeof proven)[number]) => proof?.key ?? Number.MAX_SAFE_INTEGER;
+  for (const { storage, file, proof } of proven.toSorted((one, other) => age(one) - age(other))) {
+    adoptRegion(store, storage, file, proof);
+  }
   for (const { storage, file } of hidden) {
-    if (isAdopting) adoptRegion(store, storage, file);
+    // It was on its way out, or somebody took its name away while no server ran: nobody can tell.
+    if (isAdopting) adoptRegion(store, storage, file, undefined);
     else drainOrphan(store, storage, file);
   }
   if (isAdopting || shown.length === 0) return;
   const regions = shown.length === 1 ? "region whose row is" : "regions whose rows are";
   store.warn(`Adopted ${shown.length} ${regions} lost; later changes of others may be lost too`, undefined);
+}
+
+/** A proof that is newer than the row tells of a change whose row was lost; a change of the owner is not undone by that. */
+function recoverOwner(store: Store, region: Region): void {
+  if (hasEnded(region.state) || !store.proofs.isNewer(region)) return;
+  const proof = store.proofs.find(region.token);
+  if (proof === undefined || proof.owner === null) return;
+  const { owner } = proof;
+  const expiresAt = owner.kind === "ttl" ? proof.expiresAt : null;
+  if (isDeepStrictEqual(owner, region.owner) && (expiresAt === null || expiresAt === region.expiresAt)) return;
+  const session = region.state === "sealed" ? null : region.session;
+  store.change("change.journaled", [region, { owner, expiresAt, session }]);
+  scheduleExpiry(store, region);
+}
+
+/** Every region that stands is proved as its row says; those of a storage that this host lacks keep what they have. */
+function settleProofs(store: Store, rows: readonly RegionRecord[]): void {
+  const absent = new Set(rows.filter(({ storageKind }) => !store.storages.has(storageKind)).map(({ token }) => token));
+  const stands = (region: Region | undefined) => region !== undefined && !hasEnded(region.state);
+  const isKept = (token: string) => absent.has(token) || stands(store.books.regionByToken(token));
+  const { missing, cause } = store.proofs.settle(store.books.regions.after(0).filter(stands), isKept);
+  if (missing === 0) return;
+  store.warn(`Cannot prove ${missing} regions: if the journal is lost before the next start, they have no name`, cause);
 }
 
 /** A claim whose region was sealed just before the crash is done; one without a session is nobody's. */

@@ -13,9 +13,9 @@ export interface ServerPool extends Pick<Pool, "name" | "limitBytes" | "usedByte
 
 /** Counts and sums as of now; a few system calls, whatever the number of regions. */
 export function readStats(store: Store) {
-  const { books, storages, journal } = store;
+  const { books, storages, journal, proofs } = store;
   const space = storages.get("shm").memory.space();
-  const journalBytes = journal.byteSize();
+  const journalBytes = journal.byteSize() + proofs.byteSize();
   const { creating, open, sealing, sealed, draining: drainingRegions } = books.counts;
   return {
     pools: [...books.pools.all].map((pool) => ({

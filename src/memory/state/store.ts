@@ -7,12 +7,15 @@ import { TensordError } from "../error.ts";
 import { EventFeeder } from "../events/event-feeder.ts";
 import type { EventLog } from "../events/event-log.ts";
 import type { Journal } from "../journal/journal.ts";
+import type { Proofs } from "../journal/proofs.ts";
+import { describe } from "../journal/region-record.ts";
 import { Downloads } from "../storage/downloads.ts";
 import type { Storages } from "../storage/storages.ts";
 import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
 import { Claims } from "./claim-index.ts";
 import { Holders } from "./holders.ts";
+import { hasEnded } from "./lifecycle.ts";
 import { NameWaiters } from "./name-waiters.ts";
 import { PressureGauge } from "./pressure.ts";
 import type { Region, RegionChange } from "./region.ts";
@@ -28,6 +31,7 @@ export interface StoreParts {
   readonly instance: string;
   readonly books: Books;
   readonly journal: Journal;
+  readonly proofs: Proofs;
   readonly storages: Storages;
   readonly events: EventLog;
   /** How an event is written down for those who follow. */
@@ -51,6 +55,7 @@ export class Store {
   readonly instance: string;
   readonly books: Books;
   readonly journal: Journal;
+  readonly proofs: Proofs;
   readonly storages: Storages;
   readonly events: EventLog;
   readonly feeder: EventFeeder;
@@ -78,6 +83,7 @@ export class Store {
     this.instance = parts.instance;
     this.books = parts.books;
     this.journal = parts.journal;
+    this.proofs = parts.proofs;
     this.storages = parts.storages;
     this.events = parts.events;
     this.feeder = new EventFeeder(parts.events);
@@ -101,8 +107,8 @@ export class Store {
   }
 
   /**
-   * Changes regions in one turn: their rows first, as they will be at their next revision, then the books. If one cannot be
-   * written nothing has changed. Of two, the later may take the name that the first gives up.
+   * Changes regions in one turn: their rows first, as they will be at their next revision, then the books and what proves
+   * them. If a row cannot be written nothing has changed. Of two, the later may take the name that the first gives up.
    * @throws TensordError `out-of-shared-memory`.
    */
   change(step: Step, ...changes: readonly (readonly [Region, RegionChange])[]): void {
@@ -110,6 +116,18 @@ export class Store {
     this.journal.updateRegions(revised.map(([region, change]) => ({ ...region, ...change })));
     this.step(step);
     for (const [region, change] of revised) this.books.change(region, change);
+    for (const [region] of revised) this.#renewProof(region);
+  }
+
+  /** The row stands already: what cannot be proved now is told, and proved at its next change or start. */
+  #renewProof(region: Region): void {
+    try {
+      if (hasEnded(region.state)) this.proofs.remove(region.token);
+      else this.proofs.put(region);
+    } catch (error) {
+      this.warn(`Cannot prove ${describe(region)}: if the journal is lost, it has no name`, error);
+    }
+    this.step("proof.renewed");
   }
 
   /** Calls `listener` after each change, in the turn that made it. Returns what ends that. */

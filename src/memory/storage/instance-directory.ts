@@ -121,6 +121,16 @@ export class InstanceDirectory implements Disposable {
     return `/proc/self/fd/${this.#folders[folder]}/${name}`;
   }
 
+  /** The instance's own directory, by descriptor. */
+  get ownPath(): string {
+    return `/proc/self/fd/${this.#own}/`;
+  }
+
+  /** What proves names and owners: beside the journal's folder, since it is for when that is lost. */
+  get proofsPath(): string {
+    return `${this.ownPath}proofs`;
+  }
+
   /** The directory of public names, by descriptor: to watch it and to ask its file system. */
   get shmPath(): string {
     return `/proc/self/fd/${this.#shm}/`;
@@ -136,10 +146,10 @@ export class InstanceDirectory implements Disposable {
    * it gone and begins anew.
    */
   remove(): void {
-    const own = `/proc/self/fd/${this.#own}`;
-    for (const name of ["new", "keep"]) rmdirSync(`${own}/${name}`);
-    rmSync(`${own}/store`, { recursive: true });
-    for (const name of ["http.sock", "lock"]) rmSync(`${own}/${name}`, { force: true });
+    const { ownPath } = this;
+    for (const name of ["new", "keep"]) rmdirSync(ownPath + name);
+    rmSync(`${ownPath}store`, { recursive: true });
+    for (const path of [`${ownPath}http.sock`, this.proofsPath, `${ownPath}lock`]) rmSync(path, { force: true });
     rmdirSync(`/proc/self/fd/${this.#shm}/tensord.${this.instance}`);
   }
 

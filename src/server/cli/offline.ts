@@ -75,7 +75,7 @@ export function readOffline(location: InstanceLocation): Offline {
       used: sum(regions.filter((region) => !isDraining(region))),
       draining: sum(regions.filter(isDraining)),
       orphans: orphans.reduce((all, { byteSize }) => all + roundUpToPage(byteSize, storage.memory.pageSize), 0),
-      store: occupied(directory.path("store")),
+      store: occupied(directory),
     },
     models: toModels(content.models, regions),
     sessions: content.sessions.map((record) => toSession(record, regions)).sort((a, b) => b.used_bytes - a.used_bytes),
@@ -183,7 +183,9 @@ function sum(regions: readonly OfflineRegion[]): number {
   return regions.reduce((all, { storage }) => all + roundUpToPage(storage.byte_size, storage.page_size), 0);
 }
 
-/** What the files of a folder occupy (stat(2): blocks of 512 bytes). */
-function occupied(folder: string): number {
-  return readdirSync(folder).reduce((all, name) => all + statSync(folder + name).blocks * 512, 0);
+/** What the journal and the proofs occupy (stat(2): blocks of 512 bytes). */
+function occupied(directory: InstanceDirectory): number {
+  const folder = directory.path("store");
+  const paths = [directory.proofsPath, ...readdirSync(folder).map((name) => folder + name)];
+  return paths.reduce((all, path) => all + (statSync(path, { throwIfNoEntry: false })?.blocks ?? 0) * 512, 0);
 }
