@@ -185,6 +185,10 @@ export const limits = {
   inlineBytes: 1 * MiB,
   /** Proofs are read in pieces of this size: a whole number of them. */
   proofsReadBytes: 1 * MiB,
+  /** What a first start makes beside regions: a directory with three folders, lock, socket, proofs, and three files of the journal. */
+  firstStartInodes: 10,
+  /** Inodes kept for a start on a file system that has none: its socket and the journal's log, and as much again. */
+  spareInodes: 4,
   /** Kept for SQLite on a full tmpfs, where even a DELETE needs a page. */
   ballastBytes: 1 * MiB,
   /** What is given up of it at a time: some pages more than one write of the journal needs. */

@@ -4,6 +4,7 @@ import packageJson from "../../package.json" with { type: "json" };
 import { limits } from "../memory/limits.ts";
 import { stopCreations } from "../memory/regions/create.ts";
 import { openStore } from "../memory/start/open-store.ts";
+import { warnOfFileSystem } from "../memory/start/warn-of-file-system.ts";
 import type { OnStep } from "../memory/state/steps.ts";
 import { createApp } from "../routes/app.ts";
 import { toEventText } from "../routes/to-event.ts";
@@ -38,18 +39,19 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   const health = new HealthListener(metrics, onUnexpected, connections);
   started.defer(() => health.stop());
   if (config.healthAddress !== undefined) log.info(`probes on ${health.start(config.healthAddress)}`);
+  const onWarning = (message: string, error: unknown) => log.warn({ err: error }, message);
   const opened = started.use(
     await openStore({
       shmDirectory: config.shmDirectory,
       instance: config.instance,
       memoryLimitBytes: config.memoryLimitBytes,
-      onWarning: (message, error) => log.warn({ err: error }, message),
+      onWarning,
       toEventText,
       onEvent: (event) => logEvent(log, event),
       ...(onStep === undefined ? {} : { onStep }),
     }),
   );
-  const { store, limit, directory } = opened;
+  const { store, limit, directory, spareInodes } = opened;
   metrics.watch(store);
   const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
   const urls: string[] = [];
@@ -66,8 +68,11 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   const app = createApp({ store, host, version: packageJson.version, traffic, observe, onUnexpected });
   const transport = new Transport(app, traffic, onUnexpected, connections);
   started.defer(() => transport.stop(0));
-  urls.push(await transport.listenUnix(config.socket ?? `${directory.advertisedDirectory}/http.sock`));
+  const socket = config.socket ?? `${directory.advertisedDirectory}/http.sock`;
+  urls.push(await spareInodes.lend(`listen on ${socket}`, () => transport.listenUnix(socket)));
   if (config.port !== undefined) urls.push(transport.listenTcp(config.host, config.port, config.allowedHosts));
+  spareInodes.restore();
+  warnOfFileSystem(directory, onWarning);
   connections.start();
   health.ready(store);
   const { open, sealed, draining } = store.books.counts;

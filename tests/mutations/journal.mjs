@@ -158,4 +158,18 @@ export const journalMutations = [
     replace: "if ((stat.mode & 0o7000) !== 0)",
     test: ["tests/unit/proofs.test.ts"],
   },
+  {
+    name: "a start where others took every inode is given none of the spare ones",
+    file: "src/memory/storage/inodes.ts",
+    find: "if (!this.#giveUp()) throw",
+    replace: "if (this.#isKept || !this.#isKept) throw",
+    test: ["tests/faults/few-inodes.test.ts", "others take every inode"],
+  },
+  {
+    name: "a first start makes what it has inodes for, and fails after that",
+    file: "src/memory/storage/instance-directory.ts",
+    find: "  if (free >= limits.firstStartInodes) return;\n",
+    replace: "  if (free >= 0) return;\n",
+    test: ["tests/faults/few-inodes.test.ts", "a first start without the inodes"],
+  },
 ];

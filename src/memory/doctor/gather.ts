@@ -60,7 +60,8 @@ function toDirectoryFacts(stat: { uid: number; gid: number; mode: number }): Dir
   return { uid: stat.uid, gid: stat.gid, mode: stat.mode & 0o7777 };
 }
 
-function readFileSystem(path: string): FileSystemFacts {
+/** What the file system of `path` is, has and has free. */
+export function readFileSystem(path: string): FileSystemFacts {
   const { bsize, blocks, bavail, files, ffree } = statfsSync(path);
   return {
     type:

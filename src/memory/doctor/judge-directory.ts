@@ -1,6 +1,6 @@
 /** Judges the shared directory and the instance's own: what they are, whose they are, and whether they are still there. */
 
-import type { Facts, FileSystemFacts } from "./facts.ts";
+import type { Facts, FileSystemFacts, HostFacts, Question } from "./facts.ts";
 import { type Finding, failing, fine, warning } from "./finding.ts";
 import { thresholds } from "./thresholds.ts";
 import { count, inBytes, percentOf } from "./words.ts";
@@ -9,8 +9,14 @@ const elsewhere = "Mount a tmpfs there (in Kubernetes an emptyDir with medium: M
 const larger =
   "Mount it larger: in Docker --shm-size=8g, in Kubernetes an emptyDir with medium: Memory and a sizeLimit.";
 
+/** As much as is asked for the file system alone; at its start a server looks at that. */
+export interface FileSystemView {
+  readonly question: Pick<Question, "shmDirectory">;
+  readonly host: Pick<HostFacts, "fileSystem" | "shmErrno">;
+}
+
 /** Whether the shared directory is there, and on a tmpfs. */
-export function judgeFileSystem({ question, host }: Facts): Finding {
+export function judgeFileSystem({ question, host }: FileSystemView): Finding {
   const check = "shm-file-system";
   const where = question.shmDirectory;
   const type = host.fileSystem?.type;
@@ -22,7 +28,7 @@ export function judgeFileSystem({ question, host }: Facts): Finding {
 }
 
 /** Whether the file system is large enough to be meant for tensors. */
-export function judgeSize({ question, host }: Facts): Finding | undefined {
+export function judgeSize({ question, host }: FileSystemView): Finding | undefined {
   const check = "shm-size";
   if (host.fileSystem === null) return undefined;
   const { totalBytes } = host.fileSystem;
@@ -37,7 +43,7 @@ export function judgeSize({ question, host }: Facts): Finding | undefined {
 }
 
 /** Whether anything more can be written to the file system. */
-export function judgeSpace({ question, host }: Facts): Finding | undefined {
+export function judgeSpace({ question, host }: FileSystemView): Finding | undefined {
   const cure = `Delete regions (tensord ls, tensord rm) or foreign files (ls -l ${question.shmDirectory}). ${larger}`;
   return judgeRoom(
     "shm-space",
@@ -48,7 +54,7 @@ export function judgeSpace({ question, host }: Facts): Finding | undefined {
 }
 
 /** Whether any more files can be made in the file system. A region takes two inodes: its name, and the keeper's link. */
-export function judgeInodes({ host }: Facts): Finding | undefined {
+export function judgeInodes({ host }: FileSystemView): Finding | undefined {
   const cure = "Put several tensors into one region, delete foreign files, or mount it with a larger nr_inodes.";
   return judgeRoom(
     "inodes",

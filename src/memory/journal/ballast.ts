@@ -39,7 +39,7 @@ export class Ballast {
       this.#write();
       this.#isWhole = true;
     } catch {
-      // Somebody took the pages meanwhile, or the last descriptor; the next write tries again.
+      // Somebody took the pages, the last inode or the last descriptor; the next write tries again.
     }
   }
 

@@ -21,6 +21,7 @@ import type { RequestedLease, Session } from "../state/session.ts";
 import type { OnStep } from "../state/steps.ts";
 import { type EventWriter, Store } from "../state/store.ts";
 import type { StoreEvent } from "../state/store-event.ts";
+import { SpareInodes } from "../storage/inodes.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
 import { ShmStorage } from "../storage/shm/shm-storage.ts";
 import type { Storage } from "../storage/storage.ts";
@@ -43,6 +44,7 @@ export interface OpenStore extends AsyncDisposable {
   readonly store: Store;
   readonly limit: GlobalLimit;
   readonly directory: InstanceDirectory;
+  readonly spareInodes: SpareInodes;
 }
 
 /**
@@ -57,8 +59,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     tmpfsBytes: sizeOf(directory.shmPath),
     memoryLimits: findMemoryLimits(readIfThere),
   });
-  warnIfNotTmpfs(directory, options.onWarning);
-  const journal = opened.use(Journal.open(directory));
+  const spareInodes = opened.use(new SpareInodes(directory));
+  const journal = opened.use(await spareInodes.lend("open the journal", () => Journal.open(directory)));
   if (journal.damage !== undefined) {
     const { setAsideAs, cause } = journal.damage;
     options.onWarning(`The journal is damaged and was set aside as ${setAsideAs}; regions are adopted`, cause);
@@ -102,7 +104,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   opened.use(new NameWatch(store, directory.shmPath));
   opened.defer(() => store.close());
   const all = opened.move();
-  return { store, limit, directory, [Symbol.asyncDispose]: () => all.disposeAsync() };
+  return { store, limit, directory, spareInodes, [Symbol.asyncDispose]: () => all.disposeAsync() };
 }
 
 /** The events that the last server kept, if it stopped in order; else none, under numbers that nobody has seen. */
@@ -126,17 +128,6 @@ function keepEvents(journal: Journal, events: EventLog, onWarning: StoreOptions[
   } catch (error) {
     onWarning("Cannot keep the events for the next start: those who resume will be told of a gap", error);
   }
-}
-
-/** TMPFS_MAGIC, statfs(2). */
-const tmpfsMagic = 0x01021994;
-
-function warnIfNotTmpfs(directory: InstanceDirectory, onWarning: StoreOptions["onWarning"]): void {
-  if (statfsSync(directory.shmPath).type === tmpfsMagic) return;
-  onWarning(
-    `${directory.shmDirectory} is not on a tmpfs: regions are written to a disk there. Set TENSORD_SHM_DIR to a tmpfs`,
-    undefined,
-  );
 }
 
 function sizeOf(path: string): number {

@@ -16,12 +16,13 @@ import {
   rmSync,
   writeSync,
 } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { toFileName } from "../naming.ts";
 import { toOutOfDescriptors } from "../os/descriptors.ts";
 import { tryLockFile } from "../os/libc.ts";
+import { freeInodes, outOfInodes, sparePaths } from "./inodes.ts";
 
 const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
@@ -82,8 +83,9 @@ export class InstanceDirectory implements Disposable {
     try {
       const shm = hold(openShmDirectory(place.shmDirectory));
       const shown = toInstancePath(place);
+      checkFirstStart(`/proc/self/fd/${shm}/`, place);
       const own = hold(openOwnDirectory(`/proc/self/fd/${shm}/tensord.${place.instance}`, shown, 0o750));
-      const lock = hold(openSync(`/proc/self/fd/${own}/lock`, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600));
+      const lock = hold(openLock(own, place));
       takeLock(lock, place);
       if (!isSameFile(lock, `/proc/self/fd/${own}/lock`)) {
         for (const fd of descriptors) closeSync(fd);
@@ -149,7 +151,8 @@ export class InstanceDirectory implements Disposable {
     const { ownPath } = this;
     for (const name of ["new", "keep"]) rmdirSync(ownPath + name);
     rmSync(`${ownPath}store`, { recursive: true });
-    for (const path of [`${ownPath}http.sock`, this.proofsPath, `${ownPath}lock`]) rmSync(path, { force: true });
+    const files = [`${ownPath}http.sock`, this.proofsPath, ...sparePaths(ownPath), `${ownPath}lock`];
+    for (const path of files) rmSync(path, { force: true });
     rmdirSync(`/proc/self/fd/${this.#shm}/tensord.${this.instance}`);
   }
 
@@ -189,6 +192,24 @@ function openShmDirectory(path: string): number {
       { errno: code, hint: "Mount a tmpfs there, or set TENSORD_SHM_DIR to a directory on one." },
       { cause: error },
     );
+  }
+}
+
+/** What a first start makes it makes whole or not at all: half of an instance would take the inodes that others need. */
+function checkFirstStart(shmPath: string, place: InstanceLocation): void {
+  const free = freeInodes(shmPath);
+  if (free >= limits.firstStartInodes) return;
+  if (lstatSync(`${shmPath}tensord.${place.instance}`, { throwIfNoEntry: false }) !== undefined) return;
+  const what = ` for all that a first start makes: ${limits.firstStartInodes} are wanted, ${free} are left`;
+  throw outOfInodes(`make instance ${place.instance}`, place.shmDirectory, { what });
+}
+
+function openLock(own: number, place: InstanceLocation): number {
+  const path = `/proc/self/fd/${own}/lock`;
+  try {
+    return openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
+  } catch (error) {
+    throw cannotOpen("open", `${toInstancePath(place)}/lock`, error, "file");
   }
 }
 
@@ -235,23 +256,27 @@ function openOrMake(path: string, shown: string, mode: number): number {
   }
 }
 
-function cannotOpen(verb: string, shown: string, cause: unknown): TensordError {
+function cannotOpen(verb: "make" | "open", shown: string, cause: unknown, kind = "directory"): TensordError {
   const outOfDescriptors = toOutOfDescriptors(cause);
   if (outOfDescriptors !== undefined) return outOfDescriptors;
   const { code = "unknown" } = cause as NodeJS.ErrnoException;
+  const above = dirname(shown);
+  if (code === "ENOSPC" && freeInodes(above) === 0)
+    return outOfInodes(`${verb} the ${kind} ${shown}`, above, { cause });
   const owner = code === "EACCES" ? lstatSync(shown, { throwIfNoEntry: false })?.uid : undefined;
   const hints: Record<string, string> = {
     EACCES:
       owner === undefined
         ? `Give uid ${process.geteuid?.()} write permission on the directory above it.`
         : `It belongs to uid ${owner}, and this is uid ${process.geteuid?.()}: choose another TENSORD_INSTANCE.`,
-    ENOSPC: "The file system is full: free memory or inodes there.",
+    ENOSPC: "The file system is full: free memory there.",
     ENOTDIR: "Something that is no directory stands in its place: remove it, or choose another TENSORD_INSTANCE.",
+    EISDIR: "A directory stands in its place: remove it, or choose another TENSORD_INSTANCE.",
     ELOOP: "A symbolic link stands in its place: remove it, or choose another TENSORD_INSTANCE.",
   };
   return new TensordError(
     "io-error",
-    `Cannot ${verb} the directory ${shown}: ${code}`,
+    `Cannot ${verb} the ${kind} ${shown}: ${code}`,
     { errno: code, hint: hints[code] ?? "Check the directory above it." },
     { cause },
   );

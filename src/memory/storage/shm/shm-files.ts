@@ -7,6 +7,7 @@ import { closeSync, constants, statfsSync, unlinkSync } from "node:fs";
 import { SystemError, TensordError } from "../../error.ts";
 import { toOutOfDescriptors } from "../../os/descriptors.ts";
 import { openFile } from "../../os/files.ts";
+import { outOfInodes } from "../inodes.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
 import { resized } from "../resized.ts";
 import type { Access, Identity, Space } from "../storage.ts";
@@ -85,12 +86,7 @@ export class ShmFiles {
     if (outOfDescriptors !== undefined) return outOfDescriptors;
     const space = this.space();
     if (code === "ENOSPC" && space.freeInodes < 2) {
-      return new TensordError(
-        "out-of-inodes",
-        `Cannot make a file in ${this.#directory.shmDirectory}: no inode is free`,
-        { errno: code, hint: "Delete regions or foreign files there, or mount it with a larger nr_inodes." },
-        { cause: error },
-      );
+      return outOfInodes("make a file", this.#directory.shmDirectory, { cause: error });
     }
     if (code === "ENOSPC") return this.#full(requestedBytes, space.freeBytes, error);
     if (error instanceof SystemError && code === "EOF") {
