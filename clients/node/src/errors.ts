@@ -68,28 +68,6 @@ export function isTensordError(error: unknown, code?: ErrorCode): error is Tenso
   return isOurs && error.name === ourName && (code === undefined || error.code === code);
 }
 
-/** Whether the system said that this process, or the machine, has no file descriptor left. */
-export function isOutOfDescriptors(error: unknown): boolean {
-  const { code } = (error ?? {}) as NodeJS.ErrnoException;
-  return code === "EMFILE" || code === "ENFILE";
-}
-
-/** What such an error, met when `action` was tried, says to the caller. */
-export function outOfDescriptors(action: string, cause: unknown): TensordError {
-  const isMachine = (cause as NodeJS.ErrnoException).code === "ENFILE";
-  return new TensordError(
-    "out-of-descriptors",
-    `Cannot ${action}: this ${isMachine ? "machine" : "process"} has no file descriptor left (${isMachine ? "ENFILE" : "EMFILE"})`,
-    {
-      hint: isMachine
-        ? "raise fs.file-max (sysctl), or end what holds so many files"
-        : "close files and sockets that it does not need, or raise the limit before it starts: ulimit -n, LimitNOFILE= in " +
-          "systemd, --ulimit nofile= in Docker",
-      cause,
-    },
-  );
-}
-
 /** Whether nobody was there to answer, or is about to leave: worth trying again. */
 export function isUnavailable(error: unknown): boolean {
   return isTensordError(error, "server-unavailable") || isTensordError(error, "shutting-down");

@@ -8,7 +8,8 @@ import Module from "node:module";
 import { isAbsolute } from "node:path";
 import type koffi from "koffi";
 import type { WebSocket } from "ws";
-import { isOutOfDescriptors, outOfDescriptors, TensordError } from "./errors.ts";
+import { isOutOfDescriptors, outOfDescriptors } from "./descriptors.ts";
+import { TensordError } from "./errors.ts";
 
 const name = "@tensord/client";
 

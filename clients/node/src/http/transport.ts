@@ -4,7 +4,8 @@
  */
 
 import { Agent, type IncomingMessage, type RequestOptions, request } from "node:http";
-import { isOutOfDescriptors, outOfDescriptors, TensordError } from "../errors.ts";
+import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
+import { TensordError } from "../errors.ts";
 import { pause, type WaitOptions } from "../waiting.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { isObject } from "./wire.ts";
@@ -158,7 +159,8 @@ export class Transport {
   }
 
   #toError(error: NodeJS.ErrnoException): Error {
-    if (isOutOfDescriptors(error)) return outOfDescriptors(`connect to ${this.endpoint.url}`, error);
+    const exhausted = findOutOfDescriptors(error);
+    if (exhausted !== undefined) return outOfDescriptors(`connect to ${this.endpoint.url}`, exhausted);
     if (error.syscall !== "connect" && error.syscall !== "getaddrinfo") return error;
     // So many wait to be taken that a Unix socket lets nobody else wait: somebody listens.
     if (error.code === "EAGAIN") this.#wasThere = true;

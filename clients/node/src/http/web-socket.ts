@@ -3,7 +3,8 @@
 import type { IncomingMessage } from "node:http";
 import { connect, type Socket } from "node:net";
 import type WebSocket from "ws";
-import { isOutOfDescriptors, isTensordError, outOfDescriptors, TensordError } from "../errors.ts";
+import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
+import { isTensordError, TensordError } from "../errors.ts";
 import { loadWebSocket } from "../packages.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { expectSuccess } from "./wire.ts";
@@ -45,7 +46,8 @@ export async function readRefusal(response: IncomingMessage, action: string): Pr
 
 /** What an error of the connection says: nobody is there, unless it is this process that cannot connect. */
 export function toUnreachable(action: string, error: Error): TensordError {
-  return isOutOfDescriptors(error) ? outOfDescriptors(action, error) : unreachable(action, error.message);
+  const exhausted = findOutOfDescriptors(error);
+  return exhausted === undefined ? unreachable(action, error.message) : outOfDescriptors(action, exhausted);
 }
 
 /** `server-unavailable`, and why. */

@@ -5,7 +5,8 @@
 
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { isOutOfDescriptors, outOfDescriptors, TensordError } from "../errors.ts";
+import { isOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
+import { TensordError } from "../errors.ts";
 import { takeLease, takeWriterLease } from "./lease.ts";
 import { type Access, Pages } from "./pages.ts";
 

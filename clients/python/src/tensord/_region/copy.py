@@ -16,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tensord._arguments.quoting import quote, type_name
-from tensord._errors import MappingFailed, OutOfSharedMemory, TensordError, ValidationFailed
+from tensord._errors import (
+    MappingFailed,
+    OutOfSharedMemory,
+    TensordError,
+    ValidationFailed,
+    refuse_without_descriptor,
+)
 from tensord._mapping import libc
 from tensord._tensor.dtype import parse_dtype
 
@@ -79,6 +85,9 @@ def _to_source(name: Any, value: Any) -> Source:
     except MemoryError:
         raise
     except Exception as error:
+        if isinstance(error, OSError):
+            # What numpy or torch load for it at first use.
+            refuse_without_descriptor(error, refused.removeprefix("Cannot "))
         # Its own conversion to an array fails, in whichever way.
         raise ValidationFailed(
             f"{refused}: {type(error).__name__}: {error}",
