@@ -109,4 +109,32 @@ export const doorMutations = [
     replace: "",
     test: ["tests/integration/life.test.ts", "SIGTERM lets a request that waits answer"],
   },
+  {
+    name: "Workers come up at their first job",
+    file: "src/server/serve.ts",
+    find: "  await Promise.all([host.start(), ...[...store.storages.all].map((storage) => storage.start())]);\n",
+    replace: "",
+    test: ["tests/faults/few-descriptors.test.ts", "is up, with its Workers"],
+  },
+  {
+    name: "half-sent requests are left alone where no descriptor is free",
+    file: "src/server/connections.ts",
+    find: "    if (sent.segments === 0) return !this.#asking.has(port);\n",
+    replace: "    if (sent.segments === 0) return false;\n",
+    test: ["tests/faults/few-descriptors.test.ts", "while 120 requests are half sent (head)"],
+  },
+  {
+    name: "the first listener that is ready takes all that becomes free",
+    file: "src/server/connections.ts",
+    find: "    this.#letIn(isOver ? open : open.slice(distress.turns % open.length).slice(0, 1));\n",
+    replace: "    this.#letIn(open);\n",
+    test: ["tests/faults/few-descriptors.test.ts", "others are answered beside"],
+  },
+  {
+    name: "one look without a descriptor ends the looking for downloads",
+    file: "src/memory/storage/downloads.ts",
+    find: "    const open = await countOpenFiles().catch(() => undefined);",
+    replace: "    const open = await countOpenFiles();",
+    test: ["tests/unit/descriptors.test.ts", "a download's lease outlasts"],
+  },
 ];
