@@ -148,8 +148,8 @@ export const bytesMutations = [
   {
     name: "a deletion takes a foreign file that stands in the name's place",
     file: `${shm}/shm-names.ts`,
-    find: "if (this.isPublished(token, identity)) unlinkIfThere(",
-    replace: "if (identity !== undefined) unlinkIfThere(",
+    find: "if (!this.isPublished(token, identity)) return;",
+    replace: "if (identity === undefined) return;",
     test: ["tests/contract/delete.test.ts", "leaves a foreign file alone that took its public name"],
   },
   {

@@ -124,13 +124,6 @@ export const doorMutations = [
     test: ["tests/faults/few-descriptors.test.ts", "while 120 requests are half sent (head)"],
   },
   {
-    name: "the first listener that is ready takes all that becomes free",
-    file: "src/server/connections.ts",
-    find: "    this.#letIn(isOver ? open : open.slice(distress.turns % open.length).slice(0, 1));\n",
-    replace: "    this.#letIn(open);\n",
-    test: ["tests/faults/few-descriptors.test.ts", "others are answered beside"],
-  },
-  {
     name: "one look without a descriptor ends the looking for downloads",
     file: "src/memory/storage/downloads.ts",
     find: "    const open = await countOpenFiles().catch(() => undefined);",
