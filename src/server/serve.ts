@@ -62,7 +62,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
     createHost({ store, directory, settingBytes, urls: () => urls, allowedHosts, descriptors, undisturbed, metrics }),
   );
   // Before anybody connects: a Worker that starts without a free descriptor takes the process with it.
-  await Promise.all([host.start(), ...[...store.storages.all].map((storage) => storage.start())]);
+  await Promise.all([host.start(), opened.start()]);
   const { http } = metrics;
   const observe = http.observe.bind(http);
   const app = createApp({ store, host, version: packageJson.version, traffic, observe, onUnexpected });

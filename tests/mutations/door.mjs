@@ -112,7 +112,7 @@ export const doorMutations = [
   {
     name: "Workers come up at their first job",
     file: "src/server/serve.ts",
-    find: "  await Promise.all([host.start(), ...[...store.storages.all].map((storage) => storage.start())]);\n",
+    find: "  await Promise.all([host.start(), opened.start()]);\n",
     replace: "",
     test: ["tests/faults/few-descriptors.test.ts", "is up, with its Workers"],
   },

@@ -20,6 +20,11 @@ export class NameWatch implements Disposable {
     this.#sweepEvery(this.#lost === undefined ? limits.sweepUnwatchedMs : limits.sweepIntervalMs);
   }
 
+  /** Resolves when its Worker is up, or where there is none. */
+  get started(): Promise<void> | undefined {
+    return this.#lost?.started;
+  }
+
   /** A host may have no inotify instance left (fs.inotify.max_user_instances); names are then found lost by sweeps. */
   #watch(directory: string): LostNames | undefined {
     try {

@@ -45,6 +45,8 @@ export interface OpenStore extends AsyncDisposable {
   readonly limit: GlobalLimit;
   readonly directory: InstanceDirectory;
   readonly spareInodes: SpareInodes;
+  /** Brings up every Worker that would come up at its first job, and waits for the others. */
+  start(): Promise<void>;
 }
 
 /**
@@ -101,10 +103,19 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   opened.use(store.downloads);
   if (options.onEvent !== undefined) store.listen(options.onEvent);
   await recoverStore(store);
-  opened.use(new NameWatch(store, directory.shmPath));
+  const watch = opened.use(new NameWatch(store, directory.shmPath));
   opened.defer(() => store.close());
   const all = opened.move();
-  return { store, limit, directory, spareInodes, [Symbol.asyncDispose]: () => all.disposeAsync() };
+  return {
+    store,
+    limit,
+    directory,
+    spareInodes,
+    async start() {
+      await Promise.all([watch.started, ...[...storages.all].map((storage) => storage.start())]);
+    },
+    [Symbol.asyncDispose]: () => all.disposeAsync(),
+  };
 }
 
 /** The events that the last server kept, if it stopped in order; else none, under numbers that nobody has seen. */

@@ -31,12 +31,17 @@ export interface LostNamesReport {
 export class LostNames implements Disposable {
   readonly #fd: number;
   readonly #worker: Worker;
+  readonly #started = Promise.withResolvers<void>();
 
   private constructor(fd: number, options: LostNamesOptions) {
     this.#fd = fd;
     this.#worker = new Worker(new URL("./lost-names.worker.ts", import.meta.url).href);
     this.#worker.unref();
-    this.#worker.onerror = (event) => options.onEnd(new Error(`the Worker that watches names died: ${event.message}`));
+    this.#worker.addEventListener("open", () => this.#started.resolve());
+    this.#worker.onerror = (event) => {
+      this.#started.resolve();
+      options.onEnd(new Error(`the Worker that watches names died: ${event.message}`));
+    };
     this.#worker.onmessage = ({ data: { tokens, isOverflow } }: MessageEvent<LostNamesReport>) => {
       if (tokens.length > 0) options.onLost(tokens);
       if (isOverflow) options.onOverflow();
@@ -54,6 +59,11 @@ export class LostNames implements Disposable {
       closeSync(fd);
       throw error;
     }
+  }
+
+  /** Resolves when the Worker is up, or never will be. */
+  get started(): Promise<void> {
+    return this.#started.promise;
   }
 
   /** Nothing is told any more. The descriptor is closed behind the Worker, which would read from whoever got its number next. */
