@@ -39,7 +39,15 @@ async function measure(): Promise<void> {
   });
   const { store, directory } = opened;
   const metrics = new Metrics("0.0.0");
-  const host = createHost({ store, directory, settingBytes: undefined, urls: () => [], allowedHosts: [], ...alone, metrics });
+  const host = createHost({
+    store,
+    directory,
+    settingBytes: undefined,
+    urls: () => [],
+    allowedHosts: [],
+    ...alone,
+    metrics,
+  });
   const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
   const app = createApp({ store, host, version: "0.0.0", traffic, observe: () => {}, onUnexpected: fail });
   const request = async (method: string, path: string, rest: RequestInit = {}) => {
