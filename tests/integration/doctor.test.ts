@@ -289,7 +289,7 @@ testWith()("a server that may open few files", async () => {
   const { status, summary, cure } = (await diagnose(server)).of("open-files");
   expect([status, summary]).toEqual([
     "warning",
-    expect.stringMatching(/^The server may open 512 files and has \d+ open\.$/),
+    expect.stringMatching(/^The server may open 512 files and has \d+ open; \d+ connections fit at once\.$/),
   ]);
   expect(cure).toContain("LimitNOFILE");
 });

@@ -57,6 +57,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           list: (options) => first(client.list(options)),
           change: (options) => client.change(id, { evictable: true, ...options }),
           verify: (options) => client.verify(id, options),
+          seal: (options) => client.seal([id], options),
           delete: (options) => client.delete(id, options),
           evict: (options) => client.evict(1, options),
           models: (options) => first(client.models(options)),
