@@ -8,16 +8,30 @@ export const MiB = 1024 * KiB;
 export const GiB = 1024 * MiB;
 
 export const limits = {
-  /** Largest JSON request body. 10,000 tensors with names of 512 bytes fit. */
-  requestBodyBytes: 16 * MiB,
+  /** Largest JSON body of any request but a creation; the largest that a schema takes has a tenth of it. */
+  requestBodyBytes: 1 * MiB,
+  /** Largest body of a creation: all the names that a region may have, and half as much again for shapes and dtypes. */
+  createBodyBytes: 48 * MiB,
+  /** Up to this size a creation's body is read on the event loop, in less than a millisecond. */
+  inlineBodyBytes: 32 * KiB,
   /** Deepest nesting of a JSON body; the deepest one that a schema accepts has 4 levels. */
   requestBodyDepth: 16,
-  /** Members and elements of a JSON body: 10,000 tensors of 20 dimensions fit. Parsed, a value takes 100 bytes and more. */
-  requestBodyValues: 250_000,
+  /** Members and elements of a JSON body: 100,000 tensors of 8 dimensions fit. Parsed, a value takes 100 bytes and more. */
+  requestBodyValues: 1_100_000,
+  /** Members of one object of a JSON body; a schema takes 32 at most. Many keys are slower to parse than many values. */
+  requestBodyMembers: 1000,
   /** Mistakes of one request that its answer lists. */
   validationIssues: 20,
   /** Tensors of one region. */
-  regionTensors: 10_000,
+  regionTensors: 100_000,
+  /** Names of all tensors of a region together, as JSON in UTF-8. A header then stays far below its own limit. */
+  tensorNamesBytes: 32 * MiB,
+  /** One tensor in a list of tensors, with the longest name, every character of it escaped, and 64 dimensions. */
+  listedTensorBytes: 8 * KiB,
+  /** Up to this size a region's list of tensors is held in memory and in the journal; a longer one has a file of its own. */
+  heldListBytes: 64 * KiB,
+  /** What is read, written or sent of a long list or header in one turn of the event loop. `bench/many.ts`. */
+  sliceBytes: 256 * KiB,
   /** UTF-8 bytes of a tensor's name. */
   tensorNameBytes: 512,
   /** Dimensions of a tensor, as in DLPack's consumers. */

@@ -49,7 +49,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   app.use(observe(findOperation, services));
   app.use(rememberSignal());
   app.use(refuseUnknownQuery(findOperation, socketQueries));
-  app.use(readBody(findOperation, services.traffic));
+  app.use(readBody(findOperation, services));
   defineRegionsRoutes(app, services);
   defineRegionRoutes(app, services);
   defineSealRoutes(app, services);

@@ -2,7 +2,7 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { claimName, findClaim, releaseClaim } from "../memory/regions/claim.ts";
-import { answer, answerJson, toRegionDetailBody } from "./answer.ts";
+import { answer, answerPieces, toRegionDetailBody } from "./answer.ts";
 import { preferenceApplied } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -74,7 +74,7 @@ const release = createRoute({
   },
 });
 
-const readerHead = Buffer.from('{"role":"reader","claim":null,"region":');
+const readerHead = '{"role":"reader","claim":null,"region":';
 
 export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(claim, async (c) => {
@@ -91,8 +91,7 @@ export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Serv
       return answer(c, { role: turn.role, claim: `clm_${turn.claim.token}`, region: null }, 200);
     }
     if (turn.region === undefined) return answer(c, { role: turn.role, claim: null, region: null }, 200);
-    const region = toRegionDetailBody(store, turn.region);
-    return answerJson(c, Buffer.concat([readerHead, region, Buffer.from("}")]), 200);
+    return answerPieces(c, [readerHead, ...toRegionDetailBody(store, turn.region), "}"], 200);
   });
 
   app.openapi(release, (c) => {

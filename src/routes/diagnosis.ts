@@ -113,7 +113,7 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
 
 function toLimits() {
   return {
-    request_body_bytes: limits.requestBodyBytes,
+    request_body_bytes: limits.createBodyBytes,
     region_bytes: limits.regionBytes,
     region_tensors: limits.regionTensors,
     regions: limits.regions,

@@ -72,6 +72,8 @@ export interface Environment {
   };
   Variables: {
     requestId: string;
+    /** The tensors of a large creation, which its body has no longer. */
+    tensors: SharedArrayBuffer | undefined;
     /** Aborts when the client goes away. */
     signal: AbortSignal;
   };

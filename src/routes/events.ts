@@ -7,7 +7,7 @@ import type { KeptEvent } from "../memory/events/event-log.ts";
 import { limits } from "../memory/limits.ts";
 import { parseId } from "../memory/naming.ts";
 import type { Store } from "../memory/state/store.ts";
-import { answerJson } from "./answer.ts";
+import { answerPieces } from "./answer.ts";
 import { Limit } from "./contract.ts";
 import type { Environment, Services, Socket, SocketProtocol } from "./environment.ts";
 import { EventStream } from "./event-stream.ts";
@@ -85,7 +85,7 @@ export function defineEventRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const count = limit === undefined ? limits.listItemsDefault : Number(limit);
     const texts = [...take(store, cursor, count)];
     const body = `{"items":[${texts.join(",")}],"next_after":"${cursor.position}"}`;
-    return answerJson(c, Buffer.from(body), 200);
+    return answerPieces(c, [body], 200);
   });
 
   app.get("/v1/events/ws", (c) => {

@@ -6,7 +6,7 @@ import { describe, idOf } from "../memory/journal/region-record.ts";
 import { checkGroup, findGroup } from "../memory/regions/group.ts";
 import { sealRegions } from "../memory/regions/seal.ts";
 import { nextState } from "../memory/state/lifecycle.ts";
-import { answer, answerJson, toRegionBody } from "./answer.ts";
+import { answer, answerPieces, toRegionBody } from "./answer.ts";
 import { preferenceApplied } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -75,10 +75,6 @@ const open = createRoute({
   },
 });
 
-const listHead = Buffer.from('{"items":[');
-const comma = Buffer.from(",");
-const listTail = Buffer.from("]}");
-
 export function defineGroupRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(seal, async (c) => {
     c.env?.keepOpen?.();
@@ -108,7 +104,7 @@ export function defineGroupRoutes(app: OpenAPIHono<Environment>, { store }: Serv
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }
     const regions = await findGroup(store, { model, names, version }, waitMs, c.get("signal"));
-    const items = regions.flatMap((region, index) => [...(index === 0 ? [] : [comma]), toRegionBody(store, region)]);
-    return answerJson(c, Buffer.concat([listHead, ...items, listTail]), 200);
+    const items = regions.flatMap((region, index) => [...(index === 0 ? [] : [","]), ...toRegionBody(store, region)]);
+    return answerPieces(c, ['{"items":[', ...items, "]}"], 200);
   });
 }

@@ -3,30 +3,35 @@
 import type { Context, MiddlewareHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { TensordError } from "../memory/error.ts";
+import { checkJsonBounds } from "../memory/layout/json-bounds.ts";
 import { limits } from "../memory/limits.ts";
+import type { Store } from "../memory/state/store.ts";
 import { refuseEncoded } from "./content-encoding.ts";
 import { dataPath } from "./data.ts";
-import type { Environment, Traffic } from "./environment.ts";
-import { checkJsonBounds } from "./json-bounds.ts";
+import type { Environment, Services } from "./environment.ts";
 import type { FindOperation } from "./operations.ts";
 import { unsupportedMediaType } from "./problem.ts";
+import { toValidationFailure } from "./validation-failure.ts";
 
 /** @throws TensordError `payload-too-large`, `unsupported-media-type`, `validation-failed`; HTTPException of what is no UTF-8. */
-export function readBody(findOperation: FindOperation, traffic: Traffic): MiddlewareHandler<Environment> {
+export function readBody(findOperation: FindOperation, { store, traffic }: Services): MiddlewareHandler<Environment> {
   return async function readBody(c, next) {
     if (c.req.method === "GET" || c.req.method === "HEAD") return next();
     // What is refused whatever its body says is refused at once.
-    if (findOperation(c) === undefined) return next();
+    const operation = findOperation(c);
+    if (operation === undefined) return next();
     if (c.req.method === "PUT" && dataPath.test(c.req.path)) return next();
     const { body } = c.req.raw;
     if (body === null) return next();
     refuseEncoded(c.req.header("content-encoding"));
-    const bytes = await readInTime(c, body);
+    const isCreation = operation.operationId === "createRegion";
+    const bytes = await readInTime(c, body, isCreation ? limits.createBodyBytes : limits.requestBodyBytes);
     traffic.receivedBytes += bytes.byteLength;
-    const text = decode(bytes);
+    if (bytes.byteLength > 0 && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
+    const isLarge = isCreation && bytes.byteLength > limits.inlineBodyBytes;
+    const text = isLarge ? await readLarge(c, store, bytes) : decode(bytes);
     // What reads the body from here on, `requireBody` and the validator, finds it decoded.
     (c.req.bodyCache as { text?: unknown }).text = Promise.resolve(text);
-    if (text !== "" && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
     checkJsonBounds(text);
     await next();
   };
@@ -36,32 +41,45 @@ export function readBody(findOperation: FindOperation, traffic: Traffic): Middle
 async function readInTime(
   c: Context<Environment>,
   body: ReadableStream<Uint8Array>,
-): Promise<ArrayBuffer | Uint8Array> {
+  maximum: number,
+): Promise<ArrayBuffer> {
   const { promise, reject } = Promise.withResolvers<never>();
   using _ = c.env?.reading?.((failure) => {
     c.header("Connection", "close");
     reject(failure);
   });
-  return await Promise.race([readAll(c, body), promise]);
+  return await Promise.race([readAll(c, body, maximum), promise]);
+}
+
+/** Leaves a creation's tensors to a Worker: neither they nor their text are read here. @returns what else the body says. */
+async function readLarge(c: Context<Environment>, store: Store, bytes: ArrayBuffer): Promise<string> {
+  const { rest, tensors, issues, issueCount } = await store.layouts.readBody(bytes);
+  if (issueCount > 0) throw toValidationFailure(issues, issueCount);
+  c.set("tensors", tensors);
+  return rest;
 }
 
 /**
  * The whole body.
  * @throws TensordError `payload-too-large` as soon as that is known, with the rest left unread.
  */
-async function readAll(c: Context<Environment>, body: ReadableStream<Uint8Array>): Promise<ArrayBuffer | Uint8Array> {
+async function readAll(
+  c: Context<Environment>,
+  body: ReadableStream<Uint8Array>,
+  maximum: number,
+): Promise<ArrayBuffer> {
   const length = c.req.header("content-length");
   if (length !== undefined && c.req.header("transfer-encoding") === undefined) {
-    checkSize(Number(length));
+    checkSize(Number(length), maximum);
     // The transport holds the sender to what it said.
     return c.req.arrayBuffer();
   }
   const reader = body.getReader();
   try {
     const chunks: Uint8Array[] = [];
-    for (let byteSize = 0; ; checkSize(byteSize)) {
+    for (let byteSize = 0; ; checkSize(byteSize, maximum)) {
       const { value } = await reader.read();
-      if (value === undefined) return Buffer.concat(chunks);
+      if (value === undefined) return join(chunks, byteSize);
       chunks.push(value);
       byteSize += value.length;
     }
@@ -70,16 +88,27 @@ async function readAll(c: Context<Environment>, body: ReadableStream<Uint8Array>
   }
 }
 
-function checkSize(byteSize: number): void {
-  if (byteSize <= limits.requestBodyBytes) return;
-  throw new TensordError("payload-too-large", `Cannot read the body: want at most ${limits.requestBodyBytes} bytes`, {
+/** Not `Buffer.concat`, whose result may be a part of a pool's memory. */
+function join(chunks: readonly Uint8Array[], byteSize: number): ArrayBuffer {
+  const all = new Uint8Array(byteSize);
+  let done = 0;
+  for (const chunk of chunks) {
+    all.set(chunk, done);
+    done += chunk.length;
+  }
+  return all.buffer;
+}
+
+function checkSize(byteSize: number, maximum: number): void {
+  if (byteSize <= maximum) return;
+  throw new TensordError("payload-too-large", `Cannot read the body: want at most ${maximum} bytes`, {
     hint: "Tensor bytes are written to the mapping, never sent; many tensors can be split into several regions.",
   });
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
-function decode(bytes: ArrayBuffer | Uint8Array): string {
+function decode(bytes: ArrayBuffer): string {
   try {
     return utf8.decode(bytes);
   } catch (cause) {

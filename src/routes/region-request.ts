@@ -3,13 +3,19 @@
 import type { z } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
 import type { Owner } from "../memory/journal/region-record.ts";
+import { toSpec } from "../memory/layout/asked-text.ts";
 import { limits } from "../memory/limits.ts";
 import type { SessionId } from "../memory/naming.ts";
 import type { CreateRequest } from "../memory/regions/create.ts";
 import type { Store } from "../memory/state/store.ts";
 import type * as requests from "./schemas/requests.ts";
 
-export function toCreateRequest(store: Store, request: z.infer<typeof requests.CreateRegion>): CreateRequest {
+/** @param many the tensors, if they are too many to stand in the request. */
+export function toCreateRequest(
+  store: Store,
+  request: z.infer<typeof requests.CreateRegion>,
+  many?: SharedArrayBuffer,
+): CreateRequest {
   const {
     model = "default",
     name = null,
@@ -34,7 +40,7 @@ export function toCreateRequest(store: Store, request: z.infer<typeof requests.C
     on_full: onFull = "fail",
     deadline_ms: deadlineMs = limits.deadlineDefaultMs,
   } = request;
-  const tensors = toTensors(request);
+  const tensors = toTensors(many ?? request.tensors?.map(toSpec), request.byte_size);
   return {
     model,
     name,
@@ -52,16 +58,15 @@ export function toCreateRequest(store: Store, request: z.infer<typeof requests.C
   };
 }
 
-function toTensors({ tensors, byte_size }: z.infer<typeof requests.CreateRegion>): CreateRequest["tensors"] {
-  if (tensors !== undefined && byte_size === undefined) return tensors.map(toSpec);
-  if (tensors === undefined && byte_size !== undefined) return [{ name: "data", dtype: "U8", shape: [byte_size] }];
+function toTensors(
+  tensors: CreateRequest["tensors"] | undefined,
+  byteSize: number | undefined,
+): CreateRequest["tensors"] {
+  if (tensors !== undefined && byteSize === undefined) return tensors;
+  if (tensors === undefined && byteSize !== undefined) return [{ name: "data", dtype: "U8", shape: [byteSize] }];
   const state =
     tensors === undefined ? 'neither "tensors" nor "byte_size" is there' : 'both "tensors" and "byte_size" are there';
   throw refused(`Cannot size the region: ${state}, want one of them`);
-}
-
-function toSpec({ name, dtype, shape, alias_of, alias_byte_offset }: z.infer<typeof requests.TensorRequest>) {
-  return { name, dtype, shape, aliasOf: alias_of, aliasByteOffset: alias_byte_offset };
 }
 
 interface OwnerRequest {

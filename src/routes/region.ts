@@ -7,7 +7,7 @@ import { deleteRegion } from "../memory/regions/delete.ts";
 import { findRegion, findRegionByName, regionByName } from "../memory/regions/find.ts";
 import type { Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
-import { answer, answerJson, toRegionBody, toRegionDetailBody } from "./answer.ts";
+import { answer, answerPieces, toRegionBody, toRegionDetailBody } from "./answer.ts";
 import { etag, preferenceApplied } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -179,7 +179,7 @@ const removeByName = createRoute({
 export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(get, (c) => {
     const region = findRegion(store, c.req.valid("param").region);
-    return answerRegion(c, store, region, toTaggedRegion(region));
+    return answerDetail(c, store, region, toTaggedRegion(region));
   });
 
   app.openapi(getByName, async (c) => {
@@ -195,7 +195,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
       waitMs,
       c.get("signal"),
     );
-    return answerRegion(c, store, region, toTaggedName(region));
+    return answerDetail(c, store, region, toTaggedName(region));
   });
 
   app.openapi(change, (c) => {
@@ -223,9 +223,9 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
   });
 }
 
-function answerRegion(c: Context<Environment>, store: Store, region: Region, tagged: Tagged) {
+function answerDetail(c: Context<Environment>, store: Store, region: Region, tagged: Tagged) {
   setTag(c, tagged);
-  return isKnown(c, tagged) ? c.body(null, 304) : answerJson(c, toRegionDetailBody(store, region), 200);
+  return isKnown(c, tagged) ? c.body(null, 304) : answerPieces(c, toRegionDetailBody(store, region), 200);
 }
 
 function answerChange(
@@ -238,7 +238,7 @@ function answerChange(
   const owner = Object.keys(owners).length === 0 ? undefined : toOwner(owners);
   changeRegion(store, region, { owner, labels, evictable });
   setTag(c, toTaggedRegion(region));
-  return answerJson(c, toRegionBody(store, region), 200);
+  return answerPieces(c, toRegionBody(store, region), 200);
 }
 
 async function answerDeletion(c: Context<Environment>, store: Store, region: Region) {

@@ -5,7 +5,7 @@ import { idOf, states } from "../memory/journal/region-record.ts";
 import { limits } from "../memory/limits.ts";
 import { createRegion } from "../memory/regions/create.ts";
 import { listRegions } from "../memory/regions/list.ts";
-import { answer, answerJson, toRegionBody } from "./answer.ts";
+import { answer, answerPieces, toRegionBody } from "./answer.ts";
 import { etag, location } from "./answer-headers.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -89,12 +89,13 @@ const list = createRoute({
 export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(allocate, async (c) => {
     c.env?.keepOpen?.();
-    const request = { ...toCreateRequest(store, c.req.valid("json")), actor: c.get("requestId") };
+    const asked = toCreateRequest(store, c.req.valid("json"), c.get("tensors"));
+    const request = { ...asked, actor: c.get("requestId") };
     if (request.onFull === "wait") c.env?.stay?.("wait for memory");
     const { region, created } = await createRegion(store, request, c.get("signal"));
     c.header("Location", `/v1/regions/${idOf(region)}`);
     setTag(c, toTaggedRegion(region));
-    return answerJson(c, toRegionBody(store, region), created ? 201 : 200);
+    return answerPieces(c, toRegionBody(store, region), created ? 201 : 200);
   });
 
   app.openapi(list, (c) => {

@@ -2,7 +2,7 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { sealRegions, verifyRegion } from "../memory/regions/seal.ts";
-import { answer, answerJson, toRegionBody } from "./answer.ts";
+import { answer, answerPieces, toRegionBody } from "./answer.ts";
 import { etag } from "./answer-headers.ts";
 import { json, optionalBody } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -79,7 +79,7 @@ export function defineSealRoutes(app: OpenAPIHono<Environment>, { store }: Servi
     const { checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
     await sealRegions(store, [region], { checksum, stockWritable }, c.get("requestId"));
     setTag(c, toTaggedRegion(region));
-    return answerJson(c, toRegionBody(store, region), 200);
+    return answerPieces(c, toRegionBody(store, region), 200);
   });
 
   app.openapi(verify, async (c) => {

@@ -3,8 +3,10 @@
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
 
+/** @param count of all, if these are only the first of them. */
 export function toValidationFailure(
   issues: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[],
+  count = issues.length,
 ): TensordError {
   const shown = issues.slice(0, limits.validationIssues).map(({ path, message }) => ({
     path: cut(path.map((part) => cut(String(part))).join(".")),
@@ -12,7 +14,7 @@ export function toValidationFailure(
   }));
   const [first] = shown;
   const where = first === undefined || first.path === "" ? "" : ` at ${first.path}`;
-  const others = issues.length > 1 ? `, and ${issues.length - 1} more` : "";
+  const others = count > 1 ? `, and ${count - 1} more` : "";
   return new TensordError("validation-failed", `Cannot accept the request${where}: ${first?.message}${others}`, {
     issues: shown,
     hint: "See the operation's schema in /openapi.json.",

@@ -19,6 +19,7 @@ import { NoAnswer, type Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 import { claimScenarios } from "./claim-scenarios.ts";
+import { listScenarios } from "./list-scenarios.ts";
 import { modelScenarios } from "./model-scenarios.ts";
 import { regionScenarios } from "./region-scenarios.ts";
 import { roomScenarios } from "./room-scenarios.ts";
@@ -28,6 +29,7 @@ import { timeScenarios } from "./time-scenarios.ts";
 
 const scenarios: readonly Scenario[] = [
   ...regionScenarios,
+  ...listScenarios,
   ...modelScenarios,
   ...sessionScenarios,
   ...claimScenarios,

@@ -32,7 +32,7 @@ export async function checkBooks(server: TestServer, foreign: readonly string[] 
   const names = [...standing.map(({ storage }) => basename(storage.path)), ...foreign, basename(instance.directory)];
   expect(listNames(instance).toSorted(), "every region has its name, and no other has one").toEqual(names.toSorted());
   for (const region of standing) checkFile(instance, region);
-  checkSums(await server.api.stats(), regions);
+  checkSums(instance, await server.api.stats(), regions);
   return regions;
 }
 
@@ -64,13 +64,14 @@ function checkFile(instance: Instance, region: ListedRegion): void {
   );
 }
 
-function checkSums(stats: Stats, regions: readonly ListedRegion[]): void {
+function checkSums(instance: Instance, stats: Stats, regions: readonly ListedRegion[]): void {
   const host = hostOf(stats);
   const sum = (list: readonly ListedRegion[]) =>
-    list.reduce(
-      (total, { storage }) => total + Math.ceil(storage.byte_size / storage.page_size) * storage.page_size,
-      0,
-    );
+    list.reduce((total, { id, storage }) => {
+      const tensors = lstatSync(join(instance.store, "tensors", tokenOf(id)), { throwIfNoEntry: false })?.size ?? 0;
+      const pages = (byteSize: number) => Math.ceil(byteSize / storage.page_size) * storage.page_size;
+      return total + pages(storage.byte_size) + pages(tensors);
+    }, 0);
   const inState = (state: ListedRegion["state"]) => regions.filter((region) => region.state === state);
   expect(host.used_bytes, "used bytes are those of the standing regions").toBe(
     sum(regions.filter(({ state }) => state !== "draining")),

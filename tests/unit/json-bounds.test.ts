@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { TensordError } from "../../src/memory/error.ts";
+import { checkJsonBounds } from "../../src/memory/layout/json-bounds.ts";
 import { limits } from "../../src/memory/limits.ts";
-import { checkJsonBounds } from "../../src/routes/json-bounds.ts";
 
 const most = limits.requestBodyDepth;
 
@@ -35,6 +35,22 @@ describe("checkJsonBounds", () => {
       expect(isRefused(nest(passes))).toBeFalse();
       expect(isRefused(nest(passes + 1))).toBeTrue();
     }
+  });
+
+  test("lets an object have as many members as are allowed, and not one more, wherever it stands", () => {
+    const members = (count: number) => Array.from({ length: count }, (_, index) => `"k${index}":[0,0]`).join();
+    const object = (count: number) => `{${members(count)}}`;
+    for (const wrap of [
+      (text: string) => text,
+      (text: string) => `[0,${text}]`,
+      (text: string) => `{"a":[],"b":${text}}`,
+    ]) {
+      expect(isRefused(wrap(object(limits.requestBodyMembers)))).toBeFalse();
+      expect(isRefused(wrap(object(limits.requestBodyMembers + 1)))).toBeTrue();
+    }
+    // Of a list nothing is counted but its values, nor of objects beside one another.
+    expect(isRefused(`[${"0,".repeat(limits.requestBodyMembers + 1)}0]`)).toBeFalse();
+    expect(isRefused(`[${`${object(2)},`.repeat(limits.requestBodyMembers)}0]`)).toBeFalse();
   });
 
   test("counts levels and not brackets", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { checkJsonBounds } from "../../src/routes/json-bounds.ts";
+import { checkJsonBounds } from "../../src/memory/layout/json-bounds.ts";
 
 function refusal(text: string): string | undefined {
   try {
@@ -64,9 +64,9 @@ describe("keys of a JSON text", () => {
     );
   });
 
-  test("of an object with more of them than any schema has cost no search through all", () => {
+  test("of an object with more of them than any schema has are not searched through: it is refused for their number", () => {
     const many = Array.from({ length: 200_000 }, (_, i) => `"k${String(i).padStart(6, "0")}":0`);
-    expect(refusal(`{${many.join(",")}}`)).toBeUndefined();
+    expect(refusal(`{${many.join(",")}}`)).toContain("1000 members");
     expect(refusal(`{"a":0,${many.slice(0, 40).join(",")},"a":0}`)).toContain("twice");
   });
 });

@@ -145,7 +145,7 @@ describe("layOutRegion", () => {
 
   const refusals: [string, TensorSpec[], string][] = [
     ["no tensors", [], "it has 0 tensors"],
-    ["10,001 tensors", Array.from({ length: 10_001 }, (_, i) => spec(`t${i}`, "U8", [0])), "it has 10001 tensors"],
+    ["100,001 tensors", Array.from({ length: 100_001 }, (_, i) => spec(`t${i}`, "U8", [0])), "it has 100001 tensors"],
     ["a name twice", [spec("w", "U8", [1]), spec("w", "F32", [2])], "occurs twice"],
     ["the name __metadata__", [spec("__metadata__", "U8", [1])], "keeps that word for itself"],
     ["an empty name", [spec("", "U8", [1])], "it is empty"],
@@ -187,6 +187,21 @@ describe("layOutRegion", () => {
     expectRefused(() => layOutRegion([spec("w", "U8", [1])], many), "metadata");
   });
 
+  test("refuses names that are together more than 32 MiB as JSON, and says so", () => {
+    // A control character takes six bytes there.
+    const specs = (count: number, name: string) =>
+      Array.from(
+        { length: count },
+        (_, index) => ({ name: `${index}`.padStart(6) + name, dtype: "U8", shape: [] }) as const,
+      );
+    const length = (text: string) => JSON.stringify(text).length + 6;
+    for (const name of ["n".repeat(500), "\u0001".repeat(500)]) {
+      const fits = Math.floor(limits.tensorNamesBytes / length(name));
+      expectRefused(() => layOutRegion(specs(fits + 1, name), {}), "names");
+      layOutRegion(specs(fits, name), {});
+    }
+  });
+
   test("refuses a header over the format's 100 MB", () => {
     const exact = { k: "x".repeat(limits.headerBytes) };
     expectRefused(() => layOutRegion([spec("w", "U8", [1])], exact), "its header has");
@@ -196,7 +211,7 @@ describe("layOutRegion", () => {
     const largest = spec("x".repeat(512), "U8", [...Array(63).fill(1), 2 ** 53 - 1 - 4096]);
     expect(layOutRegion([largest], {}).byteSize).toBe(Number.MAX_SAFE_INTEGER);
     expect(layOutRegion([spec("€".repeat(170), "U8", [])], {}).byteSize).toBe(4097);
-    const many = Array.from({ length: 10_000 }, (_, i) => spec(`${i}`, "F4", [2]));
+    const many = Array.from({ length: 100_000 }, (_, i) => spec(`${i}`, "F4", [2]));
     const metadata = Object.fromEntries(Array.from({ length: 10_000 }, (_, i) => [`k${i}`, ""]));
     const layout = layOutRegion(many, metadata);
     expect(parseHeader(layout.header, layout.byteSize)).toMatchObject({ tensors: layout.tensors, metadata });
@@ -301,7 +316,7 @@ describe("parseHeader", () => {
 
   test("refuses one tensor more than the limit, and one entry of metadata more", () => {
     const tensor = (i: number) => `"${i}":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}`;
-    const tensors = encode(`{${Array.from({ length: 10_001 }, (_, i) => tensor(i)).join(",")}}`);
+    const tensors = encode(`{${Array.from({ length: 100_001 }, (_, i) => tensor(i)).join(",")}}`);
     expectRefused(() => parseHeader(tensors, tensors.length), "one tensor more than allowed");
     const entries = Array.from({ length: 10_001 }, (_, i) => `"${i}":""`).join(",");
     const metadata = encode(`{"__metadata__":{${entries}},${tensor(0)}}`);

@@ -3,7 +3,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import type { Tensor } from "../../src/memory/layout/layout.ts";
-import { Tensors } from "../../src/memory/layout/tensors.ts";
+import { findPlaces, toTensorIndex } from "../../src/memory/layout/tensor-index.ts";
+import { Tensors, toBeginning } from "../../src/memory/layout/tensors.ts";
 
 // Quotes, brackets and the very text that separates two tensors.
 const name = fc.oneof(
@@ -69,5 +70,42 @@ describe("tensors", () => {
     const b = { name: "b", dtype: "U8", shape: [1] } as const;
     expect(tensors.differenceFrom([b, { name: "w", dtype: "F32", shape: [2] }])).toBeUndefined();
     expect(tensors.differenceFrom([{ ...b, name: "c" }])).toMatchObject({ missing: ["c"], unexpected: ["w", "b"] });
+  });
+
+  test("are each found in a long list by its index, where they begin, whatever names stand around them", () => {
+    fc.assert(
+      fc.property(lists, tensor, (list: Tensor[], { name }) => {
+        const tensors = Tensors.of(list);
+        const index = Buffer.from(toTensorIndex(tensors));
+        const find = (wanted: string) =>
+          [...findPlaces(wanted, list.length, (entry) => index.readBigUInt64LE(8 * entry))].filter((place) =>
+            Buffer.from(tensors.bytes).subarray(place).toString("utf8").startsWith(toBeginning(wanted)),
+          );
+        for (const each of list) {
+          expect(find(each.name)).toEqual([Buffer.from(tensors.bytes).indexOf(toBeginning(each.name))]);
+        }
+        expect(find(name)).toHaveLength(Number(list.some((each) => each.name === name)));
+      }),
+    );
+  });
+
+  test("are found in a long list though another name has the same hash", () => {
+    // Two names of one hash are found by their birthday.
+    const byHash = new Map<number, string>();
+    let pair: [string, string] | undefined;
+    for (let index = 0; pair === undefined; index++) {
+      const name = `t${index}`;
+      const hash = Bun.hash.xxHash32(JSON.stringify(name));
+      const other = byHash.get(hash);
+      if (other !== undefined) pair = [other, name];
+      byHash.set(hash, name);
+    }
+    const list = pair.map((name, at) => {
+      return { name, dtype: "U8", shape: [1], byteOffset: 4096 + at, byteSize: 1, aligned: true } as const;
+    });
+    const index = Buffer.from(toTensorIndex(Tensors.of(list)));
+    for (const name of pair) {
+      expect([...findPlaces(name, 2, (entry) => index.readBigUInt64LE(8 * entry))]).toHaveLength(2);
+    }
   });
 });

@@ -4,6 +4,7 @@
  */
 
 import type { Database } from "bun:sqlite";
+import type { TensorFiles } from "../storage/tensor-files.ts";
 import { JournalDamage } from "./journal-failure.ts";
 import { parseClaim, parseModel, parseRegion, parseRequestedLease, parseSession } from "./journal-parse.ts";
 import type { ClaimRow, ModelRow, RegionRow, RequestedLeaseRow, TensorsRow } from "./journal-rows.ts";
@@ -24,7 +25,7 @@ export interface JournalContent {
 }
 
 /** @throws JournalDamage, or what SQLite throws, if any of it is damaged. */
-export function readContent(database: Database): JournalContent {
+export function readContent(database: Database, files: TensorFiles): JournalContent {
   checkPages(database);
   const meta = database.query("SELECT key, value FROM meta").all() as {
     readonly key: string;
@@ -39,14 +40,14 @@ export function readContent(database: Database): JournalContent {
     sequence: toCount(values.get("sequence")),
     models: records("SELECT record FROM models ORDER BY name").map(parseModel),
     sessions: records("SELECT record FROM sessions ORDER BY key").map(parseSession),
-    ...readRegions(database),
+    ...readRegions(database, files),
     claims: records("SELECT record FROM claims").map(parseClaim),
     leases: records("SELECT record FROM leases").map(parseRequestedLease),
   };
 }
 
 /** Both tables in one order, side by side: a region's tensors are written before it, and go after it. */
-function readRegions(database: Database): Pick<JournalContent, "regions" | "strayTensors"> {
+function readRegions(database: Database, files: TensorFiles): Pick<JournalContent, "regions" | "strayTensors"> {
   const rows = database.query("SELECT * FROM regions ORDER BY key").iterate() as IterableIterator<RegionRow>;
   const lists = database.query("SELECT * FROM tensors ORDER BY region").iterate() as Iterable<TensorsRow>;
   const regions: RegionRecord[] = [];
@@ -57,10 +58,10 @@ function readRegions(database: Database): Pick<JournalContent, "regions" | "stra
       strayTensors.push(list.region);
       continue;
     }
-    regions.push(parseRegion(row, list.region === row.key ? list : undefined));
+    regions.push(parseRegion(row, list.region === row.key ? list : undefined, files));
     row = rows.next().value;
   }
-  if (row !== undefined) parseRegion(row, undefined);
+  if (row !== undefined) parseRegion(row, undefined, files);
   return { regions, strayTensors };
 }
 

@@ -2,6 +2,7 @@
 
 import { Database } from "bun:sqlite";
 import { renameSync } from "node:fs";
+import type { TensorFiles } from "../storage/tensor-files.ts";
 import type { Ballast } from "./ballast.ts";
 import { type JournalContent, readContent } from "./journal-content.ts";
 import { isDamage, isFull, translate } from "./journal-failure.ts";
@@ -15,9 +16,9 @@ export interface OpenDatabase {
 }
 
 /** @throws TensordError if the file system is full, or the journal cannot be used for another reason than damage. */
-export function openDatabase(path: string, ballast: Ballast): OpenDatabase {
+export function openDatabase(path: string, ballast: Ballast, files: TensorFiles): OpenDatabase {
   try {
-    return openWithBallast(path, ballast);
+    return openWithBallast(path, ballast, files);
   } catch (cause) {
     if (!isDamage(cause)) throw translate(cause);
     const damaged = `${path}.damaged-${Date.now()}`;
@@ -25,7 +26,7 @@ export function openDatabase(path: string, ballast: Ballast): OpenDatabase {
     for (const suffix of ["", "-wal"]) renameIfThere(path + suffix, damaged + suffix);
     const setAsideAs = damaged.slice(damaged.lastIndexOf("/") + 1);
     try {
-      return { ...openWithBallast(path, ballast), damage: { cause, setAsideAs } };
+      return { ...openWithBallast(path, ballast, files), damage: { cause, setAsideAs } };
     } catch (error) {
       throw translate(error);
     }
@@ -33,17 +34,17 @@ export function openDatabase(path: string, ballast: Ballast): OpenDatabase {
 }
 
 /** Without a free page it takes the ballast's: a journal that cannot be opened cannot free any. */
-function openWithBallast(path: string, ballast: Ballast): OpenDatabase {
+function openWithBallast(path: string, ballast: Ballast, files: TensorFiles): OpenDatabase {
   for (;;) {
     try {
-      return tryOpen(path, ballast);
+      return tryOpen(path, ballast, files);
     } catch (error) {
       if (!isFull(error) || !ballast.giveUp()) throw error;
     }
   }
 }
 
-function tryOpen(path: string, ballast: Ballast): OpenDatabase {
+function tryOpen(path: string, ballast: Ballast, files: TensorFiles): OpenDatabase {
   const database = new Database(path, { create: true, readwrite: true, strict: true });
   try {
     // The directory's lock lets one server in, so SQLite need not share; the kernel keeps the pages when we die, so it
@@ -58,7 +59,7 @@ function tryOpen(path: string, ballast: Ballast): OpenDatabase {
       database.run(`PRAGMA ${pragma}`);
     }
     migrate(database);
-    const content = readContent(database);
+    const content = readContent(database, files);
     ballast.restore();
     return { database, content };
   } catch (error) {

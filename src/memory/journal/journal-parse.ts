@@ -3,9 +3,10 @@
  * overwritten is found at the opening, where it can be helped, and not by whoever reads it later. Pure.
  */
 
-import { Tensors } from "../layout/tensors.ts";
+import { type TensorList, Tensors } from "../layout/tensors.ts";
 import { tokenPattern } from "../naming.ts";
 import type { Identity } from "../storage/storage.ts";
+import type { TensorFiles } from "../storage/tensor-files.ts";
 import { JournalDamage } from "./journal-failure.ts";
 import type {
   ClaimRow,
@@ -90,18 +91,20 @@ const limitShape: Shape<PoolLimit> = { pool: isText, limitBytes: isNumber };
 const modelShape: Shape<ModelRow> = { name: isText, limits: isList, revision: isNumber, createdAt: isNumber };
 
 /** @throws JournalDamage, as all of these do, if the row is none of ours. */
-export function parseRegion(row: RegionRow, tensorsRow: TensorsRow | undefined): RegionRecord {
+export function parseRegion(row: RegionRow, tensorsRow: TensorsRow | undefined, files: TensorFiles): RegionRecord {
   const { key, state, model, name, pending_name: pendingName, reason, version } = row;
   if (!states.includes(state)) throw new JournalDamage(`a region is in no state: ${state}`);
   const owner = parseStored<Owner>(row.owner, ownerShape);
   const stored = parseStored(row.record, storedShape);
-  const tensors = parseTensors(tensorsRow);
+  const tensors = parseTensors(tensorsRow, (count) => files.of(stored.token, count));
   const formerName = stored.formerName ?? null;
   return { ...stored, key, state, model, name, version, pendingName, formerName, reason, owner, tensors };
 }
 
-function parseTensors(row: TensorsRow | undefined): Tensors {
+/** A row without a list stands for one in a file, which is looked at by whoever brings the region back. */
+function parseTensors(row: TensorsRow | undefined, toFile: (count: number) => TensorList): TensorList {
   if (row === undefined) throw new JournalDamage("a region has no tensors");
+  if (row.list.byteLength === 0) return toFile(row.count);
   try {
     return Tensors.parse(row.count, row.list);
   } catch (cause) {

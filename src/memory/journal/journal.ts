@@ -7,6 +7,7 @@ import type { Database, Statement } from "bun:sqlite";
 import { statSync } from "node:fs";
 import { listDirectory } from "../os/files.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
+import { TensorFiles } from "../storage/tensor-files.ts";
 import { Ballast } from "./ballast.ts";
 import { type JournalContent, readContent } from "./journal-content.ts";
 import { isFull, isOutOfMemory, translate } from "./journal-failure.ts";
@@ -19,6 +20,8 @@ export class Journal implements Disposable {
   readonly #folder: string;
   readonly #database: Database;
   readonly #ballast: Ballast;
+  /** The long lists of tensors, which have no place in a row. */
+  readonly tensorFiles: TensorFiles;
   /** What the opening read, until it is asked for. */
   #opening: JournalContent | undefined;
   readonly #epoch: number;
@@ -38,8 +41,14 @@ export class Journal implements Disposable {
   /** The damage for which an earlier journal was set aside just now, and where it lies; or undefined. */
   readonly damage: OpenDatabase["damage"];
 
-  private constructor(folder: string, ballast: Ballast, { database, content, damage }: OpenDatabase) {
+  private constructor(
+    folder: string,
+    tensorFiles: TensorFiles,
+    ballast: Ballast,
+    { database, content, damage }: OpenDatabase,
+  ) {
     this.#folder = folder;
+    this.tensorFiles = tensorFiles;
     this.#database = database;
     this.#ballast = ballast;
     this.#opening = content;
@@ -73,7 +82,9 @@ export class Journal implements Disposable {
   static open(directory: InstanceDirectory): Journal {
     const folder = directory.path("store");
     const ballast = new Ballast(`${folder}ballast`, folder);
-    return new Journal(folder, ballast, openDatabase(`${folder}tensord.sqlite`, ballast));
+    const tensorFiles = new TensorFiles(directory);
+    const opened = openDatabase(`${folder}tensord.sqlite`, ballast, tensorFiles);
+    return new Journal(folder, tensorFiles, ballast, opened);
   }
 
   /** Where the kept events lie between an orderly stop and the next start. */
@@ -109,7 +120,7 @@ export class Journal implements Disposable {
 
   /** All rows: at first what the opening has read, which is not held any longer; after that as they are now. */
   read(): JournalContent {
-    const content = this.#opening ?? readContent(this.#database);
+    const content = this.#opening ?? readContent(this.#database, this.tensorFiles);
     this.#opening = undefined;
     return content;
   }
@@ -128,7 +139,7 @@ export class Journal implements Disposable {
   /** The tensors first: a row says that all of it is there. */
   #insert(record: RegionRecord): void {
     const { key, tensors } = record;
-    this.#insertTensors.run(key, tensors.count, tensors.bytes);
+    this.#insertTensors.run(key, tensors.count, tensors.rowBytes);
     this.#insertRegion.run(...toRow(record));
   }
 
@@ -206,7 +217,7 @@ export class Journal implements Disposable {
     }
   }
 
-  /** What the database, its log and the ballast occupy. */
+  /** What the database, its log and the ballast occupy. Regions are charged for the files of their lists. */
   byteSize(): number {
     const files = listDirectory(this.#folder).map((name) => statSync(this.#folder + name, { throwIfNoEntry: false }));
     return files.reduce((sum, file) => sum + (file?.blocks ?? 0) * 512, 0);

@@ -4,7 +4,7 @@
  */
 
 import type { Checksum } from "../layout/checksum.ts";
-import type { Tensors } from "../layout/tensors.ts";
+import type { TensorList } from "../layout/tensors.ts";
 import { type RegionId, type SessionId, toRegionId } from "../naming.ts";
 import type { Identity, StorageKind } from "../storage/storage.ts";
 
@@ -63,7 +63,8 @@ export interface RegionRecord {
   readonly byteSize: number;
   /** Where tensor data begins in it. */
   readonly dataOffset: number;
-  readonly tensors: Tensors;
+  /** In memory until a file has been written of a long list. */
+  tensors: TensorList;
   checksum: Checksum | null;
   /** Sealed with mode 0660, for stock readers that always open read-write. */
   stockWritable: boolean;

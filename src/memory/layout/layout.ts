@@ -64,8 +64,12 @@ interface Slot extends TensorSpec {
 export function layOutRegion(tensors: readonly TensorSpec[], metadata: Readonly<Record<string, string>>): RegionLayout {
   checkTensorCount(tensors.length);
   const slots = new Map<string, Slot>();
+  let nameBytes = 0;
   for (const spec of tensors) {
     checkTensorName(spec.name);
+    // An alias stands in the header with its tensor's name.
+    nameBytes += toJsonBytes(spec.name) + (spec.aliasOf === undefined ? 0 : toJsonBytes(spec.aliasOf));
+    if (nameBytes > limits.tensorNamesBytes) throw tooManyNames();
     if (slots.has(spec.name)) {
       throw refused(`Cannot lay out region: the tensor name ${quote(spec.name)} occurs twice, want each name once`);
     }
@@ -267,6 +271,18 @@ function writeHeader(inDataOrder: readonly Slot[], metadata: Readonly<Record<str
   new DataView(header.buffer).setBigUint64(0, BigInt(dataOffset - lengthBytes), true);
   header.set(json, lengthBytes);
   return header;
+}
+
+function toJsonBytes(name: string): number {
+  return Buffer.byteLength(JSON.stringify(name));
+}
+
+function tooManyNames(): TensordError {
+  const want = `want at most ${limits.tensorNamesBytes}`;
+  return refused(
+    `Cannot lay out region: the names of its tensors have together more bytes than it may have, as JSON, ${want}`,
+    "Shorten the names, or put the tensors into several regions.",
+  );
 }
 
 function toTensor(spec: TensorSpec, byteOffset: number, byteSize: number): Tensor {

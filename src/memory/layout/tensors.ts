@@ -1,6 +1,7 @@
 /**
  * A region's tensors as descriptors list them: written once, when they are laid out or read from a file, and from then on
- * counted, handed out as bytes, and opened one at a time by name. Nobody gets the list, which may be long. Pure.
+ * counted, handed out as bytes, and opened one at a time by name. Nobody gets the list, which may be long: few tensors are
+ * held in memory, as here, and many in a file (`storage/tensor-files.ts`). Pure.
  */
 
 import assert from "node:assert/strict";
@@ -19,15 +20,40 @@ interface ListedTensor {
   readonly logical: null;
 }
 
-export class Tensors {
+/** The list of a region's tensors, wherever it is. */
+export interface TensorList {
+  readonly count: number;
+  /** Of the JSON array. */
+  readonly byteSize: number;
+  /** What it takes of the memory that the region is charged for, in a file of its own; 0 of one in memory. */
+  readonly fileBytes: number;
+  /** What the journal's row has of it: all, or nothing of one that has a file. */
+  readonly rowBytes: Uint8Array;
+  /** A part of the JSON array, in UTF-8. Not to be written to. */
+  read(byteOffset: number, byteSize: number): Uint8Array;
+  /** The tensor of this name, without a look at the others. */
+  find(name: string): Tensor | undefined;
+}
+
+export class Tensors implements TensorList {
   static readonly none = new Tensors(0, Buffer.from("[]"));
   readonly count: number;
   /** A JSON array in UTF-8. Not to be written to. */
   readonly bytes: Uint8Array;
 
+  readonly fileBytes = 0;
+
   private constructor(count: number, bytes: Uint8Array) {
     this.count = count;
     this.bytes = bytes;
+  }
+
+  get byteSize(): number {
+    return this.bytes.byteLength;
+  }
+
+  get rowBytes(): Uint8Array {
+    return this.bytes;
   }
 
   static of(tensors: readonly Tensor[]): Tensors {
@@ -42,20 +68,37 @@ export class Tensors {
     return new Tensors(count, bytes);
   }
 
-  /** The tensor of this name, without a look at the others. */
+  /** What a Worker has written, of which nothing is to be checked. */
+  static written(count: number, bytes: Uint8Array): Tensors {
+    return new Tensors(count, bytes);
+  }
+
+  read(byteOffset: number, byteSize: number): Uint8Array {
+    return this.bytes.subarray(byteOffset, byteOffset + byteSize);
+  }
+
   find(name: string): Tensor | undefined {
     const list = toBuffer(this.bytes);
     // Inside a string every quote is escaped, so this stands nowhere but at a tensor's beginning.
-    const begin = list.indexOf(`{"name":${JSON.stringify(name)},`);
-    if (begin === -1) return undefined;
-    const next = list.indexOf(',{"name":', begin);
-    return toTensor(JSON.parse(list.toString("utf8", begin, next === -1 ? list.length - 1 : next)));
+    const begin = list.indexOf(toBeginning(name));
+    return begin === -1 ? undefined : readTensor(list.subarray(begin));
   }
 
   /** What keeps them apart from what is `asked` for, or undefined. */
   differenceFrom(asked: readonly TensorSpec[]): TensorDifference | undefined {
     return tensorDifference(asked, JSON.parse(toBuffer(this.bytes).toString("utf8")) as ListedTensor[]);
   }
+}
+
+/** How the text of a tensor of this name begins, and no other's. */
+export function toBeginning(name: string): string {
+  return `{"name":${JSON.stringify(name)},`;
+}
+
+/** @param text of a list, from where a tensor begins to where it is over, or further. */
+export function readTensor(text: Buffer): Tensor {
+  const next = text.indexOf(',{"name":');
+  return toTensor(JSON.parse(text.toString("utf8", 0, next === -1 ? text.lastIndexOf("]") : next)));
 }
 
 function toListed({ name, dtype, shape, byteOffset, byteSize, aligned, aliasOf }: Tensor): ListedTensor {

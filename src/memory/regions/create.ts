@@ -6,8 +6,6 @@
 import { TensordError } from "../error.ts";
 import { roundUpToPage } from "../host/capacity.ts";
 import { describe, type Owner } from "../journal/region-record.ts";
-import { layOutRegion, type RegionLayout, type TensorSpec } from "../layout/layout.ts";
-import { Tensors } from "../layout/tensors.ts";
 import { createToken, toRegionId } from "../naming.ts";
 import { hasEnded, nextState } from "../state/lifecycle.ts";
 import { type Charge, checkQuota } from "../state/quota.ts";
@@ -15,7 +13,9 @@ import { type Region, type RegionEntry, toRegion } from "../state/region.ts";
 import type { OnFull } from "../state/room-queue.ts";
 import { type Claim, idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
+import type { AskedTensors, LaidOut } from "../storage/layout-lane.ts";
 import type { StorageKind } from "../storage/storage.ts";
+import { toFileBytes } from "../storage/tensor-files.ts";
 import { attachTo } from "./attach.ts";
 import { checkClaim } from "./claim.ts";
 import { cancelCreation, refuseCommit, undoCreation } from "./end.ts";
@@ -30,7 +30,7 @@ export interface CreateRequest {
   /** Which build of the name; "" unless somebody says so. */
   readonly version: string;
   readonly storage: StorageKind;
-  readonly tensors: readonly TensorSpec[];
+  readonly tensors: AskedTensors;
   readonly owner: Owner;
   readonly ifExists: IfExists;
   readonly labels: Readonly<Record<string, string>>;
@@ -71,7 +71,10 @@ export async function createRegion(
     const claim = isFree ? checkClaim(store, request, request.claim) : undefined;
     const existing = isFree ? standing(claim?.built) : holder;
     if (existing === undefined) {
-      plan ??= toPlan(store, request);
+      if (plan === undefined) {
+        plan = await toPlan(store, request);
+        continue;
+      }
       const session = request.session ?? claim?.session ?? null;
       const charge = { model, poolName: plan.poolName, session, bytes: plan.chargedBytes };
       const room = { ...charge, onFull: request.onFull, deadline, hasTurn, actor: request.actor };
@@ -83,11 +86,28 @@ export async function createRegion(
       return { region: await make(store, request, plan, charge, claim, signal), created: true };
     }
     if (!isFree && request.ifExists === "fail") throw nameTaken(existing);
-    const difference = existing.tensors.differenceFrom(request.tensors);
-    if (difference !== undefined) throw nameTaken(existing, difference);
-    if (existing.creation === null) return { region: attachTo(store, existing, request.owner), created: false };
-    await waitFor(existing.creation.ended, signal);
+    if (await isAttachable(store, request, existing, signal)) {
+      return { region: attachTo(store, existing, request.owner), created: false };
+    }
   }
+}
+
+/**
+ * Whether `existing` is what is asked for, now. False if it went while its tensors were compared, or was still being made, and
+ * has ended that either way.
+ * @throws TensordError `name-taken` if it has other tensors.
+ */
+async function isAttachable(
+  store: Store,
+  request: CreateRequest,
+  existing: Region,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const difference = await store.layouts.compare(request.tensors, existing.tensors);
+  if (difference !== undefined) throw nameTaken(existing, difference);
+  if (existing.creation === null) return !hasEnded(existing.state);
+  await waitFor(existing.creation.ended, signal);
+  return false;
 }
 
 /** Under a claim one region is built: a request whose answer was lost, and that asks again, finds what it has made. */
@@ -110,14 +130,14 @@ function nameTaken(region: Region, difference?: unknown): TensordError {
 /** What the region would be; laid out once, however long it waits for memory. */
 interface Plan {
   readonly token: string;
-  readonly layout: RegionLayout;
+  readonly layout: LaidOut;
   readonly poolName: string;
   readonly chargedBytes: number;
 }
 
-function toPlan(store: Store, request: CreateRequest): Plan {
+async function toPlan(store: Store, request: CreateRequest): Promise<Plan> {
   const token = createToken();
-  const layout = layOutRegion(request.tensors, {
+  const layout = await store.layouts.layOut(request.tensors, {
     // Where there is metadata, transformers 4 refuses a file without it. It says of which library the shapes are.
     format: "pt",
     "tensord.region": toRegionId(token),
@@ -127,7 +147,8 @@ function toPlan(store: Store, request: CreateRequest): Plan {
     "tensord.instance": store.instance,
   });
   const { pool, pageSize } = store.storages.get(request.storage).memory;
-  return { token, layout, poolName: pool, chargedBytes: roundUpToPage(layout.byteSize, pageSize) };
+  const listBytes = layout.index === undefined ? 0 : toFileBytes(layout.list);
+  return { token, layout, poolName: pool, chargedBytes: roundUpToPage(layout.byteSize, pageSize) + listBytes };
 }
 
 async function make(
@@ -153,6 +174,10 @@ async function make(
     region.identity = await store.storages
       .of(region)
       .memory.allocate({ token, byteSize: layout.byteSize, header: layout.header }, cancel.signal);
+    if (layout.index !== undefined) {
+      region.tensors = await store.tensorFiles.write(token, layout.list, layout.index);
+      store.step("create.list-written");
+    }
     cancel.signal.throwIfAborted();
     commit(store, region);
     return region;
@@ -214,7 +239,7 @@ function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, pool
     identity: { dev: "0", ino: "0" },
     byteSize: layout.byteSize,
     dataOffset: layout.dataOffset,
-    tensors: Tensors.of(layout.tensors),
+    tensors: layout.list,
     checksum: null,
     stockWritable: false,
     createdAt: now,

@@ -11,7 +11,7 @@ import { hasEnded, nextState } from "../state/lifecycle.ts";
 import type { Region, RegionChange } from "../state/region.ts";
 import { describeSession } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
-import { forgetRegion, isLeased, tryFree, writeOwedRow } from "./free.ts";
+import { forgetRegion, isLeased, removeList, tryFree, writeOwedRow } from "./free.ts";
 
 /**
  * Ends `region` in this turn; `freeRegion` is then owed. A creation is cancelled, and undoes itself.
@@ -102,6 +102,7 @@ export async function undoCreation(store: Store, region: Region): Promise<void> 
   } catch (error) {
     store.warn(`Cannot remove what was left of ${describe(region)}; the next start will`, error);
   }
+  await removeList(store, region);
   store.books.change(region, { state: nextState(region, "abort") });
 }
 

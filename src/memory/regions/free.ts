@@ -80,9 +80,19 @@ export function forgetRegion(store: Store, region: Region, event: "freed" | "los
   store.proofs.remove(region.token);
   store.journal.deleteRegion(region.key);
   store.step("delete.row-deleted");
+  void removeList(store, region);
   const formerName = region.name ?? region.formerName;
   store.books.change(region, { state: nextState(region, event), name: null, pendingName: null, formerName });
   store.holders.forgetRegion(region);
+}
+
+/** Removes the file of a long list, if there is one, once no row stands for it. The next start removes what stays. */
+export async function removeList(store: Store, region: Region): Promise<void> {
+  try {
+    await store.tensorFiles.remove(region.token);
+  } catch (error) {
+    store.warn(`Cannot remove the list of tensors of ${describe(region)}; the next start will`, error);
+  }
 }
 
 /**

@@ -85,7 +85,7 @@ export async function findGroup(
 }
 
 function checkAnswer(regions: readonly Region[]): void {
-  const byteSize = regions.reduce((sum, { tensors }) => sum + tensors.bytes.length, 0);
+  const byteSize = regions.reduce((sum, { tensors }) => sum + tensors.byteSize, 0);
   if (byteSize <= limits.groupAnswerBytes) return;
   throw refused(`the descriptors of its tensors have ${byteSize} bytes`, `at most ${limits.groupAnswerBytes}`);
 }

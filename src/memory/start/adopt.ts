@@ -4,25 +4,30 @@
  * while, so that no byte is lost to a bad guess.
  */
 
-import { TensordError } from "../error.ts";
 import type { Proof } from "../journal/proof.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
-import { headerByteSize, parseHeader, type Tensor } from "../layout/layout.ts";
-import { readAliases } from "../layout/read-aliases.ts";
-import { Tensors } from "../layout/tensors.ts";
 import { limits } from "../limits.ts";
 import { scheduleExpiry } from "../regions/expire.ts";
 import { defaultModelName } from "../state/books.ts";
 import type { Store } from "../state/store.ts";
 import type { KeptFile, Storage } from "../storage/storage.ts";
+import { isLong } from "../storage/tensor-files.ts";
+import { readContent } from "./content.ts";
+import { keepList } from "./lists.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";
 
 /**
  * Enters a kept file as a region again, labelled `tensord.recovered`.
  * @param proof what proves its name and owner; undefined if nothing does. Of two proofs of a name the later wins.
  */
-export function adoptRegion(store: Store, storage: Storage, file: KeptFile, proof: Proof | undefined): void {
+export async function adoptRegion(
+  store: Store,
+  storage: Storage,
+  file: KeptFile,
+  proof: Proof | undefined,
+): Promise<void> {
   const content = readContent(store, storage, file);
+  const tensors = await keepList(store, file.token, content.tensors);
   const isSealed = wasSealed(storage, file);
   const now = store.now();
   const claims = toClaims(store, proof, isSealed);
@@ -43,13 +48,17 @@ export function adoptRegion(store: Store, storage: Storage, file: KeptFile, proo
     identity: file.identity,
     byteSize: file.byteSize,
     dataOffset: content.dataOffset,
-    tensors: Tensors.of(content.tensors),
+    tensors,
     checksum: null,
     stockWritable: isSealed && file.access === "sealed-stock-writable",
     sealedAt: isSealed ? now : null,
   };
   if (record.name !== null) takeName(store, record.model, record.name, record.version);
-  store.journal.adoptRegion(record);
+  // A row has no room for a long list, wherever it is held today.
+  const { tensorFiles } = store;
+  store.journal.adoptRegion(
+    isLong(tensors) ? { ...record, tensors: tensorFiles.of(file.token, tensors.count) } : record,
+  );
   reviveRegion(store, record, file);
 }
 
@@ -95,39 +104,4 @@ function takeName(store: Store, model: string, name: string, version: string): v
 function wasSealed(storage: Storage, file: KeptFile): boolean {
   if (file.access !== "sealed" && file.access !== "sealed-stock-writable") return false;
   return storage.memory.usage(file.token)?.written === false;
-}
-
-interface Content {
-  readonly tensors: readonly Tensor[];
-  readonly dataOffset: number;
-}
-
-function readContent(store: Store, storage: Storage, file: KeptFile): Content {
-  try {
-    const size = headerByteSize(storage.bytes.readPrefix(file.token, 8), file.byteSize);
-    const { tensors, metadata, dataOffset } = parseHeader(storage.bytes.readPrefix(file.token, size), file.byteSize);
-    return { tensors: [...tensors, ...aliasesOf(store, file, tensors, metadata)], dataOffset };
-  } catch (error) {
-    if (!(error instanceof TensordError)) throw error;
-    store.warn(`Cannot read the header of ${file.token}; it is kept as plain bytes`, error);
-    const tensor = {
-      name: "data",
-      dtype: "U8",
-      shape: [file.byteSize],
-      byteOffset: 0,
-      byteSize: file.byteSize,
-    } as const;
-    return { tensors: [{ ...tensor, aligned: true }], dataOffset: 0 };
-  }
-}
-
-/** Their bytes are other tensors', so what cannot be read of them is no reason to give those up. */
-function aliasesOf(store: Store, file: KeptFile, ...content: Parameters<typeof readAliases>): readonly Tensor[] {
-  try {
-    return readAliases(...content);
-  } catch (error) {
-    if (!(error instanceof TensordError)) throw error;
-    store.warn(`Cannot bring back the aliases of ${file.token}; its other tensors are back`, error);
-    return [];
-  }
 }

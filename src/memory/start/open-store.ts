@@ -88,6 +88,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     journal,
     proofs,
     storages,
+    tensorFiles: journal.tensorFiles,
     events,
     toEventText: options.toEventText,
     epoch: journal.raiseEpoch(),
@@ -101,6 +102,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   });
   opened.use(store.feeder);
   opened.use(store.downloads);
+  opened.use(store.layouts);
   if (options.onEvent !== undefined) store.listen(options.onEvent);
   await recoverStore(store);
   const watch = opened.use(new NameWatch(store, directory.shmPath));
@@ -112,7 +114,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     directory,
     spareInodes,
     async start() {
-      await Promise.all([watch.started, ...[...storages.all].map((storage) => storage.start())]);
+      await Promise.all([watch.started, store.layouts.start(), ...[...storages.all].map((storage) => storage.start())]);
     },
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };

@@ -18,6 +18,7 @@ import type { Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import type { KeptFile, Storage } from "../storage/storage.ts";
 import { adoptRegion } from "./adopt.ts";
+import { findList, sweepLists } from "./lists.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";
 
 /** Runs once, before the first request. */
@@ -28,21 +29,25 @@ export async function recoverStore(store: Store): Promise<void> {
   ensureModel(store, defaultModelName);
   for (const record of sessions) enterSession(store, record);
   const kept = findKept(store);
+  const absent = new Set<string>();
   for (const record of regions) {
     if (!store.storages.has(record.storageKind)) {
       warnOfAbsence(store, record);
+      absent.add(record.token);
       continue;
     }
-    const { file } = kept.get(record.token) ?? {};
-    if (file === undefined || file.identity.ino !== record.identity.ino) {
+    const { file, storage } = kept.get(record.token) ?? {};
+    if (file === undefined || storage === undefined || file.identity.ino !== record.identity.ino) {
       forget(store, record);
       continue;
     }
     kept.delete(record.token);
-    const region = reviveRegion(store, { ...record, identity: file.identity }, file);
+    const tensors = await findList(store, storage, record, file);
+    const region = reviveRegion(store, { ...record, tensors, identity: file.identity }, file);
     recoverOwner(store, region);
   }
-  recoverRowless(store, [...kept.values()]);
+  await recoverRowless(store, [...kept.values()]);
+  await sweepLists(store, (token) => absent.has(token) || store.books.regionByToken(token) !== undefined);
   settleProofs(store, regions);
   recoverClaims(store, claims);
   recoverRequestedLeases(store, leases);
@@ -74,7 +79,7 @@ function warnOfAbsence(store: Store, record: RegionRecord): void {
  * Files without a row. A creation links the public name only once the row is written, and a deletion unlinks it before
  * the row goes: who has the name had a row, which was lost with the journal or with the end of its log.
  */
-function recoverRowless(store: Store, rowless: readonly Kept[]): void {
+async function recoverRowless(store: Store, rowless: readonly Kept[]): Promise<void> {
   const { isAdopting } = store.journal;
   const { shown = [], hidden = [] } = Object.groupBy(rowless, ({ storage, file }) =>
     storage.names.isPublished(file.token, file.identity) ? "shown" : "hidden",
@@ -82,11 +87,11 @@ function recoverRowless(store: Store, rowless: readonly Kept[]): void {
   const proven = shown.map((kept) => ({ ...kept, proof: store.proofs.find(kept.file.token) }));
   const age = ({ proof }: (typeof proven)[number]) => proof?.key ?? Number.MAX_SAFE_INTEGER;
   for (const { storage, file, proof } of proven.toSorted((one, other) => age(one) - age(other))) {
-    adoptRegion(store, storage, file, proof);
+    await adoptRegion(store, storage, file, proof);
   }
   for (const { storage, file } of hidden) {
     // It was on its way out, or somebody took its name away while no server ran: nobody can tell.
-    if (isAdopting) adoptRegion(store, storage, file, undefined);
+    if (isAdopting) await adoptRegion(store, storage, file, undefined);
     else drainOrphan(store, storage, file);
   }
   if (isAdopting || shown.length === 0) return;

@@ -34,7 +34,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     state: record.state === "sealing" ? nextState(record, "seal-refused") : record.state,
     modelBooks: hasEnded(record.state) ? findOrMakeModel(store, record.model) : ensureModel(store, record.model),
     poolName: memory.pool,
-    chargedBytes: roundUpToPage(record.byteSize, memory.pageSize),
+    chargedBytes: roundUpToPage(record.byteSize, memory.pageSize) + record.tensors.fileBytes,
     lastUsedAt: store.now(),
     leasedAt: isHandOff(record) ? 0 : store.now(),
   });

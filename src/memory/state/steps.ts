@@ -8,6 +8,7 @@ import { allocationSteps } from "../storage/storage.ts";
 export const steps = [
   "create.reserved",
   ...allocationSteps,
+  "create.list-written",
   "create.kept",
   "create.journaled",
   "create.proved",

@@ -10,7 +10,9 @@ import type { Journal } from "../journal/journal.ts";
 import type { Proofs } from "../journal/proofs.ts";
 import { describe } from "../journal/region-record.ts";
 import { Downloads } from "../storage/downloads.ts";
+import { LayoutLane } from "../storage/layout-lane.ts";
 import type { Storages } from "../storage/storages.ts";
+import type { TensorFiles } from "../storage/tensor-files.ts";
 import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
 import { Claims } from "./claim-index.ts";
@@ -33,6 +35,7 @@ export interface StoreParts {
   readonly journal: Journal;
   readonly proofs: Proofs;
   readonly storages: Storages;
+  readonly tensorFiles: TensorFiles;
   readonly events: EventLog;
   /** How an event is written down for those who follow. */
   readonly toEventText: EventWriter;
@@ -57,6 +60,8 @@ export class Store {
   readonly journal: Journal;
   readonly proofs: Proofs;
   readonly storages: Storages;
+  readonly tensorFiles: TensorFiles;
+  readonly layouts = new LayoutLane();
   readonly events: EventLog;
   readonly feeder: EventFeeder;
   readonly epoch: number;
@@ -85,6 +90,7 @@ export class Store {
     this.journal = parts.journal;
     this.proofs = parts.proofs;
     this.storages = parts.storages;
+    this.tensorFiles = parts.tensorFiles;
     this.events = parts.events;
     this.feeder = new EventFeeder(parts.events);
     this.#toEventText = parts.toEventText;

@@ -16,28 +16,37 @@ export type JobReply =
   | { readonly ok: true; readonly value: bigint }
   | { readonly ok: false; readonly call: string; readonly errno: number; readonly code: string };
 
-interface PendingJob {
-  readonly job: Job;
-  readonly resolve: (value: bigint) => void;
-  readonly reject: (error: Error) => void;
+/** A Worker that answers each job with one reply. */
+export interface LaneWorker<Task, Reply> {
+  readonly start: () => Worker;
+  /** Memory that goes over with a job, instead of a copy of it. */
+  readonly transfers: (job: Task) => ArrayBuffer[];
+  /** @throws what the job failed with. */
+  readonly read: (reply: Reply) => unknown;
+}
+
+interface PendingJob<Task> {
+  readonly job: Task;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 /** One Worker and its queue, first come first served. Bounded by its callers: each awaits one job at a time. */
-export class Lane implements Disposable {
-  readonly #queue: PendingJob[] = [];
+export class WorkerQueue<Task, Reply> implements Disposable {
+  readonly #kind: LaneWorker<Task, Reply>;
+  readonly #queue: PendingJob<Task>[] = [];
   #worker: Worker | undefined;
-  #running: PendingJob | undefined;
+  #running: PendingJob<Task> | undefined;
 
-  /** Brings the Worker up. Without it the first job does, which takes descriptors and time. */
-  async start(): Promise<void> {
-    await this.run({ kind: "start" });
+  constructor(kind: LaneWorker<Task, Reply>) {
+    this.#kind = kind;
   }
 
   /**
    * Runs `job` in the Worker and resolves when it is done.
-   * @throws SystemError if its call failed, Error if the Worker died.
+   * @throws what the job failed with, Error if the Worker died.
    */
-  run(job: Job): Promise<bigint> {
+  run(job: Task): Promise<unknown> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ job, resolve, reject });
       this.#next();
@@ -49,17 +58,19 @@ export class Lane implements Disposable {
     this.#running = this.#queue.shift();
     if (this.#running === undefined) return;
     this.#worker ??= this.#start();
-    this.#worker.postMessage(this.#running.job);
+    this.#worker.postMessage(this.#running.job, this.#kind.transfers(this.#running.job));
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL("./lane.worker.ts", import.meta.url).href);
+    const worker = this.#kind.start();
     worker.unref();
-    worker.onmessage = (event: MessageEvent<JobReply>) => {
-      const reply = event.data;
+    worker.onmessage = (event: MessageEvent<Reply>) => {
       this.#settle((job) => {
-        if (reply.ok) job.resolve(reply.value);
-        else job.reject(new SystemError(reply.call, reply.errno, reply.code));
+        try {
+          job.resolve(this.#kind.read(event.data));
+        } catch (error) {
+          job.reject(error);
+        }
       });
     };
     worker.onerror = (event) => {
@@ -69,7 +80,7 @@ export class Lane implements Disposable {
     return worker;
   }
 
-  #settle(settle: (job: PendingJob) => void): void {
+  #settle(settle: (job: PendingJob<Task>) => void): void {
     const job = this.#running;
     this.#running = undefined;
     if (job !== undefined) settle(job);
@@ -79,5 +90,31 @@ export class Lane implements Disposable {
   [Symbol.dispose](): void {
     this.#worker?.terminate();
     this.#worker = undefined;
+  }
+}
+
+/** What blocks: pages, hashes, unlinks. */
+export class Lane implements Disposable {
+  readonly #queue = new WorkerQueue<Job, JobReply>({
+    start: () => new Worker(new URL("./lane.worker.ts", import.meta.url).href),
+    transfers: () => [],
+    read: (reply) => {
+      if (reply.ok) return reply.value;
+      throw new SystemError(reply.call, reply.errno, reply.code);
+    },
+  });
+
+  /** Brings the Worker up. Without it the first job does, which takes descriptors and time. */
+  async start(): Promise<void> {
+    await this.run({ kind: "start" });
+  }
+
+  /** @throws SystemError if its call failed, Error if the Worker died. */
+  run(job: Job): Promise<bigint> {
+    return this.#queue.run(job) as Promise<bigint>;
+  }
+
+  [Symbol.dispose](): void {
+    this.#queue[Symbol.dispose]();
   }
 }

@@ -1,6 +1,6 @@
 /** Pages of the `shm` storage: files of a tmpfs, made in `new/`, asked for their locks, and freed by their last unlink. */
 
-import { closeSync, constants, fchmodSync, fstatSync, statfsSync, statSync, writeSync } from "node:fs";
+import { closeSync, constants, fchmodSync, fstatSync, statfsSync, statSync } from "node:fs";
 import { limits } from "../../limits.ts";
 import { hostPool } from "../../naming.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
@@ -8,6 +8,7 @@ import { hasLease, hasWriter } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
 import { Lane } from "../lane.ts";
 import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
+import { writeInSlices } from "../write-in-slices.ts";
 import { accessModes, ignoreMissing, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
@@ -41,7 +42,7 @@ export class ShmMemory implements Memory, Disposable {
     try {
       this.#onStep?.("create.file-made");
       await this.#allocatePages(fd, segment.byteSize, signal);
-      writeHeader(fd, segment.header);
+      await writeInSlices(fd, segment.header, 0);
       // The umask may have taken some of it.
       fchmodSync(fd, accessModes.open);
       this.#onStep?.("create.header-written");
@@ -126,10 +127,6 @@ export class ShmMemory implements Memory, Disposable {
   [Symbol.dispose](): void {
     this.#freeing[Symbol.dispose]();
   }
-}
-
-function writeHeader(fd: number, header: Uint8Array): void {
-  for (let done = 0; done < header.length; ) done += writeSync(fd, header, done, header.length - done, done);
 }
 
 function openIfThere(path: string): number | undefined {

@@ -3,8 +3,8 @@
  * wrote both meant something else. Fed by who reads the text, `json-bounds.ts`.
  */
 
-import { TensordError } from "../memory/error.ts";
-import { quote } from "../memory/naming.ts";
+import { TensordError } from "../error.ts";
+import { quote } from "../naming.ts";
 
 /** More than any schema's object has: one with as many different keys is refused by its schema. */
 const keysCompared = 64;
