@@ -178,8 +178,11 @@ export const limits = {
   endedRegions: 10_000,
   listItems: 1000,
   listItemsDefault: 100,
-  /** Regions looked at for one page of a list, however few of them match. */
-  listScan: 10_000,
+  /** Items found and written down in one turn of the event loop, and regions looked at for that. `bench/many.ts`. */
+  listSlice: 64,
+  listScan: 1000,
+  /** Slices of one page, however few of the regions match that were looked at for it. */
+  listSlices: 25,
   /** Life of a region without a name whose owner was lost with the journal. */
   recoveredTtlMs: 24 * 3600 * 1000,
   /** A checksum is over hashes of chunks of this size: part of the wire format, never tuned. */

@@ -12,6 +12,12 @@ export const Limit = z
   .optional()
   .openapi({ type: "integer", minimum: 1, maximum: limits.listItems, default: limits.listItemsDefault });
 
+/** The query's `cursor` where it is the key of the last item. */
+export const KeyCursor = z
+  .string()
+  .regex(/^\d{1,15}$/)
+  .optional();
+
 /** @param headers of `answer-headers.ts`. */
 export function json<Schema extends z.ZodType>(description: string, schema: Schema, headers?: AnswerHeaders) {
   return { description, ...(headers && { headers }), content: { "application/json": { schema } } };

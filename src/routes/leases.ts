@@ -3,13 +3,15 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import {
   findRequestedLease,
+  listRequestedLeases,
   releaseRequestedLease,
   renewRequestedLease,
   requestLease,
 } from "../memory/regions/requested-lease.ts";
 import { answer } from "./answer.ts";
 import { location } from "./answer-headers.ts";
-import { body, json } from "./contract.ts";
+import { answerPage } from "./answer-page.ts";
+import { body, json, KeyCursor, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { requireBody } from "./require-body.ts";
@@ -55,10 +57,11 @@ const list = createRoute({
   path: "/v1/regions/{region}/leases",
   tags,
   summary: "A region's leases by request; kernel locks are not among them",
-  description: "Those that were taken with POST. Whether anybody maps the region is `in_use` of its descriptor.",
-  request: { params: RegionParameters },
+  description:
+    "Those that were taken with POST, in that order. Whether anybody maps the region is `in_use` of its descriptor.",
+  request: { params: RegionParameters, query: z.object({ limit: Limit, cursor: KeyCursor }) },
   responses: {
-    200: json("All of them.", schemas.LeaseList),
+    200: json("One page.", schemas.LeaseList),
     ...declareFailures(...alwaysPossible, "region-not-found"),
   },
 });
@@ -108,7 +111,8 @@ export function defineLeaseRoutes(app: OpenAPIHono<Environment>, { store }: Serv
 
   app.openapi(list, (c) => {
     const region = store.books.region(c.req.valid("param").region);
-    return answer(c, { items: [...store.requestedLeases.of(region)].map(toLease), next_cursor: null }, 200);
+    const read = (count: number, after = "0") => listRequestedLeases(store, region, count, Number(after));
+    return answerPage(c, c.req.valid("query"), read, toLease);
   });
 
   app.openapi(renew, (c) => {

@@ -1,7 +1,6 @@
 /** Routes of models: register a pool, read its books, change its limit, unregister it. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { limits } from "../memory/limits.ts";
 import {
   changeModel,
   listModels,
@@ -11,6 +10,7 @@ import {
 } from "../memory/sessions/models.ts";
 import { answer } from "./answer.ts";
 import { etag, location } from "./answer-headers.ts";
+import { answerPage } from "./answer-page.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import {
@@ -145,10 +145,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
   });
 
   app.openapi(list, (c) => {
-    const { limit, cursor } = c.req.valid("query");
-    const count = limit === undefined ? limits.listItemsDefault : Number(limit);
-    const page = listModels(store, count, cursor);
-    return answer(c, { items: page.models.map(toModel), next_cursor: page.nextCursor }, 200);
+    return answerPage(c, c.req.valid("query"), (count, after) => listModels(store, count, after), toModel);
   });
 
   app.openapi(get, (c) => {

@@ -2,11 +2,11 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { idOf, states } from "../memory/journal/region-record.ts";
-import { limits } from "../memory/limits.ts";
 import { createRegion } from "../memory/regions/create.ts";
 import { listRegions } from "../memory/regions/list.ts";
-import { answer, answerPieces, toRegionBody } from "./answer.ts";
+import { answerPieces, toRegionBody } from "./answer.ts";
 import { etag, location } from "./answer-headers.ts";
+import { answerPage } from "./answer-page.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { setTag, toTaggedRegion } from "./preconditions.ts";
@@ -99,10 +99,13 @@ export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Se
   });
 
   app.openapi(list, (c) => {
-    const { limit, cursor, label, ...filter } = c.req.valid("query");
-    const count = limit === undefined ? limits.listItemsDefault : Number(limit);
-    const page = listRegions(store, { ...filter, label: parseLabel(label) }, count, cursor);
-    const items = page.regions.map((region) => toRegionFacts(store, region));
-    return answer(c, { items, next_cursor: page.nextCursor }, 200);
+    const { limit, cursor, label, ...rest } = c.req.valid("query");
+    const filter = { ...rest, label: parseLabel(label) };
+    return answerPage(
+      c,
+      { limit, cursor },
+      (count, after) => listRegions(store, filter, count, after),
+      (region) => toRegionFacts(store, region),
+    );
   });
 }

@@ -8,7 +8,8 @@ import { limits } from "../memory/limits.ts";
 import { endSession, listSessions, openSession, renewSession } from "../memory/sessions/sessions.ts";
 import { answer } from "./answer.ts";
 import { location } from "./answer-headers.ts";
-import { body, json, Limit } from "./contract.ts";
+import { answerPage } from "./answer-page.ts";
+import { body, json, KeyCursor, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { toHoldProtocol } from "./hold.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
@@ -52,13 +53,7 @@ const list = createRoute({
   summary: "List sessions in the order of their opening",
   description: "Those that are alive, whether held or not.",
   request: {
-    query: z.object({
-      limit: Limit,
-      cursor: z
-        .string()
-        .regex(/^\d{1,15}$/)
-        .optional(),
-    }),
+    query: z.object({ limit: Limit, cursor: KeyCursor }),
   },
   responses: {
     200: json("One page.", schemas.SessionList),
@@ -124,10 +119,8 @@ export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Se
   });
 
   app.openapi(list, (c) => {
-    const { limit, cursor } = c.req.valid("query");
-    const count = limit === undefined ? limits.listItemsDefault : Number(limit);
-    const page = listSessions(store, count, Number(cursor ?? 0));
-    return answer(c, { items: page.sessions.map(toSession), next_cursor: page.nextCursor }, 200);
+    const query = c.req.valid("query");
+    return answerPage(c, query, (count, after) => listSessions(store, count, Number(after ?? 0)), toSession);
   });
 
   app.openapi(get, (c) => answer(c, toSession(store.books.session(c.req.valid("param").session)), 200));

@@ -43,6 +43,26 @@ describe("a lease", () => {
   );
 
   test(
+    "comes in a page, in the order in which they were taken, also when some end between two",
+    withApp(async (app) => {
+      const { id } = await app.create();
+      const taken: string[] = [];
+      for (let index = 0; index < 150; index++) taken.push((await takeLease(app, id)).id);
+      const path = `/v1/regions/${id}/leases`;
+      const first = await app.ok<LeaseList>(200, "GET", path);
+      expect(first.items.map((lease) => lease.id)).toEqual(taken.slice(0, 100));
+      // The one at which the cursor stands, and the next.
+      for (const ended of [taken[99], taken[100]]) await app.ok(200, "DELETE", `/v1/leases/${ended}`);
+      const late = await takeLease(app, id);
+      const rest = await app.ok<LeaseList>(200, "GET", `${path}?limit=1000&cursor=${first.next_cursor}`);
+      expect(rest.items.map((lease) => lease.id)).toEqual([...taken.slice(101), late.id]);
+      expect(rest.next_cursor).toBeNull();
+      await app.refused("validation-failed", "GET", `${path}?limit=1001`);
+      await app.refused("validation-failed", "GET", `${path}?cursor=lea_a`);
+    }),
+  );
+
+  test(
     "keeps a region that is deleted, until it is ended",
     withApp(async (app) => {
       const { id, storage } = await app.create({ name: "weights" });

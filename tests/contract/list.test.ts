@@ -1,6 +1,7 @@
 /** The list of regions: pages that neither repeat nor miss, filters, and cursors that are none. */
 
 import { describe, expect, test } from "bun:test";
+import { setImmediate } from "node:timers/promises";
 import { limits } from "../../src/memory/limits.ts";
 import type { RegionList } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
@@ -24,6 +25,18 @@ async function all(app: TestApp, query: string, between = async (_ids: readonly 
   return ids;
 }
 
+/** How many turns of the event loop others have while `wait` is under way. */
+async function countTurns(wait: () => Promise<unknown>): Promise<number> {
+  let isDone = false;
+  const done = wait().finally(() => {
+    isDone = true;
+  });
+  let turns = 0;
+  for (; !isDone; turns++) await setImmediate();
+  await done;
+  return turns;
+}
+
 describe("pages", () => {
   test(
     "across 2,500 regions are in the order of creation, also when regions come and go between two",
@@ -31,6 +44,8 @@ describe("pages", () => {
       const created: string[] = [];
       for (let index = 0; index < 2500; index++) created.push((await app.create({ byte_size: 0 })).id);
       expect(await all(app, "limit=1000")).toEqual(created);
+      const turns = await countTurns(() => page(app, "limit=1000"));
+      expect(turns, "others have their turn while a page is made").toBeGreaterThanOrEqual(1000 / limits.listSlice - 1);
 
       const deleted = new Set<string>();
       const late: string[] = [];

@@ -81,6 +81,7 @@ const claimShape: Shape<ClaimRow> = {
 };
 
 const requestedLeaseShape: Shape<RequestedLeaseRow> = {
+  key: (value) => value === undefined || isNumber(value),
   token: isToken,
   region: isText,
   session: orNull(isText),

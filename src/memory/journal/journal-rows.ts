@@ -15,6 +15,8 @@ export interface ClaimRow {
 }
 
 export interface RequestedLeaseRow {
+  /** Absent from rows of servers that listed a region's leases all at once. */
+  readonly key?: number;
   readonly token: string;
   /** The region's token. */
   readonly region: string;

@@ -19,7 +19,7 @@ export interface Filter {
 }
 
 export interface Page {
-  readonly regions: readonly Region[];
+  readonly items: readonly Region[];
   /** Where the next page begins, or null at the end. A page may be short and still have a next one. */
   readonly nextCursor: string | null;
 }
@@ -31,19 +31,22 @@ export interface Page {
 export function listRegions(store: Store, filter: Filter, limit: number, cursor: string | undefined): Page {
   const model = filter.model === undefined ? undefined : store.books.model(filter.model);
   const session = filter.session === undefined ? undefined : store.books.session(filter.session);
-  if (model !== undefined && filter.name !== undefined) {
-    const named = [...model.names.all(filter.name)].filter((region) => matches(region, filter, session));
-    return { regions: named.sort((a, b) => a.key - b.key), nextCursor: null };
-  }
-  const regions: Region[] = [];
-  let looked = 0;
   const after = parseCursor(cursor);
-  for (const region of ownedAfter(session, after) ?? (model ?? store.books).regions.after(after)) {
-    if (matches(region, filter, session)) regions.push(region);
-    looked += 1;
-    if (regions.length === limit || looked === limits.listScan) return { regions, nextCursor: String(region.key) };
+  if (model !== undefined && filter.name !== undefined) {
+    const named = [...model.names.all(filter.name)]
+      .filter((region) => region.key > after && matches(region, filter, session))
+      .sort((a, b) => a.key - b.key);
+    const items = named.slice(0, limit);
+    return { items, nextCursor: named.length > limit ? String(items.at(-1)?.key) : null };
   }
-  return { regions, nextCursor: null };
+  const items: Region[] = [];
+  let looked = 0;
+  for (const region of ownedAfter(session, after) ?? (model ?? store.books).regions.after(after)) {
+    if (matches(region, filter, session)) items.push(region);
+    looked += 1;
+    if (items.length === limit || looked === limits.listScan) return { items, nextCursor: String(region.key) };
+  }
+  return { items, nextCursor: null };
 }
 
 /** The session's regions above `key`, unless they are so many that the index of all is as good. It got them in this order. */

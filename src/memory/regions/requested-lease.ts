@@ -19,10 +19,11 @@ export function requestLease(store: Store, region: Region, session: Session | nu
     });
   }
   const token = createToken();
-  store.journal.insertRequestedLease({ token, region: region.token, session: session?.token ?? null, ttlMs });
+  const key = store.requestedLeases.nextKey();
+  store.journal.insertRequestedLease({ key, token, region: region.token, session: session?.token ?? null, ttlMs });
   store.step("lease.journaled");
   store.books.touch(region, store.now());
-  return enterRequestedLease(store, { token, region, session, ttlMs });
+  return enterRequestedLease(store, { key, token, region, session, ttlMs });
 }
 
 /** Enters a lease, whose TTL begins now. */
@@ -33,6 +34,13 @@ export function enterRequestedLease(store: Store, facts: Omit<RequestedLease, "e
   lease.region.serverLeases += 1;
   renewRequestedLease(store, lease);
   return lease;
+}
+
+/** One page of a region's leases in the order in which they were taken, after `cursor`. */
+export function listRequestedLeases(store: Store, region: Region, limit: number, cursor: number) {
+  const items = [...store.requestedLeases.of(region).after(cursor).take(limit)];
+  const last = items.at(-1);
+  return { items, nextCursor: items.length === limit && last !== undefined ? String(last.key) : null };
 }
 
 export function renewRequestedLease(store: Store, lease: RequestedLease): void {

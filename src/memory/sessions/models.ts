@@ -33,10 +33,9 @@ export function registerModel(store: Store, name: string, memoryLimitBytes: numb
 
 /** One page of models by name, after the name `cursor`. */
 export function listModels(store: Store, limit: number, cursor = "") {
-  const models = [...store.books.models.values()].filter(({ name }) => name > cursor);
-  models.sort((a, b) => (a.name < b.name ? -1 : 1));
-  const page = models.slice(0, limit);
-  return { models: page, nextCursor: models.length > limit ? (page.at(-1)?.name ?? null) : null };
+  const found = store.books.modelsAfter(cursor, limit + 1);
+  const items = found.slice(0, limit);
+  return { items, nextCursor: found.length > limit ? (items.at(-1)?.name ?? null) : null };
 }
 
 /** Changes the limit, at once. One below what is used stops further creations and takes nothing away. */

@@ -170,7 +170,7 @@ async function endAll(
 
 /** One page of sessions in the order of their opening, after `cursor`. */
 export function listSessions(store: Store, limit: number, cursor: number) {
-  const sessions = [...store.books.sessions.after(cursor).take(limit)];
-  const last = sessions.at(-1);
-  return { sessions, nextCursor: sessions.length === limit && last !== undefined ? String(last.key) : null };
+  const items = [...store.books.sessions.after(cursor).take(limit)];
+  const last = items.at(-1);
+  return { items, nextCursor: items.length === limit && last !== undefined ? String(last.key) : null };
 }

@@ -164,11 +164,13 @@ async function endForgotten(store: Store, region: Region): Promise<void> {
 }
 
 function recoverRequestedLeases(store: Store, rows: readonly RequestedLeaseRow[]): void {
-  for (const { token, ttlMs, ...row } of rows) {
+  // Those without a key are older than any with one.
+  const inOrder = rows.toSorted((a, b) => (a.key ?? 0) - (b.key ?? 0));
+  for (const [index, { token, ttlMs, key = index + 1, ...row }] of inOrder.entries()) {
     const region = store.books.regionByToken(row.region);
     const session = row.session === null ? null : (store.books.findSession(row.session) ?? null);
     if (region === undefined || (row.session !== null && session === null)) store.journal.deleteRequestedLease(token);
-    else enterRequestedLease(store, { token, region, session, ttlMs });
+    else enterRequestedLease(store, { key, token, region, session, ttlMs });
   }
 }
 

@@ -15,11 +15,13 @@ import { OrderedIndex } from "./ordered-index.ts";
 import { Pool, Pools } from "./pool.ts";
 import type { Model, Region, RegionChange } from "./region.ts";
 import type { Session } from "./session.ts";
+import { SortedNames } from "./sorted-names.ts";
 
 export const defaultModelName = "default";
 
 export class Books {
   readonly #models = new Map<string, Model>();
+  readonly #modelNames = new SortedNames();
   readonly #byToken = new Map<string, Region>();
   readonly regions = new OrderedIndex<Region>();
   /** What may be evicted once it is sealed, least recently used first. */
@@ -61,14 +63,21 @@ export class Books {
     return this.#models;
   }
 
+  /** At most `count` models by name, behind `name`. */
+  modelsAfter(name: string, count: number): Model[] {
+    return this.#modelNames.after(name, count).flatMap((each) => this.#models.get(each) ?? []);
+  }
+
   addModel(row: ModelRow): Model {
     const model = toModel(row);
     this.#models.set(model.name, model);
+    this.#modelNames.add(model.name);
     return model;
   }
 
   removeModel(model: Model): void {
     this.#models.delete(model.name);
+    this.#modelNames.delete(model.name);
   }
 
   /** @throws TensordError `region-not-found`. */

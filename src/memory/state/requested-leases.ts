@@ -1,34 +1,45 @@
 /** Leases by request that stand, by token and by region. */
 
+import { OrderedIndex } from "./ordered-index.ts";
 import type { Region } from "./region.ts";
 import type { RequestedLease } from "./session.ts";
 
 export class RequestedLeases {
   readonly #byToken = new Map<string, RequestedLease>();
-  readonly #byRegion = new Map<Region, Set<RequestedLease>>();
+  readonly #byRegion = new Map<Region, OrderedIndex<RequestedLease>>();
+  #lastKey = 0;
 
   get size(): number {
     return this.#byToken.size;
+  }
+
+  nextKey(): number {
+    this.#lastKey += 1;
+    return this.#lastKey;
   }
 
   get(token: string): RequestedLease | undefined {
     return this.#byToken.get(token);
   }
 
-  of(region: Region): ReadonlySet<RequestedLease> {
-    return this.#byRegion.get(region) ?? new Set();
+  /** Not to be changed. */
+  of(region: Region): OrderedIndex<RequestedLease> {
+    return this.#byRegion.get(region) ?? new OrderedIndex();
   }
 
+  /** Its key must be above those of its region's leases before it. */
   add(lease: RequestedLease): void {
+    this.#lastKey = Math.max(this.#lastKey, lease.key);
     this.#byToken.set(lease.token, lease);
-    const leases = this.#byRegion.get(lease.region) ?? new Set();
-    this.#byRegion.set(lease.region, leases.add(lease));
+    const leases = this.#byRegion.get(lease.region) ?? new OrderedIndex();
+    leases.append(lease);
+    this.#byRegion.set(lease.region, leases);
   }
 
   remove(lease: RequestedLease): void {
     this.#byToken.delete(lease.token);
     const leases = this.#byRegion.get(lease.region);
-    leases?.delete(lease);
+    leases?.remove(lease);
     if (leases?.size === 0) this.#byRegion.delete(lease.region);
   }
 }

@@ -50,6 +50,8 @@ export interface Claim {
 
 /** A lease with a TTL, for those who cannot hold a kernel lock. */
 export interface RequestedLease {
+  /** Ascends with each that is taken, over restarts too: the order of lists. */
+  readonly key: number;
   readonly token: string;
   readonly region: Region;
   readonly session: Session | null;

@@ -79,7 +79,13 @@ const tooMany: readonly FailureCase[] = [
       const { id } = await app.create();
       const region = app.store.books.region(id);
       for (let count = 0; count < limits.leases; count++) {
-        enterRequestedLease(app.store, { token: createToken(), region, session: null, ttlMs: limits.sessionTtlMaxMs });
+        enterRequestedLease(app.store, {
+          key: app.store.requestedLeases.nextKey(),
+          token: createToken(),
+          region,
+          session: null,
+          ttlMs: limits.sessionTtlMaxMs,
+        });
       }
       return askInVain(app, "POST", `/v1/regions/${id}/leases`, leaseBody);
     },
