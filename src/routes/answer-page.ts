@@ -28,17 +28,17 @@ export async function answerPage<Item, Wire>(
   read: (count: number, cursor: string | undefined) => Slice<Item>,
   toWire: (item: Item) => Wire,
 ): Promise<Response & TypedResponse<{ items: Wire[]; next_cursor: string | null }, 200, "json">> {
-  const slices: string[] = [];
+  const parts: Uint8Array[] = [];
   let left = limit === undefined ? limits.listItemsDefault : Number(limit);
   let next: string | null = null;
   for (let slices = 1; ; slices++) {
     const { items, nextCursor } = read(Math.min(left, limits.listSlice), next ?? cursor);
-    if (items.length > 0) slices.push(items.map((item) => JSON.stringify(toWire(item))).join(","));
+    const text = items.map((item) => JSON.stringify(toWire(item))).join(",");
+    if (text !== "") parts.push(Buffer.from(parts.length === 0 ? text : `,${text}`));
     left -= items.length;
     next = nextCursor;
     if (left <= 0 || next === null || slices === limits.listSlices) break;
     await setImmediate();
   }
-  const pieces = slices.map((slice, index) => (index === 0 ? slice : `,${slice}`));
-  return answerPieces(c, ['{"items":[', ...pieces, `],"next_cursor":${JSON.stringify(next)}}`], 200);
+  return answerPieces(c, ['{"items":[', ...parts, `],"next_cursor":${JSON.stringify(next)}}`], 200);
 }

@@ -36,6 +36,23 @@ testWith()("status tells the books in words, and with --json in the numbers of /
   expect(json.model_list).toHaveLength(2);
 });
 
+testWith()("leases lists a region's leases by request, by its name or id", async () => {
+  const { server, weights, scratch } = await startFilled();
+  await using _ = server;
+  const { id } = await server.api.call<{ id: string }>("POST", `/v1/regions/${weights.id}/leases`, { ttl_ms: hour });
+  for (const target of ["llama/weights", weights.id]) {
+    const { status, stdout } = await server.command("leases", target);
+    expect([status, stdout]).toEqual([
+      0,
+      expect.stringMatching(new RegExp(`^LEASE +SESSION +TTL +ENDS\\n${id} +- +60 min +in `)),
+    ]);
+  }
+  const json = JSON.parse((await server.command("leases", weights.id, "--json")).stdout);
+  expect(json).toMatchObject([{ id, region: weights.id, session: null, ttl_ms: hour }]);
+  expect((await server.command("leases", scratch.id)).stdout).toBe("no leases by request\n");
+  expect((await server.command("leases", "a/b/c")).stderr).toContain("want a region's id, name or model/name");
+});
+
 testWith()("ls lists regions, filters them, and prints descriptors with --json", async () => {
   const { server, weights, scratch } = await startFilled();
   await using _ = server;
@@ -147,7 +164,14 @@ testWith(needsPython)(
 
 testWith()("every command that needs a server says how to get one when there is none", async () => {
   await using server = new TestServer();
-  for (const args of [["status"], ["status", "--json"], ["ls"], ["free", "1GiB"], ["rm", "weights"]]) {
+  for (const args of [
+    ["status"],
+    ["status", "--json"],
+    ["ls"],
+    ["free", "1GiB"],
+    ["rm", "weights"],
+    ["leases", "weights"],
+  ]) {
     const { status, stdout, stderr } = await server.command(...args);
     expect([status, stdout], args.join(" ")).toEqual([1, ""]);
     expect(stderr).toContain(`tensord: Cannot reach a server at unix://${server.instance.socket}: `);

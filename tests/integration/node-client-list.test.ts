@@ -18,6 +18,45 @@ afterAll(async () => {
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const claim = testWith(needsNodeClient);
 
+  claim(`${runtime}: leases(region) has all leases by request, over pages`, async () => {
+    const region = await server.api.create({ name: `leased-${runtime}`, byte_size: 8, ttl_ms: 3_600_000 });
+    for (let index = 0; index < 1001; index++) {
+      await server.api.call("POST", `/v1/regions/${region.id}/leases`, { ttl_ms: 60_000 + index });
+    }
+    const seen = await runProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect({ session: false });
+        const region = await client.get("leased-${runtime}");
+        const found = [];
+        for await (const lease of client.leases(region)) found.push(lease);
+        tell({ ttls: found.map(({ ttlMs }) => ttlMs), regions: [...new Set(found.map(({ region }) => region))] });
+      `,
+    );
+    const ttls = Array.from({ length: 1001 }, (_, index) => 60_000 + index);
+    expect(seen).toEqual({ ttls, regions: [region.id] });
+  });
+
+  claim(`${runtime}: a region has as many tensors as a mixture of experts, each at its place`, async () => {
+    const seen = await runProgram(
+      runtime,
+      server.env,
+      `
+        const client = await connect();
+        const count = 31_337;
+        const names = Array.from({ length: count }, (_, index) => "layers." + (index >> 7) + ".experts." + index);
+        const data = Object.fromEntries(names.map((name, index) => [name, Uint16Array.of(index, index >> 16, 0, 7)]));
+        const made = await client.create("experts-${runtime}", data);
+        await made.seal();
+        const region = await client.attach("experts-${runtime}");
+        const wrong = names.filter((name, index) => region.tensor(name).array()[0] !== (index & 0xffff));
+        tell({ count: region.tensors.size, sameOrder: [...region.tensors.keys()].every((name, at) => name === names[at]), wrong });
+      `,
+    );
+    expect(seen).toEqual({ count: 31_337, sameOrder: true, wrong: [] });
+  });
+
   claim(`${runtime}: list({ session }) has what ends with that session, and nobody else's regions`, async () => {
     const seen = await runProgram(
       runtime,

@@ -14,6 +14,7 @@ import type { Transport } from "./http/transport.ts";
 import type {
   Deletion,
   Eviction,
+  Lease,
   ListedRegion,
   Model,
   RegionDescriptor,
@@ -262,6 +263,13 @@ export class Client {
     checkOptions("evict", tables.evict, options);
     const { model, dryRun, signal } = options;
     return this.#api.evict({ bytes: byteSize, model, dryRun }, signal);
+  }
+
+  /** A region's leases by request, page by page as they are consumed. `holders` of a descriptor says who maps it. */
+  leases(region: AnyRegion, options: WaitOptions = {}): AsyncGenerator<Lease, void, undefined> {
+    checkArgument("list a region's leases", "it", region, kinds.region);
+    checkOptions("list a region's leases", tables.wait, options);
+    return this.#api.leases(idOf(region), options.signal);
   }
 
   /** All models, page by page as they are consumed. */

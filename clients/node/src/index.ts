@@ -10,6 +10,7 @@ export type { EventStream } from "./events/event-stream.ts";
 export type {
   Deletion,
   Eviction,
+  Lease,
   ListedRegion,
   Model,
   RegionDescriptor,

@@ -31,6 +31,23 @@ def test_lists_filter_and_page(client: tensord.Client, monkeypatch: pytest.Monke
         list(client.list(state="molten"))
 
 
+def test_leases_by_request_are_listed_page_by_page(client: tensord.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_api, "LIST_PAGE", 2)
+    with client.create("leased", [1], ttl=600) as region:
+        path = f"/v1/regions/{region.id}/leases"
+        session = client.session.id
+        for body in [{"ttl_ms": 60_000}] * 4 + [{"ttl_ms": 70_000, "session": session}]:
+            _api.expect(client._transport.request("POST", path, body, repeatable=False))
+        leases = list(client.leases(region))
+        assert [lease.ttl_ms for lease in leases] == [60_000] * 4 + [70_000]
+        assert [lease.session for lease in leases] == [None] * 4 + [session]
+        assert {lease.region for lease in leases} == {region.id}
+        assert len({lease.id for lease in leases}) == 5
+        assert list(client.leases("leased")) == leases
+    with pytest.raises(tensord.RegionNotFound):
+        list(client.leases("absent"))
+
+
 def test_a_list_by_session_asks_for_its_id(tmp_path: Path) -> None:
     nothing = {"items": [], "next_cursor": None}
     with (

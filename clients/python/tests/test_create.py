@@ -17,6 +17,23 @@ import tensord
 from tensord._region import make
 
 
+def test_as_many_tensors_as_a_mixture_of_experts_has_make_one_region(client: tensord.Client) -> None:
+    count = 31_337
+    names = [f"model.layers.{index // 384}.mlp.experts.{index % 128}.proj.{index}" for index in range(count)]
+    state = {name: np.full(4, index % 2048, np.float16) for index, name in enumerate(names)}
+    with client.create("experts", state, ttl=600) as region:
+        region.seal()
+    with client.attach("experts") as region:
+        assert len(region.keys()) == count
+        assert list(region) == names
+        assert region.descriptor.tensors is not None
+        assert [info.name for info in region.descriptor.tensors[-2:]] == names[-2:]
+        for index in (0, 1, 384, count - 1):
+            assert np.array_equal(region[names[index]].numpy(), state[names[index]])
+    with client.get_or_create("experts", lambda: state) as region:
+        assert not region.created
+
+
 def test_several_tensors_are_found_by_name(client: tensord.Client) -> None:
     data: dict[str, npt.NDArray[Any]] = {
         "w": np.ones((2, 3), np.float16),

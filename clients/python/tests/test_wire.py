@@ -176,6 +176,32 @@ def test_an_answer_without_what_is_needed_is_the_servers_fault(
             parse(broken)
 
 
+def test_a_tensor_without_what_is_needed_is_the_servers_fault_when_it_is_asked_for() -> None:
+    whole = REGION["tensors"][0]
+    region = parse_descriptor({**REGION, "tensors": [whole, {**whole, "name": "broken", "byte_offset": None}]})
+    assert region.tensors is not None
+    assert (len(region.tensors), region.tensors[0].name) == (2, "w")
+    with pytest.raises(tensord.ServerFault, match="it is no tensor"):
+        region.tensors[1]
+    for broken in ("w", [1], [{}], [{"name": ["w"]}]):
+        with pytest.raises(tensord.ServerFault):
+            parse_descriptor({**REGION, "tensors": broken})
+
+
+def test_tensors_are_a_sequence_of_records_that_equals_their_tuple_and_is_pickled() -> None:
+    whole = REGION["tensors"][0]
+    region = parse_descriptor({**REGION, "tensors": [{**whole, "name": name} for name in ("b", "a", "c")]})
+    tensors = region.tensors
+    assert tensors is not None
+    assert [info.name for info in tensors] == ["b", "a", "c"]
+    assert tensors[1:] == tuple(tensors)[1:]
+    assert tensors == tuple(tensors)
+    assert tensors != tuple(tensors)[1:]
+    assert hash(tensors) == hash(tuple(tensors))
+    assert pickle.loads(pickle.dumps(tensors)) == tensors
+    assert repr(tensors) == repr(tuple(tensors))
+
+
 def test_records_have_records_inside() -> None:
     region = parse_descriptor(REGION)
     trainer = tensord.ClientDescriptor("trainer", None, None, None, None, None, {"job": "7"})

@@ -15,3 +15,4 @@ export type Stats = z.infer<typeof books.Stats>;
 export type Deletion = z.infer<typeof regions.Deletion>;
 export type Eviction = z.infer<typeof evictions.Eviction>;
 export type Session = z.infer<typeof sessions.Session>;
+export type Lease = z.infer<typeof sessions.Lease>;

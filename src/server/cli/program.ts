@@ -9,6 +9,7 @@ import { doctor } from "./doctor.ts";
 import { events } from "./events.ts";
 import { free } from "./free.ts";
 import { healthcheck } from "./healthcheck.ts";
+import { leases } from "./leases.ts";
 import { list, listOffline } from "./list.ts";
 import { print, tell } from "./output.ts";
 import { purge } from "./purge.ts";
@@ -58,6 +59,11 @@ export function createProgram(): Command {
         flags.offline ? listOffline(toConfig(flags), flags, asJson) : await list(toApi(flags), flags, asJson),
       );
     });
+
+  withApi(program.command("leases"))
+    .description("list a region's leases by request; ls --holders shows who maps it")
+    .argument("<region>", "id, name (of the model default) or model/name")
+    .action(async (target, flags) => await print(await leases(toApi(flags), target, flags.json === true)));
 
   withApi(program.command("alloc"))
     .description("allocate a region")

@@ -3,13 +3,13 @@
 import { basename, dirname } from "node:path";
 import { TensordError } from "../../memory/error.ts";
 import { roundUpToPage } from "../../memory/host/capacity.ts";
-import { parseRegionId } from "../../memory/naming.ts";
-import type { Deletion, Region, RegionDetail } from "./answers.ts";
+import type { Deletion, RegionDetail } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { print } from "./output.ts";
 import { parseDurationMs } from "./quantity.ts";
 import { toKeeping } from "./region-text.ts";
 import { toBytes, toJson } from "./table.ts";
+import { toId } from "./target.ts";
 import { pause } from "./until-stopped.ts";
 
 /** As they were written. */
@@ -56,7 +56,7 @@ export async function remove(
     return done;
   };
   let results = await tryEach(targets, async (target) => {
-    const id = parseRegionId(target) === undefined ? await toId(api, target) : target;
+    const id = await toId(api, target, "delete");
     return { region: target, id, ...(await api.call<Deletion>("DELETE", `/v1/regions/${id}`)) };
   });
   if (wait) {
@@ -110,17 +110,4 @@ function tooLate({ region, id }: Removed, { drain, storage }: RegionDetail, keep
     `Cannot wait longer for the bytes of ${region}: ${keeping ?? "the server"} still has them, want nobody`,
     { hint: `${hint} It is deleted all the same; wait again with \`tensord rm --wait ${id}\`.` },
   );
-}
-
-async function toId(api: Api, target: string): Promise<string> {
-  const parts = target.split("/");
-  const [model, name] = parts.length === 1 ? ["default", parts[0]] : parts;
-  if (parts.length > 2 || model === undefined || name === undefined) {
-    throw new TensordError(
-      "validation-failed",
-      `Cannot delete ${JSON.stringify(target)}: want a region's id, name or model/name`,
-    );
-  }
-  const path = `/v1/models/${encodeURIComponent(model)}/regions/${encodeURIComponent(name)}`;
-  return (await api.call<Region>("GET", path)).id;
 }

@@ -421,7 +421,7 @@ export interface paths {
     };
     /**
      * A region's leases by request; kernel locks are not among them
-     * @description Those that were taken with POST. Whether anybody maps the region is `in_use` of its descriptor.
+     * @description Those that were taken with POST, in that order. Whether anybody maps the region is `in_use` of its descriptor.
      */
     readonly get: operations["listLeases"];
     readonly put?: never;
@@ -6372,7 +6372,10 @@ export interface operations {
   };
   readonly listLeases: {
     readonly parameters: {
-      readonly query?: never;
+      readonly query?: {
+        readonly limit?: number;
+        readonly cursor?: string;
+      };
       readonly header?: never;
       readonly path: {
         readonly region: string;
@@ -6381,7 +6384,7 @@ export interface operations {
     };
     readonly requestBody?: never;
     readonly responses: {
-      /** @description All of them. */
+      /** @description One page. */
       readonly 200: {
         headers: {
           readonly [name: string]: unknown;

@@ -21,6 +21,7 @@ import {
   expectSuccess,
   type FromWire,
   isObject,
+  type Lease,
   type ListedRegion,
   type Model,
   parseClaim,
@@ -61,7 +62,7 @@ type Revising = Pick<Sending, "ifMatch" | "signal">;
 
 export type NewRegion = Body<Operation<"POST", "/v1/regions">>;
 
-type ListPath = "/v1/regions" | "/v1/models" | "/v1/sessions";
+type ListPath = "/v1/regions" | "/v1/models" | "/v1/sessions" | "/v1/regions/{region}/leases";
 type ListQuery<P extends ListPath> = Parameters<Operation<"GET", P>>["query"];
 type ListItem<P extends ListPath> = Answer<Operation<"GET", P>>["items"][number];
 
@@ -195,6 +196,11 @@ export class Api {
     for await (const item of this.#pages("/v1/regions", query, signal)) yield parseListedRegion(item);
   }
 
+  async *leases(id: string, signal?: AbortSignal | undefined): AsyncGenerator<Lease, void, undefined> {
+    const path = "/v1/regions/{region}/leases";
+    for await (const item of this.#pages(path, {}, signal, { region: id })) yield parseObject(item);
+  }
+
   registerModel(body: Body<Operation<"POST", "/v1/models">>, signal?: AbortSignal | undefined): Promise<Model> {
     return this.#ask("POST", "/v1/models", { body, isRepeatable: false, signal });
   }
@@ -274,9 +280,10 @@ export class Api {
     path: P,
     query: ListQuery<P>,
     signal: AbortSignal | undefined,
+    parts?: object,
   ): AsyncGenerator<ListItem<P>, void, undefined> {
     for (let cursor: string | undefined; ; ) {
-      const request = { query: { limit: listPage, ...query, cursor }, isRepeatable: true, signal };
+      const request = { path: parts, query: { limit: listPage, ...query, cursor }, isRepeatable: true, signal };
       const page = expectSuccess(await this.#request("GET", path, request));
       if (!isObject(page) || !Array.isArray(page.items)) {
         throw new TensordError("server-fault", "Cannot read the server's answer: it is no list", {

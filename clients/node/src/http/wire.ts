@@ -65,6 +65,9 @@ export type SessionDescriptor = FromWire<Schemas["Session"]>;
 /** What ended with a session. */
 export type SessionEnd = FromWire<Schemas["SessionEnd"]>;
 
+/** A lease by request, of those who cannot hold a kernel lock: it ends at `expiresAt`, unless it is renewed. */
+export type Lease = FromWire<Schemas["Lease"]>;
+
 /** The answer of a claim: the builder's part, or a reader's, with the region if there is one. */
 export type Claim = Omit<FromWire<Schemas["ClaimAnswer"]>, "region"> & { readonly region: RegionDescriptor | null };
 
@@ -73,22 +76,48 @@ export type WireObject = { readonly [key: string]: unknown };
 
 /** Any JSON in our words. */
 export function fromWire(value: unknown): unknown {
-  return renameKeys(value, (key) => key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase()));
+  return renameKeys(value, remembered(toCamelCase));
 }
 
 /** Our words for the wire. */
 export function toWire(value: unknown): unknown {
-  return renameKeys(value, (key) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`));
+  return renameKeys(value, remembered(toSnakeCase));
+}
+
+function toCamelCase(key: string): string {
+  return key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+function toSnakeCase(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+/** Each key is renamed once in a message: 100,000 tensors have the same few. */
+function remembered(rename: (key: string) => string): (key: string) => string {
+  const names = new Map<string, string>();
+  return (key) => {
+    const known = names.get(key);
+    if (known !== undefined) return known;
+    const name = rename(key);
+    names.set(key, name);
+    return name;
+  };
 }
 
 function renameKeys(value: unknown, rename: (key: string) => string): unknown {
-  if (Array.isArray(value)) return value.map((item) => renameKeys(item, rename));
-  if (!isObject(value)) return value;
-  const entries = Object.entries(value).map(([key, item]) => [
-    rename(key),
-    key === "labels" ? item : renameKeys(item, rename),
-  ]);
-  return Object.fromEntries(entries);
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) {
+    // Shapes, of which there are as many as tensors, have nothing to rename.
+    return value.every((item) => typeof item === "number") ? value : value.map((item) => renameKeys(item, rename));
+  }
+  const renamed: Record<string, unknown> = {};
+  for (const key of Object.keys(value)) {
+    // Assigned, it would become the prototype. No schema has it, and labels are not renamed.
+    if (key === "__proto__") continue;
+    const item = (value as WireObject)[key];
+    renamed[rename(key)] = key === "labels" ? item : renameKeys(item, rename);
+  }
+  return renamed;
 }
 
 export function isObject(value: unknown): value is WireObject {

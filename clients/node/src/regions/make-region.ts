@@ -9,7 +9,7 @@ import type { Session } from "../session/session.ts";
 import { type MappedRegion, mapRegions, toAccess } from "./mapper.ts";
 import { toOwner } from "./owner.ts";
 import { Region } from "./region.ts";
-import { copyTo, type RegionSource, type Source, toSources, toSpecs } from "./sources.ts";
+import { copyAll, type RegionSource, type Source, toSources, toSpecs } from "./sources.ts";
 import { tie } from "./ties.ts";
 
 /** How long what was built under a claim lingers, unless its builder says otherwise. */
@@ -129,11 +129,11 @@ async function fill(
 ): Promise<void> {
   const offsets = new Map(region.tensors.map(({ name, byteOffset }) => [name, byteOffset]));
   try {
-    for (const { name, bytes, aliasOf } of sources) {
+    const parts = sources.flatMap(({ name, bytes, aliasOf }) => {
       const offset = offsets.get(name);
-      if (bytes === undefined || offset === undefined || aliasOf !== undefined) continue;
-      await copyTo((start, size) => attachment.addressOf(offset + start, size), bytes, signal);
-    }
+      return bytes === undefined || offset === undefined || aliasOf !== undefined ? [] : [{ offset, bytes }];
+    });
+    await copyAll((start, size) => attachment.addressOf(start, size), parts, signal);
   } catch (error) {
     attachment.close();
     throw error;

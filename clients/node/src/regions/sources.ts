@@ -118,6 +118,55 @@ function refused(name: string, why: string): TensordError {
   return new TensordError("validation-failed", `Cannot store tensor ${quote(name)}: ${why}`);
 }
 
+/** Bytes, and where in a region they go. */
+export interface PlacedBytes {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * As `copyTo`, of many: those that lie side by side are written through one view of the pages, since each is a call.
+ * @throws as `copyTo` does
+ */
+export async function copyAll(
+  addressOf: (start: number, size: number) => bigint,
+  parts: readonly PlacedBytes[],
+  signal?: AbortSignal | undefined,
+): Promise<void> {
+  for (const [index, group] of toGroups([...parts].sort((a, b) => a.offset - b.offset)).entries()) {
+    if (index > 0) await setImmediate();
+    signal?.throwIfAborted();
+    const [first] = group;
+    const last = group.at(-1);
+    if (first === undefined || last === undefined) continue;
+    if (group.length === 1) {
+      await copyTo((start, size) => addressOf(first.offset + start, size), first.bytes, signal);
+      continue;
+    }
+    const byteSize = last.offset + last.bytes.byteLength - first.offset;
+    const address = addressOf(first.offset, byteSize);
+    if (byteSize >= populateBytes) populate(address, byteSize);
+    const view = new Uint8Array(viewAt(address, byteSize));
+    for (const { offset, bytes } of group) view.set(bytes, offset - first.offset);
+  }
+}
+
+/** What is in a window together; what is larger than one is alone. @param parts by their place */
+function toGroups(parts: readonly PlacedBytes[]): PlacedBytes[][] {
+  const groups: PlacedBytes[][] = [];
+  let group: PlacedBytes[] = [];
+  for (const part of parts) {
+    if (part.bytes.byteLength === 0) continue;
+    const begin = group[0]?.offset;
+    if (begin === undefined || part.offset + part.bytes.byteLength - begin > windowBytes) {
+      group = [];
+      groups.push(group);
+    }
+    group.push(part);
+  }
+  return groups;
+}
+
 /**
  * Copies all of it to where `addressOf` says, in windows that are populated first, because a page that cannot be had is an
  * error there and a signal at a touch. @throws TensordError `out-of-shared-memory`, `mapping-failed`, the signal's

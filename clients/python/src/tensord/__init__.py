@@ -85,11 +85,11 @@ from ._wire.region import (
     Owner,
     RegionDescriptor,
     Storage,
-    TensorInfo,
     Verification,
 )
-from ._wire.session import ClientDescriptor, SessionDescriptor, SessionEnd
+from ._wire.session import ClientDescriptor, Lease, SessionDescriptor, SessionEnd
 from ._wire.stats import HttpStats, InodeStats, RegionStats, Stats
+from ._wire.tensors import TensorInfo
 
 __all__ = [
     "AccessDenied",
@@ -116,6 +116,7 @@ __all__ = [
     "InternalError",
     "InvalidRequest",
     "KeptRegion",
+    "Lease",
     "LeaseNotFound",
     "MalformedBody",
     "MappingFailed",

@@ -29,7 +29,7 @@ from ._wire.region import (
     parse_verification,
     show_version,
 )
-from ._wire.session import SessionDescriptor, SessionEnd, parse_session, parse_session_end
+from ._wire.session import Lease, SessionDescriptor, SessionEnd, parse_lease, parse_session, parse_session_end
 from ._wire.stats import Stats, parse_stats
 
 if TYPE_CHECKING:
@@ -186,6 +186,9 @@ class Api:
     def regions(self, query: Mapping[str, str | None]) -> Iterator[RegionDescriptor]:
         yield from map(parse_descriptor, self._pages("/v1/regions", query))
 
+    def leases(self, region_id: str) -> Iterator[Lease]:
+        yield from map(parse_lease, self._pages(f"{_region_path(region_id)}/leases", {}))
+
     def register_model(self, body: schemas.RegisterModel) -> Model:
         return parse_model(expect(self.transport.request("POST", "/v1/models", body, repeatable=False)))
 
@@ -293,7 +296,9 @@ def _to_group(value: schemas.SealedGroup | schemas.OpenedGroup) -> list[RegionDe
     return [parse_descriptor(item) for item in value["items"]]
 
 
-def _to_page(value: schemas.RegionList | schemas.ModelList | schemas.SessionList) -> tuple[list[Any], str | None]:
+def _to_page(
+    value: schemas.RegionList | schemas.ModelList | schemas.SessionList | schemas.LeaseList,
+) -> tuple[list[Any], str | None]:
     return [*value["items"]], value["next_cursor"]
 
 

@@ -53,7 +53,7 @@ from ._transport.transport import Transport
 from ._wire.eviction import Eviction
 from ._wire.model import Model
 from ._wire.region import Deletion, RegionDescriptor, Verification
-from ._wire.session import SessionDescriptor
+from ._wire.session import Lease, SessionDescriptor
 from ._wire.stats import Stats
 
 if TYPE_CHECKING:
@@ -487,6 +487,14 @@ class Client:
         used first. Says what went, what stayed and why; with ``dry_run`` what would go.
         """
         return self._api.evict(to_eviction(byte_size, model, dry_run=dry_run))
+
+    def leases(
+        self, region: AnyRegion, *, model: Name = DEFAULT_MODEL, version: Version | None = None
+    ) -> Iterator[Lease]:
+        """A region's leases by request, page by page as they are consumed; ``holders`` of a descriptor says who maps
+        it. ``region`` is as for ``delete``. Raises ``RegionNotFound``.
+        """
+        return self._api.leases(self._id_of(region, model, version))
 
     def sessions(self) -> Iterator[SessionDescriptor]:
         """All sessions, of every process, page by page as they are consumed."""

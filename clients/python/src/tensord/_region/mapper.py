@@ -27,7 +27,8 @@ from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._tensor.reference import STORAGE, TensorReference
 from tensord._tensor.tensor import OpenedTensor
-from tensord._wire.region import RegionDescriptor, TensorInfo
+from tensord._wire.region import RegionDescriptor
+from tensord._wire.tensors import TensorInfo
 
 # How often the server may insist on what this process cannot see.
 SAME_REGION_TRIES = 4

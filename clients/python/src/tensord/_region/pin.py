@@ -14,7 +14,7 @@ from tensord._errors import FeatureUnavailable
 from tensord._mapping.attach import Mismatch, Place, map_to_pin
 from tensord._mapping.attachment import Attachment
 from tensord._tensor.tensor import Tensor
-from tensord._wire.region import TensorInfo
+from tensord._wire.tensors import TensorInfo
 
 Register = Callable[[int, int], object]
 Unregister = Callable[[int], object]

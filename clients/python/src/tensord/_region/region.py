@@ -25,6 +25,7 @@ from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import Tensor, to_torch_alias
 from tensord._tensor.tensor_lock import TensorLock
 from tensord._wire.region import RegionDescriptor
+from tensord._wire.tensors import TensorInfo, TensorInfos
 
 from .pin import Pin, Register, Unregister
 from .sealing import seal_mapped
@@ -53,7 +54,8 @@ class Region:
         self._attachment = attachment
         self._created = created
         self._seal_lock = threading.Lock()
-        self._infos = {tensor.name: tensor for tensor in descriptor.tensors or ()}
+        tensors = descriptor.tensors
+        self._infos: Mapping[str, TensorInfo] = tensors.by_name if isinstance(tensors, TensorInfos) else {}
         # Locks and pins, which end with it.
         self._kept: list[MemoryLock | Pin] = []
 

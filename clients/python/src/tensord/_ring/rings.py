@@ -18,7 +18,7 @@ from tensord._mapping.mapping import Access
 from tensord._region.mapper import open_reference, place_of, to_access
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import OpenedTensor
-from tensord._wire.region import TensorInfo
+from tensord._wire.tensors import TensorInfo
 
 from .slot_tensor import SlotTensor, open_slot
 

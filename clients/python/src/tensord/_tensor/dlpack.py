@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tensord._errors import FeatureUnavailable
 from tensord._mapping.mapping import Access, View
-from tensord._wire.region import TensorInfo
+from tensord._wire.tensors import TensorInfo
 
 from .dtype import to_numpy_dtype
 

@@ -15,7 +15,7 @@ from tensord._errors import FeatureUnavailable, ValidationFailed
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lock_file import LockKind
 from tensord._mapping.mapping import Access, View
-from tensord._wire.region import TensorInfo
+from tensord._wire.tensors import TensorInfo
 
 from .dlpack import CPU_DEVICE, to_capsule
 from .dtype import import_torch, to_numpy_dtype, to_torch_dtype

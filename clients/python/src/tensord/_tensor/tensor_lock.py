@@ -9,7 +9,7 @@ from tensord._errors import DeadlineExceeded, ValidationFailed
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lock_file import LockFile, LockKind
 from tensord._mapping.mapping import Access
-from tensord._wire.region import TensorInfo
+from tensord._wire.tensors import TensorInfo
 
 
 class TensorLock:

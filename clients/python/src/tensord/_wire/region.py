@@ -6,12 +6,13 @@ they stand: a kind of storage or an element type that this version does not know
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from .reading import read
 from .session import ClientDescriptor, to_client
+from .tensors import TensorInfo, TensorInfos
 
 if TYPE_CHECKING:
     from . import schemas
@@ -28,21 +29,6 @@ class Owner:
     linger_ms: int | None = None
     handoff_ms: int | None = None
     session: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """A tensor of a region: ``byte_offset`` counts from the start of the region's file. ``alias_of`` names the tensor
-    whose bytes these are, if they are another's; ``logical`` says what the elements stand for, if ``dtype`` does not.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    byte_offset: int
-    byte_size: int
-    alias_of: str | None = None
-    logical: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +98,7 @@ class RegionDescriptor:
     labels: Mapping[str, str]
     storage: Storage
     tensor_count: int
-    tensors: tuple[TensorInfo, ...] | None
+    tensors: Sequence[TensorInfo] | None
     checksum: Checksum | None
     created_at: str
     sealed_at: str | None
@@ -180,7 +166,7 @@ def _to_descriptor(value: schemas.RegionFacts) -> RegionDescriptor:
     # What one region has and an item of a list has not.
     detail = cast("schemas.RegionDetail", value)
     checksum, holders, drain = value.get("checksum"), detail.get("holders"), detail.get("drain")
-    tensors = None if detail.get("tensors") is None else tuple(map(_to_tensor, detail["tensors"]))
+    tensors = None if detail.get("tensors") is None else TensorInfos(detail["tensors"])
     return RegionDescriptor(
         id=str(value["id"]),
         model=str(value["model"]),
@@ -230,18 +216,6 @@ def _to_storage(value: schemas.Storage) -> Storage:
         dev=None if dev is None else int(dev),
         ino=None if ino is None else int(ino),
         byte_size=int(value["byte_size"]),
-    )
-
-
-def _to_tensor(value: schemas.Tensor) -> TensorInfo:
-    return TensorInfo(
-        name=str(value["name"]),
-        dtype=str(value["dtype"]),
-        shape=tuple(int(size) for size in value["shape"]),
-        byte_offset=int(value["byte_offset"]),
-        byte_size=int(value["byte_size"]),
-        alias_of=value.get("alias_of"),
-        logical=value.get("logical"),
     )
 
 

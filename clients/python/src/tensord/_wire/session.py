@@ -62,6 +62,19 @@ class SessionEnd:
     regions: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease by request, of those who cannot hold a kernel lock: it keeps ``region``, an id, until ``expires_at``,
+    ``ttl_ms`` after it was renewed, and no longer than its ``session``, an id, if it has one.
+    """
+
+    id: str
+    region: str
+    session: str | None
+    ttl_ms: int
+    expires_at: str
+
+
 def parse_session(value: Any) -> SessionDescriptor:
     """Reads a session's JSON. Raises ``ServerFault`` if it is none."""
     return read("session", _to_session, value)
@@ -70,6 +83,11 @@ def parse_session(value: Any) -> SessionDescriptor:
 def parse_session_end(value: Any) -> SessionEnd:
     """Reads the answer of a session's end. Raises ``ServerFault`` if it is none."""
     return read("end of a session", _to_session_end, value)
+
+
+def parse_lease(value: Any) -> Lease:
+    """Reads a lease's JSON. Raises ``ServerFault`` if it is none."""
+    return read("lease", _to_lease, value)
 
 
 def to_client(value: schemas.ClientDescriptor | None) -> ClientDescriptor | None:
@@ -105,3 +123,13 @@ def _to_session(value: schemas.Session) -> SessionDescriptor:
 
 def _to_session_end(value: schemas.SessionEnd) -> SessionEnd:
     return SessionEnd(str(value["state"]), int(value["freed_bytes"]), int(value["regions"]))
+
+
+def _to_lease(value: schemas.Lease) -> Lease:
+    return Lease(
+        id=str(value["id"]),
+        region=str(value["region"]),
+        session=value["session"],
+        ttl_ms=int(value["ttl_ms"]),
+        expires_at=str(value["expires_at"]),
+    )
