@@ -26,13 +26,19 @@ export class BenchServer implements AsyncDisposable {
   readonly #environment: Readonly<Record<string, string>>;
   #process: ChildProcess | undefined;
 
-  private constructor(tcpPort: string) {
+  readonly #preload: readonly string[];
+
+  private constructor(tcpPort: string, preload: string | undefined) {
+    this.#preload = preload === undefined ? [] : ["--preload", preload];
     this.#environment = { TENSORD_INSTANCE: this.instance, TENSORD_PORT: tcpPort, TENSORD_LOG_LEVEL: "info" };
   }
 
-  /** @param withTcp whether it listens on a port of loopback too. */
-  static async start({ withTcp = false } = {}): Promise<BenchServer> {
-    const server = new BenchServer(withTcp ? "0" : "");
+  /**
+   * @param withTcp whether it listens on a port of loopback too.
+   * @param preload the path of what its process runs first.
+   */
+  static async start({ withTcp = false, preload = undefined as string | undefined } = {}): Promise<BenchServer> {
+    const server = new BenchServer(withTcp ? "0" : "", preload);
     try {
       await server.start();
       return server;
@@ -59,9 +65,10 @@ export class BenchServer implements AsyncDisposable {
     running.add(this);
     const log = openSync(join(this.#folder, "log"), "a");
     const begin = performance.now();
-    this.#process = spawn(bun, ["--no-env-file", "--no-install", "--no-orphans", "src/main.ts", "serve"], {
+    const flags = ["--no-env-file", "--no-install", "--no-orphans", ...this.#preload];
+    this.#process = spawn(bun, [...flags, "src/main.ts", "serve"], {
       cwd: serverTree,
-      env: { ...process.env, ...this.#environment },
+      env: { ...process.env, ...this.#environment, BENCH_PROBE: this.probePath },
       stdio: ["ignore", log, log],
       // A group of its own: the signals of a terminal are for us, and we end it.
       detached: true,
@@ -73,6 +80,11 @@ export class BenchServer implements AsyncDisposable {
       await Bun.sleep(1);
     }
     return performance.now() - begin;
+  }
+
+  /** Where the probe of `loop-probe.ts` writes, if that is preloaded. */
+  get probePath(): string {
+    return join(this.#folder, "probe");
   }
 
   /** Ends the process with `signal` and waits for its end. Regions stay. */
