@@ -25,11 +25,13 @@ export function readBody(findOperation: FindOperation, { store, traffic }: Servi
     if (body === null) return next();
     refuseEncoded(c.req.header("content-encoding"));
     const isCreation = operation.operationId === "createRegion";
-    const bytes = await readInTime(c, body, isCreation ? limits.createBodyBytes : limits.requestBodyBytes);
-    traffic.receivedBytes += bytes.byteLength;
-    if (bytes.byteLength > 0 && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
-    const isLarge = isCreation && bytes.byteLength > limits.inlineBodyBytes;
-    const text = isLarge ? await readLarge(c, store, bytes) : decode(bytes);
+    const maximum = isCreation ? limits.createBodyBytes : limits.requestBodyBytes;
+    const parts = await readInTime(c, body, maximum);
+    const byteSize = sizeOf(parts);
+    traffic.receivedBytes += byteSize;
+    if (byteSize > 0 && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
+    const isLarge = isCreation && byteSize > limits.inlineBodyBytes;
+    const text = isLarge ? await readLarge(c, store, parts) : decode(Buffer.concat(parts));
     // What reads the body from here on, `requireBody` and the validator, finds it decoded.
     (c.req.bodyCache as { text?: unknown }).text = Promise.resolve(text);
     checkJsonBounds(text);
@@ -42,7 +44,7 @@ async function readInTime(
   c: Context<Environment>,
   body: ReadableStream<Uint8Array>,
   maximum: number,
-): Promise<ArrayBuffer> {
+): Promise<readonly Uint8Array[]> {
   const { promise, reject } = Promise.withResolvers<never>();
   using _ = c.env?.reading?.((failure) => {
     c.header("Connection", "close");
@@ -52,35 +54,35 @@ async function readInTime(
 }
 
 /** Leaves a creation's tensors to a Worker: neither they nor their text are read here. @returns what else the body says. */
-async function readLarge(c: Context<Environment>, store: Store, bytes: ArrayBuffer): Promise<string> {
-  const { rest, tensors, issues, issueCount } = await store.layouts.readBody(bytes);
+async function readLarge(c: Context<Environment>, store: Store, parts: readonly Uint8Array[]): Promise<string> {
+  const { rest, tensors, issues, issueCount } = await store.layouts.readBody(parts);
   if (issueCount > 0) throw toValidationFailure(issues, issueCount);
   c.set("tensors", tensors);
   return rest;
 }
 
 /**
- * The whole body.
+ * The whole body, in parts as they came: what is large is never put together on the event loop.
  * @throws TensordError `payload-too-large` as soon as that is known, with the rest left unread.
  */
 async function readAll(
   c: Context<Environment>,
   body: ReadableStream<Uint8Array>,
   maximum: number,
-): Promise<ArrayBuffer> {
+): Promise<readonly Uint8Array[]> {
   const length = c.req.header("content-length");
   if (length !== undefined && c.req.header("transfer-encoding") === undefined) {
     checkSize(Number(length), maximum);
     // The transport holds the sender to what it said.
-    return c.req.arrayBuffer();
+    if (Number(length) <= limits.inlineBodyBytes) return [new Uint8Array(await c.req.arrayBuffer())];
   }
   const reader = body.getReader();
   try {
-    const chunks: Uint8Array[] = [];
+    const parts: Uint8Array[] = [];
     for (let byteSize = 0; ; checkSize(byteSize, maximum)) {
       const { value } = await reader.read();
-      if (value === undefined) return join(chunks, byteSize);
-      chunks.push(value);
+      if (value === undefined) return parts;
+      parts.push(value);
       byteSize += value.length;
     }
   } finally {
@@ -88,15 +90,8 @@ async function readAll(
   }
 }
 
-/** Not `Buffer.concat`, whose result may be a part of a pool's memory. */
-function join(chunks: readonly Uint8Array[], byteSize: number): ArrayBuffer {
-  const all = new Uint8Array(byteSize);
-  let done = 0;
-  for (const chunk of chunks) {
-    all.set(chunk, done);
-    done += chunk.length;
-  }
-  return all.buffer;
+function sizeOf(parts: readonly Uint8Array[]): number {
+  return parts.reduce((sum, { byteLength }) => sum + byteLength, 0);
 }
 
 function checkSize(byteSize: number, maximum: number): void {
@@ -108,7 +103,7 @@ function checkSize(byteSize: number, maximum: number): void {
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
-function decode(bytes: ArrayBuffer): string {
+function decode(bytes: Uint8Array): string {
   try {
     return utf8.decode(bytes);
   } catch (cause) {

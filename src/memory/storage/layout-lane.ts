@@ -33,7 +33,7 @@ export interface ReadBody extends Omit<AskedText, "tensors"> {
 type Metadata = Readonly<Record<string, string>>;
 export type LayoutJob =
   | { readonly kind: "start" }
-  | { readonly kind: "read"; readonly body: ArrayBuffer }
+  | { readonly kind: "read"; readonly parts: readonly Uint8Array[] }
   | { readonly kind: "lay-out"; readonly tensors: AskedTensors; readonly metadata: Metadata }
   | { readonly kind: "compare"; readonly tensors: AskedTensors; readonly existing: ExistingList };
 
@@ -56,7 +56,7 @@ export type LayoutReply =
 export class LayoutLane implements Disposable {
   readonly #queue = new WorkerQueue<LayoutJob, LayoutReply>({
     start: () => new Worker(new URL("./layout-lane.worker.ts", import.meta.url).href),
-    transfers: (job) => (job.kind === "read" ? [job.body] : []),
+    transfers: (job) => (job.kind === "read" ? job.parts.flatMap(toOwnBuffer) : []),
     read: (reply) => {
       if (reply.ok) return reply.value;
       const { message, failure } = reply;
@@ -70,11 +70,11 @@ export class LayoutLane implements Disposable {
   }
 
   /**
-   * Reads the body of a creation, and takes its memory.
+   * Reads the body of a creation, which has come in parts, and takes their memory.
    * @throws TensordError `malformed-body`, `validation-failed`.
    */
-  readBody(body: ArrayBuffer): Promise<ReadBody> {
-    return this.#queue.run({ kind: "read", body }) as Promise<ReadBody>;
+  readBody(parts: readonly Uint8Array[]): Promise<ReadBody> {
+    return this.#queue.run({ kind: "read", parts }) as Promise<ReadBody>;
   }
 
   /** As `layOutRegion`, of few tensors in this turn. */
@@ -103,6 +103,11 @@ export class LayoutLane implements Disposable {
   [Symbol.dispose](): void {
     this.#queue[Symbol.dispose]();
   }
+}
+
+/** The memory of bytes that are all of it. What shares it with others is copied on its way. */
+export function toOwnBuffer({ buffer, byteLength }: Uint8Array): ArrayBuffer[] {
+  return buffer instanceof ArrayBuffer && buffer.byteLength === byteLength && byteLength > 0 ? [buffer] : [];
 }
 
 /** A layout on its way between two threads. */

@@ -39,7 +39,7 @@ function perform(job: LayoutJob, transfers: ArrayBuffer[]): ReadBody | LaidOutBy
     case "start":
       return undefined;
     case "read": {
-      const { tensors, ...rest } = readAskedText(new Uint8Array(job.body));
+      const { tensors, ...rest } = readAskedText(Buffer.concat(job.parts));
       return { ...rest, tensors: tensors === undefined || rest.issueCount > 0 ? undefined : toShared(tensors) };
     }
     case "lay-out": {
