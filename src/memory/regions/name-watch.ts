@@ -91,6 +91,11 @@ export class NameWatch implements Disposable {
     }
   }
 
+  /** Resolves once nothing of the watch is left behind its disposal. */
+  get ended(): Promise<void> | undefined {
+    return this.#lost?.ended;
+  }
+
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
     clearTimeout(this.#soon);

@@ -56,6 +56,9 @@ export interface OpenStore extends AsyncDisposable {
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   await using opened = new AsyncDisposableStack();
   const directory = opened.use(InstanceDirectory.open(options));
+  let watch: NameWatch | undefined;
+  // Almost last: what is under way at a stop must not go on while a thread ends.
+  opened.defer(() => watch?.ended);
   const limit = globalLimit({
     settingBytes: options.memoryLimitBytes,
     tmpfsBytes: sizeOf(directory.shmPath),
@@ -105,7 +108,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   opened.use(store.layouts);
   if (options.onEvent !== undefined) store.listen(options.onEvent);
   await recoverStore(store);
-  const watch = opened.use(new NameWatch(store, directory.shmPath));
+  const names = opened.use(new NameWatch(store, directory.shmPath));
+  watch = names;
   opened.defer(() => store.close());
   const all = opened.move();
   return {
@@ -114,7 +118,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     directory,
     spareInodes,
     async start() {
-      await Promise.all([watch.started, store.layouts.start(), ...[...storages.all].map((storage) => storage.start())]);
+      await Promise.all([names.started, store.layouts.start(), ...[...storages.all].map((storage) => storage.start())]);
     },
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };

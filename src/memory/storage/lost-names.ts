@@ -29,14 +29,18 @@ export interface LostNamesReport {
 
 /** Watches until it is disposed of; what happens between `open` and the Worker's first read is kept by the kernel. */
 export class LostNames implements Disposable {
-  readonly #fd: number;
   readonly #worker: Worker;
   readonly #started = Promise.withResolvers<void>();
+  readonly #ended = Promise.withResolvers<void>();
 
   private constructor(fd: number, options: LostNamesOptions) {
-    this.#fd = fd;
     this.#worker = new Worker(new URL("./lost-names.worker.ts", import.meta.url).href);
     this.#worker.unref();
+    // Not before: it would read from whoever got the descriptor's number next.
+    this.#worker.addEventListener("close", () => {
+      closeSync(fd);
+      this.#ended.resolve();
+    });
     this.#worker.addEventListener("open", () => this.#started.resolve());
     this.#worker.onerror = (event) => {
       this.#started.resolve();
@@ -66,11 +70,20 @@ export class LostNames implements Disposable {
     return this.#started.promise;
   }
 
-  /** Nothing is told any more. The descriptor is closed behind the Worker, which would read from whoever got its number next. */
+  /** Nothing is told any more; the descriptor is closed behind the Worker's end. */
   [Symbol.dispose](): void {
     this.#worker.onmessage = null;
     this.#worker.onerror = null;
-    this.#worker.addEventListener("close", () => closeSync(this.#fd));
+    // Its end is waited for.
+    this.#worker.ref();
     this.#worker.terminate();
+  }
+
+  /**
+   * Resolves once the Worker has ended, of itself or by disposal, and the descriptor is closed: a user has 128 inotify
+   * instances by default, and who opens many stores in a row would use them up.
+   */
+  get ended(): Promise<void> {
+    return this.#ended.promise;
   }
 }
