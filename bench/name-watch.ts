@@ -3,9 +3,9 @@
  * server's event loop and of its whole process, and how long a request waits at most, beside a time in which nobody does.
  */
 
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
+import { lstatSync, readdirSync, readFileSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { Asker } from "./lib/asker.ts";
 import { round, shmDirectory } from "./lib/machine.ts";
@@ -66,7 +66,20 @@ async function measure(server: BenchServer, name: string, prefix: string | undef
       process: (after.process - before.process) / ms,
     };
   } finally {
-    stranger?.kill("SIGKILL");
+    if (stranger !== undefined) await end(stranger, prefix ?? "");
+  }
+}
+
+/** It may be killed between the two, and leave the file of that moment. */
+async function end(stranger: ChildProcess, prefix: string): Promise<void> {
+  const ended = once(stranger, "exit");
+  stranger.kill("SIGKILL");
+  await ended;
+  const left = readdirSync(shmDirectory).filter((name) => name.startsWith(prefix) && /[a-z]{26}$/.test(name));
+  // A region's file has bytes, and a second link in the keeper.
+  for (const path of left.map((name) => join(shmDirectory, name))) {
+    const { nlink, size } = lstatSync(path);
+    if (nlink === 1 && size === 0) unlinkSync(path);
   }
 }
 
