@@ -8,7 +8,7 @@ import { MiB } from "../../src/memory/limits.ts";
 import { createToken } from "../../src/memory/naming.ts";
 import type { Identity } from "../../src/memory/storage/storage.ts";
 import { onesChecksums, patternChecksums, toPattern } from "../contract/support/checksum.ts";
-import { lease } from "../contract/support/lease.ts";
+import { bar, hold, lease } from "../contract/support/lease.ts";
 import { TestApp } from "../harness/app.ts";
 import { type OpenStorage, storageCases } from "./support/storages.ts";
 
@@ -121,10 +121,19 @@ for (const { name, open: openCase } of storageCases) {
         const { memory } = open.storage;
         const { token } = await make(open, 8192);
         const path = open.pathOf(token);
-        expect(memory.usage(token)).toEqual({ leased: false, written: false, byteSize: 8192 });
+        const free = { leased: false, consumed: false, made: false, barred: false, written: false };
+        expect(memory.usage(token)).toEqual({ ...free, byteSize: 8192 });
         {
           using _ = lease(path);
-          expect(memory.usage(token)).toMatchObject({ leased: true, written: false });
+          expect(memory.usage(token)).toMatchObject({ ...free, leased: true, consumed: true });
+        }
+        {
+          using _ = hold(path);
+          expect(memory.usage(token)).toMatchObject({ ...free, leased: true, made: true });
+        }
+        {
+          using _ = bar(path);
+          expect(memory.usage(token)).toMatchObject({ ...free, leased: true, barred: true });
         }
         {
           using _ = lease(path, "write");

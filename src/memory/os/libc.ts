@@ -196,27 +196,39 @@ function flock(type: number, start: bigint, length: bigint): Buffer {
   return lock;
 }
 
-/**
- * Whether another open file description holds a lock on the range that would keep a write lock out. Takes nothing and
- * works on an `O_RDONLY` descriptor; the kernel never says who it is. fcntl(2), F_OFD_GETLK.
- */
+/** Whether another open file description holds a lock on the range that would keep a write lock out. */
 export function isLocked(fd: number, start: bigint, length: bigint): boolean {
+  return findLock(fd, start, length) !== undefined;
+}
+
+/**
+ * The kind of lock on the range that would keep a write lock out, if another open file description holds one; of several
+ * the first. Takes nothing and works on an `O_RDONLY` descriptor; the kernel never says who it is. fcntl(2), F_OFD_GETLK.
+ */
+export function findLock(fd: number, start: bigint, length: bigint): "read" | "write" | undefined {
   checkDescriptor(fd);
   const c = library();
   const lock = flock(F_WRLCK, start, length);
   const result = c.symbols.fcntl(fd, F_OFD_GETLK, addressOf(lock));
   if (result === -1) throw failureOf("fcntl(F_OFD_GETLK)", readInt(c.errno));
-  return lock.readInt16LE(flockLayout.type) !== F_UNLCK;
+  const type = lock.readInt16LE(flockLayout.type);
+  if (type === F_UNLCK) return undefined;
+  return type === F_RDLCK ? "read" : "write";
 }
 
 /** Takes a lock on the whole of `fd`'s file for its open file description; false if another one holds one. fcntl(2). */
 export function tryLockFile(fd: number): boolean {
-  return trySetLock(fd, F_WRLCK, 0n, 0n);
+  return tryWriteLock(fd, 0n, 0n);
 }
 
 /** Takes a read lock on a range for `fd`'s open file description, as a client's lease is; false if it is kept out. */
 export function tryReadLock(fd: number, start: bigint, length: bigint): boolean {
   return trySetLock(fd, F_RDLCK, start, length);
+}
+
+/** Takes a write lock on a range for `fd`'s open file description, which must be writable; false if it is kept out. */
+export function tryWriteLock(fd: number, start: bigint, length: bigint): boolean {
+  return trySetLock(fd, F_WRLCK, start, length);
 }
 
 function trySetLock(fd: number, type: number, start: bigint, length: bigint): boolean {

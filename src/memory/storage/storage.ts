@@ -4,6 +4,7 @@
  * owes to crashes. `tests/conformance` holds every kind to it.
  */
 
+import type { Locks } from "../os/kernel-lease.ts";
 import type { DataAccess, DataFile } from "./data-file.ts";
 
 /**
@@ -86,9 +87,7 @@ export interface Segment {
   readonly header: Uint8Array;
 }
 
-export interface Usage {
-  readonly leased: boolean;
-  readonly written: boolean;
+export interface Usage extends Locks {
   /** The file's size now; another one than it was made with means that a worker truncated or extended it. */
   readonly byteSize: number;
 }

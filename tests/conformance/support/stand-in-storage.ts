@@ -24,7 +24,7 @@ import { join } from "node:path";
 import { TensordError } from "../../../src/memory/error.ts";
 import { toChunks } from "../../../src/memory/layout/checksum.ts";
 import { hostPool } from "../../../src/memory/naming.ts";
-import { hasLease, hasWriter } from "../../../src/memory/os/kernel-lease.ts";
+import { askLocks } from "../../../src/memory/os/kernel-lease.ts";
 import { DataFile } from "../../../src/memory/storage/data-file.ts";
 import type { Access, Bytes, KeptFile, Memory, Names, Storage } from "../../../src/memory/storage/storage.ts";
 
@@ -87,8 +87,7 @@ export class StandInStorage implements Storage, Disposable {
       usage: (token) => {
         if (!existsSync(this.pathOf(token))) return undefined;
         return withFile(this.pathOf(token), "r", (fd) => ({
-          leased: hasLease(fd),
-          written: hasWriter(fd),
+          ...askLocks(fd),
           byteSize: fstatSync(fd).size,
         }));
       },

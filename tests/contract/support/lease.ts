@@ -2,14 +2,28 @@
 
 import { expect } from "bun:test";
 import { closeSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
-import { leaseByte, writerByte } from "../../../src/memory/os/kernel-lease.ts";
-import { tryReadLock } from "../../../src/memory/os/libc.ts";
+import { leaseByte, makerByte, writerByte } from "../../../src/memory/os/kernel-lease.ts";
+import { tryReadLock, tryWriteLock } from "../../../src/memory/os/libc.ts";
 
 /** Maps a region as far as the server can tell: the locks of a reader, or of a writer, until disposed. */
 export function lease(path: string, access: "read" | "write" = "read"): Disposable {
   const fd = openSync(path, access === "read" ? "r" : "r+");
   expect(tryReadLock(fd, leaseByte, 1n)).toBeTrue();
   if (access === "write") expect(tryReadLock(fd, writerByte, 1n)).toBeTrue();
+  return { [Symbol.dispose]: () => closeSync(fd) };
+}
+
+/** Maps a region as who made it does, as far as the server can tell, until disposed. */
+export function hold(path: string): Disposable {
+  const fd = openSync(path, "r");
+  expect(tryReadLock(fd, makerByte, 1n)).toBeTrue();
+  return { [Symbol.dispose]: () => closeSync(fd) };
+}
+
+/** Keeps leases of an open region out, past its seal too, until disposed. */
+export function bar(path: string): Disposable {
+  const fd = openSync(path, "r+");
+  expect(tryWriteLock(fd, leaseByte, 1n)).toBeTrue();
   return { [Symbol.dispose]: () => closeSync(fd) };
 }
 

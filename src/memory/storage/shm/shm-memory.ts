@@ -4,7 +4,7 @@ import { closeSync, constants, fchmodSync, fstatSync, statfsSync, statSync } fro
 import { limits } from "../../limits.ts";
 import { hostPool } from "../../naming.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
-import { hasLease, hasWriter } from "../../os/kernel-lease.ts";
+import { askLocks } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
 import { Lane } from "../lane.ts";
 import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
@@ -90,7 +90,7 @@ export class ShmMemory implements Memory, Disposable {
       const fd = openIfThere(this.#files.keptPath(token));
       if (fd === undefined) return undefined;
       try {
-        return { leased: hasLease(fd), written: hasWriter(fd), byteSize: fstatSync(fd).size };
+        return { ...askLocks(fd), byteSize: fstatSync(fd).size };
       } finally {
         closeSync(fd);
       }
