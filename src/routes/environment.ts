@@ -43,6 +43,8 @@ export interface Socket {
 export interface SocketProtocol {
   /** The WebSocket subprotocol that this is, if it has a name; chosen if the client offers it. */
   readonly subprotocol?: string;
+  /** What the handshake's answer says beside. */
+  readonly headers?: Readonly<Record<string, string>>;
   open(socket: Socket): void;
   message(text: string): void;
   /** The peer has read what waited for it. */

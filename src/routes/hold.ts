@@ -1,6 +1,7 @@
 /** The hold socket of a session: open, it keeps the session alive; over it the client says what it maps. */
 
 import { z } from "@hono/zod-openapi";
+import { reportAttach, reportDetach } from "../memory/regions/consumers.ts";
 import { holdSession } from "../memory/sessions/sessions.ts";
 import type { Session } from "../memory/state/session.ts";
 import type { Store } from "../memory/state/store.ts";
@@ -8,9 +9,12 @@ import type { Socket, SocketProtocol } from "./environment.ts";
 
 /** What a client may say: that it mapped a region, or let go of it. */
 const Report = z.union([
-  z.strictObject({ attach: z.string().max(64), writable: z.boolean().optional() }),
-  z.strictObject({ detach: z.string().max(64) }),
+  z.strictObject({ attach: z.string().max(64), writable: z.boolean().optional(), maker: z.boolean().optional() }),
+  z.strictObject({ detach: z.string().max(64), maker: z.boolean().optional() }),
 ]);
+
+/** Told with the handshake: an earlier server closes on a report that says `maker`. */
+const handshakeHeaders = { "tensord-reports": "maker" };
 
 export function toHoldProtocol(store: Store, session: Session): SocketProtocol {
   let socket: Socket | undefined;
@@ -26,6 +30,7 @@ export function toHoldProtocol(store: Store, session: Session): SocketProtocol {
   const closeEnded = () => close(1008, "the session has ended");
 
   return {
+    headers: handshakeHeaders,
     open(opened) {
       socket = opened;
       // Between the handshake and now the session may have ended.
@@ -40,12 +45,10 @@ export function toHoldProtocol(store: Store, session: Session): SocketProtocol {
       const region = store.books.regionById("attach" in report ? report.attach : report.detach);
       // A region may be gone before the report of its last mapping comes.
       if (region === undefined) return;
-      store.holders.report(
-        session,
-        region,
-        "attach" in report ? 1 : -1,
-        "attach" in report && report.writable === true,
-      );
+      const isMaker = report.maker;
+      if ("attach" in report) {
+        reportAttach(store, session, region, { isMaker, writable: report.writable === true });
+      } else reportDetach(store, session, region, isMaker);
     },
     drain() {},
     closed(closedBy) {

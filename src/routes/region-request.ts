@@ -33,7 +33,8 @@ export function toCreateRequest(
   if (owner.kind === "persist" && name === null) {
     throw refused("Cannot let the region persist: it has no name, want one, or nobody could find it again");
   }
-  const session = owner.kind === "session" ? store.books.session(owner.session) : null;
+  // Beside a linger it is who builds the region, and ends it until it is sealed.
+  const session = request.session === undefined ? null : store.books.session(request.session);
   const {
     claim,
     evictable = false,
@@ -81,7 +82,9 @@ export function toOwner({ ttl_ms, linger_ms, handoff_ms, session, persist }: Own
   const said = Object.entries({ session, ttl_ms, linger_ms, persist: persist || undefined }).filter(
     ([, value]) => value !== undefined,
   );
-  if (said.length > 1) {
+  // What lingers may say who builds it.
+  const isBuilt = said.length === 2 && session !== undefined && linger_ms !== undefined;
+  if (said.length > 1 && !isBuilt) {
     const names = said.map(([name]) => `"${name}"`).join(" and ");
     throw refused(`Cannot choose the owner: ${names} are there, want one of them`);
   }

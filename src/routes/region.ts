@@ -11,7 +11,7 @@ import { answer, answerPieces, toRegionBody, toRegionDetailBody } from "./answer
 import { etag, preferenceApplied } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
-import { PreferHeader, parseWaitMs } from "./headers.ts";
+import { PreferHeader, parseIsFetch, parseWaitMs } from "./headers.ts";
 import {
   ChangeConditions,
   checkRegion,
@@ -183,7 +183,8 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
   });
 
   app.openapi(getByName, async (c) => {
-    const waitMs = parseWaitMs(c.req.valid("header").prefer);
+    const { prefer } = c.req.valid("header");
+    const waitMs = parseWaitMs(prefer);
     if (waitMs > 0) {
       c.env?.stay?.("wait");
       c.env?.keepOpen?.();
@@ -192,7 +193,7 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     const region = await findRegionByName(
       store,
       { ...c.req.valid("param"), ...c.req.valid("query") },
-      waitMs,
+      { waitMs, isFetch: parseIsFetch(prefer) },
       c.get("signal"),
     );
     return answerDetail(c, store, region, toTaggedName(region));

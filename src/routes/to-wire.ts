@@ -42,6 +42,7 @@ export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof
       ...region.identity,
       byte_size: region.byteSize,
       page_size: memory.pageSize,
+      maker_byte: true,
     },
     tensor_count: region.tensors.count,
     checksum:
@@ -77,6 +78,7 @@ export function toRegionDetailFacts(
   return {
     ...toRegionFacts(store, region),
     in_use: region.serverLeases > 0 || usage?.leased === true,
+    lease_barred: usage?.barred === true,
     has_writers: usage?.written === true,
     leases: store.requestedLeases.of(region).size,
     holders: holders.map(([session, { count, writable }]) => ({
@@ -86,7 +88,7 @@ export function toRegionDetailFacts(
       writable,
     })),
     // The kernel says whether somebody maps it, and never who.
-    unknown_holders: usage?.leased === true && holders.length === 0,
+    unknown_holders: (usage?.consumed === true || usage?.made === true) && holders.length === 0,
     ...(region.state === "draining" ? { drain: { reason: region.reason, waits_for: region.waitsFor } } : {}),
   };
 }

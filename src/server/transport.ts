@@ -152,7 +152,7 @@ export class Transport {
       },
       upgrade: (protocol) => {
         this.#connections.refuseIfCrowded("open the WebSocket");
-        const headers = { "sec-websocket-protocol": chooseSubprotocol(request, protocol) };
+        const headers = { "sec-websocket-protocol": chooseSubprotocol(request, protocol), ...protocol.headers };
         isUpgraded = server.upgrade(request, { data: protocol, headers });
         if (!isUpgraded) throw noHandshake();
       },

@@ -8,39 +8,12 @@ import { existsSync } from "node:fs";
 import { limits } from "../../src/memory/limits.ts";
 import type { StoreEvent } from "../../src/memory/state/store-event.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
-import type { ListedRegion, Region, RegionList } from "../harness/answers.ts";
+import type { Region } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
 import { Clock } from "./support/clock.ts";
 import { lease } from "./support/lease.ts";
+import { leasedAt, peek, untilAsked, untilEnded, untilSeen } from "./support/linger.ts";
 import { claimName, openSession, takeLease } from "./support/sessions.ts";
-
-async function peek(app: TestApp, { id }: Region): Promise<ListedRegion | undefined> {
-  return (await app.ok<RegionList>(200, "GET", "/v1/regions")).items.find((region) => region.id === id);
-}
-
-function untilEnded(app: TestApp, region: Region): Promise<true> {
-  return until(`${region.id} has ended`, async () => (await peek(app, region)) === undefined);
-}
-
-/** The region once the server has asked for its leases in this moment of the clock, and let it be. */
-async function untilAsked(app: TestApp, region: Region): Promise<ListedRegion> {
-  const now = Date.now();
-  return until(`${region.id} is asked about`, async () => {
-    const found = await peek(app, region);
-    if (found === undefined) throw new Error(`${region.id} has ended`);
-    return Date.parse(found.expires_at ?? "") > now ? found : undefined;
-  });
-}
-
-/** When the server last saw a lease of it, in ms since the epoch. */
-function leasedAt(app: TestApp, { id }: Region): number {
-  return app.store.books.region(id).leasedAt;
-}
-
-function untilSeen(app: TestApp, region: Region): Promise<true> {
-  const now = Date.now();
-  return until("its lease is seen", () => leasedAt(app, region) >= now);
-}
 
 describe("a region that lingers", () => {
   test(
@@ -89,6 +62,7 @@ describe("a region that lingers", () => {
     withApp(async (app) => {
       using clock = new Clock();
       const region = await app.create({ linger_ms: 0 });
+      await app.seal(region.id);
       const { id } = await takeLease(app, region.id, { ttl_ms: limits.sessionTtlMaxMs });
       clock.advance(3_600_000);
       await untilSeen(app, region);
@@ -146,69 +120,22 @@ describe("a region that lingers", () => {
   );
 });
 
-describe("a hand-off", () => {
-  test(
-    "waits a minute for its consumer, or as long as its maker says",
-    withApp(async (app) => {
-      using clock = new Clock();
-      const [one, other] = [
-        await app.create({ linger_ms: 0 }),
-        await app.create({ linger_ms: 0, handoff_ms: 300_000 }),
-      ];
-      expect(one.owner).toEqual({ kind: "linger", linger_ms: 0, handoff_ms: limits.handoffDefaultMs });
-      expect(other.owner).toMatchObject({ handoff_ms: 300_000 });
-      clock.advance(59_000);
-      const { expires_at } = await untilAsked(app, one);
-      expect(Date.parse(expires_at ?? "")).toBe(Date.parse(one.created_at) + 60_000);
-      clock.advance(1000);
-      await untilEnded(app, one);
-      expect(Date.parse((await untilAsked(app, other)).expires_at ?? "")).toBe(Date.parse(other.created_at) + 300_000);
-      clock.advance(240_000);
-      await untilEnded(app, other);
-    }),
-  );
-
-  test(
-    "that was mapped waits for nobody any more",
-    withApp(async (app) => {
-      const region = await app.create({ linger_ms: 0, handoff_ms: 300_000 });
-      {
-        using _ = lease(region.storage.path);
-        await untilSeen(app, region);
-      }
-      await untilEnded(app, region);
-    }),
-  );
-
-  test(
-    "may be made of another region, and its wait changed, by PATCH; without linger_ms there is none",
-    withApp(async (app) => {
-      const { id } = await app.create({ ttl_ms: 60_000 });
-      await app.ok(200, "PATCH", `/v1/regions/${id}`, { linger_ms: 0, handoff_ms: 120_000 });
-      expect((await app.get(id)).owner).toEqual({ kind: "linger", linger_ms: 0, handoff_ms: 120_000 });
-      await app.refused("validation-failed", "PATCH", `/v1/regions/${id}`, { handoff_ms: 120_000 });
-      await app.refused("validation-failed", "POST", "/v1/regions", { byte_size: 1, ttl_ms: 1000, handoff_ms: 1 });
-    }),
-  );
-});
-
-describe("who was handed a region that does not linger", () => {
+describe("who was handed a region that hardly lingers", () => {
   const ways: readonly (readonly [string, (app: TestApp, region: Region) => Promise<unknown>])[] = [
     ["a GET by id", (app, { id }) => app.get(id)],
     ["a GET by name", (app) => app.ok(200, "GET", "/v1/models/default/regions/weights")],
-    ["an attach", (app) => app.ok(200, "POST", "/v1/regions", { ...request, if_exists: "attach", linger_ms: 0 })],
+    ["an attach", (app) => app.ok(200, "POST", "/v1/regions", { ...request, if_exists: "attach" })],
     ["a claim", async (app) => claimName(app, await openSession(app))],
     ["a lease", async (app, { id }) => app.ok(200, "DELETE", `/v1/leases/${(await takeLease(app, id)).id}`)],
   ];
-  const request = { name: "weights", byte_size: 64 };
-  /** One that does not wait for its consumer. */
-  const handOff = { linger_ms: 0, handoff_ms: 0 };
+  /** A hand-off has rules of its own. */
+  const request = { name: "weights", byte_size: 64, linger_ms: 1 };
 
   test(
     "by its creation has ten seconds to map it",
     withApp(async (app) => {
       using clock = new Clock();
-      const region = await app.create({ ...request, ...handOff });
+      const region = await app.create(request);
       clock.advance(9000);
       const { expires_at } = await untilAsked(app, region);
       expect(Date.parse(expires_at ?? "")).toBe(Date.parse(region.created_at) + 10_000);
@@ -222,7 +149,7 @@ describe("who was handed a region that does not linger", () => {
       `by ${what} has ten seconds from then`,
       withApp(async (app) => {
         using clock = new Clock();
-        const region = await app.create({ ...request, ...handOff });
+        const region = await app.create(request);
         await app.seal(region.id);
         clock.advance(9000);
         const before = Date.now();
@@ -237,9 +164,9 @@ describe("who was handed a region that does not linger", () => {
   }
 
   test(
-    "has one second once it was seen mapped since, so that a hand-off is gone when its consumer lets go",
+    "has one second once it was seen mapped since, so that what hardly lingers is gone when its last user lets go",
     withApp(async (app) => {
-      const region = await app.create({ ...request, ...handOff });
+      const region = await app.create(request);
       await app.seal(region.id);
       const { last_used_at } = await app.get(region.id);
       {
@@ -256,7 +183,7 @@ describe("who was handed a region that does not linger", () => {
   test(
     "has ten seconds again if it was handed out after it was seen mapped",
     withApp(async (app) => {
-      const region = await app.create({ ...request, ...handOff });
+      const region = await app.create(request);
       {
         using _ = lease(region.storage.path);
         await untilSeen(app, region);
@@ -272,7 +199,7 @@ describe("who was handed a region that does not linger", () => {
     "by a list has nothing",
     withApp(async (app) => {
       using clock = new Clock();
-      const region = await app.create({ ...request, ...handOff });
+      const region = await app.create(request);
       clock.advance(9000);
       await untilAsked(app, region);
       expect(await peek(app, region)).toMatchObject({ last_used_at: region.last_used_at });

@@ -85,8 +85,8 @@ export const regionsMutations = [
   {
     name: "a seal does not ask for writers",
     file: `${regions}/seal.ts`,
-    find: "      checkUsage(store, region);\n",
-    replace: "",
+    find: "if (usage?.written === true) {",
+    replace: "if (usage === undefined) {",
     test: ["tests/contract/seal.test.ts", "minds a writer until it lets go"],
   },
   {
@@ -97,8 +97,8 @@ export const regionsMutations = [
     });
     // After the mode: a writer that locks later sees a sealed file and lets go.
     await inSlices(store, regions, (region) => {
-      checkUsage(store, region);`,
-    replace: `      checkUsage(store, region);
+      usages.push(checkUsage(store, region));`,
+    replace: `      usages.push(checkUsage(store, region));
     });
     await inSlices(store, regions, (region) => {
       store.storages.of(region).memory.setAccess(region.token, access);

@@ -20,6 +20,7 @@ const operationOf: Readonly<Record<(typeof features)[number], string>> = {
   rebuild: "claimName",
   leases: "takeLease",
   linger: "createRegion",
+  "hand-offs": "createRegion",
   evict: "evict",
   "on-full": "createRegion",
   events: "listEvents",

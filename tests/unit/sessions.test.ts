@@ -37,6 +37,7 @@ interface Step {
   readonly what: "attach" | "detach" | "forget-session" | "forget-region";
   readonly session: number;
   readonly region: number;
+  readonly isConsumer: boolean;
 }
 
 /** How often each session maps each region after the steps; beside it stands what the holders are to agree with. */
@@ -52,16 +53,16 @@ function count(steps: readonly Step[], session: number, region: number): number 
   return mappings;
 }
 
-function apply(holders: Holders, { what }: Step, session: Session, region: Region): void {
-  if (what === "attach") holders.report(session, region, 1, false);
-  if (what === "detach") holders.report(session, region, -1, false);
+function apply(holders: Holders, { what, isConsumer }: Step, session: Session, region: Region): void {
+  if (what === "attach") holders.attach(session, region, { isConsumer, writable: false });
+  if (what === "detach") holders.detach(session, region, !isConsumer);
   if (what === "forget-session") holders.forgetSession(session);
   if (what === "forget-region") holders.forgetRegion(region);
 }
 
 test("reported mappings are counted for each session and region, and nothing is left when all are gone", () => {
   const what = fc.constantFrom<Step["what"]>("attach", "attach", "detach", "detach", "forget-session", "forget-region");
-  const step = fc.record({ what, session: fc.nat(2), region: fc.nat(2) });
+  const step = fc.record({ what, session: fc.nat(2), region: fc.nat(2), isConsumer: fc.boolean() });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
       const holders = new Holders();

@@ -25,6 +25,7 @@ export const features = [
   "rebuild",
   "leases",
   "linger",
+  "hand-offs",
   "evict",
   "on-full",
   "events",

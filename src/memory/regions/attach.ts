@@ -4,15 +4,19 @@ import type { Owner } from "../journal/region-record.ts";
 import { nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
+import { noteFetch } from "./consumers.ts";
 import { scheduleExpiry } from "./expire.ts";
 
 /** The existing region, with its life extended if the caller asks for more. */
 export function attachTo(store: Store, region: Region, owner: Owner): Region {
   nextState(region, "attach");
   store.books.touch(region, store.now());
+  noteFetch(store, region);
   const expiresAt = longerLife(store, region, owner);
   if (expiresAt === undefined) return region;
   store.change("attach.journaled", [region, { owner, expiresAt }]);
+  // What lingers longer is no hand-off any more.
+  region.handOff = null;
   scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.changed", region });
   return region;

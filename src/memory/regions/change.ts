@@ -7,6 +7,7 @@ import { nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import { scheduleExpiry } from "./expire.ts";
+import { beginHandOff } from "./hand-off.ts";
 
 /** What a client may change. */
 export interface ChangeRequest {
@@ -33,7 +34,9 @@ export function changeRegion(store: Store, region: Region, change: ChangeRequest
     // A session no longer ends what has another owner, unless it still builds it.
     session: change.owner !== undefined && region.state === "sealed" ? null : region.session,
   };
+  const usage = change.owner === undefined ? undefined : store.storages.of(region).memory.usage(region.token);
   store.change("change.journaled", [region, changed]);
+  if (change.owner !== undefined) beginHandOff(store, region, usage);
   scheduleExpiry(store, region);
   store.emit({ type: "tensord.region.changed", region });
   return region;

@@ -11,6 +11,7 @@ import type { ClaimedName } from "../state/claim-index.ts";
 import type { Region } from "../state/region.ts";
 import { type Claim, describeSession, idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
+import { noteFetch } from "./consumers.ts";
 
 export type ClaimAnswer =
   | { readonly role: "builder"; readonly claim: Claim }
@@ -51,6 +52,7 @@ export async function claimName(
     const region = stale === undefined ? holder : undefined;
     if (region?.state === "sealed") {
       store.books.touch(region, store.now());
+      noteFetch(store, region);
       return { role: "reader", region };
     }
     const claim = store.claims.of({ model, name, version: version ?? "" });

@@ -3,7 +3,7 @@
  * that is still leased keeps its name and goes when its last lease ends; only a request takes the name at once.
  */
 
-import { describe } from "../journal/region-record.ts";
+import { describe, type Owner } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { hasEnded } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
@@ -11,6 +11,7 @@ import type { Store } from "../state/store.ts";
 import { deleteRegion } from "./delete.ts";
 import { endRegion } from "./end.ts";
 import { isLeased } from "./free.ts";
+import { handOffEnd, isHandOff, lookAtUse } from "./hand-off.ts";
 
 /** Sets when the region's owner is asked next, from now. */
 export function scheduleExpiry(store: Store, region: Region): void {
@@ -51,7 +52,7 @@ function keepsName(store: Store, region: Region): boolean {
 
 /** Whether the owner lets the region go now. If not, it is asked again. */
 function isOver(store: Store, region: Region): boolean {
-  if (region.owner.kind === "linger") return isLingerOver(store, region, region.owner.lingerMs);
+  if (region.owner.kind === "linger") return isLingerOver(store, region, region.owner);
   if (region.expiresAt === null) return false;
   const now = store.now();
   const isDue = region.expiresAt <= now;
@@ -60,22 +61,23 @@ function isOver(store: Store, region: Region): boolean {
   return false;
 }
 
-function isLingerOver(store: Store, region: Region, lingerMs: number): boolean {
+type Linger = Extract<Owner, { kind: "linger" }>;
+
+function isLingerOver(store: Store, region: Region, owner: Linger): boolean {
   const now = store.now();
-  if (isLeased(store, region)) region.leasedAt = now;
-  region.expiresAt = lingerEnd(region, lingerMs);
-  if (region.expiresAt <= now && region.leasedAt < now) return true;
-  scheduleLinger(store, region, lingerMs);
+  const isUsed = lookAtUse(store, region, store.storages.of(region).memory.usage(region.token));
+  region.expiresAt = lingerEnd(region, owner);
+  if (region.expiresAt <= now && !isUsed) return true;
+  scheduleLinger(store, region, owner.lingerMs);
   return false;
 }
 
 /** Who was handed the descriptor must get to map it. Once the region was seen mapped since, that is nearly certain. */
-function lingerEnd(region: Region, lingerMs: number): number {
-  const { leasedAt, createdAt, lastUsedAt, owner } = region;
+function lingerEnd(region: Region, { lingerMs, handoffMs }: Linger): number {
+  if (isHandOff(region)) return handOffEnd(region, handoffMs);
+  const { leasedAt, createdAt, lastUsedAt } = region;
   const handedOut = lastUsedAt + (leasedAt >= lastUsedAt ? limits.handOutTakenMs : limits.handOutMs);
-  // A hand-off that nobody has mapped waits for its consumer.
-  const waitMs = owner.kind === "linger" && lingerMs === 0 && leasedAt < createdAt ? owner.handoffMs : lingerMs;
-  return Math.max(Math.max(leasedAt, createdAt) + waitMs, handedOut);
+  return Math.max(Math.max(leasedAt, createdAt) + lingerMs, handedOut);
 }
 
 function scheduleLinger(store: Store, region: Region, lingerMs: number): void {

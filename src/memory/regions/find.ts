@@ -4,6 +4,7 @@ import { TensordError } from "../error.ts";
 import { quote } from "../naming.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
+import { noteFetch } from "./consumers.ts";
 import { inspectName } from "./public-name.ts";
 
 /** The region with this id; its public name is looked at, and mended, on the way. @throws TensordError `region-not-found`. */
@@ -20,6 +21,12 @@ export interface NamedRegion {
   readonly version?: string | undefined;
 }
 
+export interface Finding {
+  readonly waitMs: number;
+  /** Whether who asks is about to map it. Without it this is a look, which waits for nobody. */
+  readonly isFetch: boolean;
+}
+
 /**
  * The region that holds a name. With `waitMs` it waits until there is one and it is sealed; when the time is over it
  * answers with what is there.
@@ -28,7 +35,7 @@ export interface NamedRegion {
 export async function findRegionByName(
   store: Store,
   named: NamedRegion,
-  waitMs: number,
+  { waitMs, isFetch }: Finding,
   signal: AbortSignal,
 ): Promise<Region> {
   const deadline = performance.now() + waitMs;
@@ -39,7 +46,11 @@ export async function findRegionByName(
     // The look at its public name may have found that it is lost.
     const region = found?.state === "deleted" ? undefined : found;
     const leftMs = deadline - performance.now();
-    if (region?.state === "sealed" || leftMs <= 0) return region ?? refuse(store, named, waitMs);
+    if (region?.state === "sealed" || leftMs <= 0) {
+      const answered = region ?? refuse(store, named, waitMs);
+      if (isFetch) noteFetch(store, answered);
+      return answered;
+    }
     await store.waiters.wait(named.model, named.name, leftMs, stop);
   }
 }

@@ -10,6 +10,7 @@ import { quote } from "../naming.ts";
 import { hasEnded } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
+import { noteFetch } from "./consumers.ts";
 import { lookUp, refuse, touch } from "./find.ts";
 
 /**
@@ -80,7 +81,9 @@ export async function findGroup(
     checkAnswer(regions);
     for (const region of regions) touch(store, region);
     // The look at their names may have found that one is lost.
-    if (!regions.some(({ state }) => hasEnded(state))) return regions;
+    if (regions.some(({ state }) => hasEnded(state))) continue;
+    for (const region of regions) noteFetch(store, region);
+    return regions;
   }
 }
 

@@ -12,10 +12,11 @@ import { nextState } from "../state/lifecycle.ts";
 import type { Region, RegionChange } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import { resized } from "../storage/resized.ts";
-import type { Access } from "../storage/storage.ts";
+import type { Access, Usage } from "../storage/storage.ts";
 import { releaseClaim } from "./claim.ts";
 import { tellEnd, toEnding } from "./end.ts";
 import { tryFree } from "./free.ts";
+import { beginHandOff } from "./hand-off.ts";
 
 export interface SealOptions {
   /** Take a checksum of the data bytes, which `verify` compares with. */
@@ -43,19 +44,21 @@ export async function sealRegions(
   store.step("seal.begun");
   try {
     const access: Access = stockWritable ? "sealed-stock-writable" : "sealed";
+    const usages: Usage[] = [];
     await inSlices(store, regions, (region) => {
       store.storages.of(region).memory.setAccess(region.token, access);
       store.step("seal.mode-set");
     });
     // After the mode: a writer that locks later sees a sealed file and lets go.
     await inSlices(store, regions, (region) => {
-      checkUsage(store, region);
+      usages.push(checkUsage(store, region));
       store.step("seal.writers-asked");
     });
     const checksums: (Checksum | null)[] = [];
     for (const region of regions) checksums.push(checksum ? await hashRegion(store, region, "sealing") : null);
     store.step("seal.hashed");
     commit(store, regions, checksums, stockWritable, actor);
+    for (const [index, region] of regions.entries()) beginHandOff(store, region, usages[index]);
   } catch (error) {
     for (const region of regions) if (region.state === "sealing") reopen(store, region);
     throw error;
@@ -73,7 +76,7 @@ async function inSlices(store: Store, regions: readonly Region[], act: (region: 
   }
 }
 
-function checkUsage(store: Store, region: Region): void {
+function checkUsage(store: Store, region: Region): Usage {
   const usage = store.storages.of(region).memory.usage(region.token);
   if (usage?.written === true) {
     throw new TensordError("region-has-writers", `Cannot seal ${describe(region)}: a process maps it for writing`, {
@@ -89,6 +92,7 @@ function checkUsage(store: Store, region: Region): void {
   }
   if (usage.byteSize !== region.byteSize)
     throw resized(`Cannot seal ${describe(region)}`, usage.byteSize, region.byteSize, { region: idOf(region) });
+  return usage;
 }
 
 /** One turn and one transaction: the rows, and with them those of the regions whose names these take. */

@@ -8,6 +8,7 @@ import type { ClientFacts, SessionRecord } from "../journal/session-record.ts";
 import { limits } from "../limits.ts";
 import { createToken } from "../naming.ts";
 import { releaseClaim } from "../regions/claim.ts";
+import { detachAll } from "../regions/consumers.ts";
 import { endWithSession } from "../regions/expire.ts";
 import { freeRegion } from "../regions/free.ts";
 import { releaseRequestedLease } from "../regions/requested-lease.ts";
@@ -88,7 +89,8 @@ export function holdSession(store: Store, session: Session): (closedBy: "peer" |
     session.holds -= 1;
     if (session.holds > 0) return;
     // Also of one that has ended: its process may have gone on reporting.
-    store.holders.forgetSession(session);
+    if (closedBy === "server") store.holders.forgetSession(session);
+    else detachAll(store, session);
     if (session.end !== null) return;
     if (closedBy === "server") return renewSession(store, session);
     void endSession(store, session, "hold").catch((error) => warnOfEnd(store, session, error));
@@ -130,7 +132,7 @@ async function endAll(
 ): Promise<SessionEnd> {
   store.endingSessions.cancel(session);
   store.step("session.end-begun");
-  store.holders.forgetSession(session);
+  detachAll(store, session);
   store.room.wakeSession(session);
   for (const close of session.closers) close();
   for (const claim of [...session.claims]) releaseClaim(store, claim);

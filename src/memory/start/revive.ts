@@ -4,6 +4,7 @@ import { roundUpToPage } from "../host/capacity.ts";
 import type { ModelRow } from "../journal/journal-rows.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
 import { scheduleExpiry } from "../regions/expire.ts";
+import { beginHandOff, isHandOff } from "../regions/hand-off.ts";
 import { inspectName } from "../regions/public-name.ts";
 import { toModel } from "../state/books.ts";
 import { hasEnded, nextState } from "../state/lifecycle.ts";
@@ -36,6 +37,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     poolName: memory.pool,
     chargedBytes: roundUpToPage(record.byteSize, memory.pageSize) + record.tensors.fileBytes,
     lastUsedAt: store.now(),
+    // What lingers may have been mapped until the crash: its linger begins anew.
     leasedAt: isHandOff(record) ? 0 : store.now(),
   });
   store.books.add(region);
@@ -46,16 +48,9 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
   const access = accessOf(region);
   if (file.access !== access) store.storages.of(region).memory.setAccess(region.token, access);
   inspectName(store, region);
+  if (isHandOff(region)) beginHandOff(store, region, memory.usage(region.token));
   scheduleExpiry(store, region);
   return region;
-}
-
-/**
- * What lingers may have been mapped until the crash: its linger begins anew. A hand-off that was mapped is gone by now, or
- * soon; one that was not still waits for its consumer.
- */
-function isHandOff({ owner }: RegionRecord): boolean {
-  return owner.kind === "linger" && owner.lingerMs === 0;
 }
 
 function accessOf(region: Region): Access {

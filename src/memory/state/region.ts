@@ -19,6 +19,8 @@ export interface Region extends RegionRecord {
   lastUsedAt: number;
   /** When it was last seen leased, in ms since the epoch; asked only where the owner is linger. */
   leasedAt: number;
+  /** What is known of its consumers, of a sealed hand-off; else null. */
+  handOff: HandOff | null;
   /** Requests inside the server that read its bytes: a lease like any other. */
   serverLeases: number;
   /** What a draining region waits for. */
@@ -39,12 +41,28 @@ export type RegionEntry = RegionRecord &
 export function toRegion(entry: RegionEntry): Region {
   return {
     ...entry,
+    handOff: null,
     serverLeases: 0,
     waitsFor: null,
     isRowOwed: false,
     pollDelayMs: 0,
     creation: null,
   };
+}
+
+/** What is known of the consumers of a sealed hand-off. After a restart its wait begins anew. Times in ms since the epoch. */
+export interface HandOff {
+  /** When its wait began. */
+  readonly since: number;
+  /** Whether the lease byte is a consumer's. A maker that knows of no byte of its own holds this one, for a while. */
+  isTelling: boolean;
+  /** When a consumer was last seen to map it, or said so; 0: none was. */
+  consumedAt: number;
+  /** Whether its consumers' clients say that the last of them let go. */
+  isLetGo: boolean;
+  /** Fetches that nobody has said, or was seen, to have mapped yet, and when the last one was. */
+  fetches: number;
+  fetchedAt: number;
 }
 
 export interface Creation {

@@ -56,6 +56,10 @@ export const Storage = z
     ino: z.string().openapi({ example: "4711" }),
     byte_size: byteCount.openapi({ description: "The whole file.", example: 4_198_400 }),
     page_size: z.int().openapi({ example: 4096 }),
+    maker_byte: z.boolean().openapi({
+      description: "Whether who makes it holds the maker's byte in place of the lease byte (docs/protocol.md).",
+      example: true,
+    }),
   })
   .openapi("Storage");
 
@@ -124,7 +128,11 @@ export const Region = z.object({ ...RegionFacts.shape, tensors: z.array(Tensor) 
 export const RegionDetail = z
   .object({
     ...Region.shape,
-    in_use: z.boolean().openapi({ description: "Whether any process maps it, as the kernel knows." }),
+    in_use: z.boolean().openapi({ description: "Whether any process maps it, its maker too, as the kernel knows." }),
+    lease_barred: z.boolean().openapi({
+      description:
+        "Whether a process write-locks the lease byte: who maps the region then has no kernel lock, and a lease by request.",
+    }),
     has_writers: z.boolean().openapi({ description: "Whether any process maps it for writing." }),
     leases: z.int().openapi({ description: "Leases by request." }),
     holders: z

@@ -66,9 +66,14 @@ export const CreateRegion = z
       .max(limits.ttlMs)
       .optional()
       .openapi({
-        description: `With linger_ms 0: how long it waits for a consumer that maps it. Default ${limits.handoffDefaultMs}.`,
+        description:
+          "With linger_ms 0: how long it waits, once it is sealed and its maker has let go, for a consumer that maps it. " +
+          `Default ${limits.handoffDefaultMs}.`,
       }),
-    session: z.string().max(64).optional().openapi({ description: "Owner: it ends with this session." }),
+    session: z.string().max(64).optional().openapi({
+      description:
+        "Owner: it ends with this session. With `linger_ms`: who builds it; until it is sealed it ends with this session, too.",
+    }),
     persist: Persist.openapi({ description: "Owner: it ends by DELETE only. Needs a name. false: as if left out." }),
     claim: z.string().max(64).optional().openapi({ description: "The claim under which the name is built." }),
     evictable: z.boolean().optional().openapi({
@@ -94,7 +99,8 @@ export const CreateRegion = z
   })
   .openapi("CreateRegion", {
     description:
-      "Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`.",
+      "Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`; " +
+      "`linger_ms` may have the `session` that builds it beside it.",
     example: {
       model: "default",
       name: "weights",

@@ -427,7 +427,7 @@ export interface paths {
     readonly put?: never;
     /**
      * Keep a region from being freed, for a while
-     * @description A reader that maps the region holds a kernel lock and needs none. A lease by request ends by itself when it is not renewed, or with the session that it names.
+     * @description A reader that maps the region holds a kernel lock and needs none. A lease by request ends by itself when it is not renewed, or with the session that it names; while that is held, it need not be renewed.
      */
     readonly post: operations["takeLease"];
     readonly delete?: never;
@@ -767,6 +767,11 @@ export interface components {
        * @example 4096
        */
       readonly page_size: number;
+      /**
+       * @description Whether who makes it holds the maker's byte in place of the lease byte (docs/protocol.md).
+       * @example true
+       */
+      readonly maker_byte: boolean;
     };
     /** @description Specified in docs/protocol.md. */
     readonly Checksum: {
@@ -1561,7 +1566,7 @@ export interface components {
       readonly shape: readonly number[];
     };
     /**
-     * @description Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`.
+     * @description Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`; `linger_ms` may have the `session` that builds it beside it.
      * @example {
      *       "model": "default",
      *       "name": "weights",
@@ -1614,10 +1619,10 @@ export interface components {
       readonly linger_ms?: number;
       /**
        * Format: int64
-       * @description With linger_ms 0: how long it waits for a consumer that maps it. Default 60000.
+       * @description With linger_ms 0: how long it waits, once it is sealed and its maker has let go, for a consumer that maps it. Default 60000.
        */
       readonly handoff_ms?: number;
-      /** @description Owner: it ends with this session. */
+      /** @description Owner: it ends with this session. With `linger_ms`: who builds it; until it is sealed it ends with this session, too. */
       readonly session?: string;
       /** @description Owner: it ends by DELETE only. Needs a name. false: as if left out. */
       readonly persist?: boolean;
@@ -1759,8 +1764,10 @@ export interface components {
        */
       readonly last_used_at: string;
       readonly tensors: readonly components["schemas"]["Tensor"][];
-      /** @description Whether any process maps it, as the kernel knows. */
+      /** @description Whether any process maps it, its maker too, as the kernel knows. */
       readonly in_use: boolean;
+      /** @description Whether a process write-locks the lease byte: who maps the region then has no kernel lock, and a lease by request. */
+      readonly lease_barred: boolean;
       /** @description Whether any process maps it for writing. */
       readonly has_writers: boolean;
       /**
@@ -2326,6 +2333,7 @@ export interface components {
        *       "rebuild",
        *       "leases",
        *       "linger",
+       *       "hand-offs",
        *       "evict",
        *       "on-full",
        *       "events",
@@ -3142,7 +3150,7 @@ export interface operations {
         readonly version?: string;
       };
       readonly header?: {
-        /** @description wait=N waits up to N seconds (at most 300). */
+        /** @description wait=N waits up to N seconds (at most 300). `attach`, where a region is asked for by name: you are about to map it. Without it you only look, and a hand-off goes on waiting for its consumer. */
         readonly prefer?: string;
         /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
         readonly "if-match"?: string;
@@ -3965,7 +3973,7 @@ export interface operations {
     readonly parameters: {
       readonly query?: never;
       readonly header?: {
-        /** @description wait=N waits up to N seconds (at most 300). */
+        /** @description wait=N waits up to N seconds (at most 300). `attach`, where a region is asked for by name: you are about to map it. Without it you only look, and a hand-off goes on waiting for its consumer. */
         readonly prefer?: string;
       };
       readonly path?: never;
@@ -6122,7 +6130,7 @@ export interface operations {
     readonly parameters: {
       readonly query?: never;
       readonly header?: {
-        /** @description wait=N waits up to N seconds (at most 300). */
+        /** @description wait=N waits up to N seconds (at most 300). `attach`, where a region is asked for by name: you are about to map it. Without it you only look, and a hand-off goes on waiting for its consumer. */
         readonly prefer?: string;
       };
       readonly path: {

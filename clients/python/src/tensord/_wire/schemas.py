@@ -213,6 +213,7 @@ class Storage(TypedDict):
     ino: str
     byte_size: int
     page_size: int
+    maker_byte: bool
 
 
 class Checksum(TypedDict):
@@ -400,7 +401,7 @@ class TensorType(TypedDict):
 
 class CreateRegion(TypedDict):
     """Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or
-    `persist`.
+    `persist`; `linger_ms` may have the `session` that builds it beside it.
     """
 
     model: NotRequired[str]
@@ -493,6 +494,7 @@ class RegionDetail(TypedDict):
     last_used_at: str
     tensors: list[Tensor]
     in_use: bool
+    lease_barred: bool
     has_writers: bool
     leases: int
     holders: list[Holder]
