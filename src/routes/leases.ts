@@ -33,7 +33,7 @@ const take = createRoute({
   summary: "Keep a region from being freed, for a while",
   description:
     "A reader that maps the region holds a kernel lock and needs none. A lease by request ends by itself when it " +
-    "is not renewed, or with the session that it names.",
+    "is not renewed, or with the session that it names; while that is held, it need not be renewed.",
   request: { params: RegionParameters, body: body(requests.TakeLease) },
   responses: {
     201: json("Taken; renew it in time.", schemas.Lease, location),

@@ -6,7 +6,7 @@ import type { z } from "@hono/zod-openapi";
 import { MiB } from "../../src/memory/limits.ts";
 import type * as hosts from "../../src/routes/schemas/host.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
-import { lease } from "./support/lease.ts";
+import { bar, lease } from "./support/lease.ts";
 import { noMountBecause, SmallTmpfs, smallTmpfsBytes } from "./support/small-tmpfs.ts";
 
 type Diagnosis = z.infer<typeof hosts.Diagnosis>;
@@ -81,6 +81,25 @@ describe("the diagnosis", () => {
       held.dispose();
       await until("all is freed", async () => (await app.stats()).regions.draining === 0);
       expect((await findingOf(app, "draining")).status).toBe("ok");
+    }),
+  );
+
+  test(
+    "tells which region's leases a process bars",
+    withApp(async (app) => {
+      const { id, storage } = await app.create({ name: "weights" });
+      expect(await findingOf(app, "barred-leases")).toMatchObject({ status: "ok" });
+      {
+        using _ = bar(storage.path);
+        await app.seal(id);
+        const { ino } = statSync(storage.path);
+        const { status, summary } = await findingOf(app, "barred-leases");
+        expect(status).toBe("warning");
+        expect(summary).toContain(`of 1 region: ${id} (default/weights) (inode ${ino})`);
+        expect(await app.get(id)).toMatchObject({ lease_barred: true, in_use: true, unknown_holders: false });
+      }
+      expect(await app.get(id)).toMatchObject({ lease_barred: false, in_use: false });
+      expect(await findingOf(app, "barred-leases")).toMatchObject({ status: "ok" });
     }),
   );
 

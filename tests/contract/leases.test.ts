@@ -5,6 +5,8 @@ import { existsSync } from "node:fs";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
+import { Clock } from "./support/clock.ts";
+import { Hold } from "./support/hold.ts";
 import {
   endSession,
   type Lease,
@@ -14,6 +16,7 @@ import {
   takeLease,
   untilGone,
 } from "./support/sessions.ts";
+import { withTcp } from "./support/socket.ts";
 
 async function listLeases(app: TestApp, region: string): Promise<readonly Lease[]> {
   return (await app.ok<LeaseList>(200, "GET", `/v1/regions/${region}/leases`)).items;
@@ -110,6 +113,25 @@ describe("a lease", () => {
       await app.refused("lease-not-found", "POST", `/v1/leases/${ends.id}/renew`);
       await until("all are over", async () => (await listLeases(app, id)).length === 0);
       expect(await app.get(id)).toMatchObject({ leases: 0, in_use: false });
+    }),
+  );
+
+  test(
+    "does not run out while its session is held",
+    withTcp(async ({ app, url }) => {
+      using clock = new Clock();
+      const { id } = await app.create();
+      const session = await openSession(app);
+      const lease = await takeLease(app, id, { ttl_ms: shortTtlMs, session: session.id });
+      const other = await takeLease(app, id, { ttl_ms: shortTtlMs });
+      using hold = await Hold.open(url, session);
+      clock.advance(3_600_000);
+      await until("the other one is over", async () => (await listLeases(app, id)).length === 1);
+      await until("its time is renewed", async () => {
+        const [left] = await listLeases(app, id);
+        return left?.id === lease.id && Date.parse(left.expires_at) > Date.parse(other.expires_at) + 1_800_000;
+      });
+      expect(hold.frames).toEqual([]);
     }),
   );
 

@@ -27,6 +27,7 @@ const healthyHost: HostFacts = {
   isWatching: true,
   scan: { entries: 3, isWhole: true, foreign: { files: 0, bytes: 0, largest: [], owners: [] }, instances: [] },
   draining: [],
+  barred: { files: [], isWhole: true },
 };
 
 const healthyServer: ServerFacts = {
@@ -37,6 +38,7 @@ const healthyServer: ServerFacts = {
   drainingRegions: 0,
   drainingBytes: 0,
   draining: [],
+  barred: new Map(),
   descriptors: { limit: 20_000, connections: 19_900 },
 };
 
@@ -97,6 +99,7 @@ describe("a diagnosis", () => {
       "name-watch",
       "open-files",
       "draining",
+      "barred-leases",
     ]);
   });
 
@@ -363,6 +366,16 @@ const traps: Readonly<
     "its file is linked elsewhere (inode 4711, 2 links)",
     "find -xdev -inum",
   ],
+  "a region whose leases somebody bars": [
+    {
+      server: { barred: new Map([["t1", "reg_t1 (m/w)"]]) },
+      host: { barred: { files: [{ token: "t1", ino: "4711" }], isWhole: true } },
+    },
+    "barred-leases",
+    "warning",
+    "write-locks the lease byte of 1 region: reg_t1 (m/w) (inode 4711). Clients map them all the same",
+    "grep tensord.a1",
+  ],
 };
 
 describe("a diagnosis finds", () => {
@@ -424,6 +437,8 @@ describe("a diagnosis does not mind", () => {
     expect(silent.summary).toContain("pid unknown");
     const many = findingOf("draining", { server: { drainingRegions: 12, drainingBytes: 1, draining: [leased] } });
     expect(many.summary).toEndWith("; 11 more.");
+    const barred = findingOf("barred-leases", { host: { barred: { files: [], isWhole: false } } });
+    expect(barred.summary).toContain("among those that were looked at");
   });
 
   test("a path that was made to look like something else", () => {

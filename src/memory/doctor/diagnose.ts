@@ -12,7 +12,7 @@ import {
   judgeSpace,
   judgeSticky,
 } from "./judge-directory.ts";
-import { judgeDraining, judgeForeign, judgeInstances, judgeLimit, judgeSwap } from "./judge-memory.ts";
+import { judgeBarred, judgeDraining, judgeForeign, judgeInstances, judgeLimit, judgeSwap } from "./judge-memory.ts";
 import { judgeOpenFiles, judgeRemoveIpc, judgeServer, judgeTcp, judgeWatch } from "./judge-process.ts";
 
 /** Each gives one finding, or none where there is nothing to look at. */
@@ -35,6 +35,7 @@ const judges: readonly ((facts: Facts) => Finding | undefined)[] = [
   judgeWatch,
   judgeOpenFiles,
   judgeDraining,
+  judgeBarred,
 ];
 
 export function diagnose(facts: Facts): Diagnosis {

@@ -6,7 +6,7 @@
 import { setImmediate } from "node:timers/promises";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
-import { hostPool } from "../naming.ts";
+import { hostPool, toRegionId } from "../naming.ts";
 import { isOutOfDescriptors } from "../os/descriptors.ts";
 import type { Store } from "../state/store.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
@@ -81,6 +81,7 @@ export class Doctor implements Disposable {
       drainingBytes: pool.drainingBytes,
       draining,
       descriptors: this.#parts.descriptors() ?? null,
+      barred: new Map(host.barred.files.map(({ token }) => [token, describeToken(store, token)])),
     };
     return diagnose({ question, host, server, now: store.now() });
   }
@@ -94,6 +95,11 @@ export class Doctor implements Disposable {
       return await this.#parts.undisturbed(() => this.#gatherer.gather(question));
     }
   }
+}
+
+function describeToken(store: Store, token: string): string {
+  const region = store.books.regionByToken(token);
+  return region === undefined ? toRegionId(token) : describe(region);
 }
 
 /** Draining regions, the oldest first, found in slices so that the event loop stays free. */

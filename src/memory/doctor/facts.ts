@@ -35,6 +35,7 @@ export interface HostFacts {
   readonly isWatching: boolean;
   readonly scan: ScanFacts;
   readonly draining: readonly DrainFacts[];
+  readonly barred: BarredFacts;
 }
 
 export interface DirectoryFacts {
@@ -110,6 +111,13 @@ export interface DrainFacts {
   readonly ino: string;
 }
 
+/** Regions whose lease byte somebody write-locks. */
+export interface BarredFacts {
+  readonly files: readonly { readonly token: string; readonly ino: string }[];
+  /** False if there were more regions than are looked at. */
+  readonly isWhole: boolean;
+}
+
 /** What the running server adds. */
 export interface ServerFacts {
   readonly pid: number;
@@ -121,6 +129,8 @@ export interface ServerFacts {
   readonly drainingBytes: number;
   /** Some of them, the oldest first. */
   readonly draining: readonly DrainingRegion[];
+  /** Tokens of barred regions, and what they are called. */
+  readonly barred: ReadonlyMap<string, string>;
   /** null: it may open any number of files. */
   readonly descriptors: DescriptorFacts | null;
 }

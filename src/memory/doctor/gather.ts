@@ -3,14 +3,16 @@
  * while it reads, so a server runs it in a Worker.
  */
 
-import { lstatSync, readlinkSync, realpathSync, statfsSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, readlinkSync, realpathSync, statfsSync, statSync } from "node:fs";
 import { TensordError } from "../error.ts";
 import { globalLimit } from "../host/capacity.ts";
 import { findMemoryLimits, type MemoryLimit } from "../host/cgroup.ts";
 import { findMount } from "../host/mount.ts";
 import { isOutOfDescriptors, withSpare } from "../os/descriptors.ts";
-import { listIfThere as list, readTextIfThere as read } from "../os/files.ts";
+import { listIfThere as list, openFile, readTextIfThere as read } from "../os/files.ts";
+import { askLocks } from "../os/kernel-lease.ts";
 import type {
+  BarredFacts,
   CgroupLimit,
   DirectoryFacts,
   DrainFacts,
@@ -22,6 +24,7 @@ import type {
 import { readRemoveIpc } from "./logind.ts";
 import { parseMeminfo, parseOpenFilesLimit, parseWatches, type WatchedFile } from "./proc.ts";
 import { readLock, scanDirectory } from "./scan.ts";
+import { thresholds } from "./thresholds.ts";
 
 export function gatherFacts(question: Question): HostFacts {
   const { shmDirectory, instance, held, socket } = question;
@@ -53,6 +56,7 @@ export function gatherFacts(question: Question): HostFacts {
     isWatching: held !== null && isWatching(held.shm),
     scan: scanDirectory(question),
     draining: held === null ? [] : question.draining.flatMap((token) => readDraining(held.keep, token)),
+    barred: held === null ? { files: [], isWhole: true } : findBarred(held.keep),
   };
 }
 
@@ -126,6 +130,23 @@ function isWatching(directory: string): boolean {
 function readDraining(keep: string, token: string): DrainFacts[] {
   const stat = attempt(() => lstatSync(keep + token)).value;
   return stat === null ? [] : [{ token, sinceMs: stat.ctimeMs, links: stat.nlink, ino: String(stat.ino) }];
+}
+
+function findBarred(keep: string): BarredFacts {
+  const tokens = list(keep);
+  const looked = tokens.slice(0, thresholds.lockedEntries);
+  return { files: looked.flatMap((token) => readBarred(keep, token)), isWhole: looked.length === tokens.length };
+}
+
+function readBarred(keep: string, token: string): BarredFacts["files"] {
+  // It may have been freed meanwhile.
+  const fd = attempt(() => openFile(keep + token, constants.O_RDONLY | constants.O_NOFOLLOW)).value;
+  if (fd === null) return [];
+  try {
+    return askLocks(fd).barred ? [{ token, ino: String(fstatSync(fd, { bigint: true }).ino) }] : [];
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** What `call` gives, or the errno of its failure. Without a descriptor nothing can be told. */

@@ -141,3 +141,21 @@ export function judgeDraining({ question, host, server, now }: Facts): Finding |
   ];
   return warning(check, summary, cures.flat().join(" "));
 }
+
+/** Regions that nobody can lease by a lock, since somebody write-locks the lease byte. */
+export function judgeBarred({ question, host, server }: Facts): Finding | undefined {
+  const check = "barred-leases";
+  if (server === null) return undefined;
+  const { files, isWhole } = host.barred;
+  const among = isWhole ? "" : ` among those that were looked at, ${count(thresholds.lockedEntries, "region")}`;
+  if (files.length === 0) return fine(check, `No process bars a region's leases${among}.`);
+  const shown = files.map(({ token, ino }) => `${server.barred.get(token) ?? token} (inode ${ino})`);
+  return warning(
+    check,
+    `A process write-locks the lease byte of ${count(files.length, "region")}${among}: ` +
+      `${listSome(shown, thresholds.shownItems)}. Clients map them all the same, with leases by request; ` +
+      "they count as used, and are not freed, until it lets go.",
+    "End that process. It has the file open for writing: " +
+      `ls -l /proc/[0-9]*/fd | grep tensord.${question.instance} names the candidates, and grep OFDLCK /proc/locks the inodes.`,
+  );
+}

@@ -17,6 +17,8 @@ export const thresholds = {
   scannedEntries: 200_000,
   /** How deep foreign directories are searched. */
   scannedDepth: 4,
+  /** Regions whose locks are asked for: 5 µs each, off the event loop. */
+  lockedEntries: 100_000,
   /** Each connection and subscriber takes a descriptor. */
   fewOpenFiles: 4096,
   /** Descriptors in use beyond this share of their limit are many. */

@@ -50,6 +50,8 @@ export function renewRequestedLease(store: Store, lease: RequestedLease): void {
 
 /** Called when a lease's TTL may be over. */
 export function expireRequestedLease(store: Store, lease: RequestedLease): void {
+  // As of the session itself: while that is held no TTL runs.
+  if ((lease.session?.holds ?? 0) > 0) return renewRequestedLease(store, lease);
   if (lease.expiresAt > store.now()) return store.endingRequestedLeases.schedule(lease, lease.expiresAt);
   try {
     releaseRequestedLease(store, lease);

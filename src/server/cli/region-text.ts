@@ -60,13 +60,14 @@ export function toSessionName(id: string, name: string | null, client: Client): 
 }
 
 /** Who maps the region, as far as clients report it, and whether the kernel knows of more. */
-export function toHolders({ holders, unknown_holders, leases }: RegionDetail): readonly string[] {
+export function toHolders({ holders, unknown_holders, lease_barred, leases }: RegionDetail): readonly string[] {
   const known = holders.map(({ session, client, mappings, writable }) => {
     const times = mappings > 1 ? ` ${mappings} times` : "";
     return `${toSessionName(session, null, client)}${times}${writable ? ", writing" : ""}`;
   });
   const unknown = unknown_holders ? ["an unknown process"] : [];
-  return [...known, ...unknown, ...(leases > 0 ? [`${leases} by request`] : [])];
+  const barring = lease_barred ? ["a process that bars its leases"] : [];
+  return [...known, ...unknown, ...barring, ...(leases > 0 ? [`${leases} by request`] : [])];
 }
 
 /** What keeps a draining region's bytes, or undefined if nothing does and they are about to go. */
