@@ -49,6 +49,7 @@ REGION: dict[str, Any] = {
         "dev": "18446744073709551615",
         "ino": "4711",
         "byte_size": 4100,
+        "maker_byte": True,
         "page_size": 4096,
     },
     "tensor_count": 1,
@@ -70,6 +71,7 @@ REGION: dict[str, Any] = {
     "last_used_at": TIME,
     "in_use": True,
     "has_writers": False,
+    "lease_barred": False,
     "leases": 1,
     "holders": [{"session": "ses_a", "client": CLIENT, "mappings": 2, "writable": False}],
     "unknown_holders": True,
@@ -206,7 +208,7 @@ def test_records_have_records_inside() -> None:
     region = parse_descriptor(REGION)
     trainer = tensord.ClientDescriptor("trainer", None, None, None, None, None, {"job": "7"})
     assert region.owner == tensord.Owner("linger", linger_ms=0, handoff_ms=5)
-    assert region.storage == tensord.Storage("shm", "/dev/shm/x", None, (1 << 64) - 1, 4711, 4100)
+    assert region.storage == tensord.Storage("shm", "/dev/shm/x", None, (1 << 64) - 1, 4711, 4100, maker_byte=True)
     assert region.tensors == (tensord.TensorInfo("w", "U8", (4,), 4096, 4, "v", {"kind": "datetime64"}),)
     assert region.checksum == tensord.Checksum("xxh3-64-tree", 1 << 26, "2d06800538d394c2")
     assert region.holders == (tensord.Holder("ses_a", trainer, 2, writable=False),)
@@ -222,7 +224,7 @@ def test_records_have_records_inside() -> None:
 
 
 def test_an_item_of_a_list_says_nothing_of_tensors_and_what_the_kernel_knows() -> None:
-    detail = ("tensors", "in_use", "has_writers", "leases", "holders", "unknown_holders", "drain")
+    detail = ("tensors", "in_use", "has_writers", "lease_barred", "leases", "holders", "unknown_holders", "drain")
     region = parse_descriptor({key: value for key, value in REGION.items() if key not in detail})
     assert [getattr(region, name) for name in detail] == [None] * len(detail)
     assert region.tensor_count == 1

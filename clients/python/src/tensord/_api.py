@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # Allocating, checksumming and freeing take time by the gigabyte.
 LONG_SECONDS = 600.0
 LIST_PAGE = 1000
+# The longest that the server takes. While its session is held, a lease does not run out.
+LEASE_TTL_MS = 24 * 3600 * 1000
 # For who can do without an answer: a server that is stopped gives none.
 IMPATIENT_SECONDS = 5.0
 
@@ -126,9 +128,14 @@ class Api:
         reply = self.transport.request("GET", path, repeatable=True, answer_seconds=seconds, patient=patient)
         return parse_descriptor(expect(reply))
 
-    def region_by_name(self, named: NamedRegion, wait_until: float | None = None) -> RegionDescriptor:
+    def region_by_name(
+        self, named: NamedRegion, wait_until: float | None = None, *, to_map: bool = False
+    ) -> RegionDescriptor:
+        # Who only looks takes no hand-off from its consumer.
+        prefer = "attach" if to_map else None
         path = _name_path(named) + _to_query({"version": named.version})
-        return parse_descriptor(expect(self.transport.request("GET", path, repeatable=True, wait_until=wait_until)))
+        reply = self.transport.request("GET", path, repeatable=True, wait_until=wait_until, prefer=prefer)
+        return parse_descriptor(expect(reply))
 
     def seal(self, region_id: str, body: schemas.SealRegion, if_match: int | None = None) -> RegionDescriptor:
         path = f"{_region_path(region_id)}/seal"
@@ -245,6 +252,16 @@ class Api:
         path = f"{_name_path(named)}/claim" + _to_query({"claim": claim, "version": named.version})
         expect(self.transport.request("DELETE", path, repeatable=True))
 
+    def take_lease(self, region_id: str, session_id: str) -> str:
+        # If the answer is lost there are two, and both end with the session.
+        body: schemas.TakeLease = {"session": session_id, "ttl_ms": LEASE_TTL_MS}
+        path = f"{_region_path(region_id)}/leases"
+        reply = self.transport.request("POST", path, body, repeatable=True, patient=False)
+        return read("lease", _to_id, expect(reply))
+
+    def end_lease(self, lease_id: str) -> None:
+        expect(self.transport.request("DELETE", f"/v1/leases/{quote(lease_id, safe='')}", repeatable=True))
+
     def evict(self, body: schemas.EvictRequest) -> Eviction:
         reply = self.transport.request("POST", "/v1/evict", body, repeatable=False, answer_seconds=LONG_SECONDS)
         return parse_eviction(expect(reply))
@@ -283,7 +300,7 @@ def expect(reply: Reply) -> Any:
     )
 
 
-def _to_id(value: schemas.Session) -> str:
+def _to_id(value: schemas.Session | schemas.Lease) -> str:
     return str(value["id"])
 
 

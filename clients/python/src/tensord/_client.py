@@ -30,7 +30,7 @@ from ._events.event_stream import EventStream
 from ._region.claim import get_or_build
 from ._region.group import Group, open_group, seal_group
 from ._region.make import make_region, open_region
-from ._region.mapper import find_region, open_reference, stands_by, to_access
+from ._region.mapper import find_region, keeps_by, open_reference, stands_by, to_access
 from ._region.region import Region
 from ._region.requests import (
     IfExists,
@@ -138,8 +138,8 @@ class Client:
 
         Its owner decides its end: this client's session, so that it ends with the process, however that ends; or
         ``ttl`` in seconds from now; ``linger``, as long as somebody maps it and that many seconds after (0 is a
-        hand-off: gone when its consumer lets go, or if none came within ``handoff`` seconds, 60); ``persist=True``
-        until it is deleted, which needs a name.
+        hand-off: once sealed, gone when its consumer lets go, or if none came within ``handoff`` seconds, 60, after its
+        maker let go); ``persist=True`` until it is deleted, which needs a name.
         ``name=None`` makes a region that is reached by id or reference only.
 
         ``version`` says which build of the name it is; versions stand side by side, each with an owner of its own.
@@ -349,10 +349,10 @@ class Client:
         access = to_access(writable=writable, strict=strict)
         if ref.generation:
             return open_slot(ref, access, timeout, self._stands)
-        tensor = open_reference(ref, access, self._stands)
+        tensor = open_reference(ref, access, self._stands, keeps_by(self._session))
         if self._session is not None:
             # Told once there is a session for another reason: no server is asked here.
-            self._session.report(tensor._attachment, start=False)
+            self._session.report(tensor._attachment, start=False, hand_off=None)
         return tensor
 
     def rings(self) -> Rings:

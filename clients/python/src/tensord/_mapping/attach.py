@@ -38,6 +38,7 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errn
 class Place:
     """Where a region's bytes should be: ``byte_size`` is what the file must at least have. Where its name is gone,
     ``stands`` asks whoever knows whether the region stands all the same: asked, the server links a lost name back.
+    ``role`` is as what this process maps it.
     """
 
     region: str
@@ -46,6 +47,7 @@ class Place:
     ino: int
     byte_size: int
     stands: Callable[[Place], bool] | None = field(default=None, compare=False, repr=False)
+    role: lease.Role = field(default=lease.Role.CONSUMER, compare=False, repr=False)
 
 
 class Mismatch(Exception):
@@ -82,13 +84,18 @@ class Mismatch(Exception):
         return StaleRef(str(self), hint="the region was deleted or replaced: attach it by name again")
 
 
-def map_place(place: Place, byte_offset: int, byte_size: int, access: Access) -> View:
+class Barred(MappingFailed):
+    """Somebody write-locks the lease byte of a sealed file: it can be mapped, and not be leased by a lock."""
+
+
+def map_place(place: Place, byte_offset: int, byte_size: int, access: Access, *, leased: bool = True) -> View:
     """Maps a range of the file at ``place``, locked and checked; the locks live as long as the mapping does.
 
     Raises ``Mismatch``, ``AccessDenied``, ``MappingFailed``, ``OutOfDescriptors``, and leaves neither descriptor nor
-    lock then.
+    lock then. After ``Barred`` it can be mapped with ``leased=False``: its pages live for as long as they are mapped.
     """
-    fd = open_leased(place, writable=access is Access.WRITE)
+    open_file = open_leased if leased else open_unleased
+    fd = open_file(place, writable=access is Access.WRITE)
     try:
         return map_file(fd, byte_offset, byte_size, access)
     except OSError as error:
@@ -97,11 +104,24 @@ def map_place(place: Place, byte_offset: int, byte_size: int, access: Access) ->
         os.close(fd)
 
 
+def map_beside(place: Place) -> View:
+    """Maps all of the file at ``place`` once more, read-only to the processor. Raises as ``map_place``."""
+    try:
+        return map_place(place, 0, place.byte_size, Access.STRICT)
+    except Barred:
+        # What keeps the mapping that is there keeps this one.
+        return map_place(place, 0, place.byte_size, Access.STRICT, leased=False)
+
+
 def map_to_pin(place: Place, *, writable: bool) -> View:
-    """Maps all of the file at ``place``, shared, for who pins its pages: ``writable`` where pins ask for that, which a
-    sealed file need not allow. It counts as a reader. Raises as ``map_place``.
+    """Maps all of the file at ``place`` once more, shared, for who pins its pages: ``writable`` where pins ask for
+    that, which a sealed file need not allow. It counts as a reader. Raises as ``map_place``.
     """
-    fd = _open_standing(place, writable=False, leased=True, to_pin=writable)
+    try:
+        fd = _open_standing(place, writable=False, leased=True, to_pin=writable)
+    except Barred:
+        # As in map_beside.
+        fd = _open_standing(place, writable=False, leased=False, to_pin=writable)
     try:
         return map_file(fd, 0, place.byte_size, Access.WRITE if writable else Access.STRICT)
     except OSError as error:
@@ -176,13 +196,15 @@ def _open(place: Place, writable: bool) -> int:
 
 def _lock(fd: int, place: Place, writable: bool) -> None:
     try:
-        lease.take_lease(fd)
+        lease.take_lease(fd, place.role)
         if writable:
             lease.take_writer_lease(fd)
     except OSError as error:
-        raise MappingFailed(
+        barred = error.errno in (errno.EAGAIN, errno.EACCES) and not writable and _is_sealed(os.fstat(fd).st_mode)
+        raise (Barred if barred else MappingFailed)(
             f"Cannot map region {place.region}: locking {place.path} failed ({error})",
-            hint="another process write-locks the lease bytes of this file, or its file system has no such locks",
+            hint="another process write-locks the lease bytes of this file, or its file system has no such locks; "
+            "`tensord doctor` tells",
         ) from error
 
 
@@ -205,6 +227,14 @@ def _check(fd: int, place: Place, writable: bool) -> None:
         raise Mismatch(place, seen, truncated=True)
     if writable and _is_sealed(opened.st_mode):
         raise Mismatch(place, "is sealed", sealed=True)
+
+
+def is_sealed(place: Place) -> bool:
+    """Whether the file at ``place`` is a sealed one, as its mode says. Asks no server."""
+    try:
+        return _is_sealed(os.stat(place.path).st_mode)
+    except OSError:
+        return False
 
 
 def _is_sealed(mode: int) -> bool:

@@ -5,11 +5,13 @@ the switch between writing and reading that a seal makes. It asks no server.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn
 
 from tensord._errors import Closed
 
 from .attach import Place, remap_place
+from .lease import Role
 from .mapping import Access, View
 
 
@@ -18,8 +20,10 @@ class Attachment:
 
     def __init__(self, place: Place, view: View) -> None:
         self.place = place
-        # Hears of each switch.
-        self.on_remap: Callable[[Access], None] | None = None
+        # Hears of each switch, and whether this process is only its maker then.
+        self.on_remap: Callable[[Access, bool], None] | None = None
+        # A hand-off that was open when the server was last asked: it ends with its maker's session.
+        self.is_open_hand_off = False
         self._view = view
 
     @property
@@ -37,6 +41,16 @@ class Attachment:
         return self._view.closed
 
     @property
+    def is_makers(self) -> bool:
+        """Whether this process made it, and uses it for nothing else."""
+        return self.place.role is Role.MAKER
+
+    def use_as_well(self) -> None:
+        """From the next switch on this process is one of those for whom the region was made."""
+        if self.is_makers:
+            self.place = replace(self.place, role=Role.BUILDER)
+
+    @property
     def access(self) -> Access:
         return self._view.access
 
@@ -51,7 +65,7 @@ class Attachment:
         """Changes how it is mapped, and which locks it holds; every address stays. Raises as ``map_place`` does."""
         remap_place(self.place, self.view.mapping, access)
         if self.on_remap is not None:
-            self.on_remap(access)
+            self.on_remap(access, self.is_makers)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mapped region cannot be pickled or copied: send tensor.ref() and open it there")

@@ -1,10 +1,11 @@
-"""Leases: read locks of an open file description at two bytes far past any content (docs/protocol.md, "Constants").
+"""Leases: read locks of an open file description at three bytes far past any content (docs/protocol.md, "Constants").
 
 A lease is taken here and never given back: it ends when the last mapping of the description does, however that happens.
 """
 
 from __future__ import annotations
 
+import enum
 import os
 import struct
 import sys
@@ -14,6 +15,7 @@ if sys.platform != "win32":
     import fcntl
 
 LEASE_BYTE = 1 << 62
+MAKER_BYTE = LEASE_BYTE + 1
 WRITER_BYTE = LEASE_BYTE + (1 << 61)
 
 # <fcntl.h>; the module `fcntl` has them too, but not under every C library.
@@ -27,38 +29,54 @@ _F_UNLCK = 2
 _FLOCK = struct.Struct("@hhqqi0q")
 
 
-def take_lease(fd: int) -> None:
-    """Marks the file of ``fd`` as mapped. Raises ``OSError``; ``EAGAIN`` if somebody write-locks the lease byte."""
-    _ofd_lock(fd, _F_OFD_SETLK, _F_RDLCK, LEASE_BYTE)
+class Role(enum.Enum):
+    """As what a process maps a region: the first byte that it locks, and how many."""
+
+    CONSUMER = LEASE_BYTE, 1
+    """It did not make it."""
+    MAKER = MAKER_BYTE, 1
+    """It made it, and is none of those for whom it is made."""
+    BUILDER = LEASE_BYTE, 2
+    """It made it, and uses it like the others."""
+
+
+def take_lease(fd: int, role: Role = Role.CONSUMER) -> None:
+    """Marks the file of ``fd`` as mapped. Raises ``OSError``; ``EAGAIN`` if somebody write-locks the byte."""
+    _ofd_lock(fd, _F_OFD_SETLK, _F_RDLCK, *role.value)
 
 
 def take_writer_lease(fd: int) -> None:
     """Marks the file of ``fd`` as mapped for writing. Raises ``OSError``."""
-    _ofd_lock(fd, _F_OFD_SETLK, _F_RDLCK, WRITER_BYTE)
+    _ofd_lock(fd, _F_OFD_SETLK, _F_RDLCK, WRITER_BYTE, 1)
 
 
 def is_leased(path: str) -> bool:
-    """Whether any process maps the file, as the server asks it. Takes nothing."""
-    return _is_locked(path, LEASE_BYTE)
+    """Whether any process maps the file, its maker too, as the server asks it. Takes nothing."""
+    return _is_locked(path, LEASE_BYTE, 2)
+
+
+def is_consumed(path: str) -> bool:
+    """Whether any process but its maker maps the file. Takes nothing."""
+    return _is_locked(path, LEASE_BYTE, 1)
 
 
 def has_writer(path: str) -> bool:
     """Whether any process maps the file for writing. Takes nothing."""
-    return _is_locked(path, WRITER_BYTE)
+    return _is_locked(path, WRITER_BYTE, 1)
 
 
-def _is_locked(path: str, start: int) -> bool:
+def _is_locked(path: str, start: int, length: int) -> bool:
     # A fresh description: through one that holds the lock itself, the kernel would see no conflict.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        answer = _ofd_lock(fd, _F_OFD_GETLK, _F_WRLCK, start)
+        answer = _ofd_lock(fd, _F_OFD_GETLK, _F_WRLCK, start, length)
     finally:
         os.close(fd)
     return answer != _F_UNLCK
 
 
-def _ofd_lock(fd: int, command: int, kind: int, start: int) -> int:
+def _ofd_lock(fd: int, command: int, kind: int, start: int, length: int) -> int:
     if sys.platform == "win32":
         raise OSError("no open-file-description locks on Windows")
-    answer: int = _FLOCK.unpack(fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, start, 1, 0)))[0]
+    answer: int = _FLOCK.unpack(fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)))[0]
     return answer

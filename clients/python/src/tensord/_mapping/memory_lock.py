@@ -13,8 +13,7 @@ from typing import NoReturn
 from tensord._errors import MappingFailed
 
 from . import libc
-from .attach import Place, map_place
-from .mapping import Access
+from .attach import Place, map_beside
 
 
 class MemoryLock:
@@ -22,7 +21,7 @@ class MemoryLock:
 
     def __init__(self, place: Place) -> None:
         """Raises ``MappingFailed``, and as ``map_place`` does."""
-        self._view = map_place(place, 0, place.byte_size, Access.STRICT)
+        self._view = map_beside(place)
         anchor, _ = self._view.buffer()
         try:
             libc.mlock(ctypes.addressof(anchor), len(anchor))

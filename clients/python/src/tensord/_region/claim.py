@@ -88,6 +88,8 @@ def _find_sealed(api: Api, named: NamedRegion) -> str | None:
 
 def _seal(region: Region, checksum: bool) -> Region:
     try:
+        # Who builds it is one of those for whom it is built.
+        region._attachment.use_as_well()
         region.seal(checksum=checksum)
     except BaseException:
         region.close()

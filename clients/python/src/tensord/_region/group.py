@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NoReturn, overload
 from tensord._api import Api, NamedGroup
 from tensord._errors import ValidationFailed
 from tensord._session.session import Session
-from tensord._wire.region import RegionDescriptor
+from tensord._wire.region import RegionDescriptor, is_hand_off
 
-from .mapper import find_regions, map_regions, stands_by, to_access
+from .mapper import find_regions, keeps_by, map_regions, stands_by, to_access
 from .region import Region
 from .sealing import seal_mapped
 
@@ -77,10 +77,10 @@ def open_group(
     def find() -> list[RegionDescriptor]:
         return find_regions(lambda until: api.open_group(named, until), timeout, writable=writable)
 
-    mapped = map_regions(find(), find, lambda _: access, stands_by(api))
+    mapped = map_regions(find(), find, lambda _: access, stands_by(api), keeps_by(session))
     if session is not None:
-        for _, attachment in mapped:
-            session.report(attachment, start=True)
+        for region, attachment in mapped:
+            session.report(attachment, start=True, hand_off=is_hand_off(region))
     return Group(Region(api, region, attachment, created=False) for region, attachment in mapped)
 
 
@@ -114,5 +114,4 @@ def _tell(member: Region | str, sealed: RegionDescriptor) -> RegionDescriptor:
     """What the server said of a member, which its region takes over: with its tensors, which a seal does not change."""
     if isinstance(member, str):
         return sealed
-    member._descriptor = dataclasses.replace(sealed, tensors=member.descriptor.tensors)
-    return member._descriptor
+    return member._hear(dataclasses.replace(sealed, tensors=member.descriptor.tensors))

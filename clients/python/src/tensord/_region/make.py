@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tensord._api import Api
+from tensord._api import Api, Creation
 from tensord._mapping.mapping import Access
 from tensord._session.session import Session
-from tensord._wire.region import RegionDescriptor
+from tensord._wire.region import RegionDescriptor, is_hand_off
 
 from .copy import Source, copy_all
-from .mapper import map_region, stands_by, to_access
+from .mapper import keeps_by, map_region, stands_by, to_access
 from .region import Region
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def make_region(api: Api, session: Session | None, sources: Sequence[Source], bo
     """
     if session is not None and _OWNERS.isdisjoint(body):
         answer = session.own(lambda session_id: api.create_region({**body, "session": session_id}))
+    elif session is not None and body.get("linger_ms") == 0 and "claim" not in body:
+        answer = _create_hand_off(api, session, body)
     else:
         answer = api.create_region(body)
     # Nobody else can make a name that we have the claim to: what is there is what a lost request of ours has made.
@@ -46,6 +48,16 @@ def make_region(api: Api, session: Session | None, sources: Sequence[Source], bo
             api.delete_region(answer.region.id)
         raise
     return region
+
+
+def _create_hand_off(api: Api, session: Session, body: schemas.CreateRegion) -> Creation:
+    """One that is never sealed shall end with this process."""
+
+    def create(session_id: str) -> Creation:
+        # A server that knows no makers knows no builder of what lingers either.
+        return api.create_region({**body, "session": session_id} if session._tells_makers else body)
+
+    return session.own(create)
 
 
 def open_region(
@@ -67,7 +79,7 @@ def open_region(
     if region.tensors is None:
         # An item of a list, which has only their number.
         region = ask()
-    mapped, attachment = map_region(region, ask, choose, stands_by(api))
+    mapped, attachment = map_region(region, ask, choose, stands_by(api), keeps_by(session), created=created)
     if session is not None:
-        session.report(attachment, start=True)
+        session.report(attachment, start=True, hand_off=is_hand_off(mapped))
     return Region(api, mapped, attachment, created=created)

@@ -4,7 +4,9 @@ told. The protocol with the kernel is ``_mapping``'s; the routes are ``_api.py``
 
 from __future__ import annotations
 
+import logging
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,9 +24,11 @@ from tensord._errors import (
     TensordError,
     ValidationFailed,
 )
-from tensord._mapping.attach import Mismatch, Place, map_place
+from tensord._mapping.attach import Barred, Mismatch, Place, map_place
 from tensord._mapping.attachment import Attachment
+from tensord._mapping.lease import Role
 from tensord._mapping.mapping import Access
+from tensord._session.session import Session
 from tensord._tensor.reference import STORAGE, TensorReference
 from tensord._tensor.tensor import OpenedTensor
 from tensord._wire.region import RegionDescriptor
@@ -37,6 +41,11 @@ SAME_REGION_TRIES = 4
 ATTACH_TRIES = 100
 # How often to look where the server does not hold its answer back: for a writer, and within the last second.
 POLL_SECONDS = 0.05
+
+Keep = Callable[[str], "Callable[[], None] | None"]
+"""Keeps a region, by its id, that no lock can keep. Returns what lets go of it, if it could."""
+
+_log = logging.getLogger("tensord")
 
 NEWER_HINT = "this version of the package maps nothing else: is there a newer one?"
 
@@ -54,7 +63,7 @@ def find_region(api: Api, named: NamedRegion, timeout: float, *, writable: bool)
     """The region of that name. With a timeout in seconds it waits: for a reader until it is sealed, for a writer
     until it is there. Raises ``RegionNotFound``, or ``RegionNotSealed`` if it is still open when the time is over.
     """
-    (region,) = find_regions(lambda until: [api.region_by_name(named, until)], timeout, writable=writable)
+    (region,) = find_regions(lambda until: [api.region_by_name(named, until, to_map=True)], timeout, writable=writable)
     return region
 
 
@@ -116,12 +125,16 @@ def map_region(
     ask: Callable[[], RegionDescriptor],
     choose: Callable[[RegionDescriptor], Access],
     stands: Callable[[Place], bool],
+    keep: Keep,
+    *,
+    created: bool,
 ) -> Mapped:
     """Maps all of a region. ``ask`` gets its descriptor anew when the file is not what the last one said, ``choose``
-    the access for each one; ``stands`` is for what is opened of it later. Raises ``WrongNamespace`` or ``StaleRef`` if
-    the server insists on what this process cannot see.
+    the access for each one; ``stands`` is for what is opened of it later; ``keep`` keeps one that no lock can keep;
+    ``created`` says that this process is its maker. Raises ``WrongNamespace`` or ``StaleRef`` if the server insists on
+    what this process cannot see.
     """
-    (mapped,) = map_regions([region], lambda: [ask()], choose, stands)
+    (mapped,) = map_regions([region], lambda: [ask()], choose, stands, keep, created=created)
     return mapped
 
 
@@ -130,6 +143,9 @@ def map_regions(
     ask: Callable[[], list[RegionDescriptor]],
     choose: Callable[[RegionDescriptor], Access],
     stands: Callable[[Place], bool],
+    keep: Keep,
+    *,
+    created: bool = False,
 ) -> list[Mapped]:
     """As ``map_region``, of one region or of a group: where one member's file is not what its descriptor said, all that
     were mapped are let go, and all are asked for anew. What comes back is one answer's.
@@ -139,7 +155,7 @@ def map_regions(
         mapped: list[Mapped] = []
         try:
             for region in regions:
-                mapped.append((region, _map_all_of(region, choose(region), stands)))
+                mapped.append((region, _map_all_of(region, choose(region), stands, keep, created=created)))
             return mapped
         except BaseException as error:
             for _region, attachment in mapped:
@@ -157,10 +173,15 @@ def map_regions(
     raise _busy(region) if mismatch.sealed else mismatch.to_error() from mismatch
 
 
-def _map_all_of(region: RegionDescriptor, access: Access, stands: Callable[[Place], bool]) -> Attachment:
-    place = _to_place(region)
+def _map_all_of(
+    region: RegionDescriptor, access: Access, stands: Callable[[Place], bool], keep: Keep, *, created: bool
+) -> Attachment:
+    role = Role.MAKER if created and region.storage.maker_byte else Role.CONSUMER
+    place = replace(_to_place(region), role=role)
     _check_state(region, access)
-    return Attachment(replace(place, stands=stands), map_place(place, 0, place.byte_size, access))
+    attachment = _map(place, 0, place.byte_size, access, keep)
+    attachment.place = replace(place, stands=stands)
+    return attachment
 
 
 def place_of(ref: TensorReference, stands: Callable[[Place], bool] | None = None) -> Place:
@@ -173,13 +194,18 @@ def place_of(ref: TensorReference, stands: Callable[[Place], bool] | None = None
     return Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size, stands)
 
 
-def open_reference(ref: TensorReference, access: Access, stands: Callable[[Place], bool] | None = None) -> OpenedTensor:
-    """Maps the pages of one tensor. Asks nobody, but ``stands`` where its file is not there. Raises ``StaleRef``,
-    ``RegionSealed``, ``FeatureUnavailable``.
+def open_reference(
+    ref: TensorReference,
+    access: Access,
+    stands: Callable[[Place], bool] | None = None,
+    keep: Keep | None = None,
+) -> OpenedTensor:
+    """Maps the pages of one tensor. Asks nobody, but ``stands`` where its file is not there, and ``keep`` where no lock
+    can be taken. Raises ``StaleRef``, ``RegionSealed``, ``FeatureUnavailable``.
     """
     place = place_of(ref, stands)
     try:
-        attachment = Attachment(place, map_place(place, ref.byte_offset, ref.byte_size, access))
+        attachment = _map(place, ref.byte_offset, ref.byte_size, access, keep)
     except Mismatch as mismatch:
         error = mismatch.to_error()
         if isinstance(error, RegionSealed):
@@ -190,6 +216,50 @@ def open_reference(ref: TensorReference, access: Access, stands: Callable[[Place
             fields={"cause": error.code},
         ) from mismatch
     return OpenedTensor(attachment, TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size))
+
+
+def keeps_by(session: Session | None) -> Keep:
+    """Leases a region by request, through the session. Where that cannot be, it says so: the pages are there all the
+    same for as long as they are mapped.
+    """
+
+    def keep(region: str) -> Callable[[], None] | None:
+        why = "this client has no session"
+        if session is not None:
+            try:
+                return session._lease(region).end
+            except (NotFound, RegionDraining):
+                # The check of the file says what has become of it.
+                return None
+            except TensordError as error:
+                why = str(error)
+        _log.warning(
+            "Region %s is mapped without a lease, so the server may count it as unused and end it: another process "
+            "write-locks its lease byte, and no lease could be asked for (%s). What is mapped here stays.",
+            region,
+            why,
+        )
+        return None
+
+    return keep
+
+
+def _map(place: Place, byte_offset: int, byte_size: int, access: Access, keep: Keep | None) -> Attachment:
+    try:
+        return Attachment(place, map_place(place, byte_offset, byte_size, access))
+    except Barred:
+        if keep is None:
+            raise
+    end = keep(place.region)
+    try:
+        view = map_place(place, byte_offset, byte_size, access, leased=False)
+    except BaseException:
+        if end is not None:
+            end()
+        raise
+    if end is not None:
+        weakref.finalize(view.buffer()[0], end).atexit = False
+    return Attachment(place, view)
 
 
 def _check_state(region: RegionDescriptor, access: Access) -> None:

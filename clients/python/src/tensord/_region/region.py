@@ -24,7 +24,7 @@ from tensord._mapping.memory_lock import MemoryLock
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import Tensor, to_torch_alias
 from tensord._tensor.tensor_lock import TensorLock
-from tensord._wire.region import RegionDescriptor
+from tensord._wire.region import RegionDescriptor, is_hand_off
 from tensord._wire.tensors import TensorInfo, TensorInfos
 
 from .pin import Pin, Register, Unregister
@@ -58,6 +58,7 @@ class Region:
         self._infos: Mapping[str, TensorInfo] = tensors.by_name if isinstance(tensors, TensorInfos) else {}
         # Locks and pins, which end with it.
         self._kept: list[MemoryLock | Pin] = []
+        self._hear(descriptor)
 
     @property
     def id(self) -> str:
@@ -207,8 +208,7 @@ class Region:
         body: schemas.SealRegion = {"checksum": checksum, "stock_writable": stock_writable}
 
         def seal() -> list[RegionDescriptor]:
-            self._descriptor = self._api.seal(self.id, body, if_match)
-            return [self._descriptor]
+            return [self._hear(self._api.seal(self.id, body, if_match))]
 
         return seal_mapped([self], seal)[0]
 
@@ -234,8 +234,7 @@ class Region:
 
     def refresh(self) -> RegionDescriptor:
         """Asks the server for the region as it is now."""
-        self._descriptor = self._api.region(self.id)
-        return self._descriptor
+        return self._hear(self._api.region(self.id))
 
     def close(self) -> None:
         """Lets go of the region here. Safe to call twice. Arrays and tensors taken before stay valid."""
@@ -268,6 +267,11 @@ class Region:
         self._kept = [each for each in self._kept if not each.released]
         self._kept.append(kept)
         return kept
+
+    def _hear(self, descriptor: RegionDescriptor) -> RegionDescriptor:
+        self._descriptor = descriptor
+        self._attachment.is_open_hand_off = is_hand_off(descriptor) and descriptor.state == "open"
+        return descriptor
 
     def _only(self) -> Tensor:
         if len(self._infos) != 1:

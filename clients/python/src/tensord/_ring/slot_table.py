@@ -30,7 +30,7 @@ class SlotTable:
         if words.byte_offset != WORDS_START:
             raise ServerFault(f"Cannot make a ring: its words are at byte {words.byte_offset}, want {WORDS_START}")
         self.region = region
-        self.template = content.ref()
+        self.template = content._reference()
         self._words: npt.NDArray[np.uint64] | None = words.numpy()
         self._content: npt.NDArray[np.uint8] | None = content.bytes()
         self.slots, self.slot_bytes = content.shape

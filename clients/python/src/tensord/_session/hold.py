@@ -35,7 +35,7 @@ from tensord._transport.transport import Transport
 
 from .hold_socket import HoldSocket
 from .program import describe_program
-from .reports import Mappings, count_mappings, to_messages
+from .reports import Key, Mappings, Reported, count_mappings, count_passed, to_messages
 from .wake import Waitable, Wake
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ CHORE_SECONDS = 1.0
 EXIT_SECONDS = 2.0
 # How long who opens a session waits until it is held. Where it cannot be, its TTL is what ends it.
 HELD_SECONDS = 2.0
+# Ended mappings that are remembered for a server that is away.
+MAX_ENDED = 10_000
 # What goes wrong again and again is told once, and of a thousand things the first.
 MAX_TOLD = 100
 
@@ -66,15 +68,15 @@ _holds: weakref.WeakSet[Hold] = weakref.WeakSet()
 class Hold:
     """One session of one process, or none yet. Thread-safe.
 
-    ``mapped`` is what this process maps, each mapping under a key of its own: a region's id, and whether for writing.
-    Changes of it are single steps of the interpreter, so finalizers make them too, and then ``call`` without a lock.
+    ``mapped`` is what this process maps, each mapping under a key of its own. Changes of it are single steps of the
+    interpreter, so finalizers make them too, and then ``call`` without a lock.
     """
 
     def __init__(self, transport: Transport, request: schemas.OpenSession, client_name: str | None) -> None:
         self._transport = transport
         self._request = request
         self._client_name = client_name
-        self.mapped: dict[int, tuple[str, bool]] = {}
+        self.mapped: dict[int, Reported] = {}
         self._closed = False
         self._begin()
         _holds.add(self)
@@ -91,6 +93,10 @@ class Hold:
         self._tried = threading.Event()
         self._told: set[str] = set()
         self._chores: deque[Callable[[Api], None]] = deque()
+        # Mappings that have ended, and shall be told of even if they never were: their server waits for their end.
+        self._ended_mappings: deque[tuple[int, Reported]] = deque(maxlen=MAX_ENDED)
+        self._told_keys: frozenset[int] = frozenset()
+        self.tells_makers = False
         # Its connections are the thread's alone, and it waits for nobody: the thread itself tries again.
         self._api = Api(self._transport.beside(retry_seconds=0.0))
 
@@ -156,6 +162,19 @@ class Hold:
         if self._wake is not None:
             self._wake.call()
 
+    def unmap(self, key: int) -> None:
+        """A mapping has ended. The end of a hand-off's is told at once, and however short it was. For finalizers."""
+        reported = self.mapped[key]
+        # By a reference it may be one. Without a session nobody is told, and nothing is remembered.
+        if not reported.is_makers and (reported.hand_off or (reported.hand_off is None and self._id is not None)):
+            self._ended_mappings.append((key, reported))
+        # In this order: whoever tells in between still finds it mapped.
+        del self.mapped[key]
+        if reported.hand_off and not reported.is_makers:
+            self._call_at_once()
+        else:
+            self.call()
+
     def later(self, chore: Callable[[Api], None]) -> None:
         """Has the thread do ``chore`` now, and again while the server cannot be reached."""
         self._chores.append(chore)
@@ -209,15 +228,22 @@ class Hold:
 
     def _hold(self, held: HoldSocket, session_id: str) -> bool:
         """Holds the session until the server closes the socket, or we are to stop. Returns whether it was held."""
-        told: dict[str, Mappings] = {}
+        told: dict[Key, Mappings] = {}
+        self._told_keys = frozenset()
         was_open = False
         while not held.is_over:
             self._listen()
-            if self._closed or self._id != session_id:
+            if self._id != session_id:
+                return was_open
+            if self._closed:
+                # The last word: a consumer that ends at once after it let go.
+                if held.is_open:
+                    self._tell(held, told)
                 return was_open
             self._work_off()
             if held.is_open:
                 was_open = True
+                self.tells_makers = held.tells_makers
                 self._tried.set()
                 told = self._tell(held, told)
             self._wait(CHORE_SECONDS if self._chores else None, (held,))
@@ -227,11 +253,15 @@ class Hold:
             self.forget(session_id)
         return was_open
 
-    def _tell(self, held: HoldSocket, told: dict[str, Mappings]) -> dict[str, Mappings]:
+    def _tell(self, held: HoldSocket, told: dict[Key, Mappings]) -> dict[Key, Mappings]:
         if held.has_unsent:
             return told
-        now = count_mappings(list(self.mapped.values()))
-        for message in to_messages(told, now):
+        ended = [self._ended_mappings.popleft() for _ in range(len(self._ended_mappings))]
+        mapped = dict(self.mapped)
+        passed = [reported for key, reported in ended if key not in self._told_keys and key not in mapped]
+        self._told_keys = frozenset(mapped)
+        now = count_mappings(mapped.values(), tells_makers=held.tells_makers)
+        for message in to_messages(told, now, count_passed(passed, tells_makers=held.tells_makers)):
             held.send(message)
         return now
 

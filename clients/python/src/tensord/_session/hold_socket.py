@@ -15,6 +15,7 @@ from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
+from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
@@ -42,6 +43,8 @@ class HoldSocket:
         self._protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES)
         self._unsent = b""
         self._broken = False
+        # Whether the server tells makers from consumers. One from before there was a maker's byte closes on such words.
+        self.tells_makers = False
         self._protocol.send_request(self._protocol.connect())
         self._write()
 
@@ -86,7 +89,9 @@ class HoldSocket:
         else:
             if data:
                 self._protocol.receive_data(data)
-                self._protocol.events_received()
+                for event in self._protocol.events_received():
+                    if isinstance(event, Response):
+                        self.tells_makers = "maker" in event.headers.get("Tensord-Reports", "")
             else:
                 self._protocol.receive_eof()
                 self._broken = True

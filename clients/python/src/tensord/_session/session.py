@@ -16,6 +16,8 @@ from tensord._mapping.mapping import Access
 from tensord._wire.session import SessionDescriptor, SessionEnd
 
 from .hold import Hold
+from .reports import Reported
+from .requested_lease import RequestedLease
 
 # How long a close waits for the server's word.
 END_SECONDS = 5.0
@@ -76,30 +78,41 @@ class Session:
         """Does ``chore`` in the background, and again as long as the server cannot be reached."""
         self._hold.later(chore)
 
-    def report(self, attachment: Attachment, *, start: bool) -> None:
-        """Tells the server that this process maps a region, and later how and how long. With ``start`` a session is
-        opened for it, in the background; without, it is told once there is one.
+    @property
+    def _tells_makers(self) -> bool:
+        """Whether the server, which holds the session, tells makers from consumers."""
+        return self._hold.tells_makers
+
+    def report(self, attachment: Attachment, *, start: bool, hand_off: bool | None) -> None:
+        """Tells the server that this process maps a region, and later how and how long; of a ``hand_off``, or where it
+        is not known whether it is one, however short that is. With ``start`` a session is opened for it, in the
+        background; without, it is told once there is one.
         """
         key = next(_keys)
         # Text, whatever a descriptor that somebody made says: the thread sends it.
         region = str(attachment.place.region)
 
-        def change(access: Access) -> None:
-            self._hold.mapped[key] = region, access is Access.WRITE
+        def change(access: Access, is_makers: bool) -> None:
+            self._hold.mapped[key] = Reported(region, access is Access.WRITE, is_makers, hand_off)
             self._hold.call()
 
         def end() -> None:
-            self._hold.mapped.pop(key, None)
-            self._hold.call()
+            self._hold.unmap(key)
 
         # They keep the session: as long as something is mapped through it, it has something to tell.
         attachment.on_remap = change
         weakref.finalize(attachment.view.buffer()[0], end).atexit = False
-        change(attachment.access)
+        change(attachment.access, attachment.is_makers)
         if start:
             # Without it the region is mapped all the same: at the interpreter's end no thread can start.
             with contextlib.suppress(FeatureUnavailable):
                 self._hold.start()
+
+    def _lease(self, region: str) -> RequestedLease:
+        """Leases a region by request, where no lock can: until the lease, or the session, is ended. A server that is
+        away is not waited for. Raises what a request raises.
+        """
+        return RequestedLease(self.use(lambda session_id: self._api.take_lease(region, session_id)), self._hold.later)
 
     def end(self) -> SessionEnd | None:
         """Ends it, and what it owns. What is sealed and still mapped somewhere keeps its name until its last mapping

@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import Timeout
-from tensord._errors import FeatureUnavailable, ValidationFailed
+from tensord._arguments.quoting import quote
+from tensord._errors import FeatureUnavailable, RegionNotSealed, ValidationFailed
+from tensord._mapping.attach import is_sealed
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lock_file import LockKind
 from tensord._mapping.mapping import Access, View
@@ -137,8 +139,18 @@ class Tensor:
     def ref(self) -> TensorReference:
         """What another process of this machine needs to map this tensor without the server: ``client.open(ref)``.
 
-        It keeps nothing alive. Raises ``Closed``.
+        It keeps nothing alive. Raises ``Closed``; ``RegionNotSealed`` for a hand-off that is still open, which ends
+        with the session of who builds it.
         """
+        if self._attachment.is_open_hand_off and not is_sealed(self._attachment.place):
+            raise RegionNotSealed(
+                f"Cannot refer to tensor {quote(self.name)} of {self._attachment.place.region}: it is a hand-off that "
+                "is still open, and ends with its maker's session; want it sealed",
+                hint="seal() the region first, or give it another owner than linger=0",
+            )
+        return self._reference()
+
+    def _reference(self) -> TensorReference:
         place = self._attachment.place
         _ = self._view
         return TensorReference(

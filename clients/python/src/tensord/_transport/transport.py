@@ -76,6 +76,7 @@ class Transport:
         repeatable: bool,
         wait_until: float | None = None,
         if_match: int | None = None,
+        prefer: str | None = None,
         answer_seconds: float = ANSWER_SECONDS,
         patient: bool = True,
     ) -> Reply:
@@ -83,12 +84,15 @@ class Transport:
 
         ``repeatable`` says that it may be sent again after an answer was lost; one that was refused, or never sent,
         always is. ``wait_until``, of ``time.monotonic()``, asks the server to hold its answer back until then
-        (``Prefer: wait``), ``if_match`` to change only what has this revision. Without ``patient`` a server that is
+        (``Prefer: wait``), ``prefer`` is what else the server should know, ``if_match`` to change only what has this
+        revision. Without ``patient`` a server that is
         away is not waited for. Raises ``ServerUnavailable``,
         ``AccessDenied``, ``Closed``, ``ServerFault``, ``OutOfDescriptors`` if this process has none.
         """
         payload = None if body is None else json.dumps(body, allow_nan=False).encode()
         headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
+        if prefer is not None:
+            headers["Prefer"] = prefer
         repeated, pause, give_up_at = False, FIRST_PAUSE_SECONDS, math.inf
         while True:
             failure: Exception | None = None
@@ -176,7 +180,7 @@ class Transport:
             # Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
             wait = math.floor(min(MAX_WAIT_SECONDS, wait_until - time.monotonic()))
             if wait > 0:
-                headers["Prefer"] = f"wait={wait}"
+                headers["Prefer"] = ", ".join([f"wait={wait}", *([given["Prefer"]] if "Prefer" in given else [])])
                 answer_seconds += wait
         complete = False
         try:

@@ -34,7 +34,8 @@ class Owner:
 @dataclass(frozen=True, slots=True)
 class Storage:
     """Where a region's bytes are: ``byte_size`` is all of them. ``dev`` and ``ino`` are the identity of the file at
-    ``path``; ``None`` where the ``kind`` of storage has no such thing.
+    ``path``; ``None`` where the ``kind`` of storage has no such thing. ``maker_byte`` says whether the server asks for
+    the maker's byte, which who makes the region holds in place of the lease byte.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Storage:
     dev: int | None
     ino: int | None
     byte_size: int
+    maker_byte: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class RegionDescriptor:
     ``version`` tells builds of one name apart. ``session`` is the one that ends it: its owner, or its builder until it
     is sealed. ``pending_name`` is the name that it takes over when it is sealed.
 
-    In lists, where the server does not ask the kernel, ``None`` are: ``in_use``; ``has_writers``; ``leases``, those by
+    In lists, where the server does not ask the kernel, ``None`` are: ``in_use``; ``has_writers``;
+    ``lease_barred``, whether somebody write-locks its lease byte; ``leases``, those by
     request; ``holders``, who maps it, as their clients report; and ``unknown_holders``, whether somebody maps it whom
     nobody reported. So are ``tensors``, of which there may be thousands: ``tensor_count`` says how many. ``drain`` is
     there while it drains. ``raw`` is the JSON object itself.
@@ -104,6 +107,7 @@ class RegionDescriptor:
     sealed_at: str | None
     in_use: bool | None = None
     has_writers: bool | None = None
+    lease_barred: bool | None = None
     session: str | None = None
     evictable: bool = False
     version: str = ""
@@ -119,6 +123,11 @@ class RegionDescriptor:
     def shown(self) -> str:
         """How messages call it: its id, and its name if it has one."""
         return self.id if self.name is None else f"{self.id} ({self.model}/{self.name}{show_version(self.version)})"
+
+
+def is_hand_off(region: RegionDescriptor) -> bool:
+    """Whether it is gone when its consumer lets go."""
+    return region.owner.kind == "linger" and region.owner.linger_ms == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +193,7 @@ def _to_descriptor(value: schemas.RegionFacts) -> RegionDescriptor:
         sealed_at=value.get("sealed_at"),
         in_use=detail.get("in_use"),
         has_writers=detail.get("has_writers"),
+        lease_barred=detail.get("lease_barred"),
         session=value.get("session"),
         evictable=bool(value.get("evictable")),
         version=value.get("version") or "",
@@ -216,6 +226,8 @@ def _to_storage(value: schemas.Storage) -> Storage:
         dev=None if dev is None else int(dev),
         ino=None if ino is None else int(ino),
         byte_size=int(value["byte_size"]),
+        # A server from before there was one says nothing of it.
+        maker_byte=value.get("maker_byte") is True,
     )
 
 
