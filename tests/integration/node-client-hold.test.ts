@@ -2,7 +2,13 @@
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Mappings, type Report, toReports } from "../../clients/node/src/session/reports.ts";
+import {
+  countMappings,
+  countPassed,
+  type Mappings,
+  type Report,
+  toReports,
+} from "../../clients/node/src/session/reports.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { needsNodeClient, type Runtime, runtimes, startProgram } from "../harness/node-program.ts";
@@ -19,11 +25,15 @@ afterAll(async () => {
   await assertNothingLeft();
 });
 
+/** A region, and whether it is its maker that maps it; undefined for a server that does not tell makers apart. */
+const toKey = (region: string, maker: boolean | undefined) =>
+  JSON.stringify(maker === undefined ? [region] : [region, maker]);
+
 /** What the server makes of reports: a region is mapped for writing until the last of its mappings is gone. */
 function hear(told: ReadonlyMap<string, Mappings>, reports: readonly Report[]): Map<string, Mappings> {
   const known = new Map(told);
   for (const report of reports) {
-    const region = "attach" in report ? report.attach : report.detach;
+    const region = toKey("attach" in report ? report.attach : report.detach, report.maker);
     const { count, isWritable } = known.get(region) ?? { count: 0, isWritable: false };
     if ("attach" in report) known.set(region, { count: count + 1, isWritable: isWritable || report.writable });
     else if (count > 1) known.set(region, { count: count - 1, isWritable });
@@ -36,20 +46,43 @@ function hear(told: ReadonlyMap<string, Mappings>, reports: readonly Report[]): 
 const mappings = fc
   .array(
     fc.tuple(
-      fc.constantFrom("a", "b", "c"),
+      fc.constantFrom(toKey("a", undefined), toKey("a", false), toKey("a", true), toKey("b", false)),
       fc.record({ count: fc.integer({ min: 1, max: 4 }), isWritable: fc.boolean() }),
     ),
   )
   .map((entries) => new Map<string, Mappings>(entries));
 
+const passed = fc
+  .array(fc.tuple(fc.constantFrom(toKey("a", false), toKey("b", false)), fc.integer({ min: 1, max: 3 })))
+  .map((entries) => new Map<string, number>(entries));
+
 test("after the reports the server knows what is mapped, whatever it knew; and nothing is told twice", () => {
   const sorted = (all: ReadonlyMap<string, Mappings>) => [...all].toSorted(([a], [b]) => a.localeCompare(b));
   fc.assert(
-    fc.property(mappings, mappings, (told, now) => {
-      expect(sorted(hear(told, toReports(told, now)))).toEqual(sorted(now));
+    fc.property(mappings, mappings, passed, (told, now, ended) => {
+      expect(sorted(hear(told, toReports(told, now, ended)))).toEqual(sorted(now));
       expect(toReports(now, now)).toEqual([]);
     }),
   );
+});
+
+const aMapping = { region: "a", isWritable: false, isMakers: false, isHandOffs: true };
+
+test("what passed untold is told each time, or once if it was mapped by reference, and is no end while others stay", () => {
+  const ended = [aMapping, aMapping, ...Array(3).fill({ ...aMapping, region: "b", isHandOffs: undefined })];
+  const passed = countPassed(ended, true);
+  const pair = (region: string) => [
+    { attach: region, writable: false, maker: false },
+    { detach: region, maker: false },
+  ];
+  expect(toReports(new Map(), new Map(), passed)).toEqual([...pair("a"), ...pair("a"), ...pair("b")]);
+  const [first, ...others] = toReports(new Map(), countMappings([aMapping], true), countPassed([aMapping], true));
+  expect([first, ...others]).toEqual([{ attach: "a", writable: false, maker: false }, ...pair("a")]);
+});
+
+test("a server that knows no makers is told of none", () => {
+  const now = countMappings([{ ...aMapping, isMakers: true }], false);
+  expect(toReports(new Map(), now)).toEqual([{ attach: "a", writable: false }]);
 });
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {

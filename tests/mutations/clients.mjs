@@ -172,8 +172,8 @@ export const clientsMutations = [
   {
     name: "Node checks a file before it locks it",
     file: `${node}/memory/attach.ts`,
-    find: "    lock(fd, place, isWriter);\n    check(fd, place, isWriter);\n",
-    replace: "    check(fd, place, isWriter);\n    lock(fd, place, isWriter);\n",
+    find: "    if (isLeased) lock(fd, place, isWriter);\n    check(fd, place, isWriter);\n",
+    replace: "    check(fd, place, isWriter);\n    if (isLeased) lock(fd, place, isWriter);\n",
     test: ["tests/integration/node-client-attach.test.ts", "locked before it is checked"],
   },
   {

@@ -41,9 +41,10 @@ import {
   type SealGroupOptions,
   type UnregisterModelOptions,
 } from "./options.ts";
+import type { Asker } from "./regions/asker.ts";
 import { GetOrCreate } from "./regions/get-or-create.ts";
 import { type Group, openGroup, sealGroup } from "./regions/group.ts";
-import { type Asker, makeRegion, mapExisting } from "./regions/make-region.ts";
+import { makeRegion, mapExisting } from "./regions/make-region.ts";
 import { findRegion, toAccess } from "./regions/mapper.ts";
 import { toOwner } from "./regions/owner.ts";
 import { type AnyReference, toTensorReference } from "./regions/reference.ts";

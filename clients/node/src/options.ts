@@ -40,8 +40,8 @@ export type AnyRegion = string | { readonly id: string };
 
 /**
  * What decides a region's end. `ttlMs`: so long after now. `lingerMs`: so long after the last process let go of it; 0 hands
- * it off: it ends when its consumer lets go, or if none came within `handoffMs` (a minute). `persist`: only a `delete`, and
- * it needs a name. None of them: this client's session.
+ * it off: once sealed, it ends when its consumer lets go, or if none came within `handoffMs` (a minute) after its maker let
+ * go. `persist`: only a `delete`, and it needs a name. None of them: this client's session.
  */
 export type Owner =
   | (Pick<NoOwner, "lingerMs" | "handoffMs" | "persist"> & { readonly ttlMs: number })

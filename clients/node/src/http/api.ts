@@ -40,6 +40,8 @@ import {
 /** Allocating, checksumming and freeing take time by the gigabyte. */
 const longMs = 600_000;
 const listPage = 1000;
+/** The longest that the server takes. While its session is held, a lease does not run out. */
+const leaseTtlMs = 24 * 3_600_000;
 
 /** The answer of a create: `isCreated` is false if the region was there before. */
 export interface Creation {
@@ -114,9 +116,11 @@ export class Api {
 
   async regionByName(
     { model, name, version }: NamedRegion,
-    { signal, waitUntil }: Waiting = {},
+    { signal, waitUntil, isToMap = false }: Waiting & { readonly isToMap?: boolean } = {},
   ): Promise<RegionDescriptor> {
-    const request = { path: { model, name }, query: { version }, isRepeatable: true, signal, waitUntil };
+    // Who only looks takes no hand-off from its consumer.
+    const prefer = isToMap ? "attach" : undefined;
+    const request = { path: { model, name }, query: { version }, isRepeatable: true, signal, waitUntil, prefer };
     return parseDescriptor(expectSuccess(await this.#send("GET", "/v1/models/{model}/regions/{name}", request)));
   }
 
@@ -265,6 +269,16 @@ export class Api {
     const reply = await this.#send("DELETE", "/v1/models/{model}/regions/{name}/claim", request);
     // Whoever does not hold it has released it.
     if (reply.status !== 404) expectSuccess(reply);
+  }
+
+  /** If the answer is lost there are two, and both end with the session. While that is held, neither runs out. */
+  async takeLease(region: string, session: string, signal?: AbortSignal | undefined): Promise<string> {
+    const request = { path: { region }, body: { session, ttlMs: leaseTtlMs }, isRepeatable: true, signal };
+    return (await this.#ask("POST", "/v1/regions/{region}/leases", request)).id;
+  }
+
+  async endLease(lease: string): Promise<void> {
+    await this.#ask("DELETE", "/v1/leases/{lease}", { path: { lease }, isRepeatable: true });
   }
 
   evict(body: Body<Operation<"POST", "/v1/evict">>, signal?: AbortSignal | undefined): Promise<Eviction> {

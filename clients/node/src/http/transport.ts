@@ -31,6 +31,8 @@ export interface Sending extends WaitOptions {
   readonly isRepeatable: boolean;
   /** Asks the server to hold its answer back until then, of `performance.now()` (`Prefer: wait`). */
   readonly waitUntil?: number | undefined;
+  /** What else the server should know (`Prefer`). */
+  readonly prefer?: string | undefined;
   /** Only what has this revision is to be changed. */
   readonly ifMatch?: number | undefined;
   /** How long an answer may take. */
@@ -115,11 +117,16 @@ export class Transport {
     this.#agent.destroy();
   }
 
-  #exchange(method: string, path: string, { body, isRepeatable, waitUntil, ifMatch, signal, ...rest }: Request) {
+  #exchange(method: string, path: string, asked: Request) {
+    const { body, isRepeatable, waitUntil, prefer, ifMatch, signal, ...rest } = asked;
     const payload = body === undefined ? undefined : JSON.stringify(body);
     // Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
     const waitMs = waitUntil === undefined ? 0 : waitUntil - performance.now();
     const waitSeconds = Math.max(0, Math.floor(Math.min(maxWaitSeconds, waitMs / 1000)));
+    const preferences = [
+      ...(waitSeconds > 0 ? [`wait=${waitSeconds}`] : []),
+      ...(prefer === undefined ? [] : [prefer]),
+    ];
     const options: RequestOptions = {
       ...this.#address(),
       method,
@@ -132,7 +139,7 @@ export class Transport {
           ? {}
           : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) }),
         ...(ifMatch === undefined ? {} : { "if-match": `"${ifMatch}"` }),
-        ...(waitSeconds > 0 ? { prefer: `wait=${waitSeconds}` } : {}),
+        ...(preferences.length > 0 ? { prefer: preferences.join(", ") } : {}),
       },
     };
     const deadlineMs = (rest.answerMs ?? answerMs) + waitSeconds * 1000;

@@ -29,6 +29,11 @@ export type FromWire<Wire> = Wire extends readonly (infer Item)[]
  */
 export type RegionDescriptor = FromWire<Schemas["Region"] & Partial<Schemas["RegionDetail"]>>;
 
+/** Whether it is gone when its consumer lets go. */
+export function isHandOff({ owner }: Pick<RegionDescriptor, "owner">): boolean {
+  return owner.kind === "linger" && owner.lingerMs === 0;
+}
+
 /** A region as a list says it: with the number of its tensors in their place. */
 export type ListedRegion = FromWire<Schemas["RegionFacts"]>;
 

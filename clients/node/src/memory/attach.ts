@@ -7,7 +7,7 @@ import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync,
 import { dirname } from "node:path";
 import { isOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { TensordError } from "../errors.ts";
-import { takeLease, takeWriterLease } from "./lease.ts";
+import { type Role, takeLease, takeWriterLease } from "./lease.ts";
 import { type Access, Pages } from "./pages.ts";
 
 // <fcntl.h>, the same on x86-64 and arm64; node:fs has no name for it.
@@ -29,7 +29,12 @@ export interface Place {
   readonly byteSize: number;
   /** Whether the region stands, by the server's word; it links a lost name back then. Without it nobody is asked. */
   readonly stands?: (() => Promise<boolean>) | undefined;
+  /** As what this process maps it: a consumer, unless it says otherwise. */
+  readonly role?: Role;
 }
+
+/** Somebody write-locks the lease byte of a sealed file: it can be mapped, and not be leased by a lock. */
+export class Barred extends TensordError {}
 
 type Difference = "sealed" | "truncated" | "other";
 
@@ -84,11 +89,19 @@ export class Mismatch extends Error {
 }
 
 /**
- * Maps a range of the file at `place`, locked and checked; the locks live as long as the mapping does.
- * @throws Mismatch, TensordError `access-denied`, `mapping-failed`, `out-of-descriptors`; neither descriptor nor lock is left then
+ * Maps a range of the file at `place`, locked and checked; the locks live as long as the mapping does. After `Barred` it can
+ * be mapped without a lock: its pages live as long as they are mapped, whatever the books say.
+ * @throws Mismatch, Barred, TensordError `access-denied`, `mapping-failed`, `out-of-descriptors`; neither descriptor nor
+ *   lock is left then
  */
-export function mapPlace(place: Place, byteOffset: number, byteSize: number, access: Access): Pages {
-  return withLeased(place, access, (fd) => {
+export function mapPlace(
+  place: Place,
+  byteOffset: number,
+  byteSize: number,
+  access: Access,
+  { isLeased = true } = {},
+): Pages {
+  return withOpened(place, access, isLeased, (fd) => {
     try {
       return new Pages(fd, byteOffset, byteSize, access);
     } catch (cause) {
@@ -108,7 +121,7 @@ export function mapPlace(place: Place, byteOffset: number, byteSize: number, acc
 
 /** Maps the file at `place` over `pages`, in place. Throws as `mapPlace` does, and changes nothing then. */
 export function remapPlace(place: Place, pages: Pages, access: Access): void {
-  withLeased(place, access, (fd) => {
+  withOpened(place, access, true, (fd) => {
     try {
       pages.remap(fd, access);
     } catch (cause) {
@@ -133,11 +146,11 @@ export function openChecked(place: Place, isWriter: boolean): number {
 }
 
 /** Opens the file at `place`, locks it, and only then checks it; closes it after `use`. */
-function withLeased<Result>(place: Place, access: Access, use: (fd: number) => Result): Result {
+function withOpened<Result>(place: Place, access: Access, isLeased: boolean, use: (fd: number) => Result): Result {
   const isWriter = access === "write";
   const fd = open(place, isWriter);
   try {
-    lock(fd, place, isWriter);
+    if (isLeased) lock(fd, place, isWriter);
     check(fd, place, isWriter);
     return use(fd);
   } finally {
@@ -159,12 +172,18 @@ function open(place: Place, isWriter: boolean): number {
 
 function lock(fd: number, place: Place, isWriter: boolean): void {
   try {
-    takeLease(fd);
+    takeLease(fd, place.role ?? "consumer");
     if (isWriter) takeWriterLease(fd);
   } catch (cause) {
-    throw asMappingFailed(cause, `map region ${place.region}: locking ${place.path} failed (${codeOf(cause)})`, {
-      hint: "another process write-locks the lease bytes of this file, or its file system has no such locks",
-    });
+    const code = codeOf(cause);
+    const what = `map region ${place.region}: locking ${place.path} failed (${code})`;
+    const hint =
+      "another process write-locks the lease bytes of this file, or its file system has no such locks; " +
+      "`tensord doctor` tells";
+    const isBarred = (code === "EAGAIN" || code === "EACCES") && !isWriter && isSealed(fstatSync(fd, { bigint: true }));
+    throw isBarred
+      ? new Barred("mapping-failed", `Cannot ${what}`, { hint, cause })
+      : asMappingFailed(cause, what, { hint });
   }
 }
 
@@ -186,6 +205,12 @@ function check(fd: number, place: Place, isWriter: boolean): void {
     throw new Mismatch(place, seen, "truncated");
   }
   if (isWriter && isSealed(opened)) throw new Mismatch(place, "is sealed", "sealed");
+}
+
+/** Whether the file at `place` is a sealed one, as its mode says. Asks no server. */
+export function isSealedAt({ path }: Place): boolean {
+  const status = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return status !== undefined && isSealed(status);
 }
 
 function isSealed({ mode }: BigIntStats): boolean {

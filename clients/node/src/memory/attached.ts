@@ -9,6 +9,8 @@ export interface Attached {
   readonly place: Place;
   readonly access: Access;
   readonly isClosed: boolean;
+  /** A hand-off that was open when the server was last asked: it ends with its maker's session. */
+  readonly isOpenHandOff: boolean;
   /** @throws TensordError `closed` */
   check(): void;
   /** A buffer over this range of the *file*, which keeps what is mapped. @throws TensordError `closed` */

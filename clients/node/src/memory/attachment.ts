@@ -10,14 +10,16 @@ import { Share } from "./share.ts";
 
 /** Who wants to know what becomes of a mapping. It must not refer to the attachment, which would then never be collected. */
 export interface MappingObserver {
-  remapped(access: Access): void;
+  /** `isMakers`: this process made it, and uses it for nothing else. */
+  remapped(access: Access, isMakers: boolean): void;
   /** The pages are gone: it was closed, and the last array was collected. */
   unmapped(): void;
 }
 
 /** Holds one mapping until `close`. Every use after that throws `closed`. */
 export class Attachment implements Attached {
-  readonly place: Place;
+  isOpenHandOff = false;
+  #place: Place;
   readonly #pages: Pages;
   readonly #letGo: () => void;
   #access: Access;
@@ -25,11 +27,25 @@ export class Attachment implements Attached {
   #observer: MappingObserver | undefined;
 
   /** Throws as `mapPlace` does. */
-  constructor(place: Place, byteOffset: number, byteSize: number, access: Access) {
-    this.place = place;
-    this.#pages = mapPlace(place, byteOffset, byteSize, access);
+  constructor(place: Place, byteOffset: number, byteSize: number, access: Access, options = { isLeased: true }) {
+    this.#place = place;
+    this.#pages = mapPlace(place, byteOffset, byteSize, access, options);
     this.#access = access;
     this.#letGo = this.#pages.lifetime.hold(this);
+  }
+
+  get place(): Place {
+    return this.#place;
+  }
+
+  /** Whether this process made it, and uses it for nothing else. */
+  get isMakers(): boolean {
+    return this.#place.role === "maker";
+  }
+
+  /** From the next switch on this process is one of those for whom the region was made. */
+  useAsWell(): void {
+    if (this.isMakers) this.#place = { ...this.#place, role: "builder" };
   }
 
   get isClosed(): boolean {
@@ -80,6 +96,6 @@ export class Attachment implements Attached {
     this.check();
     remapPlace(this.place, this.#pages, access);
     this.#access = access;
-    this.#observer?.remapped(access);
+    this.#observer?.remapped(access, this.isMakers);
   }
 }

@@ -1,16 +1,31 @@
 /**
- * Leases: read locks of an open file description at two bytes far past any content (docs/protocol.md). A lease is taken
+ * Leases: read locks of an open file description at three bytes far past any content (docs/protocol.md). A lease is taken
  * here and never given back: it ends when the last mapping of the description does, however that happens.
  */
 
 import { setLock } from "./lock.ts";
 
 const leaseByte = 1n << 62n;
+const makerByte = leaseByte + 1n;
 const writerByte = (1n << 62n) + (1n << 61n);
 
-/** Marks the file of `fd` as mapped. @throws SystemError; `EAGAIN` if somebody write-locks the lease byte */
-export function takeLease(fd: number): void {
-  setLock(fd, "read", leaseByte, 1n);
+/**
+ * As what a process maps a region: `consumer`, it did not make it; `maker`, it made it, and is none of those for whom it is
+ * made; `builder`, it made it, and uses it like the others.
+ */
+export type Role = "consumer" | "maker" | "builder";
+
+/** The first byte that each of them locks, and how many. */
+const ranges = {
+  consumer: [leaseByte, 1n],
+  maker: [makerByte, 1n],
+  builder: [leaseByte, 2n],
+} as const satisfies Record<Role, readonly [bigint, bigint]>;
+
+/** Marks the file of `fd` as mapped. @throws SystemError; `EAGAIN` if somebody write-locks the byte */
+export function takeLease(fd: number, role: Role): void {
+  const [start, length] = ranges[role];
+  setLock(fd, "read", start, length);
 }
 
 /** Marks the file of `fd` as mapped for writing. @throws SystemError */

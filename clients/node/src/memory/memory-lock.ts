@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
 import { TensordError } from "../errors.ts";
 import "../dispose.ts";
-import { Mismatch, type Place } from "./attach.ts";
+import { Barred, Mismatch, type Place } from "./attach.ts";
 import { Attachment } from "./attachment.ts";
 import { mlock, SystemError } from "./libc.ts";
 
@@ -64,9 +64,12 @@ export async function lockMemory(place: Place, signal?: AbortSignal): Promise<Me
 }
 
 function mapAlias(place: Place): Attachment {
+  const range = [place, 0, place.byteSize, "strict"] as const;
   try {
-    return new Attachment(place, 0, place.byteSize, "strict");
+    return new Attachment(...range);
   } catch (error) {
+    // What keeps the mapping that is there keeps this one.
+    if (error instanceof Barred) return new Attachment(...range, { isLeased: false });
     throw error instanceof Mismatch ? error.toError() : error;
   }
 }

@@ -11,6 +11,7 @@ import type { Access, Pages } from "./pages.ts";
 export class Share implements Attached {
   readonly place: Place;
   readonly access: Access;
+  readonly isOpenHandOff = false;
   readonly #pages: Pages;
   readonly #lifetime = new Lifetime();
   readonly #letGo: readonly (() => void)[];

@@ -9,10 +9,11 @@ import { type RegionDescriptor, shownVersion } from "../http/wire.ts";
 import { defaultModel, type GetOrCreateOptions } from "../options.ts";
 import type { Session } from "../session/session.ts";
 import { deadlineAfter, pause } from "../waiting.ts";
-import { type Asker, type HeldClaim, makeRegion, mapExisting } from "./make-region.ts";
+import type { Asker } from "./asker.ts";
+import { type HeldClaim, makeRegion, mapExisting } from "./make-region.ts";
 import { toAccess } from "./mapper.ts";
 import { toOwner } from "./owner.ts";
-import type { Region } from "./region.ts";
+import { type Region, viewOf } from "./region.ts";
 import type { RegionSource } from "./sources.ts";
 
 const longestWaitMs = 300_000;
@@ -71,7 +72,7 @@ export class GetOrCreate {
             this.#asker,
             region,
             () => toAccess({ strict }),
-            () => this.#asker.api.regionByName(named, { signal }),
+            () => this.#asker.api.regionByName(named, { signal, isToMap: true }),
           );
         }
       } catch (error) {
@@ -106,6 +107,8 @@ export class GetOrCreate {
     const ifExists = stale === undefined ? "attach" : "replace";
     const region = await makeRegion(this.#asker, name, data, { ...rest, ifExists }, claim);
     try {
+      // Who builds it is one of those for whom it is built.
+      viewOf(region).attachment.useAsWell();
       await region.seal({ checksum, signal: options.signal });
       return region;
     } catch (error) {

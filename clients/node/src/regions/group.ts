@@ -6,7 +6,8 @@ import { inspect } from "node:util";
 import { TensordError } from "../errors.ts";
 import type { ListedRegion } from "../http/wire.ts";
 import type { WaitOptions } from "../waiting.ts";
-import { type Asker, mapReported } from "./make-region.ts";
+import type { Asker } from "./asker.ts";
+import { mapReported } from "./make-region.ts";
 import { findRegions, toAccess } from "./mapper.ts";
 import { Region, viewOf } from "./region.ts";
 import { sealViews } from "./region-view.ts";
@@ -59,7 +60,7 @@ export async function openGroup(
   const wanted = toAccess(access);
   const finding = { timeoutMs, isWriter: wanted === "write", signal };
   const find = () => findRegions((waitUntil) => api.openGroup(named, { signal, waitUntil }), finding);
-  const mapped = await mapReported(asker, await find(), () => wanted, find);
+  const mapped = await mapReported(asker, await find(), { ask: find, choose: () => wanted });
   return new Group(mapped.map(({ region, attachment }) => new Region(api, region, attachment, false)));
 }
 

@@ -1,12 +1,12 @@
 /** Makes regions and fills them, and maps those that are there. Every mapping is reported to the client's session. */
 
 import { TensordError } from "../errors.ts";
-import type { Api, NewRegion } from "../http/api.ts";
-import { type RegionDescriptor, shown } from "../http/wire.ts";
+import type { NewRegion } from "../http/api.ts";
+import { isHandOff, type RegionDescriptor, shown } from "../http/wire.ts";
 import type { Access } from "../memory/pages.ts";
 import { type CreateOptions, defaultModel, type Owner } from "../options.ts";
-import type { Session } from "../session/session.ts";
-import { type MappedRegion, mapRegions, toAccess } from "./mapper.ts";
+import type { Asker } from "./asker.ts";
+import { type MappedRegion, type Mapping, mapRegions, toAccess } from "./mapper.ts";
 import { toOwner } from "./owner.ts";
 import { Region } from "./region.ts";
 import { copyAll, type RegionSource, type Source, toSources, toSpecs } from "./sources.ts";
@@ -14,12 +14,6 @@ import { tie } from "./ties.ts";
 
 /** How long what was built under a claim lingers, unless its builder says otherwise. */
 const builtLingerMs = 600_000;
-
-/** Who asks: the routes, and the session unless the client has none. */
-export interface Asker {
-  readonly api: Api;
-  readonly session: Session | undefined;
-}
 
 /** The right to build a name, and the session that has it. */
 export interface HeldClaim {
@@ -61,10 +55,16 @@ export async function makeRegion(
       signal,
     );
   const isOwned = Object.values(owner).some((value) => value !== undefined);
-  const isForSession = !isOwned && claim === undefined && session !== undefined;
-  const { region, isCreated } = isForSession
-    ? await session.use((id) => create({ session: id }), signal)
-    : await create(isOwned || claim === undefined ? owner : { lingerMs: builtLingerMs });
+  const isSessions = claim === undefined && session !== undefined;
+  const createInSession = (id: string, tellsMakers: boolean) => {
+    if (!isOwned) return create({ session: id });
+    // A hand-off that is never sealed shall end with this process. A server that knows no makers knows no builder either.
+    return create(tellsMakers ? { ...owner, session: id } : owner);
+  };
+  const { region, isCreated } =
+    isSessions && (!isOwned || owner.lingerMs === 0)
+      ? await session.use(createInSession, signal)
+      : await create(isOwned || claim === undefined ? owner : { lingerMs: builtLingerMs });
   if (!isCreated && claim === undefined) {
     return mapExisting(asker, region, ({ state }) => toAccess({ writable: state === "open" }));
   }
@@ -72,12 +72,8 @@ export async function makeRegion(
     throw new TensordError("claim-not-found", `Cannot build ${shown(region)}: another session has the claim by now`);
   }
   try {
-    const mapped = await mapOne(
-      asker,
-      region,
-      () => "write",
-      () => api.region(region.id),
-    );
+    const ask = () => api.region(region.id);
+    const mapped = await mapOne(asker, region, { ask, choose: () => "write", isMaker: true });
     await fill(mapped, sources, signal);
     return new Region(api, mapped.region, mapped.attachment, true);
   } catch (error) {
@@ -94,29 +90,28 @@ export async function mapExisting(
   choose: (region: RegionDescriptor) => Access,
   ask = () => asker.api.region(first.id),
 ): Promise<Region> {
-  const { region, attachment } = await mapOne(asker, first, choose, ask);
+  const { region, attachment } = await mapOne(asker, first, { ask, choose });
   return new Region(asker.api, region, attachment, false);
 }
 
 async function mapOne(
   asker: Asker,
   first: RegionDescriptor,
-  choose: (region: RegionDescriptor) => Access,
-  ask: () => Promise<RegionDescriptor>,
+  { ask, ...rest }: Omit<Mapping, "ask"> & { readonly ask: () => Promise<RegionDescriptor> },
 ): Promise<MappedRegion> {
-  const [mapped] = await mapReported(asker, [first], choose, async () => [await ask()]);
+  const [mapped] = await mapReported(asker, [first], { ...rest, ask: async () => [await ask()] });
   return mapped as MappedRegion;
 }
 
 /** Maps one region or a group, which `ask` gets anew, and tells the session of it. */
 export async function mapReported(
-  { api, session }: Asker,
+  asker: Asker,
   first: readonly RegionDescriptor[],
-  choose: (region: RegionDescriptor) => Access,
-  ask: () => Promise<readonly RegionDescriptor[]>,
+  mapping: Mapping,
 ): Promise<readonly MappedRegion[]> {
-  const mapped = await mapRegions(api, first, ask, choose);
-  for (const { attachment } of mapped) session?.report(attachment);
+  const { session } = asker;
+  const mapped = await mapRegions(asker, first, mapping);
+  for (const { region, attachment } of mapped) session?.report(attachment, isHandOff(region));
   session?.openSoon();
   return mapped;
 }

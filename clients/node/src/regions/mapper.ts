@@ -7,10 +7,12 @@ import { isTensordError, TensordError } from "../errors.ts";
 import type { Api, NamedRegion } from "../http/api.ts";
 import { type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
-import { Attachment } from "../memory/attachment.ts";
+import type { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
 import type { AccessOptions } from "../options.ts";
 import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
+import type { Asker } from "./asker.ts";
+import { mapKept } from "./keep.ts";
 import { newerHint } from "./reference.ts";
 import { standingAt } from "./standing.ts";
 
@@ -45,7 +47,7 @@ export async function findRegion(
   named: NamedRegion,
   { timeoutMs, isWriter, signal }: Finding,
 ): Promise<RegionDescriptor> {
-  const ask: Ask = async (waitUntil) => [await api.regionByName(named, { signal, waitUntil })];
+  const ask: Ask = async (waitUntil) => [await api.regionByName(named, { signal, waitUntil, isToMap: true })];
   const [region] = await findRegions(ask, { timeoutMs, isWriter, signal });
   return region as RegionDescriptor;
 }
@@ -93,23 +95,33 @@ export interface MappedRegion {
   readonly attachment: Attachment;
 }
 
+export interface Mapping {
+  /** Gets the descriptors anew when a file is not what the last ones said. */
+  readonly ask: () => Promise<readonly RegionDescriptor[]>;
+  /** The access for each descriptor. */
+  readonly choose: (region: RegionDescriptor) => Access;
+  /** Whether this process is its maker. */
+  readonly isMaker?: boolean;
+}
+
 /**
- * Maps all of one region, or of each of a group. `ask` gets descriptors anew when a file is not what the last one said, and
- * all that were mapped are let go then: what comes back is one answer's. `choose` chooses the access for each.
+ * Maps all of one region, or of each of a group. Where a file is not what its descriptor said, all that were mapped are let
+ * go: what comes back is one answer's.
  * @throws TensordError `wrong-namespace`, `stale-ref` if the server insists on what this process cannot see
  */
 export async function mapRegions(
-  api: Api,
+  asker: Asker,
   first: readonly RegionDescriptor[],
-  ask: () => Promise<readonly RegionDescriptor[]>,
-  choose: (region: RegionDescriptor) => Access,
+  { ask, choose, isMaker = false }: Mapping,
 ): Promise<readonly MappedRegion[]> {
   let regions = first;
   let same = 0;
   for (let tries = 1; ; tries++) {
     const mapped: MappedRegion[] = [];
     try {
-      for (const region of regions) mapped.push({ region, attachment: mapAllOf(api, region, choose(region)) });
+      for (const region of regions) {
+        mapped.push({ region, attachment: await mapAllOf(asker, region, choose(region), isMaker) });
+      }
       return mapped;
     } catch (error) {
       const failed = regions[mapped.length] as RegionDescriptor;
@@ -125,10 +137,18 @@ export async function mapRegions(
   }
 }
 
-function mapAllOf(api: Api, region: RegionDescriptor, access: Access): Attachment {
+async function mapAllOf(
+  { api, session }: Asker,
+  region: RegionDescriptor,
+  access: Access,
+  isMaker: boolean,
+): Promise<Attachment> {
   const path = toPath(region, access);
-  const { dev, ino, byteSize } = region.storage;
-  return new Attachment(standingAt(api, { region: region.id, path, dev, ino, byteSize }), 0, byteSize, access);
+  const { dev, ino, byteSize, makerByte } = region.storage;
+  // A server from before there was a maker's byte does not ask for it.
+  const role = isMaker && makerByte === true ? "maker" : "consumer";
+  const place = standingAt(api, { region: region.id, path, dev, ino, byteSize, role });
+  return mapKept(session, place, 0, byteSize, access);
 }
 
 function isSamePlaces(regions: readonly RegionDescriptor[], others: readonly RegionDescriptor[]): boolean {

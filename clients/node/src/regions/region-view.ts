@@ -5,7 +5,7 @@
 
 import { TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
-import { type RegionDescriptor, shown } from "../http/wire.ts";
+import { isHandOff, type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
@@ -15,14 +15,25 @@ import { sameRegionTries } from "./mapper.ts";
 export class RegionView {
   readonly api: Api;
   readonly attachment: Attachment;
-  descriptor: RegionDescriptor;
+  #descriptor: RegionDescriptor;
   /** The last seal, which the next one waits for. */
   sealing: Promise<unknown> = Promise.resolve();
 
   constructor(api: Api, descriptor: RegionDescriptor, attachment: Attachment) {
     this.api = api;
-    this.descriptor = descriptor;
     this.attachment = attachment;
+    this.#descriptor = descriptor;
+    this.descriptor = descriptor;
+  }
+
+  /** What the server said when it was last asked. */
+  get descriptor(): RegionDescriptor {
+    return this.#descriptor;
+  }
+
+  set descriptor(descriptor: RegionDescriptor) {
+    this.#descriptor = descriptor;
+    this.attachment.isOpenHandOff = isHandOff(descriptor) && descriptor.state === "open";
   }
 
   async remap(access: Access): Promise<void> {

@@ -9,6 +9,7 @@ import { quote } from "../check/value.ts";
 import { type ArrayDtype, type ArrayTypes, arrayOf, type Dtype, type TensorArray } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
 import type { TensorInfo } from "../http/wire.ts";
+import { isSealedAt } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
 import { maxViewBytes } from "../memory/pages.ts";
 import { type TensorReference, toReference } from "./reference.ts";
@@ -140,11 +141,21 @@ export class Tensor {
 
   /**
    * What another process of this machine needs to map this tensor without the server: `client.open(reference)` there, in
-   * any language. It keeps nothing alive. @throws TensordError `closed`
+   * any language. It keeps nothing alive.
+   * @throws TensordError `closed`; `region-not-sealed` for a hand-off that is still open, which ends with the session of who
+   *   builds it
    */
   ref(): TensorReference {
     this.#attached.check();
-    const { place } = this.#attached;
+    const { place, isOpenHandOff } = this.#attached;
+    if (isOpenHandOff && !isSealedAt(place)) {
+      throw new TensordError(
+        "region-not-sealed",
+        `Cannot refer to tensor ${quote(this.name)} of ${place.region}: it is a hand-off that is still open, and ends with ` +
+          "its maker's session; want it sealed",
+        { hint: "seal() the region first, or give it another owner than lingerMs: 0" },
+      );
+    }
     return toReference(place, this.#info);
   }
 

@@ -3,11 +3,11 @@
 import { TensordError } from "../errors.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
-import { Attachment } from "../memory/attachment.ts";
 import { retryWithin } from "../memory/lock.ts";
 import type { Access } from "../memory/pages.ts";
 import type { LockOptions } from "../options.ts";
-import type { Asker } from "../regions/make-region.ts";
+import type { Asker } from "../regions/asker.ts";
+import { mapKeptSoon } from "../regions/keep.ts";
 import { placeOf, shownReference, type TensorReference } from "../regions/reference.ts";
 import { standingAt, whileStanding } from "../regions/standing.ts";
 import { OpenedTensor } from "../regions/tensor.ts";
@@ -20,8 +20,10 @@ export type MapReference = (reference: TensorReference, access: Access) => Attac
 export function mapAlone({ api, session }: Asker): MapReference {
   return (reference, access) => {
     const place = standingAt(api, placeOf(reference));
-    const attachment = new Attachment(place, reference.byteOffset, reference.byteSize, access);
-    session?.report(attachment);
+    const { byteOffset, byteSize, generation } = reference;
+    const attachment = mapKeptSoon(session, place, byteOffset, byteSize, access);
+    // A ring is no hand-off: it is never sealed.
+    session?.report(attachment, generation === 0 ? undefined : false);
     return attachment;
   };
 }

@@ -10,7 +10,7 @@ import type { Place } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
 import { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
-import type { Asker } from "../regions/make-region.ts";
+import type { Asker } from "../regions/asker.ts";
 import { type AnyReference, placeOf, type TensorReference, toTensorReference } from "../regions/reference.ts";
 import type { OpenedTensor } from "../regions/tensor.ts";
 import { type MapReference, mapAlone, openNow, openWhenFree } from "./open-reference.ts";
@@ -83,7 +83,7 @@ export class Rings {
     if (whole === undefined) {
       this.#forgetTheGone();
       whole = mapWhole(placeOf(reference), access);
-      this.#asker.session?.report(whole);
+      this.#asker.session?.report(whole, false);
       this.#mapped.set(key, whole);
     }
     // Forged, or the file was another one when it was mapped. Looked at by itself it will show.

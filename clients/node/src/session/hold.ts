@@ -8,7 +8,7 @@ import { isTensordError, isUnavailable } from "../errors.ts";
 import type { Endpoint } from "../http/endpoint.ts";
 import { openWebSocket, readRefusal, toUnreachable } from "../http/web-socket.ts";
 import { pause } from "../waiting.ts";
-import { countMappings, type Mappings, type ReportedMapping, toReports } from "./reports.ts";
+import { countMappings, countPassed, type Mappings, type ReportedMapping, toReports } from "./reports.ts";
 
 const firstPauseMs = 20;
 const longestPauseMs = 1_000;
@@ -21,6 +21,8 @@ export interface HoldOptions {
   readonly ttlMs: number;
   /** What this process maps. */
   readonly mapped: () => Iterable<ReportedMapping>;
+  /** What it maps no more, since it was last asked, and shall be told of even if it never was. */
+  readonly takeEnded: () => readonly ReportedMapping[];
   /** It cannot be held any more, and why: `session-not-found` if the session is over. */
   readonly lost: (why: unknown) => void;
 }
@@ -34,6 +36,8 @@ export class Hold {
   #telling: NodeJS.Timeout | undefined;
   /** What the server knows from this connection. */
   #told: ReadonlyMap<string, Mappings> = new Map();
+  #toldMappings = new WeakSet<ReportedMapping>();
+  #tellsMakers = false;
 
   constructor(endpoint: Endpoint, session: string, options: HoldOptions) {
     this.#endpoint = endpoint;
@@ -46,6 +50,16 @@ export class Hold {
     await this.#connect(performance.now() + patienceMs, true);
   }
 
+  /** Whether the server tells makers from consumers, as it said when it took this hold. */
+  get tellsMakers(): boolean {
+    return this.#tellsMakers;
+  }
+
+  /** Tells the server at once what this process maps. */
+  tell(): void {
+    if (!this.#isClosed) this.#tell();
+  }
+
   /** What this process maps has changed: soon the server is told what came of all changes until then. */
   changed(): void {
     if (!this.#isClosed) this.#telling ??= setTimeout(() => this.#tell(), gatherMs).unref();
@@ -53,6 +67,8 @@ export class Hold {
 
   /** Lets go; the server ends the session then. Safe to call twice. */
   close(): void {
+    // The last word: a consumer that ends at once after it let go.
+    this.tell();
     this.#isClosed = true;
     clearTimeout(this.#telling);
     this.#socket?.terminate();
@@ -77,12 +93,17 @@ export class Hold {
     return new Promise((resolve, reject) => {
       const { webSocket, connection } = openWebSocket(this.#endpoint, this.#path);
       if (!isAwaited) connection.unref();
+      // One from before there was a maker's byte closes on a report that says who is one.
+      webSocket.on("upgrade", ({ headers }) => {
+        this.#tellsMakers = String(headers["tensord-reports"] ?? "").includes("maker");
+      });
       webSocket.on("open", () => {
         connection.unref();
         webSocket.on("close", () => this.#lost());
         if (this.#isClosed) webSocket.terminate();
         this.#socket = webSocket;
         this.#told = new Map();
+        this.#toldMappings = new WeakSet();
         this.#tell();
         resolve();
       });
@@ -104,8 +125,12 @@ export class Hold {
     if (socket === undefined) return;
     // A server that does not read: more is told when this is out.
     if (socket.bufferedAmount > 0) return this.changed();
-    const now = countMappings(this.#options.mapped());
-    for (const report of toReports(this.#told, now)) socket.send(JSON.stringify(report), ignore);
+    const mapped = [...this.#options.mapped()];
+    const passed = this.#options.takeEnded().filter((mapping) => !this.#toldMappings.has(mapping));
+    const now = countMappings(mapped, this.#tellsMakers);
+    const reports = toReports(this.#told, now, countPassed(passed, this.#tellsMakers));
+    for (const report of reports) socket.send(JSON.stringify(report), ignore);
+    for (const mapping of mapped) this.#toldMappings.add(mapping);
     this.#told = now;
   }
 

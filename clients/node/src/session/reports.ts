@@ -4,6 +4,10 @@
 export interface ReportedMapping {
   readonly region: string;
   readonly isWritable: boolean;
+  /** This process made the region, and uses it for nothing else. */
+  readonly isMakers: boolean;
+  /** Whether the server waits for its end; undefined, of a reference: nobody here knows. */
+  readonly isHandOffs: boolean | undefined;
 }
 
 /** This process's mappings of one region: how many, and whether one of them is for writing. */
@@ -12,33 +16,64 @@ export interface Mappings {
   readonly isWritable: boolean;
 }
 
-export type Report = { readonly attach: string; readonly writable: boolean } | { readonly detach: string };
+/** Without `maker` for a server that does not tell makers from consumers. */
+type Who = { readonly maker?: boolean };
+export type Report = Who & ({ readonly attach: string; readonly writable: boolean } | { readonly detach: string });
+
+/** Mappings by their regions' ids, and by whether they are the maker's: JSON of both. */
+export type Sums<Sum> = ReadonlyMap<string, Sum>;
 
 const none: Mappings = { count: 0, isWritable: false };
 
-/** Mappings by their regions' ids. */
-export function countMappings(mapped: Iterable<ReportedMapping>): Map<string, Mappings> {
+function toKey({ region, isMakers }: ReportedMapping, tellsMakers: boolean): string {
+  return JSON.stringify(tellsMakers ? [region, isMakers] : [region]);
+}
+
+export function countMappings(mapped: Iterable<ReportedMapping>, tellsMakers: boolean): Map<string, Mappings> {
   const sums = new Map<string, Mappings>();
-  for (const { region, isWritable } of mapped) {
-    const known = sums.get(region) ?? none;
-    sums.set(region, { count: known.count + 1, isWritable: known.isWritable || isWritable });
+  for (const mapping of mapped) {
+    const key = toKey(mapping, tellsMakers);
+    const known = sums.get(key) ?? none;
+    sums.set(key, { count: known.count + 1, isWritable: known.isWritable || mapping.isWritable });
   }
   return sums;
 }
 
-/** The messages after which a server that was told `told` knows `now`. */
-export function toReports(told: ReadonlyMap<string, Mappings>, now: ReadonlyMap<string, Mappings>): Report[] {
-  return [...new Set([...told.keys(), ...now.keys()])].flatMap((region) =>
-    reportsOf(region, told.get(region) ?? none, now.get(region) ?? none),
+/** How many came and went untold. By references, which nobody counts, one of a region is told. */
+export function countPassed(ended: Iterable<ReportedMapping>, tellsMakers: boolean): Map<string, number> {
+  const sums = new Map<string, number>();
+  for (const mapping of ended) {
+    const key = toKey(mapping, tellsMakers);
+    const known = sums.get(key) ?? 0;
+    sums.set(key, mapping.isHandOffs === true ? known + 1 : Math.max(known, 1));
+  }
+  return sums;
+}
+
+/** The messages after which a server that was told `told` knows `now`, and of each mapping that `passed`. */
+export function toReports(
+  told: Sums<Mappings>,
+  now: Sums<Mappings>,
+  passed: Sums<number> = new Map<string, number>(),
+): Report[] {
+  return [...new Set([...told.keys(), ...now.keys(), ...passed.keys()])].flatMap((key) =>
+    reportsOf(key, told.get(key) ?? none, now.get(key) ?? none, passed.get(key) ?? 0),
   );
 }
 
-function reportsOf(region: string, before: Mappings, after: Mappings): Report[] {
+function reportsOf(key: string, before: Mappings, after: Mappings, passed: number): Report[] {
+  const [region, maker] = JSON.parse(key) as [string, boolean?];
+  const who: Who = maker === undefined ? {} : { maker };
+  const detach = { detach: region, ...who };
   // The server takes a region for mapped for writing from the first mapping that is, until the last one of all is gone.
   const isOver = before.isWritable && !after.isWritable;
   const isNew = !before.isWritable && after.isWritable;
   const kept = isOver ? 0 : Math.min(before.count, isNew ? after.count - 1 : after.count);
-  const detach = Array<Report>(before.count - kept).fill({ detach: region });
-  const attach = Array<Report>(after.count - kept).fill({ attach: region, writable: after.isWritable });
-  return [...detach, ...attach];
+  const past = Array<Report[]>(passed)
+    .fill([{ attach: region, writable: false, ...who }, detach])
+    .flat();
+  const gone = Array<Report>(before.count - kept).fill(detach);
+  const come = Array<Report>(after.count - kept).fill({ attach: region, writable: after.isWritable, ...who });
+  // What stays or comes is told before what passes: as long as one is left, nobody has let go of it.
+  return isOver ? [...gone, ...come, ...past] : isNew ? [...gone, ...come, ...past] : [...come, ...past, ...gone];
 }

@@ -14,6 +14,11 @@ import { Hold } from "./hold.ts";
 import { describeProgram } from "./program.ts";
 import type { ReportedMapping } from "./reports.ts";
 
+/** Ended mappings that are remembered for a server that is away. */
+const maxEnded = 10_000;
+/** Who maps what cannot be leased does not wait longer for a lease by request. */
+const leaseAnswerMs = 5_000;
+
 interface HeldSession {
   readonly id: string;
   readonly hold: Hold;
@@ -24,6 +29,7 @@ export class Session {
   readonly #options: SessionOptions;
   readonly #tellLost: (error: TensordError) => void;
   readonly #mappings = new Set<ReportedMapping>();
+  readonly #ended: ReportedMapping[] = [];
   #held: Promise<HeldSession> | undefined;
   #hold: Hold | undefined;
   /** The one whose session this client ends itself. */
@@ -39,15 +45,19 @@ export class Session {
    * Does something in the session, and once more in a new one if the server has ended it meanwhile.
    * @throws TensordError what `action` throws, `server-unavailable`, `closed`; the signal's reason
    */
-  async use<Result>(action: (id: string) => Promise<Result>, signal?: AbortSignal | undefined): Promise<Result> {
+  async use<Result>(
+    action: (id: string, tellsMakers: boolean) => Promise<Result>,
+    signal?: AbortSignal | undefined,
+  ): Promise<Result> {
     // It is opened for all who wait: the signal of one of them ends that one's wait.
     const held = await orAborted(this.#open(), signal);
     try {
-      return await action(held.id);
+      return await action(held.id, held.hold.tellsMakers);
     } catch (error) {
       if (!isTensordError(error, "session-not-found")) throw error;
       this.#lose(held, error);
-      return action((await orAborted(this.#open(), signal)).id);
+      const { id, hold } = await orAborted(this.#open(), signal);
+      return action(id, hold.tellsMakers);
     }
   }
 
@@ -64,6 +74,7 @@ export class Session {
     );
     if (held === undefined) return undefined;
     this.#ending = held.hold;
+    held.hold.tell();
     try {
       return await this.#api.endSession(held.id, signal);
     } catch (error) {
@@ -79,21 +90,41 @@ export class Session {
     this.#hold?.close();
   }
 
-  /** Tells the server of a mapping, and of its end, which comes when the last array over it was collected. */
-  report(attachment: Attachment): void {
-    const mapping = { region: attachment.place.region, isWritable: attachment.access === "write" };
+  /**
+   * Tells the server of a mapping, and of its end, which comes when the last array over it was collected. That of a hand-off's
+   * is told at once, and however short it was; so, if later, where `isHandOffs` is undefined.
+   */
+  report(attachment: Attachment, isHandOffs: boolean | undefined): void {
+    const { isMakers, access, place } = attachment;
+    const mapping = { region: place.region, isWritable: access === "write", isMakers, isHandOffs };
     this.#mappings.add(mapping);
     this.#hold?.changed();
     attachment.observe({
-      remapped: (access: Access) => {
+      remapped: (access: Access, isMakers: boolean) => {
         mapping.isWritable = access === "write";
+        mapping.isMakers = isMakers;
         this.#hold?.changed();
       },
       unmapped: () => {
         this.#mappings.delete(mapping);
-        this.#hold?.changed();
+        const isConsumers = !mapping.isMakers && isHandOffs !== false;
+        // Without a session nobody is told of what may be a hand-off's.
+        const isTold = isConsumers && (isHandOffs === true || this.#hold !== undefined);
+        if (isTold && this.#ended.length < maxEnded) this.#ended.push(mapping);
+        if (isConsumers && isHandOffs === true) this.#hold?.tell();
+        else this.#hold?.changed();
       },
     });
+  }
+
+  /**
+   * Leases a region by request, where no lock can. @returns what gives it back
+   * @throws TensordError what a request throws
+   */
+  async lease(region: string): Promise<() => void> {
+    const signal = AbortSignal.timeout(leaseAnswerMs);
+    const lease = await this.use((session) => this.#api.takeLease(region, session, signal), signal);
+    return () => void this.#api.endLease(lease).catch(() => undefined);
   }
 
   /** Opens it behind the caller's back, so that the server can name who maps what. Whoever needs it sees a failure. */
@@ -123,6 +154,7 @@ export class Session {
     const hold = new Hold(endpoint, id, {
       ttlMs,
       mapped: () => this.#mappings,
+      takeEnded: () => this.#ended.splice(0),
       lost: (why) => this.#lose({ id, hold }, why),
     });
     this.#hold = hold;

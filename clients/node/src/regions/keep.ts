@@ -1,0 +1,76 @@
+/**
+ * A sealed region that no lock can lease, since another process write-locks its lease byte, is mapped all the same: its pages
+ * are there for as long as they are mapped, and the books need the lease, which is asked for.
+ */
+
+import { isTensordError } from "../errors.ts";
+import { Barred, type Place } from "../memory/attach.ts";
+import { Attachment } from "../memory/attachment.ts";
+import type { Access } from "../memory/pages.ts";
+import type { Session } from "../session/session.ts";
+
+/** What of a file to map, and how. */
+type Range = readonly [place: Place, byteOffset: number, byteSize: number, access: Access];
+
+const gone = ["region-not-found", "region-draining"];
+
+/** Maps a range, with a lease by request where no lock can be taken. Throws as `mapPlace` does */
+export async function mapKept(session: Session | undefined, ...range: Range): Promise<Attachment> {
+  const attachment = tryMap(...range);
+  if (attachment !== undefined) return attachment;
+  const end = await lease(session, range[0]);
+  try {
+    const barred = new Attachment(...range, { isLeased: false });
+    if (end !== undefined) barred.whenOver(end);
+    return barred;
+  } catch (error) {
+    end?.();
+    throw error;
+  }
+}
+
+/** As `mapKept`, at once: the lease comes soon. */
+export function mapKeptSoon(session: Session | undefined, ...range: Range): Attachment {
+  const attachment = tryMap(...range);
+  if (attachment !== undefined) return attachment;
+  const barred = new Attachment(...range, { isLeased: false });
+  let isOver = false;
+  let end: (() => void) | undefined;
+  barred.whenOver(() => {
+    isOver = true;
+    end?.();
+  });
+  void lease(session, range[0]).then((taken) => {
+    if (isOver) taken?.();
+    else end = taken;
+  });
+  return barred;
+}
+
+function tryMap(...range: Range): Attachment | undefined {
+  try {
+    return new Attachment(...range);
+  } catch (error) {
+    if (!(error instanceof Barred)) throw error;
+    return undefined;
+  }
+}
+
+/** Says so where there can be no lease. Of a region that is gone the check of its file says it. */
+async function lease(session: Session | undefined, { region }: Place): Promise<(() => void) | undefined> {
+  try {
+    if (session !== undefined) return await session.lease(region);
+    warn(region, "this client has no session");
+  } catch (error) {
+    if (!(isTensordError(error) && gone.includes(error.code))) warn(region, String(error));
+  }
+  return undefined;
+}
+
+function warn(region: string, why: string): void {
+  process.emitWarning(
+    `Region ${region} is mapped without a lease, so the server may count it as unused and end it: another process ` +
+      `write-locks its lease byte, and no lease could be asked for (${why}). What is mapped here stays.`,
+    { type: "TensordWarning", code: "mapping-failed" },
+  );
+}
