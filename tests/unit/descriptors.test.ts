@@ -8,7 +8,7 @@ import { TensordError } from "../../src/memory/error.ts";
 import { createToken } from "../../src/memory/naming.ts";
 import { raiseLimit, setAside, toOutOfDescriptors, withSpare } from "../../src/memory/os/descriptors.ts";
 import { listDirectory, listIfThere, openFile, readTextIfThere } from "../../src/memory/os/files.ts";
-import { hasLease } from "../../src/memory/os/kernel-lease.ts";
+import { askLocks } from "../../src/memory/os/kernel-lease.ts";
 import { readDescriptorLimit, setDescriptorLimit } from "../../src/memory/os/libc.ts";
 import { DataFile } from "../../src/memory/storage/data-file.ts";
 import { Downloads } from "../../src/memory/storage/downloads.ts";
@@ -131,7 +131,7 @@ test("a download's lease outlasts looks that no descriptor is left for, and no l
   const isLeased = () => {
     const fd = openSync(path, "r");
     try {
-      return hasLease(fd);
+      return askLocks(fd).leased;
     } finally {
       closeSync(fd);
     }
