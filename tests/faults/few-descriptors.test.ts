@@ -12,13 +12,11 @@ import type { ProblemBody } from "../../src/routes/schemas/problem.ts";
 import { type Half, halves } from "../harness/half-open.ts";
 import { root } from "../harness/instance-needs.ts";
 import { deadlineMsOf, roundsOf } from "../harness/rounds.ts";
-import { startServer, TestServer } from "../harness/server.ts";
+import { startServer, TestServer, withOpenFiles } from "../harness/server.ts";
 import { NoAnswer, Refused } from "../harness/server-api.ts";
 import { until, within } from "../harness/server-wait.ts";
 
 const everyDoor = { TENSORD_PORT: "0", TENSORD_HEALTH_ADDRESS: "127.0.0.1:0" };
-
-const withOpenFiles = (count: number) => ["sh", "-c", `ulimit -n ${count} && exec "$0" "$@"`];
 
 interface Doors {
   readonly server: TestServer;

@@ -70,13 +70,20 @@ export class TestServer implements AsyncDisposable {
     if (this.#process !== undefined) throw new Error("a server runs already");
     const program = killPoint === undefined ? [...tensord, "serve"] : steppedServer;
     const steps = killPoint && { TEST_KILL_STEP: killPoint.step, TEST_KILL_COUNT: String(killPoint.count ?? 1) };
-    this.#process = Bun.spawn([...(this.#options.prefix ?? []), ...asUser(this.#options.uid), ...program], {
-      cwd: root,
-      env: { ...this.env, ...steps },
-      stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
-    });
+    this.#process = Bun.spawn(
+      [
+        ...(this.#options.prefix ?? withOpenFiles(process.env.TEST_OPEN_FILES)),
+        ...asUser(this.#options.uid),
+        ...program,
+      ],
+      {
+        cwd: root,
+        env: { ...this.env, ...steps },
+        stdin: "ignore",
+        stdout: "pipe",
+        stderr: "pipe",
+      },
+    );
     this.#reading = this.log.read(this.#process.stdout, this.#process.stderr);
   }
 
@@ -193,6 +200,11 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
   const server = await started.use(new TestServer(options)).start();
   started.move();
   return server;
+}
+
+/** A command line's beginning for a process that may open so many files: `TEST_OPEN_FILES=64 npm test -- --only faults`. */
+export function withOpenFiles(count: string | number | undefined): string[] {
+  return count === undefined ? [] : ["sh", "-c", `ulimit -n ${count} && exec "$0" "$@"`];
 }
 
 /** A command line's beginning that drops root for `uid`, with the group of the same number and no other. */
