@@ -49,7 +49,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
     headers: ["Content-Encoding: gzip"],
     code: "unsupported-media-type",
   },
-  "too much JSON": { request: "POST /v1/regions", headers: json, code: "payload-too-large" },
+  "too much JSON": { request: "POST /v1/models", headers: json, code: "payload-too-large" },
   "JSON under an encoding": {
     request: "POST /v1/regions",
     headers: [...json, "Content-Encoding: br"],

@@ -74,8 +74,9 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     const [child = ""] = readFileSync(`/proc/${inside.pid}/task/${inside.pid}/children`, "utf8").split(" ");
     expect(pid).toBe(1);
     expect(told).toMatchObject({ pid: Number(child), namespacePid: 1, pidNamespace: expect.stringMatching(/^pid:/) });
-    const { stdout } = await server.command("ls", "--holders");
-    expect(stdout).toContain(`pid ${child}`);
+    // It is told a moment after the mapping.
+    const list = async () => (await server.command("ls", "--holders")).stdout;
+    await until("its process is named", async () => (await list()).includes(`pid ${child}`));
     process.kill(Number(child), "SIGKILL");
   });
 

@@ -58,6 +58,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           change: (options) => client.change(id, { evictable: true, ...options }),
           verify: (options) => client.verify(id, options),
           seal: (options) => client.seal([id], options),
+          leases: (options) => first(client.leases(id, options)),
           delete: (options) => client.delete(id, options),
           evict: (options) => client.evict(1, options),
           models: (options) => first(client.models(options)),

@@ -168,7 +168,7 @@ for (const [where, { need, base, prefix, passesHost, passesUpgrade }] of Object.
       const block = Buffer.alloc(MiB, " ");
       for (const [method, path, type, code] of [
         ["PUT", `/v1/regions/${unknownRegion}/data`, "application/octet-stream", "region-not-found"],
-        ["POST", "/v1/regions", "application/json", "payload-too-large"],
+        ["POST", "/v1/models", "application/json", "payload-too-large"],
         ["POST", "/v1/nowhere", "application/json", "route-not-found"],
       ] as const) {
         using socket = new DataSocket(base());

@@ -158,8 +158,8 @@ def test_a_name_replaced_between_answer_and_open_is_found_again(
     new = client.create("name", [2], ttl=600, if_exists="replace")
     by_name = _api.Api.region_by_name
 
-    def answer_then_replace(api: _api.Api, *args: Any) -> tensord.RegionDescriptor:
-        answer = by_name(api, *args)
+    def answer_then_replace(api: _api.Api, *args: Any, **options: Any) -> tensord.RegionDescriptor:
+        answer = by_name(api, *args, **options)
         if not old.closed:
             old.close()
             new.seal()

@@ -20,8 +20,8 @@ def test_a_descriptor_of_another_device_is_another_namespace(
     with client.create("here", [1], ttl=600):
         real = client.get("here")
         fake = replace(real, storage=replace(real.storage, dev=1 << 40))
-        monkeypatch.setattr(_api.Api, "region_by_name", lambda *_: fake)
-        monkeypatch.setattr(_api.Api, "region", lambda *_: fake)
+        monkeypatch.setattr(_api.Api, "region_by_name", lambda *_, **__: fake)
+        monkeypatch.setattr(_api.Api, "region", lambda *_, **__: fake)
         with pytest.raises(tensord.WrongNamespace, match="mount the same volume in both containers") as caught:
             client.attach("here")
         assert f"here is device {real.storage.dev}, the server's is {1 << 40}" in str(caught.value)

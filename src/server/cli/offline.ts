@@ -26,7 +26,7 @@ import type { Model, RegionDetail, RegionFacts, Session } from "./answers.ts";
 import { toBytes } from "./table.ts";
 
 /** A descriptor, and what the kernel says. When it was last used nobody knows but a running server. */
-export type OfflineRegion = Omit<RegionFacts, "last_used_at"> & Pick<RegionDetail, "in_use" | "has_writers">;
+export type OfflineRegion = Omit<RegionFacts, "last_used_at"> & Pick<RegionDetail, "in_use" | "has_writers" | "lease_barred">;
 
 export interface Offline {
   /** In the order of their creation. */
@@ -131,8 +131,8 @@ function toOffline(storage: ShmStorage, record: RegionRecord, { token, identity 
   const region = { ...record, identity, lastUsedAt: record.createdAt };
   // A descriptor asks the store for no more than this.
   const { last_used_at, ...facts } = toRegionFacts(asked as Store, region);
-  const { leased = false, written = false } = storage.memory.usage(token) ?? {};
-  return { ...facts, in_use: leased, has_writers: written };
+  const { leased = false, written = false, barred = false } = storage.memory.usage(token) ?? {};
+  return { ...facts, in_use: leased, has_writers: written, lease_barred: barred };
 }
 
 function toModels(rows: readonly ModelRow[], regions: readonly OfflineRegion[]): Offline["models"] {

@@ -21,6 +21,9 @@ class Waitable(Protocol):
 class Wake:
     """A pipe with a flag. ``call`` takes no lock, so a finalizer may use it wherever the garbage collector runs it."""
 
+    # None yet: there may be no descriptor for a pipe.
+    _reader = _writer = -1
+
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
