@@ -115,7 +115,8 @@ export class ServerApi {
 
   /** What creating it answered, as it is now: the descriptor without what only the kernel and clients' reports tell. */
   async descriptor(id: string): Promise<Region> {
-    const { in_use, has_writers, leases, holders, unknown_holders, lease_barred, drain, ...descriptor } = await this.get(id);
+    const { in_use, has_writers, leases, holders, unknown_holders, lease_barred, drain, ...descriptor } =
+      await this.get(id);
     return descriptor;
   }
 

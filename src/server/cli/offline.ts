@@ -26,7 +26,8 @@ import type { Model, RegionDetail, RegionFacts, Session } from "./answers.ts";
 import { toBytes } from "./table.ts";
 
 /** A descriptor, and what the kernel says. When it was last used nobody knows but a running server. */
-export type OfflineRegion = Omit<RegionFacts, "last_used_at"> & Pick<RegionDetail, "in_use" | "has_writers" | "lease_barred">;
+export type OfflineRegion = Omit<RegionFacts, "last_used_at"> &
+  Pick<RegionDetail, "in_use" | "has_writers" | "lease_barred">;
 
 export interface Offline {
   /** In the order of their creation. */
