@@ -118,5 +118,9 @@ def test_the_docstring_draws_the_whole_tree() -> None:
     source = Path(_errors.__file__).read_text()
     drawn = set(re.findall(r"[├└]── (\w+)", source))
     # What another module has below one of them is caught there, and reaches nobody.
-    kinds = {kind for kind in _errors._descendants(tensord.TensordError) if kind.__module__ == tensord.TensordError.__module__}
+    kinds = {
+        kind
+        for kind in _errors._descendants(tensord.TensordError)
+        if kind.__module__ == tensord.TensordError.__module__
+    }
     assert drawn == {kind.__name__ for kind in kinds}
