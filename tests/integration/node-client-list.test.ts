@@ -50,7 +50,9 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const made = await client.create("experts-${runtime}", data);
         await made.seal();
         const region = await client.attach("experts-${runtime}");
-        const wrong = names.filter((name, index) => region.tensor(name).array()[0] !== (index & 0xffff));
+        // A view of each costs a quarter of a millisecond.
+        const looked = names.map((name, index) => [name, index]).filter(([, index]) => index % 61 === 0 || index === count - 1);
+        const wrong = looked.filter(([name, index]) => region.tensor(name).array()[0] !== (index & 0xffff));
         tell({ count: region.tensors.size, sameOrder: [...region.tensors.keys()].every((name, at) => name === names[at]), wrong });
       `,
     );

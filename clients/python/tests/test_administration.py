@@ -44,6 +44,8 @@ def test_leases_by_request_are_listed_page_by_page(client: tensord.Client, monke
         assert {lease.region for lease in leases} == {region.id}
         assert len({lease.id for lease in leases}) == 5
         assert list(client.leases("leased")) == leases
+        for lease in leases:
+            _api.expect(client._transport.request("DELETE", f"/v1/leases/{lease.id}", repeatable=True))
     with pytest.raises(tensord.RegionNotFound):
         list(client.leases("absent"))
 
