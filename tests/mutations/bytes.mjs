@@ -42,7 +42,7 @@ export const bytesMutations = [
   },
   {
     name: "a start without the store brings no aliases back",
-    file: "src/memory/start/adopt.ts",
+    file: "src/memory/start/content.ts",
     find: "tensors: [...tensors, ...aliasesOf(store, file, tensors, metadata)],",
     replace: "tensors,",
     test: ["tests/faults/lost-store-aliases.test.ts"],

@@ -7,7 +7,7 @@ export const doorMutations = [
   {
     name: "a body may have any size",
     file: `${routes}/read-body.ts`,
-    find: "  if (byteSize <= limits.requestBodyBytes) return;",
+    find: "  if (byteSize <= maximum) return;",
     replace: "  if (byteSize <= Number.MAX_SAFE_INTEGER) return;",
     test: ["tests/contract/large-bodies.test.ts", "is read, and one byte more is not"],
   },
@@ -21,7 +21,7 @@ export const doorMutations = [
   {
     name: "a body of another content type is ignored where none is taken",
     file: `${routes}/read-body.ts`,
-    find: `if (text !== "" && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();`,
+    find: `if (byteSize > 0 && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();`,
     replace: "",
     test: ["tests/contract/failures.test.ts", "deleteRegion answers unsupported-media-type"],
   },

@@ -67,22 +67,22 @@ export const journalMutations = [
   {
     name: "a start adopts what nobody was told of",
     file: `${start}/recover.ts`,
-    find: "    if (isAdopting) adoptRegion(store, storage, file, undefined);\n    else drainOrphan(store, storage, file);",
-    replace: "    adoptRegion(store, storage, file, undefined);",
+    find: "    if (isAdopting) await adoptRegion(store, storage, file, undefined);\n    else drainOrphan(store, storage, file);",
+    replace: "    await adoptRegion(store, storage, file, undefined);",
     test: ["tests/faults/lost-store.test.ts", "that no row knows and no name shows is drained"],
   },
   {
     name: "a start without its journal drains what has lost its name, too",
     file: `${start}/recover.ts`,
-    find: "    if (isAdopting) adoptRegion(store, storage, file, undefined);\n    else drainOrphan(store, storage, file);",
+    find: "    if (isAdopting) await adoptRegion(store, storage, file, undefined);\n    else drainOrphan(store, storage, file);",
     replace: "    drainOrphan(store, storage, file);",
     test: ["tests/faults/lost-store.test.ts", "hostile headers in the keeper do not keep"],
   },
   {
     name: "a start takes another file under the same token for the region's",
     file: `${start}/recover.ts`,
-    find: "if (file === undefined || file.identity.ino !== record.identity.ino) {",
-    replace: "if (file === undefined) {",
+    find: "if (file === undefined || storage === undefined || file.identity.ino !== record.identity.ino) {",
+    replace: "if (file === undefined || storage === undefined) {",
     test: ["tests/faults/lost-store.test.ts", "a row whose file is another one by now"],
   },
   {
@@ -119,8 +119,8 @@ export const journalMutations = [
   {
     name: "a file that has lost its public name keeps the name that its proof says",
     file: `${start}/recover.ts`,
-    find: "if (isAdopting) adoptRegion(store, storage, file, undefined);",
-    replace: "if (isAdopting) adoptRegion(store, storage, file, store.proofs.find(file.token));",
+    find: "if (isAdopting) await adoptRegion(store, storage, file, undefined);",
+    replace: "if (isAdopting) await adoptRegion(store, storage, file, store.proofs.find(file.token));",
     test: ["tests/faults/lost-store-names.test.ts", "what nothing proves has no name"],
   },
   {

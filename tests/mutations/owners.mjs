@@ -49,8 +49,8 @@ export const ownersMutations = [
   {
     name: "a look at a hand-off is a fetch",
     file: `${regions}/find.ts`,
-    find: "if (isFetch) noteFetch(store, found);",
-    replace: "noteFetch(store, found);",
+    find: "if (isFetch) noteFetch(store, answered);",
+    replace: "noteFetch(store, answered);",
     test: ["tests/contract/hand-off.test.ts", "by a GET by name does not consume it"],
   },
   {

@@ -44,8 +44,8 @@ export const regionsMutations = [
   {
     name: "attaching does not wait for a region in creation",
     file: `${regions}/create.ts`,
-    find: "if (existing.creation === null) return {",
-    replace: "if (existing.creation !== undefined) return {",
+    find: "if (existing.creation === null) return !hasEnded",
+    replace: "if (existing.creation !== undefined) return !hasEnded",
     test: ["tests/contract/if-exists.test.ts", "waits for a region in creation"],
   },
   {
@@ -77,9 +77,9 @@ export const regionsMutations = [
     });
     // After the mode: a writer that locks later sees a sealed file and lets go.
     await inSlices(store, regions, (region) => {
-      checkUsage(store, region);`,
+      usages.push(checkUsage(store, region));`,
     replace: `      store.step("seal.mode-set");
-      checkUsage(store, region);`,
+      usages.push(checkUsage(store, region));`,
     test: ["tests/contract/groups.test.ts", "minds a writer of any member"],
   },
   {
