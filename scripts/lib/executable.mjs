@@ -1,5 +1,5 @@
 /**
- * The server as one executable: Bun, what `src` comes to, and its bytecode. It starts in a third of the processor time
+ * The server as one executable: Bun, what `src` comes to, and its bytecode. It starts in half of the processor time
  * that the sources take, and reads no file of the folder that it is started in.
  */
 

@@ -1,6 +1,6 @@
 /**
  * What runs the server under test: the executable that people run, which `npm test` builds for a whole run, or the sources,
- * where somebody runs one file. A start of the executable takes a third of the processor time.
+ * where somebody runs one file. A start of the executable takes half of the processor time.
  */
 
 /** The beginning of a `tensord` command line, to be run in the repository's root. */
