@@ -32,7 +32,10 @@ async function useServer(openFiles: number, use: (doors: Doors) => Promise<void>
   await using server = await startServer({ env: everyDoor, prefix: withOpenFiles(openFiles) });
   server.log.expect(/no file descriptor is free|every local user/);
   const url = await server.readUrl();
-  const probes = String(server.log.find(/^probes on /)?.msg).replace("probes on ", "");
+  const probes = String((await until("the log says where", () => server.log.find(/^probes on /))).msg).replace(
+    "probes on ",
+    "",
+  );
   const room = await until("the log says how many fit", () => server.log.find(/connections fit at once/));
   await use({ server, url, port: new URL(url).port, probes, connections: Number(room.connections) });
 }

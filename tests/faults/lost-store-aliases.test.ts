@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { startServer } from "../harness/server.ts";
+import { until } from "../harness/server-wait.ts";
 import { forgetStore, hour, relinked } from "./lost-store-regions.ts";
 
 afterAll(assertNothingLeft);
@@ -33,5 +34,6 @@ testWith()("aliases are back without the store; of a spoilt list the tensors are
   const { name, tensors } = await server.api.get(spoilt.id);
   expect(name).toBe("spoilt");
   expect(tensors).toEqual(spoilt.tensors.slice(0, 1));
-  expect(server.log.find(/aliases/)?.msg).toContain(tokenOf(spoilt.id));
+  const line = await until("the log says so", () => server.log.find(/aliases/));
+  expect(line.msg).toContain(tokenOf(spoilt.id));
 });

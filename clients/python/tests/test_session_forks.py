@@ -141,7 +141,7 @@ for number in range(40):
     region = client.create(None, [number])
     pid = os.fork()
     if pid == 0:
-        signal.alarm(20)
+        signal.alarm(150)
         with client.create(None, [number]) as own:
             assert own.descriptor.session != region.descriptor.session
         client.close()
@@ -166,13 +166,14 @@ stop = threading.Event()
 def attach():
     while not stop.is_set():
         client.attach("shared").close()
-threads = [threading.Thread(target=attach) for _ in range(3)]
+# Where a child fails, they must not keep this process from saying so.
+threads = [threading.Thread(target=attach, daemon=True) for _ in range(3)]
 for thread in threads:
     thread.start()
 for number in range(25):
     pid = os.fork()
     if pid == 0:
-        signal.alarm(20)
+        signal.alarm(150)
         assert client.attach("shared").numpy()[7] == 7
         client.get_or_create(f"built-{number}", lambda: [number])
         os._exit(0)
