@@ -14,6 +14,7 @@ import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { requireBody } from "./require-body.ts";
 import * as schemas from "./schemas/group.ts";
+import { sealFailures } from "./seal.ts";
 import { toRegionFacts } from "./to-wire.ts";
 
 const tags = ["regions"];
@@ -32,20 +33,7 @@ const seal = createRoute({
   request: { body: body(schemas.SealGroup) },
   responses: {
     200: json("All are sealed.", schemas.SealedGroup),
-    ...declareFailures(
-      ...bodyFailures,
-      ...alwaysPossible,
-      "region-not-found",
-      "region-sealed",
-      "region-draining",
-      "region-busy",
-      "region-has-writers",
-      "revision-mismatch",
-      "cancelled",
-      "io-error",
-      "shutting-down",
-      "out-of-shared-memory",
-    ),
+    ...declareFailures(...bodyFailures, ...alwaysPossible, ...sealFailures),
   },
 });
 

@@ -16,6 +16,20 @@ import * as requests from "./schemas/requests.ts";
 const RegionParameters = z.object({ region: RegionIdParameter });
 const tags = ["regions"];
 
+/** Of one region, and of each member of a group. */
+export const sealFailures = [
+  "region-not-found",
+  "region-sealed",
+  "region-draining",
+  "region-busy",
+  "region-has-writers",
+  "revision-mismatch",
+  "cancelled",
+  "io-error",
+  "shutting-down",
+  "out-of-shared-memory",
+] as const;
+
 const seal = createRoute({
   operationId: "sealRegion",
   middleware: [allowNoBody] as const,
@@ -29,20 +43,7 @@ const seal = createRoute({
   request: { params: RegionParameters, headers: ChangeConditions, body: optionalBody(requests.SealRegion) },
   responses: {
     200: json("Sealed.", schemas.Region, etag),
-    ...declareFailures(
-      ...bodyFailures,
-      ...alwaysPossible,
-      "region-not-found",
-      "region-sealed",
-      "region-draining",
-      "region-busy",
-      "region-has-writers",
-      "revision-mismatch",
-      "cancelled",
-      "io-error",
-      "shutting-down",
-      "out-of-shared-memory",
-    ),
+    ...declareFailures(...bodyFailures, ...alwaysPossible, ...sealFailures),
   },
 });
 

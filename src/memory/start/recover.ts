@@ -210,7 +210,6 @@ function toOrphan(store: Store, storage: Storage, file: KeptFile): RegionRecord 
     evictable: false,
     labels: {},
     revision: 1,
-    version: "",
     storageKind: storage.kind,
     format: "raw",
     identity: file.identity,
