@@ -10,12 +10,18 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-/** Runs `tensord …` to its end. `prefix` is what runs it as another user. */
-export async function runTensord(
+/** A command that runs: what it has said so far, and how it ends. */
+export interface RunningCommand {
+  readonly stderr: string;
+  readonly ended: Promise<CommandResult>;
+}
+
+/** Starts `tensord …`. `prefix` is what runs it as another user. */
+export function startTensord(
   args: readonly string[],
   env: Readonly<Record<string, string>>,
   prefix: readonly string[] = [],
-): Promise<CommandResult> {
+): RunningCommand {
   const child = Bun.spawn([...prefix, ...tensord, ...args], {
     cwd: root,
     env: { PATH: process.env.PATH ?? "", ...env },
@@ -23,13 +29,31 @@ export async function runTensord(
     stdout: "pipe",
     stderr: "pipe",
   });
-  try {
-    const [stdout, stderr, status] = await within(
-      `tensord ${args.join(" ")} ends`,
-      Promise.all([child.stdout.text(), child.stderr.text(), child.exited]),
-    );
-    return { status, stdout, stderr };
-  } finally {
-    child.kill("SIGKILL");
+  let stderr = "";
+  async function readStderr(): Promise<void> {
+    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) stderr += text;
   }
+  async function end(): Promise<CommandResult> {
+    try {
+      const [stdout, , status] = await within(
+        `tensord ${args.join(" ")} ends`,
+        Promise.all([child.stdout.text(), readStderr(), child.exited]),
+      );
+      return { status, stdout, stderr };
+    } finally {
+      child.kill("SIGKILL");
+    }
+  }
+  const ended = end();
+  return {
+    get stderr() {
+      return stderr;
+    },
+    ended,
+  };
+}
+
+/** Runs `tensord …` to its end. `prefix` is what runs it as another user. */
+export function runTensord(...command: Parameters<typeof startTensord>): Promise<CommandResult> {
+  return startTensord(...command).ended;
 }

@@ -10,7 +10,7 @@ import { purge } from "../../src/server/cli/purge.ts";
 import { createInstance, type Instance, listNames } from "./instance.ts";
 import { root } from "./instance-needs.ts";
 import { NoAnswer, ServerApi } from "./server-api.ts";
-import { type CommandResult, runTensord } from "./server-command.ts";
+import { type CommandResult, type RunningCommand, startTensord } from "./server-command.ts";
 import { ServerLog } from "./server-log.ts";
 import { steppedServer, tensord } from "./server-program.ts";
 import { until, within } from "./server-wait.ts";
@@ -147,7 +147,12 @@ export class TestServer implements AsyncDisposable {
 
   /** The command line on this instance. */
   command(...args: string[]): Promise<CommandResult> {
-    return runTensord(args, this.env, asUser(this.#options.uid));
+    return this.startCommand(...args).ended;
+  }
+
+  /** The same, for who wants to see what it says while it runs. */
+  startCommand(...args: string[]): RunningCommand {
+    return startTensord(args, this.env, asUser(this.#options.uid));
   }
 
   /** Stops, purges, and asserts that nothing is left and that the log had nothing unexpected. */

@@ -116,15 +116,17 @@ testWith(needsPython)("rm --wait tells whom it waits for, and ends when the last
   await worker.attach("r", region);
   await holder.attach(region, false);
   let hasEnded = false;
-  const command = server.command("rm", "--wait", "weights").finally(() => {
+  const command = server.startCommand("rm", "--wait", "weights");
+  const ended = command.ended.finally(() => {
     hasEnded = true;
   });
-  await until("it drains", async () => (await server.api.get(region.id)).state === "draining");
+  await until("it tells of whom it waits for", () => command.stderr !== "");
+  expect((await server.api.get(region.id)).state).toBe("draining");
   holder.detach(region);
   await until("nobody says that he maps it", async () => (await server.api.get(region.id)).unknown_holders);
   expect(hasEnded).toBeFalse();
   await worker.detach("r");
-  const { status, stdout, stderr } = await command;
+  const { status, stdout, stderr } = await ended;
   expect([status, stdout]).toEqual([0, "weights: deleted, 16 KiB freed\n"]);
   expect(stderr).toMatch(/^(tensord: weights: waiting for (trainer, pid 4711|an unknown process)\n)+$/);
 });
