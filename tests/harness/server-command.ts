@@ -30,14 +30,14 @@ export function startTensord(
     stderr: "pipe",
   });
   let stderr = "";
-  async function readStderr(): Promise<void> {
-    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) stderr += text;
-  }
+  const reading = readText(child.stderr, (text) => {
+    stderr += text;
+  });
   async function end(): Promise<CommandResult> {
     try {
       const [stdout, , status] = await within(
         `tensord ${args.join(" ")} ends`,
-        Promise.all([child.stdout.text(), readStderr(), child.exited]),
+        Promise.all([child.stdout.text(), reading, child.exited]),
       );
       return { status, stdout, stderr };
     } finally {
@@ -51,6 +51,11 @@ export function startTensord(
     },
     ended,
   };
+}
+
+/** Hands on what a stream says, as it comes, until it ends. */
+export async function readText(stream: ReadableStream<Uint8Array<ArrayBuffer>>, onText: (text: string) => void): Promise<void> {
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) onText(text);
 }
 
 /** Runs `tensord …` to its end. `prefix` is what runs it as another user. */

@@ -7,6 +7,7 @@ import { assertNothingLeft } from "../harness/instance.ts";
 import { needsPython, root, testWith } from "../harness/instance-needs.ts";
 import { openSession } from "../harness/instance-sessions.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
+import { readText } from "../harness/server-command.ts";
 import { tensord } from "../harness/server-program.ts";
 import { until, within } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
@@ -128,9 +129,9 @@ testWith(needsScript)(
     });
     try {
       let output = "";
-      const reading = (async () => {
-        for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) output += text;
-      })();
+      const reading = readText(child.stdout, (text) => {
+        output += text;
+      });
       const frames = () => output.split("\x1b[H").slice(1);
       await until("it has drawn twice", () => frames().length > 2);
       expect(output).toStartWith(enter);
@@ -173,17 +174,25 @@ testWith()("a server that goes away is waited for beside the output", async () =
   });
   try {
     let output = "";
-    const reading = (async () => {
-      for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) output += text;
-    })();
+    let stderr = "";
+    const readings = [
+      readText(child.stdout, (text) => {
+        output += text;
+      }),
+      readText(child.stderr, (text) => {
+        stderr += text;
+      }),
+    ];
     const blocks = () => output.split(/^tensord /m).length - 1;
     await until("it has printed", () => blocks() > 0);
     await server.stop();
+    // It looks now and then: a server that is back at once would not be missed.
+    await until("it says that nobody answers", () => stderr !== "");
     await server.start();
     const before = blocks();
     await until("it prints again", () => blocks() > before + 1);
     child.kill("SIGTERM");
-    const [stderr] = await within("it ends", Promise.all([child.stderr.text(), child.exited, reading]));
+    await within("it ends", Promise.all([child.exited, ...readings]));
     expect(child.exitCode).toBe(0);
     expect(stderr).toMatch(/^tensord: Cannot .+; asking again\n$/);
     expect(output).not.toContain("\x1b");
