@@ -54,7 +54,10 @@ export function startTensord(
 }
 
 /** Hands on what a stream says, as it comes, until it ends. */
-export async function readText(stream: ReadableStream<Uint8Array<ArrayBuffer>>, onText: (text: string) => void): Promise<void> {
+export async function readText(
+  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+  onText: (text: string) => void,
+): Promise<void> {
   for await (const text of stream.pipeThrough(new TextDecoderStream())) onText(text);
 }
 
