@@ -14,10 +14,8 @@ import { bun } from "./server-packages.mjs";
  */
 const testDeadlineMs = 5 * 60_000;
 
-/** Quick ones first. A folder that is not named here runs too, after these. */
-const folderOrder = ["unit", "conformance", "contract", "integration", "faults"];
-/** These take as long as the other folders together, and wait much of it. */
-const secondLane = ["unit", "conformance", "faults"];
+/** Those that tell much in little time, then the longest first, so that the lanes end together. Others come last. */
+const order = ["check", "unit", "conformance", "faults", "integration", "python", "contract", "demo"];
 
 /**
  * @typedef {object} Context what a part is given
@@ -32,7 +30,6 @@ const secondLane = ["unit", "conformance", "faults"];
  * @typedef {object} Part
  * @property {string} name
  * @property {string} kind what several of them have in common, to be chosen together
- * @property {string} lane parts of one lane run one after another, and lanes beside each other
  * @property {boolean} tests whether it writes a report of tests
  * @property {(context: Context) => Promise<{ status: number }>} run
  */
@@ -58,11 +55,10 @@ const hasTests = (folder) => readdirSync(folder, { recursive: true }).some(isTes
 
 function testFolders() {
   const directory = join(root, "tests");
-  const rank = (name) => folderOrder.indexOf(name) + 1 || folderOrder.length + 1;
   return readdirSync(directory, { withFileTypes: true })
     .filter((entry) => entry.isDirectory() && hasTests(join(directory, entry.name)))
     .map((entry) => entry.name)
-    .sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+    .sort();
 }
 
 /**
@@ -74,7 +70,6 @@ export function bunPart(name, filters) {
   return {
     name,
     kind: "bun",
-    lane: secondLane.includes(name) ? "faults" : "bun",
     tests: true,
     run: (context) => {
       const timings = join(root, ".tmp/timings");
@@ -101,7 +96,6 @@ export function bunPart(name, filters) {
 const checkPart = {
   name: "check",
   kind: "check",
-  lane: "others",
   tests: false,
   run: async ({ onLine }) => {
     const print = (text) => text.split("\n").map(onLine);
@@ -113,7 +107,6 @@ const checkPart = {
 const pythonPart = {
   name: "python",
   kind: "python",
-  lane: "others",
   tests: true,
   run: (context) => {
     const { report, jobs, onLine, onStart } = context;
@@ -136,7 +129,6 @@ const pythonPart = {
 const demoPart = {
   name: "demo",
   kind: "demo",
-  lane: "others",
   tests: false,
   run: (context) => {
     const { onLine, onStart } = context;
@@ -144,7 +136,9 @@ const demoPart = {
   },
 };
 
-/** @returns {Part[]} */
+/** @returns {Part[]} in the order in which they are to begin */
 export function allParts() {
-  return [checkPart, ...testFolders().map((name) => bunPart(name, [`./tests/${name}/`])), pythonPart, demoPart];
+  const rank = ({ name }) => order.indexOf(name) + 1 || order.length + 1;
+  const folders = testFolders().map((name) => bunPart(name, [`./tests/${name}/`]));
+  return [checkPart, ...folders, pythonPart, demoPart].sort((a, b) => rank(a) - rank(b));
 }

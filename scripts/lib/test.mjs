@@ -20,6 +20,8 @@ import { closingLine, LineCounts, readReport, sum } from "./test-report.mjs";
 const minuteMs = 60_000;
 /** Longer than any test waits in silence, and than the long form of one takes on a slow machine. */
 const silenceMs = { short: 15 * minuteMs, long: 240 * minuteMs };
+/** Parts that run beside each other: each waits for its servers much of the time. */
+const lanes = 3;
 /** More processes would wait for memory rather than for each other. */
 const mostJobs = 4;
 /** Lines of a failure that are printed once more at the end: Bun says first what is wrong, pytest last. */
@@ -110,22 +112,23 @@ function outcomeOf({ hasKilled, status, isEmpty, left }) {
   return left.length > 0 ? "failed, something is left" : "passed";
 }
 
-/** Runs the parts of each lane one after another, and the lanes beside each other. */
+/** Runs the parts in lanes beside each other: a lane that is done takes the next one. */
 async function runLanes(parts, { isShared, built, long }) {
-  const lanes = isShared ? [...new Set(parts.map(({ lane }) => lane))] : [undefined];
   const jobs = isShared ? Math.min(availableParallelism(), mostJobs) : 1;
   const width = Math.max(...parts.map(({ name }) => name.length));
   const toPrint = ({ name }) =>
     parts.length === 1 ? console.log : (line) => console.log(`${name.padEnd(width)} | ${line}`);
   const results = [];
-  const runLane = async (lane) => {
-    for (const part of parts) {
-      if (lane !== undefined && part.lane !== lane) continue;
+  const waiting = [...parts];
+  const runLane = async () => {
+    for (let part = waiting.shift(); part !== undefined; part = waiting.shift()) {
       results.push(await runPart(part, { jobs, built, long, print: toPrint(part) }));
     }
   };
   // A lane that breaks, ours to mend or stopped by the user, leaves no other one behind.
-  const broken = (await Promise.allSettled(lanes.map(runLane))).find(({ status }) => status === "rejected");
+  const broken = (await Promise.allSettled(Array.from({ length: isShared ? lanes : 1 }, runLane))).find(
+    ({ status }) => status === "rejected",
+  );
   if (broken !== undefined) throw broken.reason;
   return parts.map((part) => results.find(({ name }) => name === part.name));
 }
