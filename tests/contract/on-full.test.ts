@@ -61,6 +61,23 @@ test(
   }),
 );
 
+for (const howOnFull of ["fail", "evict", "wait"]) {
+  test(
+    `with ${howOnFull} an allocation takes what drained and was let go of a moment ago`,
+    withPool(async (app) => {
+      const { id, storage } = await app.create(sized(8));
+      {
+        using _ = lease(storage.path);
+        await app.remove(id);
+        // The next question of the books is this far away.
+        await until("it is asked seldom", () => app.store.books.region(id).pollDelayMs >= 320);
+        await app.refused("pool-full", "POST", "/v1/regions", { ...sized(8), ttl_ms: 1000 });
+      }
+      expect(await statusOf(ask(app, { ...sized(8), on_full: howOnFull, deadline_ms: 1 }))).toBe(201);
+    }),
+  );
+}
+
 describe("with evict an allocation", () => {
   test(
     "makes room by evicting as much as it needs, least recently used first",

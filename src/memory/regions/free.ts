@@ -39,6 +39,26 @@ export async function freeRegion(store: Store, region: Region, actor?: string): 
  * @returns whether it is gone. An error of the system is reported and tried again, never thrown.
  */
 export async function tryFree(store: Store, region: Region, actor?: string): Promise<boolean> {
+  const trying = freeOrSchedule(store, region, actor);
+  store.freeing.add(trying);
+  try {
+    return await trying;
+  } finally {
+    store.freeing.delete(trying);
+  }
+}
+
+/** Frees what drains and was let go of, now: a lease ends without a word, and its next question may be a second away. */
+export async function freeDrained(store: Store): Promise<void> {
+  for (const region of Iterator.from(store.draining.items).take(limits.drainPollSlice)) {
+    if (isLeased(store, region)) continue;
+    store.draining.cancel(region);
+    void tryFree(store, region);
+  }
+  await Promise.all(store.freeing);
+}
+
+async function freeOrSchedule(store: Store, region: Region, actor: string | undefined): Promise<boolean> {
   try {
     if (await free(store, region, actor)) return true;
   } catch (error) {

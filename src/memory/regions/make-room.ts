@@ -9,6 +9,7 @@ import { findShortage, type Shortage, toShortageError } from "../state/quota.ts"
 import type { RoomRequest } from "../state/room-queue.ts";
 import type { Store } from "../state/store.ts";
 import { evict } from "./evict.ts";
+import { freeDrained } from "./free.ts";
 
 /** Whether `request.bytes` can be charged in this turn of the event loop, and nobody is before it in line. */
 export function hasRoom(store: Store, request: RoomRequest): boolean {
@@ -22,6 +23,10 @@ export function hasRoom(store: Store, request: RoomRequest): boolean {
 export async function makeRoom(store: Store, request: RoomRequest, signal: AbortSignal): Promise<void> {
   const { onFull } = request;
   let left = findShortage(store.books, request);
+  if (left !== undefined) {
+    await freeDrained(store);
+    left = findShortage(store.books, request);
+  }
   if (left !== undefined && (onFull === "fail" || isHopeless(store, request))) {
     throw toShortageError(store.books, request, left);
   }

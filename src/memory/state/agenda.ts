@@ -31,6 +31,11 @@ export class Agenda<Item> implements Disposable {
     return this.#current.size;
   }
 
+  /** Every item that is scheduled, the one that has waited for longest without a change first. */
+  get items(): Iterable<Item> {
+    return this.#current.keys();
+  }
+
   /** Calls back for `item` at `dueAt`, in ms since the epoch, instead of whenever it was scheduled before. */
   schedule(item: Item, dueAt: number): void {
     const entry = { dueAt, item };

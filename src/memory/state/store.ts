@@ -66,6 +66,8 @@ export class Store {
   readonly feeder: EventFeeder;
   readonly epoch: number;
   readonly draining: Agenda<Region>;
+  /** Tries to free what drains that are under way. */
+  readonly freeing = new Set<Promise<boolean>>();
   readonly expiring: Agenda<Region>;
   readonly mending: Agenda<Region>;
   readonly endingSessions: Agenda<Session>;
