@@ -53,6 +53,8 @@ def server(_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]
     monkeypatch.delenv("TENSORD_URL", raising=False)
     for key, value in _server.environ.items():
         monkeypatch.setenv(key, value)
+    # What stands now is not looked at again: a collection walks through all of torch otherwise, hundreds of times.
+    gc.freeze()
     yield _server
     gc.collect()
     with _server.connect() as client:
