@@ -37,6 +37,9 @@ export const steps = [
   "claim.row-deleted",
   "lease.journaled",
   "lease.row-deleted",
+  "hand-out.opened",
+  "hand-out.locked",
+  "hand-out.sent",
 ] as const;
 
 export type Step = (typeof steps)[number];

@@ -151,7 +151,13 @@ export class InstanceDirectory implements Disposable {
     const { ownPath } = this;
     for (const name of ["new", "keep"]) rmdirSync(ownPath + name);
     rmSync(`${ownPath}store`, { recursive: true });
-    const files = [`${ownPath}http.sock`, this.proofsPath, ...sparePaths(ownPath), `${ownPath}lock`];
+    const files = [
+      `${ownPath}http.sock`,
+      `${ownPath}broker.sock`,
+      this.proofsPath,
+      ...sparePaths(ownPath),
+      `${ownPath}lock`,
+    ];
     for (const path of files) rmSync(path, { force: true });
     rmdirSync(`/proc/self/fd/${this.#shm}/tensord.${this.instance}`);
   }

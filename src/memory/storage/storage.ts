@@ -40,6 +40,11 @@ export interface Memory {
   discardAll(): Promise<void>;
   /** Who maps the region now, as the kernel knows it; undefined if its memory is gone. */
   usage(token: string): Usage | undefined;
+  /**
+   * Opens the region anew: an open file description that nobody shares, without locks, and the caller's to close. A descriptor
+   * that is sent to another process is sent as it is, with its description's locks and access.
+   */
+  openDescription(token: string, access: DataAccess): number;
   /** Says by the memory itself who may open it how. */
   setAccess(token: string, access: Access): void;
   /** Frees a region that has no name and no lease; `hard-link` if something else still links it. */

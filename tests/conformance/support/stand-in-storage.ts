@@ -91,6 +91,7 @@ export class StandInStorage implements Storage, Disposable {
           byteSize: fstatSync(fd).size,
         }));
       },
+      openDescription: (token, access) => openSync(this.pathOf(token), access === "write" ? "r+" : "r"),
       setAccess: (token, access) => withFile(this.pathOf(token), "r", (fd) => fchmodSync(fd, modes[access])),
       free: async (token) => {
         const links = statSync(this.pathOf(token), { throwIfNoEntry: false })?.nlink ?? 1;

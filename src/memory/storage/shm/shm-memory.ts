@@ -6,6 +6,7 @@ import { hostPool } from "../../naming.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
 import { askLocks } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
+import type { DataAccess } from "../data-file.ts";
 import { Lane } from "../lane.ts";
 import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
 import { writeInSlices } from "../write-in-slices.ts";
@@ -95,6 +96,11 @@ export class ShmMemory implements Memory, Disposable {
         closeSync(fd);
       }
     });
+  }
+
+  openDescription(token: string, access: DataAccess): number {
+    const flags = O_NOFOLLOW | (access === "write" ? O_RDWR : O_RDONLY);
+    return this.#files.translated(() => openFile(this.#files.keptPath(token), flags));
   }
 
   setAccess(token: string, access: Access): void {
