@@ -44,6 +44,7 @@ async function measure(): Promise<void> {
     directory,
     settingBytes: undefined,
     urls: () => [],
+    brokerPath: () => null,
     allowedHosts: [],
     ...alone,
     metrics,

@@ -202,10 +202,10 @@ export const limits = {
   inlineBytes: 1 * MiB,
   /** Proofs are read in pieces of this size: a whole number of them. */
   proofsReadBytes: 1 * MiB,
-  /** What a first start makes beside regions: a directory with three folders, lock, socket, proofs, and three files of the journal. */
-  firstStartInodes: 10,
-  /** Inodes kept for a start on a file system that has none: its socket and the journal's log, and as much again. */
-  spareInodes: 4,
+  /** What a first start makes beside regions: a directory with three folders, lock, two sockets, proofs, and three files of the journal. */
+  firstStartInodes: 11,
+  /** Inodes kept for a start on a file system that has none: its sockets and the journal's log, and as much again. */
+  spareInodes: 6,
   /** Kept for SQLite on a full tmpfs, where even a DELETE needs a page. */
   ballastBytes: 1 * MiB,
   /** What is given up of it at a time: some pages more than one write of the journal needs. */
@@ -251,6 +251,30 @@ export const limits = {
   endSoonSeconds: 5,
   /** How long the last log lines may take to leave. */
   logCloseMs: 1000,
+  /** Connections to the broker at once, and the share of those that fit which it may have at most. */
+  brokerConnections: 4096,
+  brokerConnectionsPercent: 50,
+  /** Those that wait in the kernel until they are taken, and are taken before others are looked at. */
+  brokerBacklog: 1024,
+  brokerAccepts: 16,
+  /** Longest message to or from the broker. */
+  brokerFrameBytes: 64 * KiB,
+  brokerTokenCharacters: 4096,
+  /** Descriptors of a region in one answer; of one connection, and of all, that were sent and not read. */
+  brokerDescriptors: 250,
+  brokerUnreadDescriptors: 250,
+  brokerUnreadDescriptorsOfAll: 1000,
+  /** A connection that says nothing at first, and one that leaves its answers unread, is ended; that is looked at this often. */
+  brokerHelloMs: 10_000,
+  brokerStallMs: 30_000,
+  brokerLookMs: 1000,
+  /** Messages of one that is ended for its own mistake that are read, so that it can read why. */
+  brokerPassedOver: 1000,
+  /** How long the broker waits where it can take no connection, and how long where its Worker died. */
+  brokerRestMs: 5,
+  brokerRestartMs: 1000,
+  /** Requests answered in one turn of the event loop. `bench/broker.ts`. */
+  brokerSlice: 32,
   /** Longest Unix socket path, less its NUL (unix(7)). */
   socketPathBytes: 107,
 } as const;

@@ -1,7 +1,7 @@
 /** Routes by which a server explains itself: what it can do, which devices there are, what is wrong, and its metrics. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { features, storages } from "../memory/host/capabilities.ts";
+import { brokerVersion, features, storages } from "../memory/host/capabilities.ts";
 import { dtypes } from "../memory/layout/dtype.ts";
 import { limits } from "../memory/limits.ts";
 import { answer } from "./answer.ts";
@@ -82,6 +82,7 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
         huge_pages: shm.hugePages,
         page_size: shm.pageSize,
       },
+      broker: toBroker(services.host.brokerPath()),
       storages: storages.map(({ kind, available, survivesRestart, reason }) => ({
         kind,
         available,
@@ -109,6 +110,10 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
     const { contentType, text } = await services.host.metrics(c.req.header("accept") ?? null);
     return c.body(text, 200, { "content-type": contentType, vary: "Accept" }) as never;
   });
+}
+
+function toBroker(path: string | null): z.infer<typeof schemas.Capabilities>["broker"] {
+  return path === null ? null : { path, v: brokerVersion };
 }
 
 function toLimits() {

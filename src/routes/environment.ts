@@ -14,6 +14,8 @@ export interface Traffic {
 
 /** What the composition root finds out for routes that explain the server. */
 export interface Host {
+  /** Where the broker listens; null if it does not. */
+  brokerPath(): string | null;
   capabilities(): Promise<HostCapabilities>;
   devices(): Promise<DeviceReport>;
   diagnose(): Promise<Diagnosis>;

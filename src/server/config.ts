@@ -105,6 +105,16 @@ export const settings = {
     schema: emptyOr(absolutePath),
     meaning: "The Unix socket, at most 107 bytes; empty is `http.sock` in the instance's directory.",
   },
+  brokerSocket: {
+    variable: "TENSORD_BROKER_SOCKET",
+    flag: "--broker-socket",
+    placeholder: "path",
+    fallback: "",
+    schema: emptyOr(absolutePath),
+    meaning:
+      "The Unix socket that hands out descriptors, at most 107 bytes; empty is beside the other one: `broker.sock` beside `http.sock`, " +
+      "else that path with `.broker` behind it.",
+  },
   instance: {
     variable: "TENSORD_INSTANCE",
     flag: "--instance",

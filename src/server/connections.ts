@@ -46,6 +46,8 @@ export class Connections implements Disposable {
   readonly #probePorts = new Set<number | undefined>();
   /** Connections that this process was born with, as a log's may be. */
   readonly #inherited = new Set(listDirectory("/proc/self/fd").map(Number).filter(readPeer));
+  /** Connections of the broker, which stay: that has a bound of its own. */
+  readonly #kept = new Set<number>();
   readonly #watcher: DistressWatcher;
   /** Ports from which something is asked that is not answered yet. */
   readonly #asking = new Map<number, number>();
@@ -66,6 +68,16 @@ export class Connections implements Disposable {
     this.#servers.push(server);
     if (door === "unix") this.#unixServers.push(server);
     if (door === "probes") this.#probePorts.add(server.port);
+  }
+
+  /** Never ends the connection `fd`, whatever is asked over it. */
+  keep(fd: number): void {
+    this.#kept.add(fd);
+  }
+
+  /** To be called before `fd` is closed. */
+  forgetKept(fd: number): void {
+    this.#kept.delete(fd);
   }
 
   get room(): Room | undefined {
@@ -153,7 +165,7 @@ export class Connections implements Disposable {
     try {
       if (!hasDescriptor()) {
         if (this.#distress === undefined) this.#watcher.begins();
-        this.#distress ??= new Distress(this.#asking, this.#inherited, this.#room?.limit ?? 0);
+        this.#distress ??= new Distress(this.#asking, [this.#inherited, this.#kept], this.#room?.limit ?? 0);
         this.#relieve(this.#distress);
       }
       if (this.#distress !== undefined) this.#follow(this.#distress);
@@ -215,7 +227,7 @@ class Distress {
   /** When there was none, at the last look. */
   fullAt = 0;
   readonly #asking: ReadonlyMap<number, number>;
-  readonly #inherited: ReadonlySet<number>;
+  readonly #spared: readonly ReadonlySet<number>[];
   /** What was there at earlier looks, and since when, by descriptor: whatever it had sent by then has been read. */
   readonly #seen = new Map<number, { readonly identity: string; readonly since: number }>();
   readonly #limit: number;
@@ -223,9 +235,9 @@ class Distress {
   #next = 0;
 
   /** @param limit the most that this process may have open: descriptors are counted through, since a list would need one. */
-  constructor(asking: ReadonlyMap<number, number>, inherited: ReadonlySet<number>, limit: number) {
+  constructor(asking: ReadonlyMap<number, number>, spared: readonly ReadonlySet<number>[], limit: number) {
     this.#asking = asking;
-    this.#inherited = inherited;
+    this.#spared = spared;
     this.#limit = limit;
   }
 
@@ -242,7 +254,7 @@ class Distress {
 
   /** Whether `fd` is a connection that had its time, and that nobody would miss. */
   #isDue(fd: number, isUnixSilent: boolean): boolean {
-    const peer = this.#inherited.has(fd) ? undefined : readPeer(fd);
+    const peer = this.#spared.some((fds) => fds.has(fd)) ? undefined : readPeer(fd);
     if (peer === undefined) {
       this.#seen.delete(fd);
       return false;

@@ -11,6 +11,8 @@ export interface HostParts extends Pick<OpenStore, "store" | "directory"> {
   readonly settingBytes: number | undefined;
   /** Where the server listens, now. */
   readonly urls: () => readonly string[];
+  /** Where the broker listens, now. */
+  readonly brokerPath: () => string | null;
   /** What else TCP may be called. */
   readonly allowedHosts: readonly string[];
   readonly metrics: Metrics;
@@ -26,6 +28,7 @@ export interface StartingHost extends Host, Disposable {
 export function createHost({ metrics, ...parts }: HostParts): StartingHost {
   const doctor = new Doctor(parts);
   return {
+    brokerPath: parts.brokerPath,
     capabilities: async () => readCapabilities(parts.directory.shmDirectory),
     devices: async () => readDevices(),
     start: () => doctor.start(),

@@ -8,6 +8,7 @@ import { warnOfFileSystem } from "../memory/start/warn-of-file-system.ts";
 import type { OnStep } from "../memory/state/steps.ts";
 import { createApp } from "../routes/app.ts";
 import { toEventText } from "../routes/to-event.ts";
+import { Broker, toBrokerPath } from "./broker/broker.ts";
 import type { Config } from "./config.ts";
 import { Connections, type DistressWatcher, type Room } from "./connections.ts";
 import { HealthListener } from "./health.ts";
@@ -58,8 +59,30 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   const { memoryLimitBytes: settingBytes, allowedHosts } = config;
   const descriptors = () => connections.room;
   const undisturbed = connections.undisturbed.bind(connections);
+  const socket = config.socket ?? `${directory.advertisedDirectory}/http.sock`;
+  const broker = await Broker.start({
+    store,
+    onUnexpected,
+    onWarning,
+    onOpen: (fd) => connections.keep(fd),
+    onClose: (fd) => connections.forgetKept(fd),
+  });
+  started.defer(() => broker.stop());
+  const brokerPath = () => broker.path;
   const host = started.use(
-    createHost({ store, directory, settingBytes, urls: () => urls, allowedHosts, descriptors, undisturbed, metrics }),
+    createHost({
+      ...{
+        store,
+        directory,
+        settingBytes,
+        urls: () => urls,
+        brokerPath,
+        allowedHosts,
+        descriptors,
+        undisturbed,
+        metrics,
+      },
+    }),
   );
   // Before anybody connects: a Worker that starts without a free descriptor takes the process with it.
   await Promise.all([host.start(), opened.start()]);
@@ -68,18 +91,20 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   const app = createApp({ store, host, version: packageJson.version, traffic, observe, onUnexpected });
   const transport = new Transport(app, traffic, onUnexpected, connections);
   started.defer(() => transport.stop(0));
-  const socket = config.socket ?? `${directory.advertisedDirectory}/http.sock`;
   urls.push(await spareInodes.lend(`listen on ${socket}`, () => transport.listenUnix(socket)));
+  const brokerSocket = config.brokerSocket ?? toBrokerPath(socket);
+  await spareInodes.lend(`listen on ${brokerSocket}`, async () => broker.listen(brokerSocket));
   if (config.port !== undefined) urls.push(transport.listenTcp(config.host, config.port, config.allowedHosts));
   spareInodes.restore();
   warnOfFileSystem(directory, onWarning);
   connections.start();
+  broker.bound(connections.room?.connections);
   health.ready(store);
   const { open, sealed, draining } = store.books.counts;
   log.info({ limit_bytes: limit.limitBytes, reason: limit.reason }, "memory limit");
   tellRoom(log, connections.room);
   log.info(
-    { urls, pid: process.pid, epoch: store.epoch, regions: { open, sealed, draining } },
+    { urls, broker: broker.path, pid: process.pid, epoch: store.epoch, regions: { open, sealed, draining } },
     `ready on ${urls.join(" and ")}`,
   );
   if (config.port !== undefined) {
@@ -92,6 +117,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
       log.info("stopping: requests under way may end, regions stay");
       store.stop();
       connections[Symbol.dispose]();
+      await broker.stop();
       setTimeout(() => stopCreations(store), limits.shutdownGraceMs - limits.shutdownUndoMs).unref();
       await transport.stop(limits.shutdownGraceMs);
       await all.disposeAsync();

@@ -101,6 +101,7 @@ export class TestApp {
       directory,
       settingBytes: memoryLimitBytes,
       urls: () => [],
+      brokerPath: () => null,
       allowedHosts: [],
       descriptors: () => undefined,
       undisturbed: (work) => work(),

@@ -35,6 +35,9 @@ export const features = [
   "metrics",
 ] as const;
 
+/** The newest version of the broker's protocol that is spoken here. */
+export const brokerVersion = 1;
+
 export interface StorageCapability {
   readonly kind: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
   readonly available: boolean;

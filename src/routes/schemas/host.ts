@@ -23,6 +23,18 @@ const ShmCapability = z
   })
   .openapi("ShmCapability");
 
+const BrokerCapability = z
+  .object({
+    path: z.string().openapi({
+      description: "Its Unix socket (SOCK_SEQPACKET), as the server reaches it.",
+      example: "/dev/shm/tensord.default/broker.sock",
+    }),
+    v: z.int().openapi({ description: "The newest version of its protocol that is spoken.", example: 1 }),
+  })
+  .openapi("BrokerCapability", {
+    description: "What hands out descriptors to those who cannot reach a region's name.",
+  });
+
 const StorageCapability = z
   .object({
     kind: StorageKind,
@@ -62,6 +74,7 @@ export const Capabilities = z
     }),
     platform: Platform,
     shm: ShmCapability,
+    broker: z.union([BrokerCapability, z.null()]).openapi({ description: "null: this server has none." }),
     storages: z.array(StorageCapability),
     dtypes: z.array(DtypeWord),
     limits: Limits,

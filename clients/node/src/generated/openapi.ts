@@ -2346,6 +2346,8 @@ export interface components {
       readonly features: readonly string[];
       readonly platform: components["schemas"]["Platform"];
       readonly shm: components["schemas"]["ShmCapability"];
+      /** @description null: this server has none. */
+      readonly broker: components["schemas"]["BrokerCapability"] | null;
       readonly storages: readonly components["schemas"]["StorageCapability"][];
       readonly dtypes: readonly string[];
       readonly limits: components["schemas"]["Limits"];
@@ -2385,6 +2387,20 @@ export interface components {
        * @example 4096
        */
       readonly page_size: number;
+    };
+    /** @description What hands out descriptors to those who cannot reach a region's name. */
+    readonly BrokerCapability: {
+      /**
+       * @description Its Unix socket (SOCK_SEQPACKET), as the server reaches it.
+       * @example /dev/shm/tensord.default/broker.sock
+       */
+      readonly path: string;
+      /**
+       * Format: int64
+       * @description The newest version of its protocol that is spoken.
+       * @example 1
+       */
+      readonly v: number;
     };
     readonly StorageCapability: {
       /**

@@ -758,6 +758,7 @@ class Capabilities(TypedDict):
     features: list[str]
     platform: Platform
     shm: ShmCapability
+    broker: BrokerCapability | None
     storages: list[StorageCapability]
     dtypes: list[str]
     limits: Limits
@@ -775,6 +776,13 @@ class ShmCapability(TypedDict):
     total_bytes: int | None
     huge_pages: str
     page_size: int
+
+
+class BrokerCapability(TypedDict):
+    """What hands out descriptors to those who cannot reach a region's name."""
+
+    path: str
+    v: int
 
 
 class StorageCapability(TypedDict):

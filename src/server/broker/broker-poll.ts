@@ -1,0 +1,261 @@
+/**
+ * The broker's half that waits: it takes connections, reads a request of each, and reads the next one only when the last was
+ * answered. It answers nobody and closes nothing: what happened is reported, in order, to whoever owns the descriptors, which
+ * tells in turn what became of it.
+ */
+
+import { readSync } from "node:fs";
+import { limits } from "../../memory/limits.ts";
+import { isOutOfDescriptors } from "../../memory/os/descriptors.ts";
+import { setPollEvents } from "../../memory/os/libc-sockets.ts";
+import {
+  acceptConnection,
+  addToPoll,
+  endReading,
+  type Peer,
+  PollReport,
+  pollEvents,
+  readPeerCredentials,
+  readUnread,
+  receiveMessage,
+  removeFromPoll,
+} from "../../memory/os/libc-unix.ts";
+import { type Frame, parseFrame } from "./frames.ts";
+
+/** What the Worker waits on. */
+export interface PollTask {
+  readonly epoll: number;
+  /** The end of a pipe that brings what `toWord` makes. */
+  readonly words: number;
+  /** `Int32Array` of `shared`. */
+  readonly shared: SharedArrayBuffer;
+}
+
+/** What both sides see of each other: how many connections may be open, and the listener's descriptor. */
+export const shared = { most: 0, listener: 1, length: 2 } as const;
+
+/** What the poll says of its two own descriptors; every other number is a connection's slot. */
+export const pollData = { listener: 2 ** 32 - 1, words: 2 ** 32 - 2 } as const;
+
+/** Why a connection is over: its peer ended it, or, in words, what it did that we end it for. */
+export type Ending =
+  | { readonly kind: "peer" }
+  | { readonly kind: "malformed" | "crowded" | "silent" | "stalled"; readonly why: string };
+
+export type PollEvent =
+  | { readonly kind: "opened"; readonly slot: number; readonly fd: number; readonly peer: Peer }
+  | { readonly kind: "asked"; readonly slot: number; readonly frame: Frame }
+  /** From here on nobody but the owner uses the descriptor. */
+  | { readonly kind: "ended"; readonly slot: number; readonly ending: Ending }
+  /** As it was told to: no descriptor is used any more. */
+  | { readonly kind: "stopped" };
+
+/** What the owner tells: a request was answered; it has to be asked again once its answer has room; its slot is free; all is over. */
+export const words = ["answered", "full", "closed", "stop"] as const;
+export type Word = (typeof words)[number];
+
+export function toWord(word: Word, slot: number): number {
+  return slot * words.length + words.indexOf(word);
+}
+
+interface Slot {
+  readonly fd: number;
+  state: "reading" | "asked" | "waiting" | "ended";
+  /** The request that is under way. */
+  frame: Frame | undefined;
+  /** When it connected, or its peer last read something of what was unread. */
+  since: number;
+  unread: number;
+}
+
+const { readable, writable, peerEnded, failed, over } = pollEvents;
+const peerIsGone: Ending = { kind: "peer" };
+
+export class BrokerPoll {
+  readonly #task: PollTask;
+  readonly #shared: Int32Array;
+  readonly #report: (event: PollEvent) => void;
+  readonly #events = new PollReport(64);
+  readonly #slots: (Slot | undefined)[] = [];
+  readonly #freeSlots: number[] = [];
+  #open = 0;
+  /** Slots that have sent nothing yet, and those that may have something to read. */
+  readonly #silent = new Set<number>();
+  readonly #unread = new Set<number>();
+  #lookedAt = performance.now();
+  #isStopped = false;
+  readonly #words = Buffer.alloc(4096);
+
+  constructor(task: PollTask, report: (event: PollEvent) => void) {
+    this.#task = task;
+    this.#shared = new Int32Array(task.shared);
+    this.#report = report;
+  }
+
+  /** Holds the thread until it is told to stop. */
+  run(): void {
+    while (!this.#isStopped) this.#turn();
+    this.#report({ kind: "stopped" });
+  }
+
+  #turn(): void {
+    const isWatching = this.#silent.size + this.#unread.size > 0;
+    this.#events.wait(this.#task.epoll, isWatching ? limits.brokerLookMs : -1);
+    for (const { events, data } of this.#events) {
+      if (data === pollData.words) this.#readWords();
+      else if (data === pollData.listener) this.#accept();
+      else this.#look(data, events);
+    }
+    if (performance.now() - this.#lookedAt >= limits.brokerLookMs) this.#lookAtTheSlow();
+  }
+
+  #accept(): void {
+    const listener = this.#shared[shared.listener] ?? -1;
+    for (let count = 0; count < limits.brokerAccepts; count++) {
+      // What was refused is closed in a moment: until then its descriptor counts.
+      const most = (this.#shared[shared.most] ?? 0) + limits.brokerAccepts;
+      if (this.#slots.length - this.#freeSlots.length >= most) return rest();
+      try {
+        const fd = acceptConnection(listener);
+        if (fd === undefined) return;
+        this.#enter(fd);
+      } catch (error) {
+        if (!isOutOfDescriptors(error)) throw error;
+        return rest();
+      }
+    }
+  }
+
+  #enter(fd: number): void {
+    const slot = this.#freeSlots.pop() ?? this.#slots.length;
+    const entry: Slot = { fd, state: "reading", frame: undefined, since: performance.now(), unread: 0 };
+    this.#slots[slot] = entry;
+    this.#open += 1;
+    addToPoll(this.#task.epoll, fd, readable | peerEnded, slot);
+    this.#report({ kind: "opened", slot, fd, peer: readPeerCredentials(fd) });
+    this.#silent.add(slot);
+    const most = this.#shared[shared.most] ?? 0;
+    if (this.#open > most) this.#end(slot, entry, { kind: "crowded", why: `${most} are open, the most that may` });
+  }
+
+  #look(slot: number, events: number): void {
+    const entry = this.#slots[slot];
+    if (entry === undefined || entry.state === "ended") return;
+    if ((events & (over | failed)) !== 0) return this.#end(slot, entry, peerIsGone);
+    if (entry.state === "waiting") return this.#ask(slot, entry);
+    if (entry.state === "reading") this.#read(slot, entry, events);
+  }
+
+  #read(slot: number, entry: Slot, events: number): void {
+    const message = receiveMessage(entry.fd);
+    if (message === undefined) return;
+    if (message === "gone") return this.#end(slot, entry, peerIsGone);
+    const { bytes, isCut, isShort } = message;
+    // The end of a connection reads like an empty message.
+    if (bytes.length === 0 && (events & peerEnded) !== 0) return this.#end(slot, entry, peerIsGone);
+    this.#silent.delete(slot);
+    const mistake = isCut ? `it is longer than ${limits.brokerFrameBytes} bytes` : "it carries descriptors";
+    const frame = isCut || isShort ? mistake : parseFrame(bytes);
+    if (typeof frame === "string") return this.#end(slot, entry, { kind: "malformed", why: frame });
+    entry.frame = frame;
+    this.#ask(slot, entry);
+  }
+
+  #ask(slot: number, entry: Slot): void {
+    if (entry.frame === undefined) return;
+    this.#set(slot, entry, "asked");
+    this.#report({ kind: "asked", slot, frame: entry.frame });
+  }
+
+  /** What ends is told whatever is waited for. */
+  #set(slot: number, entry: Slot, state: "reading" | "asked" | "waiting"): void {
+    entry.state = state;
+    const events = { reading: readable | peerEnded, asked: 0, waiting: writable }[state];
+    setPollEvents(this.#task.epoll, entry.fd, events, BigInt(slot));
+  }
+
+  #end(slot: number, entry: Slot, ending: Ending): void {
+    entry.state = "ended";
+    entry.frame = undefined;
+    this.#open -= 1;
+    this.#silent.delete(slot);
+    this.#unread.delete(slot);
+    removeFromPoll(this.#task.epoll, entry.fd);
+    if (ending.kind !== "peer") passOver(entry.fd);
+    this.#report({ kind: "ended", slot, ending });
+  }
+
+  #readWords(): void {
+    const byteSize = readSync(this.#task.words, this.#words);
+    for (let at = 0; at < byteSize; at += 4) {
+      const value = this.#words.readUInt32LE(at);
+      this.#obey(words[value % words.length] ?? "stop", Math.floor(value / words.length));
+    }
+  }
+
+  #obey(word: Word, slot: number): void {
+    if (word === "stop") {
+      this.#isStopped = true;
+      return;
+    }
+    if (word === "closed") {
+      this.#slots[slot] = undefined;
+      this.#freeSlots.push(slot);
+      return;
+    }
+    const entry = this.#slots[slot];
+    if (entry === undefined || entry.state === "ended") return;
+    this.#watch(slot, entry);
+    if (word === "full") return this.#set(slot, entry, "waiting");
+    entry.frame = undefined;
+    this.#set(slot, entry, "reading");
+  }
+
+  /** Something was sent, or has no room: whoever does not read it is ended at last. */
+  #watch(slot: number, entry: Slot): void {
+    if (this.#unread.has(slot)) return;
+    this.#unread.add(slot);
+    entry.since = performance.now();
+    entry.unread = Number.POSITIVE_INFINITY;
+  }
+
+  #lookAtTheSlow(): void {
+    const now = performance.now();
+    this.#lookedAt = now;
+    for (const slot of [...this.#silent]) {
+      const entry = this.#slots[slot];
+      if (entry === undefined || now - entry.since <= limits.brokerHelloMs) continue;
+      this.#end(slot, entry, { kind: "silent", why: `it sent nothing in ${limits.brokerHelloMs} ms` });
+    }
+    for (const slot of [...this.#unread]) {
+      const entry = this.#slots[slot];
+      if (entry !== undefined) this.#lookAtUnread(slot, entry, now);
+    }
+  }
+
+  #lookAtUnread(slot: number, entry: Slot, now: number): void {
+    const unread = readUnread(entry.fd);
+    if (unread === 0 && entry.state !== "waiting") {
+      this.#unread.delete(slot);
+      return;
+    }
+    if (unread < entry.unread) entry.since = now;
+    entry.unread = unread;
+    if (now - entry.since <= limits.brokerStallMs) return;
+    this.#end(slot, entry, { kind: "stalled", why: `it read nothing in ${limits.brokerStallMs} ms` });
+  }
+}
+
+/** Whoever closes a connection with messages that it has not read loses its own last one. */
+function passOver(fd: number): void {
+  endReading(fd);
+  for (let count = 0; count < limits.brokerPassedOver; count++) {
+    const message = receiveMessage(fd);
+    if (message === undefined || message === "gone" || (message.bytes.length === 0 && !message.isShort)) return;
+  }
+}
+
+/** Connections wait in the kernel's queue, and are told of without end. */
+function rest(): void {
+  Bun.sleepSync(limits.brokerRestMs);
+}

@@ -1,0 +1,384 @@
+/**
+ * The broker's socket, and the descriptors of all its connections. A Worker waits for them (`broker-poll.ts`); what they ask is
+ * answered here, in the turn in which it is heard. A descriptor that was taken is closed here alone, after the Worker has said
+ * that it is done with it: its number may be anything's from then on.
+ */
+
+import { closeSync, lstatSync, readSync, unlinkSync, writeSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import { TensordError } from "../../memory/error.ts";
+import { limits } from "../../memory/limits.ts";
+import { endConnection } from "../../memory/os/libc-sockets.ts";
+import {
+  addToPoll,
+  connectForMessages,
+  createPipe,
+  createPoll,
+  listenForMessages,
+  type Peer,
+  pollEvents,
+  readUnread,
+  sendMessage,
+} from "../../memory/os/libc-unix.ts";
+import type { Store } from "../../memory/state/store.ts";
+import { checkSocketPath } from "../../memory/storage/instance-directory.ts";
+import { toProblem } from "../../routes/problem.ts";
+import { type Ending, type PollEvent, type PollTask, pollData, shared, toWord, type Word } from "./broker-poll.ts";
+import { type BrokerAnswer, Conversation } from "./conversation.ts";
+import type { Frame } from "./frames.ts";
+
+export interface BrokerParts {
+  readonly store: Store;
+  readonly onUnexpected: (error: unknown, requestId: string) => void;
+  readonly onWarning: (message: string, error: unknown) => void;
+  /** Hears of each connection's descriptor when it is taken, and before it is closed. */
+  readonly onOpen: (fd: number) => void;
+  readonly onClose: (fd: number) => void;
+}
+
+/** Where the broker listens unless it is told: beside the socket of the API, under a name that no other server's has. */
+export function toBrokerPath(socket: string): string {
+  return basename(socket) === "http.sock" ? `${dirname(socket)}/broker.sock` : `${socket}.broker`;
+}
+
+interface Connection {
+  readonly slot: number;
+  readonly fd: number;
+  readonly conversation: Conversation;
+  /** Descriptors that were sent since its peer had read everything. */
+  unread: number;
+}
+
+export class Broker {
+  readonly #parts: BrokerParts;
+  readonly #epoll: number;
+  readonly #pipe: { readonly readEnd: number; readonly writeEnd: number };
+  readonly #shared = new SharedArrayBuffer(4 * shared.length);
+  readonly #counts = new Int32Array(this.#shared);
+  readonly #connections = new Map<number, Connection>();
+  /** What the Worker said, until it is this turn's or a later one's. */
+  #events: PollEvent[] = [];
+  #isBusy = false;
+  /** What the pipe had no room for. */
+  #words: number[] = [];
+  #worker: Worker | undefined;
+  #unread = 0;
+  #listener: { readonly fd: number; readonly path: string; readonly ino: bigint } | undefined;
+  readonly #workerStopped = Promise.withResolvers<void>();
+  #stopped: Promise<void> | undefined;
+
+  private constructor(parts: BrokerParts) {
+    this.#parts = parts;
+    this.#epoll = createPoll();
+    this.#pipe = createPipe();
+    addToPoll(this.#epoll, this.#pipe.readEnd, pollEvents.readable, pollData.words);
+    this.#counts[shared.most] = limits.brokerConnections;
+  }
+
+  /** With its Worker up, which takes descriptors and time; nobody can connect yet. */
+  static async start(parts: BrokerParts): Promise<Broker> {
+    const broker = new Broker(parts);
+    await broker.#startWorker();
+    return broker;
+  }
+
+  #startWorker(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const worker = new Worker(new URL("./broker.worker.ts", import.meta.url).href);
+    worker.unref();
+    worker.addEventListener("open", () => resolve());
+    worker.onmessage = ({ data }: MessageEvent<PollEvent>) => this.#hear(data);
+    worker.onerror = (event) => {
+      resolve();
+      this.#restart(new Error(`the broker's Worker died: ${event.message}`));
+    };
+    const task: PollTask = { epoll: this.#epoll, words: this.#pipe.readEnd, shared: this.#shared };
+    worker.postMessage(task);
+    this.#worker = worker;
+    return promise;
+  }
+
+  /** Without it nobody would see that a client is gone: all of them have to come again. */
+  #restart(error: Error): void {
+    this.#worker = undefined;
+    this.#workerStopped.resolve();
+    if (this.#stopped !== undefined) return;
+    this.#parts.onWarning("The broker's connections are closed, and it is started again", error);
+    this.#closeAll();
+    this.#words = [];
+    setTimeout(() => {
+      if (this.#stopped !== undefined) return;
+      this.#emptyPipe();
+      void this.#startWorker();
+    }, limits.brokerRestartMs).unref();
+  }
+
+  /** What the dead Worker did not read is about slots that the next one does not know. */
+  #emptyPipe(): void {
+    const bytes = Buffer.alloc(4096);
+    try {
+      while (readSync(this.#pipe.readEnd, bytes) > 0);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+    }
+  }
+
+  /** Listens on a socket of mode 0660. A stale file is removed, a living one refused. @throws TensordError `io-error`. */
+  listen(path: string): void {
+    checkSocketPath(path);
+    removeStaleSocket(path);
+    // The mode must be right from birth: between bind and chmod anybody could connect.
+    const umask = process.umask(0o117);
+    try {
+      const fd = listenForMessages(path, limits.brokerBacklog);
+      this.#listener = { fd, path, ino: lstatSync(path, { bigint: true }).ino };
+      this.#counts[shared.listener] = fd;
+      addToPoll(this.#epoll, fd, pollEvents.readable, pollData.listener);
+    } catch (error) {
+      throw cannotListen(path, error);
+    } finally {
+      process.umask(umask);
+    }
+  }
+
+  /** @param room connections of all kinds that fit in this process, if there is a bound: of them the broker takes a share. */
+  bound(room: number | undefined): void {
+    if (room === undefined) return;
+    const share = Math.floor((room * limits.brokerConnectionsPercent) / 100);
+    this.#counts[shared.most] = Math.min(limits.brokerConnections, share);
+  }
+
+  /** Where it listens; null if it does not. */
+  get path(): string | null {
+    return this.#listener?.path ?? null;
+  }
+
+  /** Connections that are open. */
+  get size(): number {
+    return this.#connections.size;
+  }
+
+  /** What comes by the hundred is answered in turns of which others have every second one. */
+  #hear(event: PollEvent): void {
+    this.#events.push(event);
+    if (!this.#isBusy) this.#act();
+  }
+
+  #act(): void {
+    for (const event of this.#events.splice(0, limits.brokerSlice)) this.#obey(event);
+    this.#isBusy = this.#events.length > 0;
+    if (this.#isBusy) setImmediate(() => this.#act());
+  }
+
+  #obey(event: PollEvent): void {
+    if (event.kind === "stopped") return this.#workerStopped.resolve();
+    if (event.kind === "opened") return this.#open(event);
+    const connection = this.#connections.get(event.slot);
+    if (connection === undefined) return;
+    if (event.kind === "asked") return this.#answer(connection, event.frame);
+    this.#connections.delete(event.slot);
+    if (event.ending.kind !== "peer") this.#say(connection, null, toFailure(event.ending));
+    this.#close(connection, event.ending.kind === "peer" ? "peer" : "server");
+    this.#tell("closed", event.slot);
+  }
+
+  #open({ slot, fd, peer }: { readonly slot: number; readonly fd: number; readonly peer: Peer }): void {
+    this.#parts.onOpen(fd);
+    const conversation = new Conversation(this.#parts.store, peer, () => endConnection(fd));
+    this.#connections.set(slot, { slot, fd, conversation, unread: 0 });
+  }
+
+  #close({ fd, conversation, unread }: Connection, closedBy: "peer" | "server"): void {
+    this.#unread -= unread;
+    this.#parts.onClose(fd);
+    closeSync(fd);
+    conversation.ended(closedBy);
+  }
+
+  #answer(connection: Connection, frame: Frame): void {
+    let word: "answered" | "full" = "answered";
+    try {
+      word = this.#tryAnswer(connection, frame);
+    } catch (error) {
+      this.#parts.onUnexpected(error, crypto.randomUUID());
+      endConnection(connection.fd);
+    }
+    this.#tell(word, connection.slot);
+  }
+
+  #tryAnswer(connection: Connection, frame: Frame): "answered" | "full" {
+    try {
+      using answer = connection.conversation.answer(frame);
+      return this.#send(connection, frame.id, answer);
+    } catch (error) {
+      return this.#say(connection, frame.id, error);
+    }
+  }
+
+  #send(connection: Connection, id: number, { members, descriptors, sent }: BrokerAnswer): "answered" | "full" {
+    const text = JSON.stringify({ id, ok: true, ...members });
+    if (Buffer.byteLength(text) > limits.brokerFrameBytes) throw tooLong();
+    this.#checkUnread(connection, descriptors.length);
+    const sending = sendMessage(connection.fd, text, descriptors);
+    if (sending === "full") return "full";
+    if (sending === "flood") throw unreadElsewhere();
+    if (sending === "gone") return "answered";
+    connection.unread += descriptors.length;
+    this.#unread += descriptors.length;
+    sent();
+    return "answered";
+  }
+
+  /** Descriptors on their way are open files of nobody: they come out of what the machine has, and lease what they are of. */
+  #checkUnread(connection: Connection, count: number): void {
+    if (count === 0) return;
+    this.#countUnread(connection);
+    if (connection.unread > 0 && connection.unread + count > limits.brokerUnreadDescriptors) throw unreadHere();
+    if (this.#unread + count <= limits.brokerUnreadDescriptorsOfAll) return;
+    for (const each of this.#connections.values()) if (each.unread > 0) this.#countUnread(each);
+    if (this.#unread + count > limits.brokerUnreadDescriptorsOfAll) throw unreadElsewhere();
+  }
+
+  #countUnread(connection: Connection): void {
+    if (connection.unread === 0 || readUnread(connection.fd) > 0) return;
+    this.#unread -= connection.unread;
+    connection.unread = 0;
+  }
+
+  #say({ fd }: Connection, id: number | null, error: unknown): "answered" | "full" {
+    const requestId = crypto.randomUUID();
+    const problem = toProblem(error, requestId, (cause) => this.#parts.onUnexpected(cause, requestId));
+    return sendMessage(fd, JSON.stringify({ id, ok: false, problem })) === "full" ? "full" : "answered";
+  }
+
+  #tell(word: Word, slot: number): void {
+    this.#words.push(toWord(word, slot));
+    this.#flush();
+  }
+
+  #flush(): void {
+    const bytes = Buffer.from(Uint32Array.from(this.#words).buffer);
+    try {
+      const written = writeSync(this.#pipe.writeEnd, bytes);
+      this.#words = this.#words.slice(written / 4);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+    }
+    if (this.#words.length > 0) setTimeout(() => this.#flush(), 1);
+  }
+
+  /** Nobody can connect any more, and connections are closed: the TTL of a session that one held runs on. */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
+    const worker = this.#worker;
+    if (worker !== undefined) {
+      worker.ref();
+      this.#tell("stop", 0);
+      await this.#workerStopped.promise;
+      worker.terminate();
+    }
+    this.#closeAll();
+    this.#unlink();
+    for (const fd of [this.#pipe.readEnd, this.#pipe.writeEnd, this.#epoll]) closeSync(fd);
+  }
+
+  /** Those too that were taken and not looked at yet. */
+  #closeAll(): void {
+    for (const event of this.#events) if (event.kind === "opened") this.#open(event);
+    this.#events = [];
+    for (const connection of this.#connections.values()) this.#close(connection, "server");
+    this.#connections.clear();
+  }
+
+  #unlink(): void {
+    if (this.#listener === undefined) return;
+    const { fd, path, ino } = this.#listener;
+    closeSync(fd);
+    if (lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === ino) unlinkSync(path);
+    this.#listener = undefined;
+  }
+}
+
+function removeStaleSocket(path: string): void {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  if (!stat.isSocket()) {
+    throw new TensordError("io-error", `Cannot listen on ${path}: a file that is no socket stands there`, {
+      hint: "Remove it, or choose another TENSORD_BROKER_SOCKET.",
+    });
+  }
+  if (isLiving(path)) {
+    throw new TensordError("io-error", `Cannot listen on ${path}: another server listens there`, {
+      hint: "Stop it, or choose another TENSORD_BROKER_SOCKET or TENSORD_INSTANCE.",
+    });
+  }
+  unlinkSync(path);
+}
+
+/** Whether somebody listens there, be it in another way than we would. */
+function isLiving(path: string): boolean {
+  try {
+    const fd = connectForMessages(path);
+    if (fd === undefined) return false;
+    closeSync(fd);
+    return true;
+  } catch {
+    return true;
+  }
+}
+
+function cannotListen(path: string, cause: unknown): TensordError {
+  const { code = "unknown" } = cause as NodeJS.ErrnoException;
+  return new TensordError(
+    "io-error",
+    `Cannot listen on ${path}: ${(cause as Error).message}`,
+    { errno: code, hint: "Check TENSORD_BROKER_SOCKET, and that its directory is there and may be written to." },
+    { cause },
+  );
+}
+
+function toFailure({ kind, why }: Exclude<Ending, { kind: "peer" }>): TensordError {
+  switch (kind) {
+    case "malformed":
+      return new TensordError("malformed-body", `Cannot read the message: ${why}`, {
+        hint: "Send one JSON object a message, as docs/protocol.md, The broker, has it. The connection is closed.",
+      });
+    case "crowded":
+      return new TensordError("too-many-requests", `Cannot take the connection: ${why}`, {
+        hint: "Use one connection in a process, and close those that are no longer needed.",
+      });
+    case "silent":
+    case "stalled":
+      return new TensordError("deadline-exceeded", `Cannot keep the connection: ${why}`, {
+        hint: "Connect when there is something to ask, and read each answer.",
+      });
+  }
+}
+
+function tooLong(): TensordError {
+  return new TensordError(
+    "payload-too-large",
+    `Cannot send the answer: it is longer than the ${limits.brokerFrameBytes} bytes of a message`,
+    { hint: "Get the region over HTTP, or give it fewer labels." },
+  );
+}
+
+function unreadHere(): TensordError {
+  return new TensordError(
+    "too-many-requests",
+    `Cannot send more descriptors: ${limits.brokerUnreadDescriptors} were sent over this connection and not read`,
+    { hint: "Read the answers that came, then ask again." },
+  );
+}
+
+function unreadElsewhere(): TensordError {
+  return new TensordError(
+    "too-many-requests",
+    "Cannot send a descriptor: too many are on their way that nobody has read yet",
+    { hint: "Ask again in a moment." },
+  );
+}

@@ -1,0 +1,9 @@
+/** The Worker behind `broker.ts`. Its thread waits in the kernel, and never comes back to its own event loop before it is told to. */
+
+import { BrokerPoll, type PollEvent, type PollTask } from "./broker-poll.ts";
+
+declare const self: Worker;
+
+self.onmessage = ({ data }: MessageEvent<PollTask>) => {
+  new BrokerPoll(data, (event: PollEvent) => self.postMessage(event)).run();
+};

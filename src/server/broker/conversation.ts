@@ -1,0 +1,191 @@
+/**
+ * What is said over one connection to the broker: the greeting, descriptors that are asked for and given back, and the session
+ * that the connection holds. Each request is answered in the turn in which it is looked at. It knows no socket.
+ */
+
+import { closeSync } from "node:fs";
+import type { z } from "@hono/zod-openapi";
+import { TensordError } from "../../memory/error.ts";
+import { brokerVersion } from "../../memory/host/capabilities.ts";
+import { ownPidNamespace } from "../../memory/host/process-id.ts";
+import { idOf } from "../../memory/journal/region-record.ts";
+import type { ClientFacts } from "../../memory/journal/session-record.ts";
+import { limits } from "../../memory/limits.ts";
+import type { Peer } from "../../memory/os/libc-unix.ts";
+import { noteFetch, reportAttach, reportDetach } from "../../memory/regions/consumers.ts";
+import { regionByName } from "../../memory/regions/find.ts";
+import { type HandOut, handOut, type LeaseKind, openTensors } from "../../memory/regions/hand-out.ts";
+import { inspectName } from "../../memory/regions/public-name.ts";
+import { holdSession, openSession } from "../../memory/sessions/sessions.ts";
+import { defaultModelName } from "../../memory/state/books.ts";
+import type { Region } from "../../memory/state/region.ts";
+import type { Session } from "../../memory/state/session.ts";
+import type { Store } from "../../memory/state/store.ts";
+import type { DataAccess } from "../../memory/storage/data-file.ts";
+import type { ClientRequest } from "../../routes/schemas/requests.ts";
+import { toRegionFacts, toSession } from "../../routes/to-wire.ts";
+import type { Frame } from "./frames.ts";
+import { type AttachRequest, type HelloRequest, parseRequest, type ReleaseRequest } from "./requests.ts";
+
+/** What is answered, beside `id` and `ok`. Dispose of it once it was sent, or will not be. */
+export interface BrokerAnswer extends Disposable {
+  readonly members: Readonly<Record<string, unknown>>;
+  readonly descriptors: readonly number[];
+  /** To be called once the peer has it: what counts only then. */
+  readonly sent: () => void;
+}
+
+export class Conversation {
+  readonly #store: Store;
+  readonly #peer: Peer;
+  /** Ends the connection, which then says so by `ended`. */
+  readonly #close: () => void;
+  #isGreeted = false;
+  #session: Session | undefined;
+  #release: ((closedBy: "peer" | "server") => void) | undefined;
+  /** Set when we end it: that the connection then ends is no sign of the worker's death. */
+  #isOurs = false;
+
+  constructor(store: Store, peer: Peer, close: () => void) {
+    this.#store = store;
+    this.#peer = peer;
+    this.#close = close;
+  }
+
+  /** @throws TensordError. */
+  answer(frame: Frame): BrokerAnswer {
+    this.#store.refuseIfStopping();
+    const request = parseRequest(frame);
+    if (request.op === "hello") return this.#greet(request);
+    if (!this.#isGreeted) {
+      throw refused(`Cannot ${request.op}: the connection has not said who it is`, "Send hello first.");
+    }
+    return request.op === "attach" ? this.#attach(request) : this.#letGo(request);
+  }
+
+  #greet({ v, client, session }: HelloRequest): BrokerAnswer {
+    if (this.#isGreeted) throw refused("Cannot say hello: it was said already", "Say it once, and first.");
+    const held = session === undefined ? undefined : this.#sessionOf(session, client);
+    this.#isGreeted = true;
+    if (held !== undefined) this.#hold(held);
+    const { instance, epoch } = this.#store;
+    return toAnswer({
+      v: Math.min(v, brokerVersion),
+      instance,
+      epoch,
+      ...(held === undefined ? {} : { session: toSession(held) }),
+    });
+  }
+
+  #sessionOf(
+    session: Exclude<HelloRequest["session"], undefined>,
+    client: z.infer<typeof ClientRequest> | undefined,
+  ): Session {
+    if (typeof session === "string") return this.#store.books.session(session);
+    const { name = null, quota_bytes: quotaBytes = null, ttl_ms: ttlMs = limits.sessionTtlDefaultMs } = session;
+    const said = session.client ?? client;
+    const facts = said === undefined ? null : toClientFacts(said, this.#peer);
+    return openSession(this.#store, { name, client: facts, quotaBytes, ttlMs });
+  }
+
+  #hold(session: Session): void {
+    this.#session = session;
+    this.#release = holdSession(this.#store, session);
+    session.closers.add(this.#end);
+  }
+
+  /** The session has ended otherwise. */
+  readonly #end = () => {
+    this.#isOurs = true;
+    this.#close();
+  };
+
+  #attach({ region: id, model, name, version, access, lease = "consumer", count = 1, tensors }: AttachRequest) {
+    const region =
+      name === undefined
+        ? this.#store.books.region(id ?? "")
+        : regionByName(this.#store, { model: model ?? defaultModelName, name, version });
+    using opened = new DisposableStack();
+    const handed = opened.use(this.#handOut(region, access === "rw" ? "write" : "read", lease, count));
+    const list = tensors === true ? [opened.adopt(openTensors(region), closeSync)] : [];
+    const all = opened.move();
+    return toAnswer(
+      {
+        region: toRegionFacts(this.#store, region),
+        leased: handed.isLeased,
+        fds: [...handed.descriptors.map(() => "region"), ...list.map(() => "tensors")],
+        ...(list.length === 0 ? {} : { tensors_byte_size: region.tensors.byteSize }),
+      },
+      {
+        descriptors: [...handed.descriptors, ...list],
+        sent: () => this.#noteAttached(region, access === "rw", lease === "maker", count),
+        [Symbol.dispose]: () => all.dispose(),
+      },
+    );
+  }
+
+  #handOut(region: Region, access: DataAccess, lease: LeaseKind, count: number): HandOut {
+    try {
+      return handOut(this.#store, region, access, lease, count);
+    } catch (error) {
+      // Its file may be gone, by a hand that is not ours.
+      inspectName(this.#store, region);
+      this.#store.books.region(idOf(region));
+      throw error;
+    }
+  }
+
+  #noteAttached(region: Region, writable: boolean, isMaker: boolean, count: number): void {
+    const store = this.#store;
+    if (count > 0) store.step("hand-out.sent");
+    store.books.touch(region, store.now());
+    if (!isMaker) noteFetch(store, region);
+    if (this.#isHolding(this.#session)) reportAttach(store, this.#session, region, { writable, isMaker });
+  }
+
+  #letGo({ region: id, lease }: ReleaseRequest): BrokerAnswer {
+    const region = this.#store.books.regionById(id);
+    // It may be gone before its last mapping is.
+    if (region !== undefined && this.#isHolding(this.#session)) {
+      reportDetach(this.#store, this.#session, region, lease === "maker");
+    }
+    return toAnswer({});
+  }
+
+  #isHolding(session: Session | undefined): session is Session {
+    return session !== undefined && session.end === null;
+  }
+
+  /** The connection is over. */
+  ended(closedBy: "peer" | "server"): void {
+    this.#session?.closers.delete(this.#end);
+    this.#release?.(this.#isOurs || this.#store.stopping.aborted ? "server" : closedBy);
+  }
+}
+
+function toAnswer(
+  members: BrokerAnswer["members"],
+  rest: Omit<BrokerAnswer, "members"> = { descriptors: [], sent: () => {}, [Symbol.dispose]: () => {} },
+): BrokerAnswer {
+  return { members, ...rest };
+}
+
+/** The kernel knows the process of a connection; where it cannot be seen from here, nobody else is taken for it. */
+function toClientFacts(client: z.infer<typeof ClientRequest>, peer: Peer): ClientFacts {
+  const {
+    name = null,
+    pid: said = null,
+    pid_namespace: namespace,
+    hostname = null,
+    version = null,
+    labels = {},
+  } = client;
+  const pid = peer.pid > 0 ? peer.pid : null;
+  const facts = { name, hostname, version, labels, pid };
+  if (said === null || namespace === undefined || namespace === ownPidNamespace()) return facts;
+  return { ...facts, pidNamespace: namespace, namespacePid: said };
+}
+
+function refused(message: string, hint: string): TensordError {
+  return new TensordError("validation-failed", message, { hint });
+}

@@ -1,0 +1,63 @@
+/** The zod schemas of what the broker is asked: closed, as over HTTP. `docs/protocol.md` specifies them. */
+
+import { z } from "@hono/zod-openapi";
+import { TensordError } from "../../memory/error.ts";
+import { limits } from "../../memory/limits.ts";
+import { leaseKinds } from "../../memory/regions/hand-out.ts";
+import { ModelName, RegionIdParameter, RegionName, SessionId, Version } from "../../routes/schemas/common.ts";
+import { ClientRequest, OpenSession } from "../../routes/schemas/requests.ts";
+import { toValidationFailure } from "../../routes/validation-failure.ts";
+import type { Frame } from "./frames.ts";
+
+const lease = z.enum(leaseKinds).optional();
+
+const Hello = z.strictObject({
+  id: z.int(),
+  op: z.literal("hello"),
+  v: z.int().min(1),
+  token: z.string().max(limits.brokerTokenCharacters).optional(),
+  client: ClientRequest.optional(),
+  session: z.union([SessionId, OpenSession]).optional(),
+});
+
+const Attach = z
+  .strictObject({
+    id: z.int(),
+    op: z.literal("attach"),
+    region: RegionIdParameter.optional(),
+    model: ModelName.optional(),
+    name: RegionName.optional(),
+    version: Version.optional(),
+    access: z.enum(["ro", "rw"]),
+    lease,
+    count: z.int().min(0).max(limits.brokerDescriptors).optional(),
+    tensors: z.boolean().optional(),
+  })
+  .refine(({ region, name }) => (region === undefined) !== (name === undefined), "want one of region and name")
+  .refine(
+    ({ region, model, version }) => region === undefined || (model === undefined && version === undefined),
+    "want no model and no version beside region",
+  );
+
+const Release = z.strictObject({ id: z.int(), op: z.literal("release"), region: RegionIdParameter, lease });
+
+const schemas = { hello: Hello, attach: Attach, release: Release } as const;
+
+export type HelloRequest = z.infer<typeof Hello>;
+export type AttachRequest = z.infer<typeof Attach>;
+export type ReleaseRequest = z.infer<typeof Release>;
+export type BrokerRequest = HelloRequest | AttachRequest | ReleaseRequest;
+
+const hint = "docs/protocol.md, The broker, has what each request takes.";
+
+/** @throws TensordError `validation-failed`. */
+export function parseRequest(frame: Frame): BrokerRequest {
+  if (!Object.hasOwn(schemas, frame.op)) {
+    const wanted = Object.keys(schemas).join(", ");
+    throw new TensordError("validation-failed", `Cannot accept the request at op: want one of ${wanted}`, { hint });
+  }
+  const result = schemas[frame.op as keyof typeof schemas].safeParse(frame);
+  if (result.success) return result.data;
+  const { code, message, facts } = toValidationFailure(result.error.issues);
+  throw new TensordError(code, message, { ...facts, hint });
+}
