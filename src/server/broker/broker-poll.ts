@@ -29,6 +29,14 @@ export interface PollTask {
   readonly words: number;
   /** `Int32Array` of `shared`. */
   readonly shared: SharedArrayBuffer;
+  readonly patience: Patience;
+}
+
+/** How long a connection may say nothing at first, and read nothing of what it was sent; and how often that is looked at. */
+export interface Patience {
+  readonly helloMs: number;
+  readonly stallMs: number;
+  readonly lookMs: number;
 }
 
 /** What both sides see of each other: how many connections may be open, and the listener's descriptor. */
@@ -100,13 +108,13 @@ export class BrokerPoll {
 
   #turn(): void {
     const isWatching = this.#silent.size + this.#unread.size > 0;
-    this.#events.wait(this.#task.epoll, isWatching ? limits.brokerLookMs : -1);
+    this.#events.wait(this.#task.epoll, isWatching ? this.#task.patience.lookMs : -1);
     for (const { events, data } of this.#events) {
       if (data === pollData.words) this.#readWords();
       else if (data === pollData.listener) this.#accept();
       else this.#look(data, events);
     }
-    if (performance.now() - this.#lookedAt >= limits.brokerLookMs) this.#lookAtTheSlow();
+    if (performance.now() - this.#lookedAt >= this.#task.patience.lookMs) this.#lookAtTheSlow();
   }
 
   #accept(): void {
@@ -220,12 +228,13 @@ export class BrokerPoll {
   }
 
   #lookAtTheSlow(): void {
+    const { helloMs } = this.#task.patience;
     const now = performance.now();
     this.#lookedAt = now;
     for (const slot of [...this.#silent]) {
       const entry = this.#slots[slot];
-      if (entry === undefined || now - entry.since <= limits.brokerHelloMs) continue;
-      this.#end(slot, entry, { kind: "silent", why: `it sent nothing in ${limits.brokerHelloMs} ms` });
+      if (entry === undefined || now - entry.since <= helloMs) continue;
+      this.#end(slot, entry, { kind: "silent", why: `it sent nothing in ${helloMs} ms` });
     }
     for (const slot of [...this.#unread]) {
       const entry = this.#slots[slot];
@@ -241,8 +250,9 @@ export class BrokerPoll {
     }
     if (unread < entry.unread) entry.since = now;
     entry.unread = unread;
-    if (now - entry.since <= limits.brokerStallMs) return;
-    this.#end(slot, entry, { kind: "stalled", why: `it read nothing in ${limits.brokerStallMs} ms` });
+    const { stallMs } = this.#task.patience;
+    if (now - entry.since <= stallMs) return;
+    this.#end(slot, entry, { kind: "stalled", why: `it read nothing in ${stallMs} ms` });
   }
 }
 

@@ -23,7 +23,7 @@ import {
 import type { Store } from "../../memory/state/store.ts";
 import { checkSocketPath } from "../../memory/storage/instance-directory.ts";
 import { toProblem } from "../../routes/problem.ts";
-import { type Ending, type PollEvent, type PollTask, pollData, shared, toWord, type Word } from "./broker-poll.ts";
+import { type Ending, type Patience, type PollEvent, type PollTask, pollData, shared, toWord, type Word } from "./broker-poll.ts";
 import { type BrokerAnswer, Conversation } from "./conversation.ts";
 import type { Frame } from "./frames.ts";
 
@@ -34,7 +34,14 @@ export interface BrokerParts {
   /** Hears of each connection's descriptor when it is taken, and before it is closed. */
   readonly onOpen: (fd: number) => void;
   readonly onClose: (fd: number) => void;
+  readonly patience?: Patience;
 }
+
+const usualPatience: Patience = {
+  helloMs: limits.brokerHelloMs,
+  stallMs: limits.brokerStallMs,
+  lookMs: limits.brokerLookMs,
+};
 
 /** Where the broker listens unless it is told: beside the socket of the API, under a name that no other server's has. */
 export function toBrokerPath(socket: string): string {
@@ -92,7 +99,8 @@ export class Broker {
       resolve();
       this.#restart(new Error(`the broker's Worker died: ${event.message}`));
     };
-    const task: PollTask = { epoll: this.#epoll, words: this.#pipe.readEnd, shared: this.#shared };
+    const { patience = usualPatience } = this.#parts;
+    const task: PollTask = { epoll: this.#epoll, words: this.#pipe.readEnd, shared: this.#shared, patience };
     worker.postMessage(task);
     this.#worker = worker;
     return promise;
