@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { limits } from "../../src/memory/limits.ts";
 import { leaseByte, makerByte, writerByte } from "../../src/memory/os/kernel-lease.ts";
 import { isLocked, tryWriteLock } from "../../src/memory/os/libc.ts";
-import type { Region, Tensor } from "../harness/answers.ts";
+import type { Region } from "../harness/answers.ts";
 import { type TestApp, until } from "../harness/app.ts";
 import { type Attached, BrokerClient } from "../harness/broker-client.ts";
 import { tokenOf } from "../harness/instance.ts";
@@ -28,8 +28,8 @@ function only({ descriptors }: Attached): number {
   return descriptors[0] ?? -1;
 }
 
-function readTensors({ descriptors, tensorsByteSize }: Attached): Tensor[] {
-  return JSON.parse(readAll(descriptors.at(-1) ?? -1, tensorsByteSize).toString()) as Tensor[];
+function readTensors({ descriptors, tensorsByteSize }: Attached): Region["tensors"] {
+  return JSON.parse(readAll(descriptors.at(-1) ?? -1, tensorsByteSize).toString()) as Region["tensors"];
 }
 
 /** Runs `use` with a description of the region's file that is neither the broker's nor a client's. */
@@ -72,7 +72,10 @@ describe("hello", () => {
       const { id } = await app.create();
       using client = new BrokerClient(path);
       for (const op of ["attach", "release"]) {
-        const { code, hint } = await client.problem(op, op === "attach" ? { region: id, access: "ro" } : { region: id });
+        const { code, hint } = await client.problem(
+          op,
+          op === "attach" ? { region: id, access: "ro" } : { region: id },
+        );
         expect([code, hint]).toEqual(["validation-failed", "Send hello first."]);
       }
       await client.ok("hello", { v: 1 });
@@ -220,7 +223,10 @@ describe("attach", () => {
         expect(lockedBytes(region)).toEqual([]);
         const { descriptors, leased } = await client.attach(region.id, { ...members, count: 2 });
         expect([leased, lockedBytes(region)]).toEqual([true, bytes]);
-        expect(await app.get(region.id)).toMatchObject({ in_use: true, has_writers: bytes.includes("writer" as never) });
+        expect(await app.get(region.id)).toMatchObject({
+          in_use: true,
+          has_writers: bytes.includes("writer" as never),
+        });
         // Each is a description of its own.
         client.letGo(descriptors.slice(0, 1));
         expect(lockedBytes(region)).toEqual([...bytes]);
@@ -253,7 +259,8 @@ describe("attach", () => {
       const first = await app.create({ model: "llama", name: "w", version: "1" });
       const second = await app.create({ model: "llama", name: "w", version: "2" });
       const idOf = async (members: object) =>
-        ((await client.ok("attach", { model: "llama", name: "w", access: "ro", ...members })).reply.region as Region).id;
+        ((await client.ok("attach", { model: "llama", name: "w", access: "ro", ...members })).reply.region as Region)
+          .id;
       expect(await idOf({})).toBe(second.id);
       await app.seal(first.id);
       expect(await idOf({})).toBe(first.id);
@@ -347,7 +354,9 @@ describe("attach", () => {
       await until("it is lost", async () => {
         // The watch may have linked it back before the keeper's link went.
         rmSync(region.storage.path, { force: true });
-        return (await client.ask("attach", { region: region.id, access: "ro" })).reply.problem?.code === "region-not-found";
+        return (
+          (await client.ask("attach", { region: region.id, access: "ro" })).reply.problem?.code === "region-not-found"
+        );
       });
     }),
   );

@@ -18,6 +18,7 @@ import { type KillPoint, TestServer } from "../harness/server.ts";
 import { NoAnswer, type Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
+import { brokerScenarios } from "./broker-scenarios.ts";
 import { claimScenarios } from "./claim-scenarios.ts";
 import { listScenarios } from "./list-scenarios.ts";
 import { modelScenarios } from "./model-scenarios.ts";
@@ -35,6 +36,7 @@ const scenarios: readonly Scenario[] = [
   ...claimScenarios,
   ...roomScenarios,
   ...timeScenarios,
+  ...brokerScenarios,
 ];
 
 /** As many scenarios at once: a server that starts keeps one core busy. */

@@ -1,7 +1,7 @@
 /** A client of the broker that says exactly what it is told to, and sees every answer, its descriptors and its end. */
 
 import { closeSync } from "node:fs";
-import { connectForMessages, receiveMessage, sendMessage } from "../../src/memory/os/libc-unix.ts";
+import { connectForMessages, endOneWay, receiveMessage, sendMessage } from "../../src/memory/os/libc-unix.ts";
 import type { ProblemBody } from "../../src/routes/schemas/problem.ts";
 import type { Region } from "./answers.ts";
 import { until } from "./server-wait.ts";
@@ -127,6 +127,11 @@ export class BrokerClient implements Disposable {
   /** Closes descriptors that came, and with them what they lease. */
   letGo(descriptors: readonly number[]): void {
     for (const fd of descriptors) if (this.#received.delete(fd)) closeSync(fd);
+  }
+
+  /** Says that nothing more is sent; answers can still be read. */
+  endSending(): void {
+    endOneWay(this.fd, "sending");
   }
 
   close(): void {

@@ -21,6 +21,7 @@ export interface Instance {
   /** The instance's own directory. */
   readonly directory: string;
   readonly socket: string;
+  readonly broker: string;
   readonly keep: string;
   readonly new: string;
   readonly store: string;
@@ -36,6 +37,7 @@ export function createInstance(shmDirectory = defaultShmDirectory): Instance {
     shmDirectory,
     directory,
     socket: join(directory, "http.sock"),
+    broker: join(directory, "broker.sock"),
     keep: join(directory, "keep"),
     new: join(directory, "new"),
     store: join(directory, "store"),

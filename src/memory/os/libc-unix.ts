@@ -22,6 +22,7 @@ const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SCM_RIGHTS = 1;
 const SHUT_RD = 0;
+const SHUT_WR = 1;
 const MSG_CTRUNC = 0x8;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
@@ -294,11 +295,13 @@ export function readUnread(fd: number): number {
   return value.readInt32LE(0);
 }
 
-/** From now on the peer can send nothing more; what it has sent can be read. shutdown(2), SHUT_RD. */
-export function endReading(fd: number): void {
+/**
+ * Ends one direction of a connection: nothing more can be sent by the peer, or by this end; what was sent can be read. shutdown(2).
+ * Of a connection whose peer is gone there is nothing to end.
+ */
+export function endOneWay(fd: number, direction: "receiving" | "sending"): void {
   checkDescriptor(fd);
-  // A connection whose peer is gone is no connection any more.
-  unix().shutdown(fd, SHUT_RD);
+  unix().shutdown(fd, direction === "receiving" ? SHUT_RD : SHUT_WR);
 }
 
 /** A pipe of which no end waits. pipe2(2). */

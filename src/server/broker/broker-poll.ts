@@ -11,7 +11,7 @@ import { setPollEvents } from "../../memory/os/libc-sockets.ts";
 import {
   acceptConnection,
   addToPoll,
-  endReading,
+  endOneWay,
   type Peer,
   PollReport,
   pollEvents,
@@ -258,7 +258,7 @@ export class BrokerPoll {
 
 /** Whoever closes a connection with messages that it has not read loses its own last one. */
 function passOver(fd: number): void {
-  endReading(fd);
+  endOneWay(fd, "receiving");
   for (let count = 0; count < limits.brokerPassedOver; count++) {
     const message = receiveMessage(fd);
     if (message === undefined || message === "gone" || (message.bytes.length === 0 && !message.isShort)) return;

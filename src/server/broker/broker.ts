@@ -23,7 +23,16 @@ import {
 import type { Store } from "../../memory/state/store.ts";
 import { checkSocketPath } from "../../memory/storage/instance-directory.ts";
 import { toProblem } from "../../routes/problem.ts";
-import { type Ending, type Patience, type PollEvent, type PollTask, pollData, shared, toWord, type Word } from "./broker-poll.ts";
+import {
+  type Ending,
+  type Patience,
+  type PollEvent,
+  type PollTask,
+  pollData,
+  shared,
+  toWord,
+  type Word,
+} from "./broker-poll.ts";
 import { type BrokerAnswer, Conversation } from "./conversation.ts";
 import type { Frame } from "./frames.ts";
 
