@@ -3,6 +3,7 @@
 import type { Facts } from "./facts.ts";
 import type { Diagnosis, Finding } from "./finding.ts";
 import {
+  judgeBroker,
   judgeFileSystem,
   judgeInodes,
   judgeMoved,
@@ -26,6 +27,7 @@ const judges: readonly ((facts: Facts) => Finding | undefined)[] = [
   judgeMoved,
   judgeOwn,
   judgeSocket,
+  judgeBroker,
   judgeForeign,
   judgeInstances,
   judgeLimit,

@@ -22,6 +22,8 @@ export interface DoctorParts {
   readonly settingBytes: number | undefined;
   /** Where the server listens, now. */
   readonly urls: () => readonly string[];
+  /** Where the broker listens, now; null if it does not. */
+  readonly brokerPath: () => string | null;
   /** What else TCP may be called. */
   readonly allowedHosts: readonly string[];
   /** What the server may open, and how many connections fit; undefined if that has no end. */
@@ -64,6 +66,7 @@ export class Doctor implements Disposable {
       instance: directory.instance,
       shmDirectory: directory.shmDirectory,
       socket: urls.find((url) => url.startsWith("unix://"))?.slice("unix://".length) ?? null,
+      broker: this.#parts.brokerPath(),
       uid: process.geteuid?.() ?? 0,
       settingBytes,
       held: { shm: directory.shmPath, keep: directory.path("keep") },

@@ -6,6 +6,8 @@ export interface Question {
   readonly shmDirectory: string;
   /** The Unix socket; null if none is to be looked at. */
   readonly socket: string | null;
+  /** The broker's. */
+  readonly broker: string | null;
   /** Of the server, or of who would start one. */
   readonly uid: number;
   /** The operator's bound of all regions together, if there is one. */
@@ -24,7 +26,8 @@ export interface HostFacts {
   readonly fileSystem: FileSystemFacts | null;
   /** The instance's directory as its path shows it; null if it is not there. */
   readonly own: DirectoryFacts | null;
-  readonly socket: { readonly isSocket: boolean; readonly mode: number } | null;
+  readonly socket: SocketFacts | null;
+  readonly broker: SocketFacts | null;
   readonly lock: LockFacts;
   /** Where a directory that the server holds is now, if its path shows another one or none. */
   readonly moved: { readonly shm: string | null; readonly keep: string | null };
@@ -36,6 +39,12 @@ export interface HostFacts {
   readonly scan: ScanFacts;
   readonly draining: readonly DrainFacts[];
   readonly barred: BarredFacts;
+}
+
+/** What stands where a socket should. */
+export interface SocketFacts {
+  readonly isSocket: boolean;
+  readonly mode: number;
 }
 
 export interface DirectoryFacts {

@@ -20,6 +20,7 @@ import type {
   HostFacts,
   LimitFacts,
   Question,
+  SocketFacts,
 } from "./facts.ts";
 import { readRemoveIpc } from "./logind.ts";
 import { parseMeminfo, parseOpenFilesLimit, parseWatches, type WatchedFile } from "./proc.ts";
@@ -27,7 +28,7 @@ import { readLock, scanDirectory } from "./scan.ts";
 import { thresholds } from "./thresholds.ts";
 
 export function gatherFacts(question: Question): HostFacts {
-  const { shmDirectory, instance, held, socket } = question;
+  const { shmDirectory, instance, held } = question;
   const ownPath = `${shmDirectory}/tensord.${instance}`;
   const shm = attempt(() => toDirectoryFacts(statSync(shmDirectory)));
   const fileSystem = attempt(() => readFileSystem(shmDirectory));
@@ -41,7 +42,8 @@ export function gatherFacts(question: Question): HostFacts {
     shmErrno: shm.errno,
     fileSystem: fileSystem.value,
     own: attempt(() => toDirectoryFacts(lstatSync(ownPath))).value,
-    socket: socket === null ? null : attempt(() => readSocket(socket)).value,
+    socket: readSocket(question.socket),
+    broker: readSocket(question.broker),
     lock: readLock(`${ownPath}/lock`),
     moved: {
       shm: held && findMoved(held.shm, shmDirectory),
@@ -80,9 +82,11 @@ export function readFileSystem(path: string): FileSystemFacts {
   };
 }
 
-function readSocket(path: string): NonNullable<HostFacts["socket"]> {
-  const stat = lstatSync(path);
-  return { isSocket: stat.isSocket(), mode: stat.mode & 0o777 };
+/** null: none is to be looked at, or it is not there. */
+function readSocket(path: string | null): SocketFacts | null {
+  if (path === null) return null;
+  const stat = attempt(() => lstatSync(path)).value;
+  return stat && { isSocket: stat.isSocket(), mode: stat.mode & 0o777 };
 }
 
 /** Where the directory behind `held` is now, if `path` does not lead to it; null if it does. */

@@ -1,6 +1,6 @@
 /** Judges the shared directory and the instance's own: what they are, whose they are, and whether they are still there. */
 
-import type { Facts, FileSystemFacts, HostFacts, Question } from "./facts.ts";
+import type { Facts, FileSystemFacts, HostFacts, Question, SocketFacts } from "./facts.ts";
 import { type Finding, failing, fine, warning } from "./finding.ts";
 import { thresholds } from "./thresholds.ts";
 import { count, inBytes, percentOf } from "./words.ts";
@@ -141,14 +141,21 @@ export function judgeOwn({ question, host, server }: Facts): Finding | undefined
 
 /** Whether clients can connect to the Unix socket. */
 export function judgeSocket({ question, host, server }: Facts): Finding | undefined {
-  const check = "socket";
-  if (server === null || question.socket === null) return undefined;
-  const path = question.socket;
-  if (host.socket?.isSocket !== true) {
-    const is = host.socket === null ? "is not there" : "is no socket";
+  return server === null ? undefined : judge("socket", question.socket, host.socket);
+}
+
+/** Whether clients can connect to the broker. */
+export function judgeBroker({ question, host, server }: Facts): Finding | undefined {
+  return server === null ? undefined : judge("broker", question.broker, host.broker);
+}
+
+function judge(check: string, path: string | null, found: SocketFacts | null): Finding | undefined {
+  if (path === null) return undefined;
+  if (found?.isSocket !== true) {
+    const is = found === null ? "is not there" : "is no socket";
     return failing(check, `${path} ${is}: no client can connect to it.`, "Restart the server; regions stay.");
   }
-  const mode = host.socket.mode.toString(8);
-  if ((host.socket.mode & 0o060) === 0o060) return fine(check, `${path} has mode ${mode}.`);
+  const mode = found.mode.toString(8);
+  if ((found.mode & 0o060) === 0o060) return fine(check, `${path} has mode ${mode}.`);
   return warning(check, `${path} has mode ${mode}: workers of its group cannot connect.`, `chmod 660 ${path}`);
 }

@@ -113,7 +113,7 @@ export function endConnection(fd: number): void {
 }
 
 /** struct epoll_event: u32 events, u64 data; packed on x86-64 alone (<bits/epoll.h>). */
-const eventLayout = process.arch === "x64" ? { byteSize: 12, data: 4 } : { byteSize: 16, data: 8 };
+export const eventLayout = process.arch === "x64" ? { byteSize: 12, data: 4 } : { byteSize: 16, data: 8 };
 
 /** Changes what `epoll` waits for on `fd`; `data` is handed back as it was. epoll_ctl(2), EPOLL_CTL_MOD. */
 export function setPollEvents(epoll: number, fd: number, events: number, data: bigint): void {

@@ -1,6 +1,6 @@
 /**
  * The part of `libc.ts` about Unix sockets that keep the borders of messages (SOCK_SEQPACKET) and carry descriptors, which the
- * runtime does not know. Nothing here waits but `waitForEvents`. Of each thread its own: messages are put together in one scratch.
+ * runtime does not know. Nothing here waits. Of each thread its own: messages are put together in one scratch.
  */
 
 import assert from "node:assert/strict";
@@ -30,15 +30,6 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 // ioctl_tty(2), <asm-generic/ioctls.h>: what was sent and is not read yet.
 const SIOCOUTQ = 0x5411;
-// pipe(2), epoll_create1(2), epoll_ctl(2).
-const O_NONBLOCK = 0o4000;
-const O_CLOEXEC = 0o2000000;
-const EPOLL_CTL_ADD = 1;
-const EPOLL_CTL_DEL = 2;
-
-/** What a poll tells of a descriptor. epoll_ctl(2), <sys/epoll.h>; the last two come unasked. */
-export const pollEvents = { readable: 0x1, writable: 0x4, peerEnded: 0x2000, failed: 0x8, over: 0x10 } as const;
-
 /** struct sockaddr_un, <sys/un.h>: sa_family_t family, char path[108]. */
 export const unixAddressLayout = { byteSize: 110, family: 0, path: 2 } as const;
 /** struct msghdr of 64-bit Linux, <bits/socket.h>. */
@@ -54,9 +45,6 @@ export const messageLayout = {
 export const partLayout = { byteSize: 16, base: 0, length: 8 } as const;
 /** struct cmsghdr, <bits/socket.h>: size_t len, int level, int type, and the data behind it. */
 export const controlLayout = { byteSize: 16, length: 0, level: 8, type: 12 } as const;
-/** struct epoll_event: u32 events, u64 data; packed on x86-64 alone (<bits/epoll.h>). */
-const eventLayout = process.arch === "x64" ? { byteSize: 12, data: 4 } : { byteSize: 16, data: 8 };
-
 /** Most descriptors in a message: SCM_MAX_FD, <net/scm.h>. */
 export const messageDescriptors = 253;
 /** Longest message that is put together or read here. */
@@ -91,14 +79,6 @@ function bindUnix() {
     recvmsg: { args: ["i32", "u64", "i32"], returns: "i64" },
     // int ioctl(int fd, unsigned long op, int *value);
     ioctl: { args: ["i32", "u64", "u64"], returns: "i32" },
-    // int pipe2(int fds[2], int flags);
-    pipe2: { args: ["u64", "i32"], returns: "i32" },
-    // int epoll_create1(int flags);
-    epoll_create1: { args: ["i32"], returns: "i32" },
-    // int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event);
-    epoll_ctl: { args: ["i32", "i32", "i32", "u64"], returns: "i32" },
-    // int epoll_wait(int epoll, struct epoll_event *events, int count, int timeout);
-    epoll_wait: { args: ["i32", "u64", "i32", "i32"], returns: "i32" },
   });
 }
 
@@ -302,66 +282,4 @@ export function readUnread(fd: number): number {
 export function endOneWay(fd: number, direction: "receiving" | "sending"): void {
   checkDescriptor(fd);
   unix().shutdown(fd, direction === "receiving" ? SHUT_RD : SHUT_WR);
-}
-
-/** A pipe of which no end waits. pipe2(2). */
-export function createPipe(): { readonly readEnd: number; readonly writeEnd: number } {
-  const fds = Buffer.alloc(8);
-  if (unix().pipe2(addressOf(fds), O_NONBLOCK | O_CLOEXEC) !== 0) throw failureOf("pipe2", lastErrno());
-  return { readEnd: fds.readInt32LE(0), writeEnd: fds.readInt32LE(4) };
-}
-
-/** epoll_create1(2). */
-export function createPoll(): number {
-  const fd = unix().epoll_create1(O_CLOEXEC);
-  if (fd === -1) throw failureOf("epoll_create1", lastErrno());
-  return fd;
-}
-
-/** `data` comes back with each event of `fd`. epoll_ctl(2), EPOLL_CTL_ADD; `setPollEvents` changes it. */
-export function addToPoll(epoll: number, fd: number, events: number, data: number): void {
-  checkDescriptor(epoll);
-  checkDescriptor(fd);
-  const event = Buffer.alloc(eventLayout.byteSize);
-  event.writeUInt32LE(events, 0);
-  event.writeBigUInt64LE(BigInt(data), eventLayout.data);
-  if (unix().epoll_ctl(epoll, EPOLL_CTL_ADD, fd, addressOf(event)) !== 0) throw failureOf("epoll_ctl", lastErrno());
-}
-
-/** epoll_ctl(2), EPOLL_CTL_DEL. */
-export function removeFromPoll(epoll: number, fd: number): void {
-  checkDescriptor(epoll);
-  checkDescriptor(fd);
-  if (unix().epoll_ctl(epoll, EPOLL_CTL_DEL, fd, 0n) !== 0) throw failureOf("epoll_ctl", lastErrno());
-}
-
-/** Memory for so many events of a poll. */
-export class PollReport {
-  readonly #memory: Buffer;
-  readonly #address: Address;
-  #count = 0;
-
-  constructor(most: number) {
-    this.#memory = Buffer.alloc(most * eventLayout.byteSize);
-    this.#address = addressOf(this.#memory);
-  }
-
-  /** Blocks this thread until something happens, or `timeoutMs` are over; -1 waits for ever. epoll_wait(2). */
-  wait(epoll: number, timeoutMs: number): void {
-    checkDescriptor(epoll);
-    const most = this.#memory.length / eventLayout.byteSize;
-    this.#count = unix().epoll_wait(epoll, this.#address, most, timeoutMs);
-    if (this.#count !== -1) return;
-    this.#count = 0;
-    const errno = lastErrno();
-    if (errno !== EINTR) throw failureOf("epoll_wait", errno);
-  }
-
-  *[Symbol.iterator](): Generator<{ readonly events: number; readonly data: number }> {
-    for (let index = 0; index < this.#count; index++) {
-      const at = index * eventLayout.byteSize;
-      const data = Number(this.#memory.readBigUInt64LE(at + eventLayout.data));
-      yield { events: this.#memory.readUInt32LE(at), data };
-    }
-  }
 }

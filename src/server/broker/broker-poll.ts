@@ -7,18 +7,15 @@
 import { readSync } from "node:fs";
 import { limits } from "../../memory/limits.ts";
 import { isOutOfDescriptors } from "../../memory/os/descriptors.ts";
+import { addToPoll, PollReport, pollEvents, removeFromPoll } from "../../memory/os/libc-poll.ts";
 import { setPollEvents } from "../../memory/os/libc-sockets.ts";
 import {
   acceptConnection,
-  addToPoll,
   endOneWay,
   type Peer,
-  PollReport,
-  pollEvents,
   readPeerCredentials,
   readUnread,
   receiveMessage,
-  removeFromPoll,
 } from "../../memory/os/libc-unix.ts";
 import { type Frame, parseFrame } from "./frames.ts";
 

@@ -4,36 +4,17 @@
  * that it is done with it: its number may be anything's from then on.
  */
 
-import { closeSync, lstatSync, readSync, unlinkSync, writeSync } from "node:fs";
-import { basename, dirname } from "node:path";
-import { TensordError } from "../../memory/error.ts";
+import { closeSync, readSync, writeSync } from "node:fs";
 import { limits } from "../../memory/limits.ts";
+import { addToPoll, createPipe, createPoll, pollEvents } from "../../memory/os/libc-poll.ts";
 import { endConnection } from "../../memory/os/libc-sockets.ts";
-import {
-  addToPoll,
-  connectForMessages,
-  createPipe,
-  createPoll,
-  listenForMessages,
-  type Peer,
-  pollEvents,
-  readUnread,
-  sendMessage,
-} from "../../memory/os/libc-unix.ts";
+import { type Peer, readUnread, sendMessage } from "../../memory/os/libc-unix.ts";
 import type { Store } from "../../memory/state/store.ts";
-import { checkSocketPath } from "../../memory/storage/instance-directory.ts";
 import { toProblem } from "../../routes/problem.ts";
-import {
-  type Ending,
-  type Patience,
-  type PollEvent,
-  type PollTask,
-  pollData,
-  shared,
-  toWord,
-  type Word,
-} from "./broker-poll.ts";
+import { type Patience, type PollEvent, type PollTask, pollData, shared, toWord, type Word } from "./broker-poll.ts";
+import { BrokerSocket } from "./broker-socket.ts";
 import { type BrokerAnswer, Conversation } from "./conversation.ts";
+import { toFailure, tooLong, unreadElsewhere, unreadHere } from "./failures.ts";
 import type { Frame } from "./frames.ts";
 
 export interface BrokerParts {
@@ -51,11 +32,6 @@ const usualPatience: Patience = {
   stallMs: limits.brokerStallMs,
   lookMs: limits.brokerLookMs,
 };
-
-/** Where the broker listens unless it is told: beside the socket of the API, under a name that no other server's has. */
-export function toBrokerPath(socket: string): string {
-  return basename(socket) === "http.sock" ? `${dirname(socket)}/broker.sock` : `${socket}.broker`;
-}
 
 interface Connection {
   readonly slot: number;
@@ -79,7 +55,7 @@ export class Broker {
   #words: number[] = [];
   #worker: Worker | undefined;
   #unread = 0;
-  #listener: { readonly fd: number; readonly path: string; readonly ino: bigint } | undefined;
+  #socket: BrokerSocket | undefined;
   readonly #workerStopped = Promise.withResolvers<void>();
   #stopped: Promise<void> | undefined;
 
@@ -140,22 +116,11 @@ export class Broker {
     }
   }
 
-  /** Listens on a socket of mode 0660. A stale file is removed, a living one refused. @throws TensordError `io-error`. */
+  /** Listens at `path`. @throws TensordError `io-error`, `validation-failed`. */
   listen(path: string): void {
-    checkSocketPath(path);
-    removeStaleSocket(path);
-    // The mode must be right from birth: between bind and chmod anybody could connect.
-    const umask = process.umask(0o117);
-    try {
-      const fd = listenForMessages(path, limits.brokerBacklog);
-      this.#listener = { fd, path, ino: lstatSync(path, { bigint: true }).ino };
-      this.#counts[shared.listener] = fd;
-      addToPoll(this.#epoll, fd, pollEvents.readable, pollData.listener);
-    } catch (error) {
-      throw cannotListen(path, error);
-    } finally {
-      process.umask(umask);
-    }
+    this.#socket = BrokerSocket.open(path);
+    this.#counts[shared.listener] = this.#socket.fd;
+    addToPoll(this.#epoll, this.#socket.fd, pollEvents.readable, pollData.listener);
   }
 
   /** @param room connections of all kinds that fit in this process, if there is a bound: of them the broker takes a share. */
@@ -167,7 +132,7 @@ export class Broker {
 
   /** Where it listens; null if it does not. */
   get path(): string | null {
-    return this.#listener?.path ?? null;
+    return this.#socket?.path ?? null;
   }
 
   /** Connections that are open. */
@@ -299,7 +264,8 @@ export class Broker {
       worker.terminate();
     }
     this.#closeAll();
-    this.#unlink();
+    this.#socket?.[Symbol.dispose]();
+    this.#socket = undefined;
     for (const fd of [this.#pipe.readEnd, this.#pipe.writeEnd, this.#epoll]) closeSync(fd);
   }
 
@@ -310,92 +276,4 @@ export class Broker {
     for (const connection of this.#connections.values()) this.#close(connection, "server");
     this.#connections.clear();
   }
-
-  #unlink(): void {
-    if (this.#listener === undefined) return;
-    const { fd, path, ino } = this.#listener;
-    closeSync(fd);
-    if (lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === ino) unlinkSync(path);
-    this.#listener = undefined;
-  }
-}
-
-function removeStaleSocket(path: string): void {
-  const stat = lstatSync(path, { throwIfNoEntry: false });
-  if (stat === undefined) return;
-  if (!stat.isSocket()) {
-    throw new TensordError("io-error", `Cannot listen on ${path}: a file that is no socket stands there`, {
-      hint: "Remove it, or choose another TENSORD_BROKER_SOCKET.",
-    });
-  }
-  if (isLiving(path)) {
-    throw new TensordError("io-error", `Cannot listen on ${path}: another server listens there`, {
-      hint: "Stop it, or choose another TENSORD_BROKER_SOCKET or TENSORD_INSTANCE.",
-    });
-  }
-  unlinkSync(path);
-}
-
-/** Whether somebody listens there, be it in another way than we would. */
-function isLiving(path: string): boolean {
-  try {
-    const fd = connectForMessages(path);
-    if (fd === undefined) return false;
-    closeSync(fd);
-    return true;
-  } catch {
-    return true;
-  }
-}
-
-function cannotListen(path: string, cause: unknown): TensordError {
-  const { code = "unknown" } = cause as NodeJS.ErrnoException;
-  return new TensordError(
-    "io-error",
-    `Cannot listen on ${path}: ${(cause as Error).message}`,
-    { errno: code, hint: "Check TENSORD_BROKER_SOCKET, and that its directory is there and may be written to." },
-    { cause },
-  );
-}
-
-function toFailure({ kind, why }: Exclude<Ending, { kind: "peer" }>): TensordError {
-  switch (kind) {
-    case "malformed":
-      return new TensordError("malformed-body", `Cannot read the message: ${why}`, {
-        hint: "Send one JSON object a message, as docs/protocol.md, The broker, has it. The connection is closed.",
-      });
-    case "crowded":
-      return new TensordError("too-many-requests", `Cannot take the connection: ${why}`, {
-        hint: "Use one connection in a process, and close those that are no longer needed.",
-      });
-    case "silent":
-    case "stalled":
-      return new TensordError("deadline-exceeded", `Cannot keep the connection: ${why}`, {
-        hint: "Connect when there is something to ask, and read each answer.",
-      });
-  }
-}
-
-function tooLong(): TensordError {
-  return new TensordError(
-    "payload-too-large",
-    `Cannot send the answer: it is longer than the ${limits.brokerFrameBytes} bytes of a message`,
-    { hint: "Get the region over HTTP, or give it fewer labels." },
-  );
-}
-
-function unreadHere(): TensordError {
-  return new TensordError(
-    "too-many-requests",
-    `Cannot send more descriptors: ${limits.brokerUnreadDescriptors} were sent over this connection and not read`,
-    { hint: "Read the answers that came, then ask again." },
-  );
-}
-
-function unreadElsewhere(): TensordError {
-  return new TensordError(
-    "too-many-requests",
-    "Cannot send a descriptor: too many are on their way that nobody has read yet",
-    { hint: "Ask again in a moment." },
-  );
 }

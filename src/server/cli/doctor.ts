@@ -44,6 +44,7 @@ function lookMyself(config: Config): Diagnosis {
     instance: config.instance,
     shmDirectory: resolve(config.shmDirectory),
     socket: null,
+    broker: null,
     uid: process.geteuid?.() ?? 0,
     settingBytes: config.memoryLimitBytes,
     held: null,
