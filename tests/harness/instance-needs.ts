@@ -69,6 +69,12 @@ export function needsRoom(shmBytes: number): string | undefined {
   return undefined;
 }
 
+/** @param count of files that a test's server has open at once. `TEST_OPEN_FILES` may allow fewer. */
+export function needsOpenFiles(count: number): string | undefined {
+  const allowed = Number(process.env.TEST_OPEN_FILES ?? Number.POSITIVE_INFINITY);
+  return allowed >= count ? undefined : `needs a server that may open ${count} files: TEST_OPEN_FILES is ${allowed}`;
+}
+
 function readIfThere(path: string): string | undefined {
   return existsSync(path) ? readFileSync(path, "utf8") : undefined;
 }
