@@ -56,6 +56,31 @@ c = tensord.connect({url!r}); r = c.create("mine", [1, 2]); say(c.session.id); h
         wait_for(lambda: not any(client.list()), "it ended with its process")
 
 
+def test_a_worker_that_can_import_nothing_any_more_works(own_server: Server) -> None:
+    """As one that has dropped its uid may, or whose file system has gone: whatever is needed is there by then."""
+    script = f"""
+class Nothing:
+    def find_spec(self, name, *_): raise ImportError(f"{{name}} can be read no more")
+sys.meta_path.insert(0, Nothing())
+for url in ({own_server.url!r}, {own_server.tcp_url!r}):
+    with tensord.connect(url) as c:
+        events = c.events()
+        with c.create("mine", {{"a": np.arange(4.0), "b": [1, 2]}}) as region:
+            region.seal(checksum=True)
+            with c.open(region["a"].ref()) as tensor: say(int(tensor.numpy().sum()))
+        say(next(events).type)
+        events.close()
+        say(c.verify("mine").ok)
+        try: c.get("absent")
+        except tensord.RegionNotFound as error: say(error.code)
+        c.delete("mine")
+"""
+    with Child(script) as child:
+        for _ in range(2):
+            assert [child.hear() for _ in range(4)] == [6, "tensord.session.opened", True, "region-not-found"]
+        child.finish()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_session_and_what_it_owns_come_through_a_restart(own_server: Server, number: signal.Signals) -> None:
     with own_server.connect(retry=30) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import socket
 import sys
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from tensord._wire import schemas
 
 MAX_CHARACTERS = 256
+# Loaded while it can be: a worker that has dropped its uid may not read Python's library any more.
+codecs.lookup("utf-16-le")
 _NO_SCRIPT = frozenset({"", "-c", "-m"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import http.client
 import select
@@ -13,6 +14,8 @@ from .endpoint import Endpoint
 CONNECT_SECONDS = 5.0
 # Younger than the idle timeout of any server: it will not close such a connection while a request is under way.
 KEEP_SECONDS = 4.0
+# Names of hosts are encoded so. Loaded while it can be, as in `_session/program.py`.
+codecs.lookup("idna")
 
 
 class Connection(http.client.HTTPConnection):
