@@ -8,7 +8,11 @@ import { join } from "node:path";
 export interface ProxyOptions {
   /** Changes what the server says; the result must have as many bytes. */
   readonly rewrite?: (text: string) => string;
+  /** What is answered in the server's place to a request that begins so, if anything; the connection ends with it. */
+  readonly refuse?: (request: string) => string | undefined;
 }
+
+const isRequest = /^[A-Z]+ \S+ HTTP\/1\.1\r\n/;
 
 export class SocketProxy implements AsyncDisposable {
   readonly #directory = mkdtempSync(join(tmpdir(), "tensord-proxy-"));
@@ -20,7 +24,7 @@ export class SocketProxy implements AsyncDisposable {
   #isMute = false;
   #askedBytes = 0;
 
-  constructor(upstream: string, { rewrite = (text) => text }: ProxyOptions = {}) {
+  constructor(upstream: string, { rewrite = (text) => text, refuse = () => undefined }: ProxyOptions = {}) {
     this.#server = createServer((near) => {
       const far = connect(upstream);
       const end = () => {
@@ -30,7 +34,10 @@ export class SocketProxy implements AsyncDisposable {
       let leftBytes: number | undefined;
       near.on("data", (chunk) => {
         this.#askedBytes += chunk.length;
-        far.write(chunk);
+        const text = chunk.toString("latin1");
+        const refusal = isRequest.test(text) ? refuse(text) : undefined;
+        if (refusal === undefined) far.write(chunk);
+        else near.end(refusal, "latin1");
       });
       far.on("data", (chunk) => {
         if (this.#isMute) return;

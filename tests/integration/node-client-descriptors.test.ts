@@ -1,8 +1,20 @@
-/** A process of the Node client that may open no more files: it is told what to raise, and loses nothing by it. */
+/**
+ * The Node client where no descriptor is free: a process of its own that may open no more files is told what to raise, and one
+ * whose server has none for a moment asks again. Neither loses anything by it.
+ */
 
 import { describe, expect, test } from "bun:test";
-import { NodeProgram, needsNodeClient, prelude, type Runtime, runtimes } from "../harness/node-program.ts";
+import {
+  NodeProgram,
+  needsNodeClient,
+  prelude,
+  type Runtime,
+  runtimes,
+  startProgram,
+} from "../harness/node-program.ts";
+import { SocketProxy } from "../harness/node-proxy.ts";
 import { startServer } from "../harness/server.ts";
+import { until } from "../harness/server-wait.ts";
 
 const source = `
   import { closeSync, openSync, readdirSync } from "node:fs";
@@ -44,6 +56,28 @@ const source = `
   client.close();
 `;
 
+/** What a server without a descriptor answers. */
+const refusal = toAnswer({ status: 507, code: "out-of-descriptors", detail: "Cannot answer: no file descriptor left" });
+
+function toAnswer(problem: { readonly status: number; readonly code: string; readonly detail: string }): string {
+  const body = JSON.stringify(problem);
+  const headers = ["Content-Type: application/problem+json", `Content-Length: ${body.length}`, "Connection: close"];
+  return `${[`HTTP/1.1 ${problem.status} X`, ...headers].join("\r\n")}\r\n\r\n${body}`;
+}
+
+/** Refuses the first requests of each kind, and counts them. */
+class Refuser {
+  readonly counts = new Map<string, number>();
+  most = 2;
+
+  refuse(request: string): string | undefined {
+    const kind = request.slice(0, request.search(/ HTTP|\?/)).replace(/ses_\w+/, "…");
+    const count = (this.counts.get(kind) ?? 0) + 1;
+    this.counts.set(kind, count);
+    return count <= this.most ? refusal : undefined;
+  }
+}
+
 describe.skipIf(needsNodeClient !== undefined)(
   `without a descriptor (${needsNodeClient ?? "the client is built"})`,
   () => {
@@ -71,6 +105,64 @@ describe.skipIf(needsNodeClient !== undefined)(
         // Connections that were kept meanwhile may have gone.
         expect(grown).toBeLessThanOrEqual(1);
         expect(values).toEqual([0, 0, 0, 0]);
+        await program.end();
+      });
+
+      test(`a process of ${runtime} asks a server again that has none for a moment, whatever it asks`, async () => {
+        const refuser = new Refuser();
+        await using server = await startServer();
+        const options = { refuse: (request: string) => refuser.refuse(request) };
+        await using proxy = await new SocketProxy(server.instance.socket, options).listening();
+        await using program = startProgram(
+          runtime,
+          { ...server.env, TENSORD_URL: proxy.url },
+          `
+            const client = await connect({ retryMs: 3_600_000 });
+            const stream = client.events({ reconnect: false });
+            const first = stream[Symbol.asyncIterator]().next();
+            const region = await client.create("few", new Float32Array(4));
+            await client.stats();
+            tell((await first).value.type);
+            const resumed = client.events();
+            const next = resumed[Symbol.asyncIterator]().next();
+            while (resumed.after === undefined) await new Promise((resolve) => setTimeout(resolve, 10));
+            tell("following");
+            await receive();
+            await client.change(region, { labels: { seen: "yes" } });
+            tell((await next).value.type);
+            const hasty = await connect({ retryMs: 1 });
+            await receive();
+            tell(await codeOf(() => hasty.stats()));
+            tell(await codeOf(() => hasty.events()[Symbol.asyncIterator]().next()));
+            client.close();
+            hasty.close();
+          `,
+        );
+        expect(await program.hear()).toMatch(/^tensord\.(session|region)\./);
+        // What cannot be repeated after a lost answer is among them: of a refused one nothing was done.
+        const kinds = [
+          "POST /v1/regions",
+          "POST /v1/sessions",
+          "GET /v1/sessions/…/hold",
+          "GET /v1/events/ws",
+          "GET /v1/stats",
+        ];
+        expect([...refuser.counts.keys()]).toEqual(expect.arrayContaining(kinds));
+        for (const kind of kinds) expect(refuser.counts.get(kind), kind).toBeGreaterThan(refuser.most);
+        expect(await program.hear()).toBe("following");
+        // Those that stay come back to a server that refuses them.
+        refuser.counts.clear();
+        refuser.most = 1;
+        await server.stop();
+        await server.start();
+        for (const kind of kinds.slice(2, 4)) await until(kind, () => (refuser.counts.get(kind) ?? 0) > refuser.most);
+        await program.say("go on");
+        expect(await program.hear()).toBe("tensord.region.changed");
+        // In the end it is believed.
+        refuser.most = Number.POSITIVE_INFINITY;
+        await program.say("go on");
+        expect(await program.hear()).toBe("out-of-descriptors");
+        expect(await program.hear()).toBe("out-of-descriptors");
         await program.end();
       });
     }

@@ -68,9 +68,16 @@ export function isTensordError(error: unknown, code?: ErrorCode): error is Tenso
   return isOurs && error.name === ourName && (code === undefined || error.code === code);
 }
 
-/** Whether nobody was there to answer, or is about to leave: worth trying again. */
-export function isUnavailable(error: unknown): boolean {
-  return isTensordError(error, "server-unavailable") || isTensordError(error, "shutting-down");
+/** Whether nobody was there to answer, or somebody who refuses for the moment only: worth trying again. */
+export function isPassing(error: unknown): boolean {
+  return (
+    isTensordError(error, "server-unavailable") || (isTensordError(error) && isRefusedForNow(error.status, error.code))
+  );
+}
+
+/** Whether the server said so itself, whatever was asked: it goes, or has no descriptor just now. */
+export function isRefusedForNow(status: number | undefined, code: unknown): boolean {
+  return (status === 503 && code === "shutting-down") || (status === 507 && code === "out-of-descriptors");
 }
 
 /** What the server's hint cannot know: how the cure is spelled here. */

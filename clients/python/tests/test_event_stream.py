@@ -221,14 +221,27 @@ def test_a_refusal_on_the_way_is_raised_too_and_ends_the_stream(path: Path, clie
         assert list(events) == []
 
 
-def test_a_server_that_is_leaving_is_waited_for(path: Path, client: tensord.Client) -> None:
-    leaving: Answer = (503, {"code": "shutting-down", "detail": "going"})
-    answers: Iterator[Answer] = iter([leaving, _chunks(_opened(0)), leaving, leaving])
+PASSING: list[Answer] = [
+    (503, {"code": "shutting-down", "detail": "going"}),
+    (507, {"code": "out-of-descriptors", "detail": "Cannot open an event stream: too many connections stay"}),
+]
+
+
+@pytest.mark.parametrize("passing", PASSING)
+def test_a_server_that_refuses_for_a_moment_is_waited_for(path: Path, client: tensord.Client, passing: Answer) -> None:
+    answers: Iterator[Answer] = iter([passing, _chunks(_opened(0)), passing, passing])
     with FakeServer(path, lambda request: next(answers, _to_stream(request, 1))) as fake:
         fake.keep_alive = False
         with client.events() as events:
             assert next(events).id == "1"
     assert len(fake.requests) == 5
+
+
+def test_a_server_that_has_no_descriptor_for_long_is_believed(path: Path) -> None:
+    with FakeServer(path, lambda _: PASSING[1]) as fake, tensord.connect(f"unix://{path}", retry=0.1) as client:
+        with pytest.raises(tensord.OutOfDescriptors, match="too many connections stay"):
+            client.events()
+    assert len(fake.requests) > 1
 
 
 def test_nobody_there_is_said_at_once_unless_somebody_was(path: Path) -> None:

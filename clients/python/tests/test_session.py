@@ -16,6 +16,7 @@ import pytest
 from harness import Child, Server, room, wait_for
 
 import tensord
+from tensord._session import hold
 
 
 def _session_of(client: tensord.Client) -> tensord.Session:
@@ -327,6 +328,31 @@ def test_a_chore_that_fails_is_told_once_and_the_thread_lives(
         assert session.refresh().held
         assert client.get("mine").session == session.id
         region.close()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [tensord.OutOfDescriptors("Cannot open a file", status=507), tensord.ServerUnavailable("Cannot reach it")],
+)
+def test_a_chore_that_fails_for_the_moment_is_done_later(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: Exception
+) -> None:
+    monkeypatch.setattr(hold, "CHORE_SECONDS", 0.01)
+    tries: list[object] = []
+    done = threading.Event()
+
+    def chore(_: object) -> None:
+        tries.append(None)
+        if len(tries) < 3:
+            raise missing
+        done.set()
+
+    with server.connect(name="chores") as owner:
+        owner.create("mine", [1]).close()
+        _session_of(owner).later(chore)
+        assert done.wait(60)
+    assert len(tries) == 3
+    assert caplog.text == ""
 
 
 def test_a_session_that_the_server_refuses_is_told_once_and_raised_where_it_is_needed(

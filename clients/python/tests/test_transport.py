@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_server import Answer, FakeServer, Request
@@ -16,7 +17,11 @@ import tensord
 from tensord._transport.endpoint import Endpoint
 from tensord._transport.transport import Transport
 
-SHUTTING_DOWN: Answer = (503, {"code": "shutting-down", "detail": "Cannot answer: going", "status": 503})
+# Refusals of the moment, whatever is asked: the server goes, or has no descriptor just now.
+PASSING: list[Answer] = [
+    (503, {"code": "shutting-down", "detail": "Cannot answer: going", "status": 503}),
+    (507, {"code": "out-of-descriptors", "detail": "Cannot answer: no file descriptor left", "status": 507}),
+]
 
 
 @pytest.fixture
@@ -93,16 +98,27 @@ def test_a_lost_answer_to_a_create_is_not_asked_for_again(path: Path, make_trans
         assert caught.value.fields == {"request_sent": True}
 
 
-def test_what_a_leaving_server_refuses_is_sent_to_the_next(path: Path, make_transport: MakeTransport) -> None:
-    with FakeServer(path, lambda _: SHUTTING_DOWN if len(fake.requests) < 3 else (201, {})) as fake:
+@pytest.mark.parametrize("passing", PASSING)
+def test_what_is_refused_for_a_moment_is_sent_again(path: Path, make_transport: MakeTransport, passing: Answer) -> None:
+    with FakeServer(path, lambda _: passing if len(fake.requests) < 3 else (201, {})) as fake:
         reply = make_transport().request("POST", "/v1/regions", {}, repeatable=False)
         assert reply.status == 201
         assert reply.repeated is False
 
 
-def test_a_server_that_keeps_leaving_is_believed_in_the_end(path: Path, make_transport: MakeTransport) -> None:
-    with FakeServer(path, lambda _: SHUTTING_DOWN):
-        assert make_transport(retry=0.1).request("GET", "/x", repeatable=True).status == 503
+@pytest.mark.parametrize("passing", PASSING)
+def test_who_refuses_for_a_moment_again_and_again_is_believed(
+    path: Path, make_transport: MakeTransport, passing: tuple[int, Any]
+) -> None:
+    with FakeServer(path, lambda _: passing) as fake:
+        assert make_transport(retry=0.1).request("GET", "/x", repeatable=True).status == passing[0]
+    assert len(fake.requests) > 1
+
+
+def test_full_memory_does_not_pass_by_itself(path: Path, make_transport: MakeTransport) -> None:
+    with FakeServer(path, lambda _: (507, {"code": "out-of-shared-memory", "detail": "full"})) as fake:
+        assert make_transport(retry=1e6).request("POST", "/v1/regions", {}, repeatable=True).status == 507
+    assert len(fake.requests) == 1
 
 
 def test_a_server_that_was_there_is_waited_for(path: Path, make_transport: MakeTransport) -> None:

@@ -1,6 +1,6 @@
 /** The events of one server as an async iterable that survives its restarts: it resumes where it stood. */
 
-import { isUnavailable } from "../errors.ts";
+import { isPassing, isTensordError } from "../errors.ts";
 import type { Transport } from "../http/transport.ts";
 import type { EventOptions } from "../options.ts";
 import { pause } from "../waiting.ts";
@@ -36,20 +36,26 @@ export class EventStream implements AsyncIterable<TensordEvent> {
     const { closed, wasThere, retryMs } = this.#transport;
     const stopped = AbortSignal.any(signal === undefined ? [closed] : [closed, signal]);
     // A server that was there before is waited for; one that took this stream before, for as long as it takes.
-    let giveUpAt = performance.now() + (wasThere && reconnect ? retryMs : 0);
+    const beganAt = performance.now();
+    let giveUpAt = beganAt + (wasThere ? retryMs : 0);
+    let hasBegun = false;
     let pauseMs = firstPauseMs;
     for (;;) {
       try {
         for await (const event of this.#connection(stopped)) {
           giveUpAt = Number.POSITIVE_INFINITY;
+          hasBegun = true;
           if (event.type === "tensord.stream.opened") continue;
           pauseMs = firstPauseMs;
           yield event;
         }
+        if (!reconnect) return;
       } catch (error) {
-        if (!reconnect || !isUnavailable(error) || performance.now() + pauseMs > giveUpAt) throw error;
+        // One that refuses is there.
+        if (isTensordError(error) && error.status !== undefined) giveUpAt = Math.max(giveUpAt, beganAt + retryMs);
+        const mayBegin = isPassing(error) && (reconnect || !hasBegun);
+        if (!mayBegin || performance.now() + pauseMs > giveUpAt) throw error;
       }
-      if (!reconnect) return;
       await pause(pauseMs, { signal: stopped });
       pauseMs = Math.min(2 * pauseMs, longestPauseMs);
     }

@@ -5,7 +5,7 @@
 
 import { Agent, type IncomingMessage, type RequestOptions, request } from "node:http";
 import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
-import { TensordError } from "../errors.ts";
+import { isRefusedForNow, TensordError } from "../errors.ts";
 import { pause, type WaitOptions } from "../waiting.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { isObject } from "./wire.ts";
@@ -96,7 +96,8 @@ export class Transport {
         isRepeated = true;
       } else {
         this.#wasThere = true;
-        if (!isPassing(outcome)) return { ...outcome, isRepeated };
+        const code = isObject(outcome.body) ? outcome.body.code : undefined;
+        if (!isRefusedForNow(outcome.status, code)) return { ...outcome, isRepeated };
       }
       const now = performance.now();
       giveUpAt = Math.min(giveUpAt, now + this.retryMs);
@@ -233,10 +234,4 @@ function parseJson(text: string): unknown {
   } catch (cause) {
     throw new TensordError("server-fault", `Cannot read the server's answer: it is no JSON (${cause})`, { cause });
   }
-}
-
-/** Whether the server refuses for a moment only, whatever is asked: it goes, or has no descriptor just now. */
-function isPassing({ status, body }: Pick<Reply, "status" | "body">): boolean {
-  if ((status !== 503 && status !== 507) || !isObject(body)) return false;
-  return body.code === "shutting-down" || body.code === "out-of-descriptors";
 }

@@ -4,7 +4,7 @@
  */
 
 import type WebSocket from "ws";
-import { isTensordError, isUnavailable } from "../errors.ts";
+import { isPassing, isTensordError } from "../errors.ts";
 import type { Endpoint } from "../http/endpoint.ts";
 import { openWebSocket, readRefusal, toUnreachable } from "../http/web-socket.ts";
 import { pause } from "../waiting.ts";
@@ -82,7 +82,7 @@ export class Hold {
         return await this.#connectOnce(isAwaited);
       } catch (error) {
         // In the background this process may find a descriptor again, as a server comes back.
-        const passes = isUnavailable(error) || (!isAwaited && isTensordError(error, "out-of-descriptors"));
+        const passes = isPassing(error) || (!isAwaited && isTensordError(error, "out-of-descriptors"));
         if (!passes || performance.now() + pauseMs > giveUpAt) throw error;
         await pause(pauseMs, { ref: isAwaited });
       }

@@ -15,7 +15,7 @@ from types import TracebackType
 from urllib.parse import urlencode
 
 from tensord._api import expect
-from tensord._errors import AccessDenied, OutOfDescriptors, ServerFault, ServerUnavailable
+from tensord._errors import AccessDenied, OutOfDescriptors, ServerFault, ServerUnavailable, TensordError
 from tensord._transport.long_answer import LongAnswer
 from tensord._transport.transport import Reply, Transport
 
@@ -147,9 +147,12 @@ class EventStream:
                 else:
                     self._read(self._answer)
                 continue
-            except (AccessDenied, OutOfDescriptors):
+            except AccessDenied:
                 raise
             except (OSError, http.client.HTTPException) as error:
+                # Of the server's descriptors some become free; of this process's, by nobody's doing but its own.
+                if isinstance(error, OutOfDescriptors) and error.status is None:
+                    raise
                 self._drop()
                 if time.monotonic() + self._pause - started > self._patience() and not self._closed:
                     raise self._to_failure(error) from error
@@ -191,8 +194,8 @@ class EventStream:
             raise ConnectionError("the server ended the stream")
         self._frames.extend(self._parser.feed(piece))
 
-    def _to_failure(self, error: Exception) -> ServerUnavailable:
-        if isinstance(error, ServerUnavailable):
+    def _to_failure(self, error: Exception) -> TensordError:
+        if isinstance(error, TensordError):
             return error
         hint = None if self._after is None else f"go on with events(after={self._after!r})"
         return ServerUnavailable(

@@ -277,10 +277,10 @@ class Hold:
             self._chores.popleft()
 
     def _do(self, chore: Callable[[Api], None]) -> bool:
-        """Whether it is done with, if need be because it fails for another reason than the server's absence."""
+        """Whether it is done with, if need be because it fails for a reason that does not pass by itself."""
         try:
             chore(self._api)
-        except ServerUnavailable:
+        except (ServerUnavailable, OutOfDescriptors):
             return False
         except NotFound as error:
             _log.debug("There is nothing to tidy up behind a session: %s", error)
