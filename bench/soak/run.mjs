@@ -8,16 +8,19 @@ import { bun, setUpServer } from "../../scripts/lib/server-packages.mjs";
 
 /** A kill of the server, its restart and all checks take about a third of a second. */
 const killsAMinute = 170;
+/** Connections that never ask, which the server ends beside others that are answered. */
+const halfOpenAMinute = 100_000;
 
 const soaks = {
   everybody: { minutes: 30, run: soakEverybody },
   web: { minutes: 5, run: soakWeb },
   server: { minutes: 5, run: soakServer },
+  connections: { minutes: 1, run: soakConnections },
 };
 
 /**
- * @param {string[]} args `--web` for gunicorn's workers, `--server` for a server that is killed again and again, instead of
- *   everybody with workers that are killed; `--minutes` for how long
+ * @param {string[]} args `--web` for gunicorn's workers, `--server` for a server that is killed again and again, `--connections`
+ *   for one whose descriptors are all taken, instead of everybody with workers that are killed; `--minutes` for how long
  * @returns the status to exit with: 1 if anything leaked
  */
 export async function runSoak(args) {
@@ -48,15 +51,26 @@ function soakServer(minutes) {
   });
 }
 
+function soakConnections(minutes) {
+  const total = Math.ceil(minutes * halfOpenAMinute);
+  console.log(`${total} connections never ask, up to the limit at once`);
+  return run(bun, ["--no-env-file", "test", "./tests/faults/few-descriptors.test.ts", "-t", "by the thousand"], {
+    env: { ...process.env, TEST_ROUNDS: String(total) },
+  });
+}
+
 function parse(args) {
-  const options = { web: { type: "boolean" }, server: { type: "boolean" }, minutes: { type: "string" } };
+  const others = Object.keys(soaks).filter((name) => name !== "everybody");
+  const options = Object.fromEntries(others.map((name) => [name, { type: "boolean" }]));
   try {
-    const { values } = parseArgs({ args, options });
-    const soak = values.web ? soaks.web : values.server ? soaks.server : soaks.everybody;
-    const minutes = values.minutes === undefined ? soak.minutes : Number(values.minutes);
-    if (minutes > 0 && !(values.web && values.server)) return { soak, minutes };
+    const { values } = parseArgs({ args, options: { ...options, minutes: { type: "string" } } });
+    const [asked = "everybody", ...more] = others.filter((name) => values[name]);
+    const minutes = values.minutes === undefined ? soaks[asked].minutes : Number(values.minutes);
+    if (minutes > 0 && more.length === 0) return { soak: soaks[asked], minutes };
   } catch {
     // An argument that there is not, or one without its value.
   }
-  throw new Failure(`Cannot soak with ${args.join(" ")}: want --web or --server or neither, and --minutes above 0.`);
+  throw new Failure(
+    `Cannot soak with ${args.join(" ")}: want at most one of --web, --server, --connections, and --minutes above 0.`,
+  );
 }
