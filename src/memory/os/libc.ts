@@ -41,7 +41,10 @@ const RLIMIT_NOFILE = 7;
 type LibraryOfC = ReturnType<typeof bindLibrary>;
 let bound: LibraryOfC | undefined;
 
-/** Binds once in each thread: errno's place differs from thread to thread. For `libc-sockets.ts`, which is a part of this. */
+/**
+ * Binds once in each thread: errno's place differs from thread to thread. For `libc-sockets.ts` and `libc-memory.ts`, which
+ * are parts of this.
+ */
 export function library(): LibraryOfC {
   bound ??= bindLibrary();
   return bound;
@@ -53,7 +56,15 @@ function bindLibrary() {
     __errno_location: { args: [], returns: "u64" },
     // int fallocate(int fd, int mode, off_t offset, off_t len);
     fallocate: { args: ["i32", "i32", "i64", "i64"], returns: "i32" },
-    // int fcntl(int fd, int op, struct flock *lock);
+    // int memfd_create(const char *name, unsigned int flags);
+    memfd_create: { args: ["u64", "u32"], returns: "i32" },
+    // void *mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset);
+    mmap: { args: ["u64", "u64", "i32", "i32", "i32", "i64"], returns: "i64" },
+    // int munmap(void *addr, size_t length);
+    munmap: { args: ["u64", "u64"], returns: "i32" },
+    // void *memcpy(void *dest, const void *src, size_t n);
+    memcpy: { args: ["u64", "u64", "u64"], returns: "u64" },
+    // int fcntl(int fd, int op, struct flock *lock); or an int in its place.
     fcntl: { args: ["i32", "i32", "u64"], returns: "i32" },
     // int inotify_init1(int flags);
     inotify_init1: { args: ["i32"], returns: "i32" },
