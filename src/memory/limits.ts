@@ -154,6 +154,8 @@ export const limits = {
   groupAnswerBytes: 64 * MiB,
   /** Descriptors that no connection gets; what opens one for long gets half of them at most. */
   spareDescriptors: 12,
+  /** Of the descriptors that the server may have, regions without a name take this share at most: each has one. */
+  memfdDescriptorsPercent: 50,
   /** Connections that have to fit, or the server does not start. */
   connectionsMin: 8,
   /** Of the connections that fit, this share is kept for requests that are answered at once. */

@@ -1,7 +1,7 @@
 /** Routes by which a server explains itself: what it can do, which devices there are, what is wrong, and its metrics. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { brokerVersion, features, storages } from "../memory/host/capabilities.ts";
+import { brokerVersion, describeStorages, features } from "../memory/host/capabilities.ts";
 import { dtypes } from "../memory/layout/dtype.ts";
 import { limits } from "../memory/limits.ts";
 import { answer } from "./answer.ts";
@@ -68,7 +68,7 @@ const nameCharacters = 128;
 
 export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: Services): void {
   app.openapi(capabilities, async (c) => {
-    const { shm, ...platform } = await services.host.capabilities();
+    const { shm, hugePages, ...platform } = await services.host.capabilities();
     const body: z.infer<typeof schemas.Capabilities> = {
       api: "v1",
       version: services.version,
@@ -83,7 +83,12 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
         page_size: shm.pageSize,
       },
       broker: toBroker(services.host.brokerPath()),
-      storages: storages.map(({ kind, available, survivesRestart, reason }) => ({
+      huge_pages: hugePages.map(({ pageBytes, totalBytes, freeBytes }) => ({
+        page_size: pageBytes,
+        total_bytes: totalBytes,
+        free_bytes: freeBytes,
+      })),
+      storages: describeStorages(services.store.storages.all).map(({ kind, available, survivesRestart, reason }) => ({
         kind,
         available,
         survives_restart: survivesRestart,

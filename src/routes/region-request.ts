@@ -24,7 +24,8 @@ export function toCreateRequest(
     if_exists: ifExists = "fail",
     labels = {},
   } = request;
-  const { kind } = store.storages.get(storage);
+  const wish = { kind: storage, isPrivate: request.private ?? false, hugePage: request.huge_pages };
+  const { form } = store.storages.choose(wish);
   if (name === null && ifExists !== "fail") {
     throw refused(`Cannot apply "if_exists": "${ifExists}": the region has no name, want one`);
   }
@@ -46,7 +47,7 @@ export function toCreateRequest(
     model,
     name,
     version,
-    storage: kind,
+    storage: form,
     tensors,
     owner,
     ifExists,

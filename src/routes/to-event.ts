@@ -29,8 +29,8 @@ function toMore(event: Extract<StoreEvent, { region: unknown }>): object {
   if ("actor" in event) {
     return { former_name: region.formerName, reason: region.reason, actor: event.actor ?? null };
   }
-  if ("cause" in event) return { cause: event.cause };
-  return event.type === "tensord.region.lost" ? { former_name: region.formerName } : {};
+  if (event.type === "tensord.region.lost") return { former_name: region.formerName, cause: event.cause };
+  return "cause" in event ? { cause: event.cause } : {};
 }
 
 function toSessionEventText(store: Store, event: Extract<StoreEvent, { session: unknown }>, id: string): string {

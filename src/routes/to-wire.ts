@@ -19,7 +19,7 @@ import type { ServerPool as ServerPoolSchema } from "./schemas/stats.ts";
 /** A descriptor but for its tensors, of which there may be thousands. */
 export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof RegionFacts> {
   const { owner, checksum } = region;
-  const { memory, names } = store.storages.of(region);
+  const { kind, memory, names, isPrivate, hugePage } = store.storages.of(region);
   const { path, shmName } = names.address(region.token);
   return {
     id: idOf(region),
@@ -35,13 +35,15 @@ export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof
     evictable: region.evictable,
     labels: region.labels,
     storage: {
-      kind: region.storageKind,
+      kind,
       format: region.format,
       shm_name: shmName,
       path,
       ...region.identity,
       byte_size: region.byteSize,
       page_size: memory.pageSize,
+      private: isPrivate,
+      huge_pages: hugePage,
       maker_byte: true,
     },
     tensor_count: region.tensors.count,

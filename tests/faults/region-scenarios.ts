@@ -29,6 +29,7 @@ const sealing = at(
   "seal.begun",
   "seal.mode-set",
   "seal.writers-asked",
+  "seal.made-final",
   "seal.hashed",
   "seal.journaled",
   "proof.renewed",

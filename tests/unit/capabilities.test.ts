@@ -1,7 +1,7 @@
 /** What the server says that it can do: it has an operation for each feature, and its numbers are the ones it refuses by. */
 
 import { expect, test } from "bun:test";
-import { features, parseHugePages, readCapabilities, storages } from "../../src/memory/host/capabilities.ts";
+import { describeStorages, features, parseHugePages, readCapabilities } from "../../src/memory/host/capabilities.ts";
 import { operations } from "../harness/answers.ts";
 
 /** The operation that each feature is about. */
@@ -26,6 +26,8 @@ const operationOf: Readonly<Record<(typeof features)[number], string>> = {
   events: "listEvents",
   data: "readData",
   aliases: "createRegion",
+  private: "createRegion",
+  "huge-pages": "createRegion",
   doctor: "diagnose",
   metrics: "getMetrics",
 };
@@ -37,8 +39,14 @@ test("each feature has its operation, and is named once", () => {
 });
 
 test("every kind of storage is named once, and what is missing has a reason", () => {
-  expect(storages.map(({ kind }) => kind).toSorted()).toEqual(["cuda_vmm", "file", "heap", "memfd", "shm"]);
-  for (const { available, reason } of storages) expect(reason === null).toBe(available);
+  for (const there of [[], [{ kind: "shm", survivesRestart: true }], [{ kind: "memfd", survivesRestart: false }]]) {
+    const storages = describeStorages(there);
+    expect(storages.map(({ kind }) => kind).toSorted()).toEqual(["cuda_vmm", "file", "heap", "memfd", "shm"]);
+    for (const { available, reason } of storages) expect(reason === null).toBe(available);
+    for (const { kind, survivesRestart } of there) {
+      expect(storages.find((one) => one.kind === kind)).toMatchObject({ available: true, survivesRestart });
+    }
+  }
 });
 
 const mounted = (type: string, ...options: string[]) => ({ mountPoint: "/dev/shm", type, options });

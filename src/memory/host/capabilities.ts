@@ -7,6 +7,7 @@ import { realpathSync, statfsSync } from "node:fs";
 import { release } from "node:os";
 import { withSpare } from "../os/descriptors.ts";
 import { readTextIfThere } from "../os/files.ts";
+import { listHugePageBytes, type MemorySpace, readHugeSpace } from "./memory-space.ts";
 import { findMount, type Mount } from "./mount.ts";
 
 /** What this server offers. Clients send only what is here; each name has an operation behind it. */
@@ -31,6 +32,8 @@ export const features = [
   "events",
   "data",
   "aliases",
+  "private",
+  "huge-pages",
   "doctor",
   "metrics",
 ] as const;
@@ -49,18 +52,35 @@ export interface StorageCapability {
 
 const notYet = "This version of the server does not have it.";
 
-/** In the order in which a client would choose. */
-export const storages: readonly StorageCapability[] = [
-  { kind: "shm", available: true, survivesRestart: true, reason: null },
-  { kind: "memfd", available: false, survivesRestart: false, reason: notYet },
-  { kind: "file", available: false, survivesRestart: true, reason: notYet },
-  { kind: "heap", available: false, survivesRestart: false, reason: notYet },
-  { kind: "cuda_vmm", available: false, survivesRestart: false, reason: `${notYet} /v1/devices lists the GPUs.` },
+/** Why there is none, and whether its regions would outlive the server. In the order in which a client would choose. */
+const absences: readonly Omit<StorageCapability, "available">[] = [
+  { kind: "shm", survivesRestart: true, reason: "There is no shared memory directory." },
+  { kind: "memfd", survivesRestart: false, reason: "The kernel, or a filter before it, refuses memfd_create." },
+  { kind: "file", survivesRestart: true, reason: notYet },
+  { kind: "heap", survivesRestart: false, reason: notYet },
+  { kind: "cuda_vmm", survivesRestart: false, reason: `${notYet} /v1/devices lists the GPUs.` },
 ];
+
+/** Every kind of storage. @param there those that the server has, of which one kind may come more than once. */
+export function describeStorages(
+  there: Iterable<Pick<StorageCapability, "survivesRestart"> & { readonly kind: string }>,
+): readonly StorageCapability[] {
+  const byKind = new Map([...there].map((storage) => [storage.kind, storage]));
+  return absences.map((absence) => {
+    const storage = byKind.get(absence.kind);
+    if (storage === undefined) return { ...absence, available: false };
+    return { kind: absence.kind, available: true, survivesRestart: storage.survivesRestart, reason: null };
+  });
+}
 
 /** When tmpfs takes huge pages: the words of its mount option `huge`. */
 export const hugePageModes = ["never", "always", "within_size", "advise"] as const;
 export type HugePages = (typeof hugePageModes)[number];
+
+/** Reserved pages of one size, and how much of them nobody has. */
+export interface HugePageCapability extends MemorySpace {
+  readonly pageBytes: number;
+}
 
 export interface HostCapabilities {
   readonly os: string;
@@ -74,6 +94,7 @@ export interface HostCapabilities {
     readonly hugePages: HugePages;
     readonly pageSize: number;
   };
+  readonly hugePages: readonly HugePageCapability[];
 }
 
 /** @param shmDirectory as clients know it. */
@@ -96,6 +117,9 @@ export function readCapabilities(shmDirectory: string): HostCapabilities {
       hugePages: parseHugePages(mount, shmemEnabled),
       pageSize: bsize,
     },
+    hugePages: listHugePageBytes()
+      .toSorted((a, b) => a - b)
+      .map((pageBytes) => ({ pageBytes, ...readHugeSpace(pageBytes) })),
   };
 }
 

@@ -98,8 +98,8 @@ export function parseRegion(row: RegionRow, tensorsRow: TensorsRow | undefined, 
   const owner = parseStored<Owner>(row.owner, ownerShape);
   const stored = parseStored(row.record, storedShape);
   const tensors = parseTensors(tensorsRow, (count) => files.of(stored.token, count));
-  const formerName = stored.formerName ?? null;
-  return { ...stored, key, state, model, name, version, pendingName, formerName, reason, owner, tensors };
+  const { storageKind: storageForm, formerName = null, ...rest } = stored;
+  return { ...rest, key, state, model, name, version, pendingName, formerName, reason, owner, storageForm, tensors };
 }
 
 /** A row without a list stands for one in a file, which is looked at by whoever brings the region back. */

@@ -75,7 +75,7 @@ function toStored(record: RegionRecord) {
     evictable,
     labels,
     revision,
-    storageKind,
+    storageForm,
     identity,
     byteSize,
     format,
@@ -89,7 +89,8 @@ function toStored(record: RegionRecord) {
     evictable,
     labels,
     revision,
-    storageKind,
+    // As it is called since kinds had no forms.
+    storageKind: storageForm,
     identity,
     byteSize,
     format,

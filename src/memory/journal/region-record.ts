@@ -6,7 +6,7 @@
 import type { Checksum } from "../layout/checksum.ts";
 import type { TensorList } from "../layout/tensors.ts";
 import { type RegionId, type SessionId, toRegionId } from "../naming.ts";
-import type { Identity, StorageKind } from "../storage/storage.ts";
+import type { Identity, StorageForm } from "../storage/storage.ts";
 
 /** In the order of a life; `deleted` is the end. What leads from one to the next is `state/lifecycle.ts`'s. */
 export const states = ["creating", "open", "sealing", "sealed", "draining", "deleted"] as const;
@@ -56,7 +56,7 @@ export interface RegionRecord {
   evictable: boolean;
   labels: Readonly<Record<string, string>>;
   revision: number;
-  readonly storageKind: StorageKind;
+  readonly storageForm: StorageForm;
   readonly format: Format;
   identity: Identity;
   /** The whole file. */

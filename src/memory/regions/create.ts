@@ -14,7 +14,7 @@ import type { OnFull } from "../state/room-queue.ts";
 import { type Claim, idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import type { AskedTensors, LaidOut } from "../storage/layout-lane.ts";
-import type { StorageKind } from "../storage/storage.ts";
+import type { StorageForm } from "../storage/storage.ts";
 import { toFileBytes } from "../storage/tensor-files.ts";
 import { attachTo } from "./attach.ts";
 import { checkClaim } from "./claim.ts";
@@ -29,7 +29,7 @@ export interface CreateRequest {
   readonly name: string | null;
   /** Which build of the name; "" unless somebody says so. */
   readonly version: string;
-  readonly storage: StorageKind;
+  readonly storage: StorageForm;
   readonly tensors: AskedTensors;
   readonly owner: Owner;
   readonly ifExists: IfExists;
@@ -234,7 +234,7 @@ function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, pool
     labels: request.labels,
     revision: 1,
     version: request.version,
-    storageKind: request.storage,
+    storageForm: request.storage,
     format: "safetensors",
     identity: { dev: "0", ino: "0" },
     byteSize: layout.byteSize,

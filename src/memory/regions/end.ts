@@ -6,7 +6,7 @@
 import { TensordError } from "../error.ts";
 import { isOutOfMemory } from "../journal/journal-failure.ts";
 import { describe, type EndReason } from "../journal/region-record.ts";
-import { describeEnd } from "../state/ended-regions.ts";
+import { describeEnd, describeLoss } from "../state/ended-regions.ts";
 import { hasEnded, nextState } from "../state/lifecycle.ts";
 import type { Region, RegionChange } from "../state/region.ts";
 import { describeSession } from "../state/session.ts";
@@ -57,7 +57,7 @@ function changeRow(store: Store, region: Region, ending: RegionChange): void {
 
 /** Tells that a region has ended, in the turn in which its row and the books say so. */
 export function tellEnd(store: Store, region: Region, actor: string | undefined): void {
-  remember(store, region, region.reason);
+  remember(store, region);
   store.expiring.cancel(region);
   wakeWaiters(store, region, region.formerName);
   store.emit({ type: "tensord.region.draining", region, actor });
@@ -65,16 +65,18 @@ export function tellEnd(store: Store, region: Region, actor: string | undefined)
 
 /** Neither the name nor the keeper's link is there: nobody can map it again, and nothing can bring it back. */
 export function loseRegion(store: Store, region: Region): void {
+  const cause = "removed";
   forgetRegion(store, region, "lost");
-  remember(store, region, null);
+  store.books.ended.remember(region, describeLoss(cause), store.now());
   store.expiring.cancel(region);
   wakeWaiters(store, region, region.formerName);
-  store.emit({ type: "tensord.region.lost", region });
+  store.emit({ type: "tensord.region.lost", region, cause });
 }
 
 /** For those who still ask for it. A sealed one that outlives its session knows of that the id alone. */
-function remember(store: Store, region: Region, reason: EndReason | null): void {
-  const { session: token, owner } = region;
+function remember(store: Store, region: Region): void {
+  const { session: token, owner, reason } = region;
+  if (reason === null) return;
   const session = token === null ? undefined : store.books.findSession(token);
   const id = owner.kind === "session" ? owner.session : undefined;
   const who = session === undefined ? id : describeSession(session);

@@ -1,6 +1,7 @@
 /**
- * Sealing makes regions final, one or a group in one turn: modes first, then the questions for writers, then the checksums,
- * then the commit, which also hands over the names of regions that these replace. Any refusal reopens all.
+ * Sealing makes regions final, one or a group in one turn: modes first, then the questions for writers, then the kernel's own
+ * word where it has one, then the checksums, then the commit, which also hands over the names of regions that these replace.
+ * Any refusal reopens all.
  */
 
 import { setImmediate } from "node:timers/promises";
@@ -54,6 +55,8 @@ export async function sealRegions(
       usages.push(checkUsage(store, region));
       store.step("seal.writers-asked");
     });
+    for (const region of regions) await makeFinal(store, region);
+    store.step("seal.made-final");
     const checksums: (Checksum | null)[] = [];
     for (const region of regions) checksums.push(checksum ? await hashRegion(store, region, "sealing") : null);
     store.step("seal.hashed");
@@ -76,14 +79,23 @@ async function inSlices(store: Store, regions: readonly Region[], act: (region: 
   }
 }
 
+/** The kernel's own word cannot be taken back: whatever refuses the seal after it leaves bytes that nobody changes any more. */
+async function makeFinal(store: Store, region: Region): Promise<void> {
+  checkStands(store, region, "sealing");
+  if (!(await store.storages.of(region).memory.seal(region.token))) throw hasWriters(region);
+  checkStands(store, region, "sealing");
+}
+
+function hasWriters(region: Region): TensordError {
+  return new TensordError("region-has-writers", `Cannot seal ${describe(region)}: a process maps it for writing`, {
+    region: idOf(region),
+    hint: "Let every writer close its mapping, or seal from the client that wrote it, which lets go of its own first.",
+  });
+}
+
 function checkUsage(store: Store, region: Region): Usage {
   const usage = store.storages.of(region).memory.usage(region.token);
-  if (usage?.written === true) {
-    throw new TensordError("region-has-writers", `Cannot seal ${describe(region)}: a process maps it for writing`, {
-      region: idOf(region),
-      hint: "Let every writer close its mapping, or seal from the client that wrote it, which lets go of its own first.",
-    });
-  }
+  if (usage?.written === true) throw hasWriters(region);
   if (usage === undefined) {
     throw new TensordError("io-error", `Cannot seal ${describe(region)}: its file is gone`, {
       region: idOf(region),

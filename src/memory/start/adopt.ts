@@ -43,7 +43,7 @@ export async function adoptRegion(
     labels: { "tensord.recovered": "true" },
     // Above what its proof tells of, and what a client may know.
     revision: (store.proofs.find(file.token)?.revision ?? 0) + 1,
-    storageKind: storage.kind,
+    storageForm: storage.form,
     format: content.dataOffset === 0 ? "raw" : "safetensors",
     identity: file.identity,
     byteSize: file.byteSize,

@@ -21,8 +21,12 @@ import type { RequestedLease, Session } from "../state/session.ts";
 import type { OnStep } from "../state/steps.ts";
 import { type EventWriter, Store } from "../state/store.ts";
 import type { StoreEvent } from "../state/store-event.ts";
+import type { FdHolder } from "../storage/fd-holder/fd-holder.ts";
 import { SpareInodes } from "../storage/inodes.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
+import { HostLanes } from "../storage/lane.ts";
+import { openMemfdStorages } from "../storage/memfd/memfd-storage.ts";
+import { Memfds } from "../storage/memfd/memfds.ts";
 import { ShmStorage } from "../storage/shm/shm-storage.ts";
 import type { Storage } from "../storage/storage.ts";
 import { Storages } from "../storage/storages.ts";
@@ -36,6 +40,8 @@ export interface StoreOptions extends InstanceLocation {
   /** Hears of each change from the beginning, the recovery's included. */
   readonly onEvent?: (event: StoreEvent) => void;
   readonly onStep?: OnStep;
+  /** Who holds the memory of regions without a name while no server runs; left out, they end with this one. */
+  readonly fdHolder?: FdHolder;
   /** Further things that regions can be made of. The store disposes of them. */
   readonly storages?: (directory: InstanceDirectory) => readonly (Storage & Disposable)[];
 }
@@ -74,8 +80,15 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   if (proofs.distrust !== undefined) {
     options.onWarning(`The proofs of names are not believed, and are written anew: ${proofs.distrust}`, undefined);
   }
-  const shm = new ShmStorage(directory, options.onStep);
-  const storages = new Storages([shm, ...(options.storages?.(directory) ?? [])].map((storage) => opened.use(storage)));
+  const lanes = opened.use(new HostLanes());
+  const memfds = opened.use(await Memfds.open(directory.instance, options.fdHolder));
+  const { onStep } = options;
+  const storages = new Storages([
+    new ShmStorage(directory, lanes, { onStep }),
+    new ShmStorage(directory, lanes, { isPrivate: true, onStep }),
+    ...openMemfdStorages(memfds, lanes, onStep),
+    ...(options.storages?.(directory) ?? []).map((storage) => opened.use(storage)),
+  ]);
   const events = openEvents(journal, options.onWarning);
   opened.defer(() => keepEvents(journal, events, options.onWarning));
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void tryFree(store, region));
@@ -118,7 +131,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     directory,
     spareInodes,
     async start() {
-      await Promise.all([names.started, store.layouts.start(), ...[...storages.all].map((storage) => storage.start())]);
+      await Promise.all([names.started, store.layouts.start(), lanes.start()]);
     },
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };

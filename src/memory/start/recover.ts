@@ -12,6 +12,7 @@ import { freeRegion } from "../regions/free.ts";
 import { enterRequestedLease } from "../regions/requested-lease.ts";
 import { enterSession } from "../sessions/sessions.ts";
 import { defaultModelName } from "../state/books.ts";
+import { describeLoss } from "../state/ended-regions.ts";
 import { hasEnded, nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Session } from "../state/session.ts";
@@ -31,7 +32,7 @@ export async function recoverStore(store: Store): Promise<void> {
   const kept = findKept(store);
   const absent = new Set<string>();
   for (const record of regions) {
-    if (!store.storages.has(record.storageKind)) {
+    if (!store.storages.has(record.storageForm)) {
       warnOfAbsence(store, record);
       absent.add(record.token);
       continue;
@@ -71,18 +72,19 @@ function findKept(store: Store): Map<string, Kept> {
 
 /** Its memory may be whole, and a start where the storage is there again brings it back. */
 function warnOfAbsence(store: Store, record: RegionRecord): void {
-  const what = `${describe(record)}, which is in ${record.storageKind} storage`;
+  const what = `${describe(record)}, which is in ${record.storageForm} storage`;
   store.warn(`Cannot bring back ${what}: this host has none; its row stays`, undefined);
 }
 
 /**
  * Files without a row. A creation links the public name only once the row is written, and a deletion unlinks it before
- * the row goes: who has the name had a row, which was lost with the journal or with the end of its log.
+ * the row goes: who has the name had a row, which was lost with the journal or with the end of its log. What has no public
+ * name has its proof for that, which is written and removed in between.
  */
 async function recoverRowless(store: Store, rowless: readonly Kept[]): Promise<void> {
   const { isAdopting } = store.journal;
   const { shown = [], hidden = [] } = Object.groupBy(rowless, ({ storage, file }) =>
-    storage.names.isPublished(file.token, file.identity) ? "shown" : "hidden",
+    wasEntered(store, storage, file) ? "shown" : "hidden",
   );
   const proven = shown.map((kept) => ({ ...kept, proof: store.proofs.find(kept.file.token) }));
   const age = ({ proof }: (typeof proven)[number]) => proof?.key ?? Number.MAX_SAFE_INTEGER;
@@ -97,6 +99,10 @@ async function recoverRowless(store: Store, rowless: readonly Kept[]): Promise<v
   if (isAdopting || shown.length === 0) return;
   const regions = shown.length === 1 ? "region whose row is" : "regions whose rows are";
   store.warn(`Adopted ${shown.length} ${regions} lost; later changes of others may be lost too`, undefined);
+}
+
+function wasEntered(store: Store, { names }: Storage, { token, identity }: KeptFile): boolean {
+  return names.isPublished(token, identity) ?? store.proofs.find(token) !== undefined;
 }
 
 /** A proof that is newer than the row tells of a change whose row was lost; a change of the owner is not undone by that. */
@@ -114,7 +120,7 @@ function recoverOwner(store: Store, region: Region): void {
 
 /** Every region that stands is proved as its row says; those of a storage that this host lacks keep what they have. */
 function settleProofs(store: Store, rows: readonly RegionRecord[]): void {
-  const absent = new Set(rows.filter(({ storageKind }) => !store.storages.has(storageKind)).map(({ token }) => token));
+  const absent = new Set(rows.filter(({ storageForm }) => !store.storages.has(storageForm)).map(({ token }) => token));
   const stands = (region: Region | undefined) => region !== undefined && !hasEnded(region.state);
   const isKept = (token: string) => absent.has(token) || stands(store.books.regionByToken(token));
   const { missing, cause } = store.proofs.settle(store.books.regions.after(0).filter(stands), isKept);
@@ -187,7 +193,11 @@ function forget(store: Store, record: RegionRecord): void {
   const state = nextState(record, isFreed ? "freed" : "lost");
   const region = { ...record, state, name: null, formerName, lastUsedAt };
   if (isFreed) store.emit({ type: "tensord.region.deleted", region, actor: undefined });
-  else store.emit({ type: "tensord.region.lost", region });
+  else {
+    const cause = store.storages.of(record).names.lossCause;
+    store.books.ended.remember(region, describeLoss(cause), store.now());
+    store.emit({ type: "tensord.region.lost", region, cause });
+  }
 }
 
 /** Kept, but never entered: the server died between the two, and nobody was told of it. */
@@ -210,7 +220,7 @@ function toOrphan(store: Store, storage: Storage, file: KeptFile): RegionRecord 
     evictable: false,
     labels: {},
     revision: 1,
-    storageKind: storage.kind,
+    storageForm: storage.form,
     format: "raw",
     identity: file.identity,
     byteSize: file.byteSize,

@@ -2,6 +2,7 @@
 
 import type { EndReason } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
+import type { LossCause } from "../storage/storage.ts";
 
 interface Ending {
   /** With its verb: `ended with session ses_…`. */
@@ -71,8 +72,16 @@ const sentences: Readonly<Record<EndReason, string>> = {
   aborted: "was never finished",
 };
 
+const losses: Readonly<Record<LossCause, string>> = {
+  removed: "was lost: somebody removed its file",
+  "not-kept": "was lost: nobody held its memory while no server ran",
+};
+
+export function describeLoss(cause: LossCause): string {
+  return losses[cause];
+}
+
 /** @param session who it ended with, as people are told of it, if that is known. */
-export function describeEnd(reason: EndReason | null, session: string | undefined): string {
-  if (reason === null) return "was lost: somebody removed its file";
+export function describeEnd(reason: EndReason, session: string | undefined): string {
   return reason === "session" && session !== undefined ? `ended with session ${session}` : sentences[reason];
 }

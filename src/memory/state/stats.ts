@@ -11,6 +11,12 @@ export interface ServerPool extends Pick<Pool, "name" | "limitBytes" | "usedByte
   readonly unaccountedBytes: number;
 }
 
+/** What the pool's regions take outside of that file system. */
+function elsewhereOf({ storages }: Store, { name }: Pool): number {
+  const ofPool = [...storages.all].filter(({ memory }) => memory.pool === name);
+  return ofPool.reduce((sum, { memory }) => sum + memory.elsewhereBytes, 0);
+}
+
 /** Counts and sums as of now; a few system calls, whatever the number of regions. */
 export function readStats(store: Store) {
   const { books, storages, journal, proofs } = store;
@@ -22,7 +28,7 @@ export function readStats(store: Store) {
       ...pool,
       availableBytes: Math.min(pool.freeBytes, space.freeBytes),
       // Of host memory, whose file system the journal shares.
-      unaccountedBytes: space.usedBytes - pool.takenBytes - journalBytes,
+      unaccountedBytes: space.usedBytes - (pool.takenBytes - elsewhereOf(store, pool)) - journalBytes,
     })),
     journalBytes,
     inodes: { used: space.usedInodes, free: space.freeInodes },

@@ -16,6 +16,7 @@ export const steps = [
   "seal.begun",
   "seal.mode-set",
   "seal.writers-asked",
+  "seal.made-final",
   "seal.hashed",
   "seal.journaled",
   "seal.replaced-journaled",

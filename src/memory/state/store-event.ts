@@ -2,6 +2,7 @@
 
 import type { EventTopic } from "../events/event-log.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
+import type { LossCause } from "../storage/storage.ts";
 import type { Pressure } from "./pressure.ts";
 import type { Model, Region } from "./region.ts";
 import type { Session, SessionEndReason } from "./session.ts";
@@ -15,7 +16,7 @@ export type StoreEvent =
   | { readonly type: "tensord.region.changed"; readonly region: EventRegion }
   | { readonly type: "tensord.region.draining"; readonly region: EventRegion; readonly actor: string | undefined }
   | { readonly type: "tensord.region.deleted"; readonly region: EventRegion; readonly actor: string | undefined }
-  | { readonly type: "tensord.region.lost"; readonly region: EventRegion }
+  | { readonly type: "tensord.region.lost"; readonly region: EventRegion; readonly cause: LossCause }
   | {
       readonly type: "tensord.region.relinked";
       readonly region: EventRegion;

@@ -25,6 +25,11 @@ export class DataFile implements Disposable {
   /** @param translate makes a failure of the table of what the system says later. */
   static open(path: string, access: DataAccess, translate: (error: unknown) => unknown): DataFile {
     const fd = openFile(path, O_NOFOLLOW | (access === "write" ? O_RDWR : O_RDONLY), undefined, "long");
+    return DataFile.of(fd, access, translate);
+  }
+
+  /** Takes `fd` over, of an open file description of its own; closes it if the locks cannot be taken. */
+  static of(fd: number, access: DataAccess, translate: (error: unknown) => unknown): DataFile {
     try {
       // The server only ever asks at these bytes and takes no write lock there, so neither of them can be refused.
       tryReadLock(fd, leaseByte, 1n);

@@ -9,6 +9,8 @@ export type Job =
   | { readonly kind: "allocate"; readonly fd: number; readonly byteOffset: number; readonly byteSize: number }
   | { readonly kind: "hash"; readonly fd: number; readonly byteOffset: number; readonly byteSize: number }
   | { readonly kind: "start" }
+  | { readonly kind: "close"; readonly fd: number }
+  | { readonly kind: "seal"; readonly fd: number }
   | { readonly kind: "unlink"; readonly path: string };
 
 /** What a Worker answers: `value` is the hash of a `hash` job, else 0. */
@@ -93,7 +95,7 @@ export class WorkerQueue<Task, Reply> implements Disposable {
   }
 }
 
-/** What blocks: pages, hashes, unlinks. */
+/** What blocks: pages, hashes, seals, and the last unlink or close. */
 export class Lane implements Disposable {
   readonly #queue = new WorkerQueue<Job, JobReply>({
     start: () => new Worker(new URL("./lane.worker.ts", import.meta.url).href),
@@ -116,5 +118,22 @@ export class Lane implements Disposable {
 
   [Symbol.dispose](): void {
     this.#queue[Symbol.dispose]();
+  }
+}
+
+/** The lanes that all storages of host memory share. */
+export class HostLanes implements Disposable {
+  /** For pages, hashes and seals. */
+  readonly filling = new Lane();
+  /** Freeing has a lane of its own: a large file goes in one piece, and would hold up every allocation. */
+  readonly freeing = new Lane();
+
+  async start(): Promise<void> {
+    await Promise.all([this.filling.start(), this.freeing.start()]);
+  }
+
+  [Symbol.dispose](): void {
+    this.filling[Symbol.dispose]();
+    this.freeing[Symbol.dispose]();
   }
 }

@@ -3,10 +3,11 @@
  * nothing.
  */
 
-import { readSync, unlinkSync } from "node:fs";
+import { closeSync, readSync, unlinkSync } from "node:fs";
 import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { fallocate, readDescriptorLimit } from "../os/libc.ts";
+import { addSeals } from "../os/libc-memory.ts";
 import { yieldToRequests } from "../os/nice.ts";
 import type { Job, JobReply } from "./lane.ts";
 
@@ -38,6 +39,12 @@ function perform(job: Job): bigint {
       return 0n;
     case "hash":
       return hash(job.fd, job.byteOffset, job.byteSize);
+    case "seal":
+      addSeals(job.fd, "write");
+      return 0n;
+    case "close":
+      closeSync(job.fd);
+      return 0n;
     case "start":
       // Binds the C library, so that nothing is loaded later.
       readDescriptorLimit();

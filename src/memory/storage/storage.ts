@@ -14,14 +14,36 @@ import type { DataAccess, DataFile } from "./data-file.ts";
 export const storageKinds = ["shm", "memfd", "file", "heap", "cuda_vmm"] as const;
 export type StorageKind = (typeof storageKinds)[number];
 
-/** A region says by its kind which storage made it; that one is asked. */
+/** Sizes of pages that Linux has beside its usual ones, and that a region may be made of (`MFD_HUGETLB`). */
+export const hugePageBytes = {
+  "64KiB": 2 ** 16,
+  "2MiB": 2 ** 21,
+  "32MiB": 2 ** 25,
+  "512MiB": 2 ** 29,
+  "1GiB": 2 ** 30,
+  "16GiB": 2 ** 34,
+} as const;
+export type HugePage = keyof typeof hugePageBytes;
+
+/**
+ * What made a region, as its row says it: a kind, or a form of it. Each form is a storage of its own, so that a server which
+ * does not know it leaves its regions alone.
+ */
+export type StorageForm = StorageKind | "shm-private" | `memfd-${HugePage}`;
+
+/** A region says by its form which storage made it; that one is asked. */
 export interface Storage {
   readonly kind: StorageKind;
+  readonly form: StorageForm;
+  /** Whether nobody finds its regions by a name: they are reached by descriptors that the broker hands out, and over HTTP. */
+  readonly isPrivate: boolean;
+  /** What its pages are, if they are not the system's usual ones. */
+  readonly hugePage: HugePage | null;
+  /** Whether its regions are there again after the server was killed. */
+  readonly survivesRestart: boolean;
   readonly memory: Memory;
   readonly names: Names;
   readonly bytes: Bytes;
-  /** Brings up the Workers that it has, which it would do at their first job. */
-  start(): Promise<void>;
 }
 
 /** Pages, and who maps them. */
@@ -32,6 +54,8 @@ export interface Memory {
   readonly pageSize: number;
   /** What there is, and what of it is free. */
   space(): Space;
+  /** What its regions take outside of the file system that names and journal are in. */
+  readonly elsewhereBytes: number;
   /** Allocates the pages, in windows between which `signal` stops it, and writes the header. Nothing is kept yet. */
   allocate(segment: Segment, signal: AbortSignal): Promise<Identity>;
   /** Removes what `allocate` made and nobody kept. */
@@ -45,14 +69,21 @@ export interface Memory {
    * that is sent to another process is sent as it is, with its description's locks and access.
    */
   openDescription(token: string, access: DataAccess): number;
-  /** Says by the memory itself who may open it how. */
+  /** Says by the memory itself who may open it how. @throws TensordError if it has no such access. */
   setAccess(token: string, access: Access): void;
+  /**
+   * Makes the bytes final by the kernel's word, where it has one for this memory: it cannot be taken back.
+   * @returns whether they are as final as they get; false if somebody maps them for writing, whatever locks say.
+   */
+  seal(token: string): Promise<boolean>;
   /** Frees a region that has no name and no lease; `hard-link` if something else still links it. */
   free(token: string, byteSize: number): Promise<"freed" | "hard-link">;
 }
 
 /** How a region outlives the server, and how clients find it. */
 export interface Names {
+  /** What it means that a region which has a row is not kept. */
+  readonly lossCause: LossCause;
   /** Commits the memory: from here on it outlives the server. */
   keep(token: string): void;
   /** Everything that is kept, as found at start. */
@@ -61,8 +92,11 @@ export interface Names {
   address(token: string): Address;
   /** Gives the region its public name; never clobbers. */
   publish(token: string): void;
-  /** Whether the public name stands and is a link to this very file. */
-  isPublished(token: string, identity: Identity): boolean;
+  /**
+   * Whether the public name stands and is a link to this very file. Undefined of memory that has none: then the proof of its
+   * name tells alone whether it was entered.
+   */
+  isPublished(token: string, identity: Identity): boolean | undefined;
   /** Takes the public name away, if it still is this region's. */
   withdraw(token: string, identity: Identity): void;
   /** Looks at the public name and mends it, in one synchronous turn. */
@@ -108,6 +142,10 @@ export interface Address {
 
 /** What became of a public name that was looked at. */
 export type NameState = "intact" | "relinked" | "replaced" | "blocked" | "lost";
+
+/** `removed`: somebody took its file away. `not-kept`: nobody held its memory while no server ran. */
+export const lossCauses = ["removed", "not-kept"] as const;
+export type LossCause = (typeof lossCauses)[number];
 
 export interface KeptFile {
   readonly token: string;

@@ -7,6 +7,7 @@ import { z } from "@hono/zod-openapi";
 import { toldEndReasons } from "../../memory/journal/region-record.ts";
 import type { SessionEndReason } from "../../memory/state/session.ts";
 import type { StoreEvent } from "../../memory/state/store-event.ts";
+import { lossCauses } from "../../memory/storage/storage.ts";
 import { byteCount } from "./common.ts";
 import { Model } from "./model.ts";
 import { RegionFacts } from "./region.ts";
@@ -34,8 +35,15 @@ const RegionEnd = z
   .openapi("RegionEnd", { description: "A region that ends." });
 
 const RegionLoss = z
-  .object({ ...RegionFacts.shape, former_name: formerName })
-  .openapi("RegionLoss", { description: "A region whose memory somebody else took away." });
+  .object({
+    ...RegionFacts.shape,
+    former_name: formerName,
+    cause: openWord(
+      "`removed`: somebody took its file away. `not-kept`: nobody held its memory while no server ran.",
+      lossCauses,
+    ),
+  })
+  .openapi("RegionLoss", { description: "A region whose memory is gone, by no request." });
 
 const RegionRelink = z
   .object({
@@ -85,7 +93,7 @@ export const events = {
   "tensord.region.changed": { summary: "A region has another owner or other labels.", data: RegionFacts },
   "tensord.region.draining": { summary: "A region lost its name, and waits for its leases.", data: RegionEnd },
   "tensord.region.deleted": { summary: "A region is gone, and its memory is free.", data: RegionEnd },
-  "tensord.region.lost": { summary: "A region's memory was taken away behind the server.", data: RegionLoss },
+  "tensord.region.lost": { summary: "A region's memory is gone, by no request.", data: RegionLoss },
   "tensord.region.relinked": { summary: "A region's public name was gone, and is back.", data: RegionRelink },
   "tensord.model.registered": { summary: "A model is there.", data: Model },
   "tensord.model.changed": { summary: "A model has another limit.", data: Model },

@@ -34,6 +34,16 @@ const BrokerCapability = z
   .openapi("BrokerCapability", {
     description: "What hands out descriptors to those who cannot reach a region's name.",
   });
+const HugePageCapability = z
+  .object({
+    page_size: z.int().openapi({ description: "In bytes; a creation asks for it by its name.", example: 2_097_152 }),
+    total_bytes: byteCount.openapi({
+      description: "Reserved for such pages, by the host's administrator.",
+      example: 0,
+    }),
+    free_bytes: byteCount.openapi({ example: 0 }),
+  })
+  .openapi("HugePageCapability");
 
 const StorageCapability = z
   .object({
@@ -75,6 +85,9 @@ export const Capabilities = z
     platform: Platform,
     shm: ShmCapability,
     broker: z.union([BrokerCapability, z.null()]).openapi({ description: "null: this server has none." }),
+    huge_pages: z.array(HugePageCapability).openapi({
+      description: "Sizes of huge pages that this host has, and how much of each is reserved: for `memfd` storage.",
+    }),
     storages: z.array(StorageCapability),
     dtypes: z.array(DtypeWord),
     limits: Limits,

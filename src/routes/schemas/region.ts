@@ -56,6 +56,18 @@ export const Storage = z
     ino: z.string().openapi({ example: "4711" }),
     byte_size: byteCount.openapi({ description: "The whole file.", example: 4_198_400 }),
     page_size: z.int().openapi({ example: 4096 }),
+    private: z.boolean().openapi({
+      description:
+        "Whether it has no name to open: it is reached by a descriptor from the broker, or as bytes over HTTP.",
+      example: false,
+    }),
+    huge_pages: z
+      .string()
+      .nullable()
+      .openapi({
+        description: "The size of its pages, if they are huge ones; else null.",
+        examples: ["2MiB"],
+      }),
     maker_byte: z.boolean().openapi({
       description: "Whether who makes it holds the maker's byte in place of the lease byte (docs/protocol.md).",
       example: true,

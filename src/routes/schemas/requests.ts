@@ -5,7 +5,7 @@ import { pidNamespacePattern } from "../../memory/host/process-id.ts";
 import { dtypes } from "../../memory/layout/dtype.ts";
 import { limits } from "../../memory/limits.ts";
 import { isPlainText } from "../../memory/naming.ts";
-import { storageKinds } from "../../memory/storage/storage.ts";
+import { type HugePage, hugePageBytes, storageKinds } from "../../memory/storage/storage.ts";
 import {
   byteCount,
   ModelName,
@@ -54,6 +54,21 @@ export const CreateRegion = z
     name: RegionName.optional(),
     version: Version.optional(),
     storage: z.enum(storageKinds).optional().openapi({ description: "Default: `shm`." }),
+    private: z
+      .boolean()
+      .optional()
+      .openapi({
+        description:
+          "It has no name that others open, and no uid but the server's may: it is reached by a descriptor from the broker, or as " +
+          "bytes over HTTP. Regions in `memfd` storage are so anyway. Default false.",
+      }),
+    huge_pages: z
+      .enum(Object.keys(hugePageBytes) as [HugePage, ...HugePage[]])
+      .optional()
+      .openapi({
+        description:
+          "With `memfd` storage: it is made of reserved pages of this size, or refused. What the host has, capabilities say.",
+      }),
     tensors: z.array(TensorRequest).min(1).max(limits.regionTensors).optional(),
     byte_size: byteCount.optional().openapi({ description: "Instead of `tensors`: one U8 tensor named `data`." }),
     ttl_ms: z.int().min(1).max(limits.ttlMs).optional().openapi({ description: "Owner: it ends this long after now." }),

@@ -3,7 +3,7 @@
  * there, and from a copy of the journal outside of the shared memory, so that nothing of either is changed.
  */
 
-import { copyFileSync, lstatSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, existsSync, lstatSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { count } from "../../memory/doctor/words.ts";
@@ -11,6 +11,7 @@ import { TensordError } from "../../memory/error.ts";
 import { roundUpToPage } from "../../memory/host/capacity.ts";
 import { Journal } from "../../memory/journal/journal.ts";
 import type { ModelRow } from "../../memory/journal/journal-rows.ts";
+import { Proofs } from "../../memory/journal/proofs.ts";
 import type { RegionRecord } from "../../memory/journal/region-record.ts";
 import type { SessionRecord } from "../../memory/journal/session-record.ts";
 import { hostPool } from "../../memory/naming.ts";
@@ -18,6 +19,7 @@ import { defaultModelName } from "../../memory/state/books.ts";
 import { idOfSession } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
+import { HostLanes } from "../../memory/storage/lane.ts";
 import { ShmStorage } from "../../memory/storage/shm/shm-storage.ts";
 import type { KeptFile, Space } from "../../memory/storage/storage.ts";
 import { Storages } from "../../memory/storage/storages.ts";
@@ -53,34 +55,42 @@ export interface Offline {
 /** @throws TensordError if there is no such instance, its server runs, or its directory is not ours. */
 export function readOffline(location: InstanceLocation): Offline {
   using directory = openDirectory(location);
-  using storage = new ShmStorage(directory);
+  using lanes = new HostLanes();
+  const named = new ShmStorage(directory, lanes);
+  const storages = [named, new ShmStorage(directory, lanes, { isPrivate: true })];
   using store = copyStore(directory);
-  const kept = new Map(storage.names.kept().map((file) => [file.token, file]));
+  const kept = new Map(
+    storages.flatMap((storage) => storage.names.kept().map((file) => [file.token, { storage, file }])),
+  );
   const content = store.journal.read();
   const regions: OfflineRegion[] = [];
   let lost = 0;
   for (const record of content.regions) {
-    const file = kept.get(record.token);
+    const found = kept.get(record.token);
     kept.delete(record.token);
-    if (file?.identity.ino === record.identity.ino) regions.push(toOffline(storage, record, file));
+    if (found?.file.identity.ino === record.identity.ino) regions.push(toOffline(found, record));
     else if (record.state !== "draining") lost += 1;
   }
   const orphans = [...kept.values()];
-  const { isAdopting } = store.journal;
+  const isAdopted = ({ storage, file: { token, identity } }: Kept) =>
+    store.journal.isAdopting || (storage.names.isPublished(token, identity) ?? store.proofs.find(token) !== undefined);
   return {
     regions,
-    orphans,
-    adopted: orphans.filter(({ token, identity }) => isAdopting || storage.names.isPublished(token, identity)).length,
+    orphans: orphans.map(({ file }) => file),
+    adopted: orphans.filter(isAdopted).length,
     lost,
     bytes: {
       used: sum(regions.filter((region) => !isDraining(region))),
       draining: sum(regions.filter(isDraining)),
-      orphans: orphans.reduce((all, { byteSize }) => all + roundUpToPage(byteSize, storage.memory.pageSize), 0),
+      orphans: orphans.reduce(
+        (all, { storage, file }) => all + roundUpToPage(file.byteSize, storage.memory.pageSize),
+        0,
+      ),
       store: occupied(directory),
     },
     models: toModels(content.models, regions),
     sessions: content.sessions.map((record) => toSession(record, regions)).sort((a, b) => b.used_bytes - a.used_bytes),
-    space: storage.memory.space(),
+    space: named.memory.space(),
   };
 }
 
@@ -92,7 +102,7 @@ export function describeLeftovers({ orphans, adopted, lost, bytes }: Offline): s
   const files = `orphans    ${count(orphans.length, "region")} without a row, ${toBytes(bytes.orphans)}; ${fate}`;
   return [
     ...(orphans.length > 0 ? [files] : []),
-    ...(lost > 0 ? [`lost       ${count(lost, "region")} whose file somebody removed`] : []),
+    ...(lost > 0 ? [`lost       ${count(lost, "region")} whose memory is gone`] : []),
   ];
 }
 
@@ -112,8 +122,8 @@ function openDirectory(location: InstanceLocation): InstanceDirectory {
   }
 }
 
-/** The journal in a directory of its own, where opening it may repair, migrate and write. */
-function copyStore(original: InstanceDirectory): Disposable & { readonly journal: Journal } {
+/** Journal and proofs in a directory of their own, where opening them may repair, migrate and write. */
+function copyStore(original: InstanceDirectory): Disposable & { readonly journal: Journal; readonly proofs: Proofs } {
   using opened = new DisposableStack();
   const path = opened.adopt(mkdtempSync(join(tmpdir(), "tensord-offline-")), (made) =>
     rmSync(made, { recursive: true }),
@@ -123,13 +133,20 @@ function copyStore(original: InstanceDirectory): Disposable & { readonly journal
     copyFileSync(original.path("store", name), copy.path("store", name));
   }
   const journal = opened.use(Journal.open(copy));
+  if (existsSync(original.proofsPath)) copyFileSync(original.proofsPath, copy.proofsPath);
+  const proofs = opened.use(new Proofs(copy.proofsPath));
   const all = opened.move();
-  return { journal, [Symbol.dispose]: () => all.dispose() };
+  return { journal, proofs, [Symbol.dispose]: () => all.dispose() };
 }
 
-function toOffline(storage: ShmStorage, record: RegionRecord, { token, identity }: KeptFile): OfflineRegion {
+interface Kept {
+  readonly storage: ShmStorage;
+  readonly file: KeptFile;
+}
+
+function toOffline({ storage, file: { token, identity } }: Kept, record: RegionRecord): OfflineRegion {
   const asked: Pick<Store, "storages"> = { storages: new Storages([storage]) };
-  const region = { ...record, identity, lastUsedAt: record.createdAt };
+  const region = { ...record, storageForm: storage.form, identity, lastUsedAt: record.createdAt };
   // A descriptor asks the store for no more than this.
   const { last_used_at, ...facts } = toRegionFacts(asked as Store, region);
   const { leased = false, written = false, barred = false } = storage.memory.usage(token) ?? {};

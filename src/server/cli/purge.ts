@@ -2,6 +2,7 @@
 
 import { lstatSync, readdirSync, unlinkSync } from "node:fs";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
+import { HostLanes } from "../../memory/storage/lane.ts";
 import { ShmStorage } from "../../memory/storage/shm/shm-storage.ts";
 import { toBytes, toJson } from "./table.ts";
 
@@ -17,14 +18,15 @@ export function purge(location: InstanceLocation, dryRun: boolean, asJson: boole
       : `nothing to purge: ${path} is not there`;
   }
   using directory = InstanceDirectory.open(location);
-  using storage = new ShmStorage(directory);
-  const files = storage.names.kept();
+  using lanes = new HostLanes();
+  const storages = [new ShmStorage(directory, lanes), new ShmStorage(directory, lanes, { isPrivate: true })];
+  const files = storages.flatMap((storage) => storage.names.kept().map((file) => ({ storage, ...file })));
   const bytes = files.reduce((sum, file) => sum + file.byteSize, 0);
-  const leased = files.filter((file) => storage.memory.usage(file.token)?.leased === true).length;
+  const leased = files.filter(({ storage, token }) => storage.memory.usage(token)?.leased === true).length;
   if (!dryRun) {
-    for (const { token, identity } of files) {
+    for (const { storage, token, identity } of files) {
       storage.names.withdraw(token, identity);
-      unlinkSync(directory.path("keep", token));
+      storage.memory.remove(token);
     }
     for (const name of readdirSync(directory.path("new"))) unlinkSync(directory.path("new", name));
     directory.remove();

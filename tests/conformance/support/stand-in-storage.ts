@@ -32,6 +32,10 @@ const modes: Readonly<Record<Access, number>> = { open: 0o600, sealed: 0o400, "s
 
 export class StandInStorage implements Storage, Disposable {
   readonly kind = "file";
+  readonly form = "file";
+  readonly isPrivate = false;
+  readonly hugePage = null;
+  readonly survivesRestart = true;
   readonly memory: Memory;
   readonly names: Names;
   readonly bytes: Bytes;
@@ -44,8 +48,6 @@ export class StandInStorage implements Storage, Disposable {
     this.names = this.#toNames();
     this.bytes = this.#toBytes();
   }
-
-  async start(): Promise<void> {}
 
   pathOf(token: string): string {
     return join(this.#folder, "kept", token);
@@ -64,6 +66,7 @@ export class StandInStorage implements Storage, Disposable {
     return {
       pool: hostPool,
       pageSize: 4096,
+      elsewhereBytes: 0,
       space,
       allocate: async ({ token, byteSize, header }, signal) => {
         const { freeBytes } = space();
@@ -93,6 +96,7 @@ export class StandInStorage implements Storage, Disposable {
       },
       openDescription: (token, access) => openSync(this.pathOf(token), access === "write" ? "r+" : "r"),
       setAccess: (token, access) => withFile(this.pathOf(token), "r", (fd) => fchmodSync(fd, modes[access])),
+      seal: async () => true,
       free: async (token) => {
         const links = statSync(this.pathOf(token), { throwIfNoEntry: false })?.nlink ?? 1;
         if (links > 1) return "hard-link";
@@ -104,6 +108,7 @@ export class StandInStorage implements Storage, Disposable {
 
   #toNames(): Names {
     return {
+      lossCause: "removed",
       keep: (token) => renameSync(this.#madePath(token), this.pathOf(token)),
       kept: () => readdirSync(join(this.#folder, "kept")).map((token) => this.#toKept(token)),
       address: () => ({ path: null, shmName: null }),

@@ -4,14 +4,17 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { InstanceDirectory } from "../../../src/memory/storage/instance-directory.ts";
+import { HostLanes } from "../../../src/memory/storage/lane.ts";
+import { MemfdStorage } from "../../../src/memory/storage/memfd/memfd-storage.ts";
+import { Memfds } from "../../../src/memory/storage/memfd/memfds.ts";
 import { ShmStorage } from "../../../src/memory/storage/shm/shm-storage.ts";
-import type { Storage, StorageKind } from "../../../src/memory/storage/storage.ts";
+import type { Access, HugePage, Storage, StorageKind } from "../../../src/memory/storage/storage.ts";
 import { defaultShmDirectory, testToken } from "../../harness/instance.ts";
 import { StandInStorage } from "./stand-in-storage.ts";
 
 export interface OpenStorage extends Disposable {
   readonly storage: Storage;
-  /** Any path by which a worker reaches the memory of a kept region. */
+  /** Any path by which a worker, or the test in its place, reaches the memory of a kept region. */
   pathOf(token: string): string;
 }
 
@@ -19,22 +22,40 @@ export interface OpenStorage extends Disposable {
 export interface StorageCase {
   readonly name: string;
   readonly kind: StorageKind;
-  open(): OpenStorage;
+  readonly accesses: readonly Access[];
+  /** Whether somebody may take its memory away, cut it, or link it elsewhere: the kernel refuses that of what has no name at all. */
+  readonly isFile: boolean;
+  open(): OpenStorage | Promise<OpenStorage>;
 }
 
+const named = { isFile: true, accesses: ["sealed", "open", "sealed-stock-writable"] } as const;
+const unnamed = { accesses: ["sealed", "open"] } as const;
+
 export const storageCases: readonly StorageCase[] = [
-  { name: "shm on a tmpfs", kind: "shm", open: () => openShm(defaultShmDirectory) },
-  { name: "shm on a disk", kind: "shm", open: () => openShm(tmpdir()) },
-  { name: "a stand-in without public names", kind: "file", open: openStandIn },
+  { name: "shm on a tmpfs", kind: "shm", ...named, open: () => openShm(defaultShmDirectory) },
+  { name: "shm on a disk", kind: "shm", ...named, open: () => openShm(tmpdir()) },
+  { name: "private shm", kind: "shm", ...unnamed, isFile: true, open: () => openShm(defaultShmDirectory, true) },
+  { name: "memfd", kind: "memfd", ...unnamed, isFile: false, open: () => openMemfd(null) },
+  { name: "a stand-in without public names", kind: "file", ...named, open: openStandIn },
 ];
 
-function openShm(parent: string): OpenStorage {
+function openShm(parent: string, isPrivate = false): OpenStorage {
   using opened = new DisposableStack();
   const folder = opened.adopt(mkdtempSync(join(parent, `conformance-${testToken}-`)), removeFolder);
   const directory = opened.use(InstanceDirectory.open({ shmDirectory: folder, instance: "test" }));
-  const storage = opened.use(new ShmStorage(directory));
+  const storage = new ShmStorage(directory, opened.use(new HostLanes()), { isPrivate });
   const all = opened.move();
-  return { storage, pathOf: (token) => directory.path("keep", token), [Symbol.dispose]: () => all.dispose() };
+  const suffix = isPrivate ? ".private" : "";
+  return { storage, pathOf: (token) => directory.path("keep", token + suffix), [Symbol.dispose]: () => all.dispose() };
+}
+
+async function openMemfd(hugePage: HugePage | null): Promise<OpenStorage> {
+  using opened = new DisposableStack();
+  const memfds = opened.use(await Memfds.open("test"));
+  const storage = new MemfdStorage(memfds, opened.use(new HostLanes()), hugePage);
+  const all = opened.move();
+  const pathOf = (token: string) => `/proc/self/fd/${memfds.find(token)?.fd ?? "none"}`;
+  return { storage, pathOf, [Symbol.dispose]: () => all.dispose() };
 }
 
 function openStandIn(): OpenStorage {

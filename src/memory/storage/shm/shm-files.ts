@@ -3,29 +3,33 @@
  * means. The translation to failures of the table is here, once.
  */
 
-import { closeSync, constants, statfsSync, unlinkSync } from "node:fs";
+import { closeSync, constants, fstatSync, statfsSync, unlinkSync } from "node:fs";
 import { SystemError, TensordError } from "../../error.ts";
-import { toOutOfDescriptors } from "../../os/descriptors.ts";
-import { openFile } from "../../os/files.ts";
+import { tokenPattern } from "../../naming.ts";
+import { type Stay, toOutOfDescriptors } from "../../os/descriptors.ts";
+import { listDirectory, openFile } from "../../os/files.ts";
+import { type AccessModes, namedModes, privateModes } from "../access-modes.ts";
+import type { DataAccess } from "../data-file.ts";
+import type { Files } from "../file-bytes.ts";
 import { outOfInodes } from "../inodes.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
 import { resized } from "../resized.ts";
-import type { Access, Identity, Space } from "../storage.ts";
+import type { Identity, Space } from "../storage.ts";
 
-const { O_NOFOLLOW, O_RDONLY } = constants;
+const { O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
-/** The sticky bit marks a sealed file, so that a client sees it from the mode alone. */
-export const accessModes: Readonly<Record<Access, number>> = {
-  open: 0o660,
-  sealed: 0o1440,
-  "sealed-stock-writable": 0o1660,
-};
+/** What a private file is called in the keeper, behind its token: a server that knows of none leaves it alone. */
+const privateSuffix = ".private";
 
-export class ShmFiles {
+export class ShmFiles implements Files {
   readonly #directory: InstanceDirectory;
+  readonly isPrivate: boolean;
+  readonly modes: AccessModes;
 
-  constructor(directory: InstanceDirectory) {
+  constructor(directory: InstanceDirectory, isPrivate: boolean) {
     this.#directory = directory;
+    this.isPrivate = isPrivate;
+    this.modes = isPrivate ? privateModes : namedModes;
   }
 
   /** A file on its way to become a region, or a spare name; without a name the folder. */
@@ -33,9 +37,27 @@ export class ShmFiles {
     return this.#directory.path("new", name);
   }
 
-  /** The keeper's link, without a token the keeper. */
-  keptPath(token = ""): string {
-    return this.#directory.path("keep", token);
+  /** The keeper's link. */
+  keptPath(token: string): string {
+    return this.#directory.path("keep", this.isPrivate ? token + privateSuffix : token);
+  }
+
+  /** The tokens of what is kept. */
+  keptTokens(): string[] {
+    const names = listDirectory(this.#directory.path("keep"));
+    if (!this.isPrivate) return names.filter((name) => tokenPattern.test(name));
+    return names
+      .filter((name) => name.endsWith(privateSuffix))
+      .map((name) => name.slice(0, -privateSuffix.length))
+      .filter((token) => tokenPattern.test(token));
+  }
+
+  open(token: string, access: DataAccess, stay: Stay = "short"): number {
+    return openFile(this.keptPath(token), O_NOFOLLOW | (access === "write" ? O_RDWR : O_RDONLY), undefined, stay);
+  }
+
+  sizeOf(_token: string, fd: number): number {
+    return fstatSync(fd).size;
   }
 
   publicPath(token: string): string {
@@ -45,7 +67,7 @@ export class ShmFiles {
   /** Opens the keeper's link for reading while `use` runs. */
   withKept<Result>(token: string, use: (fd: number) => Result): Result {
     return this.translated(() => {
-      const fd = openFile(this.keptPath(token), O_RDONLY | O_NOFOLLOW);
+      const fd = this.open(token, "read");
       try {
         return use(fd);
       } finally {

@@ -6,29 +6,30 @@ import { hostPool } from "../../naming.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
 import { askLocks } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
+import { toMode } from "../access-modes.ts";
 import type { DataAccess } from "../data-file.ts";
-import { Lane } from "../lane.ts";
+import type { HostLanes } from "../lane.ts";
 import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
 import { writeInSlices } from "../write-in-slices.ts";
-import { accessModes, ignoreMissing, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
+import { ignoreMissing, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
-export class ShmMemory implements Memory, Disposable {
+export class ShmMemory implements Memory {
   readonly pool = hostPool;
   readonly pageSize: number;
   readonly #files: ShmFiles;
-  readonly #filling: Lane;
-  /** Freeing has a lane of its own: one large unlink cannot be cut into windows and would hold up every allocation. */
-  readonly #freeing = new Lane();
+  readonly #lanes: HostLanes;
   readonly #onStep: OnAllocationStep | undefined;
 
-  constructor(files: ShmFiles, filling: Lane, onStep: OnAllocationStep | undefined) {
+  constructor(files: ShmFiles, lanes: HostLanes, onStep: OnAllocationStep | undefined) {
     this.#files = files;
-    this.#filling = filling;
+    this.#lanes = lanes;
     this.#onStep = onStep;
     this.pageSize = statfsSync(files.newPath()).bsize;
   }
+
+  readonly elsewhereBytes = 0;
 
   space(): Space {
     return this.#files.space();
@@ -39,13 +40,13 @@ export class ShmMemory implements Memory, Disposable {
     const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
     // A large one is open for as long as its pages take.
     const stay = segment.byteSize <= limits.inlineBytes ? "short" : "long";
-    const fd = this.#files.translated(() => openFile(path, flags, accessModes.open, stay));
+    const fd = this.#files.translated(() => openFile(path, flags, this.#files.modes.open, stay));
     try {
       this.#onStep?.("create.file-made");
       await this.#allocatePages(fd, segment.byteSize, signal);
       await writeInSlices(fd, segment.header, 0);
       // The umask may have taken some of it.
-      fchmodSync(fd, accessModes.open);
+      fchmodSync(fd, this.#files.modes.open);
       this.#onStep?.("create.header-written");
       return toIdentity(fstatSync(fd, { bigint: true }));
     } catch (error) {
@@ -66,7 +67,7 @@ export class ShmMemory implements Memory, Disposable {
       // Somebody else may fill the file system meanwhile: stop at once instead of taking its last page.
       this.#files.checkSpace(byteSize - done);
       const windowBytes = Math.min(limits.allocateWindowBytes, byteSize - done);
-      await this.#filling.run({ kind: "allocate", fd, byteOffset: done, byteSize: windowBytes });
+      await this.#lanes.filling.run({ kind: "allocate", fd, byteOffset: done, byteSize: windowBytes });
       this.#onStep?.("create.window-allocated");
     }
     signal.throwIfAborted();
@@ -104,7 +105,13 @@ export class ShmMemory implements Memory, Disposable {
   }
 
   setAccess(token: string, access: Access): void {
-    this.#files.withKept(token, (fd) => fchmodSync(fd, accessModes[access]));
+    const mode = toMode(this.#files.modes, access);
+    this.#files.withKept(token, (fd) => fchmodSync(fd, mode));
+  }
+
+  /** Of a file in a file system the kernel has no such word: its mode, and no writer's lock, are all there is. */
+  seal(): Promise<boolean> {
+    return sealed;
   }
 
   async free(token: string, byteSize: number): Promise<"freed" | "hard-link"> {
@@ -116,24 +123,22 @@ export class ShmMemory implements Memory, Disposable {
     return "freed";
   }
 
+  /** Unlinks the keeper's link in this turn, whoever maps the file. */
+  remove(token: string): void {
+    unlinkIfThere(this.#files.keptPath(token));
+  }
+
   async #unlink(path: string, byteSize: number): Promise<void> {
     try {
       if (byteSize <= limits.inlineBytes) unlinkIfThere(path);
-      else await this.#freeing.run({ kind: "unlink", path }).catch(ignoreMissing);
+      else await this.#lanes.freeing.run({ kind: "unlink", path }).catch(ignoreMissing);
     } catch (error) {
       throw this.#files.translate(error, 0);
     }
   }
-
-  /** Brings up the lane that is its own. */
-  start(): Promise<void> {
-    return this.#freeing.start();
-  }
-
-  [Symbol.dispose](): void {
-    this.#freeing[Symbol.dispose]();
-  }
 }
+
+const sealed = Promise.resolve(true);
 
 function openIfThere(path: string): number | undefined {
   try {

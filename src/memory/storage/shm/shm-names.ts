@@ -1,15 +1,13 @@
 /** Names of the `shm` storage: a hard link in the keeper that proves a file ours, and another one that clients open. */
 
 import { linkSync, lstatSync, renameSync } from "node:fs";
-import { tokenPattern } from "../../naming.ts";
-import { listDirectory } from "../../os/files.ts";
+import { toAccess } from "../access-modes.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
-import type { Access, Address, Identity, KeptFile, NameState, Names } from "../storage.ts";
-import { accessModes, isSame, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
-
-const accesses = new Map(Object.entries(accessModes).map(([access, mode]) => [mode, access as Access]));
+import type { Address, Identity, KeptFile, NameState, Names } from "../storage.ts";
+import { isSame, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
 
 export class ShmNames implements Names {
+  readonly lossCause = "removed";
   readonly #files: ShmFiles;
   readonly #directory: InstanceDirectory;
 
@@ -24,14 +22,12 @@ export class ShmNames implements Names {
 
   kept(): readonly KeptFile[] {
     return this.#files.translated(() =>
-      listDirectory(this.#files.keptPath())
-        .filter((name) => tokenPattern.test(name))
-        .flatMap((token) => {
-          const stat = lstatSync(this.#files.keptPath(token), { bigint: true });
-          if (!stat.isFile()) return [];
-          const access = accesses.get(Number(stat.mode & 0o7777n));
-          return [{ token, identity: toIdentity(stat), byteSize: Number(stat.size), access }];
-        }),
+      this.#files.keptTokens().flatMap((token) => {
+        const stat = lstatSync(this.#files.keptPath(token), { bigint: true });
+        if (!stat.isFile()) return [];
+        const access = toAccess(this.#files.modes, Number(stat.mode));
+        return [{ token, identity: toIdentity(stat), byteSize: Number(stat.size), access }];
+      }),
     );
   }
 

@@ -1,36 +1,38 @@
 /**
- * Regions as named files of a tmpfs: made in `new/`, kept by a hard link in `keep/`, published by another one in the
- * shared directory. Allocating and hashing share a lane of Workers.
+ * Regions as files of a tmpfs: made in `new/`, kept by a hard link in `keep/`, and, unless they are private, published by
+ * another one in the shared directory.
  */
 
+import { FileBytes } from "../file-bytes.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
-import { Lane } from "../lane.ts";
-import type { OnAllocationStep, Storage } from "../storage.ts";
-import { ShmBytes } from "./shm-bytes.ts";
+import type { HostLanes } from "../lane.ts";
+import type { Names, OnAllocationStep, Storage } from "../storage.ts";
+import { PrivateNames } from "./private-names.ts";
 import { ShmFiles } from "./shm-files.ts";
 import { ShmMemory } from "./shm-memory.ts";
 import { ShmNames } from "./shm-names.ts";
 
-export class ShmStorage implements Storage, Disposable {
+export interface ShmOptions {
+  readonly isPrivate?: boolean;
+  readonly onStep?: OnAllocationStep | undefined;
+}
+
+export class ShmStorage implements Storage {
   readonly kind = "shm";
+  readonly form: "shm" | "shm-private";
+  readonly isPrivate: boolean;
+  readonly hugePage = null;
+  readonly survivesRestart = true;
   readonly memory: ShmMemory;
-  readonly names: ShmNames;
-  readonly bytes: ShmBytes;
-  readonly #filling = new Lane();
+  readonly names: Names;
+  readonly bytes: FileBytes;
 
-  constructor(directory: InstanceDirectory, onStep?: OnAllocationStep) {
-    const files = new ShmFiles(directory);
-    this.memory = new ShmMemory(files, this.#filling, onStep);
-    this.names = new ShmNames(files, directory);
-    this.bytes = new ShmBytes(files, this.#filling);
-  }
-
-  async start(): Promise<void> {
-    await Promise.all([this.#filling.start(), this.memory.start()]);
-  }
-
-  [Symbol.dispose](): void {
-    this.#filling[Symbol.dispose]();
-    this.memory[Symbol.dispose]();
+  constructor(directory: InstanceDirectory, lanes: HostLanes, { isPrivate = false, onStep }: ShmOptions = {}) {
+    this.isPrivate = isPrivate;
+    this.form = isPrivate ? "shm-private" : "shm";
+    const files = new ShmFiles(directory, isPrivate);
+    this.memory = new ShmMemory(files, lanes, onStep);
+    this.names = new (isPrivate ? PrivateNames : ShmNames)(files, directory);
+    this.bytes = new FileBytes(files, lanes.filling);
   }
 }

@@ -1,0 +1,19 @@
+/**
+ * What a storage asks of the fd holder: the process beside the server that keeps descriptors while no server is there. Who
+ * implements it is `held-descriptors.ts`.
+ */
+
+export interface FdHolder {
+  /**
+   * Resolves once the fd holder has a copy of `fd`, which then outlives this process. `fd` stays the caller's, and has to
+   * stay open until `drop`: an fd holder that was killed is replaced by a new one, which is given it again.
+   * @throws TensordError `io-error` if no fd holder can be had or it does not answer, `out-of-descriptors` if it has none left.
+   */
+  keep(token: string, fd: number): Promise<void>;
+  /** A descriptor of what an earlier server kept, the caller's to close after `drop`. As with `keep` it has to stay open until then. */
+  give(token: string): Promise<number>;
+  /** Has the fd holder close its copy, if it has one. Resolves once it did. */
+  drop(token: string): Promise<void>;
+  /** The tokens of everything that is kept. */
+  list(): Promise<readonly string[]>;
+}

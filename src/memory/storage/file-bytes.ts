@@ -1,0 +1,78 @@
+/** Bytes of regions that are files, by descriptor only: nothing is mapped, so no worker kills us by truncating one. */
+
+import { closeSync, readSync } from "node:fs";
+import { toChunks } from "../layout/checksum.ts";
+import type { Stay } from "../os/descriptors.ts";
+import { type DataAccess, DataFile } from "./data-file.ts";
+import type { Lane } from "./lane.ts";
+import { resized } from "./resized.ts";
+import type { Bytes } from "./storage.ts";
+
+/** Where a storage has its files. */
+export interface Files {
+  /** Opens the file of a kept region. @throws what the system says. */
+  open(token: string, access: DataAccess, stay?: Stay): number;
+  /** How large the region is whose file is open at `fd`, as far as anybody can change that. */
+  sizeOf(token: string, fd: number): number;
+  /** The failure of the table for what the system said. */
+  translate(error: unknown, requestedBytes: number): unknown;
+}
+
+export class FileBytes implements Bytes {
+  readonly #files: Files;
+  readonly #lane: Lane;
+
+  constructor(files: Files, lane: Lane) {
+    this.#files = files;
+    this.#lane = lane;
+  }
+
+  open(token: string, access: DataAccess): DataFile {
+    return this.#translated(() =>
+      DataFile.of(this.#files.open(token, access, "long"), access, (error) => this.#files.translate(error, 0)),
+    );
+  }
+
+  readPrefix(token: string, byteSize: number): Uint8Array {
+    return this.#translated(() => {
+      const fd = this.#files.open(token, "read");
+      try {
+        const prefix = new Uint8Array(byteSize);
+        return prefix.subarray(0, readSync(fd, prefix, 0, byteSize, 0));
+      } finally {
+        closeSync(fd);
+      }
+    });
+  }
+
+  async hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]> {
+    const fd = this.#translated(() => this.#files.open(token, "read", "long"));
+    try {
+      const hashes: bigint[] = [];
+      this.#checkSize(token, fd, byteSize);
+      for (const chunk of toChunks(dataOffset, byteSize - dataOffset)) {
+        hashes.push(await this.#lane.run({ kind: "hash", fd, ...chunk }));
+        check();
+      }
+      this.#checkSize(token, fd, byteSize);
+      return hashes;
+    } catch (error) {
+      throw this.#files.translate(error, byteSize);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  #checkSize(token: string, fd: number, byteSize: number): void {
+    const size = this.#files.sizeOf(token, fd);
+    if (size !== byteSize) throw resized("Cannot read the region to its end", size, byteSize);
+  }
+
+  #translated<Result>(call: () => Result): Result {
+    try {
+      return call();
+    } catch (error) {
+      throw this.#files.translate(error, 0);
+    }
+  }
+}

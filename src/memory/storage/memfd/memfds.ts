@@ -1,0 +1,126 @@
+/**
+ * The descriptors of regions that have no name, by token: what there is of such a region is what its descriptor holds. How
+ * large it is stands in its name, which the kernel shows and nobody can change.
+ */
+
+import { closeSync, constants, fchmodSync, ftruncateSync, readlinkSync, statfsSync } from "node:fs";
+import { roundUpToPage } from "../../host/capacity.ts";
+import { limits } from "../../limits.ts";
+import { tokenPattern } from "../../naming.ts";
+import { outOfDescriptors, type Stay, withSpare } from "../../os/descriptors.ts";
+import { openFile } from "../../os/files.ts";
+import { readDescriptorLimit } from "../../os/libc.ts";
+import { addSeals, createMemfd } from "../../os/libc-memory.ts";
+import { privateModes } from "../access-modes.ts";
+import type { FdHolder } from "../fd-holder/fd-holder.ts";
+import { type HugePage, hugePageBytes } from "../storage.ts";
+
+const { O_RDONLY, O_RDWR } = constants;
+
+/** One region's memory, for as long as its descriptor is open. */
+export interface Memfd {
+  readonly fd: number;
+  /** What was asked for. Of huge pages the file is larger: it is whole pages. */
+  readonly byteSize: number;
+  readonly pageSize: number;
+  isKept: boolean;
+}
+
+export class Memfds implements Disposable {
+  readonly #instance: string;
+  /** Who has a copy of each while no server runs; undefined if they end with this one. */
+  readonly holder: FdHolder | undefined;
+  readonly #byToken = new Map<string, Memfd>();
+
+  private constructor(instance: string, holder: FdHolder | undefined) {
+    this.#instance = instance;
+    this.holder = holder;
+  }
+
+  /** Takes over all that `holder` has of an earlier server of the instance. */
+  static async open(instance: string, holder?: FdHolder): Promise<Memfds> {
+    const memfds = new Memfds(instance, holder);
+    try {
+      for (const token of (await holder?.list()) ?? []) memfds.#enter(token, await holder?.give(token));
+      return memfds;
+    } catch (error) {
+      memfds[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  #enter(token: string, fd: number | undefined): void {
+    if (fd === undefined) return;
+    const byteSize = tokenPattern.test(token) ? parseName(readlinkSync(`/proc/self/fd/${fd}`)) : undefined;
+    // None of ours: whoever kept it goes on doing so.
+    if (byteSize === undefined) closeSync(fd);
+    else this.#byToken.set(token, { fd, byteSize, pageSize: pageSizeOf(fd), isKept: true });
+  }
+
+  /** Of these pages. */
+  *ofPages(pageSize: number): Iterable<readonly [string, Memfd]> {
+    for (const entry of this.#byToken) if (entry[1].pageSize === pageSize) yield entry;
+  }
+
+  find(token: string): Memfd | undefined {
+    return this.#byToken.get(token);
+  }
+
+  /**
+   * Makes a memfd of `byteSize` bytes without a page yet, which can neither shrink nor grow from its birth.
+   * @throws SystemError as the kernel refuses it, TensordError `out-of-descriptors` if connections need the rest of them.
+   */
+  create(token: string, byteSize: number, hugePage: HugePage | null): Memfd {
+    const { soft } = readDescriptorLimit();
+    const most = (soft * BigInt(limits.memfdDescriptorsPercent)) / 100n;
+    if (BigInt(this.#byToken.size) >= most) {
+      throw outOfDescriptors(`Cannot make a region without a name: ${this.#byToken.size} have a descriptor each`);
+    }
+    const name = toName(this.#instance, token, byteSize);
+    const fd = withSpare(() => createMemfd(name, hugePage === null ? undefined : hugePageBytes[hugePage]), "long");
+    try {
+      const pageSize = pageSizeOf(fd);
+      fchmodSync(fd, privateModes.open);
+      ftruncateSync(fd, hugePage === null ? byteSize : roundUpToPage(byteSize, pageSize));
+      addSeals(fd, "shrink", "grow");
+      const memfd = { fd, byteSize, pageSize, isKept: false };
+      this.#byToken.set(token, memfd);
+      return memfd;
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** An open file description of its own, for whoever reads or writes. The caller closes it. */
+  open({ fd }: Memfd, access: "read" | "write", stay: Stay): number {
+    return openFile(`/proc/self/fd/${fd}`, access === "write" ? O_RDWR : O_RDONLY, undefined, stay);
+  }
+
+  /** From here on the descriptor is the caller's to close, and the region has no memory. */
+  take(token: string): Memfd | undefined {
+    const memfd = this.#byToken.get(token);
+    this.#byToken.delete(token);
+    return memfd;
+  }
+
+  [Symbol.dispose](): void {
+    for (const { fd } of this.#byToken.values()) closeSync(fd);
+    this.#byToken.clear();
+  }
+}
+
+function toName(instance: string, token: string, byteSize: number): string {
+  return `tensord.${instance}.${token}.${byteSize}`;
+}
+
+/** The size that the name of a memfd says, as /proc shows that; undefined if it is none of ours. */
+function parseName(shown: string): number | undefined {
+  const found = /^\/memfd:tensord\.[a-z0-9-]+\.[a-z2-7]{26}\.(\d+) \(deleted\)$/.exec(shown)?.[1];
+  return found === undefined ? undefined : Number(found);
+}
+
+/** What statfs calls a block of such a file is a page. */
+export function pageSizeOf(fd: number): number {
+  return statfsSync(`/proc/self/fd/${fd}`).bsize;
+}
