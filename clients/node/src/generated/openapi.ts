@@ -768,6 +768,16 @@ export interface components {
        */
       readonly page_size: number;
       /**
+       * @description Whether it has no name to open: it is reached by a descriptor from the broker, or as bytes over HTTP.
+       * @example false
+       */
+      readonly private: boolean;
+      /**
+       * @description The size of its pages, if they are huge ones; else null.
+       * @example 2MiB
+       */
+      readonly huge_pages: string | null;
+      /**
        * @description Whether who makes it holds the maker's byte in place of the lease byte (docs/protocol.md).
        * @example true
        */
@@ -859,7 +869,7 @@ export interface components {
       /** @description The id of the request that ended it; null if none did. */
       readonly actor: string | null;
     };
-    /** @description A region whose memory somebody else took away. */
+    /** @description A region whose memory is gone, by no request. */
     readonly RegionLoss: {
       /** @example reg_abcdefghijklmnopqrstuvwxyz */
       readonly id: string;
@@ -913,6 +923,12 @@ export interface components {
       readonly last_used_at: string;
       /** @description The name that it had, which is free. */
       readonly former_name: string | null;
+      /**
+       * @description `removed`: somebody took its file away. `not-kept`: nobody held its memory while no server ran. Known: `removed`, `not-kept`. A later server may say others.
+       * @example removed
+       * @example not-kept
+       */
+      readonly cause: string;
     };
     /** @description A region that got its public name back. */
     readonly RegionRelink: {
@@ -1601,6 +1617,13 @@ export interface components {
        * @enum {string}
        */
       readonly storage?: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
+      /** @description It has no name that others open, and no uid but the server's may: it is reached by a descriptor from the broker, or as bytes over HTTP. Regions in `memfd` storage are so anyway. Default false. */
+      readonly private?: boolean;
+      /**
+       * @description With `memfd` storage: it is made of reserved pages of this size, or refused. What the host has, capabilities say.
+       * @enum {string}
+       */
+      readonly huge_pages?: "64KiB" | "2MiB" | "32MiB" | "512MiB" | "1GiB" | "16GiB";
       readonly tensors?: readonly components["schemas"]["TensorRequest"][];
       /**
        * Format: int64
@@ -2339,6 +2362,8 @@ export interface components {
        *       "events",
        *       "data",
        *       "aliases",
+       *       "private",
+       *       "huge-pages",
        *       "doctor",
        *       "metrics"
        *     ]
@@ -2348,6 +2373,8 @@ export interface components {
       readonly shm: components["schemas"]["ShmCapability"];
       /** @description null: this server has none. */
       readonly broker: components["schemas"]["BrokerCapability"] | null;
+      /** @description Sizes of huge pages that this host has, and how much of each is reserved: for `memfd` storage. */
+      readonly huge_pages: readonly components["schemas"]["HugePageCapability"][];
       readonly storages: readonly components["schemas"]["StorageCapability"][];
       readonly dtypes: readonly string[];
       readonly limits: components["schemas"]["Limits"];
@@ -2401,6 +2428,25 @@ export interface components {
        * @example 1
        */
       readonly v: number;
+    };
+    readonly HugePageCapability: {
+      /**
+       * Format: int64
+       * @description In bytes; a creation asks for it by its name.
+       * @example 2097152
+       */
+      readonly page_size: number;
+      /**
+       * Format: int64
+       * @description Reserved for such pages, by the host's administrator.
+       * @example 0
+       */
+      readonly total_bytes: number;
+      /**
+       * Format: int64
+       * @example 0
+       */
+      readonly free_bytes: number;
     };
     readonly StorageCapability: {
       /**

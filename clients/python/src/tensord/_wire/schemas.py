@@ -58,7 +58,7 @@ class RegionEnd(TypedDict):
 
 
 class RegionLoss(TypedDict):
-    """A region whose memory somebody else took away."""
+    """A region whose memory is gone, by no request."""
 
     id: str
     model: str
@@ -79,6 +79,7 @@ class RegionLoss(TypedDict):
     sealed_at: str | None
     last_used_at: str
     former_name: str | None
+    cause: str
 
 
 class RegionRelink(TypedDict):
@@ -213,6 +214,8 @@ class Storage(TypedDict):
     ino: str
     byte_size: int
     page_size: int
+    private: bool
+    huge_pages: str | None
     maker_byte: bool
 
 
@@ -408,6 +411,8 @@ class CreateRegion(TypedDict):
     name: NotRequired[str]
     version: NotRequired[str]
     storage: NotRequired[Literal["shm", "memfd", "file", "heap", "cuda_vmm"]]
+    private: NotRequired[bool]
+    huge_pages: NotRequired[Literal["64KiB", "2MiB", "32MiB", "512MiB", "1GiB", "16GiB"]]
     tensors: NotRequired[list[TensorRequest]]
     byte_size: NotRequired[int]
     ttl_ms: NotRequired[int]
@@ -759,6 +764,7 @@ class Capabilities(TypedDict):
     platform: Platform
     shm: ShmCapability
     broker: BrokerCapability | None
+    huge_pages: list[HugePageCapability]
     storages: list[StorageCapability]
     dtypes: list[str]
     limits: Limits
@@ -783,6 +789,12 @@ class BrokerCapability(TypedDict):
 
     path: str
     v: int
+
+
+class HugePageCapability(TypedDict):
+    page_size: int
+    total_bytes: int
+    free_bytes: int
 
 
 class StorageCapability(TypedDict):
