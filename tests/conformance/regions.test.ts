@@ -1,6 +1,6 @@
 /**
- * Operations on regions know no kind of storage: a region's whole life in one that no line of them was written for, a
- * stand-in without public names beside the server's own.
+ * Operations on regions know no kind of storage: a region's whole life in each that there is, and in one that no line of
+ * them was written for, a stand-in without public names beside the server's own.
  */
 
 import { expect, test } from "bun:test";
@@ -9,77 +9,113 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Eviction } from "../../src/server/cli/answers.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
+import { readBytes, writeBytes } from "../contract/support/data-requests.ts";
 import { lease } from "../contract/support/lease.ts";
 import type { Deletion, Region } from "../harness/answers.ts";
 import { TestApp, until } from "../harness/app.ts";
+import { findMemfd } from "../harness/memfd.ts";
 import { StandInStorage } from "./support/stand-in-storage.ts";
 
-async function withStandIn(use: (app: TestApp, standIn: StandInStorage) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "stand-in-"));
-  const standIn = new StandInStorage(folder);
-  const app = await TestApp.open({ storages: () => [standIn] });
+interface Life {
+  readonly name: string;
+  /** What a creation says of its storage, and what the descriptor says then. */
+  readonly wish: object;
+  readonly told: object;
+  /** Where the memory is that the test looks at; undefined once it is gone. */
+  readonly find: (app: TestApp, region: Region) => string | undefined;
+}
+
+const ifThere = (path: string) => (existsSync(path) ? path : undefined);
+const kept = ({ shmDirectory, instance }: TestApp, name: string) =>
+  ifThere(`${shmDirectory}/tensord.${instance}/keep/${name}`);
+const tokenOf = ({ id }: Region) => id.slice("reg_".length);
+const unnamed = { path: null, shm_name: null };
+let standInFolder = "";
+
+const lives: readonly Life[] = [
+  { name: "shm", wish: {}, told: { kind: "shm", private: false }, find: (app, region) => kept(app, tokenOf(region)) },
+  {
+    name: "private shm",
+    wish: { private: true },
+    told: { kind: "shm", private: true, ...unnamed },
+    find: (app, region) => kept(app, `${tokenOf(region)}.private`),
+  },
+  {
+    name: "memfd",
+    wish: { storage: "memfd" },
+    told: { kind: "memfd", private: true, ...unnamed },
+    find: (_, region) => findMemfd(tokenOf(region)),
+  },
+  {
+    name: "a stand-in",
+    wish: { storage: "file" },
+    told: { kind: "file", private: false, ...unnamed },
+    find: (_, region) => ifThere(join(standInFolder, "kept", tokenOf(region))),
+  },
+];
+
+async function withStandIn(use: (app: TestApp) => Promise<void>): Promise<void> {
+  standInFolder = mkdtempSync(join(tmpdir(), "stand-in-"));
+  const app = await TestApp.open({ storages: () => [new StandInStorage(standInFolder)] });
   try {
-    await use(app, standIn);
+    await use(app);
   } finally {
     await app.close();
-    rmSync(folder, { recursive: true });
+    rmSync(standInFolder, { recursive: true });
   }
   expect(app.mistakes).toEqual([]);
 }
 
-/** A region's token, by which the stand-in's files are called. */
-const tokenOf = ({ id }: Region) => id.slice("reg_".length);
+for (const { name, wish, told, find } of lives) {
+  const create = (app: TestApp, more: object = {}) =>
+    app.create({ ...wish, name: "weights", byte_size: 1000, persist: true, ...more });
+  const untilFreed = (app: TestApp, region: Region) =>
+    until(`${region.id} is freed`, () => find(app, region) === undefined);
 
-const create = (app: TestApp, more: object = {}) =>
-  app.create({ storage: "file", name: "weights", byte_size: 1000, persist: true, ...more });
+  test(`a region of ${name} is created, found, written, sealed, verified, downloaded and deleted`, () =>
+    withStandIn(async (app) => {
+      const region = await create(app);
+      expect(region).toMatchObject({ state: "open", storage: told });
+      expect(await app.ok(200, "GET", "/v1/models/default/regions/weights")).toMatchObject({ id: region.id });
+      const data = new Uint8Array(1000).fill(7);
+      expect(await writeBytes(app, region.id, data)).toMatchObject({ status: 200 });
+      const lone = { headers: { "content-length": "3", "content-range": "bytes 1-3/1000" } };
+      expect(await writeBytes(app, region.id, new Uint8Array(3).fill(8), lone)).toMatchObject({ status: 200 });
+      data.fill(8, 1, 4);
+      const sealed = await app.seal(region.id, { checksum: true });
+      expect(sealed).toMatchObject({ state: "sealed", storage: told });
+      expect(await app.verify(region.id)).toMatchObject({ ok: true });
+      await app.refused("region-sealed", "PUT", `/v1/regions/${region.id}/data`, new Uint8Array(1000) as never, {
+        headers: { "content-type": "application/octet-stream" },
+      });
+      expect((await readBytes(app, region.id)).bytes.equals(data)).toBeTrue();
+      await until("the download has ended", async () => !(await app.get(region.id)).in_use);
+      {
+        using _ = lease(find(app, region) ?? "");
+        expect(await app.get(region.id)).toMatchObject({ in_use: true });
+        expect(await app.ok<Deletion>(200, "DELETE", `/v1/regions/${region.id}`)).toMatchObject({ state: "draining" });
+        expect(find(app, region)).toBeDefined();
+      }
+      await untilFreed(app, region);
+      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
+    }));
 
-test("a region of another storage is created, found, written, sealed, verified and deleted", () =>
-  withStandIn(async (app, standIn) => {
-    const region = await create(app);
-    expect(region).toMatchObject({ state: "open", storage: { kind: "file", path: null, shm_name: null } });
-    const data = new Uint8Array(1000).fill(7);
-    const put = await app.app.fetch(
-      new Request(`http://localhost/v1/regions/${region.id}/data`, {
-        method: "PUT",
-        headers: { "content-type": "application/octet-stream", "content-length": "1000" },
-        body: data,
-      }),
-      {},
-    );
-    expect(put.status).toBe(200);
-    await app.ok(200, "POST", `/v1/regions/${region.id}/seal`, { checksum: true });
-    expect(await app.verify(region.id)).toMatchObject({ ok: true });
-    const got = await app.app.fetch(new Request(`http://localhost/v1/regions/${region.id}/data`), {});
-    expect(Buffer.from(await got.bytes()).equals(data)).toBeTrue();
-    const path = standIn.pathOf(tokenOf(region));
-    await until("the download has ended", async () => !(await app.get(region.id)).in_use);
-    {
-      using _ = lease(path);
-      expect(await app.get(region.id)).toMatchObject({ in_use: true });
-      expect(await app.ok<Deletion>(200, "DELETE", `/v1/regions/${region.id}`)).toMatchObject({ state: "draining" });
-      expect(existsSync(path)).toBeTrue();
-    }
-    await until("it is freed", () => !existsSync(path));
-    expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
-  }));
-
-test("what ends regions ends those of another storage: replacement, eviction, a session, a TTL", () =>
-  withStandIn(async (app, standIn) => {
-    const [first, next] = [await create(app), await create(app, { if_exists: "replace", evictable: true })];
-    await app.seal(next.id);
-    await until("the replaced one is freed", () => !existsSync(standIn.pathOf(tokenOf(first))));
-    const session = await app.ok<{ id: string }>(201, "POST", "/v1/sessions", {});
-    const own = await app.create({ storage: "file", byte_size: 1, session: session.id });
-    await app.ok(200, "DELETE", `/v1/sessions/${session.id}`);
-    const timed = await app.create({ storage: "file", byte_size: 1, ttl_ms: 1 });
-    for (const ended of [own, timed]) {
-      await until(`${ended.id} is freed`, () => !existsSync(standIn.pathOf(tokenOf(ended))));
-    }
-    app.store.books.region(next.id).lastUsedAt = 0;
-    const eviction = await app.ok<Eviction>(200, "POST", "/v1/evict", { bytes: 1 });
-    expect(eviction.evicted.map(({ region }) => region)).toEqual([next.id]);
-    expect(existsSync(standIn.pathOf(tokenOf(next)))).toBeFalse();
-  }));
+  test(`what ends regions ends those of ${name}: replacement, eviction, a session, a TTL`, () =>
+    withStandIn(async (app) => {
+      const [first, next] = [await create(app), await create(app, { if_exists: "replace", evictable: true })];
+      await app.seal(next.id);
+      await untilFreed(app, first);
+      const session = await app.ok<{ id: string }>(201, "POST", "/v1/sessions", {});
+      const own = await app.create({ ...wish, byte_size: 1, session: session.id });
+      await app.ok(200, "DELETE", `/v1/sessions/${session.id}`);
+      const timed = await app.create({ ...wish, byte_size: 1, ttl_ms: 1 });
+      for (const ended of [own, timed]) await untilFreed(app, ended);
+      app.store.books.region(next.id).lastUsedAt = 0;
+      const eviction = await app.ok<Eviction>(200, "POST", "/v1/evict", { bytes: 1 });
+      expect(eviction.evicted.map(({ region }) => region)).toEqual([next.id]);
+      expect(find(app, next)).toBeUndefined();
+    }));
+}
 
 test("a storage that this server does not have is refused by name", async () => {
   const app = await TestApp.open();

@@ -16,10 +16,13 @@ const { O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 export class DataFile implements Disposable {
   readonly #fd: number;
   readonly #translate: (error: unknown) => unknown;
+  /** How many descriptors of the file this process has while nobody else reads or writes it, this one counted. */
+  readonly ownDescriptors: number;
 
-  private constructor(fd: number, translate: (error: unknown) => unknown) {
+  private constructor(fd: number, translate: (error: unknown) => unknown, ownDescriptors: number) {
     this.#fd = fd;
     this.#translate = translate;
+    this.ownDescriptors = ownDescriptors;
   }
 
   /** @param translate makes a failure of the table of what the system says later. */
@@ -29,7 +32,7 @@ export class DataFile implements Disposable {
   }
 
   /** Takes `fd` over, of an open file description of its own; closes it if the locks cannot be taken. */
-  static of(fd: number, access: DataAccess, translate: (error: unknown) => unknown): DataFile {
+  static of(fd: number, access: DataAccess, translate: (error: unknown) => unknown, ownDescriptors = 1): DataFile {
     try {
       // The server only ever asks at these bytes and takes no write lock there, so neither of them can be refused.
       tryReadLock(fd, leaseByte, 1n);
@@ -38,7 +41,7 @@ export class DataFile implements Disposable {
       closeSync(fd);
       throw error;
     }
-    return new DataFile(fd, translate);
+    return new DataFile(fd, translate, ownDescriptors);
   }
 
   /** Opens the same file again, whatever became of its names. */

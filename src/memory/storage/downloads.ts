@@ -76,8 +76,7 @@ export class Downloads implements Disposable {
     // Without a descriptor nobody can look: the next look does.
     if (open === undefined) return;
     for (const [identity, download] of this.#downloads) {
-      // Our own descriptor is one of them.
-      if ((open.get(identity) ?? 0) > 1 || download.changedAt >= begin) continue;
+      if ((open.get(identity) ?? 0) > download.file.ownDescriptors || download.changedAt >= begin) continue;
       for (const [outflow, since] of download.opening) {
         if (since < begin - limits.downloadOpenMs) download.opening.delete(outflow);
       }

@@ -10,6 +10,8 @@ import type { Bytes } from "./storage.ts";
 
 /** Where a storage has its files. */
 export interface Files {
+  /** How many descriptors of each region's file it keeps open itself. */
+  readonly keptDescriptors: number;
   /** Opens the file of a kept region. @throws what the system says. */
   open(token: string, access: DataAccess, stay?: Stay): number;
   /** How large the region is whose file is open at `fd`, as far as anybody can change that. */
@@ -28,8 +30,10 @@ export class FileBytes implements Bytes {
   }
 
   open(token: string, access: DataAccess): DataFile {
+    const files = this.#files;
+    const translate = (error: unknown) => files.translate(error, 0);
     return this.#translated(() =>
-      DataFile.of(this.#files.open(token, access, "long"), access, (error) => this.#files.translate(error, 0)),
+      DataFile.of(files.open(token, access, "long"), access, translate, files.keptDescriptors + 1),
     );
   }
 

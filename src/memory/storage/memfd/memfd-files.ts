@@ -18,6 +18,7 @@ export class MemfdFiles implements Files {
   readonly memfds: Memfds;
   readonly hugePage: HugePage | null;
   readonly pageSize: number;
+  readonly keptDescriptors = 1;
 
   /** @throws SystemError if this host gives no such memory. */
   constructor(memfds: Memfds, hugePage: HugePage | null) {

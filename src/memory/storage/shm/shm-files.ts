@@ -25,6 +25,7 @@ export class ShmFiles implements Files {
   readonly #directory: InstanceDirectory;
   readonly isPrivate: boolean;
   readonly modes: AccessModes;
+  readonly keptDescriptors = 0;
 
   constructor(directory: InstanceDirectory, isPrivate: boolean) {
     this.#directory = directory;
