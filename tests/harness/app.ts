@@ -11,6 +11,7 @@ import { limits, MiB } from "../../src/memory/limits.ts";
 import { openStore, type StoreOptions } from "../../src/memory/start/open-store.ts";
 import type { OnStep } from "../../src/memory/state/steps.ts";
 import type { Store } from "../../src/memory/state/store.ts";
+import type { FdHolder } from "../../src/memory/storage/fd-holder/fd-holder.ts";
 import { createApp } from "../../src/routes/app.ts";
 import type { Environment, Traffic } from "../../src/routes/environment.ts";
 import { toEventText } from "../../src/routes/to-event.ts";
@@ -27,6 +28,9 @@ export interface AppOptions {
   readonly memoryLimitBytes?: number;
   readonly onStep?: OnStep;
   readonly storages?: StoreOptions["storages"];
+  readonly fdHolder?: FdHolder;
+  /** One that an app before it has left; a new one if it is left out. */
+  readonly instance?: string;
 }
 
 export interface RequestOptions {
@@ -79,7 +83,7 @@ export class TestApp {
 
   static async open(options: AppOptions = {}): Promise<TestApp> {
     const { shmDirectory = defaultShmDirectory, memoryLimitBytes = 512 * MiB, onStep, storages } = options;
-    const { name: instance } = createInstance(shmDirectory);
+    const { fdHolder, instance = createInstance(shmDirectory).name } = options;
     const warnings: string[] = [];
     const mistakes: string[] = [];
     const opened = await openStore({
@@ -90,6 +94,7 @@ export class TestApp {
       onWarning: (message, error) => warnings.push(error === undefined ? message : `${message}: ${error}`),
       ...(onStep === undefined ? {} : { onStep }),
       ...(storages === undefined ? {} : { storages }),
+      ...(fdHolder === undefined ? {} : { fdHolder }),
     });
     const { store, directory } = opened;
     const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
@@ -211,11 +216,16 @@ export class TestApp {
     return answer.body as Type;
   }
 
+  /** Closes the store as a server's stop does; the instance stays for another app. */
+  async leave(): Promise<void> {
+    this.store.stop();
+    await this.#closeStore();
+  }
+
   /** Closes the store and purges the instance. @throws if anything of it is left in the shared directory. */
   async close(): Promise<void> {
     // Whoever waits answers now; requests that a test left behind must not outlive their store.
-    this.store.stop();
-    await this.#closeStore();
+    await this.leave();
     purge({ shmDirectory: this.shmDirectory, instance: this.instance }, false, true);
     const left = readdirSync(this.shmDirectory).filter((name) => name.includes(this.instance));
     for (const name of left) rmSync(`${this.shmDirectory}/${name}`, { recursive: true, force: true });
