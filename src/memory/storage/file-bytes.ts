@@ -33,8 +33,13 @@ export class FileBytes implements Bytes {
     const files = this.#files;
     const translate = (error: unknown) => files.translate(error, 0);
     return this.#translated(() =>
-      DataFile.of(files.open(token, access, "long"), access, translate, files.keptDescriptors + 1),
+      this.toDataFile(token, files.open(token, access, "long"), access, translate, files.keptDescriptors + 1),
     );
+  }
+
+  /** Takes the open file over. */
+  protected toDataFile(_token: string, ...file: ConstructorParameters<typeof DataFile>): DataFile {
+    return new DataFile(...file);
   }
 
   readPrefix(token: string, byteSize: number): Uint8Array {

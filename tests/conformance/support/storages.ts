@@ -3,12 +3,20 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { readHugeSpace } from "../../../src/memory/host/memory-space.ts";
+import { MiB } from "../../../src/memory/limits.ts";
 import { InstanceDirectory } from "../../../src/memory/storage/instance-directory.ts";
 import { HostLanes } from "../../../src/memory/storage/lane.ts";
 import { MemfdStorage } from "../../../src/memory/storage/memfd/memfd-storage.ts";
 import { Memfds } from "../../../src/memory/storage/memfd/memfds.ts";
 import { ShmStorage } from "../../../src/memory/storage/shm/shm-storage.ts";
-import type { Access, HugePage, Storage, StorageKind } from "../../../src/memory/storage/storage.ts";
+import {
+  type Access,
+  type HugePage,
+  hugePageBytes,
+  type Storage,
+  type StorageKind,
+} from "../../../src/memory/storage/storage.ts";
 import { defaultShmDirectory, testToken } from "../../harness/instance.ts";
 import { StandInStorage } from "./stand-in-storage.ts";
 
@@ -26,6 +34,16 @@ export interface StorageCase {
   /** Whether somebody may take its memory away, cut it, or link it elsewhere: the kernel refuses that of what has no name at all. */
   readonly isFile: boolean;
   open(): OpenStorage | Promise<OpenStorage>;
+  /** The size of its pages, if they are others than the system's. */
+  readonly pageBytes?: number;
+  /** Why it cannot be had here. */
+  readonly needs?: string | undefined;
+}
+
+/** Whoever administers the host reserves them: `echo 64 > /proc/sys/vm/nr_hugepages` is enough for the suite. */
+function needsHugePages(byteSize: number): string | undefined {
+  const { freeBytes } = readHugeSpace(hugePageBytes["2MiB"]);
+  return freeBytes >= byteSize ? undefined : `needs ${byteSize} bytes of reserved huge pages (vm.nr_hugepages)`;
 }
 
 const named = { isFile: true, accesses: ["sealed", "open", "sealed-stock-writable"] } as const;
@@ -36,6 +54,11 @@ export const storageCases: readonly StorageCase[] = [
   { name: "shm on a disk", kind: "shm", ...named, open: () => openShm(tmpdir()) },
   { name: "private shm", kind: "shm", ...unnamed, isFile: true, open: () => openShm(defaultShmDirectory, true) },
   { name: "memfd", kind: "memfd", ...unnamed, isFile: false, open: () => openMemfd(null) },
+  {
+    ...{ name: "memfd of huge pages", kind: "memfd", ...unnamed, isFile: false, open: () => openMemfd("2MiB") },
+    pageBytes: hugePageBytes["2MiB"],
+    needs: needsHugePages(100 * MiB),
+  },
   { name: "a stand-in without public names", kind: "file", ...named, open: openStandIn },
 ];
 

@@ -7,12 +7,13 @@ const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
 
-/** Maps the first page of the file for reading and writing until disposed; its descriptor is closed. @throws if it is refused. */
-export function mapForWriting(path: string): Disposable {
+/** Maps the file's first page for reading and writing until disposed; its descriptor is closed. @throws if it is refused. */
+export function mapForWriting(path: string, pageBytes = 4096): Disposable {
+  const byteSize = BigInt(pageBytes);
   const { symbols } = library();
   const fd = openSync(path, "r+");
-  const address = symbols.mmap(0n, 4096n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0n);
+  const address = symbols.mmap(0n, byteSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0n);
   closeSync(fd);
   if (address === -1n) throw new Error("the kernel refuses the map");
-  return { [Symbol.dispose]: () => void symbols.munmap(BigInt.asUintN(64, address), 4096n) };
+  return { [Symbol.dispose]: () => void symbols.munmap(BigInt.asUintN(64, address), byteSize) };
 }

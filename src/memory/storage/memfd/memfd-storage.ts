@@ -8,6 +8,7 @@ import { listHugePageBytes } from "../../host/memory-space.ts";
 import { FileBytes } from "../file-bytes.ts";
 import type { HostLanes } from "../lane.ts";
 import { type HugePage, hugePageBytes, type OnAllocationStep, type Storage, type StorageForm } from "../storage.ts";
+import { HugeBytes } from "./huge-bytes.ts";
 import { MemfdFiles } from "./memfd-files.ts";
 import { MemfdMemory } from "./memfd-memory.ts";
 import { MemfdNames } from "./memfd-names.ts";
@@ -31,7 +32,7 @@ export class MemfdStorage implements Storage {
     const files = new MemfdFiles(memfds, hugePage);
     this.memory = new MemfdMemory(files, lanes, onStep);
     this.names = new MemfdNames(files);
-    this.bytes = new FileBytes(files, lanes.filling);
+    this.bytes = new (hugePage === null ? FileBytes : HugeBytes)(files, lanes.filling);
   }
 }
 
