@@ -111,7 +111,7 @@ export class WorkerProcess implements AsyncDisposable {
 }
 
 /** The lines of a stream, without their ends. */
-async function* readLines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+export async function* readLines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
   const decoder = new TextDecoder();
   let rest = "";
   for await (const chunk of stream) {
