@@ -7,7 +7,7 @@ import { describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import type { Diagnosis } from "../../src/memory/doctor/finding.ts";
-import { MiB } from "../../src/memory/limits.ts";
+import { limits, MiB } from "../../src/memory/limits.ts";
 import type { ProblemBody } from "../../src/routes/schemas/problem.ts";
 import { type Half, halves } from "../harness/half-open.ts";
 import { root } from "../harness/instance-needs.ts";
@@ -165,6 +165,47 @@ test("a server for which fewer connections would fit than it needs does not star
   expect(await server.command("purge")).toMatchObject({ status: 0 });
 });
 
+describe("while more wait at one door than ever fit", () => {
+  for (const flooded of ["TCP", "the Unix socket"] as const) {
+    test(`the other doors are answered, and the flooded one goes on (${flooded})`, async () => {
+      await useServer(64, async ({ server, url, port, probes, connections }) => {
+        const { socket } = server.instance;
+        const doors = {
+          TCP: () => fetch(`${url}/livez`, { headers }),
+          "the Unix socket": () => fetch("http://localhost/livez", { unix: socket, headers }),
+          "the health listener": () => fetch(`${probes}/livez`, { headers }),
+        };
+        // Each on a connection of its own, which has to be taken beside all that wait.
+        const headers = { connection: "close" };
+        const flood = startFlood("head", 1_000_000, 4 * connections, flooded === "TCP" ? port : socket);
+        try {
+          await until("all places are taken", () => countOpen(server) >= 64 - limits.spareDescriptors);
+          const asked = Object.entries(doors).toSorted(([door]) => (door === flooded ? 1 : -1));
+          for (const [door, ask] of asked) {
+            for (let round = 0; round < 3; round++) {
+              expect([door, (await asClientsDo(ask)).status]).toEqual([door, 200]);
+            }
+          }
+          expect(flood.exitCode).toBeNull();
+        } finally {
+          flood.kill();
+          await flood.exited;
+        }
+      });
+    });
+  }
+});
+
+/** Another process that opens `total` connections which never ask, `width` at once. */
+function startFlood(half: Half, total: number, width: number, where: string) {
+  const args = [half, String(total), String(width), where];
+  return Bun.spawn([process.execPath, "tests/harness/half-open.ts", ...args], {
+    cwd: root,
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+}
+
 describe("connections by the thousand that never ask", () => {
   const total = roundsOf("half-open");
   const width = 400;
@@ -185,17 +226,13 @@ describe("connections by the thousand that never ask", () => {
           ["head", server.instance.socket],
         ] as const;
         for (const [half, where] of floods) {
-          const share = String(Math.ceil(total / floods.length));
-          const flood = Bun.spawn([process.execPath, "tests/harness/half-open.ts", half, share, String(width), where], {
-            cwd: root,
-            stdout: "pipe",
-            stderr: "inherit",
-          });
+          const share = Math.ceil(total / floods.length);
+          const flood = startFlood(half, share, width, where);
           let asked = 0;
           const isOver = flood.exited.then(() => true);
           while (!(await Promise.race([isOver, askEverything(doors).then(() => false)]))) asked += 1;
           // The last of them, of which so many fit beside everybody else, it closes itself.
-          expect(Number(await flood.stdout.text())).toBeGreaterThanOrEqual(Number(share) - width);
+          expect(Number(await flood.stdout.text())).toBeGreaterThanOrEqual(share - width);
           expect(asked).toBeGreaterThan(0);
         }
         await until("nothing is left open", () => countOpen(server) <= before + 3);

@@ -225,4 +225,32 @@ export const clientsMutations = [
     replace: "",
     test: ["tests/integration/node-client-claims.test.ts", "a build that throws, or cannot be stored"],
   },
+  {
+    name: "an event stream of Python ends where the server has no descriptor for it",
+    file: `${python}/_events/event_stream.py`,
+    find: "if isinstance(error, OutOfDescriptors) and error.status is None:",
+    replace: "if isinstance(error, OutOfDescriptors):",
+    test: [`${tests}/test_event_stream.py`, "refuses_for_a_moment"],
+  },
+  {
+    name: "an event stream of Node ends where the server has no descriptor for it",
+    file: `${node}/events/event-stream.ts`,
+    find: "const mayBegin = isPassing(error) &&",
+    replace: 'const mayBegin = isTensordError(error, "server-unavailable") &&',
+    test: ["tests/integration/node-client-descriptors.test.ts", "node asks a server again"],
+  },
+  {
+    name: "Python drops a chore for which there is no descriptor at the moment",
+    file: `${python}/_session/hold.py`,
+    find: "        except (ServerUnavailable, OutOfDescriptors):\n            return False\n",
+    replace: "        except ServerUnavailable:\n            return False\n",
+    test: [`${tests}/test_session.py`, "test_a_chore_that_fails_for_the_moment_is_done_later"],
+  },
+  {
+    name: "Python loads an encoding when it is first asked for",
+    file: `${python}/_transport/connection.py`,
+    find: 'codecs.lookup("idna")\n',
+    replace: "",
+    test: [`${tests}/test_session_restart.py`, "test_a_worker_that_can_import_nothing_any_more_works"],
+  },
 ];

@@ -124,6 +124,13 @@ export const doorMutations = [
     test: ["tests/faults/few-descriptors.test.ts", "while 120 requests are half sent (head)"],
   },
   {
+    name: "listeners take no turns where no descriptor is free",
+    file: "src/server/connections.ts",
+    find: "this.#letIn(isOver ? open : open.slice(distress.turns % open.length).slice(0, 1));",
+    replace: "this.#letIn(open);",
+    test: ["tests/faults/few-descriptors.test.ts", "the flooded one goes on (TCP)"],
+  },
+  {
     name: "one look without a descriptor ends the looking for downloads",
     file: "src/memory/storage/downloads.ts",
     find: "    const open = await countOpenFiles().catch(() => undefined);",
