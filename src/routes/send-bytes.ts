@@ -98,13 +98,21 @@ function sendSlice(c: Context<Environment>, store: Store, region: Region, slice:
     return send(c, copyData(store, region, [slice])[0] ?? "", mediaType, status);
   }
   c.env?.stay?.("send the bytes");
-  const { path, begun } = sendData(store, region);
+  const sending = sendData(store, region, slice);
+  // Its end is told by the runtime, and its breaking off as well.
+  if (sending instanceof ReadableStream) return sendStream(c, sending, byteSize, status);
+  const { path, begun } = sending;
   c.env?.onBegun?.(begun);
   // The runtime takes a file that a worker truncated meanwhile for sent. Only the connection's end tells the client, who
   // would wait for the rest, and take the next answer for it.
   c.header("Connection", "close");
   // Sent by the kernel, from the page cache to the socket: no byte of it comes into this process.
   return send(c, Bun.file(path).slice(byteOffset, byteOffset + byteSize), mediaType, status);
+}
+
+function sendStream(c: Context<Environment>, stream: ReadableStream, byteSize: number, status: 200 | 206) {
+  c.env?.sent?.(byteSize);
+  return c.body(stream, status, { "content-type": mediaType }) as never;
 }
 
 /** Hono knows no body that the runtime sends by itself, but hands on what it is given. */

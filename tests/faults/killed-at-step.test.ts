@@ -27,6 +27,7 @@ import { roomScenarios } from "./room-scenarios.ts";
 import { at, deleting, hour, MiB, type Scenario } from "./scenario.ts";
 import { sessionScenarios } from "./session-scenarios.ts";
 import { timeScenarios } from "./time-scenarios.ts";
+import { unnamedScenarios } from "./unnamed-scenarios.ts";
 
 const scenarios: readonly Scenario[] = [
   ...regionScenarios,
@@ -37,6 +38,7 @@ const scenarios: readonly Scenario[] = [
   ...roomScenarios,
   ...timeScenarios,
   ...brokerScenarios,
+  ...unnamedScenarios,
 ];
 
 /** As many scenarios at once: a server that starts keeps one core busy. */
@@ -115,8 +117,9 @@ describe("SIGKILL of the server", () => {
 
 async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerProcess): Promise<void> {
   using tmpfs = needsRoot === undefined ? new Tmpfs({ sizeBytes: 512 * MiB }) : undefined;
-  const { env = {} } = scenario;
+  const { env = {}, warnings = [] } = scenario;
   await using server = new TestServer({ env, ...(tmpfs && { shmDirectory: tmpfs.path }) });
+  server.log.expect(...warnings);
   using foreign = new ForeignFiles(server.instance);
   const foreignBytes = tmpfs?.usedBytes ?? 0;
   await server.start();

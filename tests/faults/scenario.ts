@@ -15,6 +15,8 @@ export interface Scenario {
   /** Sets up what the operation works on, before the server that will die starts. */
   readonly prepare: (api: ServerApi, worker: WorkerProcess) => Promise<InFlight>;
   readonly needs?: string | undefined;
+  /** What the start that follows may warn of. */
+  readonly warnings?: readonly RegExp[] | undefined;
   /** Further settings of the server. */
   readonly env?: Readonly<Record<string, string>> | undefined;
 }

@@ -17,6 +17,7 @@ import { until } from "./server-wait.ts";
 
 /** Modes as `docs/protocol.md` has them: the sticky bit says sealed. */
 export const modes = { open: 0o660, sealed: 0o1440, stockWritable: 0o1660 };
+const privateModes = { open: 0o600, sealed: 0o1400 };
 
 /**
  * Holds the running server's books against what lies in the directories.
@@ -25,13 +26,17 @@ export const modes = { open: 0o660, sealed: 0o1440, stockWritable: 0o1660 };
 export async function checkBooks(server: TestServer, foreign: readonly string[] = []): Promise<ListedRegion[]> {
   const { instance } = server;
   const regions = await listSettled(server);
-  const kept = regions.map(({ id }) => tokenOf(id)).toSorted();
+  const kept = regions
+    .filter(({ storage }) => storage.kind === "shm")
+    .map(keptName)
+    .toSorted();
   expect(readdirSync(instance.keep).toSorted(), "keep/ has the books' regions and no other").toEqual(kept);
   expect(readdirSync(instance.new), "new/ is empty").toEqual([]);
   const standing = regions.filter(({ state }) => state !== "draining");
-  const names = [...standing.map(({ storage }) => basename(storage.path)), ...foreign, basename(instance.directory)];
+  const named = standing.filter(({ storage }) => !storage.private);
+  const names = [...named.map(({ storage }) => basename(storage.path)), ...foreign, basename(instance.directory)];
   expect(listNames(instance).toSorted(), "every region has its name, and no other has one").toEqual(names.toSorted());
-  for (const region of standing) checkFile(instance, region);
+  for (const region of standing) if (region.storage.kind === "shm") checkFile(instance, region);
   checkSums(instance, await server.api.stats(), regions);
   return regions;
 }
@@ -52,16 +57,21 @@ async function listSettled({ api }: TestServer): Promise<ListedRegion[]> {
 function checkFile(instance: Instance, region: ListedRegion): void {
   const { storage, id, state } = region;
   expect(["open", "sealed"], `${id} is whole`).toContain(state);
-  const named = lstatSync(storage.path, { bigint: true });
-  const kept = lstatSync(join(instance.keep, tokenOf(id)), { bigint: true });
+  const kept = lstatSync(join(instance.keep, keptName(region)), { bigint: true });
+  const named = storage.private ? kept : lstatSync(storage.path, { bigint: true });
   expect(named.isFile()).toBeTrue();
   expect([named.ino, named.dev], `${id} is one file under both names`).toEqual([kept.ino, kept.dev]);
   expect([named.ino.toString(), named.dev.toString()]).toEqual([storage.ino, storage.dev]);
   expect(Number(named.size)).toBe(storage.byte_size);
   const mode = Number(named.mode & 0o7777n);
-  expect(mode, `${id} (${state}) has a mode of its state`).toBeOneOf(
-    state === "open" ? [modes.open] : [modes.sealed, modes.stockWritable],
-  );
+  const open = storage.private ? privateModes.open : modes.open;
+  const sealed = storage.private ? [privateModes.sealed] : [modes.sealed, modes.stockWritable];
+  expect(mode, `${id} (${state}) has a mode of its state`).toBeOneOf(state === "open" ? [open] : sealed);
+}
+
+/** What the keeper calls it. */
+function keptName({ id, storage }: ListedRegion): string {
+  return storage.private ? `${tokenOf(id)}.private` : tokenOf(id);
 }
 
 function checkSums(instance: Instance, stats: Stats, regions: readonly ListedRegion[]): void {

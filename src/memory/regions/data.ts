@@ -1,5 +1,6 @@
 /** The bytes of a region through the server, for those who cannot map it. Workers map; this is the slow way. */
 
+import { setImmediate } from "node:timers/promises";
 import { TensordError } from "../error.ts";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
@@ -47,10 +48,11 @@ export function copyData(store: Store, region: Region, slices: readonly DataSlic
 
 /**
  * Holds `region` for a response that sends its bytes, as a reader's lease does.
- * @returns the path of its file, to be opened soon.
+ * @returns the path of its file, to be opened soon; or, of a file that the kernel does not send, the bytes of `slice`, which hold
+ * the region from their first read on.
  * @throws TensordError `region-busy`, `region-draining`, `io-error` if a worker truncated its file.
  */
-export function sendData(store: Store, region: Region): Outflow {
+export function sendData(store: Store, region: Region, slice: DataSlice): Outflow | ReadableStream<Uint8Array> {
   const file = openToRead(store, region);
   try {
     checkSize(region, file.byteSize);
@@ -58,7 +60,41 @@ export function sendData(store: Store, region: Region): Outflow {
     file[Symbol.dispose]();
     throw error;
   }
-  return store.downloads.begin(file);
+  if (file.isSendable) return store.downloads.begin(file);
+  file[Symbol.dispose]();
+  return toStream(store, region, slice);
+}
+
+/** A piece a turn, as the client takes them. Whoever never reads it holds nothing. */
+function toStream(store: Store, region: Region, { byteOffset, byteSize }: DataSlice): ReadableStream<Uint8Array> {
+  let file: DataFile | undefined;
+  let done = 0;
+  const close = () => {
+    file?.[Symbol.dispose]();
+    file = undefined;
+  };
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        try {
+          file ??= openToRead(store, region);
+          const bytes = file.read(byteOffset + done, Math.min(limits.sliceBytes, byteSize - done));
+          if (bytes.length === 0) throw changed(region, "a part of it is gone");
+          done += bytes.length;
+          controller.enqueue(bytes);
+        } catch (error) {
+          close();
+          throw error;
+        }
+        if (done === byteSize) {
+          close();
+          controller.close();
+        } else await setImmediate();
+      },
+      cancel: close,
+    },
+    { highWaterMark: 0 },
+  );
 }
 
 function openToRead(store: Store, region: Region): DataFile {

@@ -50,6 +50,11 @@ export class DataFile implements Disposable {
     return fstatSync(this.fd).size;
   }
 
+  /** Whether the kernel sends the file to a socket by itself. */
+  get isSendable(): boolean {
+    return true;
+  }
+
   /** What the file's pages take. stat(2): `st_blocks` counts 512 bytes each. */
   get allocatedBytes(): number {
     return fstatSync(this.fd).blocks * 512;

@@ -1,6 +1,6 @@
 /**
- * Bytes of regions in huge pages, whose files take no pwrite(2): they are written through a mapping that is there for as long as
- * each write takes. Such a file cannot shrink, so nobody is killed by that.
+ * Bytes of regions in huge pages, whose files take neither pwrite(2) nor sendfile(2): they are written through a mapping that is
+ * there for as long as each write takes. Such a file cannot shrink, so nobody is killed by that.
  */
 
 import { writeMapped } from "../../os/libc-memory.ts";
@@ -38,6 +38,10 @@ class HugeDataFile extends DataFile {
 
   override get byteSize(): number {
     return this.#memfd.byteSize;
+  }
+
+  override get isSendable(): boolean {
+    return false;
   }
 
   override write(bytes: Uint8Array, byteOffset: number): void {
