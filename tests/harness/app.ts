@@ -68,6 +68,8 @@ export class TestApp {
   readonly mistakes: string[];
   /** What the store warned of. Not all of it is wrong, so it is there to be looked at. */
   readonly warnings: string[];
+  /** Brings up the store's Workers, as a server does before it serves; most tests need none. */
+  readonly start: () => Promise<void>;
   readonly #closeStore: () => Promise<void>;
 
   private constructor(parts: Pick<TestApp, "instance" | "shmDirectory" | "store" | "app" | "traffic">, rest: Rest) {
@@ -78,6 +80,7 @@ export class TestApp {
     this.traffic = parts.traffic;
     this.mistakes = rest.mistakes;
     this.warnings = rest.warnings;
+    this.start = rest.start;
     this.#closeStore = rest.closeStore;
   }
 
@@ -115,7 +118,7 @@ export class TestApp {
     const observe = metrics.http.observe.bind(metrics.http);
     const app = createApp({ store, host, version: "0.0.0", traffic, observe, onUnexpected });
     const closeStore = async () => await opened[Symbol.asyncDispose]();
-    return new TestApp({ instance, shmDirectory, store, app, traffic }, { warnings, mistakes, closeStore });
+    return new TestApp({ instance, shmDirectory, store, app, traffic }, { warnings, mistakes, start: opened.start, closeStore });
   }
 
   /** Asks, and holds the answer against the document. */
@@ -236,6 +239,7 @@ export class TestApp {
 interface Rest {
   readonly warnings: string[];
   readonly mistakes: string[];
+  readonly start: () => Promise<void>;
   readonly closeStore: () => Promise<void>;
 }
 

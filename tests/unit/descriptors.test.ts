@@ -167,6 +167,8 @@ test(
       readPrefix: () => bytes.readPrefix(token, 8),
       hash: () => bytes.hash(token, 4096, 8192, () => {}),
     };
+    // A Worker that comes up opens some of its own.
+    await app.start();
     const before = listDirectory("/proc/self/fd").length;
     for (const [name, call] of Object.entries(calls)) {
       setDescriptorLimit({ soft: 3n, hard: untouched.hard });
