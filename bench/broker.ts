@@ -22,7 +22,9 @@ for (const held of [0, 1000]) {
   const timings = await runPython<Timings>("broker.py", [broker, id, String(held)], [server.pid]);
   const summaries = Object.fromEntries(Object.entries(timings).map(([what, us]) => [what, summarize(us)]));
   details[held] = summaries;
-  const shown = Object.entries(summaries).map(([what, { p50, p99 }]) => `${what} ${round(p50, 1)} (p99 ${round(p99, 1)}) µs`);
+  const shown = Object.entries(summaries).map(
+    ([what, { p50, p99 }]) => `${what} ${round(p50, 1)} (p99 ${round(p99, 1)}) µs`,
+  );
   const beside = held === 0 ? "" : `beside ${held} connections: `;
   say(`${beside}${shown.join(", ")}`);
   const p50 = (what: keyof Timings) => summaries[what]?.p50 ?? Number.NaN;

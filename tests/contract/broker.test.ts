@@ -237,6 +237,26 @@ describe("attach", () => {
     );
   }
 
+  for (const wish of [{ storage: "memfd" }, { private: true }] as const) {
+    test(
+      `is the way to what has no name: ${JSON.stringify(wish)}`,
+      withBroker(async ({ app, connect }) => {
+        const { id } = await app.create({ ...wish, name: "nameless", byte_size: 4096 });
+        const client = await connect();
+        const writing = await client.attach(id, { access: "rw", lease: "maker" });
+        expect(writing.region.storage).toMatchObject({ kind: wish.private ? "shm" : "memfd", path: null });
+        writeSync(only(writing), Buffer.alloc(4096, 7), 0, 4096, 4096);
+        expect(await app.get(id)).toMatchObject({ in_use: true, has_writers: true });
+        client.letGo(writing.descriptors);
+        await app.seal(id, { checksum: true });
+        const reading = await client.attach(id);
+        expect(readAll(only(reading), 8192).subarray(4096)).toEqual(Buffer.alloc(4096, 7));
+        expect((await app.remove(id)).state).toBe("draining");
+        expect(readAll(only(reading), 8192)[8191]).toBe(7);
+      }),
+    );
+  }
+
   test(
     "keeps what is deleted for as long as a descriptor is open, though nobody mapped it",
     withBroker(async ({ app, connect }) => {
