@@ -124,6 +124,13 @@ export const journalMutations = [
     test: ["tests/faults/lost-store-names.test.ts", "what nothing proves has no name"],
   },
   {
+    name: "a mode proves a seal against the proof that knows of none",
+    file: `${start}/adopt.ts`,
+    find: "  if (proof?.isSealed === false) return false;\n",
+    replace: "",
+    test: ["tests/faults/lost-store-names.test.ts", "a group whose seal was cut"],
+  },
+  {
     name: "of two proofs the earlier wins",
     file: `${start}/recover.ts`,
     find: "age(one) - age(other)",

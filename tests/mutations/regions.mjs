@@ -85,8 +85,8 @@ export const regionsMutations = [
   {
     name: "a seal does not ask for writers",
     file: `${regions}/seal.ts`,
-    find: "if (usage?.written === true) {",
-    replace: "if (usage === undefined) {",
+    find: "  if (usage?.written === true) throw hasWriters(region);\n",
+    replace: "",
     test: ["tests/contract/seal.test.ts", "minds a writer until it lets go"],
   },
   {

@@ -40,7 +40,7 @@ function toRecord(record: Partial<Provable> = {}): Provable {
   const name = `n${lastKey}`;
   const owner = { kind: "persist" } as const;
   const rest = { model: "default", version: "", pendingName: null, owner, expiresAt: null, createdAt: 1e12 };
-  return { token: createToken(), key: lastKey, revision: 1, name, ...rest, ...record };
+  return { token: createToken(), key: lastKey, revision: 1, state: "open", name, ...rest, ...record };
 }
 
 function open<Result>(use: (proofs: Proofs) => Result): Result {
@@ -62,6 +62,7 @@ const record: fc.Arbitrary<Provable> = fc.record({
   token: fc.string({ unit: fc.constantFrom(..."abz27"), minLength: 26, maxLength: 26 }),
   key: ms,
   revision: ms,
+  state: fc.constantFrom("open", "sealing", "sealed"),
   model: name,
   name: fc.option(name),
   pendingName: fc.option(name),
@@ -78,11 +79,12 @@ test("a proof says what was proved, with every name at its longest, and a proof 
       written.bytes.fill(0xff);
       written.write(asked);
       const slot = written.bytes;
-      const { name, pendingName, owner, ...rest } = asked;
+      const { name, pendingName, owner, state, ...rest } = asked;
       expect(readProof(slot)).toEqual({
         ...rest,
         name: name ?? pendingName,
         isPending: name === null && pendingName !== null,
+        isSealed: state === "sealed",
         owner: owner.kind === "session" ? null : owner,
       });
       slot[byte] = (slot[byte] ?? 0) ^ (1 << bit);

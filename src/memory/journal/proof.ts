@@ -1,5 +1,5 @@
 /**
- * What proves a region's name and owner once the journal is lost: a record of fixed size beside it, in a file that no worker
+ * What proves a region's name, owner and seal once the journal is lost: a record of fixed size beside it, in a file that no worker
  * can write. Here is its form, in both directions, and pure; the file is `proofs.ts`'s.
  */
 
@@ -25,6 +25,8 @@ export interface Proof extends ProofStamp {
   /** The name that it held, or was to take over at its seal. */
   readonly name: string | null;
   readonly isPending: boolean;
+  /** Whether its seal was committed; undefined of one from before that was noted. */
+  readonly isSealed: boolean | undefined;
   readonly version: string;
   /** Null if a session owned it. */
   readonly owner: ProvenOwner | null;
@@ -34,7 +36,17 @@ export interface Proof extends ProofStamp {
 
 export type Provable = Pick<
   RegionRecord,
-  "token" | "key" | "revision" | "model" | "name" | "pendingName" | "version" | "owner" | "expiresAt" | "createdAt"
+  | "token"
+  | "key"
+  | "revision"
+  | "state"
+  | "model"
+  | "name"
+  | "pendingName"
+  | "version"
+  | "owner"
+  | "expiresAt"
+  | "createdAt"
 >;
 
 /** Byte offsets: a hash of what follows, small numbers of a byte, doubles in little-endian order, then the texts in a row. */
@@ -46,6 +58,7 @@ const at = {
   modelLength: 11,
   nameLength: 12,
   versionLength: 13,
+  seal: 14,
   key: 16,
   revision: 24,
   createdAt: 32,
@@ -58,6 +71,7 @@ const at = {
 /** Of this layout. Another one is none that we can read. */
 const form = 1;
 const tokenLength = 26;
+const seals = { unsaid: 0, open: 1, committed: 2 } as const;
 const ownerKinds = ["session", "persist", "ttl", "linger"] as const satisfies readonly Owner["kind"][];
 
 /** Where proofs are written: made once, since its views cost more than all that is put into them. */
@@ -79,6 +93,7 @@ export class ProofSlot {
     bytes[at.modelLength] = model.length;
     bytes[at.nameLength] = name.length;
     bytes[at.versionLength] = version.length;
+    bytes[at.seal] = record.state === "sealed" ? seals.committed : seals.open;
     numbers.setFloat64(at.key, record.key, true);
     numbers.setFloat64(at.revision, record.revision, true);
     numbers.setFloat64(at.createdAt, record.createdAt, true);
@@ -116,6 +131,7 @@ export function readProof(slot: Buffer): Proof | undefined {
     model: slot.toString("latin1", at.texts + tokenLength, nameAt),
     name: name === "" ? null : name,
     isPending: slot[at.isPending] === 1,
+    isSealed: slot[at.seal] === seals.unsaid ? undefined : slot[at.seal] === seals.committed,
     version: slot.toString("latin1", versionAt, versionAt + (slot[at.versionLength] ?? 0)),
     owner: readOwner(slot),
     expiresAt: Number.isNaN(expiresAt) ? null : expiresAt,

@@ -28,7 +28,7 @@ export async function adoptRegion(
 ): Promise<void> {
   const content = readContent(store, storage, file);
   const tensors = await keepList(store, file.token, content.tensors);
-  const isSealed = wasSealed(storage, file);
+  const isSealed = wasSealed(storage, file, proof);
   const now = store.now();
   const claims = toClaims(store, proof, isSealed);
   const record: RegionRecord = {
@@ -74,7 +74,7 @@ function toClaims(store: Store, proof: Proof | undefined, isSealed: boolean): Cl
     return { model: defaultModelName, name: null, pendingName: null, version: "", createdAt: now, ...recovered };
   }
   const { model, name, version, owner, expiresAt, createdAt } = proof;
-  // A seal that was under way is brought to its end, and that is when it takes the name over.
+  // A seal is when it takes the name over.
   const isPending = proof.isPending && !isSealed;
   return {
     model,
@@ -98,10 +98,12 @@ function takeName(store: Store, model: string, name: string, version: string): v
 }
 
 /**
- * A seal sets the mode, then asks for writers, then writes the row: the mode alone proves no seal. Nobody was told that
- * this one failed, so it is brought to its end: with a writer it is refused, without one it stands.
+ * A seal sets the mode, then asks for writers, then writes the row, and then the proof: the mode alone proves no seal, and is
+ * not believed against a proof that tells of none, so that a group comes back whole. Where nothing proves either, the seal is
+ * brought to its end: with a writer it is refused, without one it stands.
  */
-function wasSealed(storage: Storage, file: KeptFile): boolean {
+function wasSealed(storage: Storage, file: KeptFile, proof: Proof | undefined): boolean {
   if (file.access !== "sealed" && file.access !== "sealed-stock-writable") return false;
+  if (proof?.isSealed === false) return false;
   return storage.memory.usage(file.token)?.written === false;
 }

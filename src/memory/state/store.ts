@@ -124,7 +124,9 @@ export class Store {
     this.journal.updateRegions(revised.map(([region, change]) => ({ ...region, ...change })));
     this.step(step);
     for (const [region, change] of revised) this.books.change(region, change);
-    for (const [region] of revised) this.#renewProof(region);
+    // What has ended last: a name that changes hands is proved twice for a moment, and never not at all.
+    for (const [region] of revised) if (!hasEnded(region.state)) this.#renewProof(region);
+    for (const [region] of revised) if (hasEnded(region.state)) this.#renewProof(region);
   }
 
   /** The row stands already: what cannot be proved now is told, and proved at its next change or start. */
