@@ -26,6 +26,7 @@ export function toCreateRequest(
   } = request;
   const wish = { kind: storage, isPrivate: request.private ?? false, hugePage: request.huge_pages };
   const { form } = store.storages.choose(wish);
+  const said = [request.storage, request.private, request.huge_pages];
   if (name === null && ifExists !== "fail") {
     throw refused(`Cannot apply "if_exists": "${ifExists}": the region has no name, want one`);
   }
@@ -48,6 +49,7 @@ export function toCreateRequest(
     name,
     version,
     storage: form,
+    isStorageSaid: said.some((word) => word !== undefined),
     tensors,
     owner,
     ifExists,

@@ -63,6 +63,21 @@ describe("a private region", () => {
   );
 
   test(
+    "is not what a region with a name is: who asks for it by the name of one is not given that",
+    withApp(async (app) => {
+      const { id } = await app.create({ name: "weights" });
+      const attach = { name: "weights", byte_size: 64, ttl_ms: 60_000, if_exists: "attach" };
+      for (const wish of [{ private: true }, { storage: "memfd" }]) {
+        const { detail } = await app.refused("name-taken", "POST", "/v1/regions", { ...attach, ...wish });
+        expect(detail).toContain("holds it in shm storage, want ");
+      }
+      for (const wish of [{}, { private: false }, { storage: "shm" }]) {
+        expect(await app.ok(200, "POST", "/v1/regions", { ...attach, ...wish })).toMatchObject({ id });
+      }
+    }),
+  );
+
+  test(
     "takes a name over from one that is not, and the other way round",
     withApp(async (app) => {
       const named = await app.create({ name: "weights" });

@@ -23,6 +23,7 @@ async function makeLarge(store: Store): Promise<Region> {
     model: "default",
     name: null,
     storage: "shm",
+    isStorageSaid: false,
     version: "",
     tensors: [{ name: "data", dtype: "U8", shape: [8 * MiB] }],
     owner: { kind: "persist" },

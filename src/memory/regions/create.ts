@@ -30,6 +30,8 @@ export interface CreateRequest {
   /** Which build of the name; "" unless somebody says so. */
   readonly version: string;
   readonly storage: StorageForm;
+  /** Whether the caller said so: what there is in another one is then not what is asked for. */
+  readonly isStorageSaid: boolean;
   readonly tensors: AskedTensors;
   readonly owner: Owner;
   readonly ifExists: IfExists;
@@ -95,7 +97,7 @@ export async function createRegion(
 /**
  * Whether `existing` is what is asked for, now. False if it went while its tensors were compared, or was still being made, and
  * has ended that either way.
- * @throws TensordError `name-taken` if it has other tensors.
+ * @throws TensordError `name-taken` if it has other tensors, or is in another storage than the one that was said.
  */
 async function isAttachable(
   store: Store,
@@ -105,6 +107,7 @@ async function isAttachable(
 ): Promise<boolean> {
   const difference = await store.layouts.compare(request.tensors, existing.tensors);
   if (difference !== undefined) throw nameTaken(existing, difference);
+  if (request.isStorageSaid && existing.storageForm !== request.storage) throw otherStorage(existing, request.storage);
   if (existing.creation === null) return !hasEnded(existing.state);
   await waitFor(existing.creation.ended, signal);
   return false;
@@ -124,6 +127,14 @@ function nameTaken(region: Region, difference?: unknown): TensordError {
     region: `reg_${region.token}`,
     ...(difference === undefined ? {} : { difference }),
     hint: "Delete that region, choose another name, or say in `if_exists` that you attach to it or replace it.",
+  });
+}
+
+function otherStorage(region: Region, storage: StorageForm): TensordError {
+  const state = `${describe(region)} holds it in ${region.storageForm} storage, want ${storage}`;
+  return new TensordError("name-taken", `Cannot attach to the name: ${state}`, {
+    region: `reg_${region.token}`,
+    hint: "Leave out what it is to be made of, delete that region, or replace it.",
   });
 }
 
