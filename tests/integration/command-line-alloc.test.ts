@@ -140,6 +140,18 @@ testWith()("alloc of a size makes one tensor of bytes, and --json prints the des
   expect(region).toEqual({ ...(await server.api.descriptor(region.id)), last_used_at });
   expect(region.tensors).toMatchObject([{ name: "data", dtype: "U8", shape: [2 ** 20] }]);
   expect(region.owner).toEqual({ kind: "persist" });
+  for (const [flags, told] of [
+    [["--private"], { kind: "shm", private: true, path: null }],
+    [["--storage", "memfd"], { kind: "memfd", private: true, path: null }],
+  ] as const) {
+    const made = await server.command("alloc", "hidden", "--size", "1KiB", "--ttl", "1h", ...flags);
+    expect(made.stdout).toContain("\n  path    none: it is reached through the broker, and as bytes over HTTP\n");
+    const hidden = await server.api.findByName("hidden");
+    expect(hidden?.storage as unknown).toMatchObject(told);
+    await server.api.delete(hidden?.id ?? "");
+  }
+  const huge = await server.command("alloc", "huge", "--size", "1KiB", "--ttl", "1h", "--huge-pages", "2MiB");
+  expect(huge.stderr).toContain("the storage is shm, want memfd");
 });
 
 testWith()("alloc of a name that is taken says so in the command line's words, attaches, or replaces", async () => {

@@ -11,6 +11,9 @@ import { toBytes, toJson, toTable } from "./table.ts";
 /** As they were written. */
 export interface AllocOptions {
   readonly model?: string;
+  readonly storage?: string;
+  readonly private?: boolean;
+  readonly hugePages?: string;
   readonly size?: string;
   readonly tensor?: readonly string[];
   readonly ttl?: string;
@@ -28,10 +31,13 @@ const shownTensors = 20;
 
 /** Allocates a region. @returns what it is, for people or as its descriptor. */
 export async function alloc(api: Api, name: string, options: AllocOptions, asJson: boolean): Promise<string> {
-  const { model, ifExists, evictable, label = [] } = options;
+  const { model, storage, hugePages, ifExists, evictable, label = [] } = options;
   const request = {
     ...(model !== undefined && { model }),
     name,
+    ...(storage !== undefined && { storage }),
+    ...(options.private === true && { private: true }),
+    ...(hugePages !== undefined && { huge_pages: hugePages }),
     ...toContent(options),
     ...toOwner(options, name),
     ...toPatience(options),
@@ -122,7 +128,7 @@ function toText(region: Region, isNew: boolean): string {
   const lines = [
     `${isNew ? "allocated" : "there already:"} ${model}/${name ?? pendingName}, ${state}, ${toBytes(storage.byte_size)}`,
     `  id      ${id}`,
-    `  path    ${storage.path}`,
+    `  path    ${storage.path ?? "none: it is reached through the broker, and as bytes over HTTP"}`,
     `  ends    ${toEnd(region)}`,
     `  attach  ${toAttach(region)} in Python; docs/protocol.md for other languages`,
     `  remove  tensord rm ${name === null ? id : model === "default" ? name : `${model}/${name}`}`,
