@@ -3,14 +3,10 @@
 import { expect } from "bun:test";
 import type { KillPoint } from "../harness/server.ts";
 import type { NewRegion } from "../harness/server-api.ts";
-import { at, deleting, type Scenario } from "./scenario.ts";
+import { at, type Scenario } from "./scenario.ts";
 
-const entering = at("create.journaled", "create.proved", "create.published");
-const creating = [
-  ...at("create.file-made", "create.window-allocated", "create.header-written", "create.kept"),
-  ...entering,
-];
-const sealing = at("seal.begun", "seal.mode-set", "seal.made-final", "seal.journaled");
+const entering = at("create.journaled", "create.published");
+const creating = [...at("create.header-written", "create.kept"), ...entering];
 
 /** The region is there, whole, or nothing of it is; either way its name can be used. */
 function createScenario(claim: string, storage: Partial<NewRegion>, isKept: boolean): Scenario {
@@ -38,7 +34,7 @@ function createScenario(claim: string, storage: Partial<NewRegion>, isKept: bool
 
 const sealed: Scenario = {
   claim: "the seal of a private region",
-  kills: sealing,
+  kills: at("seal.mode-set", "seal.made-final", "seal.journaled"),
   prepare: async (api) => {
     const region = await api.create({ private: true, name: "new", byte_size: 10_000, persist: true });
     return {
@@ -74,5 +70,5 @@ export const unnamedScenarios: readonly Scenario[] = [
   createScenario("the creation of a private region", { private: true }, true),
   createScenario("the creation of a region in memfd", { storage: "memfd" }, false),
   sealed,
-  deleteScenario("the deletion of a private region", { private: true }, deleting),
+  deleteScenario("the deletion of a private region", { private: true }, at("delete.journaled", "delete.asked")),
 ];

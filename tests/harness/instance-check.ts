@@ -108,6 +108,17 @@ interface RegionRow {
   readonly record: string;
 }
 
+interface StoredRecord {
+  readonly token: string;
+  readonly storageKind: string;
+}
+
+/** What the keeper has of a row's region: of one in memfd nothing. */
+function toKeptNames({ token, storageKind }: StoredRecord): string[] {
+  if (storageKind.startsWith("memfd")) return [];
+  return [storageKind === "shm-private" ? `${token}.private` : token];
+}
+
 /** Holds the rows of a stopped server against its files: no row without a file, no file without a row, and its proof. */
 export function checkRows(instance: Instance): void {
   const database = new Database(join(instance.store, "tensord.sqlite"), { readwrite: true });
@@ -118,8 +129,8 @@ export function checkRows(instance: Instance): void {
       lists.map(({ region }) => region),
       "tensors have their region's row, each row its tensors",
     ).toEqual(rows.map(({ key }) => key));
-    const tokens = rows.map(({ record }) => (JSON.parse(record) as { token: string }).token).toSorted();
-    expect(readdirSync(instance.keep).toSorted(), "each file has its row, each row its file").toEqual(tokens);
+    const files = rows.flatMap(({ record }) => toKeptNames(JSON.parse(record) as StoredRecord)).toSorted();
+    expect(readdirSync(instance.keep).toSorted(), "each file has its row, each row its file").toEqual(files);
     for (const { state } of rows) expect(["open", "sealed", "draining"]).toContain(state);
     const proven = rows.filter(({ state }) => state !== "draining").map(toProof);
     expect(readProofs(instance).toSorted(byToken), "each region that stands is proved as its row says").toEqual(
