@@ -1,12 +1,25 @@
 /** What the store relies on in every storage: its memory, its names and its bytes. One suite, run on each that there is. */
 
 import { describe, expect, test } from "bun:test";
-import { existsSync, linkSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  linkSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { TensordError } from "../../src/memory/error.ts";
 import { roundUpToPage } from "../../src/memory/host/capacity.ts";
 import { toChecksum } from "../../src/memory/layout/checksum.ts";
 import { MiB } from "../../src/memory/limits.ts";
 import { createToken } from "../../src/memory/naming.ts";
+import { leaseByte } from "../../src/memory/os/kernel-lease.ts";
+import { isLocked, tryReadLock } from "../../src/memory/os/libc.ts";
 import type { Identity } from "../../src/memory/storage/storage.ts";
 import { onesChecksums, patternChecksums, toPattern } from "../contract/support/checksum.ts";
 import { bar, hold, lease } from "../contract/support/lease.ts";
@@ -151,6 +164,29 @@ for (const { name, accesses, isFile, pageBytes = 4096, needs, open: openCase } o
           expect(memory.usage(token)).toMatchObject({ byteSize: 2 * pageBytes });
         }
         expect(memory.usage(createToken())).toBeUndefined();
+      }),
+    );
+
+    test(
+      "is opened anew for whoever is handed it: without locks, shared with nobody, and to read alone if that was said",
+      withStorage(async (open) => {
+        const { memory } = open.storage;
+        const { token, identity } = await make(open, 2 * pageBytes);
+        const [reader, writer] = [memory.openDescription(token, "read"), memory.openDescription(token, "write")];
+        try {
+          expect(memory.usage(token)).toMatchObject({ leased: false, written: false });
+          for (const fd of [reader, writer]) expect(fstatSync(fd, { bigint: true }).ino.toString()).toBe(identity.ino);
+          expect(tryReadLock(reader, leaseByte, 1n)).toBeTrue();
+          expect(memory.usage(token)).toMatchObject({ consumed: true });
+          // One description is not kept out by its own lock.
+          expect(isLocked(reader, leaseByte, 1n)).toBeFalse();
+          expect(isLocked(writer, leaseByte, 1n)).toBeTrue();
+          expect(() => writeSync(reader, "x", 0)).toThrow("EBADF");
+        } finally {
+          for (const fd of [reader, writer]) closeSync(fd);
+        }
+        expect(memory.usage(token)).toMatchObject({ leased: false });
+        expect(() => memory.openDescription(createToken(), "read")).toThrow();
       }),
     );
 

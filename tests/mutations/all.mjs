@@ -7,6 +7,7 @@ import { doorMutations } from "./door.mjs";
 import { journalMutations } from "./journal.mjs";
 import { ownersMutations } from "./owners.mjs";
 import { regionsMutations } from "./regions.mjs";
+import { unnamedMutations } from "./unnamed.mjs";
 
 /** @type {import("../../scripts/lib/mutations.mjs").Mutation[]} */
 export const mutations = [
@@ -15,6 +16,7 @@ export const mutations = [
   ...booksMutations,
   ...journalMutations,
   ...bytesMutations,
+  ...unnamedMutations,
   ...doorMutations,
   ...clientsMutations,
 ];

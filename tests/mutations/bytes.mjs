@@ -106,14 +106,14 @@ export const bytesMutations = [
   {
     name: "a download's lease ends before its bytes are out",
     file: "src/memory/storage/downloads.ts",
-    find: "if ((open.get(identity) ?? 0) > 1 || download",
-    replace: "if (download",
+    find: "if ((open.get(identity) ?? 0) > download.file.ownDescriptors || download.changedAt",
+    replace: "if (download.changedAt",
     test: ["tests/faults/data.test.ts", "drains until its download has ended"],
   },
   {
     name: "a download's lease never ends",
     file: "src/memory/storage/downloads.ts",
-    find: "(open.get(identity) ?? 0) > 1",
+    find: "(open.get(identity) ?? 0) > download.file.ownDescriptors",
     replace: "(open.get(identity) ?? 0) > 0",
     test: ["tests/contract/data-download.test.ts", "a download that the kernel sends holds a lease, and no longer"],
   },
@@ -154,9 +154,9 @@ export const bytesMutations = [
   },
   {
     name: "a sealed region's file may be written to",
-    file: `${shm}/shm-files.ts`,
-    find: "  sealed: 0o1440,",
-    replace: "  sealed: 0o1640,",
+    file: "src/memory/storage/access-modes.ts",
+    find: "sealed: 0o1440,",
+    replace: "sealed: 0o1640,",
     test: ["tests/contract/seal.test.ts", "is read-only by its mode"],
   },
   {
