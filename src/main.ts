@@ -1,22 +1,28 @@
 /** The command line's entry: runs it, and turns what it throws into a sentence and an exit status. */
 
 import { TensordError } from "./memory/error.ts";
-import { tellFailure } from "./server/cli/output.ts";
-import { createProgram } from "./server/cli/program.ts";
 
 try {
-  await createProgram().parseAsync(process.argv);
+  // The fd holder is to be small, so it loads nothing of what commands need.
+  if (process.argv[2] === "fd-holder") {
+    const { runFdHolder } = await import("./server/cli/fd-holder.ts");
+    runFdHolder(process.argv.slice(3));
+  } else {
+    const { createProgram } = await import("./server/cli/program.ts");
+    await createProgram().parseAsync(process.argv);
+  }
   // What the server left behind (an idle Worker, a timer) must not keep a finished command alive.
   process.exit(0);
 } catch (error) {
-  for (const failure of error instanceof AggregateError ? error.errors : [error]) report(failure);
+  for (const failure of error instanceof AggregateError ? error.errors : [error]) await report(failure);
   process.exit(1);
 }
 
-function report(error: unknown): void {
+async function report(error: unknown): Promise<void> {
   if (!(error instanceof TensordError)) {
     console.error(error);
     return;
   }
+  const { tellFailure } = await import("./server/cli/output.ts");
   tellFailure(error.message, error.facts.hint);
 }

@@ -277,6 +277,24 @@ export const limits = {
   brokerRestartMs: 1000,
   /** Requests answered in one turn of the event loop. `bench/broker.ts`. */
   brokerSlice: 32,
+  /** Connections of an fd holder: its server's, and those who only ask how it is. */
+  holderConnections: 16,
+  /** Messages of one connection that an fd holder answers before it looks at the others. */
+  holderTurn: 64,
+  /** Requests that wait for an fd holder's answer at once: far less than its socket takes. */
+  holderWindow: 32,
+  /** How long an fd holder may take to answer, and who connects to it to show the lock. */
+  holderAnswerMs: 10_000,
+  /** Where the machine has no descriptor left, an fd holder takes connections again after this. */
+  holderRestMs: 100,
+  /** Descriptors of an fd holder that it needs for itself and for connections. */
+  holderOwnDescriptors: 64,
+  /** An fd holder that ended is replaced at once; one that ends soon again after this, and after twice as long each time. */
+  holderRetryMinMs: 100,
+  holderRetryMaxMs: 30_000,
+  /** How long a start waits for a lock whose server is gone, while the fd holder still has to read it. */
+  lockPatienceMs: 3000,
+  lockPollMs: 5,
   /** Longest Unix socket path, less its NUL (unix(7)). */
   socketPathBytes: 107,
 } as const;

@@ -3,26 +3,15 @@
  * All paths go through the held descriptors, so moving a directory away fools nobody. It knows no region.
  */
 
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  ftruncateSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmdirSync,
-  rmSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, rmdirSync, rmSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { toFileName } from "../naming.ts";
 import { toOutOfDescriptors } from "../os/descriptors.ts";
-import { tryLockFile } from "../os/libc.ts";
+import { socketName } from "./fd-holder/protocol.ts";
 import { freeInodes, outOfInodes, sparePaths } from "./inodes.ts";
+import { takeLock } from "./instance-lock.ts";
 
 const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
@@ -38,6 +27,7 @@ export interface InstanceLocation {
 interface HeldDirectories {
   readonly shm: number;
   readonly own: number;
+  readonly lock: number;
   readonly folders: Readonly<Record<PrivateFolder, number>>;
 }
 
@@ -46,14 +36,17 @@ export class InstanceDirectory implements Disposable {
   readonly shmDirectory: string;
   readonly #shm: number;
   readonly #own: number;
+  /** The descriptor that owns the instance's lock: whoever has a copy of it can show that it speaks for this server. */
+  readonly lock: number;
   readonly #folders: Readonly<Record<PrivateFolder, number>>;
   readonly #descriptors: readonly number[];
 
-  private constructor(location: InstanceLocation, { shm, own, folders }: HeldDirectories, descriptors: number[]) {
+  private constructor(location: InstanceLocation, { shm, own, lock, folders }: HeldDirectories, descriptors: number[]) {
     this.instance = location.instance;
     this.shmDirectory = location.shmDirectory;
     this.#shm = shm;
     this.#own = own;
+    this.lock = lock;
     this.#folders = folders;
     this.#descriptors = descriptors;
   }
@@ -86,7 +79,7 @@ export class InstanceDirectory implements Disposable {
       checkFirstStart(`/proc/self/fd/${shm}/`, place);
       const own = hold(openOwnDirectory(`/proc/self/fd/${shm}/tensord.${place.instance}`, shown, 0o750));
       const lock = hold(openLock(own, place));
-      takeLock(lock, place);
+      takeLock(lock, `/proc/self/fd/${own}/`, place.instance);
       if (!isSameFile(lock, `/proc/self/fd/${own}/lock`)) {
         for (const fd of descriptors) closeSync(fd);
         return undefined;
@@ -97,7 +90,7 @@ export class InstanceDirectory implements Disposable {
           hold(openOwnDirectory(`/proc/self/fd/${own}/${name}`, `${shown}/${name}`, 0o700)),
         ]),
       ) as Record<PrivateFolder, number>;
-      return new InstanceDirectory(place, { shm, own, folders }, descriptors);
+      return new InstanceDirectory(place, { shm, own, lock, folders }, descriptors);
     } catch (error) {
       for (const fd of descriptors) closeSync(fd);
       throw error;
@@ -133,6 +126,11 @@ export class InstanceDirectory implements Disposable {
     return `${this.ownPath}proofs`;
   }
 
+  /** Where the fd holder listens, if there is one. */
+  get holderPath(): string {
+    return `${this.ownPath}${socketName}`;
+  }
+
   /** The directory of public names, by descriptor: to watch it and to ask its file system. */
   get shmPath(): string {
     return `/proc/self/fd/${this.#shm}/`;
@@ -154,6 +152,7 @@ export class InstanceDirectory implements Disposable {
     const files = [
       `${ownPath}http.sock`,
       `${ownPath}broker.sock`,
+      this.holderPath,
       this.proofsPath,
       ...sparePaths(ownPath),
       `${ownPath}lock`,
@@ -286,23 +285,6 @@ function cannotOpen(verb: "make" | "open", shown: string, cause: unknown, kind =
     { errno: code, hint: hints[code] ?? "Check the directory above it." },
     { cause },
   );
-}
-
-function takeLock(lock: number, place: InstanceLocation): void {
-  if (!tryLockFile(lock)) {
-    const pid = readFileSync(lock, "utf8").trim();
-    throw new TensordError(
-      "io-error",
-      `Cannot use instance ${place.instance}: a server runs on it already, pid ${pid || "unknown"}`,
-      { hint: `Stop that server, or choose another TENSORD_INSTANCE.`, pid },
-    );
-  }
-  ftruncateSync(lock, 0);
-  try {
-    writeSync(lock, `${process.pid}\n`, 0);
-  } catch {
-    // On a full tmpfs the pid has no page. The lock holds all the same; only the message to a second server is poorer.
-  }
 }
 
 function isSameFile(fd: number, path: string): boolean {

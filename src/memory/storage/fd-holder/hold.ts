@@ -1,0 +1,261 @@
+/**
+ * The fd holder itself: a loop that keeps descriptors for whoever owns the instance's lock, and ends when nobody comes for
+ * them. It has nothing else of the server's, writes nothing anywhere, and waits in poll(2), so that it costs nothing meanwhile.
+ */
+
+import { closeSync, fstatSync, writeSync } from "node:fs";
+import { SystemError } from "../../error.ts";
+import { limits } from "../../limits.ts";
+import { tryLockFile } from "../../os/libc.ts";
+import { acceptForPackets, type Packet, receivePacket, sendPacket, waitForInput } from "../../os/libc-packets.ts";
+import {
+  type HolderProblem,
+  listedTokens,
+  messageBytes,
+  parseRequest,
+  protocolVersion,
+  type Request,
+  type Said,
+} from "./protocol.ts";
+
+export interface HoldOptions {
+  /** Listens for packets; it stays open until the process ends. */
+  readonly listener: number;
+  /** The file whose lock the instance's server holds. */
+  readonly lock: { readonly dev: bigint; readonly ino: bigint };
+  /** How many descriptors may be kept. */
+  readonly capacity: number;
+}
+
+interface Connection {
+  readonly socket: number;
+  /** Gets a byte after every answer, and ends with this process. */
+  bell: number | undefined;
+  /** Whether it has shown the lock. */
+  isOwner: boolean;
+  /** A server's TTL; undefined for who only looks. */
+  ttlMs: number | undefined;
+  /** Until then it has to show the lock. */
+  readonly untilMs: number;
+}
+
+type Reply = { readonly answer: Said; readonly fds?: readonly number[] };
+
+const done: Reply = { answer: { ok: true } };
+
+/** Returns when nothing is kept and no server is there, when the time for one is over, or when a server says so. */
+export function holdDescriptors(options: HoldOptions): void {
+  const holder = new Holder(options);
+  while (!holder.hasEnded) holder.turn();
+}
+
+class Holder {
+  readonly #options: HoldOptions;
+  readonly #startedMs = performance.now();
+  readonly #kept = new Map<string, number>();
+  readonly #connections = new Map<number, Connection>();
+  /** When everything is freed, while no server is there. */
+  #deadlineMs: number | undefined;
+  #isTold = false;
+
+  constructor(options: HoldOptions) {
+    this.#options = options;
+    // Who started it has connected already.
+    this.#accept();
+  }
+
+  get hasEnded(): boolean {
+    if (this.#isTold) return true;
+    if (this.#deadlineMs !== undefined && performance.now() >= this.#deadlineMs) return true;
+    return this.#kept.size === 0 && this.#connections.size === 0;
+  }
+
+  /** Waits for something to happen, and does what is asked. */
+  turn(): void {
+    const ready = waitForInput([this.#options.listener, ...this.#connections.keys()], this.#waitMs());
+    // Those that are there first: a new owner's word must not be overtaken by what an earlier one had sent.
+    for (const socket of ready) {
+      const connection = this.#connections.get(socket);
+      if (connection !== undefined) this.#serveOrClose(connection);
+    }
+    if (ready.includes(this.#options.listener)) this.#accept();
+    const now = performance.now();
+    for (const connection of this.#connections.values()) {
+      if (!connection.isOwner && now >= connection.untilMs) this.#close(connection);
+    }
+  }
+
+  #waitMs(): number | undefined {
+    const strangers = [...this.#connections.values()].filter(({ isOwner }) => !isOwner).map(({ untilMs }) => untilMs);
+    const next = Math.min(this.#deadlineMs ?? Number.POSITIVE_INFINITY, ...strangers);
+    return next === Number.POSITIVE_INFINITY ? undefined : next - performance.now();
+  }
+
+  #accept(): void {
+    for (;;) {
+      const socket = acceptOrRest(this.#options.listener);
+      if (socket === undefined) return;
+      if (this.#connections.size >= limits.holderConnections) {
+        closeSync(socket);
+        continue;
+      }
+      const untilMs = performance.now() + limits.holderAnswerMs;
+      this.#connections.set(socket, { socket, bell: undefined, isOwner: false, ttlMs: undefined, untilMs });
+    }
+  }
+
+  /** What fails here fails for one connection: what is kept for others must not go with it. */
+  #serveOrClose(connection: Connection): void {
+    try {
+      this.#serve(connection);
+    } catch {
+      this.#close(connection);
+    }
+  }
+
+  /** A connection that ends, says what is no request, or does not read its answers is closed. */
+  #serve(connection: Connection): void {
+    for (let count = 0; count < limits.holderTurn && this.#connections.has(connection.socket); count++) {
+      const packet = receivePacket(connection.socket, messageBytes);
+      if (packet === "nothing") break;
+      if (packet === "end") return this.#close(connection);
+      const request = parseRequest(packet.data);
+      if (request === undefined) {
+        for (const fd of packet.fds) closeSync(fd);
+        return this.#close(connection);
+      }
+      const { answer, fds = [] } = this.#answer(connection, request, packet);
+      const text = Buffer.from(JSON.stringify({ id: request.id, ...answer }));
+      if (!trySend(connection.socket, text, fds)) return this.#close(connection);
+    }
+    if (connection.bell !== undefined) ring(connection.bell);
+  }
+
+  /** Of the descriptors that came, those are closed that nobody asked for. */
+  #answer(connection: Connection, request: Request, packet: Packet): Reply {
+    const [first, ...others] = packet.fds;
+    for (const fd of others) closeSync(fd);
+    if (request.op === "hello") return this.#hello(connection, request.v, first);
+    if (request.op === "own") return this.#own(connection, request.ttl_ms, first);
+    if (request.op === "keep" && connection.isOwner) return this.#keep(request.token, first, packet.lacksDescriptors);
+    if (first !== undefined) closeSync(first);
+    if (!connection.isOwner) return refuse("not-owner");
+    switch (request.op) {
+      case "give": {
+        const fd = this.#kept.get(request.token);
+        return fd === undefined ? refuse("unknown-token") : { ...done, fds: [fd] };
+      }
+      case "drop": {
+        const fd = this.#kept.get(request.token);
+        this.#kept.delete(request.token);
+        if (fd !== undefined) closeSync(fd);
+        return done;
+      }
+      case "list":
+        return { answer: { ok: true, ...this.#list(request.after) } };
+      case "end":
+        this.#isTold = true;
+        return done;
+      default:
+        return refuse("malformed");
+    }
+  }
+
+  #hello(connection: Connection, v: number, bell: number | undefined): Reply {
+    if (bell !== undefined) {
+      if (connection.bell !== undefined) closeSync(connection.bell);
+      connection.bell = bell;
+    }
+    if (v < 1) return refuse("version");
+    return {
+      answer: {
+        ok: true,
+        v: Math.min(v, protocolVersion),
+        pid: process.pid,
+        descriptors: this.#kept.size,
+        age_ms: Math.round(performance.now() - this.#startedMs),
+      },
+    };
+  }
+
+  /**
+   * The lock belongs to an open file description, so taking it again succeeds through a copy of the owner's own descriptor
+   * alone. The copy is closed at once: while it is open the lock lives, whatever became of the server.
+   */
+  #own(connection: Connection, ttlMs: number | undefined, lock: number | undefined): Reply {
+    if (lock === undefined) return refuse("no-descriptor");
+    let isOwner: boolean;
+    try {
+      const { dev, ino } = fstatSync(lock, { bigint: true });
+      isOwner = dev === this.#options.lock.dev && ino === this.#options.lock.ino && tryLockFile(lock);
+    } catch {
+      // No file that can be locked for writing.
+      isOwner = false;
+    } finally {
+      closeSync(lock);
+    }
+    if (!isOwner) return refuse("not-owner");
+    connection.isOwner = true;
+    connection.ttlMs = ttlMs;
+    // Whoever owned the lock before is gone. What it had sent and nobody has read was never acknowledged.
+    for (const other of this.#connections.values()) if (other !== connection && other.isOwner) this.#close(other);
+    if (ttlMs !== undefined) this.#deadlineMs = undefined;
+    return done;
+  }
+
+  /** A token that is kept already is kept anew. */
+  #keep(token: string, fd: number | undefined, lacksDescriptors: boolean): Reply {
+    if (lacksDescriptors || this.#kept.size >= this.#options.capacity) {
+      if (fd !== undefined) closeSync(fd);
+      return refuse("out-of-descriptors");
+    }
+    if (fd === undefined) return refuse("no-descriptor");
+    const earlier = this.#kept.get(token);
+    if (earlier !== undefined) closeSync(earlier);
+    this.#kept.set(token, fd);
+    return done;
+  }
+
+  /** Pages go by the tokens' order, so that what comes and goes meanwhile moves nothing else. */
+  #list(after: string): { tokens: readonly string[]; more: boolean } {
+    const following = [...this.#kept.keys()].filter((token) => token > after).sort();
+    return { tokens: following.slice(0, listedTokens), more: following.length > listedTokens };
+  }
+
+  #close(connection: Connection): void {
+    if (!this.#connections.delete(connection.socket)) return;
+    closeSync(connection.socket);
+    if (connection.bell !== undefined) closeSync(connection.bell);
+    if (connection.ttlMs !== undefined) this.#deadlineMs = performance.now() + connection.ttlMs;
+  }
+}
+
+function refuse(problem: HolderProblem): Reply {
+  return { answer: { ok: false, problem } };
+}
+
+/** Where the whole machine has no descriptor left it rests, instead of asking again and again. */
+function acceptOrRest(listener: number): number | undefined {
+  try {
+    return acceptForPackets(listener);
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    waitForInput([], limits.holderRestMs);
+    return undefined;
+  }
+}
+
+function trySend(socket: number, text: Buffer, fds: readonly number[]): boolean {
+  try {
+    return sendPacket(socket, text, fds);
+  } catch {
+    return false;
+  }
+}
+
+/** A bell that is full has rung, and one that nobody hears belongs to a connection that is about to end. */
+function ring(bell: number): void {
+  try {
+    writeSync(bell, "!");
+  } catch {}
+}
