@@ -1,0 +1,330 @@
+/**
+ * The fd holder, a real process: what it keeps is there again after its server was killed, it serves nobody but the owner of
+ * the instance's lock, it keeps nothing that it should not, and it does not outstay its time.
+ */
+
+import { afterAll, expect, test } from "bun:test";
+import { closeSync, openSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { limits } from "../../src/memory/limits.ts";
+import { tryLockFile } from "../../src/memory/os/libc.ts";
+import { connectForPackets, receivePacket, sendPacket, waitForInput } from "../../src/memory/os/libc-packets.ts";
+import { holderSteps } from "../../src/memory/storage/fd-holder/held-descriptors.ts";
+import { InstanceDirectory } from "../../src/memory/storage/instance-directory.ts";
+import { descriptorsOf, HolderPlayground, type HolderStatus, type KeepingServer } from "../harness/holder-process.ts";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { patienceMs, until } from "../harness/server-wait.ts";
+
+afterAll(assertNothingLeft);
+
+/** Whether somebody has the instance's lock; only looks. */
+function isLocked({ instance }: HolderPlayground): boolean {
+  const fd = openSync(join(instance.directory, "lock"), "r+");
+  try {
+    return !tryLockFile(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Speaks to the fd holder without a client's help. */
+class Stranger implements Disposable {
+  readonly #socket: number;
+
+  constructor({ instance }: HolderPlayground) {
+    this.#socket = connectForPackets(join(instance.directory, "fd-holder.sock"));
+  }
+
+  /** @returns the answer, or "end" if the connection was closed. */
+  ask(text: string, fds: readonly number[] = []): unknown {
+    sendPacket(this.#socket, Buffer.from(text), fds);
+    const deadline = performance.now() + patienceMs;
+    while (performance.now() < deadline) {
+      const packet = receivePacket(this.#socket, 65_536);
+      if (packet === "end") return packet;
+      if (packet !== "nothing") return { ...JSON.parse(packet.data.toString()), fds: packet.fds.length };
+      waitForInput([this.#socket], 1000);
+    }
+    throw new Error("no answer");
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#socket);
+  }
+}
+
+/** As many connections as fit into the queue, once there is room for them. */
+async function crowd(place: HolderPlayground): Promise<Stranger[]> {
+  const connect = () => {
+    try {
+      return new Stranger(place);
+    } catch {
+      return undefined;
+    }
+  };
+  const strangers: Stranger[] = [];
+  while (strangers.length < limits.holderConnections)
+    strangers.push(await until("there is room in the queue", connect));
+  return strangers;
+}
+
+async function keepSome(server: KeepingServer, ...tokens: string[]): Promise<void> {
+  for (const token of tokens) await server.ask("keep", token);
+}
+
+/** Takes back everything as the next server does, and says what it is. */
+async function takeAll(server: KeepingServer): Promise<Record<string, string>> {
+  const tokens = await server.ask<string[]>("list");
+  const entries: [string, string][] = [];
+  for (const token of tokens) entries.push([token, await server.ask<string>("give", token)]);
+  return Object.fromEntries(entries);
+}
+
+test("what was kept is there again after a crash, byte by byte; what was dropped is not", async () => {
+  await using place = new HolderPlayground();
+  const first = await place.start();
+  expect(place.holders(), "none is started before it is needed").toEqual([]);
+  await keepSome(first, "one", "two", "three");
+  await first.ask("drop", "two");
+  await first.kill();
+  const second = await place.start();
+  expect(await takeAll(second)).toEqual({ one: "one", three: "three" });
+  await keepSome(second, "four");
+  await second.kill();
+  const third = await place.start();
+  expect(await takeAll(third)).toEqual({ one: "one", three: "three", four: "four" });
+});
+
+test("it is a process apart: another session, no file, pipe or socket of the server's, no environment, no directory", async () => {
+  await using place = new HolderPlayground();
+  // Descriptors that do not close on exec, as a server may be given some.
+  const prefix = ["sh", "-c", 'exec 8</etc/passwd 9>/dev/null && exec "$0" "$@"'];
+  const server = await place.start({ prefix, env: { TEST_SECRET: "secret" } });
+  await keepSome(server, "one");
+  const pid = place.holder();
+  expect(descriptorsOf(server.pid)).toContain("/etc/passwd");
+  const kinds = descriptorsOf(pid).map((name) => name.replace(/\[?\d+\]?$/, "").replace(/^.*-one \(deleted\)$/, "one"));
+  expect(kinds.sort()).toEqual(
+    [
+      "/dev/null",
+      "/dev/null",
+      "/dev/null",
+      "anon_inode:[eventfd]",
+      "anon_inode:[eventpoll]",
+      "one",
+      "pipe:",
+      "socket:",
+      "socket:",
+    ].sort(),
+  );
+  const [, , , session] = readFileSync(`/proc/${pid}/stat`, "utf8")
+    .replace(/^.*\) /, "")
+    .split(" ");
+  expect(session).toBe(String(pid));
+  expect(readFileSync(`/proc/${pid}/environ`, "utf8")).not.toContain("secret");
+  expect(readlinkSync(`/proc/${pid}/cwd`)).toBe("/");
+  expect(statSync(join(place.instance.directory, "fd-holder.sock")).mode & 0o777).toBe(0o600);
+});
+
+test("it outlives the signals of its server's process group, and a server that is made to end all that it started", async () => {
+  await using place = new HolderPlayground();
+  for (const [signal, flags] of [
+    ["SIGHUP", []],
+    ["SIGTERM", []],
+    // As `npm start` runs the server.
+    ["SIGTERM", ["--no-orphans"]],
+  ] as const) {
+    const server = await place.start({ flags });
+    await server.ask("keep", `${signal}${flags.length}`.toLowerCase());
+    process.kill(-server.pid, signal);
+    expect(await server.exited()).toBe(signal);
+  }
+  const orderly = await place.start({ flags: ["--no-orphans"] });
+  await orderly.stop();
+  const last = await place.start();
+  expect(Object.keys(await takeAll(last))).toEqual(["sighup0", "sigterm0", "sigterm1"]);
+});
+
+for (const step of holderSteps) {
+  test(`a server killed after ${step} leaves its lock to the next one, and what was acknowledged`, async () => {
+    await using place = new HolderPlayground();
+    const first = await place.start();
+    const isFirst = step === "holder.started" || step === "holder.lock-sent" || step === "holder.owned";
+    if (!isFirst) await keepSome(first, "kept", "dropped");
+    await first.kill();
+    const doomed = await place.start({ env: { TEST_KILL_STEP: step } });
+    if (step === "holder.dropped") await doomed.ask("give", "dropped");
+    doomed.tell(step === "holder.dropped" ? "drop" : "keep", step === "holder.dropped" ? "dropped" : "new");
+    expect(await doomed.exited()).toBe("SIGKILL");
+    const next = await place.start();
+    const left = Object.keys(await takeAll(next));
+    if (isFirst) expect(left).toEqual([]);
+    else expect(left).toEqual(step === "holder.dropped" ? ["kept"] : ["dropped", "kept", "new"]);
+    await keepSome(next, "after");
+    expect(await next.ask<string[]>("list")).toContain("after");
+  });
+}
+
+test("a lock that its fd holder has not read lives on after the server, and the next one gets it as soon as it is read", async () => {
+  await using place = new HolderPlayground();
+  const first = await place.start();
+  await keepSome(first, "one");
+  first.tell("dieWithLockUnread");
+  expect(await first.exited()).toBe("SIGKILL");
+  const holder = place.holder();
+  expect(isLocked(place), "the copy in the socket owns the lock").toBeTrue();
+  const next = place.spawn();
+  process.kill(holder, "SIGCONT");
+  await next.ready();
+  expect(await takeAll(next)).toEqual({ one: "one" });
+  expect(place.holder()).toBe(holder);
+});
+
+test("where the fd holder stays stopped, a start says which process has the lock and what to do", async () => {
+  await using place = new HolderPlayground();
+  const first = await place.start();
+  await keepSome(first, "one");
+  first.tell("dieWithLockUnread");
+  await first.exited();
+  const { name, shmDirectory } = place.instance;
+  expect(() => InstanceDirectory.open({ instance: name, shmDirectory })).toThrow(
+    `Cannot use instance ${name}: its server, pid ${first.pid}, is gone, but not its lock, which the fd holder, pid ${place.holder()}, has not read yet`,
+  );
+});
+
+test("an fd holder that is killed is replaced at once, and the new one has everything", async () => {
+  await using place = new HolderPlayground();
+  const server = await place.start();
+  await keepSome(server, "one", "two");
+  const killed = place.holder();
+  process.kill(killed, "SIGKILL");
+  const { pid } = await until("another has everything", async () => {
+    const status = await server.ask<HolderStatus | null>("status");
+    return status !== null && status.pid !== killed && status.descriptors === 2 ? status : undefined;
+  });
+  expect(pid).toBe(place.holder());
+  expect(server.warnings).toEqual([`The fd holder, process ${killed}, ended; a new one is started for 2 descriptors`]);
+  await keepSome(server, "three");
+  await server.kill();
+  const next = await place.start();
+  expect(await takeAll(next)).toEqual({ one: "one", two: "two", three: "three" });
+});
+
+test("server and fd holder killed together lose everything, and the next server is told of nothing", async () => {
+  await using place = new HolderPlayground();
+  const server = await place.start();
+  await keepSome(server, "one");
+  const holder = place.holder();
+  process.kill(server.pid, "SIGSTOP");
+  process.kill(holder, "SIGKILL");
+  await server.kill();
+  const next = await place.start();
+  expect(await next.ask<string[]>("list")).toEqual([]);
+  await keepSome(next, "two");
+});
+
+test("it ends at once when it holds nothing and its server is gone, however that went", async () => {
+  await using place = new HolderPlayground();
+  for (const end of ["kill", "stop"] as const) {
+    const server = await place.start();
+    await keepSome(server, "one");
+    await server.ask("drop", "one");
+    expect(place.holders()).toHaveLength(1);
+    await server[end]();
+    await place.noHolder();
+  }
+});
+
+test("without a server it frees everything when its time is over, and ends; who only looks does not prolong it", async () => {
+  await using place = new HolderPlayground();
+  const first = await place.start();
+  await keepSome(first, "one");
+  await first.kill();
+  expect(place.holders()).toHaveLength(1);
+  // The time of the server that was last there counts.
+  const second = await place.start({ env: { TEST_TTL_MS: "1" } });
+  expect(await second.ask<string[]>("list")).toEqual(["one"]);
+  expect(place.holders()).toHaveLength(1);
+  await second.kill();
+  await place.noHolder();
+});
+
+test("it serves only who shows the descriptor that owns the lock, and closes what it was shown", async () => {
+  await using place = new HolderPlayground();
+  const server = await place.start();
+  await keepSome(server, "one");
+  const holder = place.holder();
+  const before = descriptorsOf(holder).length;
+  const lock = openSync(join(place.instance.directory, "lock"), "r+");
+  const readOnly = openSync(join(place.instance.directory, "lock"), "r");
+  const another = openSync("/dev/null", "r+");
+  try {
+    using stranger = new Stranger(place);
+    const refusal = { ok: false, problem: "not-owner" };
+    expect(stranger.ask('{"id":1,"op":"hello","v":7}')).toMatchObject({ ok: true, v: 1, pid: holder, descriptors: 1 });
+    for (const op of ['"list","after":""', '"give","token":"one"', '"drop","token":"one"', '"end"'])
+      expect(stranger.ask(`{"id":2,"op":${op}}`)).toMatchObject({ id: 2, ...refusal, fds: 0 });
+    expect(stranger.ask('{"id":3,"op":"keep","token":"two"}', [another])).toMatchObject(refusal);
+    for (const fd of [lock, readOnly, another]) {
+      expect(stranger.ask('{"id":4,"op":"own","ttl_ms":1}', [fd])).toMatchObject(refusal);
+    }
+    expect(stranger.ask('{"id":5,"op":"own","ttl_ms":1}')).toMatchObject({ ok: false, problem: "no-descriptor" });
+    // One more for the connection itself.
+    expect(descriptorsOf(holder).length).toBe(before + 1);
+  } finally {
+    for (const fd of [lock, readOnly, another]) closeSync(fd);
+  }
+  expect(await server.ask<string[]>("list")).toEqual(["one"]);
+});
+
+test("a message that is none ends its own connection only", async () => {
+  await using place = new HolderPlayground();
+  const server = await place.start();
+  await keepSome(server, "one");
+  for (const text of [
+    "{",
+    "[]",
+    "null",
+    '{"id":1}',
+    '{"id":-1,"op":"end"}',
+    '{"id":1,"op":"hello"}',
+    '{"id":1,"op":"keep","token":"../x"}',
+    "x".repeat(60_000),
+  ]) {
+    using stranger = new Stranger(place);
+    expect(stranger.ask(text, [0]), text.slice(0, 40)).toBe("end");
+  }
+  // As many as wait at once, twice: more than there may be.
+  const many = [await crowd(place), await crowd(place)].flat();
+  for (const stranger of many) stranger[Symbol.dispose]();
+  expect(await server.ask<string[]>("list")).toEqual(["one"]);
+  expect((await server.ask<HolderStatus>("status")).descriptors).toBe(1);
+});
+
+test("more tokens than an answer takes are listed all the same", async () => {
+  await using place = new HolderPlayground();
+  const server = await place.start();
+  const tokens = Array.from({ length: 1203 }, (_, index) => `token-${String(index).padStart(5, "0")}`);
+  await server.ask("keepMany", String(tokens.length));
+  expect(await server.ask<string[]>("list")).toEqual(tokens);
+  await server.kill();
+  const next = await place.start();
+  expect(await next.ask<string[]>("list")).toEqual(tokens);
+});
+
+test("a removed lock file makes another lock: the fd holder of the old one is left to its time, and that is told", async () => {
+  await using place = new HolderPlayground();
+  const first = await place.start();
+  await keepSome(first, "one");
+  const holder = place.holder();
+  await first.kill();
+  rmSync(join(place.instance.directory, "lock"));
+  const next = await place.start();
+  expect(await next.ask<string[]>("list")).toEqual([]);
+  expect(next.warnings[0]).toStartWith(
+    `The fd holder, process ${holder}, keeps 1 descriptors for a server with another`,
+  );
+  await keepSome(next, "two");
+  expect(await next.ask<string[]>("list")).toEqual(["two"]);
+  expect(place.holders()).toHaveLength(2);
+});
