@@ -106,7 +106,7 @@ if (await findRoom(2 ** 28)) {
   try {
     await measure();
   } finally {
-    purge(location, false, true);
+    await purge(location, false, true);
   }
   process.exit(0);
 }

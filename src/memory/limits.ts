@@ -277,6 +277,9 @@ export const limits = {
   brokerRestartMs: 1000,
   /** Requests answered in one turn of the event loop. `bench/broker.ts`. */
   brokerSlice: 32,
+  /** How long an fd holder may be told to wait for a server. */
+  holderTtlMinMs: 1000,
+  holderTtlMaxMs: 7 * 24 * 3600 * 1000,
   /** Connections of an fd holder: its server's, and those who only ask how it is. */
   holderConnections: 16,
   /** Messages of one connection that an fd holder answers before it looks at the others. */

@@ -139,6 +139,16 @@ export const settings = {
     schema: emptyOr(integer(16 * MiB, limits.regionBytes)),
     meaning: "All regions together; empty leaves it to the tmpfs (90 %) and the cgroup. The smallest of them counts.",
   },
+  holderTtlMs: {
+    variable: "TENSORD_HOLDER_TTL_MS",
+    flag: "--holder-ttl-ms",
+    placeholder: "ms",
+    fallback: "600000",
+    schema: emptyOr(integer(limits.holderTtlMinMs, limits.holderTtlMaxMs)),
+    meaning:
+      "How long the memory of `memfd` regions is kept while no server runs, by a process of its own (the fd holder); empty means " +
+      "that it ends with the server.",
+  },
   healthAddress: {
     variable: "TENSORD_HEALTH_ADDRESS",
     flag: "--health-address",

@@ -47,6 +47,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
       shmDirectory: config.shmDirectory,
       instance: config.instance,
       memoryLimitBytes: config.memoryLimitBytes,
+      holderTtlMs: config.holderTtlMs,
       onWarning,
       toEventText,
       onEvent: (event) => logEvent(log, event),

@@ -69,6 +69,6 @@ test(`the end of a region is told once over ${rounds} stops in the middle of it`
       expect(told).toEqual(["tensord.region.allocated", "tensord.region.draining", "tensord.region.deleted"]);
     }
   } finally {
-    purge({ shmDirectory, instance }, false, true);
+    await purge({ shmDirectory, instance }, false, true);
   }
 });

@@ -45,6 +45,6 @@ test("a journal whose numbers are ahead of the clock gives none twice", async ()
       });
     }
   } finally {
-    purge({ shmDirectory, instance }, false, true);
+    await purge({ shmDirectory, instance }, false, true);
   }
 });

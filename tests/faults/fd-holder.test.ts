@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { limits } from "../../src/memory/limits.ts";
 import { tryLockFile } from "../../src/memory/os/libc.ts";
 import { connectForPackets, receivePacket, sendPacket, waitForInput } from "../../src/memory/os/libc-packets.ts";
-import { holderSteps } from "../../src/memory/storage/fd-holder/held-descriptors.ts";
+import { holderSteps } from "../../src/memory/storage/fd-holder/steps.ts";
 import { InstanceDirectory } from "../../src/memory/storage/instance-directory.ts";
 import { descriptorsOf, HolderPlayground, type HolderStatus, type KeepingServer } from "../harness/holder-process.ts";
 import { assertNothingLeft } from "../harness/instance.ts";

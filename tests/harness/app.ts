@@ -229,7 +229,7 @@ export class TestApp {
   async close(): Promise<void> {
     // Whoever waits answers now; requests that a test left behind must not outlive their store.
     await this.leave();
-    purge({ shmDirectory: this.shmDirectory, instance: this.instance }, false, true);
+    await purge({ shmDirectory: this.shmDirectory, instance: this.instance }, false, true);
     const left = readdirSync(this.shmDirectory).filter((name) => name.includes(this.instance));
     for (const name of left) rmSync(`${this.shmDirectory}/${name}`, { recursive: true, force: true });
     expect(left).toEqual([]);

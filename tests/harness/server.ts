@@ -180,7 +180,7 @@ export class TestServer implements AsyncDisposable {
     }
     try {
       // In this process: one of its own would take a fifth of a second, hundreds of times.
-      purge({ shmDirectory: this.instance.shmDirectory, instance: this.instance.name }, false, true);
+      await purge({ shmDirectory: this.instance.shmDirectory, instance: this.instance.name }, false, true);
       return undefined;
     } catch (error) {
       return `purge failed: ${error}`;

@@ -23,5 +23,5 @@ test("a server whose log nobody reads any more ends all the same when it is told
   }
   child.kill("SIGTERM");
   expect(await child.exited).toBe(0);
-  purge({ shmDirectory, instance }, false, true);
+  await purge({ shmDirectory, instance }, false, true);
 });

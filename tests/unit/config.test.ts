@@ -24,6 +24,7 @@ describe("parseConfig", () => {
       instance: "default",
       shmDirectory: "/dev/shm",
       memoryLimitBytes: undefined,
+      holderTtlMs: 600_000,
       healthAddress: undefined,
       logLevel: "info",
     });
@@ -39,6 +40,7 @@ describe("parseConfig", () => {
       instance: ["a-1", "a-1"],
       shmDirectory: ["/mnt/shm", "/mnt/shm"],
       memoryLimitBytes: ["1073741824", 1_073_741_824],
+      holderTtlMs: ["60000", 60_000],
       healthAddress: [":7412", { host: undefined, port: 7412 }],
       logLevel: ["silent", "silent"],
     };

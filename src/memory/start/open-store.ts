@@ -22,6 +22,7 @@ import type { OnStep } from "../state/steps.ts";
 import { type EventWriter, Store } from "../state/store.ts";
 import type { StoreEvent } from "../state/store-event.ts";
 import type { FdHolder } from "../storage/fd-holder/fd-holder.ts";
+import { HeldDescriptors } from "../storage/fd-holder/held-descriptors.ts";
 import { SpareInodes } from "../storage/inodes.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
 import { HostLanes } from "../storage/lane.ts";
@@ -40,7 +41,9 @@ export interface StoreOptions extends InstanceLocation {
   /** Hears of each change from the beginning, the recovery's included. */
   readonly onEvent?: (event: StoreEvent) => void;
   readonly onStep?: OnStep;
-  /** Who holds the memory of regions without a name while no server runs; left out, they end with this one. */
+  /** How long an fd holder keeps the memory of regions without a name while no server runs; undefined: they end with this one. */
+  readonly holderTtlMs?: number | undefined;
+  /** Who keeps it instead of such a process; the caller's to end. */
   readonly fdHolder?: FdHolder;
   /** Further things that regions can be made of. The store disposes of them. */
   readonly storages?: (directory: InstanceDirectory) => readonly (Storage & Disposable)[];
@@ -51,6 +54,7 @@ export interface OpenStore extends AsyncDisposable {
   readonly limit: GlobalLimit;
   readonly directory: InstanceDirectory;
   readonly spareInodes: SpareInodes;
+  readonly holder: HeldDescriptors | undefined;
   /** Brings up every Worker that would come up at its first job, and waits for the others. */
   start(): Promise<void>;
 }
@@ -81,8 +85,14 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     options.onWarning(`The proofs of names are not believed, and are written anew: ${proofs.distrust}`, undefined);
   }
   const lanes = opened.use(new HostLanes());
-  const memfds = opened.use(await Memfds.open(directory.instance, options.fdHolder));
-  const { onStep } = options;
+  const { onStep, onWarning, holderTtlMs } = options;
+  const holder =
+    holderTtlMs === undefined
+      ? undefined
+      : new HeldDescriptors({ place: directory, ttlMs: holderTtlMs, onWarning, onStep });
+  const memfds = opened.use(await Memfds.open(directory.instance, holder ?? options.fdHolder));
+  // Disposed of before the descriptors are closed, of which it would give copies to a new fd holder.
+  opened.defer(() => holder?.[Symbol.dispose]());
   const storages = new Storages([
     new ShmStorage(directory, lanes, { onStep }),
     new ShmStorage(directory, lanes, { isPrivate: true, onStep }),
@@ -130,6 +140,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     limit,
     directory,
     spareInodes,
+    holder,
     async start() {
       await Promise.all([names.started, store.layouts.start(), lanes.start()]);
     },

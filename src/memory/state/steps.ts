@@ -3,11 +3,13 @@
  * after each: the fault tests kill the server there. Production passes none.
  */
 
+import { holderSteps } from "../storage/fd-holder/steps.ts";
 import { allocationSteps } from "../storage/storage.ts";
 
 export const steps = [
   "create.reserved",
   ...allocationSteps,
+  ...holderSteps,
   "create.list-written",
   "create.kept",
   "create.journaled",

@@ -39,7 +39,7 @@ export async function list(api: Api, options: ListOptions, asJson: boolean): Pro
 }
 
 /** The regions of an instance whose server is not running. @throws TensordError if one is. */
-export function listOffline(location: InstanceLocation, options: ListOptions, asJson: boolean): string {
+export async function listOffline(location: InstanceLocation, options: ListOptions, asJson: boolean): Promise<string> {
   const { model, session, state, label, sort = "age" } = options;
   if (sort === "used") {
     throw new TensordError(
@@ -48,7 +48,7 @@ export function listOffline(location: InstanceLocation, options: ListOptions, as
     );
   }
   const [key, value] = label === undefined ? [] : parseLabel(label);
-  const offline = readOffline(location);
+  const offline = await readOffline(location);
   const regions = offline.regions
     .filter((region) => model === undefined || region.model === model)
     .filter((region) => session === undefined || (region.session === session && region.state !== "draining"))

@@ -19,12 +19,11 @@ import { defaultModelName } from "../../memory/state/books.ts";
 import { idOfSession } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
-import { HostLanes } from "../../memory/storage/lane.ts";
-import { ShmStorage } from "../../memory/storage/shm/shm-storage.ts";
-import type { KeptFile, Space } from "../../memory/storage/storage.ts";
+import type { KeptFile, Space, Storage } from "../../memory/storage/storage.ts";
 import { Storages } from "../../memory/storage/storages.ts";
 import { toClient, toRegionFacts } from "../../routes/to-wire.ts";
 import type { Model, RegionDetail, RegionFacts, Session } from "./answers.ts";
+import { openOfflineStorages } from "./offline-storages.ts";
 import { toBytes } from "./table.ts";
 
 /** A descriptor, and what the kernel says. When it was last used nobody knows but a running server. */
@@ -53,14 +52,12 @@ export interface Offline {
 }
 
 /** @throws TensordError if there is no such instance, its server runs, or its directory is not ours. */
-export function readOffline(location: InstanceLocation): Offline {
+export async function readOffline(location: InstanceLocation): Promise<Offline> {
   using directory = openDirectory(location);
-  using lanes = new HostLanes();
-  const named = new ShmStorage(directory, lanes);
-  const storages = [named, new ShmStorage(directory, lanes, { isPrivate: true })];
+  using opened = await openOfflineStorages(directory);
   using store = copyStore(directory);
   const kept = new Map(
-    storages.flatMap((storage) => storage.names.kept().map((file) => [file.token, { storage, file }])),
+    [...opened.storages.all].flatMap((storage) => storage.names.kept().map((file) => [file.token, { storage, file }])),
   );
   const content = store.journal.read();
   const regions: OfflineRegion[] = [];
@@ -90,7 +87,7 @@ export function readOffline(location: InstanceLocation): Offline {
     },
     models: toModels(content.models, regions),
     sessions: content.sessions.map((record) => toSession(record, regions)).sort((a, b) => b.used_bytes - a.used_bytes),
-    space: named.memory.space(),
+    space: opened.shm[0].memory.space(),
   };
 }
 
@@ -140,7 +137,7 @@ function copyStore(original: InstanceDirectory): Disposable & { readonly journal
 }
 
 interface Kept {
-  readonly storage: ShmStorage;
+  readonly storage: Storage;
   readonly file: KeptFile;
 }
 

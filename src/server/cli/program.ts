@@ -39,7 +39,7 @@ export function createProgram(): Command {
     .addOption(new Option("--offline", offlineMeaning).conflicts("url"))
     .action(async (flags) => {
       const asJson = flags.json === true;
-      await print(flags.offline ? statusOffline(toConfig(flags), asJson) : await status(toApi(flags), asJson));
+      await print(await (flags.offline ? statusOffline(toConfig(flags), asJson) : status(toApi(flags), asJson)));
     });
 
   withApi(program.command("ls"))
@@ -56,7 +56,7 @@ export function createProgram(): Command {
     .action(async (flags) => {
       const asJson = flags.json === true;
       await print(
-        flags.offline ? listOffline(toConfig(flags), flags, asJson) : await list(toApi(flags), flags, asJson),
+        await (flags.offline ? listOffline(toConfig(flags), flags, asJson) : list(toApi(flags), flags, asJson)),
       );
     });
 
@@ -143,7 +143,7 @@ export function createProgram(): Command {
     .description("remove everything of an instance whose server is not running")
     .option("--dry-run", "say what would go, and keep it")
     .option("--json", "print JSON")
-    .action(async (flags) => await print(purge(toConfig(flags), flags.dryRun === true, flags.json === true)));
+    .action(async (flags) => await print(await purge(toConfig(flags), flags.dryRun === true, flags.json === true)));
 
   return program;
 }

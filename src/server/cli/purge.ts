@@ -2,15 +2,14 @@
 
 import { lstatSync, readdirSync, unlinkSync } from "node:fs";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
-import { HostLanes } from "../../memory/storage/lane.ts";
-import { ShmStorage } from "../../memory/storage/shm/shm-storage.ts";
+import { openOfflineStorages } from "./offline-storages.ts";
 import { toBytes, toJson } from "./table.ts";
 
 /**
  * Deletes every region of the instance, leased ones too: who maps one keeps its bytes until it lets go.
  * @throws TensordError if a server runs on the instance.
  */
-export function purge(location: InstanceLocation, dryRun: boolean, asJson: boolean): string {
+export async function purge(location: InstanceLocation, dryRun: boolean, asJson: boolean): Promise<string> {
   const path = toInstancePath(location);
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) {
     return asJson
@@ -18,16 +17,20 @@ export function purge(location: InstanceLocation, dryRun: boolean, asJson: boole
       : `nothing to purge: ${path} is not there`;
   }
   using directory = InstanceDirectory.open(location);
-  using lanes = new HostLanes();
-  const storages = [new ShmStorage(directory, lanes), new ShmStorage(directory, lanes, { isPrivate: true })];
-  const files = storages.flatMap((storage) => storage.names.kept().map((file) => ({ storage, ...file })));
+  using opened = await openOfflineStorages(directory);
+  const files = [...opened.storages.all].flatMap((storage) =>
+    storage.names.kept().map((file) => ({ storage, ...file })),
+  );
   const bytes = files.reduce((sum, file) => sum + file.byteSize, 0);
   const leased = files.filter(({ storage, token }) => storage.memory.usage(token)?.leased === true).length;
   if (!dryRun) {
-    for (const { storage, token, identity } of files) {
-      storage.names.withdraw(token, identity);
-      storage.memory.remove(token);
+    for (const storage of opened.shm) {
+      for (const { token, identity } of storage.names.kept()) {
+        storage.names.withdraw(token, identity);
+        storage.memory.remove(token);
+      }
     }
+    await opened.holder.end();
     for (const name of readdirSync(directory.path("new"))) unlinkSync(directory.path("new", name));
     directory.remove();
   }

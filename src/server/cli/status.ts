@@ -37,8 +37,8 @@ export async function status(api: Api, asJson: boolean): Promise<string> {
 }
 
 /** What the next server of the instance will find. @throws TensordError if one runs. */
-export function statusOffline(location: InstanceLocation, asJson: boolean): string {
-  const offline = readOffline(location);
+export async function statusOffline(location: InstanceLocation, asJson: boolean): Promise<string> {
+  const offline = await readOffline(location);
   if (asJson) return toJson({ instance: location.instance, ...toOfflineStatus(offline) });
   const { regions, bytes, sessions } = offline;
   const counts = (state: string) => regions.filter((region) => region.state === state).length;

@@ -64,6 +64,6 @@ export class ServerProcess implements AsyncDisposable {
     this.#child.kill("SIGTERM");
     await this.#child.exited;
     const { shmDirectory, name } = this.#instance;
-    purge({ shmDirectory, instance: name }, false, true);
+    await purge({ shmDirectory, instance: name }, false, true);
   }
 }

@@ -10,16 +10,7 @@ import type { FdHolder } from "./fd-holder.ts";
 import { type Answered, findHolder, type HolderConnection, HolderGone, HolderRefusal } from "./holder-connection.ts";
 import type { HolderStatus, Question } from "./protocol.ts";
 import { type HolderPlace, startHolder } from "./start-holder.ts";
-
-/** What this does that a crash may cut, in order. */
-export const holderSteps = [
-  "holder.started",
-  "holder.lock-sent",
-  "holder.owned",
-  "holder.kept",
-  "holder.dropped",
-] as const;
-export type OnHolderStep = (step: (typeof holderSteps)[number]) => void;
+import type { OnHolderStep } from "./steps.ts";
 
 export interface HeldOptions {
   readonly place: HolderPlace;

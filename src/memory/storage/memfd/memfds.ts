@@ -30,6 +30,7 @@ export class Memfds implements Disposable {
   readonly #instance: string;
   /** Who has a copy of each while no server runs; undefined if they end with this one. */
   readonly holder: FdHolder | undefined;
+  readonly #foreign: number[] = [];
   readonly #byToken = new Map<string, Memfd>();
 
   private constructor(instance: string, holder: FdHolder | undefined) {
@@ -52,8 +53,8 @@ export class Memfds implements Disposable {
   #enter(token: string, fd: number | undefined): void {
     if (fd === undefined) return;
     const byteSize = tokenPattern.test(token) ? parseName(readlinkSync(`/proc/self/fd/${fd}`)) : undefined;
-    // None of ours: whoever kept it goes on doing so.
-    if (byteSize === undefined) closeSync(fd);
+    // None of ours: a later version's, which the fd holder goes on keeping, and may be given again.
+    if (byteSize === undefined) this.#foreign.push(fd);
     else this.#byToken.set(token, { fd, byteSize, pageSize: pageSizeOf(fd), isKept: true });
   }
 
@@ -105,7 +106,7 @@ export class Memfds implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const { fd } of this.#byToken.values()) closeSync(fd);
+    for (const fd of [...[...this.#byToken.values()].map((memfd) => memfd.fd), ...this.#foreign]) closeSync(fd);
     this.#byToken.clear();
   }
 }

@@ -1,0 +1,33 @@
+/** What an instance's memory is, whose server is not running: what lies in its keeper, and what its fd holder keeps. */
+
+import { HeldDescriptors } from "../../memory/storage/fd-holder/held-descriptors.ts";
+import type { InstanceDirectory } from "../../memory/storage/instance-directory.ts";
+import { HostLanes } from "../../memory/storage/lane.ts";
+import { openMemfdStorages } from "../../memory/storage/memfd/memfd-storage.ts";
+import { Memfds } from "../../memory/storage/memfd/memfds.ts";
+import { ShmStorage } from "../../memory/storage/shm/shm-storage.ts";
+import { Storages } from "../../memory/storage/storages.ts";
+
+export interface OfflineStorages extends Disposable {
+  /** With files. */
+  readonly shm: readonly [ShmStorage, ...ShmStorage[]];
+  /** All of them. */
+  readonly storages: Storages;
+  /** Asked as by somebody who only looks: its time runs on. */
+  readonly holder: HeldDescriptors;
+}
+
+/**
+ * @param directory of the instance, whose lock is ours by that.
+ * @throws TensordError if there is an fd holder that does not answer.
+ */
+export async function openOfflineStorages(directory: InstanceDirectory): Promise<OfflineStorages> {
+  using opened = new DisposableStack();
+  const lanes = opened.use(new HostLanes());
+  const holder = opened.use(new HeldDescriptors({ place: directory, ttlMs: undefined, onWarning: () => {} }));
+  const memfds = opened.use(await Memfds.open(directory.instance, holder));
+  const shm = [new ShmStorage(directory, lanes), new ShmStorage(directory, lanes, { isPrivate: true })] as const;
+  const storages = new Storages([...shm, ...openMemfdStorages(memfds, lanes)]);
+  const all = opened.move();
+  return { shm, storages, holder, [Symbol.dispose]: () => all.dispose() };
+}
