@@ -42,6 +42,7 @@ async function measure(): Promise<void> {
   const host = createHost({
     store,
     directory,
+    holder: undefined,
     settingBytes: undefined,
     urls: () => [],
     brokerPath: () => null,

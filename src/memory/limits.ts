@@ -288,6 +288,8 @@ export const limits = {
   holderWindow: 32,
   /** How long an fd holder may take to answer, and who connects to it to show the lock. */
   holderAnswerMs: 10_000,
+  /** How long a diagnosis waits for its answer. */
+  holderLookMs: 2000,
   /** Where the machine has no descriptor left, an fd holder takes connections again after this. */
   holderRestMs: 100,
   /** Descriptors of an fd holder that it needs for itself and for connections. */

@@ -7,7 +7,7 @@ import type { OpenStore } from "../memory/start/open-store.ts";
 import type { Host } from "../routes/environment.ts";
 import type { Metrics } from "./metrics.ts";
 
-export interface HostParts extends Pick<OpenStore, "store" | "directory"> {
+export interface HostParts extends Pick<OpenStore, "store" | "directory" | "holder"> {
   readonly settingBytes: number | undefined;
   /** Where the server listens, now. */
   readonly urls: () => readonly string[];

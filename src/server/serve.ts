@@ -54,7 +54,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
       ...(onStep === undefined ? {} : { onStep }),
     }),
   );
-  const { store, limit, directory, spareInodes } = opened;
+  const { store, limit, directory, spareInodes, holder } = opened;
   metrics.watch(store);
   const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
   const urls: string[] = [];
@@ -76,6 +76,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
       ...{
         store,
         directory,
+        holder,
         settingBytes,
         urls: () => urls,
         brokerPath,

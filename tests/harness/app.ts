@@ -107,6 +107,7 @@ export class TestApp {
     const host = createHost({
       store,
       directory,
+      holder: opened.holder,
       settingBytes: memoryLimitBytes,
       urls: () => [],
       brokerPath: () => null,

@@ -2,7 +2,14 @@
 
 import { describe, expect, test } from "bun:test";
 import { diagnose } from "../../src/memory/doctor/diagnose.ts";
-import type { DrainFacts, DrainingRegion, Facts, HostFacts, ServerFacts } from "../../src/memory/doctor/facts.ts";
+import type {
+  DrainFacts,
+  DrainingRegion,
+  Facts,
+  HolderFacts,
+  HostFacts,
+  ServerFacts,
+} from "../../src/memory/doctor/facts.ts";
 import type { Finding } from "../../src/memory/doctor/finding.ts";
 import { parseRemoveIpc, readRemoveIpc } from "../../src/memory/doctor/logind.ts";
 import { parseMeminfo, parseOpenFilesLimit, parseWatches } from "../../src/memory/doctor/proc.ts";
@@ -41,15 +48,19 @@ const healthyServer: ServerFacts = {
   draining: [],
   barred: new Map(),
   descriptors: { limit: 20_000, connections: 19_900 },
+  toBeHeld: 2,
 };
+
+const healthyHolder: HolderFacts = { state: "running", pid: 78, descriptors: 2, ageMs: 7_300_000 };
 
 interface Changes {
   readonly host?: Partial<HostFacts>;
   readonly server?: Partial<ServerFacts> | null;
   readonly question?: Partial<Facts["question"]>;
+  readonly holder?: HolderFacts;
 }
 
-function toFacts({ host, server, question }: Changes): Facts {
+function toFacts({ host, server, question, holder = healthyHolder }: Changes): Facts {
   return {
     question: {
       instance: "a1",
@@ -63,6 +74,7 @@ function toFacts({ host, server, question }: Changes): Facts {
       ...question,
     },
     host: { ...healthyHost, ...host },
+    holder,
     server: server === null ? null : { ...healthyServer, ...server },
     now,
   };
@@ -101,6 +113,7 @@ describe("a diagnosis", () => {
       "loopback-tcp",
       "name-watch",
       "open-files",
+      "fd-holder",
       "draining",
       "barred-leases",
     ]);
@@ -355,6 +368,34 @@ const traps: Readonly<
     "error",
     "has 19000 open",
     "LimitNOFILE",
+  ],
+  "no fd holder for a memfd region": [
+    { holder: { state: "none" }, server: { toBeHeld: 1 } },
+    "fd-holder",
+    "warning",
+    "No fd holder runs for 1 descriptor: a crash of the server now loses memfd regions.",
+    "tries again by itself",
+  ],
+  "an fd holder that lacks some": [
+    { holder: { ...healthyHolder, descriptors: 1 } },
+    "fd-holder",
+    "warning",
+    "pid 78, keeps 1 descriptor, and has run for 2 hours; 2 descriptors should be kept",
+    "its log says why",
+  ],
+  "an fd holder that is stopped": [
+    { holder: { state: "silent", reason: "process 78 did not answer in time", hint: "Is it stopped? kill -CONT 78" } },
+    "fd-holder",
+    "error",
+    "The fd holder does not answer: process 78 did not answer in time.",
+    "kill -CONT 78",
+  ],
+  "an fd holder without a server": [
+    { holder: { ...healthyHolder, ageMs: 200_000 }, server: null },
+    "fd-holder",
+    "warning",
+    "keeps 2 descriptors, and has run for 3 minutes, for a server that is not there.",
+    "tensord purge",
   ],
   "a region that drains for long": [
     {

@@ -13,6 +13,7 @@ import {
   judgeSpace,
   judgeSticky,
 } from "./judge-directory.ts";
+import { judgeHolder } from "./judge-holder.ts";
 import { judgeBarred, judgeDraining, judgeForeign, judgeInstances, judgeLimit, judgeSwap } from "./judge-memory.ts";
 import { judgeOpenFiles, judgeRemoveIpc, judgeServer, judgeTcp, judgeWatch } from "./judge-process.ts";
 
@@ -36,6 +37,7 @@ const judges: readonly ((facts: Facts) => Finding | undefined)[] = [
   judgeTcp,
   judgeWatch,
   judgeOpenFiles,
+  judgeHolder,
   judgeDraining,
   judgeBarred,
 ];

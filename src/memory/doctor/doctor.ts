@@ -9,16 +9,20 @@ import { limits } from "../limits.ts";
 import { hostPool, toRegionId } from "../naming.ts";
 import { isOutOfDescriptors } from "../os/descriptors.ts";
 import type { Store } from "../state/store.ts";
+import type { HeldDescriptors } from "../storage/fd-holder/held-descriptors.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { diagnose } from "./diagnose.ts";
 import type { DescriptorFacts, DrainingRegion, HostFacts, Question } from "./facts.ts";
 import type { Diagnosis } from "./finding.ts";
 import { Gatherer } from "./gatherer.ts";
+import { lookAtHolder } from "./look-at-holder.ts";
 import { thresholds } from "./thresholds.ts";
 
 export interface DoctorParts {
   readonly store: Store;
   readonly directory: InstanceDirectory;
+  /** undefined: nobody keeps descriptors for this server. */
+  readonly holder: HeldDescriptors | undefined;
   readonly settingBytes: number | undefined;
   /** Where the server listens, now. */
   readonly urls: () => readonly string[];
@@ -59,7 +63,7 @@ export class Doctor implements Disposable {
   }
 
   async #diagnose(): Promise<Diagnosis> {
-    const { store, directory, settingBytes, allowedHosts } = this.#parts;
+    const { store, directory, holder, settingBytes, allowedHosts } = this.#parts;
     const urls = this.#parts.urls();
     const draining = await findDraining(store);
     const question: Question = {
@@ -72,7 +76,7 @@ export class Doctor implements Disposable {
       held: { shm: directory.shmPath, keep: directory.path("keep") },
       draining: draining.map(({ token }) => token),
     };
-    const host = await this.#gather(question);
+    const [host, held] = await Promise.all([this.#gather(question), lookAtHolder(async () => holder?.status())]);
     const { books } = store;
     const pool = books.pools.get(hostPool);
     const server = {
@@ -84,9 +88,10 @@ export class Doctor implements Disposable {
       drainingBytes: pool.drainingBytes,
       draining,
       descriptors: this.#parts.descriptors() ?? null,
+      toBeHeld: holder?.count ?? null,
       barred: new Map(host.barred.files.map(({ token }) => [token, describeToken(store, token)])),
     };
-    return diagnose({ question, host, server, now: store.now() });
+    return diagnose({ question, host, holder: held, server, now: store.now() });
   }
 
   /** The Worker opens its files beside everybody else, so where no descriptor is left, nobody else may come meanwhile. */

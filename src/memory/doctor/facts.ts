@@ -142,6 +142,8 @@ export interface ServerFacts {
   readonly barred: ReadonlyMap<string, string>;
   /** null: it may open any number of files. */
   readonly descriptors: DescriptorFacts | null;
+  /** How many descriptors its fd holder should have; null if the server has none kept (TENSORD_HOLDER_TTL_MS). */
+  readonly toBeHeld: number | null;
 }
 
 export interface DescriptorFacts {
@@ -159,9 +161,16 @@ export interface DrainingRegion {
   readonly waitsFor: "lease" | "hard-link" | null;
 }
 
+/** The process that keeps descriptors while no server runs. `silent`: there is one, and it does not answer. */
+export type HolderFacts =
+  | { readonly state: "none" }
+  | { readonly state: "silent"; readonly reason: string; readonly hint: string }
+  | { readonly state: "running"; readonly pid: number; readonly descriptors: number; readonly ageMs: number };
+
 export interface Facts {
   readonly question: Question;
   readonly host: HostFacts;
+  readonly holder: HolderFacts;
   /** null: no server answers, and the directory alone was looked at. */
   readonly server: ServerFacts | null;
   /** In ms since the epoch. */

@@ -7,9 +7,12 @@ import { resolve } from "node:path";
 import { diagnose } from "../../memory/doctor/diagnose.ts";
 import type { Diagnosis, Finding } from "../../memory/doctor/finding.ts";
 import { gatherFacts } from "../../memory/doctor/gather.ts";
+import { greetHolder, lookAtHolder } from "../../memory/doctor/look-at-holder.ts";
 import { count } from "../../memory/doctor/words.ts";
 import { TensordError } from "../../memory/error.ts";
 import { toPrintableLine } from "../../memory/naming.ts";
+import { socketName } from "../../memory/storage/fd-holder/protocol.ts";
+import { toInstancePath } from "../../memory/storage/instance-directory.ts";
 import type { Config } from "../config.ts";
 import type { Api } from "./api.ts";
 import { toJson } from "./table.ts";
@@ -25,7 +28,7 @@ export interface DoctorResult {
 }
 
 export async function doctor(api: Api, config: Config, asJson: boolean): Promise<DoctorResult> {
-  const diagnosis = (await askServer(api)) ?? lookMyself(config);
+  const diagnosis = (await askServer(api)) ?? (await lookMyself(config));
   return { ok: diagnosis.ok, text: asJson ? toJson(diagnosis) : toText(diagnosis) };
 }
 
@@ -39,7 +42,7 @@ async function askServer(api: Api): Promise<Diagnosis | undefined> {
   }
 }
 
-function lookMyself(config: Config): Diagnosis {
+async function lookMyself(config: Config): Promise<Diagnosis> {
   const question = {
     instance: config.instance,
     shmDirectory: resolve(config.shmDirectory),
@@ -50,7 +53,9 @@ function lookMyself(config: Config): Diagnosis {
     held: null,
     draining: [],
   };
-  return diagnose({ question, host: gatherFacts(question), server: null, now: Date.now() });
+  const { shmDirectory, instance } = question;
+  const holder = await lookAtHolder(() => greetHolder(`${toInstancePath({ shmDirectory, instance })}/${socketName}`));
+  return diagnose({ question, host: gatherFacts(question), holder, server: null, now: Date.now() });
 }
 
 const marks = { ok: "ok     ", warning: "WARNING", error: "ERROR  " } as const;

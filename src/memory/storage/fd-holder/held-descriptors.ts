@@ -78,6 +78,11 @@ export class HeldDescriptors implements FdHolder, Disposable {
     }
   }
 
+  /** How many are to be kept. */
+  get count(): number {
+    return this.#kept.size;
+  }
+
   /** How the fd holder is, now; undefined if there is none. */
   async status(): Promise<HolderStatus | undefined> {
     try {
