@@ -21,6 +21,7 @@ import { WorkerProcess } from "../harness/worker.ts";
 import { brokerScenarios } from "./broker-scenarios.ts";
 import { claimScenarios } from "./claim-scenarios.ts";
 import { listScenarios } from "./list-scenarios.ts";
+import { memfdScenarios } from "./memfd-scenarios.ts";
 import { modelScenarios } from "./model-scenarios.ts";
 import { regionScenarios } from "./region-scenarios.ts";
 import { roomScenarios } from "./room-scenarios.ts";
@@ -31,6 +32,7 @@ import { unnamedScenarios } from "./unnamed-scenarios.ts";
 
 const scenarios: readonly Scenario[] = [
   ...regionScenarios,
+  ...memfdScenarios,
   ...listScenarios,
   ...modelScenarios,
   ...sessionScenarios,

@@ -6,17 +6,22 @@ import type { Region } from "./server-api.ts";
 const { O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
 /** Fills the region's data with bytes that follow from `seed`. */
-export function writeContent({ storage, tensors }: Region, seed: number): void {
+export function writeContent(region: Region, seed: number): void {
+  const fd = openSync(region.storage.path, O_RDWR | O_NOFOLLOW);
+  try {
+    writeOpened(fd, region, seed);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** As `writeContent`, of memory that a descriptor leads to. */
+export function writeOpened(fd: number, { storage, tensors }: Region, seed: number): void {
   const begin = Math.min(...tensors.map((tensor) => tensor.byte_offset));
   const block = Buffer.alloc(64 * 1024);
   for (let at = 0; at < block.length; at += 4) block.writeUInt32LE(Math.imul(at + 1, 2654435761 ^ seed) >>> 0, at);
-  const fd = openSync(storage.path, O_RDWR | O_NOFOLLOW);
-  try {
-    for (let at = begin; at < storage.byte_size; ) {
-      at += writeSync(fd, block, 0, Math.min(block.length, storage.byte_size - at), at);
-    }
-  } finally {
-    closeSync(fd);
+  for (let at = begin; at < storage.byte_size; ) {
+    at += writeSync(fd, block, 0, Math.min(block.length, storage.byte_size - at), at);
   }
 }
 
@@ -32,22 +37,27 @@ export interface Content {
 export function readContent(path: string): Content {
   const fd = openSync(path, O_RDONLY | O_NOFOLLOW);
   try {
-    const stat = fstatSync(fd, { bigint: true });
-    const hasher = new Bun.CryptoHasher("blake2b256");
-    const block = Buffer.alloc(1024 * 1024);
-    for (let at = 0, got = 1; got > 0; at += got) {
-      got = readSync(fd, block, 0, block.length, at);
-      hasher.update(block.subarray(0, got));
-    }
-    return {
-      ino: stat.ino.toString(),
-      mode: Number(stat.mode & 0o7777n),
-      byteSize: Number(stat.size),
-      hash: hasher.digest("hex"),
-    };
+    return readOpened(fd);
   } finally {
     closeSync(fd);
   }
+}
+
+/** As `readContent`, of memory that a descriptor leads to. */
+export function readOpened(fd: number): Content {
+  const stat = fstatSync(fd, { bigint: true });
+  const hasher = new Bun.CryptoHasher("blake2b256");
+  const block = Buffer.alloc(1024 * 1024);
+  for (let at = 0, got = 1; got > 0; at += got) {
+    got = readSync(fd, block, 0, block.length, at);
+    hasher.update(block.subarray(0, got));
+  }
+  return {
+    ino: stat.ino.toString(),
+    mode: Number(stat.mode & 0o7777n),
+    byteSize: Number(stat.size),
+    hash: hasher.digest("hex"),
+  };
 }
 
 /** Whether anything, a dangling link included, stands at `path`. */

@@ -53,6 +53,11 @@ export class WorkerProcess implements AsyncDisposable {
     await this.#do({ do: "attach", key, region, write: access === "write" });
   }
 
+  /** As `attach`, of a region without a name: by a path that leads to a descriptor of it. */
+  async attachThrough(key: string, path: string, region: Region, access: "read" | "write" = "read"): Promise<void> {
+    await this.#do({ do: "attach", key, region, write: access === "write", through: path });
+  }
+
   /** As `attach`; the reason why it could not, or undefined. */
   async tryAttach(region: Region, access: "read" | "write" = "read"): Promise<string | undefined> {
     const answer = await this.#ask({ do: "attach", key: "tried", region, write: access === "write" });

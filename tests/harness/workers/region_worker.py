@@ -31,18 +31,20 @@ def take_read_lock(fd, start):
     fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("=hh4xqqi4x", fcntl.F_RDLCK, os.SEEK_SET, start, 1, 0))
 
 
-def attach(region, write):
+def attach(region, write, through):
     """Open, lock, then look again, map, close: the lease lasts as long as the mapping."""
     storage = region["storage"]
-    path = storage["path"]
-    fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # Memory without a name, as who may look into the server's process reaches it: by a descriptor there.
+    path = storage["path"] if through is None else through
+    nofollow = os.O_NOFOLLOW if through is None else 0
+    fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | nofollow | os.O_CLOEXEC)
     try:
         take_read_lock(fd, LEASE_BYTE)
         if write:
             take_read_lock(fd, WRITER_BYTE)
         identity = (int(storage["dev"]), int(storage["ino"]))
         held = os.fstat(fd)
-        named = os.lstat(path)
+        named = os.lstat(path) if through is None else held
         if (held.st_dev, held.st_ino) != identity or (named.st_dev, named.st_ino) != identity:
             raise NotAttached("another file has the name")
         if held.st_size < storage["byte_size"]:
@@ -65,8 +67,8 @@ class Worker:
     def __init__(self):
         self.mappings = {}
 
-    def attach(self, key, region, write=False):
-        self.mappings[key] = attach(region, write)
+    def attach(self, key, region, write=False, through=None):
+        self.mappings[key] = attach(region, write, through)
 
     def detach(self, key):
         self.mappings.pop(key).close()
