@@ -192,6 +192,18 @@ test("where the fd holder stays stopped, a start says which process has the lock
   );
 });
 
+test("one that is stopped is told of by its process, and keeps nothing that nobody waits for when it goes on", async () => {
+  await using place = new HolderPlayground();
+  const server = await place.start();
+  await keepSome(server, "one");
+  const holder = place.holder();
+  process.kill(holder, "SIGSTOP");
+  await expect(server.ask("keep", "two")).rejects.toThrow(`process ${holder} did not answer in time`);
+  process.kill(holder, "SIGCONT");
+  await until("what it took late is dropped", async () => String(await server.ask("list")) === "one");
+  expect(place.holder()).toBe(holder);
+});
+
 test("an fd holder that is killed is replaced at once, and the new one has everything", async () => {
   await using place = new HolderPlayground();
   const server = await place.start();

@@ -12,7 +12,7 @@ export interface FdHolder {
   keep(token: string, fd: number): Promise<void>;
   /** A descriptor of what an earlier server kept, the caller's to close after `drop`. As with `keep` it has to stay open until then. */
   give(token: string): Promise<number>;
-  /** Has the fd holder close its copy, if it has one. Resolves once it did. */
+  /** Has the fd holder close its copy, if it has one. Resolves once it did, or was told to and does not answer. */
   drop(token: string): Promise<void>;
   /** The tokens of everything that is kept. */
   list(): Promise<readonly string[]>;

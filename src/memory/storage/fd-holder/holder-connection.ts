@@ -126,7 +126,10 @@ export class HolderConnection implements Disposable {
   ask(question: Question, fds: Asked["fds"] = noDescriptors): Promise<Answered | undefined> {
     if (!this.#isOpen) return Promise.reject(new HolderGone());
     const { promise, resolve, reject } = Promise.withResolvers<Answered | undefined>();
-    this.#waiting.push({ question, fds, resolve, reject, timer: undefined, isGivenUp: false });
+    const asked: Asked = { question, fds, resolve, reject, timer: undefined, isGivenUp: false };
+    asked.timer = setTimeout(() => this.#giveUp(asked), limits.holderAnswerMs);
+    asked.timer.unref();
+    this.#waiting.push(asked);
     this.#send();
     return promise;
   }
@@ -140,7 +143,7 @@ export class HolderConnection implements Disposable {
       const asked = this.#waiting[0];
       if (asked === undefined) return;
       const fds = asked.fds();
-      if (fds === undefined) asked.resolve(undefined);
+      if (fds === undefined) settle(asked, () => asked.resolve(undefined));
       else if (!this.#trySend(asked, fds)) return;
       this.#waiting.shift();
     }
@@ -155,18 +158,19 @@ export class HolderConnection implements Disposable {
     } catch (error) {
       // The bell tells so too, but later.
       if (gone.has((error as NodeJS.ErrnoException).code ?? "")) this.#end();
-      else asked.reject(error);
+      else settle(asked, () => asked.reject(error));
       return true;
     }
     this.#nextId += 1;
     this.#sent.set(id, asked);
-    asked.timer = setTimeout(() => this.#giveUp(asked), limits.holderAnswerMs);
-    asked.timer.unref();
     return true;
   }
 
+  /** What was not sent yet never is, but for a `drop`: it is to be done whenever the fd holder goes on. */
   #giveUp(asked: Asked): void {
     asked.isGivenUp = true;
+    const at = asked.question.op === "drop" ? -1 : this.#waiting.indexOf(asked);
+    if (at >= 0) this.#waiting.splice(at, 1);
     const pid = this.#status?.pid ?? readPeerPid(this.#socket);
     asked.reject(
       new TensordError("io-error", `Cannot reach the fd holder: process ${pid} did not answer in time`, {
@@ -203,8 +207,7 @@ export class HolderConnection implements Disposable {
         return this.#end();
       }
       this.#sent.delete(answer.id);
-      clearTimeout(asked.timer);
-      this.#settle(asked, answer, packet.fds);
+      settle(asked, () => this.#settle(asked, answer, packet.fds));
     }
     this.#send();
   }
@@ -227,12 +230,14 @@ export class HolderConnection implements Disposable {
     const left = [...this.#sent.values(), ...this.#waiting];
     this.#sent.clear();
     this.#waiting.length = 0;
-    for (const asked of left) {
-      clearTimeout(asked.timer);
-      asked.reject(new HolderGone());
-    }
+    for (const asked of left) settle(asked, () => asked.reject(new HolderGone()));
     this.#ended.resolve();
   }
+}
+
+function settle(asked: Asked, end: () => void): void {
+  clearTimeout(asked.timer);
+  end();
 }
 
 function readStatus(hello: Answered | undefined): HolderStatus {
