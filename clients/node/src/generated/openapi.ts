@@ -768,6 +768,13 @@ export interface components {
        */
       readonly page_size: number;
       /**
+       * @description What takes the memory along, when nothing else has ended the region. `file_system`: the tmpfs of the shared directory. `container`: everything that runs beside the server, or the time that its fd holder waits for one (TENSORD_HOLDER_TTL_MS). `server`: its process. Known: `file_system`, `container`, `server`. A later server may say others.
+       * @example file_system
+       * @example container
+       * @example server
+       */
+      readonly ends_with: string;
+      /**
        * @description Whether it has no name to open: it is reached by a descriptor from the broker, or as bytes over HTTP.
        * @example false
        */
@@ -2459,8 +2466,15 @@ export interface components {
        */
       readonly kind: string;
       readonly available: boolean;
-      /** @description Whether its regions outlive the server. */
+      /** @description Whether its regions are there again after the server's process ended, in order or not. */
       readonly survives_restart: boolean;
+      /**
+       * @description What takes its regions along at last; null where it is not available. `file_system`: the tmpfs of the shared directory. `container`: everything that runs beside the server, or the time that its fd holder waits for one (TENSORD_HOLDER_TTL_MS). `server`: its process. Known: `file_system`, `container`, `server`. A later server may say others.
+       * @example file_system
+       * @example container
+       * @example server
+       */
+      readonly ends_with: string | null;
       /** @description Why it is not available. */
       readonly reason: string | null;
     };

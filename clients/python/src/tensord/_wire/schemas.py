@@ -214,6 +214,7 @@ class Storage(TypedDict):
     ino: str
     byte_size: int
     page_size: int
+    ends_with: str
     private: bool
     huge_pages: str | None
     maker_byte: bool
@@ -801,6 +802,7 @@ class StorageCapability(TypedDict):
     kind: str
     available: bool
     survives_restart: bool
+    ends_with: str | None
     reason: str | None
 
 
