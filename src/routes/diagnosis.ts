@@ -88,12 +88,15 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
         total_bytes: totalBytes,
         free_bytes: freeBytes,
       })),
-      storages: describeStorages(services.store.storages.all).map(({ kind, available, survivesRestart, reason }) => ({
-        kind,
-        available,
-        survives_restart: survivesRestart,
-        reason,
-      })),
+      storages: describeStorages(services.store.storages.all).map(
+        ({ kind, available, survivesRestart, endsWith, reason }) => ({
+          kind,
+          available,
+          survives_restart: survivesRestart,
+          ends_with: endsWith,
+          reason,
+        }),
+      ),
       dtypes: [...dtypes],
       limits: toLimits(),
     };

@@ -19,7 +19,7 @@ import type { ServerPool as ServerPoolSchema } from "./schemas/stats.ts";
 /** A descriptor but for its tensors, of which there may be thousands. */
 export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof RegionFacts> {
   const { owner, checksum } = region;
-  const { kind, memory, names, isPrivate, hugePage } = store.storages.of(region);
+  const { kind, memory, names, isPrivate, hugePage, endsWith } = store.storages.of(region);
   const { path, shmName } = names.address(region.token);
   return {
     id: idOf(region),
@@ -42,6 +42,7 @@ export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof
       ...region.identity,
       byte_size: region.byteSize,
       page_size: memory.pageSize,
+      ends_with: endsWith,
       private: isPrivate,
       huge_pages: hugePage,
       maker_byte: true,

@@ -39,12 +39,17 @@ test("each feature has its operation, and is named once", () => {
 });
 
 test("every kind of storage is named once, and what is missing has a reason", () => {
-  for (const there of [[], [{ kind: "shm", survivesRestart: true }], [{ kind: "memfd", survivesRestart: false }]]) {
+  for (const there of [
+    [],
+    [{ kind: "shm", endsWith: "file_system" } as const],
+    [{ kind: "memfd", endsWith: "server" } as const],
+  ]) {
     const storages = describeStorages(there);
     expect(storages.map(({ kind }) => kind).toSorted()).toEqual(["cuda_vmm", "file", "heap", "memfd", "shm"]);
     for (const { available, reason } of storages) expect(reason === null).toBe(available);
-    for (const { kind, survivesRestart } of there) {
-      expect(storages.find((one) => one.kind === kind)).toMatchObject({ available: true, survivesRestart });
+    for (const { kind, endsWith } of there) {
+      const survivesRestart = endsWith !== "server";
+      expect(storages.find((one) => one.kind === kind)).toMatchObject({ available: true, survivesRestart, endsWith });
     }
   }
 });

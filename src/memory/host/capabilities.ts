@@ -41,11 +41,20 @@ export const features = [
 /** The newest version of the broker's protocol that is spoken here. */
 export const brokerVersion = 1;
 
+/**
+ * What memory ends with. `file_system`: the tmpfs of the shared directory. `container`: everything that runs beside the server, its fd
+ * holder too; or with that alone, when its time is over. `server`: the server's process.
+ */
+export const storageEnds = ["file_system", "container", "server"] as const;
+export type StorageEnd = (typeof storageEnds)[number];
+
 export interface StorageCapability {
   readonly kind: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
   readonly available: boolean;
   /** Whether its regions are there again after the server was killed. */
   readonly survivesRestart: boolean;
+  /** What takes them along at last; null where there are none. */
+  readonly endsWith: StorageEnd | null;
   /** Why it is not available. */
   readonly reason: string | null;
 }
@@ -53,7 +62,7 @@ export interface StorageCapability {
 const notYet = "This version of the server does not have it.";
 
 /** Why there is none, and whether its regions would outlive the server. In the order in which a client would choose. */
-const absences: readonly Omit<StorageCapability, "available">[] = [
+const absences: readonly Omit<StorageCapability, "available" | "endsWith">[] = [
   { kind: "shm", survivesRestart: true, reason: "There is no shared memory directory." },
   { kind: "memfd", survivesRestart: false, reason: "The kernel, or a filter before it, refuses memfd_create." },
   { kind: "file", survivesRestart: true, reason: notYet },
@@ -63,13 +72,14 @@ const absences: readonly Omit<StorageCapability, "available">[] = [
 
 /** Every kind of storage. @param there those that the server has, of which one kind may come more than once. */
 export function describeStorages(
-  there: Iterable<Pick<StorageCapability, "survivesRestart"> & { readonly kind: string }>,
+  there: Iterable<{ readonly kind: string; readonly endsWith: StorageEnd }>,
 ): readonly StorageCapability[] {
   const byKind = new Map([...there].map((storage) => [storage.kind, storage]));
   return absences.map((absence) => {
     const storage = byKind.get(absence.kind);
-    if (storage === undefined) return { ...absence, available: false };
-    return { kind: absence.kind, available: true, survivesRestart: storage.survivesRestart, reason: null };
+    if (storage === undefined) return { ...absence, available: false, endsWith: null };
+    const { endsWith } = storage;
+    return { kind: absence.kind, available: true, survivesRestart: endsWith !== "server", endsWith, reason: null };
   });
 }
 

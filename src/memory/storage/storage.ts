@@ -4,6 +4,7 @@
  * owes to crashes. `tests/conformance` holds every kind to it.
  */
 
+import type { StorageEnd } from "../host/capabilities.ts";
 import type { Locks } from "../os/kernel-lease.ts";
 import type { DataAccess, DataFile } from "./data-file.ts";
 
@@ -39,8 +40,8 @@ export interface Storage {
   readonly isPrivate: boolean;
   /** What its pages are, if they are not the system's usual ones. */
   readonly hugePage: HugePage | null;
-  /** Whether its regions are there again after the server was killed. */
-  readonly survivesRestart: boolean;
+  /** What takes its regions along, when nothing else has ended them. */
+  readonly endsWith: StorageEnd;
   readonly memory: Memory;
   readonly names: Names;
   readonly bytes: Bytes;

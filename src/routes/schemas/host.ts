@@ -3,7 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { features, hugePageModes } from "../../memory/host/capabilities.ts";
 import { byteCount } from "./common.ts";
-import { DtypeWord, openWord, StorageKind } from "./words.ts";
+import { DtypeWord, openWord, StorageEndOrNull, StorageKind } from "./words.ts";
 
 const Platform = z
   .object({
@@ -49,7 +49,10 @@ const StorageCapability = z
   .object({
     kind: StorageKind,
     available: z.boolean(),
-    survives_restart: z.boolean().openapi({ description: "Whether its regions outlive the server." }),
+    survives_restart: z.boolean().openapi({
+      description: "Whether its regions are there again after the server's process ended, in order or not.",
+    }),
+    ends_with: StorageEndOrNull,
     reason: z.string().nullable().openapi({ description: "Why it is not available." }),
   })
   .openapi("StorageCapability");

@@ -4,7 +4,15 @@ import { z } from "@hono/zod-openapi";
 import { type Owner as RegionOwner, states, toldEndReasons } from "../../memory/journal/region-record.ts";
 import { limits } from "../../memory/limits.ts";
 import { byteCount, ModelName, nextCursor, Pid, Shape, TensorName, time, Version } from "./common.ts";
-import { ChecksumAlgorithm, DtypeWord, openWord, openWordOrNull, StorageFormat, StorageKind } from "./words.ts";
+import {
+  ChecksumAlgorithm,
+  DtypeWord,
+  openWord,
+  openWordOrNull,
+  StorageEnd,
+  StorageFormat,
+  StorageKind,
+} from "./words.ts";
 
 export const Tensor = z
   .object({
@@ -56,6 +64,7 @@ export const Storage = z
     ino: z.string().openapi({ example: "4711" }),
     byte_size: byteCount.openapi({ description: "The whole file.", example: 4_198_400 }),
     page_size: z.int().openapi({ example: 4096 }),
+    ends_with: StorageEnd,
     private: z.boolean().openapi({
       description:
         "Whether it has no name to open: it is reached by a descriptor from the broker, or as bytes over HTTP.",

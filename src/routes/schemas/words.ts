@@ -7,6 +7,7 @@
 
 import { z } from "@hono/zod-openapi";
 import { type FailureCode as FailureWord, failures } from "../../memory/error.ts";
+import { storageEnds } from "../../memory/host/capabilities.ts";
 import { checksumAlgorithm } from "../../memory/layout/checksum.ts";
 import { dtypes } from "../../memory/layout/dtype.ts";
 import { storageKinds } from "../../memory/storage/storage.ts";
@@ -26,6 +27,20 @@ function toMetadata(description: string, values: readonly string[]) {
 }
 
 export const StorageKind = openWord("What it is made of.", storageKinds);
+
+const ends =
+  "`file_system`: the tmpfs of the shared directory. `container`: everything that runs beside the server, or the time that its fd " +
+  "holder waits for one (TENSORD_HOLDER_TTL_MS). `server`: its process.";
+
+export const StorageEnd = openWord(
+  `What takes the memory along, when nothing else has ended the region. ${ends}`,
+  storageEnds,
+);
+
+export const StorageEndOrNull = openWordOrNull(
+  `What takes its regions along at last; null where it is not available. ${ends}`,
+  storageEnds,
+);
 
 export const StorageFormat = openWord(
   "How its bytes lie: `safetensors` is a valid safetensors file, `raw` is data from the first byte on.",

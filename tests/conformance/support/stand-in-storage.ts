@@ -35,7 +35,7 @@ export class StandInStorage implements Storage, Disposable {
   readonly form = "file";
   readonly isPrivate = false;
   readonly hugePage = null;
-  readonly survivesRestart = true;
+  readonly endsWith = "file_system";
   readonly memory: Memory;
   readonly names: Names;
   readonly bytes: Bytes;

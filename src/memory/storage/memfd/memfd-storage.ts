@@ -4,6 +4,7 @@
  */
 
 import { SystemError } from "../../error.ts";
+import type { StorageEnd } from "../../host/capabilities.ts";
 import { listHugePageBytes } from "../../host/memory-space.ts";
 import { FileBytes } from "../file-bytes.ts";
 import type { HostLanes } from "../lane.ts";
@@ -19,7 +20,7 @@ export class MemfdStorage implements Storage {
   readonly form: StorageForm;
   readonly isPrivate = true;
   readonly hugePage: HugePage | null;
-  readonly survivesRestart: boolean;
+  readonly endsWith: StorageEnd;
   readonly memory: MemfdMemory;
   readonly names: MemfdNames;
   readonly bytes: FileBytes;
@@ -28,7 +29,7 @@ export class MemfdStorage implements Storage {
   constructor(memfds: Memfds, lanes: HostLanes, hugePage: HugePage | null = null, onStep?: OnAllocationStep) {
     this.form = hugePage === null ? "memfd" : `memfd-${hugePage}`;
     this.hugePage = hugePage;
-    this.survivesRestart = memfds.holder !== undefined;
+    this.endsWith = memfds.holder === undefined ? "server" : "container";
     const files = new MemfdFiles(memfds, hugePage);
     this.memory = new MemfdMemory(files, lanes, onStep);
     this.names = new MemfdNames(files);
