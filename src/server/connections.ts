@@ -46,7 +46,7 @@ export class Connections implements Disposable {
   readonly #probePorts = new Set<number | undefined>();
   /** Connections that this process was born with, as a log's may be. */
   readonly #inherited = new Set(listDirectory("/proc/self/fd").map(Number).filter(readPeer));
-  /** Connections of the broker, which stay: that has a bound of its own. */
+  /** Connections of the broker, which has a bound of its own, and the one to the fd holder: they stay. */
   readonly #kept = new Set<number>();
   readonly #watcher: DistressWatcher;
   /** Ports from which something is asked that is not answered yet. */

@@ -42,12 +42,13 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   started.defer(() => health.stop());
   if (config.healthAddress !== undefined) log.info(`probes on ${health.start(config.healthAddress)}`);
   const onWarning = (message: string, error: unknown) => log.warn({ err: error }, message);
+  const kept = { onOpen: (fd: number) => connections.keep(fd), onClose: (fd: number) => connections.forgetKept(fd) };
   const opened = started.use(
     await openStore({
       shmDirectory: config.shmDirectory,
       instance: config.instance,
       memoryLimitBytes: config.memoryLimitBytes,
-      holderTtlMs: config.holderTtlMs,
+      holder: config.holderTtlMs === undefined ? undefined : { ttlMs: config.holderTtlMs, ...kept },
       onWarning,
       toEventText,
       onEvent: (event) => logEvent(log, event),
@@ -66,8 +67,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
     store,
     onUnexpected,
     onWarning,
-    onOpen: (fd) => connections.keep(fd),
-    onClose: (fd) => connections.forgetKept(fd),
+    ...kept,
   });
   started.defer(() => broker.stop());
   const brokerPath = () => broker.path;

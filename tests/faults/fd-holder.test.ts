@@ -8,12 +8,12 @@ import { closeSync, openSync, readFileSync, readlinkSync, rmSync, statSync } fro
 import { join } from "node:path";
 import { limits } from "../../src/memory/limits.ts";
 import { tryLockFile } from "../../src/memory/os/libc.ts";
-import { connectForPackets, receivePacket, sendPacket, waitForInput } from "../../src/memory/os/libc-packets.ts";
+import { connectForMessages, receiveMessage, sendMessage } from "../../src/memory/os/libc-unix.ts";
 import { holderSteps } from "../../src/memory/storage/fd-holder/steps.ts";
 import { InstanceDirectory } from "../../src/memory/storage/instance-directory.ts";
 import { descriptorsOf, HolderPlayground, type HolderStatus, type KeepingServer } from "../harness/holder-process.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { patienceMs, until } from "../harness/server-wait.ts";
+import { until } from "../harness/server-wait.ts";
 
 afterAll(assertNothingLeft);
 
@@ -32,20 +32,20 @@ class Stranger implements Disposable {
   readonly #socket: number;
 
   constructor({ instance }: HolderPlayground) {
-    this.#socket = connectForPackets(join(instance.directory, "fd-holder.sock"));
+    const socket = connectForMessages(join(instance.directory, "fd-holder.sock"));
+    if (socket === undefined) throw new Error("no fd holder listens");
+    this.#socket = socket;
   }
 
   /** @returns the answer, or "end" if the connection was closed. */
-  ask(text: string, fds: readonly number[] = []): unknown {
-    sendPacket(this.#socket, Buffer.from(text), fds);
-    const deadline = performance.now() + patienceMs;
-    while (performance.now() < deadline) {
-      const packet = receivePacket(this.#socket, 65_536);
-      if (packet === "end") return packet;
-      if (packet !== "nothing") return { ...JSON.parse(packet.data.toString()), fds: packet.fds.length };
-      waitForInput([this.#socket], 1000);
-    }
-    throw new Error("no answer");
+  ask(text: string, fds: readonly number[] = []): Promise<unknown> {
+    sendMessage(this.#socket, text, fds);
+    return until(`an answer to ${text.slice(0, 60)}`, () => {
+      const message = receiveMessage(this.#socket, 1);
+      if (message === undefined) return undefined;
+      if (message === "gone" || message.bytes.length === 0) return "end";
+      return { ...JSON.parse(message.bytes.toString()), fds: message.descriptors.length };
+    });
   }
 
   [Symbol.dispose](): void {
@@ -110,6 +110,7 @@ test("it is a process apart: another session, no file, pipe or socket of the ser
       "/dev/null",
       "/dev/null",
       "anon_inode:[eventfd]",
+      "anon_inode:[eventpoll]",
       "anon_inode:[eventpoll]",
       "one",
       "pipe:",
@@ -273,14 +274,19 @@ test("it serves only who shows the descriptor that owns the lock, and closes wha
   try {
     using stranger = new Stranger(place);
     const refusal = { ok: false, problem: "not-owner" };
-    expect(stranger.ask('{"id":1,"op":"hello","v":7}')).toMatchObject({ ok: true, v: 1, pid: holder, descriptors: 1 });
+    expect(await stranger.ask('{"id":1,"op":"hello","v":7}')).toMatchObject({
+      ok: true,
+      v: 1,
+      pid: holder,
+      descriptors: 1,
+    });
     for (const op of ['"list","after":""', '"give","token":"one"', '"drop","token":"one"', '"end"'])
-      expect(stranger.ask(`{"id":2,"op":${op}}`)).toMatchObject({ id: 2, ...refusal, fds: 0 });
-    expect(stranger.ask('{"id":3,"op":"keep","token":"two"}', [another])).toMatchObject(refusal);
+      expect(await stranger.ask(`{"id":2,"op":${op}}`)).toMatchObject({ id: 2, ...refusal, fds: 0 });
+    expect(await stranger.ask('{"id":3,"op":"keep","token":"two"}', [another])).toMatchObject(refusal);
     for (const fd of [lock, readOnly, another]) {
-      expect(stranger.ask('{"id":4,"op":"own","ttl_ms":1}', [fd])).toMatchObject(refusal);
+      expect(await stranger.ask('{"id":4,"op":"own","ttl_ms":1}', [fd])).toMatchObject(refusal);
     }
-    expect(stranger.ask('{"id":5,"op":"own","ttl_ms":1}')).toMatchObject({ ok: false, problem: "no-descriptor" });
+    expect(await stranger.ask('{"id":5,"op":"own","ttl_ms":1}')).toMatchObject({ ok: false, problem: "no-descriptor" });
     // One more for the connection itself.
     expect(descriptorsOf(holder).length).toBe(before + 1);
   } finally {
@@ -304,7 +310,7 @@ test("a message that is none ends its own connection only", async () => {
     "x".repeat(60_000),
   ]) {
     using stranger = new Stranger(place);
-    expect(stranger.ask(text, [0]), text.slice(0, 40)).toBe("end");
+    expect(await stranger.ask(text, [0]), text.slice(0, 40)).toBe("end");
   }
   // As many as wait at once, twice: more than there may be.
   const many = [await crowd(place), await crowd(place)].flat();

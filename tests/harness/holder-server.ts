@@ -5,7 +5,7 @@
 
 import { closeSync, fstatSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
-import { connectForPackets, sendPacket } from "../../src/memory/os/libc-packets.ts";
+import { connectForMessages, sendMessage } from "../../src/memory/os/libc-unix.ts";
 import { HeldDescriptors } from "../../src/memory/storage/fd-holder/held-descriptors.ts";
 import { InstanceDirectory } from "../../src/memory/storage/instance-directory.ts";
 
@@ -72,9 +72,9 @@ const deeds: Record<string, (token: string) => unknown> = {
   /** Sends the lock to an fd holder that is stopped, and dies with it unread. */
   async dieWithLockUnread() {
     const pid = (await held.status())?.pid ?? 0;
-    const socket = connectForPackets(directory.holderPath);
+    const socket = connectForMessages(directory.holderPath) ?? -1;
     process.kill(pid, "SIGSTOP");
-    sendPacket(socket, Buffer.from(JSON.stringify({ id: 1, op: "own", ttl_ms: 3_600_000 })), [directory.lock]);
+    sendMessage(socket, JSON.stringify({ id: 1, op: "own", ttl_ms: 3_600_000 }), [directory.lock]);
     process.kill(process.pid, "SIGKILL");
   },
 };

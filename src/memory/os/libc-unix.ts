@@ -141,6 +141,12 @@ export function listenForMessages(path: string, backlog: number): number {
   }
 }
 
+/** On a socket that listens: SO_PEERCRED tells its connections of this process from now on. listen(2), unix(7). */
+export function listenAgain(fd: number, backlog: number): void {
+  checkDescriptor(fd);
+  if (unix().listen(fd, backlog) !== 0) throw failureOf("listen", lastErrno());
+}
+
 /** A connection to the socket at `path`, or undefined if nobody listens there. connect(2). */
 export function connectForMessages(path: string): number | undefined {
   const address = toAddress(path);

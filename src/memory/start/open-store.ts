@@ -22,7 +22,7 @@ import type { OnStep } from "../state/steps.ts";
 import { type EventWriter, Store } from "../state/store.ts";
 import type { StoreEvent } from "../state/store-event.ts";
 import type { FdHolder } from "../storage/fd-holder/fd-holder.ts";
-import { HeldDescriptors } from "../storage/fd-holder/held-descriptors.ts";
+import { HeldDescriptors, type HeldOptions } from "../storage/fd-holder/held-descriptors.ts";
 import { SpareInodes } from "../storage/inodes.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
 import { HostLanes } from "../storage/lane.ts";
@@ -41,8 +41,8 @@ export interface StoreOptions extends InstanceLocation {
   /** Hears of each change from the beginning, the recovery's included. */
   readonly onEvent?: (event: StoreEvent) => void;
   readonly onStep?: OnStep;
-  /** How long an fd holder keeps the memory of regions without a name while no server runs; undefined: they end with this one. */
-  readonly holderTtlMs?: number | undefined;
+  /** How an fd holder keeps the memory of regions without a name while no server runs; undefined: they end with this one. */
+  readonly holder?: Pick<HeldOptions, "ttlMs" | "onOpen" | "onClose"> | undefined;
   /** Who keeps it instead of such a process; the caller's to end. */
   readonly fdHolder?: FdHolder;
   /** Further things that regions can be made of. The store disposes of them. */
@@ -85,11 +85,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     options.onWarning(`The proofs of names are not believed, and are written anew: ${proofs.distrust}`, undefined);
   }
   const lanes = opened.use(new HostLanes());
-  const { onStep, onWarning, holderTtlMs } = options;
-  const holder =
-    holderTtlMs === undefined
-      ? undefined
-      : new HeldDescriptors({ place: directory, ttlMs: holderTtlMs, onWarning, onStep });
+  const { onStep, onWarning } = options;
+  const holder = options.holder && new HeldDescriptors({ ...options.holder, place: directory, onWarning, onStep });
   const memfds = opened.use(await Memfds.open(directory.instance, holder ?? options.fdHolder));
   // Disposed of before the descriptors are closed, of which it would give copies to a new fd holder.
   opened.defer(() => holder?.[Symbol.dispose]());

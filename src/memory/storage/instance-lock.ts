@@ -7,8 +7,7 @@ import { closeSync, ftruncateSync, readFileSync, writeSync } from "node:fs";
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { tryLockFile } from "../os/libc.ts";
-import { connectForPackets } from "../os/libc-packets.ts";
-import { readPeerPid } from "../os/libc-sockets.ts";
+import { connectForMessages, readPeerCredentials } from "../os/libc-unix.ts";
 import { socketName } from "./fd-holder/protocol.ts";
 
 /**
@@ -68,9 +67,10 @@ function lockOfNobody(pid: string, ownPath: string, instance: string): TensordEr
 /** The process that listens on the socket at `path`. */
 function findListener(path: string): number | undefined {
   try {
-    const socket = connectForPackets(path);
+    const socket = connectForMessages(path);
+    if (socket === undefined) return undefined;
     try {
-      return readPeerPid(socket);
+      return readPeerCredentials(socket).pid;
     } finally {
       closeSync(socket);
     }

@@ -2,7 +2,7 @@
 
 import { limits } from "../../memory/limits.ts";
 import { readDescriptorLimit, setDescriptorLimit } from "../../memory/os/libc.ts";
-import { listenAgain } from "../../memory/os/libc-packets.ts";
+import { listenAgain } from "../../memory/os/libc-unix.ts";
 import { holdDescriptors } from "../../memory/storage/fd-holder/hold.ts";
 import { listenerDescriptor } from "../../memory/storage/fd-holder/start-holder.ts";
 

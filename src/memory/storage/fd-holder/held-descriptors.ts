@@ -18,6 +18,9 @@ export interface HeldOptions {
   readonly ttlMs: number | undefined;
   readonly onWarning: (message: string, error: unknown) => void;
   readonly onStep?: OnHolderStep | undefined;
+  /** Told of the connection's descriptor, and when it is closed. */
+  readonly onOpen?: ((fd: number) => void) | undefined;
+  readonly onClose?: ((fd: number) => void) | undefined;
 }
 
 export class HeldDescriptors implements FdHolder, Disposable {
@@ -160,7 +163,11 @@ export class HeldDescriptors implements FdHolder, Disposable {
     this.#open = connection;
     if (this.#disposing.signal.aborted) connection[Symbol.dispose]();
     else await this.#giveAgain(connection);
-    void connection.ended.then(() => this.#replace(connection));
+    this.#options.onOpen?.(connection.socket);
+    void connection.ended.then(() => {
+      this.#options.onClose?.(connection.socket);
+      return this.#replace(connection);
+    });
     return connection;
   }
 

@@ -7,11 +7,11 @@ import { closeSync, fstatSync, writeSync } from "node:fs";
 import { SystemError } from "../../error.ts";
 import { limits } from "../../limits.ts";
 import { tryLockFile } from "../../os/libc.ts";
-import { acceptForPackets, type Packet, receivePacket, sendPacket, waitForInput } from "../../os/libc-packets.ts";
+import { addToPoll, createPoll, PollReport, pollEvents } from "../../os/libc-poll.ts";
+import { acceptConnection, type Message, receiveMessage, sendMessage } from "../../os/libc-unix.ts";
 import {
   type HolderProblem,
   listedTokens,
-  messageBytes,
   parseRequest,
   protocolVersion,
   type Request,
@@ -51,6 +51,9 @@ export function holdDescriptors(options: HoldOptions): void {
 
 class Holder {
   readonly #options: HoldOptions;
+  readonly #poll = createPoll();
+  /** The listener, and every connection. */
+  readonly #report = new PollReport(1 + limits.holderConnections);
   readonly #startedMs = performance.now();
   readonly #kept = new Map<string, number>();
   readonly #connections = new Map<number, Connection>();
@@ -60,6 +63,7 @@ class Holder {
 
   constructor(options: HoldOptions) {
     this.#options = options;
+    addToPoll(this.#poll, options.listener, pollEvents.readable, options.listener);
     // Who started it has connected already.
     this.#accept();
   }
@@ -72,7 +76,8 @@ class Holder {
 
   /** Waits for something to happen, and does what is asked. */
   turn(): void {
-    const ready = waitForInput([this.#options.listener, ...this.#connections.keys()], this.#waitMs());
+    this.#report.wait(this.#poll, this.#waitMs());
+    const ready = [...this.#report].map(({ data }) => data);
     // Those that are there first: a new owner's word must not be overtaken by what an earlier one had sent.
     for (const socket of ready) {
       const connection = this.#connections.get(socket);
@@ -85,10 +90,12 @@ class Holder {
     }
   }
 
-  #waitMs(): number | undefined {
+  /** -1: for ever. */
+  #waitMs(): number {
     const strangers = [...this.#connections.values()].filter(({ isOwner }) => !isOwner).map(({ untilMs }) => untilMs);
     const next = Math.min(this.#deadlineMs ?? Number.POSITIVE_INFINITY, ...strangers);
-    return next === Number.POSITIVE_INFINITY ? undefined : next - performance.now();
+    if (next === Number.POSITIVE_INFINITY) return -1;
+    return Math.min(Math.max(0, Math.ceil(next - performance.now())), 2 ** 31 - 1);
   }
 
   #accept(): void {
@@ -99,6 +106,7 @@ class Holder {
         closeSync(socket);
         continue;
       }
+      addToPoll(this.#poll, socket, pollEvents.readable, socket);
       const untilMs = performance.now() + limits.holderAnswerMs;
       this.#connections.set(socket, { socket, bell: undefined, isOwner: false, ttlMs: undefined, untilMs });
     }
@@ -116,28 +124,28 @@ class Holder {
   /** A connection that ends, says what is no request, or does not read its answers is closed. */
   #serve(connection: Connection): void {
     for (let count = 0; count < limits.holderTurn && this.#connections.has(connection.socket); count++) {
-      const packet = receivePacket(connection.socket, messageBytes);
-      if (packet === "nothing") break;
-      if (packet === "end") return this.#close(connection);
-      const request = parseRequest(packet.data);
-      if (request === undefined) {
-        for (const fd of packet.fds) closeSync(fd);
+      const message = receiveMessage(connection.socket, 1);
+      if (message === undefined) break;
+      // No bytes are the connection's end, and no request either.
+      const request = message === "gone" ? undefined : parseRequest(message.bytes);
+      if (message === "gone" || request === undefined) {
+        if (message !== "gone") for (const fd of message.descriptors) closeSync(fd);
         return this.#close(connection);
       }
-      const { answer, fds = [] } = this.#answer(connection, request, packet);
-      const text = Buffer.from(JSON.stringify({ id: request.id, ...answer }));
-      if (!trySend(connection.socket, text, fds)) return this.#close(connection);
+      const { answer, fds = [] } = this.#answer(connection, request, message);
+      const text = JSON.stringify({ id: request.id, ...answer });
+      if (sendMessage(connection.socket, text, fds) !== "sent") return this.#close(connection);
     }
     if (connection.bell !== undefined) ring(connection.bell);
   }
 
-  /** Of the descriptors that came, those are closed that nobody asked for. */
-  #answer(connection: Connection, request: Request, packet: Packet): Reply {
-    const [first, ...others] = packet.fds;
+  /** Descriptors that nobody asked for are closed. */
+  #answer(connection: Connection, request: Request, { descriptors, isShort }: Message): Reply {
+    const [first, ...others] = descriptors;
     for (const fd of others) closeSync(fd);
     if (request.op === "hello") return this.#hello(connection, request.v, first);
     if (request.op === "own") return this.#own(connection, request.ttl_ms, first);
-    if (request.op === "keep" && connection.isOwner) return this.#keep(request.token, first, packet.lacksDescriptors);
+    if (request.op === "keep" && connection.isOwner) return this.#keep(request.token, first, isShort);
     if (first !== undefined) closeSync(first);
     if (!connection.isOwner) return refuse("not-owner");
     switch (request.op) {
@@ -204,8 +212,8 @@ class Holder {
   }
 
   /** A token that is kept already is kept anew. */
-  #keep(token: string, fd: number | undefined, lacksDescriptors: boolean): Reply {
-    if (lacksDescriptors || this.#kept.size >= this.#options.capacity) {
+  #keep(token: string, fd: number | undefined, isShort: boolean): Reply {
+    if (isShort || this.#kept.size >= this.#options.capacity) {
       if (fd !== undefined) closeSync(fd);
       return refuse("out-of-descriptors");
     }
@@ -237,19 +245,11 @@ function refuse(problem: HolderProblem): Reply {
 /** Where the whole machine has no descriptor left it rests, instead of asking again and again. */
 function acceptOrRest(listener: number): number | undefined {
   try {
-    return acceptForPackets(listener);
+    return acceptConnection(listener);
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
-    waitForInput([], limits.holderRestMs);
+    Bun.sleepSync(limits.holderRestMs);
     return undefined;
-  }
-}
-
-function trySend(socket: number, text: Buffer, fds: readonly number[]): boolean {
-  try {
-    return sendPacket(socket, text, fds);
-  } catch {
-    return false;
   }
 }
 

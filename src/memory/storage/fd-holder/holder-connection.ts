@@ -8,14 +8,13 @@ import type { ReadableStreamDefaultReader } from "node:stream/web";
 import { setTimeout as sleep } from "node:timers/promises";
 import { TensordError } from "../../error.ts";
 import { limits } from "../../limits.ts";
-import { withSpare } from "../../os/descriptors.ts";
-import { connectForPackets, openPipe, receivePacket, sendPacket } from "../../os/libc-packets.ts";
-import { readPeerPid } from "../../os/libc-sockets.ts";
+import { outOfDescriptors, withSpare } from "../../os/descriptors.ts";
+import { createPipe } from "../../os/libc-poll.ts";
+import { connectForMessages, readPeerCredentials, receiveMessage, sendMessage } from "../../os/libc-unix.ts";
 import {
   type Answer,
   type HolderProblem,
   type HolderStatus,
-  messageBytes,
   parseAnswer,
   protocolVersion,
   type Question,
@@ -53,9 +52,6 @@ interface Asked {
   isGivenUp: boolean;
 }
 
-/** What sendmsg(2) says of a peer that has ended. */
-const gone = new Set(["EPIPE", "ECONNRESET", "ENOTCONN"]);
-
 const noDescriptors = (): readonly number[] => [];
 
 export class HolderConnection implements Disposable {
@@ -84,7 +80,7 @@ export class HolderConnection implements Disposable {
   static async greet(socket: number): Promise<HolderConnection> {
     using opened = new DisposableStack();
     opened.defer(() => closeSync(socket));
-    const { reader, writer } = withSpare(openPipe);
+    const { readEnd: reader, writeEnd: writer } = withSpare(createPipe);
     opened.defer(() => closeSync(reader));
     const connection = new HolderConnection(socket, reader);
     opened.move();
@@ -98,6 +94,11 @@ export class HolderConnection implements Disposable {
       connection[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** Its descriptor. */
+  get socket(): number {
+    return this.#socket;
   }
 
   /** What the fd holder said of itself at first. */
@@ -152,13 +153,15 @@ export class HolderConnection implements Disposable {
   /** @returns false if there is no room: the next answer makes some. */
   #trySend(asked: Asked, fds: readonly number[]): boolean {
     const id = this.#nextId;
-    const text = Buffer.from(JSON.stringify({ id, ...asked.question }));
     try {
-      if (!sendPacket(this.#socket, text, fds)) return false;
-    } catch (error) {
+      const sending = sendMessage(this.#socket, JSON.stringify({ id, ...asked.question }), fds);
+      if (sending === "full") return false;
       // The bell tells so too, but later.
-      if (gone.has((error as NodeJS.ErrnoException).code ?? "")) this.#end();
-      else settle(asked, () => asked.reject(error));
+      if (sending === "gone") this.#end();
+      if (sending === "flood") throw outOfDescriptors("Cannot reach the fd holder");
+      if (sending !== "sent") return true;
+    } catch (error) {
+      settle(asked, () => asked.reject(error));
       return true;
     }
     this.#nextId += 1;
@@ -171,7 +174,7 @@ export class HolderConnection implements Disposable {
     asked.isGivenUp = true;
     const at = asked.question.op === "drop" ? -1 : this.#waiting.indexOf(asked);
     if (at >= 0) this.#waiting.splice(at, 1);
-    const pid = this.#status?.pid ?? readPeerPid(this.#socket);
+    const pid = this.#status?.pid ?? readPeerCredentials(this.#socket).pid;
     asked.reject(
       new TensordError("io-error", `Cannot reach the fd holder: process ${pid} did not answer in time`, {
         hint: `Is it stopped? kill -CONT ${pid} lets it go on; kill -KILL ${pid} ends it, and a new one takes its place.`,
@@ -197,17 +200,18 @@ export class HolderConnection implements Disposable {
 
   #receive(): void {
     for (;;) {
-      const packet = receivePacket(this.#socket, messageBytes);
-      if (packet === "nothing") break;
-      if (packet === "end") return this.#end();
-      const answer = parseAnswer(packet.data);
+      const message = receiveMessage(this.#socket, 1);
+      if (message === undefined) break;
+      if (message === "gone") return this.#end();
+      const { bytes, descriptors } = message;
+      const answer = parseAnswer(bytes);
       const asked = answer && this.#sent.get(answer.id);
       if (answer === undefined || asked === undefined) {
-        for (const fd of packet.fds) closeSync(fd);
+        for (const fd of descriptors) closeSync(fd);
         return this.#end();
       }
       this.#sent.delete(answer.id);
-      settle(asked, () => this.#settle(asked, answer, packet.fds));
+      settle(asked, () => this.#settle(asked, answer, descriptors));
     }
     this.#send();
   }
@@ -264,11 +268,9 @@ async function connect(path: string): Promise<number | undefined> {
   const deadline = performance.now() + limits.holderAnswerMs;
   for (;;) {
     try {
-      return withSpare(() => connectForPackets(path));
+      return withSpare(() => connectForMessages(path));
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === "ENOENT" || code === "ECONNREFUSED") return undefined;
-      if (code !== "EWOULDBLOCK") throw error;
+      if ((error as NodeJS.ErrnoException).code !== "EWOULDBLOCK") throw error;
     }
     if (performance.now() >= deadline) {
       throw new TensordError("io-error", "Cannot reach the fd holder: it takes no connection", {

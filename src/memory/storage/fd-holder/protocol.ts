@@ -6,10 +6,7 @@
 /** The newest version that this program speaks. A holder outlives an upgrade of the server, so both sides say theirs first. */
 export const protocolVersion = 1;
 
-/** The largest message, either way. */
-export const messageBytes = 64 * 1024;
-
-/** Tokens of one answer to `list`: they fit into a message whatever their length. */
+/** Tokens of one answer to `list`: they fit into a message of 64 KiB whatever their length. */
 export const listedTokens = 500;
 
 /** A region's token, or what tells several descriptors of one region apart. */

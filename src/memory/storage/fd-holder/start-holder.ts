@@ -7,9 +7,9 @@ import { closeSync, fstatSync, rmSync } from "node:fs";
 import { TensordError } from "../../error.ts";
 import { limits } from "../../limits.ts";
 import { withSpare } from "../../os/descriptors.ts";
-import { connectForPackets, listenForPackets } from "../../os/libc-packets.ts";
+import { connectForMessages, listenForMessages } from "../../os/libc-unix.ts";
 import { HolderConnection } from "./holder-connection.ts";
-import { holderCommand } from "./protocol.ts";
+import { holderCommand, socketName } from "./protocol.ts";
 
 /** What an fd holder belongs to. An `InstanceDirectory` is one. */
 export interface HolderPlace {
@@ -36,7 +36,7 @@ export async function startHolder(
   const listener = withSpare(() => listenPrivately(place.holderPath));
   let socket: number;
   try {
-    socket = withSpare(() => connectForPackets(place.holderPath));
+    socket = withSpare(() => connectTo(place.holderPath));
     try {
       spawnHolder(place, listener);
     } catch (error) {
@@ -58,10 +58,16 @@ export async function startHolder(
   return await HolderConnection.greet(socket);
 }
 
+function connectTo(path: string): number {
+  const socket = connectForMessages(path);
+  if (socket === undefined) throw new Error(`somebody removed ${socketName}`);
+  return socket;
+}
+
 function listenPrivately(path: string): number {
   const umask = process.umask(0o177);
   try {
-    return listenForPackets(path, limits.holderConnections);
+    return listenForMessages(path, limits.holderConnections);
   } finally {
     process.umask(umask);
   }
