@@ -226,7 +226,8 @@ testWith()("a group whose seal was cut comes back without the store as it was, a
     forgetStore(server);
     await server.start();
     for (const { id } of old) expect(await api.get(id)).toMatchObject({ state: "sealed", name: "x" });
-    for (const { id } of next) expect(await api.get(id)).toMatchObject({ state: "open", name: null, pending_name: "x" });
+    for (const { id } of next)
+      expect(await api.get(id)).toMatchObject({ state: "open", name: null, pending_name: "x" });
     await sealAll(next);
     for (const { id } of next) expect(await api.get(id)).toMatchObject({ state: "sealed", name: "x" });
     await checkBooks(server);

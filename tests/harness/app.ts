@@ -119,7 +119,10 @@ export class TestApp {
     const observe = metrics.http.observe.bind(metrics.http);
     const app = createApp({ store, host, version: "0.0.0", traffic, observe, onUnexpected });
     const closeStore = async () => await opened[Symbol.asyncDispose]();
-    return new TestApp({ instance, shmDirectory, store, app, traffic }, { warnings, mistakes, start: opened.start, closeStore });
+    return new TestApp(
+      { instance, shmDirectory, store, app, traffic },
+      { warnings, mistakes, start: opened.start, closeStore },
+    );
   }
 
   /** Asks, and holds the answer against the document. */

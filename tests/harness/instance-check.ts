@@ -149,10 +149,25 @@ export function readProofs({ directory }: Instance): Proof[] {
   return proofs.filter((proof) => proof !== undefined);
 }
 
-function toProof({ key, state, model, name, pending_name: pendingName, version, owner: ownerText, record }: RegionRow): Proof {
+function toProof({
+  key,
+  state,
+  model,
+  name,
+  pending_name: pendingName,
+  version,
+  owner: ownerText,
+  record,
+}: RegionRow): Proof {
   const { token, revision, createdAt, expiresAt } = JSON.parse(record) as Proof;
   const owner = JSON.parse(ownerText) as Owner;
-  const asked = { model, name: name ?? pendingName, isPending: name === null && pendingName !== null, version, isSealed: state === "sealed" };
+  const asked = {
+    model,
+    name: name ?? pendingName,
+    isPending: name === null && pendingName !== null,
+    version,
+    isSealed: state === "sealed",
+  };
   return { token, key, revision, ...asked, owner: owner.kind === "session" ? null : owner, expiresAt, createdAt };
 }
 
