@@ -4,6 +4,7 @@ import { booksMutations } from "./books.mjs";
 import { bytesMutations } from "./bytes.mjs";
 import { clientsMutations } from "./clients.mjs";
 import { doorMutations } from "./door.mjs";
+import { holderMutations } from "./holder.mjs";
 import { journalMutations } from "./journal.mjs";
 import { ownersMutations } from "./owners.mjs";
 import { regionsMutations } from "./regions.mjs";
@@ -15,6 +16,7 @@ export const mutations = [
   ...ownersMutations,
   ...booksMutations,
   ...journalMutations,
+  ...holderMutations,
   ...bytesMutations,
   ...unnamedMutations,
   ...doorMutations,
