@@ -288,6 +288,8 @@ export const limits = {
   holderWindow: 32,
   /** How long an fd holder may take to answer, and who connects to it to show the lock. */
   holderAnswerMs: 10_000,
+  /** How often a connection that it closes at once is tried again, before a server takes it for out of reach. */
+  holderAttempts: 50,
   /** How long a diagnosis waits for its answer. */
   holderLookMs: 2000,
   /** Where the machine has no descriptor left, an fd holder takes connections again after this. */

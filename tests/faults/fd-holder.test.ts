@@ -255,10 +255,13 @@ test("without a server it frees everything when its time is over, and ends; who 
   await first.kill();
   expect(place.holders()).toHaveLength(1);
   // The time of the server that was last there counts.
-  const second = await place.start({ env: { TEST_TTL_MS: "1" } });
+  const second = await place.start({ env: { TEST_TTL_MS: "3000" } });
   expect(await second.ask<string[]>("list")).toEqual(["one"]);
   expect(place.holders()).toHaveLength(1);
   await second.kill();
+  const looker = await place.start({ env: { TEST_TTL_MS: "" } });
+  await looker.ask("list");
+  await looker.kill();
   await place.noHolder();
 });
 
@@ -317,6 +320,20 @@ test("a message that is none ends its own connection only", async () => {
   for (const stranger of many) stranger[Symbol.dispose]();
   expect(await server.ask<string[]>("list")).toEqual(["one"]);
   expect((await server.ask<HolderStatus>("status")).descriptors).toBe(1);
+});
+
+test("as many as it takes who connect and say nothing keep no server from what is kept", async () => {
+  await using place = new HolderPlayground();
+  const first = await place.start();
+  await keepSome(first, "one");
+  await first.kill();
+  const silent = await crowd(place);
+  try {
+    const next = await place.start();
+    expect(await takeAll(next)).toEqual({ one: "one" });
+  } finally {
+    for (const stranger of silent) stranger[Symbol.dispose]();
+  }
 });
 
 test("more tokens than an answer takes are listed all the same", async () => {

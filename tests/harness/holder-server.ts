@@ -19,7 +19,8 @@ const {
 const directory = InstanceDirectory.open({ instance, shmDirectory });
 const held = new HeldDescriptors({
   place: directory,
-  ttlMs: Number(TEST_TTL_MS),
+  // Who only looks has none.
+  ttlMs: TEST_TTL_MS === "" ? undefined : Number(TEST_TTL_MS),
   onWarning: (message) => say({ warning: message }),
   onStep: (step) => {
     if (step === TEST_KILL_STEP) process.kill(process.pid, "SIGKILL");

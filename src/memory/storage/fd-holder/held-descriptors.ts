@@ -157,9 +157,7 @@ export class HeldDescriptors implements FdHolder, Disposable {
 
   /** Shows the lock to the fd holder that there is, or to a new one, and gives it what it lacks. */
   async #own(found?: HolderConnection): Promise<HolderConnection> {
-    const { place, onStep } = this.#options;
-    const there = found ?? (await findHolder(place.holderPath));
-    const connection = (there && (await this.#tryOwn(there))) ?? (await this.#ownNew(() => startHolder(place, onStep)));
+    const connection = (await this.#ownFound(found)) ?? (await this.#ownNew());
     this.#open = connection;
     if (this.#disposing.signal.aborted) connection[Symbol.dispose]();
     else await this.#giveAgain(connection);
@@ -171,8 +169,23 @@ export class HeldDescriptors implements FdHolder, Disposable {
     return connection;
   }
 
-  async #ownNew(start: () => Promise<HolderConnection>): Promise<HolderConnection> {
-    const connection = await start();
+  /** What is kept is lost with an fd holder that is taken for gone, so that is what nobody listening says, and nothing else. */
+  async #ownFound(found?: HolderConnection): Promise<HolderConnection | undefined> {
+    const { holderPath } = this.#options.place;
+    for (let attempt = 1; attempt <= limits.holderAttempts; attempt++) {
+      const there = (attempt === 1 ? found : undefined) ?? (await findHolder(holderPath));
+      if (there === undefined) return undefined;
+      const outcome = await this.#tryOwn(there);
+      if (outcome === "owned") return there;
+      there[Symbol.dispose]();
+      if (outcome === "foreign") return undefined;
+    }
+    throw new HolderGone();
+  }
+
+  async #ownNew(): Promise<HolderConnection> {
+    const { place, onStep } = this.#options;
+    const connection = await startHolder(place, onStep);
     try {
       await this.#show(connection);
       return connection;
@@ -182,19 +195,21 @@ export class HeldDescriptors implements FdHolder, Disposable {
     }
   }
 
-  /** @returns undefined if it ended, or belongs to another lock: then it is not this instance's any more, and ends by its TTL. */
-  async #tryOwn(connection: HolderConnection): Promise<HolderConnection | undefined> {
+  /** `foreign`: it belongs to another lock, is not this instance's any more, and ends by its TTL. */
+  async #tryOwn(connection: HolderConnection): Promise<"owned" | "foreign" | "gone"> {
     try {
       await this.#show(connection);
-      return connection;
+      return "owned";
     } catch (error) {
-      connection[Symbol.dispose]();
-      if (error instanceof HolderGone) return undefined;
-      if (!(error instanceof HolderRefusal) || error.problem !== "not-owner") throw error;
+      if (error instanceof HolderGone) return "gone";
+      if (!(error instanceof HolderRefusal) || error.problem !== "not-owner") {
+        connection[Symbol.dispose]();
+        throw error;
+      }
       const { pid, descriptors } = connection.status;
       const what = `The fd holder, process ${pid}, keeps ${descriptors} descriptors for a server with another lock file`;
       this.#options.onWarning(`${what}: somebody removed this instance's. They are freed when its time is over`, error);
-      return undefined;
+      return "foreign";
     }
   }
 

@@ -102,14 +102,17 @@ class Holder {
     for (;;) {
       const socket = acceptOrRest(this.#options.listener);
       if (socket === undefined) return;
-      if (this.#connections.size >= limits.holderConnections) {
-        closeSync(socket);
-        continue;
-      }
+      if (this.#connections.size >= limits.holderConnections) this.#closeOldestStranger();
       addToPoll(this.#poll, socket, pollEvents.readable, socket);
       const untilMs = performance.now() + limits.holderAnswerMs;
       this.#connections.set(socket, { socket, bell: undefined, isOwner: false, ttlMs: undefined, untilMs });
     }
+  }
+
+  /** Who says nothing must not keep a server out. */
+  #closeOldestStranger(): void {
+    const oldest = [...this.#connections.values()].find(({ isOwner }) => !isOwner);
+    if (oldest !== undefined) this.#close(oldest);
   }
 
   /** What fails here fails for one connection: what is kept for others must not go with it. */

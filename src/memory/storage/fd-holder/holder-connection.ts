@@ -252,14 +252,22 @@ function readStatus(hello: Answered | undefined): HolderStatus {
   });
 }
 
-/** A connection to the fd holder at `path`, or undefined if nobody listens there. @throws as `greet`. */
+/**
+ * A connection to the fd holder at `path`, or undefined if nobody listens there. One that is closed at once says neither: the fd
+ * holder may just end, or have too many of them.
+ * @throws TensordError as `greet`, or if it stays so.
+ */
 export async function findHolder(path: string): Promise<HolderConnection | undefined> {
-  try {
+  for (let attempt = 1; ; attempt++) {
     const socket = await connect(path);
-    return socket === undefined ? undefined : await HolderConnection.greet(socket);
-  } catch (error) {
-    if (error instanceof HolderGone) return undefined;
-    throw error;
+    if (socket === undefined) return undefined;
+    try {
+      return await HolderConnection.greet(socket);
+    } catch (error) {
+      if (!(error instanceof HolderGone)) throw error;
+      if (attempt === limits.holderAttempts) throw unreachable();
+    }
+    await sleep(limits.holderRetryMinMs);
   }
 }
 
@@ -272,11 +280,13 @@ async function connect(path: string): Promise<number | undefined> {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EWOULDBLOCK") throw error;
     }
-    if (performance.now() >= deadline) {
-      throw new TensordError("io-error", "Cannot reach the fd holder: it takes no connection", {
-        hint: "Is its process (tensord fd-holder) stopped? kill -CONT lets it go on; kill -KILL ends it, and all that it keeps is lost.",
-      });
-    }
+    if (performance.now() >= deadline) throw unreachable();
     await sleep(limits.holderRetryMinMs);
   }
+}
+
+function unreachable(): TensordError {
+  return new TensordError("io-error", "Cannot reach the fd holder: it takes no connection", {
+    hint: "Is its process (tensord fd-holder) stopped? kill -CONT lets it go on; kill -KILL ends it, and all that it keeps is lost.",
+  });
 }
