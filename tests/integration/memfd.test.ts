@@ -35,7 +35,7 @@ async function download(server: TestServer, { id }: Region): Promise<Buffer> {
 }
 
 testWith()("regions without a name pass over sockets, and after a crash what nobody held is told as lost", async () => {
-  await using server = await startServer();
+  await using server = await startServer({ env: { TENSORD_HOLDER_TTL_MS: "" } });
   const hidden = await server.api.create({ private: true, name: "hidden", byte_size: byteSize, persist: true });
   const held = await server.api.create({ storage: "memfd", name: "held", byte_size: byteSize, persist: true });
   const bytes = randomBytes(byteSize);
