@@ -275,6 +275,10 @@ export const limits = {
   /** How long the broker waits where it can take no connection, and how long where its Worker died. */
   brokerRestMs: 5,
   brokerRestartMs: 1000,
+  /** Regions of which its Worker may know enough to hand them out by itself, the longest descriptor of such, and how many it may be ahead. */
+  brokerTickets: 1024,
+  brokerTicketBytes: 4 * KiB,
+  brokerAhead: 1000,
   /** Requests answered in one turn of the event loop. `bench/broker.ts`. */
   brokerSlice: 32,
   /** How long an fd holder may be told to wait for a server. */

@@ -12,7 +12,8 @@ import { type OpenBroker, withBroker } from "./support/broker.ts";
 const hour = 3_600_000;
 /** What this process has open, server and clients alike. */
 const countOpen = () => readdirSync("/proc/self/fd").length;
-const soon = { patience: { helloMs: 50, stallMs: 50, lookMs: 10 } };
+/** Long enough for a busy machine to say hello in, or to read an answer that it wants. */
+const soon = { patience: { helloMs: 3000, stallMs: 3000, lookMs: 50 } };
 
 /** Others are answered as before. */
 async function expectUndisturbed({ app, connect }: OpenBroker, others: readonly BrokerClient[] = []): Promise<void> {

@@ -3,7 +3,7 @@
  * server only asks; a lease begins with a client's lock and ends with its last mapping. `docs/protocol.md` specifies it.
  */
 
-import { findLock, isLocked } from "./libc.ts";
+import { findLock, isLocked, tryReadLock } from "./libc.ts";
 
 /** Locked by whoever maps the region, but for its maker. */
 export const leaseByte = 2n ** 62n;
@@ -11,6 +11,26 @@ export const leaseByte = 2n ** 62n;
 export const makerByte = leaseByte + 1n;
 /** Locked as well by whoever maps it for writing. */
 export const writerByte = 2n ** 62n + 2n ** 61n;
+
+/** As whom somebody maps a region, and by which bytes that is seen. `both` is a maker who uses it like the others. */
+export const leaseKinds = ["consumer", "maker", "both"] as const;
+export type LeaseKind = (typeof leaseKinds)[number];
+
+const leasedBytes: Readonly<Record<LeaseKind, readonly [start: bigint, length: bigint]>> = {
+  consumer: [leaseByte, 1n],
+  maker: [makerByte, 1n],
+  both: [leaseByte, 2n],
+};
+
+/**
+ * Leases the region open at `fd` for its open file description, as a client does.
+ * @returns false if a write lock of somebody keeps it out; what it got then goes with the descriptor.
+ */
+export function tryLease(fd: number, kind: LeaseKind, isWriter: boolean): boolean {
+  const [start, length] = leasedBytes[kind];
+  const isLeased = tryReadLock(fd, start, length);
+  return isWriter ? tryReadLock(fd, writerByte, 1n) && isLeased : isLeased;
+}
 
 /** What the locks of a region's file say. */
 export interface Locks {

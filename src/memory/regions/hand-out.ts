@@ -7,24 +7,13 @@ import { closeSync } from "node:fs";
 import { TensordError } from "../error.ts";
 import { describe, idOf } from "../journal/region-record.ts";
 import { openFile } from "../os/files.ts";
-import { leaseByte, makerByte, writerByte } from "../os/kernel-lease.ts";
-import { tryReadLock } from "../os/libc.ts";
+import { type LeaseKind, tryLease } from "../os/kernel-lease.ts";
 import { createSealedFile } from "../os/sealed-file.ts";
 import { nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { DataAccess } from "../storage/data-file.ts";
 import { TensorFile } from "../storage/tensor-files.ts";
-
-/** As whom somebody maps a region, and by which bytes that is seen. `both` is a maker who uses it like the others. */
-export const leaseKinds = ["consumer", "maker", "both"] as const;
-export type LeaseKind = (typeof leaseKinds)[number];
-
-const leasedBytes: Readonly<Record<LeaseKind, readonly [start: bigint, length: bigint]>> = {
-  consumer: [leaseByte, 1n],
-  maker: [makerByte, 1n],
-  both: [leaseByte, 2n],
-};
 
 export interface HandOut extends Disposable {
   /** Each a description of its own, all of them leased. Closed at the end: who gets copies has them by then. */
@@ -45,7 +34,7 @@ export function handOut(store: Store, region: Region, access: DataAccess, lease:
     opened.adopt(memory.openDescription(region.token, access), closeSync),
   );
   store.step("hand-out.opened");
-  const isLeased = descriptors.map((fd) => tryLease(fd, access, lease)).every(Boolean);
+  const isLeased = descriptors.map((fd) => tryLease(fd, lease, access === "write")).every(Boolean);
   store.step("hand-out.locked");
   checkStands(region, access);
   if (!isLeased && region.state !== "sealed") throw barred(region);
@@ -55,12 +44,6 @@ export function handOut(store: Store, region: Region, access: DataAccess, lease:
 
 function checkStands(region: Region, access: DataAccess): void {
   nextState(region, access === "write" ? "write" : "attach");
-}
-
-function tryLease(fd: number, access: DataAccess, lease: LeaseKind): boolean {
-  const [start, length] = leasedBytes[lease];
-  const isLeased = tryReadLock(fd, start, length);
-  return access === "write" ? tryReadLock(fd, writerByte, 1n) && isLeased : isLeased;
 }
 
 function barred(region: Region): TensordError {

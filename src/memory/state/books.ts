@@ -32,6 +32,8 @@ export class Books {
   readonly pools: Pools;
   /** What is no longer in these books. */
   readonly ended = new EndedRegions();
+  /** Each hears of every change of a region, in the turn that makes it and before anything follows from it. */
+  readonly changeListeners = new Set<(region: Region) => void>();
   #lastKey = 0;
   #lastSessionKey = 0;
 
@@ -154,6 +156,7 @@ export class Books {
     this.#placeEvictable(region);
     if (region.state === "deleted") this.#remove(region);
     else this.#count(region, 1);
+    for (const listener of this.changeListeners) listener(region);
   }
 
   /**

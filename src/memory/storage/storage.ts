@@ -70,6 +70,8 @@ export interface Memory {
    * that is sent to another process is sent as it is, with its description's locks and access.
    */
   openDescription(token: string, access: DataAccess): number;
+  /** What is opened for that, in every thread of this process, for as long as the region is not freed. */
+  descriptionPath(token: string): string;
   /** Says by the memory itself who may open it how. @throws TensordError if it has no such access. */
   setAccess(token: string, access: Access): void;
   /**

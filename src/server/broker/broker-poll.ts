@@ -17,7 +17,9 @@ import {
   readUnread,
   receiveMessage,
 } from "../../memory/os/libc-unix.ts";
+import { FastLane, type Handed } from "./fast-lane.ts";
 import { type Frame, parseFrame } from "./frames.ts";
+import type { Ticket } from "./tickets.ts";
 
 /** What the Worker waits on. */
 export interface PollTask {
@@ -26,6 +28,8 @@ export interface PollTask {
   readonly words: number;
   /** `Int32Array` of `shared`. */
   readonly shared: SharedArrayBuffer;
+  /** What tickets are good, as `tickets.ts` has it. */
+  readonly tickets: SharedArrayBuffer;
   readonly patience: Patience;
 }
 
@@ -36,8 +40,8 @@ export interface Patience {
   readonly lookMs: number;
 }
 
-/** What both sides see of each other: how many connections may be open, and the listener's descriptor. */
-export const shared = { most: 0, listener: 1, length: 2 } as const;
+/** What both sides see of each other: how many connections may be open, the listener's descriptor, what was handed out and heard of. */
+export const shared = { most: 0, listener: 1, heard: 2, length: 3 } as const;
 
 /** What the poll says of its two own descriptors; every other number is a connection's slot. */
 export const pollData = { listener: 2 ** 32 - 1, words: 2 ** 32 - 2 } as const;
@@ -50,13 +54,18 @@ export type Ending =
 export type PollEvent =
   | { readonly kind: "opened"; readonly slot: number; readonly fd: number; readonly peer: Peer }
   | { readonly kind: "asked"; readonly slot: number; readonly frame: Frame }
+  /** A region was handed out by a ticket, and answered. */
+  | ({ readonly kind: "handed"; readonly slot: number } & Handed)
   /** From here on nobody but the owner uses the descriptor. */
   | { readonly kind: "ended"; readonly slot: number; readonly ending: Ending }
   /** As it was told to: no descriptor is used any more. */
   | { readonly kind: "stopped" };
 
-/** What the owner tells: a request was answered; it has to be asked again once its answer has room; its slot is free; all is over. */
-export const words = ["answered", "full", "closed", "stop"] as const;
+/**
+ * What the owner tells: a request was answered, and from `greeted` on tickets count there; it has to be asked again once its answer has
+ * room; its slot is free; all is over; or, in place of a slot the length of its JSON that follows, a ticket.
+ */
+export const words = ["answered", "greeted", "full", "closed", "stop", "ticket"] as const;
 export type Word = (typeof words)[number];
 
 export function toWord(word: Word, slot: number): number {
@@ -66,6 +75,7 @@ export function toWord(word: Word, slot: number): number {
 interface Slot {
   readonly fd: number;
   state: "reading" | "asked" | "waiting" | "ended";
+  isGreeted: boolean;
   /** The request that is under way. */
   frame: Frame | undefined;
   /** When it connected, or its peer last read something of what was unread. */
@@ -89,12 +99,17 @@ export class BrokerPoll {
   readonly #unread = new Set<number>();
   #lookedAt = performance.now();
   #isStopped = false;
-  readonly #words = Buffer.alloc(4096);
+  readonly #words = Buffer.alloc(64 * 1024);
+  /** Of a ticket that has not come whole. */
+  #rest = Buffer.alloc(0);
+  readonly #fastLane: FastLane;
+  #handed = 0;
 
   constructor(task: PollTask, report: (event: PollEvent) => void) {
     this.#task = task;
     this.#shared = new Int32Array(task.shared);
     this.#report = report;
+    this.#fastLane = new FastLane(task.tickets);
   }
 
   /** Holds the thread until it is told to stop. */
@@ -133,7 +148,7 @@ export class BrokerPoll {
 
   #enter(fd: number): void {
     const slot = this.#freeSlots.pop() ?? this.#slots.length;
-    const entry: Slot = { fd, state: "reading", frame: undefined, since: performance.now(), unread: 0 };
+    const entry: Slot = { fd, state: "reading", isGreeted: false, frame: undefined, since: performance.now(), unread: 0 };
     this.#slots[slot] = entry;
     this.#open += 1;
     addToPoll(this.#task.epoll, fd, readable | peerEnded, slot);
@@ -162,8 +177,20 @@ export class BrokerPoll {
     const mistake = isCut ? `it is longer than ${limits.brokerFrameBytes} bytes` : "it carries descriptors";
     const frame = isCut || isShort ? mistake : parseFrame(bytes);
     if (typeof frame === "string") return this.#end(slot, entry, { kind: "malformed", why: frame });
+    if (entry.isGreeted && this.#handOut(slot, entry, frame)) return;
     entry.frame = frame;
     this.#ask(slot, entry);
+  }
+
+  /** Unless the loop has still to hear of too many. @returns whether it was answered. */
+  #handOut(slot: number, entry: Slot, frame: Frame): boolean {
+    if (this.#handed - (this.#shared[shared.heard] ?? 0) >= limits.brokerAhead) return false;
+    const handed = this.#fastLane.tryAnswer(entry.fd, frame);
+    if (handed === undefined) return false;
+    this.#handed = (this.#handed + 1) | 0;
+    this.#watch(slot, entry);
+    this.#report({ kind: "handed", slot, ...handed });
+    return true;
   }
 
   #ask(slot: number, entry: Slot): void {
@@ -192,13 +219,21 @@ export class BrokerPoll {
 
   #readWords(): void {
     const byteSize = readSync(this.#task.words, this.#words);
-    for (let at = 0; at < byteSize; at += 4) {
-      const value = this.#words.readUInt32LE(at);
-      this.#obey(words[value % words.length] ?? "stop", Math.floor(value / words.length));
+    const bytes = Buffer.concat([this.#rest, this.#words.subarray(0, byteSize)]);
+    let at = 0;
+    while (at + 4 <= bytes.length) {
+      const value = bytes.readUInt32LE(at);
+      const [word = "stop", slot] = [words[value % words.length], Math.floor(value / words.length)];
+      const end = at + 4 + (word === "ticket" ? slot : 0);
+      if (end > bytes.length) break;
+      if (word === "ticket") this.#fastLane.keep(JSON.parse(bytes.toString("utf8", at + 4, end)) as Ticket);
+      else this.#obey(word, slot);
+      at = end;
     }
+    this.#rest = bytes.subarray(at);
   }
 
-  #obey(word: Word, slot: number): void {
+  #obey(word: Exclude<Word, "ticket">, slot: number): void {
     if (word === "stop") {
       this.#isStopped = true;
       return;
@@ -212,6 +247,7 @@ export class BrokerPoll {
     if (entry === undefined || entry.state === "ended") return;
     this.#watch(slot, entry);
     if (word === "full") return this.#set(slot, entry, "waiting");
+    if (word === "greeted") entry.isGreeted = true;
     entry.frame = undefined;
     this.#set(slot, entry, "reading");
   }

@@ -9,6 +9,7 @@ import { limits } from "../../memory/limits.ts";
 import { addToPoll, createPipe, createPoll, pollEvents } from "../../memory/os/libc-poll.ts";
 import { endConnection } from "../../memory/os/libc-sockets.ts";
 import { type Peer, readUnread, sendMessage } from "../../memory/os/libc-unix.ts";
+import type { Region } from "../../memory/state/region.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { toProblem } from "../../routes/problem.ts";
 import { type Patience, type PollEvent, type PollTask, pollData, shared, toWord, type Word } from "./broker-poll.ts";
@@ -16,6 +17,7 @@ import { BrokerSocket } from "./broker-socket.ts";
 import { type BrokerAnswer, Conversation } from "./conversation.ts";
 import { toFailure, tooLong, unreadElsewhere, unreadHere } from "./failures.ts";
 import type { Frame } from "./frames.ts";
+import { TicketOffice } from "./tickets.ts";
 
 export interface BrokerParts {
   readonly store: Store;
@@ -33,6 +35,9 @@ const usualPatience: Patience = {
   lookMs: limits.brokerLookMs,
 };
 
+/** What the Worker is told of a request that was looked at. */
+type Answered = "answered" | "greeted" | "full";
+
 interface Connection {
   readonly slot: number;
   readonly fd: number;
@@ -47,12 +52,14 @@ export class Broker {
   readonly #pipe: { readonly readEnd: number; readonly writeEnd: number };
   readonly #shared = new SharedArrayBuffer(4 * shared.length);
   readonly #counts = new Int32Array(this.#shared);
+  readonly #ticketMemory = new SharedArrayBuffer(4 * limits.brokerTickets);
+  readonly #tickets: TicketOffice;
   readonly #connections = new Map<number, Connection>();
   /** What the Worker said, until it is this turn's or a later one's. */
   #events: PollEvent[] = [];
   #isBusy = false;
   /** What the pipe had no room for. */
-  #words: number[] = [];
+  #words: Buffer = Buffer.alloc(0);
   #worker: Worker | undefined;
   #unread = 0;
   #socket: BrokerSocket | undefined;
@@ -61,6 +68,7 @@ export class Broker {
 
   private constructor(parts: BrokerParts) {
     this.#parts = parts;
+    this.#tickets = new TicketOffice(parts.store, this.#ticketMemory);
     this.#epoll = createPoll();
     this.#pipe = createPipe();
     addToPoll(this.#epoll, this.#pipe.readEnd, pollEvents.readable, pollData.words);
@@ -85,7 +93,7 @@ export class Broker {
       this.#restart(new Error(`the broker's Worker died: ${event.message}`));
     };
     const { patience = usualPatience } = this.#parts;
-    const task: PollTask = { epoll: this.#epoll, words: this.#pipe.readEnd, shared: this.#shared, patience };
+    const task: PollTask = { epoll: this.#epoll, words: this.#pipe.readEnd, shared: this.#shared, tickets: this.#ticketMemory, patience };
     worker.postMessage(task);
     this.#worker = worker;
     return promise;
@@ -98,7 +106,9 @@ export class Broker {
     if (this.#stopped !== undefined) return;
     this.#parts.onWarning("The broker's connections are closed, and it is started again", error);
     this.#closeAll();
-    this.#words = [];
+    this.#words = Buffer.alloc(0);
+    this.#tickets.voidAll();
+    this.#counts[shared.heard] = 0;
     setTimeout(() => {
       if (this.#stopped !== undefined) return;
       this.#emptyPipe();
@@ -155,9 +165,11 @@ export class Broker {
   #obey(event: PollEvent): void {
     if (event.kind === "stopped") return this.#workerStopped.resolve();
     if (event.kind === "opened") return this.#open(event);
+    if (event.kind === "handed") this.#counts[shared.heard] = ((this.#counts[shared.heard] ?? 0) + 1) | 0;
     const connection = this.#connections.get(event.slot);
     if (connection === undefined) return;
     if (event.kind === "asked") return this.#answer(connection, event.frame);
+    if (event.kind === "handed") return connection.conversation.handed(event);
     this.#connections.delete(event.slot);
     if (event.ending.kind !== "peer") this.#say(connection, null, toFailure(event.ending));
     this.#close(connection, event.ending.kind === "peer" ? "peer" : "server");
@@ -178,7 +190,7 @@ export class Broker {
   }
 
   #answer(connection: Connection, frame: Frame): void {
-    let word: "answered" | "full" = "answered";
+    let word: Answered = "answered";
     try {
       word = this.#tryAnswer(connection, frame);
     } catch (error) {
@@ -188,7 +200,7 @@ export class Broker {
     this.#tell(word, connection.slot);
   }
 
-  #tryAnswer(connection: Connection, frame: Frame): "answered" | "full" {
+  #tryAnswer(connection: Connection, frame: Frame): Answered {
     try {
       using answer = connection.conversation.answer(frame);
       return this.#send(connection, frame.id, answer);
@@ -197,7 +209,8 @@ export class Broker {
     }
   }
 
-  #send(connection: Connection, id: number, { members, descriptors, sent }: BrokerAnswer): "answered" | "full" {
+  #send(connection: Connection, id: number, answer: BrokerAnswer): Answered {
+    const { members, descriptors, sent, region } = answer;
     const text = JSON.stringify({ id, ok: true, ...members });
     if (Buffer.byteLength(text) > limits.brokerFrameBytes) throw tooLong();
     this.#checkUnread(connection, descriptors.length);
@@ -208,7 +221,16 @@ export class Broker {
     connection.unread += descriptors.length;
     this.#unread += descriptors.length;
     sent();
-    return "answered";
+    if (region !== undefined) this.#tellTicket(region);
+    return connection.conversation.isGreeted ? "greeted" : "answered";
+  }
+
+  /** From now on the Worker hands it out by itself. */
+  #tellTicket(region: Region): void {
+    const ticket = this.#tickets.issue(region);
+    if (ticket === undefined) return;
+    const text = Buffer.from(JSON.stringify(ticket));
+    this.#write(Buffer.concat([toBytes("ticket", text.length), text]));
   }
 
   /** Descriptors on their way are open files of nobody: they come out of what the machine has, and lease what they are of. */
@@ -234,15 +256,17 @@ export class Broker {
   }
 
   #tell(word: Word, slot: number): void {
-    this.#words.push(toWord(word, slot));
+    this.#write(toBytes(word, slot));
+  }
+
+  #write(bytes: Buffer): void {
+    this.#words = this.#words.length === 0 ? bytes : Buffer.concat([this.#words, bytes]);
     this.#flush();
   }
 
   #flush(): void {
-    const bytes = Buffer.from(Uint32Array.from(this.#words).buffer);
     try {
-      const written = writeSync(this.#pipe.writeEnd, bytes);
-      this.#words = this.#words.slice(written / 4);
+      this.#words = this.#words.subarray(writeSync(this.#pipe.writeEnd, this.#words));
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
     }
@@ -263,6 +287,7 @@ export class Broker {
       await this.#workerStopped.promise;
       worker.terminate();
     }
+    this.#tickets[Symbol.dispose]();
     this.#closeAll();
     this.#socket?.[Symbol.dispose]();
     this.#socket = undefined;
@@ -276,4 +301,10 @@ export class Broker {
     for (const connection of this.#connections.values()) this.#close(connection, "server");
     this.#connections.clear();
   }
+}
+
+function toBytes(word: Word, slot: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(toWord(word, slot));
+  return bytes;
 }

@@ -11,10 +11,11 @@ import { ownPidNamespace } from "../../memory/host/process-id.ts";
 import { idOf } from "../../memory/journal/region-record.ts";
 import type { ClientFacts } from "../../memory/journal/session-record.ts";
 import { limits } from "../../memory/limits.ts";
+import type { LeaseKind } from "../../memory/os/kernel-lease.ts";
 import type { Peer } from "../../memory/os/libc-unix.ts";
 import { noteFetch, reportAttach, reportDetach } from "../../memory/regions/consumers.ts";
 import { regionByName } from "../../memory/regions/find.ts";
-import { type HandOut, handOut, type LeaseKind, openTensors } from "../../memory/regions/hand-out.ts";
+import { type HandOut, handOut, openTensors } from "../../memory/regions/hand-out.ts";
 import { inspectName } from "../../memory/regions/public-name.ts";
 import { holdSession, openSession } from "../../memory/sessions/sessions.ts";
 import { defaultModelName } from "../../memory/state/books.ts";
@@ -24,6 +25,7 @@ import type { Store } from "../../memory/state/store.ts";
 import type { DataAccess } from "../../memory/storage/data-file.ts";
 import type { ClientRequest } from "../../routes/schemas/requests.ts";
 import { toRegionFacts, toSession } from "../../routes/to-wire.ts";
+import type { Handed } from "./fast-lane.ts";
 import type { Frame } from "./frames.ts";
 import { type AttachRequest, type HelloRequest, parseRequest, type ReleaseRequest } from "./requests.ts";
 
@@ -31,6 +33,8 @@ import { type AttachRequest, type HelloRequest, parseRequest, type ReleaseReques
 export interface BrokerAnswer extends Disposable {
   readonly members: Readonly<Record<string, unknown>>;
   readonly descriptors: readonly number[];
+  /** What was handed out, in the simplest way: it may be so again without being asked for here. */
+  readonly region?: Region | undefined;
   /** To be called once the peer has it: what counts only then. */
   readonly sent: () => void;
 }
@@ -50,6 +54,11 @@ export class Conversation {
     this.#store = store;
     this.#peer = peer;
     this.#close = close;
+  }
+
+  /** Whether it has said hello, and may attach. */
+  get isGreeted(): boolean {
+    return this.#isGreeted;
   }
 
   /** @throws TensordError. */
@@ -118,6 +127,7 @@ export class Conversation {
       },
       {
         descriptors: [...handed.descriptors, ...list],
+        region: handed.isLeased && count === 1 ? region : undefined,
         sent: () => this.#noteAttached(region, access === "rw", lease === "maker", count),
         [Symbol.dispose]: () => all.dispose(),
       },
@@ -141,6 +151,12 @@ export class Conversation {
     store.books.touch(region, store.now());
     if (!isMaker) noteFetch(store, region);
     if (this.#isHolding(this.#session)) reportAttach(store, this.#session, region, { writable, isMaker });
+  }
+
+  /** It was handed out by a ticket, and may be gone since. */
+  handed({ region: id, isWriter, lease }: Handed): void {
+    const region = this.#store.books.regionById(id);
+    if (region !== undefined) this.#noteAttached(region, isWriter, lease === "maker", 1);
   }
 
   #letGo({ region: id, lease }: ReleaseRequest): BrokerAnswer {

@@ -3,7 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { TensordError } from "../../memory/error.ts";
 import { limits } from "../../memory/limits.ts";
-import { leaseKinds } from "../../memory/regions/hand-out.ts";
+import { leaseKinds } from "../../memory/os/kernel-lease.ts";
 import { ModelName, RegionIdParameter, RegionName, SessionId, Version } from "../../routes/schemas/common.ts";
 import { ClientRequest, OpenSession } from "../../routes/schemas/requests.ts";
 import { toValidationFailure } from "../../routes/validation-failure.ts";

@@ -95,6 +95,7 @@ export class StandInStorage implements Storage, Disposable {
         }));
       },
       openDescription: (token, access) => openSync(this.pathOf(token), access === "write" ? "r+" : "r"),
+      descriptionPath: (token) => this.pathOf(token),
       setAccess: (token, access) => withFile(this.pathOf(token), "r", (fd) => fchmodSync(fd, modes[access])),
       seal: async () => true,
       free: async (token) => {

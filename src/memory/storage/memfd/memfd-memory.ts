@@ -110,6 +110,10 @@ export class MemfdMemory implements Memory {
     }
   }
 
+  descriptionPath(token: string): string {
+    return `/proc/self/fd/${this.#files.get(token).fd}`;
+  }
+
   setAccess(token: string, access: Access): void {
     const mode = toMode(privateModes, access);
     const { fd } = this.#files.get(token);

@@ -104,6 +104,10 @@ export class ShmMemory implements Memory {
     return this.#files.translated(() => openFile(this.#files.keptPath(token), flags));
   }
 
+  descriptionPath(token: string): string {
+    return this.#files.keptPath(token);
+  }
+
   setAccess(token: string, access: Access): void {
     const mode = toMode(this.#files.modes, access);
     this.#files.withKept(token, (fd) => fchmodSync(fd, mode));
