@@ -128,7 +128,7 @@ export const journalMutations = [
     file: `${start}/adopt.ts`,
     find: "  if (proof?.isSealed === false) return false;\n",
     replace: "",
-    test: ["tests/faults/lost-store-names.test.ts", "a group whose seal was cut"],
+    test: ["tests/faults/lost-store-names.test.ts", "a group whose seal was cut after seal.mode-set"],
   },
   {
     name: "of two proofs the earlier wins",
