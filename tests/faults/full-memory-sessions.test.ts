@@ -90,6 +90,8 @@ testWith(needsRoot)(
 
 interface Ending {
   readonly claim: string;
+  /** Of a session that is held until it ends, so that no TTL runs before. */
+  readonly ttlMs?: number;
   readonly end: (server: TestServer, session: string) => Promise<unknown>;
 }
 
@@ -97,13 +99,14 @@ const endings: readonly Ending[] = [
   { claim: "by request", end: ({ api }, session) => endSession(api, session) },
   { claim: "with its socket", end: async (server, session) => (await holdSession(server, session)).close() },
   {
-    // Whoever renewed it last did so when the server started: its TTL is what it asked for.
+    // Its TTL begins when the server starts.
     claim: "by its TTL, after a crash",
+    ttlMs: 3000,
     end: (server) => server.crash(),
   },
 ];
 
-for (const { claim: how, end } of endings) {
+for (const { claim: how, end, ttlMs } of endings) {
   testWith(needsRoot)(`a session ends ${how} without a free page, with all that is its own`, async () => {
     using tmpfs = new Tmpfs({ sizeBytes: 32 * MiB });
     await using server = await startServer({ shmDirectory: tmpfs.path });
@@ -111,7 +114,8 @@ for (const { claim: how, end } of endings) {
     const { api } = server;
     const shared = await api.create({ name: "shared", byte_size: 20_000, persist: true });
     await api.seal(shared.id);
-    const session = await openSession(api, { ttl_ms: 3000 });
+    const session = await openSession(api, ttlMs === undefined ? {} : { ttl_ms: ttlMs });
+    if (ttlMs !== undefined) await holdSession(server, session.id);
     const building = await claimToBuild(api, "built", session.id);
     await claimToBuild(api, "wanted", session.id);
     for (let at = 0; at < 3; at++) await api.create({ byte_size: 20_000, session: session.id });

@@ -37,6 +37,11 @@ export async function listSessions(api: ServerApi): Promise<Session[]> {
   return sessions;
 }
 
+/** Its TTL begins anew. */
+export function renewSession(api: ServerApi, id: string): Promise<Session> {
+  return api.call("POST", `/v1/sessions/${id}/renew`);
+}
+
 export function endSession(api: ServerApi, id: string): Promise<SessionEnd> {
   return api.call("DELETE", `/v1/sessions/${id}`);
 }

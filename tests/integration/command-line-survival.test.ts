@@ -3,7 +3,7 @@
 import { afterAll, expect } from "bun:test";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsPython, root, testWith } from "../harness/instance-needs.ts";
-import { findSession, longTtlMs, openSession } from "../harness/instance-sessions.ts";
+import { findSession, holdSession, longTtlMs, openSession } from "../harness/instance-sessions.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import type { Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
@@ -84,6 +84,7 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
   testWith()(`a session whose worker is not back within its TTL after the server's ${signal} ends then`, async () => {
     await using server = await startServer();
     const session = await openSession(server.api, { ttl_ms: 1000 });
+    await holdSession(server, session.id);
     await createOwned(server, session.id);
     await server.kill(signal);
     await server.start();

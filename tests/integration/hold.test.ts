@@ -4,13 +4,14 @@ import { afterAll, describe, expect } from "bun:test";
 import { existsSync } from "node:fs";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { holdSession } from "../harness/instance-sessions.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import type { Region } from "../harness/server-api.ts";
 import { until, within } from "../harness/server-wait.ts";
 
 /** So long that no test sees its end. */
 const longTtlMs = 86_400_000;
-/** Long enough for a process to start and hold what has it, on a machine that is busy too. */
+/** Of a session that is held from its first moment on, so that it ends when the test wants it to. */
 const shortTtlMs = 3000;
 
 interface Session {
@@ -131,10 +132,15 @@ interface Stay {
   readonly lease: Lease;
 }
 
-/** A session with everything that one can have. */
-async function settle(server: TestServer, ttl_ms: number): Promise<Stay> {
+/** A session with everything that one can have. `opened` is called before it has anything. */
+async function settle(
+  server: TestServer,
+  ttl_ms: number,
+  opened: (session: Session) => Promise<unknown> = async () => {},
+): Promise<Stay> {
   const { api } = server;
   const session = await open(server, ttl_ms);
+  await opened(session);
   const own = await api.create({ name: "own", byte_size: 1, session: session.id });
   const claim = await api.call<Claim>("POST", claimPath, { session: session.id, key: "k" });
   const built = await api.create({ name: "built", byte_size: 1, linger_ms: 0, claim: claim.claim ?? "" });
@@ -181,8 +187,7 @@ describe("a session outlives the server", () => {
 
     testWith()(`${how}, but not for longer than its TTL if nobody comes back`, async () => {
       await using server = await startServer();
-      const { session, own, built } = await settle(server, shortTtlMs);
-      await using _ = await Holder.start(server, session.id);
+      const { session, own, built } = await settle(server, shortTtlMs, ({ id }) => holdSession(server, id));
       await restart(server);
       await untilEnded(server, session);
       for (const { id } of [own, built]) await server.api.untilGone(id);
