@@ -6,7 +6,8 @@
 /** Each code with its HTTP status, its title, and whether the same request may succeed later without a change. */
 export const failures = {
   "malformed-body": { status: 400, title: "The request body cannot be read", retryable: false },
-  forbidden: { status: 403, title: "The request is not allowed from there", retryable: false },
+  unauthorized: { status: 401, title: "The request has no token that counts", retryable: false },
+  forbidden: { status: 403, title: "The request is not allowed from there, or to this caller", retryable: false },
   "route-not-found": { status: 404, title: "No such route", retryable: false },
   "model-not-found": { status: 404, title: "No such model", retryable: false },
   "region-not-found": { status: 404, title: "No such region", retryable: false },

@@ -237,6 +237,12 @@ export const limits = {
   sweepIntervalMs: 30_000,
   /** The same on a host that lets us watch nothing, and the least from sweep to sweep where the watch loses much. */
   sweepUnwatchedMs: 5000,
+  /** Lines of the file of tokens, its size, and uids of one line. */
+  tokens: 1000,
+  tokensFileBytes: 1 * MiB,
+  tokenUids: 1000,
+  /** How often the server looks whether the file of tokens is another one. */
+  tokensLookMs: 1000,
   /** Hosts that the operator lets TCP be called by. */
   allowedHosts: 100,
   /** How long requests may go on after SIGTERM. */

@@ -1,7 +1,7 @@
 /** A reader's place in the event log: what comes next for it, and when something that it asked for is not kept. */
 
 import { limits } from "../limits.ts";
-import type { EventLog, KeptEvent } from "./event-log.ts";
+import type { EventLog, EventTopic, KeptEvent } from "./event-log.ts";
 
 export interface EventFilter {
   readonly model?: string | undefined;
@@ -9,6 +9,8 @@ export interface EventFilter {
   readonly session?: string | undefined;
   /** Prefixes of types; undefined or empty lets all pass. */
   readonly types?: readonly string[] | undefined;
+  /** What the reader may see; undefined: all. */
+  readonly sees?: ((topic: EventTopic) => boolean) | undefined;
 }
 
 /** Events between `requestedAfter` and `firstAvailable` are not kept, or nobody knows what they were. */
@@ -59,7 +61,8 @@ export class EventCursor {
   }
 }
 
-function passes(event: KeptEvent, { model, session, types }: EventFilter): boolean {
+function passes(event: KeptEvent, { model, session, types, sees }: EventFilter): boolean {
+  if (sees?.(event) === false) return false;
   if (session !== undefined && event.session !== session) return false;
   if (model !== undefined && event.model !== model) return false;
   return types === undefined || types.length === 0 || types.some((prefix) => event.type.startsWith(prefix));

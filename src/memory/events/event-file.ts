@@ -13,8 +13,8 @@ import type { EventHistory, KeptEvent } from "./event-log.ts";
  * never be told.
  */
 export function saveEvents(path: string, { next, events }: EventHistory): void {
-  const lines = events.map(({ sequence, type, model, session, text }) =>
-    [sequence, type, model ?? "", session ?? "", text].join("\t"),
+  const lines = events.map(({ sequence, type, model, session, text, createdBy }) =>
+    [sequence, type, model ?? "", session ?? "", text, createdBy ?? ""].join("\t"),
   );
   try {
     const text = [next, ...lines, ""].join("\n");
@@ -52,7 +52,9 @@ function parseEvents(text: string): EventHistory | undefined {
 }
 
 function parseEvent(line: string): KeptEvent | undefined {
-  const [sequence, type, model, session, text] = line.split("\t");
+  // Lines of servers that knew no tokens end with the text, which is JSON and has no tab.
+  const [sequence, type, model, session, text, createdBy] = line.split("\t");
   if (sequence === undefined || type === undefined || text === undefined) return undefined;
-  return { sequence: Number(sequence), type, model: model || null, session: session || null, text };
+  const topic = { model: model || null, session: session || null, ...(createdBy && { createdBy }) };
+  return { sequence: Number(sequence), type, ...topic, text };
 }

@@ -9,6 +9,8 @@ import { limits } from "../limits.ts";
 export interface EventTopic {
   readonly model: string | null;
   readonly session: string | null;
+  /** Of a session, whose it is: the name of a token. */
+  readonly createdBy?: string | null;
 }
 
 export interface KeptEvent extends EventTopic {

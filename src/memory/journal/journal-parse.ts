@@ -36,6 +36,11 @@ const orNull =
   (check: Check): Check =>
   (value) =>
     value === null || check(value);
+/** Rows that were written before it was kept have none. */
+const absentOr =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined || check(value);
 
 const storedShape: Shape<StoredRegion> = {
   token: isToken,
@@ -53,8 +58,8 @@ const storedShape: Shape<StoredRegion> = {
   stockWritable: isFlag,
   createdAt: isNumber,
   sealedAt: orNull(isNumber),
-  // Rows that were written before it was kept have none.
-  formerName: (value) => value === undefined || orNull(isText)(value),
+  createdBy: absentOr(orNull(isText)),
+  formerName: absentOr(orNull(isText)),
 };
 
 const ownerKinds: Readonly<Record<Owner["kind"], true>> = { ttl: true, linger: true, session: true, persist: true };
@@ -68,6 +73,7 @@ const sessionShape: Shape<SessionRecord> = {
   quotaBytes: orNull(isNumber),
   ttlMs: isNumber,
   createdAt: isNumber,
+  createdBy: absentOr(orNull(isText)),
 };
 
 const claimShape: Shape<ClaimRow> = {
@@ -77,15 +83,16 @@ const claimShape: Shape<ClaimRow> = {
   version: isText,
   session: isText,
   key: orNull(isText),
-  rebuilds: (value) => value === undefined || value === null || isToken(value),
+  rebuilds: absentOr(orNull(isToken)),
 };
 
 const requestedLeaseShape: Shape<RequestedLeaseRow> = {
-  key: (value) => value === undefined || isNumber(value),
+  key: absentOr(isNumber),
   token: isToken,
   region: isText,
   session: orNull(isText),
   ttlMs: isNumber,
+  createdBy: absentOr(orNull(isText)),
 };
 
 const limitShape: Shape<PoolLimit> = { pool: isText, limitBytes: isNumber };
@@ -98,8 +105,9 @@ export function parseRegion(row: RegionRow, tensorsRow: TensorsRow | undefined, 
   const owner = parseStored<Owner>(row.owner, ownerShape);
   const stored = parseStored(row.record, storedShape);
   const tensors = parseTensors(tensorsRow, (count) => files.of(stored.token, count));
-  const { storageKind: storageForm, formerName = null, ...rest } = stored;
-  return { ...rest, key, state, model, name, version, pendingName, formerName, reason, owner, storageForm, tensors };
+  const { storageKind: storageForm, formerName = null, createdBy = null, ...rest } = stored;
+  const kept = { ...rest, formerName, createdBy, storageForm };
+  return { ...kept, key, state, model, name, version, pendingName, reason, owner, tensors };
 }
 
 /** A row without a list stands for one in a file, which is looked at by whoever brings the region back. */
@@ -120,7 +128,8 @@ export function parseModel(record: string): ModelRow {
 }
 
 export function parseSession(record: string): SessionRecord {
-  return parseStored(record, sessionShape);
+  const session = parseStored(record, sessionShape);
+  return { ...session, createdBy: session.createdBy ?? null };
 }
 
 export function parseClaim(record: string): ClaimRow {

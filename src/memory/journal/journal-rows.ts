@@ -22,6 +22,8 @@ export interface RequestedLeaseRow {
   readonly region: string;
   readonly session: string | null;
   readonly ttlMs: number;
+  /** Absent from rows of servers that knew no tokens. */
+  readonly createdBy?: string | null;
 }
 
 export interface ModelRow {
@@ -81,7 +83,7 @@ function toStored(record: RegionRecord) {
     format,
     dataOffset,
   } = record;
-  const { checksum, stockWritable, createdAt, sealedAt, formerName } = record;
+  const { checksum, stockWritable, createdAt, createdBy, sealedAt, formerName } = record;
   return {
     token,
     expiresAt,
@@ -98,6 +100,7 @@ function toStored(record: RegionRecord) {
     checksum,
     stockWritable,
     createdAt,
+    createdBy,
     sealedAt,
     formerName,
   };

@@ -171,8 +171,8 @@ export class Journal implements Disposable {
   }
 
   /** @throws TensordError `out-of-shared-memory`. */
-  insertSession({ key, token, name, client, quotaBytes, ttlMs, createdAt }: SessionRecord): void {
-    const record = JSON.stringify({ key, token, name, client, quotaBytes, ttlMs, createdAt });
+  insertSession({ key, token, name, client, quotaBytes, ttlMs, createdAt, createdBy }: SessionRecord): void {
+    const record = JSON.stringify({ key, token, name, client, quotaBytes, ttlMs, createdAt, createdBy });
     this.#charging(() => this.#database.run("INSERT INTO sessions VALUES (?, ?)", [key, record]));
   }
 

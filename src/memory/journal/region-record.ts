@@ -69,6 +69,8 @@ export interface RegionRecord {
   /** Sealed with mode 0660, for stock readers that always open read-write. */
   stockWritable: boolean;
   readonly createdAt: number;
+  /** Who made it: the name of a token, or null where nobody was asked for one. */
+  readonly createdBy: string | null;
   sealedAt: number | null;
 }
 

@@ -23,4 +23,6 @@ export interface SessionRecord {
   readonly quotaBytes: number | null;
   readonly ttlMs: number;
   readonly createdAt: number;
+  /** Whose it is: the name of a token, or null where nobody was asked for one. */
+  readonly createdBy: string | null;
 }

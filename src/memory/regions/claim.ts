@@ -122,7 +122,7 @@ export function findClaim(store: Store, built: ClaimedName, id: string): Claim {
   throw claimNotFound(id);
 }
 
-function claimNotFound(id: string): TensordError {
+export function claimNotFound(id: string): TensordError {
   return new TensordError("claim-not-found", `Cannot build under claim ${quote(id)}: it is released or never was`, {
     hint: "A claim ends with its session, and when its region is sealed. Claim the name again.",
   });

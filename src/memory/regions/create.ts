@@ -44,6 +44,8 @@ export interface CreateRequest {
   readonly onFull: OnFull;
   /** How long it may wait for memory. */
   readonly deadlineMs: number;
+  /** Whose it will be: the name of a token, or null. */
+  readonly createdBy: string | null;
   /** Who asks, for the events of what goes to make room. */
   readonly actor?: string | undefined;
 }
@@ -254,6 +256,7 @@ function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, pool
     checksum: null,
     stockWritable: false,
     createdAt: now,
+    createdBy: request.createdBy,
     sealedAt: null,
     modelBooks: model,
     poolName,

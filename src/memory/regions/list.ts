@@ -16,6 +16,8 @@ export interface Filter {
   readonly session?: string | undefined;
   readonly state?: State | undefined;
   readonly label?: readonly [key: string, value: string] | undefined;
+  /** Only regions of these models; null: of all. */
+  readonly models?: ReadonlySet<string> | null;
 }
 
 export interface Page {
@@ -57,11 +59,12 @@ function ownedAfter(session: Session | undefined, key: number): readonly Region[
 
 function matches(
   region: Region,
-  { model, name, version, state, label }: Filter,
+  { model, name, version, state, label, models = null }: Filter,
   session: Session | undefined,
 ): boolean {
   if (session !== undefined && !session.regions.has(region)) return false;
   if (model !== undefined && region.model !== model) return false;
+  if (models !== null && !models.has(region.model)) return false;
   if (name !== undefined && region.name !== name) return false;
   if (version !== undefined && region.version !== version) return false;
   if (state !== undefined && region.state !== state) return false;

@@ -10,7 +10,13 @@ import type { RequestedLease, Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 
 /** @throws TensordError `region-draining`, `too-many-requests`, `out-of-shared-memory`. */
-export function requestLease(store: Store, region: Region, session: Session | null, ttlMs: number): RequestedLease {
+export function requestLease(
+  store: Store,
+  region: Region,
+  session: Session | null,
+  ttlMs: number,
+  createdBy: string | null,
+): RequestedLease {
   store.refuseIfStopping();
   nextState(region, "lease");
   if (store.requestedLeases.size >= limits.leases) {
@@ -20,10 +26,11 @@ export function requestLease(store: Store, region: Region, session: Session | nu
   }
   const token = createToken();
   const key = store.requestedLeases.nextKey();
-  store.journal.insertRequestedLease({ key, token, region: region.token, session: session?.token ?? null, ttlMs });
+  const row = { key, token, ttlMs, createdBy };
+  store.journal.insertRequestedLease({ ...row, region: region.token, session: session?.token ?? null });
   store.step("lease.journaled");
   store.books.touch(region, store.now());
-  return enterRequestedLease(store, { key, token, region, session, ttlMs });
+  return enterRequestedLease(store, { ...row, region, session });
 }
 
 /** Enters a lease, whose TTL begins now. */
@@ -75,7 +82,11 @@ export function releaseRequestedLease(store: Store, lease: RequestedLease): void
 export function findRequestedLease(store: Store, id: string): RequestedLease {
   const lease = store.requestedLeases.get(parseId("lea_", id) ?? "");
   if (lease !== undefined) return lease;
-  throw new TensordError("lease-not-found", `Cannot find lease ${quote(id)}: it has ended or never was`, {
+  throw leaseNotFound(id);
+}
+
+export function leaseNotFound(id: string): TensordError {
+  return new TensordError("lease-not-found", `Cannot find lease ${quote(id)}: it has ended or never was`, {
     hint: "A lease ends when it is not renewed in time. Take another one, if the region still stands.",
   });
 }

@@ -21,6 +21,7 @@ export interface SessionRequest {
   readonly client: ClientFacts | null;
   readonly quotaBytes: number | null;
   readonly ttlMs: number;
+  readonly createdBy: string | null;
 }
 
 /** @throws TensordError `too-many-requests`, `out-of-shared-memory`, `shutting-down`. */

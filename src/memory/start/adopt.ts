@@ -39,6 +39,8 @@ export async function adoptRegion(
     state: isSealed ? "sealed" : "open",
     reason: null,
     session: null,
+    // The proof does not tell: it is an administrator's to give away.
+    createdBy: null,
     evictable: false,
     labels: { "tensord.recovered": "true" },
     // Above what its proof tells of, and what a client may know.

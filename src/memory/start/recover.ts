@@ -172,11 +172,11 @@ async function endForgotten(store: Store, region: Region): Promise<void> {
 function recoverRequestedLeases(store: Store, rows: readonly RequestedLeaseRow[]): void {
   // Those without a key are older than any with one.
   const inOrder = rows.toSorted((a, b) => (a.key ?? 0) - (b.key ?? 0));
-  for (const [index, { token, ttlMs, key = index + 1, ...row }] of inOrder.entries()) {
+  for (const [index, { token, ttlMs, key = index + 1, createdBy = null, ...row }] of inOrder.entries()) {
     const region = store.books.regionByToken(row.region);
     const session = row.session === null ? null : (store.books.findSession(row.session) ?? null);
     if (region === undefined || (row.session !== null && session === null)) store.journal.deleteRequestedLease(token);
-    else enterRequestedLease(store, { key, token, region, session, ttlMs });
+    else enterRequestedLease(store, { key, token, region, session, ttlMs, createdBy });
   }
 }
 
@@ -229,6 +229,7 @@ function toOrphan(store: Store, storage: Storage, file: KeptFile): RegionRecord 
     checksum: null,
     stockWritable: false,
     createdAt: store.now(),
+    createdBy: null,
     sealedAt: null,
   };
 }

@@ -13,11 +13,24 @@ import { hasEnded } from "./lifecycle.ts";
 import { NameIndex } from "./name-index.ts";
 import { OrderedIndex } from "./ordered-index.ts";
 import { Pool, Pools } from "./pool.ts";
-import type { Model, Region, RegionChange } from "./region.ts";
+import { type Model, noCounts, type Region, type RegionChange } from "./region.ts";
 import type { Session } from "./session.ts";
 import { SortedNames } from "./sorted-names.ts";
 
 export const defaultModelName = "default";
+
+/** @param told how it ended, if that is known. */
+export function regionNotFound(id: string, told = "is deleted or never was"): TensordError {
+  return new TensordError("region-not-found", `Cannot find region ${quote(id)}: it ${told}`, {
+    hint: "List what exists, or look for it by its name.",
+  });
+}
+
+export function sessionNotFound(id: string): TensordError {
+  return new TensordError("session-not-found", `Cannot find session ${quote(id)}: it has ended or never was`, {
+    hint: "Open another one. A session that is neither held nor renewed ends with its TTL.",
+  });
+}
 
 export class Books {
   readonly #models = new Map<string, Model>();
@@ -28,7 +41,7 @@ export class Books {
   readonly #evictables = new Set<Region>();
   readonly #sessionsByToken = new Map<string, Session>();
   readonly sessions = new OrderedIndex<Session>();
-  readonly counts = { creating: 0, open: 0, sealing: 0, sealed: 0, draining: 0, deleted: 0 };
+  readonly counts = noCounts();
   readonly pools: Pools;
   /** What is no longer in these books. */
   readonly ended = new EndedRegions();
@@ -86,10 +99,7 @@ export class Books {
   region(id: string): Region {
     const region = this.regionById(id);
     if (region !== undefined) return region;
-    const end = this.ended.tellById(parseRegionId(id) ?? "", Date.now()) ?? "is deleted or never was";
-    throw new TensordError("region-not-found", `Cannot find region ${quote(id)}: it ${end}`, {
-      hint: "List what exists, or look for it by its name.",
-    });
+    throw regionNotFound(id, this.ended.tellById(parseRegionId(id) ?? "", Date.now()));
   }
 
   /** As `region`, or undefined. */
@@ -106,9 +116,7 @@ export class Books {
   session(id: string): Session {
     const session = this.findSession(parseId("ses_", id) ?? "");
     if (session?.end === null) return session;
-    throw new TensordError("session-not-found", `Cannot find session ${quote(id)}: it has ended or never was`, {
-      hint: "Open another one. A session that is neither held nor renewed ends with its TTL.",
-    });
+    throw sessionNotFound(id);
   }
 
   /** As `session`, by token, or undefined. */
@@ -202,6 +210,7 @@ export class Books {
     const bytes = sign * region.chargedBytes;
     const books = region.state === "draining" ? "drainingBytes" : "usedBytes";
     this.counts[region.state] += sign;
+    region.modelBooks.counts[region.state] += sign;
     this.pools.get(region.poolName)[books] += bytes;
     region.modelBooks.pools.get(region.poolName)[books] += bytes;
     const session = this.sessionOf(region);
@@ -216,6 +225,7 @@ export function toModel({ name, limits: ofPools, revision, createdAt }: ModelRow
     revision,
     createdAt,
     pools: Pools.of(ofPools),
+    counts: noCounts(),
     closing: false,
     names: new NameIndex(),
     regions: new OrderedIndex(),

@@ -3,7 +3,7 @@
  * operations', and how they look on the wire is `src/routes`'.
  */
 
-import type { RegionRecord } from "../journal/region-record.ts";
+import type { RegionRecord, State } from "../journal/region-record.ts";
 import type { NameIndex } from "./name-index.ts";
 import type { OrderedIndex } from "./ordered-index.ts";
 import type { Pools } from "./pool.ts";
@@ -91,10 +91,18 @@ export type RegionChange = Partial<
   >
 >;
 
+export type StateCounts = Record<State, number>;
+
+export function noCounts(): StateCounts {
+  return { creating: 0, open: 0, sealing: 0, sealed: 0, draining: 0, deleted: 0 };
+}
+
 /** The key of pools, and its books. */
 export interface Model {
   readonly name: string;
   readonly pools: Pools;
+  /** Its regions by state. */
+  readonly counts: StateCounts;
   revision: number;
   readonly createdAt: number;
   /** True while it is being unregistered: nothing new may come. */

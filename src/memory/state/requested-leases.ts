@@ -13,6 +13,10 @@ export class RequestedLeases {
     return this.#byToken.size;
   }
 
+  all(): Iterable<RequestedLease> {
+    return this.#byToken.values();
+  }
+
   nextKey(): number {
     this.#lastKey += 1;
     return this.#lastKey;

@@ -56,6 +56,8 @@ export interface RequestedLease {
   readonly region: Region;
   readonly session: Session | null;
   readonly ttlMs: number;
+  /** Whose it is: the name of a token, or null. */
+  readonly createdBy: string | null;
   expiresAt: number;
 }
 

@@ -1,6 +1,8 @@
 /** The books against what the file system says. */
 
+import { states } from "../journal/region-record.ts";
 import type { Pool } from "./pool.ts";
+import { noCounts, type StateCounts } from "./region.ts";
 import type { Store } from "./store.ts";
 
 /** A pool of the server's, beside what the machine says. */
@@ -17,12 +19,21 @@ function elsewhereOf({ storages }: Store, { name }: Pool): number {
   return ofPool.reduce((sum, { memory }) => sum + memory.elsewhereBytes, 0);
 }
 
-/** Counts and sums as of now; a few system calls, whatever the number of regions. */
-export function readStats(store: Store) {
+/** What somebody may see who may not see all. */
+export interface Seen {
+  /** null: all. */
+  readonly models: ReadonlySet<string> | null;
+  isOwn(theirs: { readonly createdBy: string | null }): boolean;
+}
+
+/**
+ * Counts and sums as of now; a few system calls, whatever the number of regions.
+ * @param seen counts what that sees alone; undefined: all. What is left of the server's memory is everybody's to know.
+ */
+export function readStats(store: Store, seen?: Seen) {
   const { books, storages, journal, proofs } = store;
   const space = storages.get("shm").memory.space();
   const journalBytes = journal.byteSize() + proofs.byteSize();
-  const { creating, open, sealing, sealed, draining: drainingRegions } = books.counts;
   return {
     pools: [...books.pools.all].map((pool) => ({
       ...pool,
@@ -32,10 +43,34 @@ export function readStats(store: Store) {
     })),
     journalBytes,
     inodes: { used: space.usedInodes, free: space.freeInodes },
-    regions: { creating, open, sealing, sealed, draining: drainingRegions },
+    ...(seen === undefined ? countAll(store) : countSeen(store, seen)),
+  };
+}
+
+function countAll({ books, claims, requestedLeases }: Store) {
+  return {
+    regions: toLiving(books.counts),
     models: books.models.size,
     sessions: books.sessions.size,
-    claims: store.claims.size,
-    leases: store.requestedLeases.size,
+    claims: claims.size,
+    leases: requestedLeases.size,
   };
+}
+
+function countSeen({ books, requestedLeases }: Store, { models, isOwn }: Seen) {
+  const seenModels = [...books.models.values()].filter(({ name }) => models === null || models.has(name));
+  const sum = noCounts();
+  for (const { counts } of seenModels) for (const state of states) sum[state] += counts[state];
+  const sessions = [...books.sessions.after(0)].filter(isOwn);
+  return {
+    regions: toLiving(sum),
+    models: seenModels.length,
+    sessions: sessions.length,
+    claims: sessions.reduce((count, { claims }) => count + claims.size, 0),
+    leases: [...requestedLeases.all()].filter(isOwn).length,
+  };
+}
+
+function toLiving({ creating, open, sealing, sealed, draining }: StateCounts) {
+  return { creating, open, sealing, sealed, draining };
 }

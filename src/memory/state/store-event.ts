@@ -38,7 +38,6 @@ export type StoreEvent =
 /** What those who follow one model or one session filter by. */
 export function toTopic(event: StoreEvent): EventTopic {
   if ("region" in event) return { model: event.region.model, session: event.region.session };
-  if ("session" in event) return { model: null, session: event.session.token };
-  if ("pressure" in event) return { model: event.pressure.model, session: null };
-  return { model: event.model.name, session: null };
+  if ("session" in event) return { model: null, session: event.session.token, createdBy: event.session.createdBy };
+  return { model: "pressure" in event ? event.pressure.model : event.model.name, session: null };
 }

@@ -1,0 +1,45 @@
+/**
+ * Who asks, and whether the role may do what the route does: asked of every request before its body is read. What it is done to,
+ * the route's handler asks about (`checks.ts`).
+ */
+
+import type { Context, MiddlewareHandler } from "hono";
+import type { Environment, Services } from "../environment.ts";
+import { type FindOperation, toKey } from "../operations.ts";
+import { anybody } from "./caller.ts";
+import { checkRole } from "./checks.ts";
+import { isOperation, type Operation, openOperations } from "./rights.ts";
+
+/** Routes that the document does not have. */
+const others: Readonly<Record<string, Operation>> = {
+  "GET /v1/events/ws": "listEvents",
+  "GET /v1/sessions/:session/hold": "holdSession",
+};
+
+/** What is the same at every server: it tells nothing of this one. */
+const openRoutes = /^GET \/(docs|docs\/:asset|openapi\.json|openapi-3\.0\.json|asyncapi\.json)$/;
+
+/** @throws TensordError `unauthorized`, `too-many-requests`, `forbidden`. */
+export function authorize(findOperation: FindOperation, { authenticate }: Services): MiddlewareHandler<Environment> {
+  return function authorize(c, next) {
+    if (authenticate === undefined) {
+      c.set("caller", anybody);
+      return next();
+    }
+    const key = toKey(c);
+    const name = findOperation(c)?.operationId ?? others[key] ?? "";
+    // What is no route is not found, whoever asks.
+    if (openOperations.has(name) || openRoutes.test(key) || key.endsWith(" /*")) return next();
+    const caller = authenticate(c.req.header("authorization"));
+    c.set("caller", caller);
+    // A route without a row is nobody's but an administrator's.
+    if (isOperation(name)) checkRole(caller, name);
+    else if (caller.role !== "admin") throw new Error(`no right says who may ${key}`);
+    return next();
+  };
+}
+
+/** Who asked, as events and logs have it: the token's name, or where there is none the request's id. */
+export function actorOf(c: Context<Environment>): string {
+  return c.get("caller")?.name ?? c.get("requestId");
+}

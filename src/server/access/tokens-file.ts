@@ -1,0 +1,131 @@
+/**
+ * The file of tokens: who may call, by which secret or uid, as what. It is read whole, and refused whole. What is done with what it
+ * says is `authority.ts`'s.
+ */
+
+import { createHash } from "node:crypto";
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { z } from "@hono/zod-openapi";
+import { TensordError } from "../../memory/error.ts";
+import { limits } from "../../memory/limits.ts";
+import { namePattern } from "../../memory/naming.ts";
+import { roles } from "../../routes/access/caller.ts";
+
+/** What may stand in the header: RFC 6750's b64token. */
+export const tokenText = /^[A-Za-z0-9._~+/-]{32,512}=*$/;
+
+const Name = z.string().regex(namePattern, "want 1 to 128 of A-Z a-z 0-9 . _ - and no leading dot");
+
+const Entry = z
+  .strictObject({
+    name: Name,
+    role: z.enum(roles),
+    token: z
+      .string()
+      .regex(tokenText, "want 32 to 512 of A-Z a-z 0-9 . _ ~ + / - (`openssl rand -hex 32` makes one)")
+      .optional(),
+    token_sha256: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, "want the token's SHA-256 in 64 hexadecimal digits")
+      .optional(),
+    uids: z
+      .array(
+        z
+          .int()
+          .min(0)
+          .max(2 ** 32 - 2),
+      )
+      .max(limits.tokenUids)
+      .optional(),
+    models: z.array(Name).min(1).max(limits.models).optional(),
+    requests_per_second: z.number().min(0.01).max(1_000_000).optional(),
+  })
+  .refine(
+    ({ token, token_sha256 }) => token === undefined || token_sha256 === undefined,
+    "want `token` or `token_sha256`",
+  )
+  .refine(
+    ({ token, token_sha256, uids }) => token !== undefined || token_sha256 !== undefined || uids !== undefined,
+    "nobody can be it, want `token`, `token_sha256` or `uids`",
+  )
+  .refine(({ role, models }) => role !== "admin" || models === undefined, "an admin is held to no models");
+
+const TokensFile = z.strictObject({ tokens: z.array(Entry).min(1).max(limits.tokens) });
+
+/** One line of the file. */
+export interface TokenEntry extends Omit<z.infer<typeof Entry>, "token" | "token_sha256"> {
+  /** The token's SHA-256; undefined: only its uids are it. */
+  readonly hash: Buffer | undefined;
+}
+
+export function hashToken(token: string): Buffer {
+  return createHash("sha256").update(token).digest();
+}
+
+/** @throws TensordError `validation-failed`, which never has a token in it. */
+export function parseTokens(text: string, path: string): readonly TokenEntry[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    // The parser's message has a piece of the text in it.
+    throw refused(path, "it is no JSON");
+  }
+  const result = TokensFile.safeParse(value);
+  if (!result.success) {
+    const issues = result.error.issues.slice(0, limits.validationIssues);
+    throw refused(path, issues.map((issue) => `${issue.path.join(".") || "all of it"}: ${issue.message}`).join("; "));
+  }
+  const entries = result.data.tokens.map(({ token, token_sha256: hex, ...entry }) => ({
+    ...entry,
+    hash: token !== undefined ? hashToken(token) : hex === undefined ? undefined : Buffer.from(hex, "hex"),
+  }));
+  const names = new Map<string, string>();
+  for (const { name, hash, uids = [] } of entries) {
+    for (const key of [...(hash === undefined ? [] : [hash.toString("hex")]), ...uids.map((uid) => `uid ${uid}`)]) {
+      const other = names.get(key);
+      const what = key.startsWith("uid ") ? key : "one and the same token";
+      if (other !== undefined) throw refused(path, `${JSON.stringify(other)} and ${JSON.stringify(name)} have ${what}`);
+      names.set(key, name);
+    }
+  }
+  return entries;
+}
+
+/**
+ * What the file says now. Whoever else could read it would have the tokens, and whoever could write it, the server.
+ * @throws TensordError `validation-failed`, `io-error`.
+ */
+export function readTokens(path: string): readonly TokenEntry[] {
+  let fd: number;
+  try {
+    fd = openSync(path, "r");
+  } catch (cause) {
+    const { code = "unknown" } = cause as NodeJS.ErrnoException;
+    throw new TensordError(
+      "io-error",
+      `Cannot read tokens from ${path}: ${code}`,
+      { errno: code, hint: "TENSORD_TOKENS_FILE is a file that the server's user can read: see docs/security.md." },
+      { cause },
+    );
+  }
+  try {
+    const { mode, uid, size } = fstatSync(fd);
+    const own = process.geteuid?.() ?? 0;
+    if ((mode & 0o170000) !== 0o100000) throw refused(path, "it is no file");
+    if (uid !== own && uid !== 0) throw refused(path, `it belongs to uid ${uid}`, `chown ${own} ${path}`);
+    if ((mode & 0o077) !== 0) {
+      const shown = (mode & 0o7777).toString(8).padStart(4, "0");
+      throw refused(path, `its mode is ${shown}, so that others reach it; want 0600`, `chmod 600 ${path}`);
+    }
+    if (size > limits.tokensFileBytes)
+      throw refused(path, `it has ${size} bytes, want at most ${limits.tokensFileBytes}`);
+    return parseTokens(readFileSync(fd, "utf8"), path);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function refused(path: string, state: string, cure = "docs/security.md says what stands in it."): TensordError {
+  return new TensordError("validation-failed", `Cannot use the tokens of ${path}: ${state}`, { hint: cure });
+}
