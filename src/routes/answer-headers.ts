@@ -21,6 +21,8 @@ export const contentRange = { "Content-Range": text("Which bytes, and of how man
 
 export const acceptEncoding = { "Accept-Encoding": text("The encodings that are taken.", "identity") };
 
+export const wwwAuthenticate = { "WWW-Authenticate": text("How to say who asks.", 'Bearer realm="tensord"') };
+
 export const retryAfter = { "Retry-After": text("Seconds.", "1") };
 
 export const download = {

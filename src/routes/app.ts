@@ -4,6 +4,8 @@ import { OpenAPIHono } from "@hono/zod-openapi";
 import type { MiddlewareHandler } from "hono";
 import { requestId } from "hono/request-id";
 import { TensordError } from "../memory/error.ts";
+import { authorize } from "./access/authorize.ts";
+import type { Caller } from "./access/caller.ts";
 import { defineClaimRoutes } from "./claims.ts";
 import { defineDataRoutes } from "./data.ts";
 import { defineDiagnosisRoutes } from "./diagnosis.ts";
@@ -26,6 +28,7 @@ import { refuseUnknownQuery } from "./refuse-unknown-query.ts";
 import { defineRegionRoutes } from "./region.ts";
 import { defineRegionsRoutes } from "./regions.ts";
 import { KnownEvents } from "./schemas/event-data.ts";
+import type { ProblemBody } from "./schemas/problem.ts";
 import { TensorReference } from "./schemas/reference.ts";
 import { FailureCode } from "./schemas/words.ts";
 import { defineSealRoutes } from "./seal.ts";
@@ -47,6 +50,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   const findOperation = findOperations(app);
   app.use(requestId({ limitLength: 128 }));
   app.use(observe(findOperation, services));
+  app.use(authorize(findOperation, services));
   app.use(rememberSignal());
   app.use(refuseUnknownQuery(findOperation, socketQueries));
   app.use(readBody(findOperation, services));
@@ -77,13 +81,16 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
     const failure = isGone
       ? new TensordError("cancelled", "Cannot answer: the client went away", { hint: "Ask again." })
       : error;
-    return toProblemResponse(
-      toProblem(failure, id, (cause) => services.onUnexpected(cause, id)),
-      c.env?.sent,
-    );
+    const problem = toProblem(failure, id, (cause) => services.onUnexpected(cause, id));
+    return toProblemResponse(hideOthers(c.get("caller"), problem), c.env?.sent);
   });
   app.notFound(noRoute(app, services.store));
   return app;
+}
+
+/** Who uses most of what ran out are other callers' sessions, which only an administrator sees. */
+function hideOthers(caller: Caller | undefined, { holders, ...problem }: ProblemBody): ProblemBody {
+  return holders === undefined || caller?.role !== "admin" ? problem : { ...problem, holders };
 }
 
 /** Reading a body may replace the raw request, and its signal with it. */

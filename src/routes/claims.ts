@@ -1,7 +1,8 @@
 /** Routes of claims: one of N workers becomes the builder of a name, the others wait for the sealed region. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { claimName, findClaim, releaseClaim } from "../memory/regions/claim.ts";
+import { claimName, releaseClaim } from "../memory/regions/claim.ts";
+import { accessClaim, accessSession, checkModel, checkReplacement } from "./access/checks.ts";
 import { answer, answerPieces, toRegionDetailBody } from "./answer.ts";
 import { preferenceApplied } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
@@ -79,13 +80,17 @@ const readerHead = '{"role":"reader","claim":null,"region":';
 export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(claim, async (c) => {
     const { session: id, key = null, version, rebuild } = c.req.valid("json");
+    const caller = c.get("caller");
+    checkModel(caller, c.req.valid("param").model);
+    const session = accessSession(caller, store, id);
+    if (rebuild !== undefined) checkReplacement(caller, store.books.regionById(rebuild));
     const waitMs = parseWaitMs(c.req.valid("header").prefer);
     if (waitMs > 0) {
       c.env?.stay?.("wait");
       c.env?.keepOpen?.();
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }
-    const request = { ...c.req.valid("param"), version, session: store.books.session(id), key, rebuild };
+    const request = { ...c.req.valid("param"), version, session, key, rebuild };
     const turn = await claimName(store, request, waitMs, c.get("signal"));
     if (turn.role === "builder") {
       return answer(c, { role: turn.role, claim: `clm_${turn.claim.token}`, region: null }, 200);
@@ -96,7 +101,9 @@ export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Serv
 
   app.openapi(release, (c) => {
     const { claim: id, version = "" } = c.req.valid("query");
-    releaseClaim(store, findClaim(store, { ...c.req.valid("param"), version }, id));
+    const caller = c.get("caller");
+    checkModel(caller, c.req.valid("param").model);
+    releaseClaim(store, accessClaim(caller, store, { ...c.req.valid("param"), version }, id));
     return answer(c, { state: "deleted" } as const, 200);
   });
 }

@@ -1,11 +1,14 @@
 /** The HTTP data plane: a region's bytes out and in, whole, by tensor, or by range. For those who cannot map it. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
 import { TensordError } from "../memory/error.ts";
 import { describe, idOf } from "../memory/journal/region-record.ts";
 import { limits } from "../memory/limits.ts";
 import { type DataSlice, locateData, writeData } from "../memory/regions/data.ts";
 import type { Region } from "../memory/state/region.ts";
+import { accessRegion } from "./access/checks.ts";
+import type { Operation } from "./access/rights.ts";
 import { answer } from "./answer.ts";
 import { parseContentRange, toSlice } from "./byte-range.ts";
 import { refuseEncoded } from "./content-encoding.ts";
@@ -91,13 +94,13 @@ const upload = createRoute({
 export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic }: Services): void {
   app.openapi(download, (c) => {
     store.refuseIfStopping();
-    const { region, whole } = locate(c.req.valid("param").region, c.req.valid("query").tensor);
+    const { region, whole } = locate(c, "readData", c.req.valid("param").region, c.req.valid("query").tensor);
     return sendBytes(c, store, region, whole, `${region.name ?? idOf(region)}.bin`);
   });
 
   app.openapi(upload, async (c) => {
     store.refuseIfStopping();
-    const { region, whole } = locate(c.req.valid("param").region, c.req.valid("query").tensor);
+    const { region, whole } = locate(c, "writeData", c.req.valid("param").region, c.req.valid("query").tensor);
     if (c.req.header("range") !== undefined) throw rangeOfUpload();
     refuseEncoded(c.req.header("content-encoding"));
     const slice = toSlice(whole, parseContentRange(c.req.valid("header")["content-range"], whole.byteSize));
@@ -109,8 +112,13 @@ export function defineDataRoutes(app: OpenAPIHono<Environment>, { store, traffic
     return answer(c, { written_bytes: slice.byteSize }, 200);
   });
 
-  function locate(id: string, tensor: string | undefined): { readonly region: Region; readonly whole: DataSlice } {
-    const region = store.books.region(id);
+  function locate(
+    c: Context<Environment>,
+    operation: Operation,
+    id: string,
+    tensor: string | undefined,
+  ): { readonly region: Region; readonly whole: DataSlice } {
+    const region = accessRegion(c.get("caller"), operation, store, id);
     return { region, whole: locateData(region, tensor) };
   }
 }

@@ -15,9 +15,10 @@ export function toDocument(app: OpenAPIHono<Environment>, version: string) {
       description:
         "One copy of every tensor per machine. Allocate a region, map the file that its descriptor names, and no tensor " +
         "byte travels here. Failures are RFC 9457 Problem Details. Every answer has an `X-Request-Id`: the request's, or " +
-        "a new one.",
+        "a new one; and the headers that keep a browser from making more of it than it says. Where the server has tokens, " +
+        "every request but a probe carries one in `Authorization: Bearer`, and none is taken from a URL or a cookie.",
     },
-    // Who may connect is the file system's and the address's to say: docs/security.md.
+    // Whether a token is needed is the operator's to say. Declared, half of the generators would make clients that need one always.
     security: [],
     servers: [
       { url: "http://127.0.0.1:7411", description: "The default TCP address; the Unix socket has the same routes." },

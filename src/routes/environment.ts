@@ -4,6 +4,7 @@ import type { Diagnosis } from "../memory/doctor/finding.ts";
 import type { HostCapabilities } from "../memory/host/capabilities.ts";
 import type { DeviceReport } from "../memory/host/device.ts";
 import type { Store } from "../memory/state/store.ts";
+import type { Caller } from "./access/caller.ts";
 
 /** What passed over HTTP since the start; the transports count it. */
 export interface Traffic {
@@ -28,6 +29,11 @@ export interface Services {
   readonly host: Host;
   readonly version: string;
   readonly traffic: Traffic;
+  /**
+   * Who asks, by the header Authorization; undefined: nobody needs a token here.
+   * @throws TensordError `unauthorized`, `too-many-requests`.
+   */
+  readonly authenticate?: ((authorization: string | undefined) => Caller) | undefined;
   /** Hears of each request that was answered. */
   readonly observe: (operation: string, method: string, status: number, seconds: number) => void;
   /** Hears of a mistake of ours, with the id that the client was given. */
@@ -76,6 +82,7 @@ export interface Environment {
   };
   Variables: {
     requestId: string;
+    caller: Caller;
     /** The tensors of a large creation, which its body has no longer. */
     tensors: SharedArrayBuffer | undefined;
     /** Aborts when the client goes away. */

@@ -17,14 +17,17 @@ export class EventStream implements Subscriber {
   readonly cursor: EventCursor;
   readonly #store: Store;
   readonly #connection: Connection;
+  readonly #revoked: AbortSignal;
   #release: (() => void) | undefined;
   #controller: Controller | undefined;
   #keepAlive: Timer | undefined;
 
-  constructor(store: Store, cursor: EventCursor, connection: Connection) {
+  /** @param revoked ends it. */
+  constructor(store: Store, cursor: EventCursor, connection: Connection, revoked: AbortSignal) {
     this.#store = store;
     this.cursor = cursor;
     this.#connection = connection;
+    this.#revoked = revoked;
   }
 
   toResponse(): Response {
@@ -44,6 +47,7 @@ export class EventStream implements Subscriber {
     this.#keepAlive = setInterval(() => this.#comment(), limits.eventKeepAliveMs);
     this.#release = this.#connection.beginStream?.();
     this.#store.stopping.addEventListener("abort", this.#end);
+    this.#revoked.addEventListener("abort", this.#end);
     this.#store.feeder.add(this);
   }
 
@@ -78,6 +82,7 @@ export class EventStream implements Subscriber {
     this.#controller = undefined;
     clearInterval(this.#keepAlive);
     this.#store.stopping.removeEventListener("abort", this.#end);
+    this.#revoked.removeEventListener("abort", this.#end);
     this.#store.feeder.remove(this);
     // A stop that ended it does not wait until its peer has read the rest.
     if (!this.#store.stopping.aborted) this.#release?.();

@@ -3,10 +3,13 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
 import { EventCursor, type EventGap } from "../memory/events/event-cursor.ts";
-import type { KeptEvent } from "../memory/events/event-log.ts";
+import type { EventTopic, KeptEvent } from "../memory/events/event-log.ts";
 import { limits } from "../memory/limits.ts";
 import { parseId } from "../memory/naming.ts";
 import type { Store } from "../memory/state/store.ts";
+import type { Caller } from "./access/caller.ts";
+import { checkModel } from "./access/checks.ts";
+import { isOwn, mayUse } from "./access/rights.ts";
 import { answerPieces } from "./answer.ts";
 import { Limit } from "./contract.ts";
 import type { Environment, Services, Socket, SocketProtocol } from "./environment.ts";
@@ -71,17 +74,18 @@ const list = createRoute({
 export function defineEventRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(list, (c) => {
     const { limit, after, ...filter } = c.req.valid("query");
+    const caller = c.get("caller");
     const from = parseAfter(c.req.valid("header")["last-event-id"] ?? after);
     if (wantsStream(c.req.header("accept"))) {
       store.refuseIfStopping();
       store.feeder.refuseIfFull();
       c.env?.stay?.("follow the events");
       c.env?.keepOpen?.();
-      const stream = new EventStream(store, toCursor(store, filter, from), c.env ?? {});
+      const stream = new EventStream(store, toCursor(store, caller, filter, from), c.env ?? {}, caller.revoked);
       // A stream is none of the bodies that the document types.
       return stream.toResponse() as never;
     }
-    const cursor = toCursor(store, filter, from ?? store.events.floor);
+    const cursor = toCursor(store, caller, filter, from ?? store.events.floor);
     const count = limit === undefined ? limits.listItemsDefault : Number(limit);
     const texts = [...take(store, cursor, count)];
     const body = `{"items":[${texts.join(",")}],"next_after":"${cursor.position}"}`;
@@ -93,9 +97,10 @@ export function defineEventRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const query = StreamQuery.safeParse(c.req.query());
     if (!query.success) throw refused(`${query.error.issues[0]?.path.join(".")}: ${query.error.issues[0]?.message}`);
     const { after, ...filter } = query.data;
+    const caller = c.get("caller");
     store.refuseIfStopping();
     store.feeder.refuseIfFull();
-    c.env.upgrade(toProtocol(store, toCursor(store, filter, parseAfter(after))));
+    c.env.upgrade(toProtocol(store, toCursor(store, caller, filter, parseAfter(after)), caller.revoked));
     return c.body(null);
   });
 }
@@ -114,7 +119,7 @@ export function toFrame(store: Store, found: KeptEvent | EventGap): string {
 }
 
 /** What a subscriber's WebSocket does. It sends, and takes nothing. */
-function toProtocol(store: Store, cursor: EventCursor): SocketProtocol {
+function toProtocol(store: Store, cursor: EventCursor, revoked: AbortSignal): SocketProtocol {
   let socket: Socket | undefined;
   const subscriber = {
     cursor,
@@ -123,6 +128,7 @@ function toProtocol(store: Store, cursor: EventCursor): SocketProtocol {
     endStalled: () => socket?.close(1013, "not read for too long; resume behind the last frame"),
   };
   const stop = () => socket?.close(1001, "the server is shutting down");
+  const refuse = () => socket?.close(1008, "the token was taken away, or changed");
   return {
     // One event in JSON a frame is what CloudEvents' WebSocket binding calls so.
     subprotocol: "cloudevents.json",
@@ -130,12 +136,14 @@ function toProtocol(store: Store, cursor: EventCursor): SocketProtocol {
       socket = opened;
       socket.send(toOpenedText(store, cursor.position));
       store.stopping.addEventListener("abort", stop);
+      revoked.addEventListener("abort", refuse);
       store.feeder.add(subscriber);
     },
     message: () => socket?.close(1008, "this channel takes no messages"),
     drain: () => store.feeder.resume(subscriber),
     closed() {
       store.stopping.removeEventListener("abort", stop);
+      revoked.removeEventListener("abort", refuse);
       store.feeder.remove(subscriber);
     },
   };
@@ -143,13 +151,26 @@ function toProtocol(store: Store, cursor: EventCursor): SocketProtocol {
 
 type Filters = { readonly [Name in "model" | "session" | "types"]?: string | undefined };
 
-function toCursor(store: Store, { model, session: id, types: prefixes }: Filters, after: number | undefined) {
+function toCursor(
+  store: Store,
+  caller: Caller,
+  { model, session: id, types: prefixes }: Filters,
+  after: number | undefined,
+) {
+  if (model !== undefined) checkModel(caller, model);
   const session = id === undefined ? undefined : parseId("ses_", id);
   if (id !== undefined && session === undefined) throw refused(`${JSON.stringify(id)} is no id of a session`);
   const types = prefixes?.split(",").filter((prefix) => prefix !== "");
   if (types !== undefined && types.length > limits.eventTypes)
     throw refused(`types has ${types.length} prefixes, want at most ${limits.eventTypes}`);
-  return new EventCursor(store.events, { model, session, types }, after);
+  return new EventCursor(store.events, { model, session, types, sees: toSees(caller) }, after);
+}
+
+/** Events about a session are its caller's, those about the server's memory everybody's. undefined: an administrator sees all. */
+function toSees(caller: Caller): ((topic: EventTopic) => boolean) | undefined {
+  if (caller.role === "admin") return undefined;
+  return ({ model, session, createdBy = null }) =>
+    model !== null ? mayUse(caller, model) : session === null || isOwn(caller, { createdBy });
 }
 
 function parseAfter(after: string | undefined): number | undefined {

@@ -4,6 +4,8 @@ import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import { idOf } from "../memory/journal/region-record.ts";
 import { evict } from "../memory/regions/evict.ts";
 import type { Region } from "../memory/state/region.ts";
+import { actorOf } from "./access/authorize.ts";
+import { checkModel } from "./access/checks.ts";
 import { answer } from "./answer.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -34,8 +36,9 @@ export function defineEvictionRoute(app: OpenAPIHono<Environment>, { store }: Se
     c.env?.keepOpen?.();
     store.refuseIfStopping();
     const { bytes, model: name, dry_run: dryRun = false } = c.req.valid("json");
+    checkModel(c.get("caller"), name);
     const model = name === undefined ? undefined : store.books.model(name);
-    const { evicted, kept, freedBytes, isEnough } = await evict(store, { bytes, model, dryRun }, c.get("requestId"));
+    const { evicted, kept, freedBytes, isEnough } = await evict(store, { bytes, model, dryRun }, actorOf(c));
     return answer(
       c,
       {

@@ -3,6 +3,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { regionByName } from "../memory/regions/find.ts";
 import type { Region } from "../memory/state/region.ts";
+import { accessRegion, checkModel, checkRegionAccess } from "./access/checks.ts";
 import type { Environment, Services } from "./environment.ts";
 import { ModelName, Name, RegionIdParameter, RegionName, VersionParameter } from "./schemas/common.ts";
 import { declareBytes, RangeHeaders, sendBytes } from "./send-bytes.ts";
@@ -44,14 +45,16 @@ export function defineFileRoutes(app: OpenAPIHono<Environment>, { store }: Servi
   app.openapi(read, (c) => {
     store.refuseIfStopping();
     const { region: id, file: fileName } = c.req.valid("param");
-    const region = store.books.region(id);
+    const region = accessRegion(c.get("caller"), "readFile", store, id);
     return sendBytes(c, store, region, wholeOf(region), fileName);
   });
 
   app.openapi(readByName, (c) => {
     store.refuseIfStopping();
     const { file: fileName, ...named } = c.req.valid("param");
+    checkModel(c.get("caller"), named.model);
     const region = regionByName(store, { ...named, ...c.req.valid("query") });
+    checkRegionAccess(c.get("caller"), "readFileByName", region);
     return sendBytes(c, store, region, wholeOf(region), fileName);
   });
 }

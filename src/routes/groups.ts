@@ -6,6 +6,8 @@ import { describe, idOf } from "../memory/journal/region-record.ts";
 import { checkGroup, findGroup } from "../memory/regions/group.ts";
 import { sealRegions } from "../memory/regions/seal.ts";
 import { nextState } from "../memory/state/lifecycle.ts";
+import { actorOf } from "./access/authorize.ts";
+import { accessRegion, checkModel, checkRegionAccess, checkTakeover } from "./access/checks.ts";
 import { answer, answerPieces, toRegionBody } from "./answer.ts";
 import { preferenceApplied } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
@@ -67,7 +69,8 @@ export function defineGroupRoutes(app: OpenAPIHono<Environment>, { store }: Serv
   app.openapi(seal, async (c) => {
     c.env?.keepOpen?.();
     const { regions: members, checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
-    const regions = members.map(({ region }) => store.books.region(region));
+    const regions = members.map(({ region }) => accessRegion(c.get("caller"), "sealGroup", store, region));
+    for (const region of regions) checkTakeover(c.get("caller"), region);
     checkGroup(regions);
     // A condition counts where the request would succeed without it.
     for (const region of regions) nextState(region, "seal");
@@ -80,18 +83,20 @@ export function defineGroupRoutes(app: OpenAPIHono<Environment>, { store }: Serv
         { region: idOf(region), hint: "Somebody changed it meanwhile. Read it again, and decide anew." },
       );
     }
-    await sealRegions(store, regions, { checksum, stockWritable }, c.get("requestId"));
+    await sealRegions(store, regions, { checksum, stockWritable }, actorOf(c));
     return answer(c, { items: regions.map((region) => toRegionFacts(store, region)) }, 200);
   });
 
   app.openapi(open, async (c) => {
     const { model = "default", names, version } = c.req.valid("json");
+    checkModel(c.get("caller"), model);
     const waitMs = parseWaitMs(c.req.valid("header").prefer);
     if (waitMs > 0) {
       c.env?.keepOpen?.();
       c.header("Preference-Applied", `wait=${waitMs / 1000}`);
     }
     const regions = await findGroup(store, { model, names, version }, waitMs, c.get("signal"));
+    for (const region of regions) checkRegionAccess(c.get("caller"), "openGroup", region);
     const items = regions.flatMap((region, index) => [...(index === 0 ? [] : [","]), ...toRegionBody(store, region)]);
     return answerPieces(c, ['{"items":[', ...items, "]}"], 200);
   });

@@ -5,6 +5,8 @@ import { reportAttach, reportDetach } from "../memory/regions/consumers.ts";
 import { holdSession } from "../memory/sessions/sessions.ts";
 import type { Session } from "../memory/state/session.ts";
 import type { Store } from "../memory/state/store.ts";
+import type { Caller } from "./access/caller.ts";
+import { mayUse } from "./access/rights.ts";
 import type { Socket, SocketProtocol } from "./environment.ts";
 
 /** What a client may say: that it mapped a region, or let go of it. */
@@ -16,7 +18,7 @@ const Report = z.union([
 /** Told with the handshake: an earlier server closes on a report that says `maker`. */
 const handshakeHeaders = { "tensord-reports": "maker" };
 
-export function toHoldProtocol(store: Store, session: Session): SocketProtocol {
+export function toHoldProtocol(store: Store, session: Session, caller: Caller): SocketProtocol {
   let socket: Socket | undefined;
   let release: ((closedBy: "peer" | "server") => void) | undefined;
   /** Set when we close it: that the socket then ends is no sign of the worker's death. */
@@ -27,6 +29,7 @@ export function toHoldProtocol(store: Store, session: Session): SocketProtocol {
     socket?.close(code, reason);
   }
   const stop = () => close(1001, "the server is shutting down");
+  const closeRevoked = () => close(1008, "the token was taken away, or changed");
   const closeEnded = () => close(1008, "the session has ended");
 
   return {
@@ -38,13 +41,15 @@ export function toHoldProtocol(store: Store, session: Session): SocketProtocol {
       release = holdSession(store, session);
       session.closers.add(closeEnded);
       store.stopping.addEventListener("abort", stop);
+      caller.revoked.addEventListener("abort", closeRevoked);
     },
     message(text) {
       const report = parseReport(text);
       if (report === undefined) return close(1008, 'want {"attach": "reg_…"} or {"detach": "reg_…"}');
       const region = store.books.regionById("attach" in report ? report.attach : report.detach);
       // A region may be gone before the report of its last mapping comes.
-      if (region === undefined) return;
+      // Of what it may not see it maps nothing that we handed it.
+      if (region === undefined || !mayUse(caller, region.model)) return;
       const isMaker = report.maker;
       if ("attach" in report) {
         reportAttach(store, session, region, { isMaker, writable: report.writable === true });
@@ -53,6 +58,7 @@ export function toHoldProtocol(store: Store, session: Session): SocketProtocol {
     drain() {},
     closed(closedBy) {
       store.stopping.removeEventListener("abort", stop);
+      caller.revoked.removeEventListener("abort", closeRevoked);
       session.closers.delete(closeEnded);
       release?.(isOurs || store.stopping.aborted ? "server" : closedBy);
     },

@@ -2,6 +2,7 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { readStats } from "../memory/state/stats.ts";
+import { isOwn } from "./access/rights.ts";
 import { answer } from "./answer.ts";
 import { json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
@@ -47,7 +48,12 @@ export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Servic
   app.openapi(stats, (c) => {
     const { requests, receivedBytes, sentBytes } = traffic;
     const http = { requests, received_bytes: receivedBytes, sent_bytes: sentBytes };
-    const { journalBytes, pools, ...books } = readStats(store);
+    const caller = c.get("caller");
+    const seen = {
+      models: caller.models,
+      isOwn: (theirs: { readonly createdBy: string | null }) => isOwn(caller, theirs),
+    };
+    const { journalBytes, pools, ...books } = readStats(store, caller.role === "admin" ? undefined : seen);
     const sums = { pools: pools.map(toServerPool), journal_bytes: journalBytes };
     return answer(
       c,

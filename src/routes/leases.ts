@@ -2,12 +2,12 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import {
-  findRequestedLease,
   listRequestedLeases,
   releaseRequestedLease,
   renewRequestedLease,
   requestLease,
 } from "../memory/regions/requested-lease.ts";
+import { accessLease, accessRegion, accessSession } from "./access/checks.ts";
 import { answer } from "./answer.ts";
 import { location } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
@@ -102,27 +102,29 @@ const end = createRoute({
 
 export function defineLeaseRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(take, (c) => {
-    const region = store.books.region(c.req.valid("param").region);
-    const { ttl_ms, session } = c.req.valid("json");
-    const lease = requestLease(store, region, session === undefined ? null : store.books.session(session), ttl_ms);
+    const caller = c.get("caller");
+    const region = accessRegion(caller, "takeLease", store, c.req.valid("param").region);
+    const { ttl_ms, session: id } = c.req.valid("json");
+    const session = id === undefined ? null : accessSession(caller, store, id);
+    const lease = requestLease(store, region, session, ttl_ms, caller.name);
     c.header("Location", `/v1/leases/lea_${lease.token}`);
     return answer(c, toLease(lease), 201);
   });
 
   app.openapi(list, (c) => {
-    const region = store.books.region(c.req.valid("param").region);
+    const region = accessRegion(c.get("caller"), "listLeases", store, c.req.valid("param").region);
     const read = (count: number, after = "0") => listRequestedLeases(store, region, count, Number(after));
     return answerPage(c, c.req.valid("query"), read, toLease);
   });
 
   app.openapi(renew, (c) => {
-    const lease = findRequestedLease(store, c.req.valid("param").lease);
+    const lease = accessLease(c.get("caller"), "renewLease", store, c.req.valid("param").lease);
     renewRequestedLease(store, lease);
     return answer(c, toLease(lease), 200);
   });
 
   app.openapi(end, (c) => {
-    releaseRequestedLease(store, findRequestedLease(store, c.req.valid("param").lease));
+    releaseRequestedLease(store, accessLease(c.get("caller"), "endLease", store, c.req.valid("param").lease));
     return answer(c, { state: "deleted" } as const, 200);
   });
 }

@@ -8,6 +8,9 @@ import {
   registerModel,
   unregisterModel,
 } from "../memory/sessions/models.ts";
+import { actorOf } from "./access/authorize.ts";
+import { checkModel } from "./access/checks.ts";
+import { mayUse } from "./access/rights.ts";
 import { answer } from "./answer.ts";
 import { etag, location } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
@@ -145,10 +148,16 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
   });
 
   app.openapi(list, (c) => {
-    return answerPage(c, c.req.valid("query"), (count, after) => listModels(store, count, after), toModel);
+    const caller = c.get("caller");
+    const read = (count: number, after?: string) => {
+      const { items, nextCursor } = listModels(store, count, after);
+      return { items: items.filter(({ name }) => mayUse(caller, name)), nextCursor };
+    };
+    return answerPage(c, c.req.valid("query"), read, toModel);
   });
 
   app.openapi(get, (c) => {
+    checkModel(c.get("caller"), c.req.valid("param").model);
     const model = store.books.model(c.req.valid("param").model);
     const tagged = toTaggedModel(model);
     setTag(c, tagged);
@@ -169,7 +178,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const drain = c.req.valid("query").drain === "true";
     refuseModelInUse(model, drain);
     checkConditions(c, "unregister", toTaggedModel(model));
-    const { state, freedBytes } = await unregisterModel(store, model, drain, c.get("requestId"));
+    const { state, freedBytes } = await unregisterModel(store, model, drain, actorOf(c));
     return answer(c, { state, freed_bytes: freedBytes }, 200);
   });
 }

@@ -6,17 +6,19 @@
 import { HTTPException } from "hono/http-exception";
 import { type FailureCode, failures, TensordError } from "../memory/error.ts";
 import { toOutOfDescriptors } from "../memory/os/descriptors.ts";
-import { type AnswerHeaders, acceptEncoding, contentRange, retryAfter } from "./answer-headers.ts";
+import { type AnswerHeaders, acceptEncoding, contentRange, retryAfter, wwwAuthenticate } from "./answer-headers.ts";
 import { Problem, type ProblemBody } from "./schemas/problem.ts";
 
 export const problemMediaType = "application/problem+json";
 
-/** What any request may meet: the transport's guard, a query parameter that it has not, no descriptor, and a mistake of ours. */
+/** What any request may meet: no token, the transport's guard, a query parameter that it has not, no descriptor, a rate, and a mistake of ours. */
 export const alwaysPossible = [
+  "unauthorized",
   "forbidden",
   "validation-failed",
   "internal",
   "out-of-descriptors",
+  "too-many-requests",
 ] as const satisfies readonly FailureCode[];
 
 /** What a request with a body may meet beside that. */
@@ -29,8 +31,10 @@ export const bodyFailures = [
 const content = { [problemMediaType]: { schema: Problem } };
 /** What `toProblemResponse` sends with them. */
 const headersOf: Readonly<Record<number, { headers: AnswerHeaders }>> = {
+  401: { headers: wwwAuthenticate },
   415: { headers: acceptEncoding },
   416: { headers: contentRange },
+  429: { headers: retryAfter },
   503: { headers: retryAfter },
 };
 const anyOther = { description: "A failure that a later server, or what stands in front of it, may have.", content };
@@ -41,7 +45,7 @@ const anyOther = { description: "A failure that a later server, or what stands i
  */
 export function declareFailures(...codes: FailureCode[]) {
   const byStatus: Record<number, { description: string; headers?: AnswerHeaders; content: typeof content }> = {};
-  for (const code of codes) {
+  for (const code of new Set(codes)) {
     const { status, title } = failures[code];
     const line = `\`${code}\`: ${title}.`;
     const known = byStatus[status];
@@ -76,6 +80,8 @@ export function toProblem(
 export function toProblemResponse(problem: ProblemBody, sent?: (bytes: number) => void): Response {
   const headers: Record<string, string> = { "content-type": problemMediaType };
   if (problem.status === 503) headers["retry-after"] = "1";
+  if (problem.retry_after_seconds !== undefined) headers["retry-after"] = String(problem.retry_after_seconds);
+  if (problem.status === 401) headers["www-authenticate"] = 'Bearer realm="tensord"';
   if (typeof problem.complete_length === "number") headers["content-range"] = `bytes */${problem.complete_length}`;
   if (typeof problem.accept_encoding === "string") headers["accept-encoding"] = problem.accept_encoding;
   if (problem.request_id !== undefined) headers["x-request-id"] = problem.request_id;

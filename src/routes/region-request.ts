@@ -15,7 +15,7 @@ export function toCreateRequest(
   store: Store,
   request: z.infer<typeof requests.CreateRegion>,
   many?: SharedArrayBuffer,
-): CreateRequest {
+): Omit<CreateRequest, "createdBy"> {
   const {
     model = "default",
     name = null,

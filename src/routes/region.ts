@@ -4,9 +4,12 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { changeRegion } from "../memory/regions/change.ts";
 import { deleteRegion } from "../memory/regions/delete.ts";
-import { findRegion, findRegionByName, regionByName } from "../memory/regions/find.ts";
+import { findRegion, findRegionByName, type NamedRegion, regionByName } from "../memory/regions/find.ts";
 import type { Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
+import { actorOf } from "./access/authorize.ts";
+import { accessRegion, checkModel, checkRegionAccess } from "./access/checks.ts";
+import type { Operation } from "./access/rights.ts";
 import { answer, answerPieces, toRegionBody, toRegionDetailBody } from "./answer.ts";
 import { etag, preferenceApplied } from "./answer-headers.ts";
 import { body, json } from "./contract.ts";
@@ -178,12 +181,15 @@ const removeByName = createRoute({
 
 export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(get, (c) => {
-    const region = findRegion(store, c.req.valid("param").region);
+    const { region: id } = c.req.valid("param");
+    accessRegion(c.get("caller"), "getRegion", store, id);
+    const region = findRegion(store, id);
     return answerDetail(c, store, region, toTaggedRegion(region));
   });
 
   app.openapi(getByName, async (c) => {
     const { prefer } = c.req.valid("header");
+    checkModel(c.get("caller"), c.req.valid("param").model);
     const waitMs = parseWaitMs(prefer);
     if (waitMs > 0) {
       c.env?.stay?.("wait");
@@ -196,32 +202,40 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
       { waitMs, isFetch: parseIsFetch(prefer) },
       c.get("signal"),
     );
+    checkRegionAccess(c.get("caller"), "getRegionByName", region);
     return answerDetail(c, store, region, toTaggedName(region));
   });
 
   app.openapi(change, (c) => {
-    const region = store.books.region(c.req.valid("param").region);
+    const region = accessRegion(c.get("caller"), "changeRegion", store, c.req.valid("param").region);
     checkRegion(c, region, "change", toTaggedRegion(region));
     return answerChange(c, store, region, c.req.valid("json"));
   });
 
   app.openapi(changeByName, (c) => {
-    const region = regionByName(store, { ...c.req.valid("param"), ...c.req.valid("query") });
+    const region = accessByName(c, "changeRegionByName", store, { ...c.req.valid("param"), ...c.req.valid("query") });
     checkRegion(c, region, "change", toTaggedName(region));
     return answerChange(c, store, region, c.req.valid("json"));
   });
 
   app.openapi(remove, (c) => {
-    const region = store.books.region(c.req.valid("param").region);
+    const region = accessRegion(c.get("caller"), "deleteRegion", store, c.req.valid("param").region);
     checkRegion(c, region, "delete", toTaggedRegion(region));
     return answerDeletion(c, store, region);
   });
 
   app.openapi(removeByName, (c) => {
-    const region = regionByName(store, { ...c.req.valid("param"), ...c.req.valid("query") });
+    const region = accessByName(c, "deleteRegionByName", store, { ...c.req.valid("param"), ...c.req.valid("query") });
     checkRegion(c, region, "delete", toTaggedName(region));
     return answerDeletion(c, store, region);
   });
+}
+
+function accessByName(c: Context<Environment>, operation: Operation, store: Store, named: NamedRegion): Region {
+  checkModel(c.get("caller"), named.model);
+  const region = regionByName(store, named);
+  checkRegionAccess(c.get("caller"), operation, region);
+  return region;
 }
 
 function answerDetail(c: Context<Environment>, store: Store, region: Region, tagged: Tagged) {
@@ -244,6 +258,6 @@ function answerChange(
 
 async function answerDeletion(c: Context<Environment>, store: Store, region: Region) {
   c.env?.keepOpen?.();
-  const { state, freedBytes } = await deleteRegion(store, region, "request", c.get("requestId"));
+  const { state, freedBytes } = await deleteRegion(store, region, "request", actorOf(c));
   return answer(c, { state, freed_bytes: freedBytes }, 200);
 }

@@ -4,6 +4,8 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { idOf, states } from "../memory/journal/region-record.ts";
 import { createRegion } from "../memory/regions/create.ts";
 import { listRegions } from "../memory/regions/list.ts";
+import { actorOf } from "./access/authorize.ts";
+import { accessSession, checkClaimAccess, checkModel, checkReplacement } from "./access/checks.ts";
 import { answerPieces, toRegionBody } from "./answer.ts";
 import { etag, location } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
@@ -89,8 +91,17 @@ const list = createRoute({
 export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(allocate, async (c) => {
     c.env?.keepOpen?.();
-    const asked = toCreateRequest(store, c.req.valid("json"), c.get("tensors"));
-    const request = { ...asked, actor: c.get("requestId") };
+    const caller = c.get("caller");
+    const body = c.req.valid("json");
+    checkModel(caller, body.model ?? "default");
+    if (body.session !== undefined) accessSession(caller, store, body.session);
+    const asked = toCreateRequest(store, body, c.get("tensors"));
+    const { model, name, version, claim } = asked;
+    if (name !== null && asked.ifExists === "replace") {
+      checkReplacement(caller, store.books.findModel(model)?.names.get(name, version));
+    }
+    if (claim !== undefined) checkClaimAccess(caller, store, asked, claim);
+    const request = { ...asked, createdBy: caller.name, actor: actorOf(c) };
     if (request.onFull === "wait") c.env?.stay?.("wait for memory");
     const { region, created } = await createRegion(store, request, c.get("signal"));
     c.header("Location", `/v1/regions/${idOf(region)}`);
@@ -100,7 +111,10 @@ export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Se
 
   app.openapi(list, (c) => {
     const { limit, cursor, label, ...rest } = c.req.valid("query");
-    const filter = { ...rest, label: parseLabel(label) };
+    const caller = c.get("caller");
+    if (rest.model !== undefined) checkModel(caller, rest.model);
+    if (rest.session !== undefined) accessSession(caller, store, rest.session);
+    const filter = { ...rest, label: parseLabel(label), models: caller.models };
     return answerPage(
       c,
       { limit, cursor },

@@ -2,6 +2,8 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { sealRegions, verifyRegion } from "../memory/regions/seal.ts";
+import { actorOf } from "./access/authorize.ts";
+import { accessRegion, checkTakeover } from "./access/checks.ts";
 import { answer, answerPieces, toRegionBody } from "./answer.ts";
 import { etag } from "./answer-headers.ts";
 import { json, optionalBody } from "./contract.ts";
@@ -75,17 +77,18 @@ const verify = createRoute({
 export function defineSealRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(seal, async (c) => {
     c.env?.keepOpen?.();
-    const region = store.books.region(c.req.valid("param").region);
+    const region = accessRegion(c.get("caller"), "sealRegion", store, c.req.valid("param").region);
+    checkTakeover(c.get("caller"), region);
     checkRegion(c, region, "seal", toTaggedRegion(region));
     const { checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
-    await sealRegions(store, [region], { checksum, stockWritable }, c.get("requestId"));
+    await sealRegions(store, [region], { checksum, stockWritable }, actorOf(c));
     setTag(c, toTaggedRegion(region));
     return answerPieces(c, toRegionBody(store, region), 200);
   });
 
   app.openapi(verify, async (c) => {
     c.env?.keepOpen?.();
-    const region = store.books.region(c.req.valid("param").region);
+    const region = accessRegion(c.get("caller"), "verifyRegion", store, c.req.valid("param").region);
     const { expected, actual } = await verifyRegion(store, region);
     const ok = expected === null ? null : expected.value === actual.value;
     const { algorithm, value } = actual;

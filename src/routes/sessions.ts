@@ -6,6 +6,9 @@ import { findPid, ownPidNamespace } from "../memory/host/process-id.ts";
 import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
 import { endSession, listSessions, openSession, renewSession } from "../memory/sessions/sessions.ts";
+import { actorOf } from "./access/authorize.ts";
+import { accessSession } from "./access/checks.ts";
+import { isOwn } from "./access/rights.ts";
 import { answer } from "./answer.ts";
 import { location } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
@@ -112,34 +115,42 @@ const end = createRoute({
 export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(open, async (c) => {
     const { name = null, client, quota_bytes = null, ttl_ms = limits.sessionTtlDefaultMs } = c.req.valid("json");
+    const createdBy = c.get("caller").name;
     const facts = client === undefined ? null : await toClientFacts(client);
-    const session = openSession(store, { name, client: facts, quotaBytes: quota_bytes, ttlMs: ttl_ms });
+    const session = openSession(store, { name, client: facts, quotaBytes: quota_bytes, ttlMs: ttl_ms, createdBy });
     c.header("Location", `/v1/sessions/ses_${session.token}`);
     return answer(c, toSession(session), 201);
   });
 
   app.openapi(list, (c) => {
     const query = c.req.valid("query");
-    return answerPage(c, query, (count, after) => listSessions(store, count, Number(after ?? 0)), toSession);
+    const caller = c.get("caller");
+    const read = (count: number, after = "0") => {
+      const { items, nextCursor } = listSessions(store, count, Number(after));
+      return { items: items.filter((session) => isOwn(caller, session)), nextCursor };
+    };
+    return answerPage(c, query, read, toSession);
   });
 
-  app.openapi(get, (c) => answer(c, toSession(store.books.session(c.req.valid("param").session)), 200));
+  app.openapi(get, (c) =>
+    answer(c, toSession(accessSession(c.get("caller"), store, c.req.valid("param").session)), 200),
+  );
 
   app.openapi(renew, (c) => {
-    const session = store.books.session(c.req.valid("param").session);
+    const session = accessSession(c.get("caller"), store, c.req.valid("param").session);
     renewSession(store, session);
     return answer(c, toSession(session), 200);
   });
 
   app.openapi(end, async (c) => {
     c.env?.keepOpen?.();
-    const session = store.books.session(c.req.valid("param").session);
-    const { regions, freedBytes, isDraining } = await endSession(store, session, "request", c.get("requestId"));
+    const session = accessSession(c.get("caller"), store, c.req.valid("param").session);
+    const { regions, freedBytes, isDraining } = await endSession(store, session, "request", actorOf(c));
     return answer(c, { state: isDraining ? "draining" : "deleted", freed_bytes: freedBytes, regions } as const, 200);
   });
 
   app.get("/v1/sessions/:session/hold", (c) => {
-    const session = store.books.session(c.req.param("session"));
+    const session = accessSession(c.get("caller"), store, c.req.param("session"));
     if (c.req.header("upgrade")?.toLowerCase() !== "websocket" || c.env?.upgrade === undefined) {
       throw new TensordError(
         "upgrade-required",
@@ -149,7 +160,7 @@ export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Se
         },
       );
     }
-    c.env.upgrade(toHoldProtocol(store, session));
+    c.env.upgrade(toHoldProtocol(store, session, c.get("caller")));
     return c.body(null);
   });
 }

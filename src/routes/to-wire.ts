@@ -53,6 +53,7 @@ export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof
         ? null
         : { algorithm: checksum.algorithm, chunk_bytes: checksum.chunkBytes, value: checksum.value },
     created_at: new Date(region.createdAt).toISOString(),
+    created_by: region.createdBy,
     sealed_at: toTime(region.sealedAt),
     last_used_at: new Date(region.lastUsedAt).toISOString(),
   };
@@ -136,6 +137,7 @@ export function toSession(session: Session): z.infer<typeof SessionSchema> {
     held: session.holds > 0,
     expires_at: toTime(session.expiresAt),
     created_at: new Date(session.createdAt).toISOString(),
+    created_by: session.createdBy,
   };
 }
 

@@ -3,7 +3,7 @@
  * command line and the table in `docs/operating.md` are made from it.
  */
 
-import { isIPv4 } from "node:net";
+import { isIP, isIPv4 } from "node:net";
 import { isAbsolute } from "node:path";
 import { z } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
@@ -19,6 +19,8 @@ interface Setting {
   readonly meaning: string;
 }
 
+type Named = Pick<Setting, "variable" | "flag">;
+
 const integer = (min: number, max: number) =>
   z
     .string()
@@ -31,13 +33,16 @@ const emptyOr = <Schema extends z.ZodType<unknown, string>>(schema: Schema) =>
 
 const absolutePath = z.string().refine(isAbsolute, "want an absolute path");
 
-/** Loopback only: a wider address needs tokens, which this version does not have. */
-const loopback = z
-  .string()
-  .refine(
-    (host) => host === "localhost" || host === "::1" || (isIPv4(host) && host.startsWith("127.")),
-    "want a loopback address (127.0.0.1, ::1, localhost): the API has no tokens yet, so nobody else may reach it",
-  );
+const wantLoopback =
+  "want a loopback address (127.0.0.1, ::1, localhost), or another IP address together with TENSORD_TOKENS_FILE: without tokens whoever " +
+  "reached it could do everything";
+
+/** No name but one: which addresses another stands for is not for us to guess. */
+const address = z.string().refine((host) => host === "localhost" || isIP(host) !== 0, wantLoopback);
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || (isIPv4(host) && host.startsWith("127."));
+}
 
 export interface HealthAddress {
   /** undefined: all interfaces. */
@@ -76,8 +81,8 @@ export const settings = {
     flag: "--host",
     placeholder: "address",
     fallback: "127.0.0.1",
-    schema: loopback,
-    meaning: "The loopback address that TCP listens on.",
+    schema: address,
+    meaning: "The address that TCP listens on. Any but a loopback one needs TENSORD_TOKENS_FILE.",
   },
   port: {
     variable: "TENSORD_PORT",
@@ -86,6 +91,16 @@ export const settings = {
     fallback: "7411",
     schema: emptyOr(integer(0, 65_535)),
     meaning: "The TCP port; 0 takes a free one, empty means no TCP.",
+  },
+  tokensFile: {
+    variable: "TENSORD_TOKENS_FILE",
+    flag: "--tokens-file",
+    placeholder: "path",
+    fallback: "",
+    schema: emptyOr(absolutePath),
+    meaning:
+      "Who may call, and as what: a file of mode 0600 that is read anew when it changes (docs/security.md). Empty: nobody needs a " +
+      "token, and whoever reaches the server may do everything.",
   },
   allowedHosts: {
     variable: "TENSORD_ALLOWED_HOSTS",
@@ -184,26 +199,32 @@ export function parseConfig(environment: Texts, flags: Texts = {}): Config {
     if (!result.success) mistakes.push(toMistake(setting, text, result.error));
     return [name, result.data];
   });
+  const config = Object.fromEntries(values) as Config;
+  if (config.host !== undefined && !isLoopback(config.host) && config.tokensFile === undefined)
+    mistakes.push(toMistakeOf(settings.host, config.host, wantLoopback));
   const known = new Set<string>(Object.values(settings).map((setting) => setting.variable));
   for (const variable of Object.keys(environment)) {
     if (variable.startsWith("TENSORD_") && !known.has(variable) && !notOurs.test(variable)) {
       mistakes.push(`${variable} is no setting; want one of ${[...known].join(", ")}`);
     }
   }
-  if (mistakes.length === 0) return Object.fromEntries(values) as Config;
+  if (mistakes.length === 0) return config;
   throw new TensordError("validation-failed", `Cannot start: ${mistakes.join("; ")}`, {
     hint: "docs/operating.md has all settings with their bounds.",
   });
 }
 
 /** Read by clients; and what Kubernetes sets in every pod beside a Service that is called tensord. */
-const notOurs = /^TENSORD_(URL$|SERVICE_|PORT_)/;
+const notOurs = /^TENSORD_(URL$|TOKEN$|TOKEN_FILE$|SERVICE_|PORT_)/;
 
 function toMistake({ variable, flag }: Setting, text: string, error: z.ZodError): string {
   const messages = error.issues.flatMap((issue) =>
     issue.code === "invalid_union" ? issue.errors.flat().map(({ message }) => message) : [issue.message],
   );
-  const message = messages.find((line) => line.startsWith("want")) ?? messages[0];
+  return toMistakeOf({ variable, flag }, text, messages.find((line) => line.startsWith("want")) ?? messages[0]);
+}
+
+function toMistakeOf({ variable, flag }: Named, text: string, message: string | undefined): string {
   const kubernetes = text.startsWith("tcp://")
     ? " (Kubernetes sets it for a Service of that name: enableServiceLinks: false)"
     : "";

@@ -4,6 +4,7 @@
  * what forwards another port to ours passes them on. A request without a Host is no browser's.
  */
 
+import { isIP } from "node:net";
 import { TensordError } from "../memory/error.ts";
 
 const loopbackNames = ["localhost", "127.0.0.1", "[::1]"];
@@ -18,6 +19,7 @@ export function createHostGuard(
   allowed: readonly string[] = [],
 ): (headers: Headers) => void {
   const names = new Set([...loopbackNames, host.includes(":") ? `[${host}]` : host]);
+  const isEverywhere = host === "0.0.0.0" || host === "::";
   const others = new Set(allowed);
   const origins = new Set([...names].map((name) => `http://${name}:${port}`));
   if (port === 80) for (const name of names) origins.add(`http://${name}`);
@@ -26,9 +28,14 @@ export function createHostGuard(
     return others.has(authority) || others.has(toName(authority) ?? "");
   }
 
+  /** Where we listen on every address: an address is no name that could be rebound. Of an Origin it says nothing. */
+  function isAddress(authority: string): boolean {
+    return isEverywhere && isIP((toName(authority) ?? "").replace(/^\[(.*)\]$/, "$1")) !== 0;
+  }
+
   return function guardHost(headers) {
     const asked = headers.get("host")?.toLowerCase();
-    if (asked !== undefined && !names.has(toName(asked) ?? "") && !isAllowed(asked)) {
+    if (asked !== undefined && !names.has(toName(asked) ?? "") && !isAllowed(asked) && !isAddress(asked)) {
       throw refused("Host", asked, [...names, "or a host that the operator allows"]);
     }
     const origin = headers.get("origin")?.toLowerCase();

@@ -7,6 +7,7 @@ import { TensordError } from "../memory/error.ts";
 import { KiB } from "../memory/limits.ts";
 import type { Store } from "../memory/state/store.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
+import { secure } from "./access/secure.ts";
 import type { HealthAddress } from "./config.ts";
 import type { Connections } from "./connections.ts";
 import type { Metrics } from "./metrics.ts";
@@ -48,7 +49,7 @@ export class HealthListener {
     try {
       const fetch = async (request: Request, server: Bun.Server<undefined>) => {
         using _ = this.#connections.ask(server, request);
-        return await this.#handle(request);
+        return secure(await this.#handle(request));
       };
       return Bun.serve({ hostname, port, maxRequestBodySize: KiB, fetch });
     } catch (error) {

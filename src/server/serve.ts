@@ -8,6 +8,7 @@ import { warnOfFileSystem } from "../memory/start/warn-of-file-system.ts";
 import type { OnStep } from "../memory/state/steps.ts";
 import { createApp } from "../routes/app.ts";
 import { toEventText } from "../routes/to-event.ts";
+import { Authority } from "./access/authority.ts";
 import { Broker } from "./broker/broker.ts";
 import { toBrokerPath } from "./broker/broker-socket.ts";
 import type { Config } from "./config.ts";
@@ -91,7 +92,13 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   await Promise.all([host.start(), opened.start()]);
   const { http } = metrics;
   const observe = http.observe.bind(http);
-  const app = createApp({ store, host, version: packageJson.version, traffic, observe, onUnexpected });
+  const authority = config.tokensFile === undefined ? undefined : started.use(openTokens(config.tokensFile, log));
+  const authenticate = authority && ((header: string | undefined) => authority.authenticateHeader(header));
+  if (authority !== undefined) {
+    store.listen((event) => event.type === "tensord.session.ended" && authority.revoke(event.session.token));
+  }
+  const { version } = packageJson;
+  const app = createApp({ store, host, version, traffic, observe, onUnexpected, authenticate });
   const transport = new Transport(app, traffic, onUnexpected, connections);
   started.defer(() => transport.stop(0));
   urls.push(await spareInodes.lend(`listen on ${socket}`, () => transport.listenUnix(socket)));
@@ -111,8 +118,10 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
     { urls, broker: broker.path, pid: process.pid, epoch: store.epoch, regions: { open, sealed, draining } },
     `ready on ${urls.join(" and ")}`,
   );
-  if (config.port !== undefined) {
-    log.warn(`every local user can reach ${urls.at(-1)}: set TENSORD_PORT empty to serve the Unix socket alone`);
+  if (config.port !== undefined && authority === undefined) {
+    log.warn(
+      `every local user can reach ${urls.at(-1)}: set TENSORD_PORT empty to serve the Unix socket alone, or TENSORD_TOKENS_FILE`,
+    );
   }
   const all = started.move();
   return {
@@ -130,6 +139,10 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
 }
 
 type Log = ServerLog["log"];
+
+function openTokens(path: string, log: Log): Authority {
+  return new Authority(path, (message, error) => (error === undefined ? log.info(message) : log.error(message)));
+}
 
 function tellRoom(log: Log, room: Room | undefined): void {
   if (room === undefined) return log.info("any number of connections fit: open files have no limit");

@@ -12,6 +12,7 @@ import { raiseLimit } from "../memory/os/descriptors.ts";
 import { checkSocketPath } from "../memory/storage/instance-directory.ts";
 import type { Environment, SocketProtocol, Traffic } from "../routes/environment.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
+import { secure } from "./access/secure.ts";
 import type { Connections } from "./connections.ts";
 import { drain } from "./drain.ts";
 import { createHostGuard } from "./guard.ts";
@@ -109,7 +110,7 @@ export class Transport {
       // Bun's own limit answers an empty 413; the app's says what to do.
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       fetch: (request: Request, server: Server) => this.#handle(request, server, guard),
-      error: (error: unknown) => this.#toProblemResponse(error),
+      error: (error: unknown) => secure(this.#toProblemResponse(error)),
       websocket: {
         maxPayloadLength: limits.socketFrameBytes,
         // A stopped process answers no ping, and is not gone for that. Who does not read events is closed by another limit.
@@ -158,7 +159,7 @@ export class Transport {
       },
     };
     const asked = toAsked(request);
-    const response = await this.#answer(asked, bindings, guard);
+    const response = secure(await this.#answer(asked, bindings, guard));
     // Bun wants no answer for a request that has become a socket.
     if (isUpgraded) return undefined;
     if (response.status >= 400 && endsConnection(request)) await drain(asked.body, this.#stopping.signal);

@@ -58,4 +58,9 @@ export const Shape = z
     items: { type: "integer", minimum: 0, maximum: limits.regionBytes },
   });
 
+export const createdBy = z.string().nullable().openapi({
+  description: "Whose it is: the name of a token; null where nobody was asked for one.",
+  example: "trainer",
+});
+
 export const nextCursor = z.string().nullable().openapi({ description: "For the next page; null at the end." });

@@ -39,6 +39,7 @@ const facts = {
   state: z.string().optional().openapi({ description: "The state of the region that was asked for." }),
   session: z.string().optional().openapi({ description: "The session in the way, and who it is." }),
   regions: z.int().optional().openapi({ description: "How many regions are in the way." }),
+  retry_after_seconds: z.int().min(1).optional().openapi({ description: "When to ask again, if it is only too soon." }),
   difference: TensorDifference.optional(),
   complete_length: byteCount.optional().openapi({ description: "The bytes of what a range was asked of." }),
   accept_encoding: z.string().optional().openapi({ description: "What Content-Encoding is taken instead." }),

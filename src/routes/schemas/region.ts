@@ -3,7 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { type Owner as RegionOwner, states, toldEndReasons } from "../../memory/journal/region-record.ts";
 import { limits } from "../../memory/limits.ts";
-import { byteCount, ModelName, nextCursor, Pid, Shape, TensorName, time, Version } from "./common.ts";
+import { byteCount, createdBy, ModelName, nextCursor, Pid, Shape, TensorName, time, Version } from "./common.ts";
 import {
   ChecksumAlgorithm,
   DtypeWord,
@@ -134,6 +134,7 @@ export const RegionFacts = z
     // Not `nullable`, which would make every `Checksum` null's.
     checksum: z.union([Checksum, z.null()]),
     created_at: time,
+    created_by: createdBy,
     sealed_at: time.nullable(),
     last_used_at: time,
   })

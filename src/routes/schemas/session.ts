@@ -1,7 +1,7 @@
 /** The zod schemas of what is answered about sessions, claims and leases by request. */
 
 import { z } from "@hono/zod-openapi";
-import { byteCount, nextCursor, SessionId, time } from "./common.ts";
+import { byteCount, createdBy, nextCursor, SessionId, time } from "./common.ts";
 import { ClientDescriptor, RegionDetail } from "./region.ts";
 
 export const Session = z
@@ -16,6 +16,7 @@ export const Session = z
     held: z.boolean().openapi({ description: "Whether a hold socket is open; no TTL runs then." }),
     expires_at: time.nullable().openapi({ description: "null while it is held." }),
     created_at: time,
+    created_by: createdBy,
   })
   .openapi("Session", { description: "One worker's stay: what it owns ends with it." });
 

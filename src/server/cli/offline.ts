@@ -186,6 +186,7 @@ function toSession(record: SessionRecord, regions: readonly OfflineRegion[]): Of
     used_bytes: sum(own),
     regions: own.length,
     ttl_ms: record.ttlMs,
+    created_by: record.createdBy,
     created_at: new Date(record.createdAt).toISOString(),
   };
 }
