@@ -1,12 +1,14 @@
 /** Every failure that an operation declares is provoked, and answered as the document says. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { FailureCode } from "../../src/memory/error.ts";
 import { failures } from "../../src/memory/error.ts";
+import { openOperations } from "../../src/routes/access/rights.ts";
 import { createApp } from "../../src/routes/app.ts";
 import type { Services } from "../../src/routes/environment.ts";
 import { type Answer, checkAnswer, declaredCodes, operations, type Problem, toAnswer } from "../harness/answers.ts";
 import { TestApp, withApp } from "../harness/app.ts";
+import { tokenOf } from "../harness/tokens-file.ts";
 import { dataCases } from "./support/data-failures.ts";
 import { eventCases } from "./support/event-failures.ts";
 import {
@@ -30,6 +32,10 @@ import { withTcp } from "./support/socket.ts";
 const exempt: Readonly<Record<string, string>> = {
   "isLive internal": "it reads nothing, so that nothing it could ask can be broken",
   "isLive out-of-descriptors": "it opens nothing",
+  "isLive unauthorized": "it needs no token",
+  "isLive too-many-requests": "as it needs no token, nobody's rate is asked",
+  "isReady unauthorized": "it needs no token",
+  "isReady too-many-requests": "as it needs no token, nobody's rate is asked",
   "isReady not-ready": "the health listener alone is there before the app is; health.test.ts asks it",
 };
 
@@ -176,6 +182,36 @@ describe("what the system has no descriptor for", () => {
       expectFailure(answer, "out-of-descriptors");
       expect(answer.body).toMatchObject({ errno: code, hint: expect.stringMatching(/ulimit -n|fs\.file-max/) });
       expect(heard).toEqual([]);
+    });
+  }
+});
+
+describe("where a token is needed", () => {
+  const closed = operations.filter(({ operationId }) => !openOperations.has(operationId));
+  const tokens = [{ name: "eager", role: "admin", token: tokenOf("eager"), requests_per_second: 0.01 }];
+  let app: TestApp;
+  beforeAll(async () => {
+    app = await TestApp.open({ tokens });
+  });
+  afterAll(async () => await app.close());
+
+  for (const operation of closed) {
+    const { method, path } = bareRequest(operation);
+
+    test(`${claim(operation.operationId, "unauthorized")} to who has none`, async () => {
+      const answer = await app.request(method, path);
+      expectFailure(answer, "unauthorized");
+      expect(answer.headers.get("www-authenticate")).toBe('Bearer realm="tensord"');
+    });
+
+    test(`${claim(operation.operationId, "too-many-requests")} to who asks more often than its line says, and says when to ask again`, async () => {
+      const headers = { authorization: `Bearer ${tokenOf("eager")}` };
+      await app.request(method, path, undefined, { headers });
+      const answer = await app.request(method, path, undefined, { headers });
+      expectFailure(answer, "too-many-requests");
+      const seconds = Number(answer.headers.get("retry-after"));
+      expect(seconds).toBeGreaterThanOrEqual(1);
+      expect(answer.body).toMatchObject({ retry_after_seconds: seconds });
     });
   }
 });

@@ -29,6 +29,7 @@ async function makeLarge(store: Store): Promise<Region> {
     owner: { kind: "persist" },
     ifExists: "fail",
     labels: {},
+    createdBy: null,
     session: null,
     claim: undefined,
     evictable: false,

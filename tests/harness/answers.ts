@@ -118,7 +118,7 @@ export function checkAnswer(method: string, path: string, answer: Answer): void 
 
 /** What any answer of HTTP may have, and what the document says of every answer once. */
 const general =
-  /^(content-(type|length)|date|connection|keep-alive|transfer-encoding|cache-control|vary|x-request-id|x-accel-buffering)$/;
+  /^(content-(type|length)|date|connection|keep-alive|transfer-encoding|cache-control|vary|x-request-id|x-accel-buffering|x-content-type-options|cross-origin-resource-policy|referrer-policy|content-security-policy)$/;
 
 function checkHeaders(headers: Headers, declared: object | undefined, where: string): void {
   const names = new Set(Object.keys(declared ?? {}).map((name) => name.toLowerCase()));

@@ -22,6 +22,7 @@ import type { Deletion, Model, Problem, Region, RegionDetail, Stats, Verificatio
 import { type Answer, checkAnswer, toAnswer } from "./answers.ts";
 import { createInstance, defaultShmDirectory } from "./instance.ts";
 import { patienceMs } from "./server-wait.ts";
+import { TokensFile } from "./tokens-file.ts";
 
 export interface AppOptions {
   readonly shmDirectory?: string;
@@ -31,6 +32,8 @@ export interface AppOptions {
   readonly fdHolder?: FdHolder;
   /** One that an app before it has left; a new one if it is left out. */
   readonly instance?: string;
+  /** Lines of a file of tokens, which the app then asks for. */
+  readonly tokens?: readonly object[];
 }
 
 export interface RequestOptions {
@@ -70,6 +73,10 @@ export class TestApp {
   readonly warnings: string[];
   /** Brings up the store's Workers, as a server does before it serves; most tests need none. */
   readonly start: () => Promise<void>;
+  /** The file of tokens, if there is one. */
+  readonly tokensFile: TokensFile | undefined;
+  /** Sent with each request that has no Authorization of its own. */
+  token: string | undefined;
   readonly #closeStore: () => Promise<void>;
 
   private constructor(parts: Pick<TestApp, "instance" | "shmDirectory" | "store" | "app" | "traffic">, rest: Rest) {
@@ -81,6 +88,7 @@ export class TestApp {
     this.mistakes = rest.mistakes;
     this.warnings = rest.warnings;
     this.start = rest.start;
+    this.tokensFile = rest.tokensFile;
     this.#closeStore = rest.closeStore;
   }
 
@@ -117,17 +125,24 @@ export class TestApp {
       metrics,
     });
     const observe = metrics.http.observe.bind(metrics.http);
-    const app = createApp({ store, host, version: "0.0.0", traffic, observe, onUnexpected });
-    const closeStore = async () => await opened[Symbol.asyncDispose]();
+    const tokensFile = options.tokens && new TokensFile(options.tokens, store);
+    const authenticate = tokensFile?.authenticate;
+    const app = createApp({ store, host, version: "0.0.0", traffic, observe, onUnexpected, authenticate });
+    const closeStore = async () => {
+      tokensFile?.[Symbol.dispose]();
+      await opened[Symbol.asyncDispose]();
+    };
     return new TestApp(
       { instance, shmDirectory, store, app, traffic },
-      { warnings, mistakes, start: opened.start, closeStore },
+      { warnings, mistakes, start: opened.start, closeStore, tokensFile },
     );
   }
 
   /** Asks, and holds the answer against the document. */
   async request(method: string, path: string, body?: Body, options: RequestOptions = {}): Promise<Answer> {
-    const response = await this.app.fetch(new Request(`http://localhost${path}`, toInit(method, body, options)), {});
+    const authorization = this.token === undefined ? {} : { authorization: `Bearer ${this.token}` };
+    const init = toInit(method, body, { ...options, headers: { ...authorization, ...options.headers } });
+    const response = await this.app.fetch(new Request(`http://localhost${path}`, init), {});
     const answer = await toAnswer(response);
     checkAnswer(method, path, answer);
     return answer;
@@ -241,6 +256,7 @@ export class TestApp {
 }
 
 interface Rest {
+  readonly tokensFile: TokensFile | undefined;
   readonly warnings: string[];
   readonly mistakes: string[];
   readonly start: () => Promise<void>;

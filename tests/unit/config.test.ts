@@ -19,6 +19,7 @@ describe("parseConfig", () => {
       host: "127.0.0.1",
       port: 7411,
       allowedHosts: [],
+      tokensFile: undefined,
       socket: undefined,
       brokerSocket: undefined,
       instance: "default",
@@ -35,6 +36,7 @@ describe("parseConfig", () => {
       host: ["::1", "::1"],
       port: ["0", 0],
       allowedHosts: ["gpu.example.com, 10.0.0.1:8443", ["gpu.example.com", "10.0.0.1:8443"]],
+      tokensFile: ["/etc/tensord/tokens.json", "/etc/tensord/tokens.json"],
       socket: ["/run/tensord.sock", "/run/tensord.sock"],
       brokerSocket: ["/run/tensord-broker.sock", "/run/tensord-broker.sock"],
       instance: ["a-1", "a-1"],
@@ -116,6 +118,17 @@ describe("parseConfig", () => {
       expect(parseConfig({ TENSORD_HOST: host }).host).toBe(host);
     });
   }
+
+  for (const host of ["0.0.0.0", "::", "10.0.0.1", "fd00::1"]) {
+    test(`takes ${host}, where others reach it, together with tokens`, () => {
+      expect(parseConfig({ TENSORD_HOST: host, TENSORD_TOKENS_FILE: "/etc/tokens.json" }).host).toBe(host);
+    });
+  }
+
+  test("minds nothing that clients read", () => {
+    const clients = { TENSORD_TOKEN: "secret", TENSORD_TOKEN_FILE: "/run/secrets/token" };
+    expect(parseConfig(clients)).toEqual(parseConfig({}));
+  });
 
   for (const host of ["127.0.0.256", "127.999.0.1", "127.0.0.001000"]) {
     test(`refuses ${host}, which is no address`, () => {

@@ -13,7 +13,7 @@ const id = `ses_${token}`;
 function toSession(name: string | null, client: Partial<ClientFacts> | null) {
   const facts = { name: null, pid: null, hostname: null, version: null, labels: {} };
   const whole = client === null ? null : { ...facts, ...client };
-  return { key: 1, token, name, client: whole, quotaBytes: null, ttlMs: 1000, createdAt: 0 };
+  return { key: 1, token, name, client: whole, quotaBytes: null, ttlMs: 1000, createdAt: 0, createdBy: null };
 }
 
 for (const [name, client, want] of [

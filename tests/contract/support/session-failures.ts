@@ -83,6 +83,7 @@ const tooMany: readonly FailureCase[] = [
           key: app.store.requestedLeases.nextKey(),
           token: createToken(),
           region,
+          createdBy: null,
           session: null,
           ttlMs: limits.sessionTtlMaxMs,
         });
@@ -113,7 +114,14 @@ const tooMany: readonly FailureCase[] = [
 ];
 
 function toSessionRecord(key: number) {
-  const facts = { name: null, client: null, quotaBytes: null, ttlMs: limits.sessionTtlMaxMs, createdAt: 0 };
+  const facts = {
+    name: null,
+    client: null,
+    quotaBytes: null,
+    ttlMs: limits.sessionTtlMaxMs,
+    createdAt: 0,
+    createdBy: null,
+  };
   return { ...facts, key, token: createToken() };
 }
 
