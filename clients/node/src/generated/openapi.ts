@@ -681,6 +681,11 @@ export interface components {
        */
       readonly created_at: string;
       /**
+       * @description Whose it is: the name of a token; null where nobody was asked for one.
+       * @example trainer
+       */
+      readonly created_by: string | null;
+      /**
        * Format: date-time
        * @example 2026-11-21T12:00:00.000Z
        */
@@ -851,6 +856,11 @@ export interface components {
        */
       readonly created_at: string;
       /**
+       * @description Whose it is: the name of a token; null where nobody was asked for one.
+       * @example trainer
+       */
+      readonly created_by: string | null;
+      /**
        * Format: date-time
        * @example 2026-11-21T12:00:00.000Z
        */
@@ -919,6 +929,11 @@ export interface components {
        */
       readonly created_at: string;
       /**
+       * @description Whose it is: the name of a token; null where nobody was asked for one.
+       * @example trainer
+       */
+      readonly created_by: string | null;
+      /**
        * Format: date-time
        * @example 2026-11-21T12:00:00.000Z
        */
@@ -979,6 +994,11 @@ export interface components {
        * @example 2026-11-21T12:00:00.000Z
        */
       readonly created_at: string;
+      /**
+       * @description Whose it is: the name of a token; null where nobody was asked for one.
+       * @example trainer
+       */
+      readonly created_by: string | null;
       /**
        * Format: date-time
        * @example 2026-11-21T12:00:00.000Z
@@ -1064,6 +1084,11 @@ export interface components {
        * @example 2026-11-21T12:00:00.000Z
        */
       readonly created_at: string;
+      /**
+       * @description Whose it is: the name of a token; null where nobody was asked for one.
+       * @example trainer
+       */
+      readonly created_by: string | null;
     };
     /** @description Who the worker says it is. */
     readonly ClientDescriptor: {
@@ -1119,6 +1144,11 @@ export interface components {
        * @example 2026-11-21T12:00:00.000Z
        */
       readonly created_at: string;
+      /**
+       * @description Whose it is: the name of a token; null where nobody was asked for one.
+       * @example trainer
+       */
+      readonly created_by: string | null;
       /**
        * @description `hold`: the peer of its last hold is gone. Known: `request`, `ttl`, `hold`. A later server may say others.
        * @example request
@@ -1181,6 +1211,7 @@ export interface components {
      */
     readonly FailureCode:
       | "malformed-body"
+      | "unauthorized"
       | "forbidden"
       | "route-not-found"
       | "model-not-found"
@@ -1350,6 +1381,11 @@ export interface components {
        */
       readonly created_at: string;
       /**
+       * @description Whose it is: the name of a token; null where nobody was asked for one.
+       * @example trainer
+       */
+      readonly created_by: string | null;
+      /**
        * Format: date-time
        * @example 2026-11-21T12:00:00.000Z
        */
@@ -1435,8 +1471,9 @@ export interface components {
       /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
       readonly detail: string;
       /**
-       * @description What failed, in a word for programs. Known: `malformed-body`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-descriptors`. A later server may say others.
+       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-descriptors`. A later server may say others.
        * @example malformed-body
+       * @example unauthorized
        * @example forbidden
        * @example route-not-found
        * @example model-not-found
@@ -1512,6 +1549,11 @@ export interface components {
        * @description How many regions are in the way.
        */
       readonly regions?: number;
+      /**
+       * Format: int64
+       * @description When to ask again, if it is only too soon.
+       */
+      readonly retry_after_seconds?: number;
       readonly difference?: components["schemas"]["TensorDifference"];
       /**
        * Format: int64
@@ -1783,6 +1825,11 @@ export interface components {
        * @example 2026-11-21T12:00:00.000Z
        */
       readonly created_at: string;
+      /**
+       * @description Whose it is: the name of a token; null where nobody was asked for one.
+       * @example trainer
+       */
+      readonly created_by: string | null;
       /**
        * Format: date-time
        * @example 2026-11-21T12:00:00.000Z
@@ -2614,7 +2661,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["RegionList"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -2635,6 +2696,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2730,7 +2805,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -2792,6 +2881,11 @@ export interface operations {
       /** @description `too-many-requests`: Too many requests at once. */
       readonly 429: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2901,7 +2995,21 @@ export interface operations {
         };
         content?: never;
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -2931,6 +3039,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -2991,7 +3113,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Deletion"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -3044,6 +3180,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3122,7 +3272,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -3184,6 +3348,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3274,7 +3452,21 @@ export interface operations {
         };
         content?: never;
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -3313,6 +3505,11 @@ export interface operations {
       /** @description `too-many-requests`: Too many requests at once. */
       readonly 429: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3393,7 +3590,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Deletion"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -3446,6 +3657,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3530,7 +3755,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -3592,6 +3831,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3670,7 +3923,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -3732,6 +3999,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3801,7 +4082,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Verification"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -3854,6 +4149,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -3934,7 +4243,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -3996,6 +4319,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4084,7 +4421,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -4137,6 +4488,11 @@ export interface operations {
       /** @description `too-many-requests`: Too many requests at once. */
       readonly 429: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4274,7 +4630,21 @@ export interface operations {
         };
         content?: never;
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -4327,6 +4697,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4410,7 +4794,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["DataWritten"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -4486,6 +4884,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4631,7 +5043,21 @@ export interface operations {
         };
         content?: never;
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -4684,6 +5110,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4826,7 +5266,21 @@ export interface operations {
         };
         content?: never;
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -4879,6 +5333,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -4949,7 +5417,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["ModelList"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -4961,6 +5443,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5037,7 +5533,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -5090,6 +5600,11 @@ export interface operations {
       /** @description `too-many-requests`: Too many requests at once. */
       readonly 429: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5182,7 +5697,21 @@ export interface operations {
         };
         content?: never;
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -5212,6 +5741,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5276,7 +5819,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Deletion"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -5338,6 +5895,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5417,7 +5988,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -5470,6 +6055,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5537,7 +6136,21 @@ export interface operations {
           readonly "text/event-stream": string;
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -5558,6 +6171,11 @@ export interface operations {
       /** @description `too-many-requests`: Too many requests at once. */
       readonly 429: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5638,7 +6256,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -5682,6 +6314,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5752,7 +6398,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["SessionList"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -5764,6 +6424,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5835,7 +6509,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -5879,6 +6567,11 @@ export interface operations {
       /** @description `too-many-requests`: Too many requests at once. */
       readonly 429: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -5948,7 +6641,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Session"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -5969,6 +6676,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6024,7 +6745,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["SessionEnd"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6068,6 +6803,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6123,7 +6872,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Session"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6167,6 +6930,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6246,7 +7023,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6299,6 +7090,11 @@ export interface operations {
       /** @description `too-many-requests`: Too many requests at once. */
       readonly 429: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6375,7 +7171,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Ended"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6419,6 +7229,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6477,7 +7301,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["LeaseList"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6498,6 +7336,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6571,7 +7423,21 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6633,6 +7499,11 @@ export interface operations {
       /** @description `too-many-requests`: Too many requests at once. */
       readonly 429: {
         headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6702,7 +7573,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Lease"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6746,6 +7631,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6801,7 +7700,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Ended"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6845,6 +7758,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6898,7 +7825,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Stats"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6910,6 +7851,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -6963,7 +7918,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Probe"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -6975,6 +7944,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -7028,7 +8011,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Probe"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -7040,6 +8037,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -7107,7 +8118,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Capabilities"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -7119,6 +8144,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -7172,7 +8211,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["DeviceList"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -7184,6 +8237,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -7237,7 +8304,21 @@ export interface operations {
           readonly "application/json": components["schemas"]["Diagnosis"];
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -7249,6 +8330,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -7303,7 +8398,21 @@ export interface operations {
           readonly "application/openmetrics-text": string;
         };
       };
-      /** @description `forbidden`: The request is not allowed from there. */
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
       readonly 403: {
         headers: {
           readonly [name: string]: unknown;
@@ -7315,6 +8424,20 @@ export interface operations {
       /** @description `validation-failed`: The request does not follow the schema. */
       readonly 422: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {

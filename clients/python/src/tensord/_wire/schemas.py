@@ -27,6 +27,7 @@ class RegionFacts(TypedDict):
     tensor_count: int
     checksum: Checksum | None
     created_at: str
+    created_by: str | None
     sealed_at: str | None
     last_used_at: str
 
@@ -50,6 +51,7 @@ class RegionEnd(TypedDict):
     tensor_count: int
     checksum: Checksum | None
     created_at: str
+    created_by: str | None
     sealed_at: str | None
     last_used_at: str
     former_name: str | None
@@ -76,6 +78,7 @@ class RegionLoss(TypedDict):
     tensor_count: int
     checksum: Checksum | None
     created_at: str
+    created_by: str | None
     sealed_at: str | None
     last_used_at: str
     former_name: str | None
@@ -101,6 +104,7 @@ class RegionRelink(TypedDict):
     tensor_count: int
     checksum: Checksum | None
     created_at: str
+    created_by: str | None
     sealed_at: str | None
     last_used_at: str
     cause: str
@@ -127,6 +131,7 @@ class Session(TypedDict):
     held: bool
     expires_at: str | None
     created_at: str
+    created_by: str | None
 
 
 class SessionOver(TypedDict):
@@ -142,6 +147,7 @@ class SessionOver(TypedDict):
     held: bool
     expires_at: str | None
     created_at: str
+    created_by: str | None
     reason: str
     freed_bytes: int
 
@@ -251,6 +257,7 @@ class ClientDescriptor(TypedDict):
 
 FailureCode: TypeAlias = Literal[
     "malformed-body",
+    "unauthorized",
     "forbidden",
     "route-not-found",
     "model-not-found",
@@ -330,6 +337,7 @@ class Region(TypedDict):
     tensor_count: int
     checksum: Checksum | None
     created_at: str
+    created_by: str | None
     sealed_at: str | None
     last_used_at: str
     tensors: list[Tensor]
@@ -367,6 +375,7 @@ class Problem(TypedDict):
     state: NotRequired[str]
     session: NotRequired[str]
     regions: NotRequired[int]
+    retry_after_seconds: NotRequired[int]
     difference: NotRequired[TensorDifference]
     complete_length: NotRequired[int]
     accept_encoding: NotRequired[str]
@@ -496,6 +505,7 @@ class RegionDetail(TypedDict):
     tensor_count: int
     checksum: Checksum | None
     created_at: str
+    created_by: str | None
     sealed_at: str | None
     last_used_at: str
     tensors: list[Tensor]
