@@ -42,6 +42,8 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   const health = new HealthListener(metrics, onUnexpected, connections);
   started.defer(() => health.stop());
   if (config.healthAddress !== undefined) log.info(`probes on ${health.start(config.healthAddress)}`);
+  // Before anything is made: with a file that cannot be used nothing starts.
+  const authority = config.tokensFile === undefined ? undefined : started.use(openTokens(config.tokensFile, log));
   const onWarning = (message: string, error: unknown) => log.warn({ err: error }, message);
   const kept = { onOpen: (fd: number) => connections.keep(fd), onClose: (fd: number) => connections.forgetKept(fd) };
   const opened = started.use(
@@ -92,7 +94,6 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   await Promise.all([host.start(), opened.start()]);
   const { http } = metrics;
   const observe = http.observe.bind(http);
-  const authority = config.tokensFile === undefined ? undefined : started.use(openTokens(config.tokensFile, log));
   const authenticate = authority && ((header: string | undefined) => authority.authenticateHeader(header));
   if (authority !== undefined) {
     store.listen((event) => event.type === "tensord.session.ended" && authority.revoke(event.session.token));

@@ -17,12 +17,13 @@ const readyPollMs = 50;
 /**
  * A client of the server at `url`, else at `TENSORD_URL`, else on the Unix socket
  * `<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock` (`/dev/shm` and `default`).
- * @throws TensordError `server-unavailable` when the wait is over, `validation-failed` for what is no address
+ * `token` says who asks where the server wants to know, else `TENSORD_TOKEN` does, else the file `TENSORD_TOKEN_FILE`.
+ * @throws TensordError `server-unavailable` when the wait is over, `validation-failed` for what is no address or no token
  */
 export async function connect(options: ConnectOptions = {}): Promise<Client> {
   check(options);
-  const { url, waitMs = 0, retryMs = defaultRetryMs, session = {}, signal } = options;
-  const endpoint = findEndpoint(url);
+  const { url, token, waitMs = 0, retryMs = defaultRetryMs, session = {}, signal } = options;
+  const endpoint = findEndpoint(url, process.env, token);
   if (waitMs > 0) await waitUntilReady(endpoint, waitMs, signal);
   return new Client(new Transport(endpoint, retryMs), session);
 }

@@ -12,6 +12,8 @@ export const defaultModel = "default";
 export interface ConnectOptions extends WaitOptions {
   /** `http://host:port` or `unix:///path`. */
   readonly url?: string;
+  /** Who asks, where the server wants to know; sent as a header, and never shown. Default: `TENSORD_TOKEN`, `TENSORD_TOKEN_FILE`. */
+  readonly token?: string;
   /** How long to wait until the server is ready. Without it nothing is sent before the first call. */
   readonly waitMs?: number;
   /** How long a call waits for a server that was there before, as in a restart. Default: 10 s. */

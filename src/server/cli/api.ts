@@ -7,6 +7,9 @@ import { toInstancePath } from "../../memory/storage/instance-directory.ts";
 import type { Config } from "../config.ts";
 import type { RegionDetail } from "./answers.ts";
 
+const mostWaits = 10;
+const longestWaitSeconds = 10;
+
 /** What a success answered with. */
 export interface Answer<Body> {
   readonly status: number;
@@ -17,8 +20,10 @@ export interface Answer<Body> {
 export class Api {
   readonly #base: string;
   readonly #unix: string | undefined;
+  readonly #authorization: Readonly<Record<string, string>>;
 
-  constructor(config: Config, url: string | undefined) {
+  constructor(config: Config, url: string | undefined, token?: string) {
+    this.#authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
     const target = url ?? `unix://${config.socket ?? `${toInstancePath(config)}/http.sock`}`;
     this.#unix = target.startsWith("unix://") ? target.slice("unix://".length) : undefined;
     this.#base = this.#unix === undefined ? target.replace(/\/$/, "") : "http://localhost";
@@ -81,11 +86,23 @@ export class Api {
     }
   }
 
+  /** Whoever asks too often is told when to ask again, and does. */
   async #fetch(path: string, init: RequestInit): Promise<Response> {
+    for (let waits = 0; ; waits++) {
+      const response = await this.#fetchOnce(path, init);
+      const seconds = response.status === 429 ? Number(response.headers.get("retry-after")) : 0;
+      if (!(seconds > 0 && seconds <= longestWaitSeconds && waits < mostWaits)) return response;
+      await response.body?.cancel();
+      await Bun.sleep(seconds * 1000);
+    }
+  }
+
+  async #fetchOnce(path: string, init: RequestInit): Promise<Response> {
     const unix = this.#unix === undefined ? {} : { unix: this.#unix };
     try {
       // Who waits for memory waits longer than the five minutes that Bun lets a connection be silent.
-      return await fetch(this.#base + path, { ...init, ...unix, timeout: false });
+      const headers = { ...(init.headers as Record<string, string> | undefined), ...this.#authorization };
+      return await fetch(this.#base + path, { ...init, headers, ...unix, timeout: false });
     } catch (error) {
       if (this.#unix !== undefined) checkAccess(this.#unix, error);
       const { code = "unknown" } = error as NodeJS.ErrnoException;

@@ -15,12 +15,14 @@ import { print, tell } from "./output.ts";
 import { purge } from "./purge.ts";
 import { remove } from "./remove.ts";
 import { status, statusOffline } from "./status.ts";
+import { findToken } from "./token.ts";
 import { top } from "./top.ts";
 import { untilStopped } from "./until-stopped.ts";
 
 const locating: readonly SettingName[] = ["instance", "shmDirectory", "socket"];
 const sorts = ["size", "age", "used", "name"];
 const offlineMeaning = "read the journal and the keeper of an instance whose server is not running; changes neither";
+const tokenMeaning = "the token, where the server asks for one (TENSORD_TOKEN, or TENSORD_TOKEN_FILE)";
 const urlMeaning = "the server: unix:///path or http://host:port (TENSORD_URL)";
 
 /** @returns the program, to be given the arguments. Its actions write to standard output. */
@@ -158,7 +160,10 @@ function withSettings(command: Command, names: readonly SettingName[]): Command 
 }
 
 function withApi(command: Command): Command {
-  return withSettings(command, locating).option("--url <url>", urlMeaning).option("--json", "print JSON");
+  return withSettings(command, locating)
+    .option("--url <url>", urlMeaning)
+    .option("--token-file <path>", tokenMeaning)
+    .option("--json", "print JSON");
 }
 
 /** Collects what a repeatable option was given. */
@@ -180,7 +185,8 @@ function toAttribute(flag: string): string {
 
 function toApi(flags: Flags): Api {
   const url = flags.url ?? (process.env.TENSORD_URL || undefined);
-  return new Api(toConfig(flags), typeof url === "string" ? url : undefined);
+  const file = typeof flags.tokenFile === "string" ? flags.tokenFile : undefined;
+  return new Api(toConfig(flags), typeof url === "string" ? url : undefined, findToken(file, process.env));
 }
 
 async function serve(config: Config): Promise<void> {

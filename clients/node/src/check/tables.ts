@@ -37,6 +37,7 @@ const session: Kind<SessionOptions | false> = {
 export const connect = tableOf<ConnectOptions>()({
   ...wait,
   url: kinds.text,
+  token: kinds.text,
   waitMs: kinds.waitMs,
   retryMs: kinds.waitMs,
   session,

@@ -3,14 +3,18 @@
 import { quote } from "../check/value.ts";
 import { TensordError } from "../errors.ts";
 import { checkPlatform } from "../memory/platform.ts";
+import { findToken, type Token } from "./token.ts";
 
 /** sockaddr_un.sun_path holds 108 bytes with its NUL (unix(7)). */
 const maxSocketPathBytes = 107;
 
 /** One address: `path` of a Unix socket, or `host` and `port`. `origin` says where it was found. */
-export type Endpoint =
+type Address =
   | { readonly origin: string; readonly url: string; readonly path: string }
   | { readonly origin: string; readonly url: string; readonly host: string; readonly port: number };
+
+/** An address, and the token that says there who asks, if anything does. */
+export type Endpoint = Address & { readonly token: Token | undefined };
 
 const maxPort = 65_535;
 
@@ -25,10 +29,20 @@ const blanks = /^[ \t\r\n\f\v]+|[ \t\r\n\f\v]+$/g;
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * The address to use: `url`, else `TENSORD_URL`, else `<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock`.
- * @throws TensordError `validation-failed` if it is none; `feature-unavailable` if there can be no such socket
+ * The address to use: `url`, else `TENSORD_URL`, else `<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock`; and the token:
+ * `token`, else `TENSORD_TOKEN`, else what the file `TENSORD_TOKEN_FILE` has.
+ * @throws TensordError `validation-failed` if one of them is none; `feature-unavailable` if there can be no such socket
  */
-export function findEndpoint(url?: string, env: Environment = process.env): Endpoint {
+export function findEndpoint(url?: string, env: Environment = process.env, token?: string): Endpoint {
+  return { ...findAddress(url, env), token: findToken(token, env) };
+}
+
+/** The header that says who asks. @throws TensordError `validation-failed` if the token's file has none. */
+export function toAuthorization({ token }: Endpoint): { readonly authorization?: string } {
+  return token === undefined ? {} : { authorization: `Bearer ${token.read()}` };
+}
+
+function findAddress(url: string | undefined, env: Environment): Address {
   if (url !== undefined) return parseUrl(withoutBlanks(url), "the argument url");
   const fromEnvironment = withoutBlanks(env.TENSORD_URL ?? "");
   if (fromEnvironment !== "") return parseUrl(fromEnvironment, "TENSORD_URL");
@@ -52,7 +66,7 @@ function withoutBlanks(url: string): string {
   return url.replace(blanks, "");
 }
 
-function parseUrl(url: string, from: string): Endpoint {
+function parseUrl(url: string, from: string): Address {
   const origin = `it comes from ${from}`;
   const { path, host, port } = forms.exec(url)?.groups ?? {};
   if (path !== undefined && !/\p{Cc}/u.test(path)) return unixEndpoint(path, origin);
@@ -72,7 +86,7 @@ function toHostname(host: string): string | undefined {
   return URL.canParse(`http://${host}`) ? new URL(`http://${host}`).hostname : undefined;
 }
 
-function unixEndpoint(path: string, origin: string): Endpoint {
+function unixEndpoint(path: string, origin: string): Address {
   const size = Buffer.byteLength(path);
   if (size > maxSocketPathBytes) {
     throw new TensordError(

@@ -7,7 +7,7 @@ import { Agent, type IncomingMessage, type RequestOptions, request } from "node:
 import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { isRefusedForNow, TensordError } from "../errors.ts";
 import { pause, type WaitOptions } from "../waiting.ts";
-import type { Endpoint } from "./endpoint.ts";
+import { type Endpoint, toAuthorization } from "./endpoint.ts";
 import { isObject } from "./wire.ts";
 
 const answerMs = 30_000;
@@ -96,8 +96,10 @@ export class Transport {
         isRepeated = true;
       } else {
         this.#wasThere = true;
+        const waitMs = toWaitMs(outcome);
         const code = isObject(outcome.body) ? outcome.body.code : undefined;
-        if (!isRefusedForNow(outcome.status, code)) return { ...outcome, isRepeated };
+        if (waitMs === 0 && !isRefusedForNow(outcome.status, code)) return { ...outcome, isRepeated };
+        pauseMs = Math.max(pauseMs, waitMs);
       }
       const now = performance.now();
       giveUpAt = Math.min(giveUpAt, now + this.retryMs);
@@ -136,6 +138,7 @@ export class Transport {
       agent: isRepeatable ? this.#agent : false,
       headers: {
         accept: "application/json",
+        ...toAuthorization(this.endpoint),
         ...(payload === undefined
           ? {}
           : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) }),
@@ -234,4 +237,10 @@ function parseJson(text: string): unknown {
   } catch (cause) {
     throw new TensordError("server-fault", `Cannot read the server's answer: it is no JSON (${cause})`, { cause });
   }
+}
+
+/** After how long the server wants to be asked again, if it says so: it is asked too often. */
+function toWaitMs({ status, body }: Pick<Reply, "status" | "body">): number {
+  const seconds = status === 429 && isObject(body) ? body.retry_after_seconds : undefined;
+  return typeof seconds === "number" ? seconds * 1000 : 0;
 }

@@ -6,7 +6,7 @@ import type WebSocket from "ws";
 import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { isTensordError, TensordError } from "../errors.ts";
 import { loadWebSocket } from "../packages.ts";
-import type { Endpoint } from "./endpoint.ts";
+import { type Endpoint, toAuthorization } from "./endpoint.ts";
 import { expectSuccess } from "./wire.ts";
 
 const maxFrameBytes = 16 * 1024 * 1024;
@@ -22,10 +22,13 @@ export interface OpenedSocket {
 /** Begins to connect; events tell how that goes. */
 export function openWebSocket(endpoint: Endpoint, path: string): OpenedSocket {
   const Kind = loadWebSocket();
+  // Before a connection stands that nobody would close.
+  const headers = toAuthorization(endpoint);
   const connection = "path" in endpoint ? connect({ path: endpoint.path }) : connect(endpoint.port, endpoint.host);
   const origin = "path" in endpoint ? "ws://localhost" : endpoint.url.replace(/^http/, "ws");
   const webSocket = new Kind(`${origin}${path}`, {
     createConnection: () => connection,
+    headers,
     maxPayload: maxFrameBytes,
     perMessageDeflate: false,
     handshakeTimeout: handshakeMs,

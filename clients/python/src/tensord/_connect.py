@@ -29,6 +29,7 @@ _clients: dict[Endpoint, Client] = {}
 def connect(
     url: Text | None = None,
     *,
+    token: Text | None = None,
     wait: Timeout = 0.0,
     retry: Timeout = RETRY_SECONDS,
     session: bool = True,
@@ -39,6 +40,9 @@ def connect(
     """A client of the server at ``url``, else at ``TENSORD_URL`` (``http://host:port`` or ``unix:///path``), else on
     the Unix socket ``<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock`` (``/dev/shm`` and ``default``).
 
+    ``token`` says who asks where the server wants to know, else ``TENSORD_TOKEN`` does, else the file
+    ``TENSORD_TOKEN_FILE``, which is read again as it changes. It is sent as a header and never shown.
+
     Nothing is sent before the first call, unless ``wait`` gives a number of seconds: then it returns when the server is
     ready. ``retry`` bounds, in seconds, how long a call waits for a server that was there before, as in a restart.
 
@@ -46,9 +50,9 @@ def connect(
     (the script's name), ``quota_bytes`` how much the session may own, ``session_ttl`` how many seconds (30) it lives on
     while the server is away or cannot be reached.
 
-    Raises ``ServerUnavailable`` when the wait is over, ``ValidationFailed`` for what is no address.
+    Raises ``ServerUnavailable`` when the wait is over, ``ValidationFailed`` for what is no address or no token.
     """
-    endpoint = find_endpoint(url)
+    endpoint = find_endpoint(url, token=token)
     if wait > 0:
         _wait_until_ready(endpoint, wait)
     return Client(endpoint, retry=retry, session=session, name=name, quota_bytes=quota_bytes, session_ttl=session_ttl)

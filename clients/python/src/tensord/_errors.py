@@ -40,7 +40,8 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── RangeNotSatisfiable
     │   ├── UnsupportedMediaType
     │   └── UpgradeRequired
-    ├── Forbidden                             the server refuses the origin of the request
+    ├── Unauthorized                          the server wants a token, or another one
+    ├── Forbidden                             it refuses the request's origin, or the token may not do that
     ├── TooManyRequests                       too many wait, or follow, at once
     ├── DeadlineExceeded   [TimeoutError]     the time for it is over: for memory, for another builder, for a body
     ├── OutOfMemory        [MemoryError]
@@ -357,8 +358,14 @@ class DeadlineExceeded(TensordError, TimeoutError):
     code = "deadline-exceeded"
 
 
+class Unauthorized(TensordError):
+    """The server wants a token (``TENSORD_TOKEN``), or another one."""
+
+    code = "unauthorized"
+
+
 class Forbidden(TensordError):
-    """The server refuses the origin of the request."""
+    """The server refuses the request's origin, or its token may not do that."""
 
     code = "forbidden"
 
@@ -453,6 +460,7 @@ _by_code = {kind.code: kind for kind in _descendants(TensordError)} | {
     "shutting-down": ServerUnavailable,
 }
 _by_status: dict[int, type[TensordError]] = {
+    401: Unauthorized,
     403: Forbidden,
     404: NotFound,
     409: Conflict,

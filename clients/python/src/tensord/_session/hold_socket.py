@@ -45,7 +45,9 @@ class HoldSocket:
         self._broken = False
         # Whether the server tells makers from consumers. One from before there was a maker's byte closes on such words.
         self.tells_makers = False
-        self._protocol.send_request(self._protocol.connect())
+        handshake = self._protocol.connect()
+        handshake.headers.update(endpoint.authorization())
+        self._protocol.send_request(handshake)
         self._write()
 
     def fileno(self) -> int:

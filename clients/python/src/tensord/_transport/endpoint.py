@@ -7,9 +7,11 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tensord._errors import ValidationFailed
+
+from .token import Token, find_token
 
 # sockaddr_un.sun_path holds 108 bytes with its NUL (unix(7)).
 MAX_SOCKET_PATH_BYTES = 107
@@ -28,12 +30,16 @@ _BLANKS = " \t\r\n\f\v"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address: ``path`` of a Unix socket, or else ``host`` and ``port``. ``origin`` says where it was found."""
+    """One address: ``path`` of a Unix socket, or else ``host`` and ``port``. ``origin`` says where it was found.
+
+    ``token`` says there who asks, if anything does.
+    """
 
     origin: str
     path: str | None = None
     host: str = "localhost"
     port: int = 80
+    token: Token | None = None
 
     @property
     def url(self) -> str:
@@ -41,14 +47,25 @@ class Endpoint:
             return f"unix://{self.path}"
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
+    def authorization(self) -> dict[str, str]:
+        """The header that says who asks. Raises ``ValidationFailed`` if the token's file has none."""
+        return {} if self.token is None else {"Authorization": f"Bearer {self.token.read()}"}
 
-def find_endpoint(url: str | None = None, environ: Mapping[str, str] | None = None) -> Endpoint:
+
+def find_endpoint(
+    url: str | None = None, environ: Mapping[str, str] | None = None, token: str | None = None
+) -> Endpoint:
     """The address to use: ``url``, else ``TENSORD_URL``, else
-    ``<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock``.
+    ``<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock``; and the token: ``token``, else ``TENSORD_TOKEN``,
+    else what the file ``TENSORD_TOKEN_FILE`` has.
 
-    Raises ``ValidationFailed`` if it is none.
+    Raises ``ValidationFailed`` if one of them is none.
     """
     environ = os.environ if environ is None else environ
+    return replace(_find_address(url, environ), token=find_token(token, environ))
+
+
+def _find_address(url: str | None, environ: Mapping[str, str]) -> Endpoint:
     if url is not None:
         return _parse_url(url.strip(_BLANKS), "the argument url")
     from_environment = environ.get("TENSORD_URL", "").strip(_BLANKS)

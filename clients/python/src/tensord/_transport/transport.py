@@ -110,6 +110,7 @@ class Transport:
                 if not _is_passing(status, answer):
                     return Reply(status, answer, repeated)
                 may_repeat = True
+                pause = max(pause, _seconds_to_wait(answer))
             now = time.monotonic()
             give_up_at = min(give_up_at, now + (self._retry_seconds if patient else 0.0))
             if not may_repeat or now + pause > give_up_at:
@@ -134,7 +135,7 @@ class Transport:
             connection = self._connect()
             sock = connection.sock
             connection.expect_within(silence_seconds)
-            connection.request("GET", path, headers=dict(headers))
+            connection.request("GET", path, headers={**headers, **self.endpoint.authorization()})
         except (_NotSent, OSError) as error:
             if isinstance(error, TensordError):
                 raise
@@ -173,7 +174,7 @@ class Transport:
         answer_seconds: float,
     ) -> tuple[int, Any]:
         connection = self._connection()
-        headers = {"Accept": "application/json", **given}
+        headers = {"Accept": "application/json", **given, **self.endpoint.authorization()}
         if payload is not None:
             headers["Content-Type"] = "application/json"
         if wait_until is not None:
@@ -264,7 +265,16 @@ def _parse_body(response: http.client.HTTPResponse, content: bytes) -> Any:
 
 
 def _is_passing(status: int, body: Any) -> bool:
-    """Whether the server refuses for a moment only, whatever is asked: it goes, or has no descriptor just now."""
+    """Whether the server refuses for a moment only, whatever is asked: it goes, has no descriptor just now, or is asked
+    too often and says when to come again."""
+    if status == 429:
+        return _seconds_to_wait(body) > 0
     return (
         status in (503, 507) and isinstance(body, dict) and body.get("code") in ("shutting-down", "out-of-descriptors")
     )
+
+
+def _seconds_to_wait(body: Any) -> float:
+    """After how long the server wants to be asked again, if it says so."""
+    seconds = body.get("retry_after_seconds") if isinstance(body, dict) else None
+    return float(seconds) if isinstance(seconds, int) else 0.0
