@@ -162,6 +162,43 @@ describe("TCP keeps out", () => {
   );
 });
 
+describe("a foreign host in an absolute target, on REST, on Server-Sent Events and on WebSockets", () => {
+  const upgrade = [
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+  ];
+  const asked: readonly (readonly [string, readonly string[]])[] = [
+    ["/v1/stats", []],
+    ["/v1/events", ["Accept: text/event-stream"]],
+    ["/v1/events/ws", upgrade],
+    ["/v1/sessions/ses_aaaaaaaaaaaaaaaaaaaaaaaaaa/hold", upgrade],
+  ];
+
+  test(
+    "is refused as browsers and clients of proxies send it: with the same Host",
+    withTcp(async (server) => {
+      for (const [path, lines] of asked) {
+        const request = `GET http://evil.example${path} HTTP/1.1`;
+        expect((await ask(server, request, ["Host: evil.example", ...lines])).status).toBe(403);
+        expect((await ask(server, `GET ${path} HTTP/1.1`, ["Host: evil.example", ...lines])).status).toBe(403);
+        const ours = `GET http://localhost${path} HTTP/1.1`;
+        expect((await ask(server, ours, ["Host: evil.example", ...lines])).status).toBe(403);
+      }
+      expect(server.app.store.feeder.size).toBe(0);
+    }),
+  );
+
+  test(
+    "counts for nothing where Host is ours: the runtime tells of its path alone, and no browser sends one",
+    withTcp(async (server) => {
+      const { status, body } = await ask(server, "GET http://evil.example/v1/stats HTTP/1.1", ["Host: localhost"]);
+      expect({ status, instance: JSON.parse(body).instance }).toEqual({ status: 200, instance: server.app.instance });
+    }),
+  );
+});
+
 describe("the Unix socket", () => {
   test(
     "takes any Host and any Origin, since no web page reaches it",

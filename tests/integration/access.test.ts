@@ -122,6 +122,18 @@ async function refusalOf(environment: Record<string, string>): Promise<string> {
   return stderr;
 }
 
+test("who sets the server's environment runs code in it", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "tensord-preload-"));
+  try {
+    const path = join(folder, "preload.js");
+    writeFileSync(path, 'console.log("code of somebody else\'s");');
+    const { stdout } = await startTensord(["--version"], { PATH: process.env.PATH ?? "", BUN_OPTIONS: `--preload=${path}` }).ended;
+    expect(stdout).toContain("code of somebody else's");
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 describe("a server does not start", () => {
   test("on an address that others reach, without tokens", async () => {
     expect(await refusalOf({ TENSORD_PORT: "0", TENSORD_HOST: "0.0.0.0" })).toContain(
