@@ -10,7 +10,7 @@ import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { requireBody } from "./require-body.ts";
-import { ModelName, RegionName, VersionParameter } from "./schemas/common.ts";
+import { idPattern, ModelName, RegionName, VersionParameter } from "./schemas/common.ts";
 import * as requests from "./schemas/requests.ts";
 import * as schemas from "./schemas/session.ts";
 
@@ -59,7 +59,7 @@ const release = createRoute({
   request: {
     params,
     query: z.object({
-      claim: z.string().max(64).openapi({ example: "clm_abcdefghijklmnopqrstuvwxyz" }),
+      claim: z.string().max(64).openapi(idPattern("clm_")),
       version: VersionParameter,
     }),
   },

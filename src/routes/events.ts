@@ -28,6 +28,7 @@ const filters = {
     .max(afterCharacters)
     .optional()
     .openapi({
+      pattern: "^[0-9]{1,16}$",
       description:
         "The id of the last event that you have; of a `tensord.stream.*`, its `data.after`. Left out: pages begin with the " +
         "oldest kept event, streams with the next.",

@@ -15,12 +15,12 @@ import { body, json, KeyCursor, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { requireBody } from "./require-body.ts";
-import { RegionIdParameter } from "./schemas/common.ts";
+import { idPattern, RegionIdParameter } from "./schemas/common.ts";
 import * as requests from "./schemas/requests.ts";
 import * as schemas from "./schemas/session.ts";
 import { toLease } from "./to-wire.ts";
 
-const LeaseParameters = z.object({ lease: z.string().max(64).openapi({ example: "lea_abcdefghijklmnopqrstuvwxyz" }) });
+const LeaseParameters = z.object({ lease: z.string().max(64).openapi(idPattern("lea_")) });
 const RegionParameters = z.object({ region: RegionIdParameter });
 const tags = ["leases"];
 

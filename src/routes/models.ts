@@ -1,6 +1,7 @@
 /** Routes of models: register a pool, read its books, change its limit, unregister it. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { namePattern } from "../memory/naming.ts";
 import {
   changeModel,
   listModels,
@@ -65,7 +66,9 @@ const list = createRoute({
   tags,
   summary: "List models by name",
   description: "Each with its pools, so that one request shows who uses what.",
-  request: { query: z.object({ limit: Limit, cursor: z.string().max(128).optional() }) },
+  request: {
+    query: z.object({ limit: Limit, cursor: z.string().max(128).optional().openapi({ pattern: namePattern.source }) }),
+  },
   responses: {
     200: json("One page.", schemas.ModelList),
     ...declareFailures(...alwaysPossible),

@@ -25,11 +25,17 @@ function toForm30(value: unknown): unknown {
 const isLiteral = (key: string) => key === "example" || key === "default" || key === "enum" || key === "required";
 
 function toConverted(value: Json): Json {
+  if ("if" in value) return toConverted(withoutRule(value));
   if (Array.isArray(value.type)) return toNullable(value, value.type);
   if (Array.isArray(value.anyOf)) return toNullableReference(value, value.anyOf);
   if (Array.isArray(value.examples)) return toExample(value, value.examples);
   if (typeof value.responses === "object" && value.responses !== null) return toRanges(value, value.responses as Json);
   return value;
+}
+
+/** 3.0 has no rules over several fields but such as generators take for types; the description says them. */
+function withoutRule({ if: _, else: __, ...schema }: Json): Json {
+  return schema;
 }
 
 function toNullable(schema: Json, types: readonly unknown[]): Json {

@@ -15,7 +15,7 @@ import { setTag, toTaggedRegion } from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { parseLabel, toCreateRequest } from "./region-request.ts";
 import { requireBody } from "./require-body.ts";
-import { ModelName, RegionName, SessionId, Version } from "./schemas/common.ts";
+import { cursorPattern, ModelName, RegionName, SessionId, Version } from "./schemas/common.ts";
 import * as schemas from "./schemas/region.ts";
 import * as requests from "./schemas/requests.ts";
 import { toRegionFacts } from "./to-wire.ts";
@@ -79,7 +79,7 @@ const list = createRoute({
       state: z.enum(states).optional(),
       label: z.string().max(512).optional().openapi({ description: "key=value", example: "job=nightly" }),
       limit: Limit,
-      cursor: z.string().max(32).optional(),
+      cursor: z.string().max(32).optional().openapi(cursorPattern),
     }),
   },
   responses: {

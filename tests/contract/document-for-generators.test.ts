@@ -16,7 +16,8 @@ function* walk(value: unknown, path = "#"): Generator<readonly [path: string, sc
   for (const [key, item] of Object.entries(value)) yield* walk(item, `${path}/${key}`);
 }
 
-const objects = [...walk(document)];
+// Rules over several fields stand below an `if`, which generators do not read.
+const objects = [...walk(document)].filter(([path]) => !/\/if(\/|$)/.test(path));
 const isOf = (type: string, schema: Schema) => "type" in schema && [schema.type].flat().includes(type);
 
 describe("an integer", () => {

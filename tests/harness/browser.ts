@@ -10,7 +10,9 @@ import { join } from "node:path";
 const names = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome"];
 const chromium = process.env.TEST_CHROMIUM ?? names.map((name) => Bun.which(name)).find((path) => path !== null);
 export const needsChromium =
-  chromium === undefined ? "needs a Chromium (Debian: apt-get install chromium-headless-shell; or TEST_CHROMIUM=path)" : undefined;
+  chromium === undefined
+    ? "needs a Chromium (Debian: apt-get install chromium-headless-shell; or TEST_CHROMIUM=path)"
+    : undefined;
 
 export class Browser implements AsyncDisposable {
   readonly #folder = mkdtempSync(join(tmpdir(), "tensord-browser-"));

@@ -127,7 +127,10 @@ test("who sets the server's environment runs code in it", async () => {
   try {
     const path = join(folder, "preload.js");
     writeFileSync(path, 'console.log("code of somebody else\'s");');
-    const { stdout } = await startTensord(["--version"], { PATH: process.env.PATH ?? "", BUN_OPTIONS: `--preload=${path}` }).ended;
+    const { stdout } = await startTensord(["--version"], {
+      PATH: process.env.PATH ?? "",
+      BUN_OPTIONS: `--preload=${path}`,
+    }).ended;
     expect(stdout).toContain("code of somebody else's");
   } finally {
     rmSync(folder, { recursive: true });

@@ -14,7 +14,11 @@ import { within } from "../harness/server-wait.ts";
 type Report = Readonly<Record<string, string>>;
 
 /** `target` is the server across origins; without one the page's own origin, which by then is ours. */
-const toPage = (target: string, region: string, session: string) => `<!doctype html><meta charset="utf-8"><script type="module">
+const toPage = (
+  target: string,
+  region: string,
+  session: string,
+) => `<!doctype html><meta charset="utf-8"><script type="module">
 const target = ${JSON.stringify(target)} || location.origin;
 const socket = target.replace("http", "ws");
 const outcome = async (action) => { try { return await action(); } catch { return "refused"; } };
@@ -85,9 +89,13 @@ class PageServer implements AsyncDisposable {
     let use: (socket: Socket) => void = () => {};
     const server = createServer((socket) => use(socket));
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const page = new PageServer(server, reported.promise.finally(() => void reports.stop(true)), (take) => {
-      use = take;
-    });
+    const page = new PageServer(
+      server,
+      reported.promise.finally(() => void reports.stop(true)),
+      (take) => {
+        use = take;
+      },
+    );
     page.#text = toText(reports.port ?? 0);
     page.#target = target;
     return page;
@@ -125,14 +133,27 @@ class PageServer implements AsyncDisposable {
 }
 
 const hour = 3_600_000;
-const attempts = ["stats", "metrics", "credentials", "create", "remove", "events", "stream", "eventSocket", "holdSocket", "script", "image"];
+const attempts = [
+  "stats",
+  "metrics",
+  "credentials",
+  "create",
+  "remove",
+  "events",
+  "stream",
+  "eventSocket",
+  "holdSocket",
+  "script",
+  "image",
+];
 
 /** What a page of `host` saw of a server that lets `friend.example` in, and what stands there after it. */
 async function visit(host: string, isRebound: boolean) {
   await using server = await startServer({ env: { TENSORD_PORT: "0", TENSORD_ALLOWED_HOSTS: "friend.example" } });
   server.log.expect(/every local user can reach/);
   const target = await server.readUrl();
-  const make = async (path: string, body: object) => (await server.api.request("POST", path, body)).body as { id: string };
+  const make = async (path: string, body: object) =>
+    (await server.api.request("POST", path, body)).body as { id: string };
   const region = await make("/v1/regions", { byte_size: 64, ttl_ms: hour, name: "weights" });
   const session = await make("/v1/sessions", { ttl_ms: hour });
   const toText = (port: number) =>
@@ -148,16 +169,29 @@ async function visit(host: string, isRebound: boolean) {
 const nothing = Object.fromEntries(attempts.map((attempt) => [attempt, "refused"]));
 const claim = testWith(needsChromium);
 
-claim("a page of another origin is refused on REST, on Server-Sent Events and on both WebSockets, and changes nothing", async () => {
-  expect(await visit("evil.example", false)).toEqual({ report: nothing, names: ["weights"], held: false });
-});
+claim(
+  "a page of another origin is refused on REST, on Server-Sent Events and on both WebSockets, and changes nothing",
+  async () => {
+    expect(await visit("evil.example", false)).toEqual({ report: nothing, names: ["weights"], held: false });
+  },
+);
 
 claim("a page whose own name was rebound to the server is refused everywhere, too", async () => {
   expect(await visit("evil.example", true)).toEqual({ report: nothing, names: ["weights"], held: false });
 });
 
-claim("a page under a name that the operator allows comes through: what the others tried is what a page can do", async () => {
-  const { report, names } = await visit("friend.example", true);
-  expect(report).toMatchObject({ stats: "read", create: "read", remove: "read", stream: "heard", eventSocket: "opened", holdSocket: "opened" });
-  expect(names).toEqual(["made-by-a-page"]);
-});
+claim(
+  "a page under a name that the operator allows comes through: what the others tried is what a page can do",
+  async () => {
+    const { report, names } = await visit("friend.example", true);
+    expect(report).toMatchObject({
+      stats: "read",
+      create: "read",
+      remove: "read",
+      stream: "heard",
+      eventSocket: "opened",
+      holdSocket: "opened",
+    });
+    expect(names).toEqual(["made-by-a-page"]);
+  },
+);

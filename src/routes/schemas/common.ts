@@ -35,9 +35,17 @@ export const VersionParameter = z.string().regex(versionPattern).optional().open
   description: "This version. Without one the newest that is sealed, or, where none is, the newest.",
 });
 
-export const RegionIdParameter = z.string().max(64).openapi({ example: "reg_abcdefghijklmnopqrstuvwxyz" });
+/** What an id looks like, for who writes one. One that does not is no mistake in a request: nothing has it. */
+export function idPattern(prefix: "reg_" | "ses_" | "lea_" | "clm_") {
+  return { pattern: `^${prefix}[a-z2-7]{26}$`, example: `${prefix}abcdefghijklmnopqrstuvwxyz` };
+}
 
-export const SessionId = z.string().max(64).openapi({ example: "ses_abcdefghijklmnopqrstuvwxyz" });
+/** Of the list of regions: the key of the last item. */
+export const cursorPattern = { pattern: "^[0-9]{1,16}$" };
+
+export const RegionIdParameter = z.string().max(64).openapi(idPattern("reg_"));
+
+export const SessionId = z.string().max(64).openapi(idPattern("ses_"));
 
 export const TensorName = z.string().min(1).max(limits.tensorNameBytes).openapi({ example: "w" });
 

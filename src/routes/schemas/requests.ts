@@ -8,6 +8,7 @@ import { isPlainText } from "../../memory/naming.ts";
 import { type HugePage, hugePageBytes, storageKinds } from "../../memory/storage/storage.ts";
 import {
   byteCount,
+  idPattern,
   ModelName,
   Pid,
   RegionIdParameter,
@@ -48,6 +49,31 @@ export const TensorRequest = z
   })
   .openapi("TensorRequest", { description: "A tensor to lay out in a new region." });
 
+const has = (...required: string[]) => ({ required });
+const persists = { ...has("persist"), properties: { persist: { const: true } } };
+const handsOff = { dependentRequired: { handoff_ms: ["linger_ms"] } };
+const oneSize = { oneOf: [has("tensors"), has("byte_size")] };
+/** What lingers may say beside who builds it; what persists has a name. */
+const oneOwner = {
+  oneOf: [
+    has("ttl_ms"),
+    has("linger_ms"),
+    { ...has("session"), not: has("linger_ms") },
+    { ...persists, ...has("persist", "name") },
+  ],
+};
+const oneOwnerOrNone = {
+  oneOf: [has("ttl_ms"), has("linger_ms"), persists, { not: { anyOf: [has("ttl_ms"), has("linger_ms"), persists] } }],
+};
+
+/**
+ * A rule of JSON Schema over several fields, as an `if` whose `else` nothing meets: validators hold requests to it. Generators read a
+ * `oneOf` beside properties as so many types, and an `if` as nothing.
+ */
+function exactly(rule: object) {
+  return { if: rule, else: { not: {} } };
+}
+
 export const CreateRegion = z
   .strictObject({
     model: ModelName.optional().openapi({ description: "Default: `default`." }),
@@ -85,12 +111,21 @@ export const CreateRegion = z
           "With linger_ms 0: how long it waits, once it is sealed and its maker has let go, for a consumer that maps it. " +
           `Default ${limits.handoffDefaultMs}.`,
       }),
-    session: z.string().max(64).optional().openapi({
-      description:
-        "Owner: it ends with this session. With `linger_ms`: who builds it; until it is sealed it ends with this session, too.",
-    }),
+    session: z
+      .string()
+      .max(64)
+      .optional()
+      .openapi({
+        ...idPattern("ses_"),
+        description:
+          "Owner: it ends with this session. With `linger_ms`: who builds it; until it is sealed it ends with this session, too.",
+      }),
     persist: Persist.openapi({ description: "Owner: it ends by DELETE only. Needs a name. false: as if left out." }),
-    claim: z.string().max(64).optional().openapi({ description: "The claim under which the name is built." }),
+    claim: z
+      .string()
+      .max(64)
+      .optional()
+      .openapi({ ...idPattern("clm_"), description: "The claim under which the name is built." }),
     evictable: z.boolean().optional().openapi({
       description: "Once it is sealed and nobody maps it, it may go to make room. Default false.",
     }),
@@ -122,6 +157,7 @@ export const CreateRegion = z
       tensors: [{ name: "w", dtype: "F32", shape: [1024, 1024] }],
       ttl_ms: 600_000,
     },
+    ...exactly({ allOf: [oneSize, oneOwner, handsOff] }),
   });
 
 export const ChangeRegion = z
@@ -133,7 +169,11 @@ export const ChangeRegion = z
     evictable: z.boolean().optional(),
     labels: LabelsPatch.optional(),
   })
-  .openapi("ChangeRegion", { description: "Merged into what is there (RFC 7396).", example: { ttl_ms: 3_600_000 } });
+  .openapi("ChangeRegion", {
+    description: "Merged into what is there (RFC 7396). At most one owner, as in CreateRegion.",
+    example: { ttl_ms: 3_600_000 },
+    ...exactly({ allOf: [oneOwnerOrNone, handsOff] }),
+  });
 
 export const SealRegion = z
   .strictObject({

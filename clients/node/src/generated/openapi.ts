@@ -1694,11 +1694,17 @@ export interface components {
        * @description With linger_ms 0: how long it waits, once it is sealed and its maker has let go, for a consumer that maps it. Default 60000.
        */
       readonly handoff_ms?: number;
-      /** @description Owner: it ends with this session. With `linger_ms`: who builds it; until it is sealed it ends with this session, too. */
+      /**
+       * @description Owner: it ends with this session. With `linger_ms`: who builds it; until it is sealed it ends with this session, too.
+       * @example ses_abcdefghijklmnopqrstuvwxyz
+       */
       readonly session?: string;
       /** @description Owner: it ends by DELETE only. Needs a name. false: as if left out. */
       readonly persist?: boolean;
-      /** @description The claim under which the name is built. */
+      /**
+       * @description The claim under which the name is built.
+       * @example clm_abcdefghijklmnopqrstuvwxyz
+       */
       readonly claim?: string;
       /** @description Once it is sealed and nobody maps it, it may go to make room. Default false. */
       readonly evictable?: boolean;
@@ -1886,7 +1892,7 @@ export interface components {
       readonly writable: boolean;
     };
     /**
-     * @description Merged into what is there (RFC 7396).
+     * @description Merged into what is there (RFC 7396). At most one owner, as in CreateRegion.
      * @example {
      *       "ttl_ms": 3600000
      *     }

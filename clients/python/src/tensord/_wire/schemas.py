@@ -526,7 +526,7 @@ class Holder(TypedDict):
 
 
 class ChangeRegion(TypedDict):
-    """Merged into what is there (RFC 7396)."""
+    """Merged into what is there (RFC 7396). At most one owner, as in CreateRegion."""
 
     ttl_ms: NotRequired[int]
     linger_ms: NotRequired[int]
