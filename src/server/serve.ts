@@ -70,6 +70,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
     store,
     onUnexpected,
     onWarning,
+    access: authority,
     ...kept,
   });
   started.defer(() => broker.stop());

@@ -12,9 +12,10 @@ import { type Peer, readUnread, sendMessage } from "../../memory/os/libc-unix.ts
 import type { Region } from "../../memory/state/region.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { toProblem } from "../../routes/problem.ts";
+import { openAuthority } from "../access/authority.ts";
 import { type Patience, type PollEvent, type PollTask, pollData, shared, toWord, type Word } from "./broker-poll.ts";
 import { BrokerSocket } from "./broker-socket.ts";
-import { type BrokerAnswer, Conversation } from "./conversation.ts";
+import { type BrokerAccess, type BrokerAnswer, Conversation } from "./conversation.ts";
 import { toFailure, tooLong, unreadElsewhere, unreadHere } from "./failures.ts";
 import type { Frame } from "./frames.ts";
 import { TicketOffice } from "./tickets.ts";
@@ -27,6 +28,8 @@ export interface BrokerParts {
   readonly onOpen: (fd: number) => void;
   readonly onClose: (fd: number) => void;
   readonly patience?: Patience;
+  /** Of a server that asks for no tokens it is left out. */
+  readonly access?: BrokerAccess | undefined;
 }
 
 const usualPatience: Patience = {
@@ -178,7 +181,8 @@ export class Broker {
 
   #open({ slot, fd, peer }: { readonly slot: number; readonly fd: number; readonly peer: Peer }): void {
     this.#parts.onOpen(fd);
-    const conversation = new Conversation(this.#parts.store, peer, () => endConnection(fd));
+    const { store, access = openAuthority } = this.#parts;
+    const conversation = new Conversation(store, peer, () => endConnection(fd), access);
     this.#connections.set(slot, { slot, fd, conversation, unread: 0 });
   }
 

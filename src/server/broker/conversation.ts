@@ -23,9 +23,12 @@ import type { Region } from "../../memory/state/region.ts";
 import type { Session } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
 import type { DataAccess } from "../../memory/storage/data-file.ts";
+import type { Caller } from "../../routes/access/caller.ts";
+import { accessSession, checkModel, checkRegionAccess } from "../../routes/access/checks.ts";
 import type { ClientRequest } from "../../routes/schemas/requests.ts";
 import { toRegionFacts, toSession } from "../../routes/to-wire.ts";
 import type { Handed } from "./fast-lane.ts";
+import type { Authority } from "../access/authority.ts";
 import type { Frame } from "./frames.ts";
 import { type AttachRequest, type HelloRequest, parseRequest, type ReleaseRequest } from "./requests.ts";
 
@@ -39,21 +42,27 @@ export interface BrokerAnswer extends Disposable {
   readonly sent: () => void;
 }
 
+/** Who finds out who somebody is. */
+export type BrokerAccess = Pick<Authority, "authenticate" | "issue">;
+
 export class Conversation {
   readonly #store: Store;
   readonly #peer: Peer;
+  readonly #access: BrokerAccess;
   /** Ends the connection, which then says so by `ended`. */
   readonly #close: () => void;
-  #isGreeted = false;
+  /** Who it is, once that was said. */
+  #caller: Caller | undefined;
   #session: Session | undefined;
   #release: ((closedBy: "peer" | "server") => void) | undefined;
   /** Set when we end it: that the connection then ends is no sign of the worker's death. */
   #isOurs = false;
 
-  constructor(store: Store, peer: Peer, close: () => void) {
+  constructor(store: Store, peer: Peer, close: () => void, access: BrokerAccess) {
     this.#store = store;
     this.#peer = peer;
     this.#close = close;
+    this.#access = access;
   }
 
   /** Whether it has said hello, and may attach. */
@@ -66,16 +75,18 @@ export class Conversation {
     this.#store.refuseIfStopping();
     const request = parseRequest(frame);
     if (request.op === "hello") return this.#greet(request);
-    if (!this.#isGreeted) {
+    if (this.#caller === undefined) {
       throw refused(`Cannot ${request.op}: the connection has not said who it is`, "Send hello first.");
     }
-    return request.op === "attach" ? this.#attach(request) : this.#letGo(request);
+    return request.op === "attach" ? this.#attach(this.#caller, request) : this.#letGo(request);
   }
 
-  #greet({ v, client, session }: HelloRequest): BrokerAnswer {
-    if (this.#isGreeted) throw refused("Cannot say hello: it was said already", "Say it once, and first.");
-    const held = session === undefined ? undefined : this.#sessionOf(session, client);
-    this.#isGreeted = true;
+  #greet({ v, token, client, session }: HelloRequest): BrokerAnswer {
+    if (this.#caller !== undefined) throw refused("Cannot say hello: it was said already", "Say it once, and first.");
+    const caller = this.#access.authenticate({ token, peer: this.#peer });
+    const held = session === undefined ? undefined : this.#sessionOf(caller, session, client);
+    this.#caller = caller;
+    caller.revoked.addEventListener("abort", this.#end);
     if (held !== undefined) this.#hold(held);
     const { instance, epoch } = this.#store;
     return toAnswer({
@@ -83,18 +94,26 @@ export class Conversation {
       instance,
       epoch,
       ...(held === undefined ? {} : { session: toSession(held) }),
+      // Whoever has a token has that for HTTP, too.
+      ...(held === undefined || token !== undefined ? {} : this.#issue(caller, held)),
     });
   }
 
+  #issue(caller: Caller, session: Session): { readonly access_token?: string } {
+    const issued = this.#access.issue(caller, session.token);
+    return issued === undefined ? {} : { access_token: issued };
+  }
+
   #sessionOf(
+    caller: Caller,
     session: Exclude<HelloRequest["session"], undefined>,
     client: z.infer<typeof ClientRequest> | undefined,
   ): Session {
-    if (typeof session === "string") return this.#store.books.session(session);
+    if (typeof session === "string") return accessSession(caller, this.#store, session);
     const { name = null, quota_bytes: quotaBytes = null, ttl_ms: ttlMs = limits.sessionTtlDefaultMs } = session;
     const said = session.client ?? client;
     const facts = said === undefined ? null : toClientFacts(said, this.#peer);
-    return openSession(this.#store, { name, client: facts, quotaBytes, ttlMs });
+    return openSession(this.#store, { name, client: facts, quotaBytes, ttlMs, createdBy: caller.name });
   }
 
   #hold(session: Session): void {
@@ -103,17 +122,23 @@ export class Conversation {
     session.closers.add(this.#end);
   }
 
-  /** The session has ended otherwise. */
+  /** The session has ended otherwise, or the caller is no longer who it was. */
   readonly #end = () => {
     this.#isOurs = true;
     this.#close();
   };
 
-  #attach({ region: id, model, name, version, access, lease = "consumer", count = 1, tensors }: AttachRequest) {
+  #find(caller: Caller, { region: id, model = defaultModelName, name, version, access }: AttachRequest): Region {
+    if (name !== undefined) checkModel(caller, model);
     const region =
-      name === undefined
-        ? this.#store.books.region(id ?? "")
-        : regionByName(this.#store, { model: model ?? defaultModelName, name, version });
+      name === undefined ? this.#store.books.region(id ?? "") : regionByName(this.#store, { model, name, version });
+    checkRegionAccess(caller, access === "rw" ? "attachRegionForWriting" : "attachRegion", region);
+    return region;
+  }
+
+  #attach(caller: Caller, request: AttachRequest) {
+    const { access, lease = "consumer", count = 1, tensors } = request;
+    const region = this.#find(caller, request);
     using opened = new DisposableStack();
     const handed = opened.use(this.#handOut(region, access === "rw" ? "write" : "read", lease, count));
     const list = tensors === true ? [opened.adopt(openTensors(region), closeSync)] : [];
@@ -175,6 +200,7 @@ export class Conversation {
   /** The connection is over. */
   ended(closedBy: "peer" | "server"): void {
     this.#session?.closers.delete(this.#end);
+    this.#caller?.revoked.removeEventListener("abort", this.#end);
     this.#release?.(this.#isOurs || this.#store.stopping.aborted ? "server" : closedBy);
   }
 }

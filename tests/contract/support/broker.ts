@@ -28,6 +28,7 @@ export function withBroker(
       onWarning: (message, error) => app.mistakes.push(`${message}: ${error}`),
       onOpen: (fd) => open.add(fd),
       onClose: (fd) => open.delete(fd),
+      access: app.tokensFile?.authority,
       ...parts,
     });
     using clients = new DisposableStack();
