@@ -25,10 +25,11 @@ import type { Store } from "../../memory/state/store.ts";
 import type { DataAccess } from "../../memory/storage/data-file.ts";
 import type { Caller } from "../../routes/access/caller.ts";
 import { accessSession, checkModel, checkRegionAccess } from "../../routes/access/checks.ts";
+import { mayEver, reachOf } from "../../routes/access/rights.ts";
 import type { ClientRequest } from "../../routes/schemas/requests.ts";
 import { toRegionFacts, toSession } from "../../routes/to-wire.ts";
-import type { Handed } from "./fast-lane.ts";
 import type { Authority } from "../access/authority.ts";
+import type { Handed } from "./fast-lane.ts";
 import type { Frame } from "./frames.ts";
 import { type AttachRequest, type HelloRequest, parseRequest, type ReleaseRequest } from "./requests.ts";
 
@@ -65,9 +66,11 @@ export class Conversation {
     this.#access = access;
   }
 
-  /** Whether it has said hello, and may attach. */
-  get isGreeted(): boolean {
-    return this.#isGreeted;
+  /** What may be handed out to it by ticket, without a look at the region: nothing where it hangs on which region that is. */
+  get reach(): "none" | "reading" | "writing" {
+    const caller = this.#caller;
+    if (caller === undefined || caller.models !== null || !mayEver(caller, "attachRegion")) return "none";
+    return reachOf(caller, "attachRegionForWriting") === "any" ? "writing" : "reading";
   }
 
   /** @throws TensordError. */
