@@ -285,6 +285,8 @@ export const limits = {
   brokerTickets: 1024,
   brokerTicketBytes: 4 * KiB,
   brokerAhead: 1000,
+  /** How long it keeps what it handed out to itself, if there is nothing else to tell. */
+  brokerTellMs: 5,
   /** Requests answered in one turn of the event loop. `bench/broker.ts`. */
   brokerSlice: 32,
   /** How long an fd holder may be told to wait for a server. */

@@ -1,6 +1,7 @@
 /** Every mutation that `npm run mutations` tries; each must make the test fail that it names. */
 
 import { booksMutations } from "./books.mjs";
+import { brokerMutations } from "./broker.mjs";
 import { bytesMutations } from "./bytes.mjs";
 import { clientsMutations } from "./clients.mjs";
 import { doorMutations } from "./door.mjs";
@@ -20,5 +21,6 @@ export const mutations = [
   ...bytesMutations,
   ...unnamedMutations,
   ...doorMutations,
+  ...brokerMutations,
   ...clientsMutations,
 ];

@@ -54,28 +54,33 @@ export type Ending =
 export type PollEvent =
   | { readonly kind: "opened"; readonly slot: number; readonly fd: number; readonly peer: Peer }
   | { readonly kind: "asked"; readonly slot: number; readonly frame: Frame }
-  /** A region was handed out by a ticket, and answered. */
-  | ({ readonly kind: "handed"; readonly slot: number } & Handed)
+  /** Regions were handed out by tickets, and answered. */
+  | { readonly kind: "handed"; readonly all: readonly HandedTo[] }
   /** From here on nobody but the owner uses the descriptor. */
   | { readonly kind: "ended"; readonly slot: number; readonly ending: Ending }
   /** As it was told to: no descriptor is used any more. */
   | { readonly kind: "stopped" };
 
 /**
- * What the owner tells: a request was answered, and from `greeted` on tickets count there; it has to be asked again once its answer has
+ * What the owner tells: a request was answered, and from `readable` or `writable` on tickets count there; it has to be asked again once its answer has
  * room; its slot is free; all is over; or, in place of a slot the length of its JSON that follows, a ticket.
  */
-export const words = ["answered", "greeted", "full", "closed", "stop", "ticket"] as const;
+export const words = ["answered", "readable", "writable", "full", "closed", "stop", "ticket"] as const;
 export type Word = (typeof words)[number];
 
 export function toWord(word: Word, slot: number): number {
   return slot * words.length + words.indexOf(word);
 }
 
+export interface HandedTo extends Handed {
+  readonly slot: number;
+}
+
 interface Slot {
   readonly fd: number;
   state: "reading" | "asked" | "waiting" | "ended";
-  isGreeted: boolean;
+  /** What may be handed out there by ticket. */
+  reach: "none" | "reading" | "writing";
   /** The request that is under way. */
   frame: Frame | undefined;
   /** When it connected, or its peer last read something of what was unread. */
@@ -89,7 +94,7 @@ const peerIsGone: Ending = { kind: "peer" };
 export class BrokerPoll {
   readonly #task: PollTask;
   readonly #shared: Int32Array;
-  readonly #report: (event: PollEvent) => void;
+  readonly #send: (event: PollEvent) => void;
   readonly #events = new PollReport(64);
   readonly #slots: (Slot | undefined)[] = [];
   readonly #freeSlots: number[] = [];
@@ -104,11 +109,14 @@ export class BrokerPoll {
   #rest = Buffer.alloc(0);
   readonly #fastLane: FastLane;
   #handed = 0;
+  /** What is told with the next thing that is, or in a moment: to wake the owner costs more than to hand out. */
+  #untold: HandedTo[] = [];
+  #untoldSince = 0;
 
   constructor(task: PollTask, report: (event: PollEvent) => void) {
     this.#task = task;
     this.#shared = new Int32Array(task.shared);
-    this.#report = report;
+    this.#send = report;
     this.#fastLane = new FastLane(task.tickets);
   }
 
@@ -119,14 +127,31 @@ export class BrokerPoll {
   }
 
   #turn(): void {
-    const isWatching = this.#silent.size + this.#unread.size > 0;
-    this.#events.wait(this.#task.epoll, isWatching ? this.#task.patience.lookMs : -1);
+    this.#events.wait(this.#task.epoll, this.#timeoutMs());
     for (const { events, data } of this.#events) {
       if (data === pollData.words) this.#readWords();
       else if (data === pollData.listener) this.#accept();
       else this.#look(data, events);
     }
+    if (this.#untold.length > 0 && performance.now() - this.#untoldSince >= limits.brokerTellMs) this.#tell();
     if (performance.now() - this.#lookedAt >= this.#task.patience.lookMs) this.#lookAtTheSlow();
+  }
+
+  #timeoutMs(): number {
+    if (this.#untold.length > 0) return limits.brokerTellMs;
+    return this.#silent.size + this.#unread.size > 0 ? this.#task.patience.lookMs : -1;
+  }
+
+  /** In the order in which it happened. */
+  #report(event: PollEvent): void {
+    this.#tell();
+    this.#send(event);
+  }
+
+  #tell(): void {
+    if (this.#untold.length === 0) return;
+    this.#send({ kind: "handed", all: this.#untold });
+    this.#untold = [];
   }
 
   #accept(): void {
@@ -148,7 +173,14 @@ export class BrokerPoll {
 
   #enter(fd: number): void {
     const slot = this.#freeSlots.pop() ?? this.#slots.length;
-    const entry: Slot = { fd, state: "reading", isGreeted: false, frame: undefined, since: performance.now(), unread: 0 };
+    const entry: Slot = {
+      fd,
+      state: "reading",
+      reach: "none",
+      frame: undefined,
+      since: performance.now(),
+      unread: 0,
+    };
     this.#slots[slot] = entry;
     this.#open += 1;
     addToPoll(this.#task.epoll, fd, readable | peerEnded, slot);
@@ -177,7 +209,7 @@ export class BrokerPoll {
     const mistake = isCut ? `it is longer than ${limits.brokerFrameBytes} bytes` : "it carries descriptors";
     const frame = isCut || isShort ? mistake : parseFrame(bytes);
     if (typeof frame === "string") return this.#end(slot, entry, { kind: "malformed", why: frame });
-    if (entry.isGreeted && this.#handOut(slot, entry, frame)) return;
+    if (entry.reach !== "none" && this.#handOut(slot, entry, frame)) return;
     entry.frame = frame;
     this.#ask(slot, entry);
   }
@@ -185,11 +217,12 @@ export class BrokerPoll {
   /** Unless the loop has still to hear of too many. @returns whether it was answered. */
   #handOut(slot: number, entry: Slot, frame: Frame): boolean {
     if (this.#handed - (this.#shared[shared.heard] ?? 0) >= limits.brokerAhead) return false;
-    const handed = this.#fastLane.tryAnswer(entry.fd, frame);
+    const handed = this.#fastLane.tryAnswer(entry.fd, frame, entry.reach === "writing");
     if (handed === undefined) return false;
     this.#handed = (this.#handed + 1) | 0;
     this.#watch(slot, entry);
-    this.#report({ kind: "handed", slot, ...handed });
+    if (this.#untold.length === 0) this.#untoldSince = performance.now();
+    this.#untold.push({ slot, ...handed });
     return true;
   }
 
@@ -247,7 +280,8 @@ export class BrokerPoll {
     if (entry === undefined || entry.state === "ended") return;
     this.#watch(slot, entry);
     if (word === "full") return this.#set(slot, entry, "waiting");
-    if (word === "greeted") entry.isGreeted = true;
+    if (word === "readable") entry.reach = "reading";
+    if (word === "writable") entry.reach = "writing";
     entry.frame = undefined;
     this.#set(slot, entry, "reading");
   }

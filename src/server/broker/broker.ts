@@ -13,7 +13,16 @@ import type { Region } from "../../memory/state/region.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { toProblem } from "../../routes/problem.ts";
 import { openAuthority } from "../access/authority.ts";
-import { type Patience, type PollEvent, type PollTask, pollData, shared, toWord, type Word } from "./broker-poll.ts";
+import {
+  type HandedTo,
+  type Patience,
+  type PollEvent,
+  type PollTask,
+  pollData,
+  shared,
+  toWord,
+  type Word,
+} from "./broker-poll.ts";
 import { BrokerSocket } from "./broker-socket.ts";
 import { type BrokerAccess, type BrokerAnswer, Conversation } from "./conversation.ts";
 import { toFailure, tooLong, unreadElsewhere, unreadHere } from "./failures.ts";
@@ -39,7 +48,10 @@ const usualPatience: Patience = {
 };
 
 /** What the Worker is told of a request that was looked at. */
-type Answered = "answered" | "greeted" | "full";
+type Answered = "answered" | "readable" | "writable" | "full";
+
+/** By what may be handed out there by ticket. */
+const wordOf = { none: "answered", reading: "readable", writing: "writable" } as const;
 
 interface Connection {
   readonly slot: number;
@@ -96,7 +108,13 @@ export class Broker {
       this.#restart(new Error(`the broker's Worker died: ${event.message}`));
     };
     const { patience = usualPatience } = this.#parts;
-    const task: PollTask = { epoll: this.#epoll, words: this.#pipe.readEnd, shared: this.#shared, tickets: this.#ticketMemory, patience };
+    const task: PollTask = {
+      epoll: this.#epoll,
+      words: this.#pipe.readEnd,
+      shared: this.#shared,
+      tickets: this.#ticketMemory,
+      patience,
+    };
     worker.postMessage(task);
     this.#worker = worker;
     return promise;
@@ -168,15 +186,19 @@ export class Broker {
   #obey(event: PollEvent): void {
     if (event.kind === "stopped") return this.#workerStopped.resolve();
     if (event.kind === "opened") return this.#open(event);
-    if (event.kind === "handed") this.#counts[shared.heard] = ((this.#counts[shared.heard] ?? 0) + 1) | 0;
+    if (event.kind === "handed") return this.#noteHanded(event.all);
     const connection = this.#connections.get(event.slot);
     if (connection === undefined) return;
     if (event.kind === "asked") return this.#answer(connection, event.frame);
-    if (event.kind === "handed") return connection.conversation.handed(event);
     this.#connections.delete(event.slot);
     if (event.ending.kind !== "peer") this.#say(connection, null, toFailure(event.ending));
     this.#close(connection, event.ending.kind === "peer" ? "peer" : "server");
     this.#tell("closed", event.slot);
+  }
+
+  #noteHanded(all: readonly HandedTo[]): void {
+    for (const handed of all) this.#connections.get(handed.slot)?.conversation.handed(handed);
+    this.#counts[shared.heard] = ((this.#counts[shared.heard] ?? 0) + all.length) | 0;
   }
 
   #open({ slot, fd, peer }: { readonly slot: number; readonly fd: number; readonly peer: Peer }): void {
@@ -226,7 +248,7 @@ export class Broker {
     this.#unread += descriptors.length;
     sent();
     if (region !== undefined) this.#tellTicket(region);
-    return connection.conversation.isGreeted ? "greeted" : "answered";
+    return wordOf[connection.conversation.reach];
   }
 
   /** From now on the Worker hands it out by itself. */

@@ -34,11 +34,11 @@ export class FastLane {
   }
 
   /** @returns undefined if nothing was answered. */
-  tryAnswer(connection: number, frame: Frame): Handed | undefined {
+  tryAnswer(connection: number, frame: Frame, mayWrite: boolean): Handed | undefined {
     const asked = toPlain(frame);
     const ticket = this.#byRegion.get(asked?.region ?? "");
     if (asked === undefined || ticket === undefined || !this.#isGood(ticket)) return undefined;
-    if (asked.isWriter && !ticket.isWritable) return undefined;
+    if (asked.isWriter && !(ticket.isWritable && mayWrite)) return undefined;
     // What is on its way has bounds, which the loop knows.
     if (readUnread(connection) > 0) return undefined;
     const fd = tryOpen(ticket.path, asked.isWriter);
