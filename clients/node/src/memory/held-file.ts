@@ -1,21 +1,29 @@
-/** An open file that is held for its locks: until it is closed, and at the latest until its thread ends. */
+/** An open file or socket that is held: until it is closed, and at the latest until its thread ends. */
 
 import { closeSync } from "node:fs";
+import { closeDescriptor } from "./libc-unix.ts";
 import { closeAtThreadEnd } from "./thread-end.ts";
 
 export class HeldFile {
   readonly fd: number;
+  readonly #openedBy: "runtime" | "kernel";
   readonly #forget: () => void;
+  #isClosed = false;
 
-  /** Takes the descriptor over. */
-  constructor(fd: number) {
+  /** Takes the descriptor over. `kernel`: it came with a message, or is a socket of `libc-unix.ts`; the runtime knows nothing of it. */
+  constructor(fd: number, openedBy: "runtime" | "kernel" = "runtime") {
     this.fd = fd;
-    this.#forget = closeAtThreadEnd(fd);
+    this.#openedBy = openedBy;
+    this.#forget = closeAtThreadEnd(fd, openedBy);
   }
 
+  /** Safe to call twice. */
   close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     // In this order: the number may be another file's as soon as it is free.
     this.#forget();
-    closeSync(this.fd);
+    if (this.#openedBy === "kernel") closeDescriptor(this.fd);
+    else closeSync(this.fd);
   }
 }

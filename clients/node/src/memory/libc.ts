@@ -57,13 +57,19 @@ interface Library {
   readonly pthread_key_create: Call;
   readonly pthread_key_delete: Call;
   readonly pthread_setspecific: Call;
+  readonly socket: Call;
+  readonly connect: Call;
+  readonly sendmsg: Call;
+  readonly recvmsg: Call;
+  readonly poll: Call;
+  readonly close: Call;
   readonly pageSize: number;
 }
 
 let loaded: Library | undefined;
 
-/** Bound at the first call, so that the package can be imported on systems where it cannot map. */
-function library(): Library {
+/** Bound at the first call, so that the package can be imported on systems where it cannot map. For `libc-unix.ts`, beside this. */
+export function library(): Library {
   loaded ??= load();
   return loaded;
 }
@@ -89,6 +95,12 @@ function load(): Library {
     pthread_key_create: libc.func("int pthread_key_create(void *key, uintptr_t destructor)"),
     pthread_key_delete: libc.func("int pthread_key_delete(unsigned int key)"),
     pthread_setspecific: libc.func("int pthread_setspecific(unsigned int key, uintptr_t value)"),
+    socket: libc.func("int socket(int domain, int type, int protocol)"),
+    connect: libc.func("int connect(int fd, void *address, unsigned int length)"),
+    sendmsg: libc.func("int64_t sendmsg(int fd, uintptr_t message, int flags)"),
+    recvmsg: libc.func("int64_t recvmsg(int fd, uintptr_t message, int flags)"),
+    poll: libc.func("int poll(void *fds, unsigned long count, int timeout_ms)"),
+    close: libc.func("int close(int fd)"),
     pageSize: Number(libc.func("int getpagesize()")()),
   };
 }

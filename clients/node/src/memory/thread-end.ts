@@ -116,10 +116,10 @@ export function unmapAtThreadEnd(address: bigint, length: number): () => void {
 
 /**
  * Has the end of this thread close a descriptor, unless what is returned was called before. Node closes by itself what a
- * thread opened, and before this: the number may be another file's by then.
+ * thread opened through it, and before this: the number may be another file's by then.
  */
-export function closeAtThreadEnd(fd: number): () => void {
-  return (closesFiles ? undefined : here()?.close(fd)) ?? nothing;
+export function closeAtThreadEnd(fd: number, openedBy: "runtime" | "kernel"): () => void {
+  return (closesFiles && openedBy === "runtime" ? undefined : here()?.close(fd)) ?? nothing;
 }
 
 const closesFiles = process.versions.bun === undefined && process.versions.deno === undefined;
