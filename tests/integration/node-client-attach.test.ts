@@ -38,7 +38,8 @@ function toProgram(place: object, body: string): string {
       return lstatSync(...of);
     };
     syncBuiltinESMExports();
-    const { mapPlace } = await import("./dist/memory/attach.js");
+    const { openFileNow } = await import("./dist/memory/open.js");
+    const { Attachment } = await import("./dist/memory/attachment.js");
     const { trySetLock } = await import("./dist/memory/lock.js");
     const isLocked = (byte) => {
       const fd = fs.openSync(place.path, "r+");
@@ -46,9 +47,11 @@ function toProgram(place: object, body: string): string {
       fs.closeSync(fd);
       return !isFree;
     };
+    const kept = [];
     const tryMap = (access, told = {}) => {
       try {
-        mapPlace({ ...place, ...told }, 0, 4096, access);
+        const opened = openFileNow({ ...place, ...told }, { isWriter: access === "write", isLeased: true });
+        kept.push(new Attachment(opened, 0, 4096, access));
         return "mapped";
       } catch (error) {
         return error.toError?.().code ?? error.code ?? String(error);

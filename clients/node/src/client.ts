@@ -3,6 +3,7 @@
 import type { AccessOptions, EventOptions, LockOptions, SessionOptions } from "./options.ts";
 import "./dispose.ts";
 import { inspect } from "node:util";
+import { Broker } from "./broker/broker.ts";
 import * as kinds from "./check/kinds.ts";
 import { checkOptions } from "./check/options.ts";
 import * as tables from "./check/tables.ts";
@@ -72,7 +73,11 @@ export class Client {
   constructor(transport: Transport, session: SessionOptions | false) {
     this.#transport = transport;
     this.#api = new Api(transport);
-    this.#asker = { api: this.#api, session: session === false ? undefined : new Session(this.#api, session) };
+    this.#asker = {
+      api: this.#api,
+      broker: new Broker(this.#api),
+      session: session === false ? undefined : new Session(this.#api, session),
+    };
     this.#getOrCreate = new GetOrCreate(this.#asker);
   }
 
@@ -177,7 +182,8 @@ export class Client {
   }
 
   /**
-   * Maps one tensor from a reference. Asks no server, so it works while there is none. The caller closes it. A tensor of a
+   * Maps one tensor from a reference. Asks no server, so it works while there is none; but a region without a name here (private,
+   * in `memfd`, of another mount namespace) is asked of the server's broker, for a second at most. The caller closes it. A tensor of a
    * ring is locked until then: its owner does not touch the slot, and afterwards fills it anew.
    * @throws TensordError `stale-ref` if the file, or the slot's content, is not the one meant; `region-sealed` for a writer;
    *   `access-denied`; `deadline-exceeded` if another process writes into the slot: `openWhenFree` waits
@@ -185,7 +191,7 @@ export class Client {
   open(reference: AnyReference, options: AccessOptions = {}): OpenedTensor {
     checkOptions("open a tensor", tables.access, options);
     checkPlatform("open a tensor");
-    return openNow(toTensorReference(reference), toAccess(options), mapAlone(this.#asker));
+    return openNow(this.#asker, toTensorReference(reference), toAccess(options), mapAlone(this.#asker));
   }
 
   /**

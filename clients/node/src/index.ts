@@ -21,6 +21,7 @@ export type {
   Verification,
 } from "./http/wire.ts";
 export type { MemoryLock } from "./memory/memory-lock.ts";
+export type { AttachedBy } from "./memory/open.ts";
 export type {
   AccessOptions,
   AnyRegion,

@@ -4,6 +4,7 @@
  */
 
 import type { TensordError } from "./errors.ts";
+import type { NewRegion } from "./http/api.ts";
 import type { RegionDescriptor } from "./http/wire.ts";
 import type { WaitOptions } from "./waiting.ts";
 
@@ -63,6 +64,12 @@ interface CommonOptions extends WaitOptions {
   /** Which build of the name; versions stand side by side. Default: the empty one. */
   readonly version?: string | undefined;
   readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** What it is made of: `shm`, a file with a name (the default), or `memfd`, memory without one, whose seal is the kernel's. */
+  readonly storage?: "shm" | "memfd" | undefined;
+  /** No name that others open, and no user but the server's may: who attaches it gets a descriptor from the server's broker. */
+  readonly private?: boolean | undefined;
+  /** With `memfd`: made of reserved pages of this size, such as `"2MiB"`, or refused. `capabilities` says what the host has. */
+  readonly hugePages?: NewRegion["hugePages"] | undefined;
   /** Once it is sealed and nobody maps it, it may go to make room for others. */
   readonly evictable?: boolean | undefined;
   /** Without room: an error (the default), to evict what may go, or to wait for it as well. */

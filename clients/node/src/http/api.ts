@@ -15,6 +15,7 @@ import {
 } from "./operation.ts";
 import type { Reply, Sending, Transport } from "./transport.ts";
 import {
+  type Capabilities,
   type Claim,
   type Deletion,
   type Eviction,
@@ -85,6 +86,10 @@ export class Api {
 
   async isReady(signal?: AbortSignal | undefined): Promise<boolean> {
     return (await this.#send("GET", "/readyz", { isRepeatable: false, signal })).status === 200;
+  }
+
+  capabilities(signal?: AbortSignal | undefined): Promise<Capabilities> {
+    return this.#ask("GET", "/v1/capabilities", { isRepeatable: true, signal });
   }
 
   async createRegion(body: NewRegion, signal?: AbortSignal | undefined): Promise<Creation> {

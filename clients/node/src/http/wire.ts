@@ -49,6 +49,9 @@ export type TensorRequest = FromWire<Schemas["TensorRequest"]>;
 /** A pool with a limit of its own, and its books. */
 export type Model = FromWire<Schemas["Model"]>;
 
+/** What the server offers; one from before there was a broker says nothing of it. */
+export type Capabilities = Partial<FromWire<Pick<Schemas["Capabilities"], "broker">>>;
+
 /** The server's books: bytes, inodes, regions by state, models. */
 export type Stats = FromWire<Schemas["Stats"]>;
 
@@ -180,8 +183,14 @@ function isRegion(value: unknown): value is WireObject {
     [value.id, value.model, value.state, value.created_at, storage.kind].every(isText) &&
     isSize(storage.byte_size) &&
     // What another kind of storage has instead is for a newer client: this one reads of it, and maps it not.
-    (storage.kind !== "shm" || (isText(storage.path) && [storage.dev, storage.ino].every(isIdentity)))
+    (!isMappable(storage.kind) ||
+      ((storage.path === null || isText(storage.path)) && [storage.dev, storage.ino].every(isIdentity)))
   );
+}
+
+/** Whether this package maps storage of that kind: host memory, by the name of a file or by a descriptor. */
+export function isMappable(kind: unknown): boolean {
+  return kind === "shm" || kind === "memfd";
 }
 
 function isTensor(value: unknown): boolean {

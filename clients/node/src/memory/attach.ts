@@ -1,14 +1,15 @@
 /**
- * The attach protocol (docs/protocol.md): open, lock, *then* check. The order is what makes it safe against a free or a
- * seal that happens at the same time. It knows files and locks; who is asked when a check fails is the caller's business.
+ * The attach protocol (docs/protocol.md), by name: open, lock, *then* check. The order is what makes it safe against a free or a
+ * seal that happens at the same time. It knows files and locks; who is asked when a check fails is the caller's business, and
+ * whether there is another way to the file `open.ts`'s.
  */
 
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { isOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { TensordError } from "../errors.ts";
+import type { DescriptorSource } from "./descriptor-source.ts";
 import { type Role, takeLease, takeWriterLease } from "./lease.ts";
-import { type Access, Pages } from "./pages.ts";
 
 // <fcntl.h>, the same on x86-64 and arm64; node:fs has no name for it.
 const O_CLOEXEC = 0o2000000;
@@ -23,35 +24,72 @@ const writeBits = 0o220n;
 /** Where a region's bytes should be. `dev` and `ino` are decimal; `byteSize` is what the file must at least have. */
 export interface Place {
   readonly region: string;
-  readonly path: string;
+  /** Null where it has no name. */
+  readonly path: string | null;
   readonly dev: string;
   readonly ino: string;
   readonly byteSize: number;
   /** Whether the region stands, by the server's word; it links a lost name back then. Without it nobody is asked. */
   readonly stands?: (() => Promise<boolean>) | undefined;
+  /** The server was asked by now, and says that it stands just there: a name that is not there cannot be reached. */
+  readonly isSure?: boolean;
   /** As what this process maps it: a consumer, unless it says otherwise. */
   readonly role?: Role;
+  /** What it is made of: `shm`, unless it says otherwise. */
+  readonly storage?: string | undefined;
+  /** Whose region it is, where no path says it. */
+  readonly instance?: string | undefined;
+  /** Who hands its file out where its name cannot be reached. */
+  readonly broker?: DescriptorSource | undefined;
 }
+
+/** A place with a name. */
+export type NamedPlace = Place & { readonly path: string };
 
 /** Somebody write-locks the lease byte of a sealed file: it can be mapped, and not be leased by a lock. */
 export class Barred extends TensordError {}
 
-type Difference = "sealed" | "truncated" | "other";
+/** `gone`: by the server's word. */
+type Difference = "sealed" | "truncated" | "gone" | "other";
 
 /** The path does not show what the caller was told. It may have been told too long ago: ask again. */
 export class Mismatch extends Error {
   override readonly name = "Mismatch";
   readonly difference: Difference;
   readonly #place: Place;
+  /** Why there was no other way to the file, if there is none. */
+  #noBroker: TensordError | undefined;
 
   constructor(place: Place, seen: string, difference: Difference = "other") {
-    super(`Cannot map region ${place.region}: ${place.path} ${seen}`);
+    super(`Cannot map region ${place.region}: ${place.path ?? "its file"} ${seen}`);
     this.difference = difference;
     this.#place = place;
   }
 
+  /** @returns itself, which says so from now on */
+  without(broker: TensordError): this {
+    this.#noBroker = broker;
+    return this;
+  }
+
+  get noBroker(): TensordError | undefined {
+    return this.#noBroker;
+  }
+
+  /** Whether this process sees another file system than the server, or none, where the name should be. */
+  get isElsewhere(): boolean {
+    const { path, dev } = this.#place;
+    if (path === null || this.difference !== "other") return false;
+    return String(statSync(dirname(path), { bigint: true, throwIfNoEntry: false })?.dev) !== dev;
+  }
+
   /** What is left to say when the other side insists. */
   toError(): TensordError {
+    const error = this.#toError();
+    return this.#noBroker === undefined ? error : neither(error, this.#noBroker);
+  }
+
+  #toError(): TensordError {
     const { region, path, dev } = this.#place;
     const options = { cause: this };
     if (this.difference === "sealed") {
@@ -60,6 +98,10 @@ export class Mismatch extends Error {
     if (this.difference === "truncated") {
       const hint = "delete the region and create it again";
       return new TensordError("mapping-failed", this.message, { ...options, hint });
+    }
+    const staleHint = "the region was deleted or replaced: attach it by name again";
+    if (this.difference === "gone" || path === null) {
+      return new TensordError("stale-ref", this.message, { ...options, hint: staleHint });
     }
     const directory = dirname(path);
     let here: string;
@@ -83,60 +125,32 @@ export class Mismatch extends Error {
         },
       );
     }
-    const hint = "the region was deleted or replaced: attach it by name again";
-    return new TensordError("stale-ref", this.message, { ...options, hint });
+    return new TensordError("stale-ref", this.message, { ...options, hint: staleHint });
   }
 }
 
+/** What to say where neither the name nor the broker led to a region's file: both reasons, and both cures. */
+export function neither(byName: TensordError, byDescriptor: TensordError): TensordError {
+  const { code, status, fields, detail, cause } = byName;
+  return new TensordError(code, `${detail}. Nor does the broker hand it out: ${byDescriptor.detail}`, {
+    status,
+    fields,
+    hint: [...new Set([byName.hint, byDescriptor.hint])]
+      .filter((hint) => hint !== undefined)
+      .join("; or, for the broker: "),
+    cause,
+  });
+}
+
 /**
- * Maps a range of the file at `place`, locked and checked; the locks live as long as the mapping does. After `Barred` it can
- * be mapped without a lock: its pages live as long as they are mapped, whatever the books say.
+ * A descriptor of the file at `place`, which is checked, and of which the lease is taken if that is asked for. The caller closes it.
  * @throws Mismatch, Barred, TensordError `access-denied`, `mapping-failed`, `out-of-descriptors`; neither descriptor nor
  *   lock is left then
  */
-export function mapPlace(
-  place: Place,
-  byteOffset: number,
-  byteSize: number,
-  access: Access,
-  { isLeased = true } = {},
-): Pages {
-  return withOpened(place, access, isLeased, (fd) => {
-    try {
-      return new Pages(fd, byteOffset, byteSize, access);
-    } catch (cause) {
-      throw asMappingFailed(
-        cause,
-        `map region ${place.region}: ${codeOf(cause)} for ${byteSize} bytes of ${place.path}`,
-        {
-          hint: isOverLimit(cause)
-            ? "this process locks its memory (mlockall), and ulimit -l leaves no room for more: raise it, or lock less"
-            : "is the address space limited (ulimit -v), are there too many mappings (vm.max_map_count), or does " +
-              "vm.overcommit_memory=2 count private mappings? Then { strict: true } helps a reader",
-        },
-      );
-    }
-  });
-}
-
-/** Maps the file at `place` over `pages`, in place. Throws as `mapPlace` does, and changes nothing then. */
-export function remapPlace(place: Place, pages: Pages, access: Access): void {
-  withOpened(place, access, true, (fd) => {
-    try {
-      pages.remap(fd, access);
-    } catch (cause) {
-      throw asMappingFailed(cause, `re-map region ${place.region}: ${codeOf(cause)} for ${place.path}`);
-    }
-  });
-}
-
-/**
- * A descriptor of the file at `place`, which is checked and holds no lock. The caller closes it.
- * @throws Mismatch, TensordError `access-denied`, `mapping-failed`, `out-of-descriptors`
- */
-export function openChecked(place: Place, isWriter: boolean): number {
+export function openByName(place: NamedPlace, isWriter: boolean, isLeased: boolean): number {
   const fd = open(place, isWriter);
   try {
+    if (isLeased) lock(fd, place, isWriter);
     check(fd, place, isWriter);
     return fd;
   } catch (error) {
@@ -145,20 +159,18 @@ export function openChecked(place: Place, isWriter: boolean): number {
   }
 }
 
-/** Opens the file at `place`, locks it, and only then checks it; closes it after `use`. */
-function withOpened<Result>(place: Place, access: Access, isLeased: boolean, use: (fd: number) => Result): Result {
-  const isWriter = access === "write";
-  const fd = open(place, isWriter);
-  try {
-    if (isLeased) lock(fd, place, isWriter);
-    check(fd, place, isWriter);
-    return use(fd);
-  } finally {
-    closeSync(fd);
-  }
+/**
+ * That a descriptor that was handed out is of the file at `place`; who handed it out has locked it, and looked at it after that.
+ * @throws Mismatch
+ */
+export function checkHanded(fd: number, place: Place): void {
+  const status = fstatSync(fd, { bigint: true });
+  if (!status.isFile()) throw new Mismatch(place, "is no regular file", "gone");
+  checkIdentity(status, place, "gone");
+  checkSize(status, place);
 }
 
-function open(place: Place, isWriter: boolean): number {
+function open(place: NamedPlace, isWriter: boolean): number {
   try {
     return openSync(place.path, (isWriter ? constants.O_RDWR : constants.O_RDONLY) | openFlags);
   } catch (cause) {
@@ -166,7 +178,7 @@ function open(place: Place, isWriter: boolean): number {
     if (absent.has(code)) throw new Mismatch(place, `cannot be opened here (${code})`);
     if (isOutOfDescriptors(cause)) throw outOfDescriptors(`open region ${place.region}`, cause);
     if (forbidden.has(code)) throw accessDenied(place, isWriter, cause);
-    throw asMappingFailed(cause, `open region ${place.region}: ${code} for ${place.path}`);
+    throw mappingFailed(cause, `open region ${place.region}: ${code} for ${place.path}`);
   }
 }
 
@@ -181,13 +193,11 @@ function lock(fd: number, place: Place, isWriter: boolean): void {
       "another process write-locks the lease bytes of this file, or its file system has no such locks; " +
       "`tensord doctor` tells";
     const isBarred = (code === "EAGAIN" || code === "EACCES") && !isWriter && isSealed(fstatSync(fd, { bigint: true }));
-    throw isBarred
-      ? new Barred("mapping-failed", `Cannot ${what}`, { hint, cause })
-      : asMappingFailed(cause, what, { hint });
+    throw isBarred ? new Barred("mapping-failed", `Cannot ${what}`, { hint, cause }) : mappingFailed(cause, what, hint);
   }
 }
 
-function check(fd: number, place: Place, isWriter: boolean): void {
+function check(fd: number, place: NamedPlace, isWriter: boolean): void {
   const opened = fstatSync(fd, { bigint: true });
   if (!opened.isFile()) throw new Mismatch(place, "is no regular file");
   let named: BigIntStats;
@@ -196,21 +206,29 @@ function check(fd: number, place: Place, isWriter: boolean): void {
   } catch (error) {
     throw new Mismatch(place, `went away meanwhile (${codeOf(error)})`);
   }
-  for (const { dev, ino } of [opened, named]) {
-    if (String(dev) === place.dev && String(ino) === place.ino) continue;
-    throw new Mismatch(place, `is inode ${ino} of device ${dev}, want ${place.ino} of ${place.dev}`);
-  }
-  if (opened.size < place.byteSize) {
-    const seen = `has ${opened.size} bytes, want ${place.byteSize}: somebody truncated it`;
-    throw new Mismatch(place, seen, "truncated");
-  }
+  for (const status of [opened, named]) checkIdentity(status, place, "other");
+  checkSize(opened, place);
   if (isWriter && isSealed(opened)) throw new Mismatch(place, "is sealed", "sealed");
 }
 
-/** Whether the file at `place` is a sealed one, as its mode says. Asks no server. */
+function checkIdentity({ dev, ino }: BigIntStats, place: Place, difference: Difference): void {
+  if (String(dev) === place.dev && String(ino) === place.ino) return;
+  throw new Mismatch(place, `is inode ${ino} of device ${dev}, want ${place.ino} of ${place.dev}`, difference);
+}
+
+function checkSize({ size }: BigIntStats, place: Place): void {
+  if (size >= place.byteSize) return;
+  throw new Mismatch(place, `has ${size} bytes, want ${place.byteSize}: somebody truncated it`, "truncated");
+}
+
+/** Whether the file at `place` is a sealed one, as its mode says; false where it cannot be looked at. Asks no server. */
 export function isSealedAt({ path }: Place): boolean {
-  const status = statSync(path, { bigint: true, throwIfNoEntry: false });
-  return status !== undefined && isSealed(status);
+  if (path === null) return false;
+  try {
+    return isSealed(statSync(path, { bigint: true }));
+  } catch {
+    return false;
+  }
 }
 
 function isSealed({ mode }: BigIntStats): boolean {
@@ -218,7 +236,7 @@ function isSealed({ mode }: BigIntStats): boolean {
 }
 
 /** What to throw when the file may not be opened: a sealed one refuses every writer but root. */
-function accessDenied(place: Place, isWriter: boolean, cause: unknown): Error {
+function accessDenied(place: NamedPlace, isWriter: boolean, cause: unknown): Error {
   let facts = "it cannot be looked at either";
   try {
     const status = lstatSync(place.path, { bigint: true });
@@ -237,17 +255,13 @@ function accessDenied(place: Place, isWriter: boolean, cause: unknown): Error {
   );
 }
 
-function asMappingFailed(cause: unknown, what: string, { hint }: { readonly hint?: string } = {}): Error {
+/** @param what could not be done: "map region …". */
+export function mappingFailed(cause: unknown, what: string, hint?: string): Error {
   if (cause instanceof TensordError) return cause;
   return new TensordError("mapping-failed", `Cannot ${what}`, { hint, cause });
 }
 
-/** mmap's answer to who has locked his address space and may not lock as much more. */
-function isOverLimit(error: unknown): boolean {
-  return codeOf(error) === "EAGAIN";
-}
-
 /** The errno's name, or what else there is to say. */
-function codeOf(error: unknown): string {
+export function codeOf(error: unknown): string {
   return String((error as NodeJS.ErrnoException).code ?? error);
 }

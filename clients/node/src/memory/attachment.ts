@@ -3,9 +3,10 @@
  * and reading that a seal makes. It asks no server.
  */
 
-import { mapPlace, type Place, remapPlace } from "./attach.ts";
+import { codeOf, mappingFailed, type Place } from "./attach.ts";
 import { type Attached, closedHere } from "./attached.ts";
-import type { Access, Pages } from "./pages.ts";
+import type { AttachedBy, RegionFile } from "./open.ts";
+import { type Access, Pages } from "./pages.ts";
 import { Share } from "./share.ts";
 
 /** Who wants to know what becomes of a mapping. It must not refer to the attachment, which would then never be collected. */
@@ -23,14 +24,28 @@ export class Attachment implements Attached {
   readonly #pages: Pages;
   readonly #letGo: () => void;
   #access: Access;
+  #by: AttachedBy;
   #isClosed = false;
   #observer: MappingObserver | undefined;
 
-  /** Throws as `mapPlace` does. */
-  constructor(place: Place, byteOffset: number, byteSize: number, access: Access, options = { isLeased: true }) {
+  /**
+   * Maps a range of an open file, which it closes: the lease lives as long as the mapping does.
+   * @throws TensordError `mapping-failed`
+   */
+  constructor(opened: RegionFile, byteOffset: number, byteSize: number, access: Access) {
+    const { file, place, by } = opened;
     this.#place = place;
-    this.#pages = mapPlace(place, byteOffset, byteSize, access, options);
+    this.#pages = using(opened, () => {
+      try {
+        return new Pages(file.fd, byteOffset, byteSize, access);
+      } catch (cause) {
+        const { region, path } = place;
+        const what = `map region ${region}: ${codeOf(cause)} for ${byteSize} bytes of ${path ?? "its file"}`;
+        throw mappingFailed(cause, what, isOverLimit(cause) ? lockedHint : limitedHint);
+      }
+    });
     this.#access = access;
+    this.#by = by;
     this.#letGo = this.#pages.lifetime.hold(this);
   }
 
@@ -46,6 +61,11 @@ export class Attachment implements Attached {
   /** From the next switch on this process is one of those for whom the region was made. */
   useAsWell(): void {
     if (this.isMakers) this.#place = { ...this.#place, role: "builder" };
+  }
+
+  /** How its file was reached, when it was last opened. */
+  get attachedBy(): AttachedBy {
+    return this.#by;
   }
 
   get isClosed(): boolean {
@@ -91,11 +111,42 @@ export class Attachment implements Attached {
     this.#letGo();
   }
 
-  /** Changes how it is mapped, and which locks it holds; every address stays. Throws as `mapPlace` does. */
-  remap(access: Access): void {
-    this.check();
-    remapPlace(this.place, this.#pages, access);
+  /**
+   * Maps another file of the region over it, which it closes: changes how it is mapped, and which locks it holds; every address
+   * stays. @throws TensordError `mapping-failed`, `closed`, and changes nothing then
+   */
+  remap(opened: RegionFile, access: Access): void {
+    const { file, by } = opened;
+    using(opened, () => {
+      this.check();
+      try {
+        this.#pages.remap(file.fd, access);
+      } catch (cause) {
+        const { region, path } = this.#place;
+        throw mappingFailed(cause, `re-map region ${region}: ${codeOf(cause)} for ${path ?? "its file"}`);
+      }
+    });
     this.#access = access;
+    this.#by = by;
     this.#observer?.remapped(access, this.isMakers);
   }
+}
+
+const lockedHint =
+  "this process locks its memory (mlockall), and ulimit -l leaves no room for more: raise it, or lock less";
+const limitedHint =
+  "is the address space limited (ulimit -v), are there too many mappings (vm.max_map_count), or does " +
+  "vm.overcommit_memory=2 count private mappings? Then { strict: true } helps a reader";
+
+function using<Result>({ file }: RegionFile, use: () => Result): Result {
+  try {
+    return use();
+  } finally {
+    file.close();
+  }
+}
+
+/** mmap's answer to who has locked his address space and may not lock as much more. */
+function isOverLimit(error: unknown): boolean {
+  return codeOf(error) === "EAGAIN";
 }

@@ -1,6 +1,6 @@
 /**
- * Leases: read locks of an open file description at three bytes far past any content (docs/protocol.md). A lease is taken
- * here and never given back: it ends when the last mapping of the description does, however that happens.
+ * Leases: read locks of an open file description at three bytes far past any content (docs/protocol.md). A lease of what is
+ * mapped is never given back: it ends when the last mapping of the description does, however that happens.
  */
 
 import { setLock } from "./lock.ts";
@@ -31,4 +31,10 @@ export function takeLease(fd: number, role: Role): void {
 /** Marks the file of `fd` as mapped for writing. @throws SystemError */
 export function takeWriterLease(fd: number): void {
   setLock(fd, "read", writerByte, 1n);
+}
+
+/** Gives up what came leased and will not be mapped: a description that is wanted for its locks. @throws SystemError */
+export function giveUpLease(fd: number): void {
+  setLock(fd, "none", leaseByte, 2n);
+  setLock(fd, "none", writerByte, 1n);
 }

@@ -10,6 +10,7 @@ import "../dispose.ts";
 import { Barred, Mismatch, type Place } from "./attach.ts";
 import { Attachment } from "./attachment.ts";
 import { mlock, SystemError } from "./libc.ts";
+import { openFile } from "./open.ts";
 
 /** Locked at a time: what is there already takes about a millisecond, and others get their turn. */
 const windowBytes = 8 * 2 ** 20;
@@ -42,7 +43,7 @@ export class MemoryLock {
  * @throws TensordError `mapping-failed` if this process may not lock as much, `stale-ref`; the signal's reason
  */
 export async function lockMemory(place: Place, signal?: AbortSignal): Promise<MemoryLock> {
-  const alias = mapAlias(place);
+  const alias = await mapAlias(place, signal);
   try {
     for (let start = 0; start < place.byteSize; start += windowBytes) {
       signal?.throwIfAborted();
@@ -63,13 +64,16 @@ export async function lockMemory(place: Place, signal?: AbortSignal): Promise<Me
   }
 }
 
-function mapAlias(place: Place): Attachment {
-  const range = [place, 0, place.byteSize, "strict"] as const;
+async function mapAlias(place: Place, signal: AbortSignal | undefined): Promise<Attachment> {
+  const map = async (isLeased: boolean) => {
+    const opened = await openFile(place, { isWriter: false, isLeased, signal });
+    return new Attachment(opened, 0, place.byteSize, "strict");
+  };
   try {
-    return new Attachment(...range);
+    return await map(true);
   } catch (error) {
     // What keeps the mapping that is there keeps this one.
-    if (error instanceof Barred) return new Attachment(...range, { isLeased: false });
+    if (error instanceof Barred) return map(false);
     throw error instanceof Mismatch ? error.toError() : error;
   }
 }

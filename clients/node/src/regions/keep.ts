@@ -6,6 +6,7 @@
 import { isTensordError } from "../errors.ts";
 import { Barred, type Place } from "../memory/attach.ts";
 import { Attachment } from "../memory/attachment.ts";
+import { openFile, openFileNow, type RegionFile } from "../memory/open.ts";
 import type { Access } from "../memory/pages.ts";
 import type { Session } from "../session/session.ts";
 
@@ -14,13 +15,22 @@ type Range = readonly [place: Place, byteOffset: number, byteSize: number, acces
 
 const gone = ["region-not-found", "region-draining"];
 
-/** Maps a range, with a lease by request where no lock can be taken. Throws as `mapPlace` does */
-export async function mapKept(session: Session | undefined, ...range: Range): Promise<Attachment> {
-  const attachment = tryMap(...range);
-  if (attachment !== undefined) return attachment;
-  const end = await lease(session, range[0]);
+/** Maps a range, with a lease by request where no lock can be taken. Throws as `openFile` does */
+export async function mapKept(
+  session: Session | undefined,
+  range: Range,
+  signal?: AbortSignal | undefined,
+): Promise<Attachment> {
+  const [place] = range;
+  const opening = { isWriter: range[3] === "write", signal };
   try {
-    const barred = new Attachment(...range, { isLeased: false });
+    return mapFile(await openFile(place, { ...opening, isLeased: true }), range);
+  } catch (error) {
+    if (!(error instanceof Barred)) throw error;
+  }
+  const end = await lease(session, place);
+  try {
+    const barred = mapFile(await openFile(place, { ...opening, isLeased: false }), range);
     if (end !== undefined) barred.whenOver(end);
     return barred;
   } catch (error) {
@@ -31,29 +41,29 @@ export async function mapKept(session: Session | undefined, ...range: Range): Pr
 
 /** As `mapKept`, at once: the lease comes soon. */
 export function mapKeptSoon(session: Session | undefined, ...range: Range): Attachment {
-  const attachment = tryMap(...range);
-  if (attachment !== undefined) return attachment;
-  const barred = new Attachment(...range, { isLeased: false });
+  const [place] = range;
+  const isWriter = range[3] === "write";
+  try {
+    return mapFile(openFileNow(place, { isWriter, isLeased: true }), range);
+  } catch (error) {
+    if (!(error instanceof Barred)) throw error;
+  }
+  const barred = mapFile(openFileNow(place, { isWriter, isLeased: false }), range);
   let isOver = false;
   let end: (() => void) | undefined;
   barred.whenOver(() => {
     isOver = true;
     end?.();
   });
-  void lease(session, range[0]).then((taken) => {
+  void lease(session, place).then((taken) => {
     if (isOver) taken?.();
     else end = taken;
   });
   return barred;
 }
 
-function tryMap(...range: Range): Attachment | undefined {
-  try {
-    return new Attachment(...range);
-  } catch (error) {
-    if (!(error instanceof Barred)) throw error;
-    return undefined;
-  }
+function mapFile(opened: RegionFile, [, byteOffset, byteSize, access]: Range): Attachment {
+  return new Attachment(opened, byteOffset, byteSize, access);
 }
 
 /** Says so where there can be no lease. Of a region that is gone the check of its file says it. */

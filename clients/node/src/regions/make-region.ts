@@ -34,8 +34,8 @@ export async function makeRegion(
 ): Promise<Region> {
   const { api, session } = asker;
   const sources = tie(toSources(data));
-  const { model = defaultModel, ifExists = "fail" } = options;
-  const { version, evictable, onFull, deadlineMs, labels, signal } = options;
+  const { model = defaultModel, ifExists = "fail", private: isPrivate } = options;
+  const { version, storage, hugePages, evictable, onFull, deadlineMs, labels, signal } = options;
   const owner = toOwner(options);
   const create = (end: Owner | Pick<NewRegion, "session">) =>
     api.createRegion(
@@ -43,6 +43,9 @@ export async function makeRegion(
         model,
         name: name ?? undefined,
         version,
+        storage,
+        private: isPrivate,
+        hugePages,
         tensors: toSpecs(sources),
         ifExists,
         evictable,

@@ -5,7 +5,7 @@
 
 import { isTensordError, TensordError } from "../errors.ts";
 import type { Api, NamedRegion } from "../http/api.ts";
-import { type RegionDescriptor, shown } from "../http/wire.ts";
+import { isMappable, type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
@@ -102,6 +102,7 @@ export interface Mapping {
   readonly choose: (region: RegionDescriptor) => Access;
   /** Whether this process is its maker. */
   readonly isMaker?: boolean;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
@@ -112,7 +113,7 @@ export interface Mapping {
 export async function mapRegions(
   asker: Asker,
   first: readonly RegionDescriptor[],
-  { ask, choose, isMaker = false }: Mapping,
+  { ask, choose, isMaker = false, signal }: Mapping,
 ): Promise<readonly MappedRegion[]> {
   let regions = first;
   let same = 0;
@@ -120,7 +121,8 @@ export async function mapRegions(
     const mapped: MappedRegion[] = [];
     try {
       for (const region of regions) {
-        mapped.push({ region, attachment: await mapAllOf(asker, region, choose(region), isMaker) });
+        const mapping = { access: choose(region), isMaker, isSure: same > 0, signal };
+        mapped.push({ region, attachment: await mapAllOf(asker, region, mapping) });
       }
       return mapped;
     } catch (error) {
@@ -137,18 +139,24 @@ export async function mapRegions(
   }
 }
 
+interface MappingOne extends WaitOptions {
+  readonly access: Access;
+  readonly isMaker: boolean;
+  /** The server has said twice that it is just there. */
+  readonly isSure: boolean;
+}
+
 async function mapAllOf(
-  { api, session }: Asker,
+  asker: Asker,
   region: RegionDescriptor,
-  access: Access,
-  isMaker: boolean,
+  { access, isMaker, isSure, signal }: MappingOne,
 ): Promise<Attachment> {
-  const path = toPath(region, access);
-  const { dev, ino, byteSize, makerByte } = region.storage;
+  check(region, access);
+  const { kind: storage, path, dev, ino, byteSize, makerByte } = region.storage;
   // A server from before there was a maker's byte does not ask for it.
   const role = isMaker && makerByte === true ? "maker" : "consumer";
-  const place = standingAt(api, { region: region.id, path, dev, ino, byteSize, role });
-  return mapKept(session, place, 0, byteSize, access);
+  const place = standingAt(asker, { region: region.id, storage, path, dev, ino, byteSize, role });
+  return mapKept(asker.session, [{ ...place, isSure }, 0, byteSize, access], signal);
 }
 
 function isSamePlaces(regions: readonly RegionDescriptor[], others: readonly RegionDescriptor[]): boolean {
@@ -158,11 +166,11 @@ function isSamePlaces(regions: readonly RegionDescriptor[], others: readonly Reg
   });
 }
 
-/** The file to map, of a region that stands. */
-function toPath(region: RegionDescriptor, access: Access): string {
+/** That a region stands, in memory that can be mapped so. */
+function check(region: RegionDescriptor, access: Access): void {
   const { state, storage } = region;
-  if (storage.kind !== "shm" || storage.path === null) {
-    const detail = `Cannot map ${shown(region)}: its storage is ${storage.kind}, want shm`;
+  if (!isMappable(storage.kind)) {
+    const detail = `Cannot map ${shown(region)}: its storage is ${storage.kind}, want shm or memfd`;
     throw new TensordError("feature-unavailable", detail, { hint: newerHint });
   }
   if (state === "draining" || state === "deleted") {
@@ -176,7 +184,6 @@ function toPath(region: RegionDescriptor, access: Access): string {
     });
   }
   if (state === "creating" || (access === "write" && state === "sealing")) throw busy(region);
-  return storage.path;
 }
 
 function busy(region: RegionDescriptor): TensordError {

@@ -8,11 +8,11 @@ import { isPlain, quote } from "../check/value.ts";
 import { byteSizeOf, type Dtype, isDtype, maxDimensions } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
 import type { components } from "../generated/openapi.ts";
-import type { TensorInfo } from "../http/wire.ts";
+import { isMappable, type TensorInfo } from "../http/wire.ts";
 import type { Place } from "../memory/attach.ts";
 
 const version = 1;
-/** Host memory by the name of a file. Other kinds are read, and passed on; who maps them is the one to refuse them. */
+/** Host memory by the name of a file, unless it is private. Other kinds are read, and passed on; who maps them may refuse them. */
 const shm = "shm";
 export const newerHint = "this version of the package maps nothing else: is there a newer one?";
 const maxJsonCharacters = 64 * 1024;
@@ -48,7 +48,8 @@ export type WireReference = Readonly<Omit<components["schemas"]["TensorReference
  * One tensor, by the file that holds it: about 300 bytes as JSON, by `JSON.stringify`. `path`, `dev` and `ino` name the
  * file and prove that it is still the same one; `byteOffset` counts from its start, `byteSize` is the tensor's, `shape` in
  * elements of `dtype`. `generation` is 0 outside rings. `storage` is what the region is made of: `shm`, or what a newer
- * client knows how to map, without a `path` if it has no name, and with the `deviceUuid` of the device whose memory it is.
+ * client knows how to map, without a `path` if it has no name, and with the `deviceUuid` of the device whose memory it is. What
+ * has no `path` is opened through the server's broker.
  * It keeps nothing alive: whoever sends one sees to it that the region lives until it is opened.
  */
 export class TensorReference {
@@ -122,14 +123,14 @@ export function toTensorReference(reference: AnyReference): TensorReference {
 
 /** The reference to a tensor of the file at `place`. @throws TensordError `validation-failed` if that is no region's file */
 export function toReference(
-  { region, path, dev, ino }: Place,
+  { region, storage = shm, instance, path, dev, ino }: Place,
   { byteOffset, byteSize, dtype, shape }: Omit<TensorInfo, "name" | "aliasOf">,
   generation = 0,
 ): TensorReference {
   return TensorReference.parse({
     v: version,
-    storage: shm,
-    instance: instanceOf(path) ?? "",
+    storage,
+    instance: (path === null ? instance : instanceOf(path)) ?? "",
     region,
     path,
     device_uuid: null,
@@ -148,12 +149,12 @@ export function toReference(
  * @throws TensordError `feature-unavailable` if it is in no such thing
  */
 export function placeOf(reference: TensorReference): Place {
-  const { region, storage, path, dev, ino, byteOffset, byteSize } = reference;
-  if (storage !== shm || path === null) {
-    const detail = `Cannot map the tensor at ${byteOffset} of ${region}: its storage is ${storage}, want ${shm}`;
+  const { region, storage, instance, path, dev, ino, byteOffset, byteSize } = reference;
+  if (!isMappable(storage)) {
+    const detail = `Cannot map the tensor at ${byteOffset} of ${region}: its storage is ${storage}, want shm or memfd`;
     throw new TensordError("feature-unavailable", detail, { hint: newerHint });
   }
-  return { region, path, dev, ino, byteSize: byteOffset + byteSize };
+  return { region, storage, instance, path, dev, ino, byteSize: byteOffset + byteSize };
 }
 
 /** How messages call a reference. */
@@ -225,14 +226,20 @@ function checkStorage(given: Readonly<Record<string, unknown>>) {
   if (!/^[A-Za-z0-9_.-]{1,64}$/.test(storage)) refuse("storage", storage, "the word for a kind of storage");
   const [dev, ino] = [checkIdentity("dev", given.dev), checkIdentity("ino", given.ino)];
   const known = { storage, instance, region, dev, ino };
-  if (storage === shm) return { ...known, path: checkPath(given, instance), device_uuid: null };
+  if (isMappable(storage)) return { ...known, path: checkPath(given, storage, instance), device_uuid: null };
   // Whoever can map it knows what else must be true.
   const path = checkOptional("path", given.path, maxPathCharacters);
   return { ...known, path, device_uuid: checkOptional("device_uuid", given.device_uuid, maxDeviceCharacters) };
 }
 
-function checkPath(given: Readonly<Record<string, unknown>>, instance: string): string {
-  if (given.device_uuid !== null) refuse("device_uuid", given.device_uuid, `null, as ${shm} has it`);
+function checkPath(given: Readonly<Record<string, unknown>>, storage: string, instance: string): string | null {
+  if (given.device_uuid !== null) refuse("device_uuid", given.device_uuid, `null, as ${storage} has it`);
+  if (given.path === null) {
+    // Its server's broker hands it out.
+    if (!/^[a-z0-9-]{1,32}$/.test(instance)) refuse("instance", instance, "1 to 32 of a-z, 0-9 and -");
+    return null;
+  }
+  if (storage !== shm) refuse("path", given.path, `null, as ${storage} has it`);
   const path = checkText("path", given.path);
   // Normal, so that no ".." walks out of what a reader of the path believes to see; resolving it would ask the disk.
   const isNormal = path.startsWith("/") && !path.includes("\0") && posix.normalize(path) === path;

@@ -8,6 +8,7 @@ import type { Api } from "../http/api.ts";
 import { isHandOff, type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attachment } from "../memory/attachment.ts";
+import { openFile } from "../memory/open.ts";
 import type { Access } from "../memory/pages.ts";
 import { orAborted } from "../waiting.ts";
 import { sameRegionTries } from "./mapper.ts";
@@ -39,7 +40,10 @@ export class RegionView {
   async remap(access: Access): Promise<void> {
     for (let tries = 1; ; tries++) {
       try {
-        return this.attachment.remap(access);
+        this.attachment.check();
+        const opening = { isWriter: access === "write", isLeased: true };
+        const place = tries === 1 ? this.attachment.place : { ...this.attachment.place, isSure: true };
+        return this.attachment.remap(await openFile(place, opening), access);
       } catch (error) {
         if (!(error instanceof Mismatch)) throw error;
         if (error.difference !== "other" || tries === sameRegionTries) throw error.toError();

@@ -12,6 +12,7 @@ import type { Api } from "../http/api.ts";
 import { type RegionDescriptor, shown, type TensorInfo } from "../http/wire.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import { lockMemory, type MemoryLock } from "../memory/memory-lock.ts";
+import type { AttachedBy } from "../memory/open.ts";
 import type { WaitOptions } from "../waiting.ts";
 import { RegionView, sealViews } from "./region-view.ts";
 import { whileStanding } from "./standing.ts";
@@ -97,6 +98,14 @@ export class Region {
     return this.#view.attachment.access === "write";
   }
 
+  /**
+   * How this process reached its file: by its name, or by a descriptor from the server's broker, where the name cannot be
+   * reached (another mount namespace, another user) or there is none (`private`, `memfd`). The memory is the same.
+   */
+  get attachedBy(): AttachedBy {
+    return this.#view.attachment.attachedBy;
+  }
+
   get isClosed(): boolean {
     return this.#view.attachment.isClosed;
   }
@@ -178,6 +187,7 @@ export class Region {
     });
     const more = tensors.length > shownTensorCount ? [`and ${tensors.length - shownTensorCount} more`] : [];
     const states = [this.state, ...(this.isClosed ? ["closed here"] : this.isWritable ? ["writable"] : [])];
+    if (this.attachedBy === "descriptor") states.push("by descriptor");
     return `Region ${shown(this.#view.descriptor)}, ${states.join(", ")} { ${[...shownTensors, ...more].join(", ")} }`;
   }
 }

@@ -4,16 +4,16 @@
  */
 
 import { isTensordError } from "../errors.ts";
-import type { Api } from "../http/api.ts";
 import { Mismatch, type Place } from "../memory/attach.ts";
+import type { Asker } from "./asker.ts";
 
 /** A stock reader may unlink the name that was just brought back; not four times in a row. */
 const tries = 4;
 /** A server that is away is not waited for. */
 const answerMs = 2_000;
 
-/** The same place, about which that server can be asked. */
-export function standingAt(api: Api, place: Place): Place {
+/** The same place, about which that server can be asked, and whose file its broker hands out. */
+export function standingAt({ api, broker }: Asker, place: Place): Place {
   const { region, dev, ino } = place;
   const stands = async () => {
     try {
@@ -23,7 +23,7 @@ export function standingAt(api: Api, place: Place): Place {
       return false;
     }
   };
-  return { ...place, stands };
+  return { ...place, stands, broker };
 }
 
 /** Does what needs the file, and once more each time that it is missing and the region stands. Throws what `action` does. */

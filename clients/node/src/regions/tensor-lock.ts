@@ -5,9 +5,10 @@
 
 import type { LockOptions } from "../options.ts";
 import "../dispose.ts";
-import { Mismatch, openChecked, type Place } from "../memory/attach.ts";
-import { HeldFile } from "../memory/held-file.ts";
+import { Mismatch, type Place } from "../memory/attach.ts";
+import type { HeldFile } from "../memory/held-file.ts";
 import { retryWithin, setLock, trySetLock } from "../memory/lock.ts";
+import { openFile } from "../memory/open.ts";
 import { whileStanding } from "./standing.ts";
 
 export type LockKind = "read" | "write";
@@ -67,7 +68,7 @@ export async function lockTensor(kind: LockKind, lockable: Lockable, options: Lo
   const { place, byteOffset, byteSize, shown } = lockable;
   const range = { start: BigInt(byteOffset), length: BigInt(byteSize) };
   if (byteSize === 0) return new TensorLock(kind, range, undefined);
-  const file = await whileStanding(place, () => openForLock(place, kind));
+  const file = await whileStanding(place, () => openForLock(place, kind, options.signal));
   try {
     const attempt = () => trySetLock(file.fd, kind, range.start, range.length) || undefined;
     await retryWithin(options, `${kind}-lock ${shown}`, attempt);
@@ -79,9 +80,9 @@ export async function lockTensor(kind: LockKind, lockable: Lockable, options: Lo
 }
 
 /** The file at `place`, opened anew for locks on it. @throws TensordError, as `Mismatch` says it */
-export function openForLock(place: Place, kind: LockKind): HeldFile {
+export async function openForLock(place: Place, kind: LockKind, signal?: AbortSignal | undefined): Promise<HeldFile> {
   try {
-    return new HeldFile(openChecked(place, kind === "write"));
+    return (await openFile(place, { isWriter: kind === "write", isLeased: false, signal })).file;
   } catch (error) {
     throw error instanceof Mismatch ? error.toError() : error;
   }

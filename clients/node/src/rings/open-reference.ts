@@ -1,7 +1,7 @@
 /** From a tensor reference to memory, without the server: a tensor of a region, or one in a slot of a ring. */
 
 import { TensordError } from "../errors.ts";
-import { Mismatch } from "../memory/attach.ts";
+import { Mismatch, type Place } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
 import { retryWithin } from "../memory/lock.ts";
 import type { Access } from "../memory/pages.ts";
@@ -17,9 +17,10 @@ import { tryOpenSlot } from "./open-slot.ts";
 export type MapReference = (reference: TensorReference, access: Access) => Attached;
 
 /** Maps the pages of each reference by themselves, and tells the session, if there is one. */
-export function mapAlone({ api, session }: Asker): MapReference {
+export function mapAlone(asker: Asker): MapReference {
+  const { session } = asker;
   return (reference, access) => {
-    const place = standingAt(api, placeOf(reference));
+    const place = standingAt(asker, placeOf(reference));
     const { byteOffset, byteSize, generation } = reference;
     const attachment = mapKeptSoon(session, place, byteOffset, byteSize, access);
     // A ring is no hand-off: it is never sealed.
@@ -29,11 +30,11 @@ export function mapAlone({ api, session }: Asker): MapReference {
 }
 
 /**
- * Opens it without a wait. Asks nobody.
+ * Opens it without a wait. Asks nobody but the broker, where there is no name that it can be opened by.
  * @throws TensordError `stale-ref`, `region-sealed`, `validation-failed`; `deadline-exceeded` if its slot is locked
  */
-export function openNow(reference: TensorReference, access: Access, map: MapReference): OpenedTensor {
-  const tensor = tryOpen(reference, access, map);
+export function openNow(asker: Asker, reference: TensorReference, access: Access, map: MapReference): OpenedTensor {
+  const tensor = tryOpen(standingAt(asker, placeOf(reference)), reference, access, map);
   if (tensor !== undefined) return tensor;
   const detail = `Cannot open ${shownReference(reference)}: another process has its slot locked`;
   throw new TensordError("deadline-exceeded", detail, { hint: "openWhenFree(reference, { timeoutMs }) waits for it" });
@@ -41,22 +42,26 @@ export function openNow(reference: TensorReference, access: Access, map: MapRefe
 
 /** As `openNow`, and waits for the lock of a slot. The server is asked before a region is said to be gone. */
 export async function openWhenFree(
-  { api }: Asker,
+  asker: Asker,
   reference: TensorReference,
   access: Access,
   map: MapReference,
   options: LockOptions,
 ): Promise<OpenedTensor> {
-  const attempt = () => tryOpen(reference, access, map);
-  return whileStanding(standingAt(api, placeOf(reference)), () =>
-    retryWithin(options, "open the tensor of a slot", attempt),
-  );
+  const place = standingAt(asker, placeOf(reference));
+  const attempt = () => tryOpen(place, reference, access, map);
+  return whileStanding(place, () => retryWithin(options, "open the tensor of a slot", attempt));
 }
 
 /** The tensor, or undefined while another process has its slot locked. */
-function tryOpen(reference: TensorReference, access: Access, map: MapReference): OpenedTensor | undefined {
+function tryOpen(
+  place: Place,
+  reference: TensorReference,
+  access: Access,
+  map: MapReference,
+): OpenedTensor | undefined {
   try {
-    if (reference.generation !== 0) return tryOpenSlot(reference, access, () => map(reference, access));
+    if (reference.generation !== 0) return tryOpenSlot(reference, place, access, () => map(reference, access));
     return new OpenedTensor(map(reference, access), { name: "", aliasOf: null, ...reference });
   } catch (error) {
     throw error instanceof Mismatch ? toStale(error) : error;
@@ -66,10 +71,15 @@ function tryOpen(reference: TensorReference, access: Access, map: MapReference):
 function toStale(mismatch: Mismatch): TensordError {
   const reason = mismatch.toError();
   if (reason.code === "region-sealed") return reason;
-  return new TensordError("stale-ref", mismatch.message, {
-    hint:
-      "its region was deleted, or this process sees another file system than the sender: ask for a new one; " +
-      "openWhenFree asks the server first, which brings back a file that a stock reader has unlinked",
+  const hint =
+    "its region was deleted, or this process sees another file system than the sender: ask for a new one; " +
+    "openWhenFree asks the server first, which brings back a file that a stock reader has unlinked";
+  const broker = mismatch.noBroker;
+  // It will be back, and the region with it.
+  if (broker?.code === "server-unavailable")
+    return new TensordError(broker.code, reason.detail, { ...broker, cause: mismatch });
+  return new TensordError("stale-ref", broker === undefined ? mismatch.message : reason.detail, {
+    hint: broker?.hint === undefined ? hint : `${hint}; or, for the broker: ${broker.hint}`,
     fields: { cause: reason.code },
     cause: mismatch,
   });

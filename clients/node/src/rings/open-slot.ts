@@ -5,12 +5,12 @@
 
 import { readSync } from "node:fs";
 import { TensordError } from "../errors.ts";
-import { openChecked, type Place } from "../memory/attach.ts";
+import type { Place } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
-import { HeldFile } from "../memory/held-file.ts";
 import { trySetLock } from "../memory/lock.ts";
+import { openFileNow } from "../memory/open.ts";
 import type { Access } from "../memory/pages.ts";
-import { placeOf, shownReference, type TensorReference } from "../regions/reference.ts";
+import { shownReference, type TensorReference } from "../regions/reference.ts";
 import { TensorLock } from "../regions/tensor-lock.ts";
 import { slotOf, wordOffset } from "./ring-layout.ts";
 import { SlotTensor } from "./slot-tensor.ts";
@@ -19,8 +19,13 @@ import { SlotTensor } from "./slot-tensor.ts";
  * The tensor that a reference with a generation means, mapped by `map`, or undefined while another process has its slot
  * locked. @throws Mismatch; TensordError `stale-ref` if the slot holds something else by now, `validation-failed`
  */
-export function tryOpenSlot(reference: TensorReference, access: Access, map: () => Attached): SlotTensor | undefined {
-  const lock = lockSlot(reference, placeOf(reference), access);
+export function tryOpenSlot(
+  reference: TensorReference,
+  place: Place,
+  access: Access,
+  map: () => Attached,
+): SlotTensor | undefined {
+  const lock = lockSlot(reference, place, access);
   if (lock === undefined) return undefined;
   try {
     return new SlotTensor(map(), reference, lock);
@@ -45,7 +50,7 @@ function lockSlot(reference: TensorReference, place: Place, access: Access): Ten
   }
   const kind = access === "write" ? "write" : "read";
   const range = { start: BigInt(byteOffset), length: BigInt(Math.max(byteSize, 1)) };
-  const file = new HeldFile(openChecked(place, kind === "write"));
+  const { file } = openFileNow(place, { isWriter: kind === "write", isLeased: false });
   try {
     const isLocked = trySetLock(file.fd, kind, range.start, range.length);
     const word = readWord(file.fd, wordAt);

@@ -7,7 +7,7 @@ import { TensordError } from "../errors.ts";
 import type { Place } from "../memory/attach.ts";
 import type { HeldFile } from "../memory/held-file.ts";
 import { setLock, trySetLock } from "../memory/lock.ts";
-import type { Region } from "../regions/region.ts";
+import { type Region, viewOf } from "../regions/region.ts";
 import { openForLock } from "../regions/tensor-lock.ts";
 import { slotOffset, toGeneration, wordOffset } from "./ring-layout.ts";
 
@@ -22,20 +22,24 @@ export class RingFile {
   #file: HeldFile | undefined;
 
   /** Takes over the region. @throws TensordError, and leaves the region to the caller */
-  constructor(region: Region, slots: number, slotBytes: number) {
-    const { path, dev, ino, byteSize } = region.descriptor.storage;
+  static async open(region: Region, slots: number, slotBytes: number): Promise<RingFile> {
+    const ring = new RingFile(region, slots, slotBytes);
+    ring.#file = await openForLock(ring.place, "write");
+    return ring;
+  }
+
+  private constructor(region: Region, slots: number, slotBytes: number) {
     const words = region.tensor("generations").byteOffset;
     const first = region.tensor("slots").byteOffset;
     // Readers compute these places: a ring that lies elsewhere is one that nobody can read.
-    if (path === null || words !== wordOffset(0) || first !== slotOffset(0, slots, slotBytes)) {
+    if (words !== wordOffset(0) || first !== slotOffset(0, slots, slotBytes)) {
       throw new TensordError("server-fault", `Cannot make a ring: its region has words at ${words}, slots at ${first}`);
     }
     this.slots = slots;
     this.slotBytes = slotBytes;
-    this.place = { region: region.id, path, dev, ino, byteSize };
+    this.place = viewOf(region).attachment.place;
     this.#region = region;
     this.#counts = new Array<number>(slots).fill(0);
-    this.#file = openForLock(this.place, "write");
   }
 
   get isClosed(): boolean {

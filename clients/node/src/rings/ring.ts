@@ -41,7 +41,7 @@ export async function makeRing(asker: Asker, options: RingOptions): Promise<Ring
   } as const;
   const region = await makeRegion(asker, name, tensors, rest);
   try {
-    return new Ring(new RingFile(region, slots, slotBytes));
+    return new Ring(await RingFile.open(region, slots, slotBytes));
   } catch (error) {
     region.close();
     await asker.api.deleteRegion(region.id).catch(() => undefined);

@@ -2,16 +2,18 @@
 
 import type { LockOptions, SlotOptions } from "../options.ts";
 import "../dispose.ts";
-import { type BigIntStats, lstatSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { checkOptions } from "../check/options.ts";
 import * as tables from "../check/tables.ts";
 import { isTensordError, TensordError } from "../errors.ts";
 import type { Place } from "../memory/attach.ts";
 import type { Attached } from "../memory/attached.ts";
 import { Attachment } from "../memory/attachment.ts";
+import { openFileNow, sizeOf } from "../memory/open.ts";
 import type { Access } from "../memory/pages.ts";
 import type { Asker } from "../regions/asker.ts";
 import { type AnyReference, placeOf, type TensorReference, toTensorReference } from "../regions/reference.ts";
+import { standingAt } from "../regions/standing.ts";
 import type { OpenedTensor } from "../regions/tensor.ts";
 import { type MapReference, mapAlone, openNow, openWhenFree } from "./open-reference.ts";
 
@@ -46,9 +48,9 @@ export class Rings {
     checkOptions("open a slot", tables.slot, options);
     const reference = this.#check(toTensorReference(given));
     try {
-      return openNow(reference, toAccess(options), this.#map);
+      return openNow(this.#asker, reference, toAccess(options), this.#map);
     } catch (error) {
-      throw this.#tidied(error);
+      throw this.#tidied(error, reference);
     }
   }
 
@@ -59,7 +61,7 @@ export class Rings {
     try {
       return await openWhenFree(this.#asker, reference, toAccess(options), this.#map, options);
     } catch (error) {
-      throw this.#tidied(error);
+      throw this.#tidied(error, reference);
     }
   }
 
@@ -77,12 +79,11 @@ export class Rings {
   readonly #map = (reference: TensorReference, access: Access): Attached => {
     // It may have been closed during a wait.
     this.#check(reference);
-    const { path, dev, ino } = reference;
-    const key = `${access} ${dev} ${ino} ${path}`;
+    const key = `${access} ${fileOf(reference)}`;
     let whole = this.#mapped.get(key);
     if (whole === undefined) {
       this.#forgetTheGone();
-      whole = mapWhole(placeOf(reference), access);
+      whole = mapWhole(standingAt(this.#asker, placeOf(reference)), access);
       this.#asker.session?.report(whole, false);
       this.#mapped.set(key, whole);
     }
@@ -106,14 +107,15 @@ export class Rings {
   }
 
   /** A stale reference may be the first word of a ring that is gone. */
-  #tidied(error: unknown): unknown {
-    if (isTensordError(error, "stale-ref")) this.#forgetTheGone();
+  #tidied(error: unknown, reference: TensorReference): unknown {
+    if (isTensordError(error, "stale-ref")) this.#forgetTheGone(fileOf(reference));
     return error;
   }
 
-  #forgetTheGone(): void {
+  /** @param stale the file that a reference was stale of: without a name to look at, nobody knows whether it is gone. */
+  #forgetTheGone(stale?: string): void {
     for (const [key, whole] of this.#mapped) {
-      if (isThere(whole.place)) continue;
+      if (whole.attachedBy === "descriptor" ? fileOf(whole.place) !== stale : isThere(whole.place)) continue;
       this.#mapped.delete(key);
       whole.close();
     }
@@ -124,22 +126,23 @@ function toAccess({ writable = false }: SlotOptions): Access {
   return writable ? "write" : "strict";
 }
 
-/** @throws Mismatch, TensordError, as `Attachment` does */
+/** One file, as those who refer to it name it. */
+function fileOf({ path, dev, ino }: Pick<Place, "path" | "dev" | "ino">): string {
+  return `${dev} ${ino} ${path}`;
+}
+
+/** @throws Mismatch, TensordError, as `openFileNow` and `Attachment` do */
 function mapWhole(place: Place, access: Access): Attachment {
-  const byteSize = Math.max(place.byteSize, Number(look(place)?.size ?? 0));
-  return new Attachment({ ...place, byteSize }, 0, byteSize, access);
+  const opened = openFileNow(place, { isWriter: access === "write", isLeased: true });
+  const byteSize = sizeOf(opened);
+  return new Attachment({ ...opened, place: { ...opened.place, byteSize } }, 0, byteSize, access);
 }
 
-function isThere(place: Place): boolean {
-  const status = look(place);
-  return status !== undefined && String(status.dev) === place.dev && String(status.ino) === place.ino;
-}
-
-/** What stands at the path, if it can be looked at. */
-function look({ path }: Place): BigIntStats | undefined {
+function isThere({ path, dev, ino }: Place): boolean {
   try {
-    return lstatSync(path, { bigint: true });
+    const status = lstatSync(path ?? "", { bigint: true });
+    return String(status.dev) === dev && String(status.ino) === ino;
   } catch {
-    return undefined;
+    return false;
   }
 }
