@@ -4,11 +4,18 @@
  */
 
 import { afterAll, expect, test } from "bun:test";
-import { closeSync, openSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, readlinkSync, rmSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { limits } from "../../src/memory/limits.ts";
 import { tryLockFile } from "../../src/memory/os/libc.ts";
-import { connectForMessages, receiveMessage, sendMessage } from "../../src/memory/os/libc-unix.ts";
+import {
+  acceptConnection,
+  connectForMessages,
+  listenForMessages,
+  receiveMessage,
+  sendMessage,
+} from "../../src/memory/os/libc-unix.ts";
+import { findHolder } from "../../src/memory/storage/fd-holder/holder-connection.ts";
 import { holderSteps } from "../../src/memory/storage/fd-holder/steps.ts";
 import { InstanceDirectory } from "../../src/memory/storage/instance-directory.ts";
 import { descriptorsOf, HolderPlayground, type HolderStatus, type KeepingServer } from "../harness/holder-process.ts";
@@ -296,6 +303,27 @@ test("it serves only who shows the descriptor that owns the lock, and closes wha
     for (const fd of [lock, readOnly, another]) closeSync(fd);
   }
   expect(await server.ask<string[]>("list")).toEqual(["one"]);
+});
+
+test("an fd holder whose version nobody here speaks is told of, and not taken for none", async () => {
+  await using place = new HolderPlayground();
+  mkdirSync(place.instance.directory);
+  const path = join(place.instance.directory, "fd-holder.sock");
+  const listener = listenForMessages(path, 1);
+  try {
+    const finding = findHolder(path);
+    const socket = await until("it connects", () => acceptConnection(listener));
+    const hello = await until("it says hello", () => receiveMessage(socket, 1));
+    if (hello === "gone") throw new Error("it is gone");
+    expect(JSON.parse(hello.bytes.toString())).toEqual({ id: 1, op: "hello", v: 1 });
+    const [bell = -1] = hello.descriptors;
+    sendMessage(socket, JSON.stringify({ id: 1, ok: true, v: 2, pid: 4711, descriptors: 3, age_ms: 0 }));
+    writeSync(bell, "!");
+    await expect(finding).rejects.toThrow("Cannot speak to the fd holder, process 4711: its protocol is version 2");
+    for (const fd of [bell, socket]) closeSync(fd);
+  } finally {
+    closeSync(listener);
+  }
 });
 
 test("a message that is none ends its own connection only", async () => {

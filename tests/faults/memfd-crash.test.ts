@@ -282,6 +282,23 @@ test("a server that comes too late finds nothing, and tells of it", async () => 
   expect(await lost(server.api)).toEqual([{ id: region.id, cause: "not-kept", name: "late" }]);
 });
 
+test("a start that gets no answer of the fd holder fails and names it, and takes nothing for lost", async () => {
+  await using server = await startServer();
+  const region = await create(server.api, "patient");
+  const { pid } = await untilItHas(1, server);
+  await server.kill("SIGKILL");
+  process.kill(pid, "SIGSTOP");
+  server.spawn();
+  expect(await server.exited()).toBe(1);
+  expect(server.log.errors).toContain(`Cannot reach the fd holder: process ${pid} did not answer in time`);
+  expect(server.log.errors).toContain(`kill -CONT ${pid}`);
+  server.log.errors = "";
+  process.kill(pid, "SIGCONT");
+  await server.start();
+  expect((await server.api.get(region.id)).state).toBe("open");
+  expect(await lost(server.api)).toEqual([]);
+});
+
 test("an orderly stop leaves memfd regions to the next start, to ls --offline and doctor, and purge takes them", async () => {
   await using server = await startServer();
   const region = await create(server.api, "here");
