@@ -19,7 +19,7 @@ import type { ServerPool as ServerPoolSchema } from "./schemas/stats.ts";
 /** A descriptor but for its tensors, of which there may be thousands. */
 export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof RegionFacts> {
   const { owner, checksum } = region;
-  const { kind, memory, names, isPrivate, hugePage, endsWith } = store.storages.of(region);
+  const { kind, memory, names, isMappable, isPrivate, hugePage, endsWith } = store.storages.of(region);
   const { path, shmName } = names.address(region.token);
   return {
     id: idOf(region),
@@ -44,6 +44,7 @@ export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof
       page_size: memory.pageSize,
       ends_with: endsWith,
       private: isPrivate,
+      href: isMappable ? null : `/v1/regions/${idOf(region)}/data`,
       huge_pages: hugePage,
       maker_byte: true,
     },

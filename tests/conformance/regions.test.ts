@@ -47,6 +47,12 @@ const lives: readonly Life[] = [
     find: (_, region) => findMemfd(tokenOf(region)),
   },
   {
+    name: "heap",
+    wish: { storage: "heap" },
+    told: { kind: "heap", private: true, ...unnamed },
+    find: (_, region) => findMemfd(tokenOf(region)),
+  },
+  {
     name: "a stand-in",
     wish: { storage: "file" },
     told: { kind: "file", private: false, ...unnamed },

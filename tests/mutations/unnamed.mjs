@@ -8,6 +8,13 @@ const birth = "can neither shrink nor grow from its birth";
 
 export const unnamedMutations = [
   {
+    name: "memory that no process maps is handed out",
+    file: "src/memory/storage/heap/heap-storage.ts",
+    find: "override openDescription(token: string): never {",
+    replace: "refuse(token: string): never {",
+    test: ["tests/contract/heap.test.ts", "is handed out to nobody"],
+  },
+  {
     name: "a memfd may shrink under its readers",
     file: `${memfd}/memfds.ts`,
     find: `addSeals(fd, "shrink", "grow");`,
@@ -54,7 +61,7 @@ export const unnamedMutations = [
     file: "src/memory/state/stats.ts",
     find: "(pool.takenBytes - elsewhereOf(store, pool))",
     replace: "pool.takenBytes",
-    test: [contract, "is charged to the same pool"],
+    test: [contract, "is nothing that others have"],
   },
   {
     name: "a private region has a public name",

@@ -60,13 +60,14 @@ export interface StorageCapability {
 }
 
 const notYet = "This version of the server does not have it.";
+const noMemfd = "The kernel, or a filter before it, refuses memfd_create.";
 
 /** Why there is none, and whether its regions would outlive the server. In the order in which a client would choose. */
 const absences: readonly Omit<StorageCapability, "available" | "endsWith">[] = [
   { kind: "shm", survivesRestart: true, reason: "There is no shared memory directory." },
-  { kind: "memfd", survivesRestart: false, reason: "The kernel, or a filter before it, refuses memfd_create." },
+  { kind: "memfd", survivesRestart: false, reason: noMemfd },
   { kind: "file", survivesRestart: true, reason: notYet },
-  { kind: "heap", survivesRestart: false, reason: notYet },
+  { kind: "heap", survivesRestart: false, reason: noMemfd },
   { kind: "cuda_vmm", survivesRestart: false, reason: `${notYet} /v1/devices lists the GPUs.` },
 ];
 

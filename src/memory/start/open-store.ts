@@ -23,10 +23,11 @@ import { type EventWriter, Store } from "../state/store.ts";
 import type { StoreEvent } from "../state/store-event.ts";
 import type { FdHolder } from "../storage/fd-holder/fd-holder.ts";
 import { HeldDescriptors, type HeldOptions } from "../storage/fd-holder/held-descriptors.ts";
+import { HeapStorage } from "../storage/heap/heap-storage.ts";
 import { SpareInodes } from "../storage/inodes.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
 import { HostLanes } from "../storage/lane.ts";
-import { openMemfdStorages } from "../storage/memfd/memfd-storage.ts";
+import { openMemfdStorages, unlessRefused } from "../storage/memfd/memfd-storage.ts";
 import { Memfds } from "../storage/memfd/memfds.ts";
 import { ShmStorage } from "../storage/shm/shm-storage.ts";
 import type { Storage } from "../storage/storage.ts";
@@ -94,6 +95,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     new ShmStorage(directory, lanes, { onStep }),
     new ShmStorage(directory, lanes, { isPrivate: true, onStep }),
     ...openMemfdStorages(memfds, lanes, onStep),
+    ...unlessRefused(() => new HeapStorage(memfds, lanes, onStep)),
     ...(options.storages?.(directory) ?? []).map((storage) => opened.use(storage)),
   ]);
   const events = openEvents(journal, options.onWarning);

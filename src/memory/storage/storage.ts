@@ -32,10 +32,17 @@ export type HugePage = keyof typeof hugePageBytes;
  */
 export type StorageForm = StorageKind | "shm-private" | `memfd-${HugePage}`;
 
+/** The pages of a form; null are the system's usual ones. */
+export function toHugePage(form: StorageForm): HugePage | null {
+  return (Object.keys(hugePageBytes) as HugePage[]).find((page) => form === `memfd-${page}`) ?? null;
+}
+
 /** A region says by its form which storage made it; that one is asked. */
 export interface Storage {
   readonly kind: StorageKind;
   readonly form: StorageForm;
+  /** Whether processes map its regions; if not, their bytes come and go over HTTP alone. */
+  readonly isMappable: boolean;
   /** Whether nobody finds its regions by a name: they are reached by descriptors that the broker hands out, and over HTTP. */
   readonly isPrivate: boolean;
   /** What its pages are, if they are not the system's usual ones. */

@@ -3,6 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { type Owner as RegionOwner, states, toldEndReasons } from "../../memory/journal/region-record.ts";
 import { limits } from "../../memory/limits.ts";
+import { hugePageBytes } from "../../memory/storage/storage.ts";
 import { byteCount, createdBy, ModelName, nextCursor, Pid, Shape, TensorName, time, Version } from "./common.ts";
 import {
   ChecksumAlgorithm,
@@ -70,13 +71,12 @@ export const Storage = z
         "Whether it has no name to open: it is reached by a descriptor from the broker, or as bytes over HTTP.",
       example: false,
     }),
-    huge_pages: z
-      .string()
-      .nullable()
-      .openapi({
-        description: "The size of its pages, if they are huge ones; else null.",
-        examples: ["2MiB"],
-      }),
+    href: z.string().nullable().openapi({
+      description:
+        "Where its bytes are, of storage that no process maps: they are uploaded and downloaded there. Else null.",
+      example: null,
+    }),
+    huge_pages: openWordOrNull("The size of its pages, if they are huge ones; else null.", Object.keys(hugePageBytes)),
     maker_byte: z.boolean().openapi({
       description: "Whether who makes it holds the maker's byte in place of the lease byte (docs/protocol.md).",
       example: true,

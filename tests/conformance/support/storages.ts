@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readHugeSpace } from "../../../src/memory/host/memory-space.ts";
 import { MiB } from "../../../src/memory/limits.ts";
+import { HeapStorage } from "../../../src/memory/storage/heap/heap-storage.ts";
 import { InstanceDirectory } from "../../../src/memory/storage/instance-directory.ts";
 import { HostLanes } from "../../../src/memory/storage/lane.ts";
 import { MemfdStorage } from "../../../src/memory/storage/memfd/memfd-storage.ts";
@@ -59,6 +60,7 @@ export const storageCases: readonly StorageCase[] = [
     pageBytes: hugePageBytes["2MiB"],
     needs: needsHugePages(100 * MiB),
   },
+  { name: "heap", kind: "heap", ...unnamed, isFile: false, open: openHeap },
   { name: "a stand-in without public names", kind: "file", ...named, open: openStandIn },
 ];
 
@@ -76,6 +78,15 @@ async function openMemfd(hugePage: HugePage | null): Promise<OpenStorage> {
   using opened = new DisposableStack();
   const memfds = opened.use(await Memfds.open("test"));
   const storage = new MemfdStorage(memfds, opened.use(new HostLanes()), hugePage);
+  const all = opened.move();
+  const pathOf = (token: string) => `/proc/self/fd/${memfds.find(token)?.fd ?? "none"}`;
+  return { storage, pathOf, [Symbol.dispose]: () => all.dispose() };
+}
+
+async function openHeap(): Promise<OpenStorage> {
+  using opened = new DisposableStack();
+  const memfds = opened.use(await Memfds.open("test"));
+  const storage = new HeapStorage(memfds, opened.use(new HostLanes()));
   const all = opened.move();
   const pathOf = (token: string) => `/proc/self/fd/${memfds.find(token)?.fd ?? "none"}`;
   return { storage, pathOf, [Symbol.dispose]: () => all.dispose() };

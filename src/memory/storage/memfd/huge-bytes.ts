@@ -19,7 +19,7 @@ export class HugeBytes extends FileBytes {
   }
 
   protected override toDataFile(token: string, ...file: ConstructorParameters<typeof DataFile>): DataFile {
-    return new HugeDataFile(this.#memfds.get(token), ...file);
+    return new HugeDataFile(this.#memfds.get(token), this.#memfds.pageSize, ...file);
   }
 
   /** The file goes on to the end of its last page. */
@@ -30,10 +30,12 @@ export class HugeBytes extends FileBytes {
 
 class HugeDataFile extends DataFile {
   readonly #memfd: Memfd;
+  readonly #pageSize: number;
 
-  constructor(memfd: Memfd, ...file: ConstructorParameters<typeof DataFile>) {
+  constructor(memfd: Memfd, pageSize: number, ...file: ConstructorParameters<typeof DataFile>) {
     super(...file);
     this.#memfd = memfd;
+    this.#pageSize = pageSize;
   }
 
   override get byteSize(): number {
@@ -46,7 +48,7 @@ class HugeDataFile extends DataFile {
 
   override write(bytes: Uint8Array, byteOffset: number): void {
     if (bytes.length === 0) return;
-    this.translated(() => writeMapped(this.fd, byteOffset, bytes, this.#memfd.pageSize));
+    this.translated(() => writeMapped(this.fd, byteOffset, bytes, this.#pageSize));
   }
 
   override receive(body: ReadableStream<Uint8Array>, byteOffset: number): Receipt {

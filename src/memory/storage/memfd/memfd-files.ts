@@ -11,18 +11,21 @@ import { createMemfd } from "../../os/libc-memory.ts";
 import type { DataAccess } from "../data-file.ts";
 import type { Files } from "../file-bytes.ts";
 import { resized } from "../resized.ts";
-import { type HugePage, hugePageBytes, type Identity, type Space } from "../storage.ts";
+import { type HugePage, hugePageBytes, type Identity, type Space, type StorageForm, toHugePage } from "../storage.ts";
 import { type Memfd, type Memfds, pageSizeOf } from "./memfds.ts";
 
 export class MemfdFiles implements Files {
   readonly memfds: Memfds;
+  readonly form: StorageForm;
   readonly hugePage: HugePage | null;
   readonly pageSize: number;
   readonly keptDescriptors = 1;
 
   /** @throws SystemError if this host gives no such memory. */
-  constructor(memfds: Memfds, hugePage: HugePage | null) {
+  constructor(memfds: Memfds, form: StorageForm) {
     this.memfds = memfds;
+    this.form = form;
+    const hugePage = toHugePage(form);
     this.hugePage = hugePage;
     const fd = createMemfd("tensord", hugePage === null ? undefined : hugePageBytes[hugePage]);
     this.pageSize = pageSizeOf(fd);

@@ -35,16 +35,16 @@ export class MemfdMemory implements Memory {
 
   get elsewhereBytes(): number {
     let sum = 0;
-    for (const [, { byteSize }] of this.#files.memfds.ofPages(this.pageSize)) {
+    for (const [, { byteSize }] of this.#files.memfds.of(this.#files.form)) {
       sum += Math.ceil(byteSize / this.pageSize) * this.pageSize;
     }
     return sum;
   }
 
   async allocate({ token, byteSize, header }: Segment, signal: AbortSignal): Promise<Identity> {
-    const { memfds, hugePage } = this.#files;
+    const { memfds, form } = this.#files;
     try {
-      const { fd } = memfds.create(token, byteSize, hugePage);
+      const { fd } = memfds.create(token, byteSize, form);
       this.#onStep?.("create.file-made");
       await this.#allocatePages(fd, byteSize, signal);
       await this.#writeHeader(fd, header);
@@ -91,7 +91,7 @@ export class MemfdMemory implements Memory {
   }
 
   async discardAll(): Promise<void> {
-    for (const [token] of [...this.#files.memfds.ofPages(this.pageSize)]) await this.discard(token);
+    for (const [token] of [...this.#files.memfds.of(this.#files.form)]) await this.discard(token);
   }
 
   usage(token: string): Usage | undefined {

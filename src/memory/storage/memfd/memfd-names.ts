@@ -18,7 +18,7 @@ export class MemfdNames implements Names {
   }
 
   kept(): readonly KeptFile[] {
-    return [...this.#files.memfds.ofPages(this.#files.pageSize)]
+    return [...this.#files.memfds.of(this.#files.form)]
       .filter(([, { isKept }]) => isKept)
       .map(([token, { fd, byteSize }]) => {
         const access = toAccess(privateModes, fstatSync(fd).mode);

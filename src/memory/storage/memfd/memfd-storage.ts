@@ -18,6 +18,7 @@ import type { Memfds } from "./memfds.ts";
 export class MemfdStorage implements Storage {
   readonly kind = "memfd";
   readonly form: StorageForm;
+  readonly isMappable = true;
   readonly isPrivate = true;
   readonly hugePage: HugePage | null;
   readonly endsWith: StorageEnd;
@@ -30,7 +31,7 @@ export class MemfdStorage implements Storage {
     this.form = hugePage === null ? "memfd" : `memfd-${hugePage}`;
     this.hugePage = hugePage;
     this.endsWith = memfds.holder === undefined ? "server" : "container";
-    const files = new MemfdFiles(memfds, hugePage);
+    const files = new MemfdFiles(memfds, this.form);
     this.memory = new MemfdMemory(files, lanes, onStep);
     this.names = new MemfdNames(files);
     this.bytes = new (hugePage === null ? FileBytes : HugeBytes)(files, lanes.filling);
@@ -41,12 +42,17 @@ export class MemfdStorage implements Storage {
 export function openMemfdStorages(memfds: Memfds, lanes: HostLanes, onStep?: OnAllocationStep): MemfdStorage[] {
   const sizes = new Set(listHugePageBytes());
   const hugePages = (Object.keys(hugePageBytes) as HugePage[]).filter((page) => sizes.has(hugePageBytes[page]));
-  return [null, ...hugePages].flatMap((hugePage) => {
-    try {
-      return [new MemfdStorage(memfds, lanes, hugePage, onStep)];
-    } catch (error) {
-      if (error instanceof SystemError) return [];
-      throw error;
-    }
-  });
+  return [null, ...hugePages].flatMap((hugePage) =>
+    unlessRefused(() => new MemfdStorage(memfds, lanes, hugePage, onStep)),
+  );
+}
+
+/** None if the kernel refuses what it is made of. */
+export function unlessRefused<Made>(make: () => Made): Made[] {
+  try {
+    return [make()];
+  } catch (error) {
+    if (error instanceof SystemError) return [];
+    throw error;
+  }
 }

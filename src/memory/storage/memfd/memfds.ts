@@ -1,6 +1,6 @@
 /**
  * The descriptors of regions that have no name, by token: what there is of such a region is what its descriptor holds. How
- * large it is stands in its name, which the kernel shows and nobody can change.
+ * large it is, and which form of storage made it, stands in its name, which the kernel shows and nobody can change.
  */
 
 import { closeSync, constants, fchmodSync, ftruncateSync, readlinkSync, statfsSync } from "node:fs";
@@ -13,7 +13,7 @@ import { readDescriptorLimit } from "../../os/libc.ts";
 import { addSeals, createMemfd } from "../../os/libc-memory.ts";
 import { privateModes } from "../access-modes.ts";
 import type { FdHolder } from "../fd-holder/fd-holder.ts";
-import { type HugePage, hugePageBytes } from "../storage.ts";
+import { type HugePage, hugePageBytes, type StorageForm, toHugePage } from "../storage.ts";
 
 const { O_RDONLY, O_RDWR } = constants;
 
@@ -22,7 +22,7 @@ export interface Memfd {
   readonly fd: number;
   /** What was asked for. Of huge pages the file is larger: it is whole pages. */
   readonly byteSize: number;
-  readonly pageSize: number;
+  readonly form: StorageForm;
   isKept: boolean;
 }
 
@@ -52,15 +52,15 @@ export class Memfds implements Disposable {
 
   #enter(token: string, fd: number | undefined): void {
     if (fd === undefined) return;
-    const byteSize = tokenPattern.test(token) ? parseName(readlinkSync(`/proc/self/fd/${fd}`)) : undefined;
+    const named = tokenPattern.test(token) ? parseName(readlinkSync(`/proc/self/fd/${fd}`)) : undefined;
     // None of ours: a later version's, which the fd holder goes on keeping, and may be given again.
-    if (byteSize === undefined) this.#foreign.push(fd);
-    else this.#byToken.set(token, { fd, byteSize, pageSize: pageSizeOf(fd), isKept: true });
+    if (named === undefined) this.#foreign.push(fd);
+    else this.#byToken.set(token, { fd, ...named, isKept: true });
   }
 
-  /** Of these pages. */
-  *ofPages(pageSize: number): Iterable<readonly [string, Memfd]> {
-    for (const entry of this.#byToken) if (entry[1].pageSize === pageSize) yield entry;
+  /** Of this form of storage. */
+  *of(form: StorageForm): Iterable<readonly [string, Memfd]> {
+    for (const entry of this.#byToken) if (entry[1].form === form) yield entry;
   }
 
   find(token: string): Memfd | undefined {
@@ -71,20 +71,20 @@ export class Memfds implements Disposable {
    * Makes a memfd of `byteSize` bytes without a page yet, which can neither shrink nor grow from its birth.
    * @throws SystemError as the kernel refuses it, TensordError `out-of-descriptors` if connections need the rest of them.
    */
-  create(token: string, byteSize: number, hugePage: HugePage | null): Memfd {
+  create(token: string, byteSize: number, form: StorageForm): Memfd {
     const { soft } = readDescriptorLimit();
     const most = (soft * BigInt(limits.memfdDescriptorsPercent)) / 100n;
     if (BigInt(this.#byToken.size) >= most) {
       throw outOfDescriptors(`Cannot make a region without a name: ${this.#byToken.size} have a descriptor each`);
     }
-    const name = toName(this.#instance, token, byteSize);
+    const name = `tensord.${this.#instance}.${token}.${byteSize}.${form}`;
+    const hugePage = toHugePage(form);
     const fd = withSpare(() => createMemfd(name, hugePage === null ? undefined : hugePageBytes[hugePage]), "long");
     try {
-      const pageSize = pageSizeOf(fd);
       fchmodSync(fd, privateModes.open);
-      ftruncateSync(fd, hugePage === null ? byteSize : roundUpToPage(byteSize, pageSize));
+      ftruncateSync(fd, hugePage === null ? byteSize : roundUpToPage(byteSize, hugePageBytes[hugePage]));
       addSeals(fd, "shrink", "grow");
-      const memfd = { fd, byteSize, pageSize, isKept: false };
+      const memfd = { fd, byteSize, form, isKept: false };
       this.#byToken.set(token, memfd);
       return memfd;
     } catch (error) {
@@ -111,15 +111,19 @@ export class Memfds implements Disposable {
   }
 }
 
-function toName(instance: string, token: string, byteSize: number): string {
-  return `tensord.${instance}.${token}.${byteSize}`;
+/** What the name of a memfd says, as /proc shows that; undefined if it is none of ours. */
+function parseName(shown: string): Pick<Memfd, "byteSize" | "form"> | undefined {
+  const found = /^\/memfd:tensord\.[a-z0-9-]+\.[a-z2-7]{26}\.(\d+)\.([\w-]+) \(deleted\)$/.exec(shown);
+  const [, byteSize, word] = found ?? [];
+  const form = forms.find((known) => known === word);
+  return form === undefined ? undefined : { byteSize: Number(byteSize), form };
 }
 
-/** The size that the name of a memfd says, as /proc shows that; undefined if it is none of ours. */
-function parseName(shown: string): number | undefined {
-  const found = /^\/memfd:tensord\.[a-z0-9-]+\.[a-z2-7]{26}\.(\d+) \(deleted\)$/.exec(shown)?.[1];
-  return found === undefined ? undefined : Number(found);
-}
+const forms: readonly StorageForm[] = [
+  "memfd",
+  "heap",
+  ...(Object.keys(hugePageBytes) as HugePage[]).map((page) => `memfd-${page}` as const),
+];
 
 /** What statfs calls a block of such a file is a page. */
 export function pageSizeOf(fd: number): number {
