@@ -785,8 +785,18 @@ export interface components {
        */
       readonly private: boolean;
       /**
-       * @description The size of its pages, if they are huge ones; else null.
+       * @description Where its bytes are, of storage that no process maps: they are uploaded and downloaded there. Else null.
+       * @example null
+       */
+      readonly href: string | null;
+      /**
+       * @description The size of its pages, if they are huge ones; else null. Known: `64KiB`, `2MiB`, `32MiB`, `512MiB`, `1GiB`, `16GiB`. A later server may say others.
+       * @example 64KiB
        * @example 2MiB
+       * @example 32MiB
+       * @example 512MiB
+       * @example 1GiB
+       * @example 16GiB
        */
       readonly huge_pages: string | null;
       /**

@@ -222,6 +222,7 @@ class Storage(TypedDict):
     page_size: int
     ends_with: str
     private: bool
+    href: str | None
     huge_pages: str | None
     maker_byte: bool
 
