@@ -69,6 +69,7 @@ testWith(needsNodeClient)(
       );
       expect(examples.map((example) => printed.get(example)).filter((text) => text !== "")).toEqual([
         "F32 [ 2, 3 ] 42\n",
+        "descriptor Float32Array(3) [ 1, 2, 3 ]\n",
         expect.stringMatching(/^tensord\.region\.allocated reg_\S+\n$/),
         expect.stringMatching(/^Cannot find|nothing/),
       ]);

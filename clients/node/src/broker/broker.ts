@@ -106,7 +106,7 @@ export class Broker implements DescriptorSource {
   #ask({ region, access, lease }: Asked): Question {
     clearTimeout(this.#idle);
     if (this.#place === undefined) throw new Lost("where it is was not said");
-    this.#connection ??= new BrokerConnection(this.#place.path);
+    this.#connection ??= new BrokerConnection(this.#place.path, this.#api.transport.endpoint.token?.read());
     this.#wasThere = true;
     const connection = this.#connection;
     return { connection, id: connection.send("attach", { region, access, lease }) };
