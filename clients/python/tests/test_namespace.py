@@ -34,7 +34,7 @@ def test_a_descriptor_of_another_device_is_another_namespace(
 def test_a_process_in_another_mount_namespace_is_told_so(
     server: Server, client: tensord.Client, tmp_path: Path
 ) -> None:
-    # The socket is reached over a bind mount, as when only the instance's directory is shared between containers.
+    # Only the socket of HTTP is reached, over a bind mount: that of the broker is as far away as the regions.
     script = """
 for attempt in (lambda: tensord.attach("here"), lambda: tensord.connect().create("there", [1], ttl=600)):
     try: attempt()
@@ -45,7 +45,7 @@ except tensord.StaleRef as error: say([str(error), error.fields])
     directory = f"/dev/shm/tensord.{server.instance}"
     mount = (
         f"mount --bind {directory} {tmp_path} && mount -t tmpfs none /dev/shm && mkdir {directory} && "
-        f'mount --bind {tmp_path} {directory} && exec "$@"'
+        f'touch {directory}/http.sock && mount --bind {tmp_path}/http.sock {directory}/http.sock && exec "$@"'
     )
     with client.create("here", [1], ttl=600) as region:
         with Child(script, prefix=("unshare", "-m", "sh", "-c", mount, "sh")) as child:
@@ -53,6 +53,9 @@ except tensord.StaleRef as error: say([str(error), error.fields])
                 text, fields = child.hear()
                 assert f"the server's is {region.descriptor.storage.dev}" in text
                 assert fields["dev_server"] == region.descriptor.storage.dev != fields["dev_here"]
+                # Cause and cure of the other way in.
+                assert f"{directory}/broker.sock: it is not here" in text
+                assert "say where it is in TENSORD_BROKER_SOCKET" in text
             child.say(region.ref().to_dict())
             text, fields = child.hear()
             assert fields == {"cause": "wrong-namespace"}

@@ -12,7 +12,7 @@ import pytest
 from harness import Server
 
 import tensord
-from tensord._mapping.attach import STANDING_TRIES, Mismatch, Place, open_unleased
+from tensord._mapping.attach import STANDING_TRIES, Asked, Mismatch, Place, open_unleased
 
 ROUNDS = 20
 
@@ -80,7 +80,7 @@ def test_who_says_that_a_region_stands_is_believed_a_few_times(make_place: Calla
     place = make_place()
     os.unlink(place.path)
     with pytest.raises(Mismatch, match="cannot be opened here"):
-        open_unleased(replace(place, stands=stands), writable=False)
+        open_unleased(replace(place, asked=Asked(stands)), writable=False)
     assert len(asked) == STANDING_TRIES
 
 
@@ -88,4 +88,4 @@ def test_a_file_that_is_there_is_asked_about_nowhere(make_place: Callable[..., P
     place = make_place(b"short", mode=0o440)
     for broken, writable in ((replace(place, byte_size=4096), False), (place, True)):
         with pytest.raises(Mismatch, match="truncated" if not writable else "sealed"):
-            open_unleased(replace(broken, stands=lambda _: pytest.fail("it was asked")), writable=writable)
+            open_unleased(replace(broken, asked=Asked(lambda _: pytest.fail("it was asked"))), writable=writable)

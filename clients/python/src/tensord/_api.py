@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 from ._arguments.kinds import NAME_KIND
 from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
+from ._transport.broker import Broker
 from ._transport.transport import ANSWER_SECONDS, Reply, Transport
 from ._wire.eviction import Eviction, parse_eviction
 from ._wire.model import Model, parse_model
@@ -95,9 +96,14 @@ class Api:
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
+        self.broker = Broker(transport, self._find_broker)
 
     def is_ready(self) -> bool:
         return self.transport.request("GET", "/readyz", repeatable=False).status == 200
+
+    def _find_broker(self) -> str | None:
+        reply = self.transport.request("GET", "/v1/capabilities", repeatable=True, patient=False)
+        return read("capabilities", _to_broker_path, expect(reply))
 
     def create_region(self, body: schemas.CreateRegion) -> Creation:
         # A repeat after a lost answer could make a second region, or find its own name taken. With "attach", or under a
@@ -298,6 +304,12 @@ def expect(reply: Reply) -> Any:
     raise from_problem(
         reply.status, {"detail": f"The answer is status {reply.status} and no problem: is this a tensord server?"}
     )
+
+
+def _to_broker_path(value: schemas.Capabilities) -> str | None:
+    # A server from before there was one says nothing of it.
+    broker = value.get("broker")
+    return None if broker is None else str(broker["path"])
 
 
 def _to_id(value: schemas.Session | schemas.Lease) -> str:

@@ -27,14 +27,17 @@ from ._arguments.kinds import (
 )
 from ._errors import ValidationFailed
 from ._events.event_stream import EventStream
+from ._region.asked import asked_by
 from ._region.claim import get_or_build
 from ._region.group import Group, open_group, seal_group
 from ._region.make import make_region, open_region
-from ._region.mapper import find_region, keeps_by, open_reference, stands_by, to_access
+from ._region.mapper import find_region, keeps_by, open_reference, to_access
 from ._region.region import Region
 from ._region.requests import (
+    HugePages,
     IfExists,
     OnFull,
+    StorageKind,
     to_change,
     to_creation,
     to_eviction,
@@ -89,7 +92,7 @@ class Client:
     ) -> None:
         self._transport = Transport(endpoint, retry)
         self._api = Api(self._transport)
-        self._stands = stands_by(self._api)
+        self._asked = asked_by(self._api)
         self._session: Session | None = None
         if session:
             request = to_session(quota_bytes=quota_bytes, ttl=session_ttl)
@@ -124,6 +127,9 @@ class Client:
         on_full: OnFull = "fail",
         deadline: Seconds | None = None,
         labels: Labels | None = None,
+        storage: StorageKind | None = None,
+        private: bool = False,
+        huge_pages: HugePages | None = None,
     ) -> Region:
         """Makes a region and maps it for writing. Others can attach it at once, and see it sealed after ``seal``.
 
@@ -151,6 +157,10 @@ class Client:
         ``on_full`` says what a full pool means: ``"fail"``; ``"evict"``, which frees what is ``evictable``, sealed and
         mapped by nobody; or ``"wait"``, which evicts, and waits up to ``deadline`` seconds (30) for others to let go.
 
+        ``private=True`` gives it no name that other users could open: it is mapped by a descriptor from the server's
+        broker (``Region.attached_by``). ``storage="memfd"`` does so as well, and has the kernel refuse all writes once
+        it is sealed. ``huge_pages="2MiB"`` makes it of such pages, of which the host must have reserved enough.
+
         If anything fails after the server made the region, it is deleted again. A create whose answer is lost is
         repeated only with ``if_exists="attach"``, since otherwise it could find its own region in the way. Raises
         ``NameTaken``, ``NameClaimed``, ``OutOfMemory`` and its kinds, ``DeadlineExceeded``, ``ValidationFailed``,
@@ -169,6 +179,9 @@ class Client:
             on_full=on_full,
             deadline=deadline,
             labels=labels,
+            storage=storage,
+            private=private,
+            huge_pages=huge_pages,
         )
         body["tensors"] = specs
         body["if_exists"] = if_exists
@@ -193,6 +206,9 @@ class Client:
         on_full: OnFull = "fail",
         deadline: Seconds | None = None,
         labels: Labels | None = None,
+        storage: StorageKind | None = None,
+        private: bool = False,
+        huge_pages: HugePages | None = None,
     ) -> Region:
         """The region of that name, sealed and mapped for reading. If there is none, one caller of all processes builds.
 
@@ -234,6 +250,9 @@ class Client:
             on_full=on_full,
             deadline=deadline,
             labels=labels,
+            storage=storage,
+            private=private,
+            huge_pages=huge_pages,
         )
         return get_or_build(
             self._api,
@@ -348,8 +367,8 @@ class Client:
         """
         access = to_access(writable=writable, strict=strict)
         if ref.generation:
-            return open_slot(ref, access, timeout, self._stands)
-        tensor = open_reference(ref, access, self._stands, keeps_by(self._session))
+            return open_slot(ref, access, timeout, self._asked)
+        tensor = open_reference(ref, access, self._asked, keeps_by(self._session))
         if self._session is not None:
             # Told once there is a session for another reason: no server is asked here.
             self._session.report(tensor._attachment, start=False, hand_off=None)
@@ -357,7 +376,7 @@ class Client:
 
     def rings(self) -> Rings:
         """Opens references of rings as ``open`` does, and keeps the rings mapped in between: for who opens many."""
-        return Rings(self._stands)
+        return Rings(self._asked)
 
     def ring(
         self,
@@ -375,6 +394,9 @@ class Client:
         on_full: OnFull = "fail",
         deadline: Seconds | None = None,
         labels: Labels | None = None,
+        storage: StorageKind | None = None,
+        private: bool = False,
+        huge_pages: HugePages | None = None,
     ) -> Ring:
         """Makes a ring: ``slots`` of ``slot_bytes`` each, to send tensors of single requests to other processes.
 
@@ -396,6 +418,9 @@ class Client:
             on_full=on_full,
             deadline=deadline,
             labels=labels,
+            storage=storage,
+            private=private,
+            huge_pages=huge_pages,
         )
         try:
             return Ring(made)
@@ -572,6 +597,7 @@ class Client:
         """
         if self._session is not None:
             self._session.end()
+        self._api.broker.close()
         self._transport.close()
 
     def __enter__(self) -> Client:

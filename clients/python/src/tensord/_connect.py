@@ -14,7 +14,7 @@ from ._client import DEFAULT_MODEL, RETRY_SECONDS, Client, Names
 from ._errors import ServerUnavailable, ValidationFailed
 from ._region.group import Group
 from ._region.region import Region
-from ._region.requests import IfExists, OnFull
+from ._region.requests import HugePages, IfExists, OnFull, StorageKind
 from ._tensor.dtype import parse_dtype
 from ._transport.endpoint import Endpoint, find_endpoint
 from ._transport.transport import Transport
@@ -105,6 +105,9 @@ def create_shared_tensor(
     persist: bool = False,
     if_exists: IfExists = "fail",
     labels: Labels | None = None,
+    storage: StorageKind | None = None,
+    private: bool = False,
+    huge_pages: HugePages | None = None,
 ) -> Region:
     """``Client.create`` of one array on the server that the environment names. It is open: write on, then ``seal``."""
     return _client().create(
@@ -118,6 +121,9 @@ def create_shared_tensor(
         persist=persist,
         if_exists=if_exists,
         labels=labels,
+        storage=storage,
+        private=private,
+        huge_pages=huge_pages,
     )
 
 
@@ -140,6 +146,9 @@ def get_or_create(
     on_full: OnFull = "fail",
     deadline: Seconds | None = None,
     labels: Labels | None = None,
+    storage: StorageKind | None = None,
+    private: bool = False,
+    huge_pages: HugePages | None = None,
 ) -> Region:
     """``Client.get_or_create`` on the server that the environment names, with the same options."""
     return _client().get_or_create(
@@ -159,6 +168,9 @@ def get_or_create(
         on_full=on_full,
         deadline=deadline,
         labels=labels,
+        storage=storage,
+        private=private,
+        huge_pages=huge_pages,
     )
 
 

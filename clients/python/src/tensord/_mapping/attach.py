@@ -2,6 +2,9 @@
 
 The order is what makes it safe against a free or a seal that happens at the same time. It knows files and locks; who is
 asked when a check fails is the caller's business.
+
+Where the name does not serve, since the region has none, or another file system is mounted here, or this uid may not
+open it, a descriptor from the broker does ("Attach by descriptor"): leased and looked at by the server already.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from tensord._errors import (
     AccessDenied,
+    FeatureUnavailable,
     MappingFailed,
     RegionSealed,
     StaleRef,
@@ -24,6 +28,7 @@ from tensord._errors import (
 )
 
 from . import lease
+from .libc import PAGE_SIZE
 from .mapping import Access, Mapping, View, map_file
 
 # A symbolic link, a FIFO and a terminal in the place of a region's file must neither be followed nor waited for.
@@ -34,38 +39,83 @@ STANDING_TRIES = 100
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
 
 
+AttachedBy = Literal["name", "descriptor"]
+"""How a region's file was reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who is asked about a region beyond what its name here shows: its server.
+
+    ``stands`` says whether it stands still where its name is gone: asked, the server links a lost name back.
+    ``hand_out`` gets an open descriptor of it, for writing or not, and says whether it is leased; it raises
+    ``NotHandedOut`` where nobody can be asked, ``Mismatch`` where the region is not as it was told. ``byte_size`` is
+    that of all of it, if it can be asked, and ``instance`` that of who handed out.
+    """
+
+    stands: Callable[[Place], bool]
+    hand_out: Callable[[Place, bool], tuple[int, bool]] | None = None
+    byte_size: Callable[[Place], int | None] | None = None
+    instance: Callable[[], str] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a region's bytes should be: ``byte_size`` is what the file must at least have. Where its name is gone,
-    ``stands`` asks whoever knows whether the region stands all the same: asked, the server links a lost name back.
-    ``role`` is as what this process maps it.
+    """Where a region's bytes should be: ``byte_size`` is what the file must at least have. ``path`` is ``None`` if it
+    has no name to open. ``role`` is as what this process maps it, ``storage`` what it is made of, ``instance`` whose it
+    is, if that is known.
     """
 
     region: str
-    path: str
+    path: str | None
     dev: int
     ino: int
     byte_size: int
-    stands: Callable[[Place], bool] | None = field(default=None, compare=False, repr=False)
+    asked: Asked | None = field(default=None, compare=False, repr=False)
     role: lease.Role = field(default=lease.Role.CONSUMER, compare=False, repr=False)
+    storage: str = field(default="shm", compare=False, repr=False)
+    instance: str | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """How messages call its file."""
+        return self.path or "its file"
+
+
+class NotHandedOut(Exception):
+    """Nobody here hands out descriptors. ``error`` says why, and what to do."""
+
+    def __init__(self, error: TensordError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Mismatch(Exception):
     """The path does not show what the caller was told. It may have been told too long ago: ask again."""
 
     def __init__(self, place: Place, seen: str, *, sealed: bool = False, truncated: bool = False) -> None:
-        super().__init__(f"Cannot map region {place.region}: {place.path} {seen}")
+        super().__init__(f"Cannot map region {place.region}: {place.shown} {seen}")
         self.place = place
         self.sealed = sealed
         self.truncated = truncated
+        # Why nobody could be asked to hand it out instead.
+        self.nobody: TensordError | None = None
 
     def to_error(self) -> TensordError:
         """What is left to say when the other side insists."""
+        error = self._to_error()
+        if self.nobody is not None:
+            error.hint = _with_broker(error.hint, self.nobody)
+        return error
+
+    def _to_error(self) -> TensordError:
         place = self.place
         if self.sealed:
             return RegionSealed(str(self), hint="map it for reading")
         if self.truncated:
             return MappingFailed(str(self), hint="delete the region and create it again")
+        if place.path is None:
+            return self._to_stale()
         directory = os.path.dirname(place.path)
         try:
             here = os.stat(directory).st_dev
@@ -81,6 +131,9 @@ class Mismatch(Exception):
                 hint="mount the same volume in both containers",
                 fields={"dev_here": here, "dev_server": place.dev},
             )
+        return self._to_stale()
+
+    def _to_stale(self) -> StaleRef:
         return StaleRef(str(self), hint="the region was deleted or replaced: attach it by name again")
 
 
@@ -94,14 +147,8 @@ def map_place(place: Place, byte_offset: int, byte_size: int, access: Access, *,
     Raises ``Mismatch``, ``AccessDenied``, ``MappingFailed``, ``OutOfDescriptors``, and leaves neither descriptor nor
     lock then. After ``Barred`` it can be mapped with ``leased=False``: its pages live for as long as they are mapped.
     """
-    open_file = open_leased if leased else open_unleased
-    fd = open_file(place, writable=access is Access.WRITE)
-    try:
-        return map_file(fd, byte_offset, byte_size, access)
-    except OSError as error:
-        raise _unmappable(place, byte_size, error) from error
-    finally:
-        os.close(fd)
+    opened = _open_standing(place, writable=access is Access.WRITE, leased=leased)
+    return _map_opened(opened, place, byte_offset, byte_size, access)
 
 
 def map_beside(place: Place) -> View:
@@ -118,78 +165,192 @@ def map_to_pin(place: Place, *, writable: bool) -> View:
     that, which a sealed file need not allow. It counts as a reader. Raises as ``map_place``.
     """
     try:
-        fd = _open_standing(place, writable=False, leased=True, to_pin=writable)
+        opened = _open_standing(place, writable=False, leased=True, to_pin=writable)
     except Barred:
         # As in map_beside.
-        fd = _open_standing(place, writable=False, leased=False, to_pin=writable)
+        opened = _open_standing(place, writable=False, leased=False, to_pin=writable)
+    return _map_opened(opened, place, 0, place.byte_size, Access.WRITE if writable else Access.STRICT)
+
+
+def _map_opened(opened: _Opened, place: Place, byte_offset: int, byte_size: int, access: Access) -> View:
     try:
-        return map_file(fd, 0, place.byte_size, Access.WRITE if writable else Access.STRICT)
+        view = map_file(opened.fd, byte_offset, byte_size, access, opened.page_bytes)
     except OSError as error:
-        raise _unmappable(place, place.byte_size, error) from error
+        raise _unmappable(place, byte_size, error) from error
     finally:
-        os.close(fd)
+        os.close(opened.fd)
+    view.mapping.attached_by = opened.by
+    return view
 
 
 def _unmappable(place: Place, byte_size: int, error: OSError) -> MappingFailed:
     hint = "is the address space limited (ulimit -v), or are there too many mappings (vm.max_map_count)?"
     if error.errno == errno.EAGAIN:
         hint = "this process locks its memory (mlockall), and ulimit -l leaves no room for more: raise it, or lock less"
-    return MappingFailed(f"Cannot map region {place.region}: {error} for {byte_size} bytes of {place.path}", hint=hint)
+    return MappingFailed(f"Cannot map region {place.region}: {error} for {byte_size} bytes of {place.shown}", hint=hint)
 
 
 def remap_place(place: Place, mapping: Mapping, access: Access) -> None:
     """Maps the file at ``place`` over ``mapping``, in place. Raises as ``map_place`` does, and changes nothing then."""
-    fd = open_leased(place, writable=access is Access.WRITE)
+    opened = _open_standing(place, writable=access is Access.WRITE, leased=True)
     try:
-        mapping.remap(fd, access)
+        mapping.remap(opened.fd, access)
     except OSError as error:
         raise _unmappable(place, place.byte_size, error) from error
     finally:
-        os.close(fd)
+        os.close(opened.fd)
+    mapping.attached_by = opened.by
 
 
 def open_leased(place: Place, *, writable: bool) -> int:
     """A descriptor of the file at ``place``, locked and then checked. Map it and close it. Raises as ``map_place``."""
-    return _open_standing(place, writable=writable, leased=True)
+    return _open_standing(place, writable=writable, leased=True).fd
 
 
 def open_unleased(place: Place, *, writable: bool) -> int:
     """A descriptor of the file at ``place``, checked only, for locks that are no lease. Raises as ``map_place``."""
-    return _open_standing(place, writable=writable, leased=False)
+    return _open_standing(place, writable=writable, leased=False).fd
 
 
-def _open_standing(place: Place, *, writable: bool, leased: bool, to_pin: bool = False) -> int:
-    for _ in range(STANDING_TRIES):
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An open descriptor, and how it was got. ``page_bytes`` is what its mappings are made of."""
+
+    fd: int
+    by: AttachedBy
+    page_bytes: int = PAGE_SIZE
+
+
+def _open_standing(place: Place, *, writable: bool, leased: bool, to_pin: bool = False) -> _Opened:
+    path, asked = place.path, place.asked
+    if path is None:
+        return _take(place, None, writable=writable, leased=leased, to_pin=to_pin)
+    for tries in range(STANDING_TRIES):
+        failure: Mismatch | AccessDenied
         try:
-            return _open_checked(place, writable=writable, leased=leased, to_pin=to_pin)
-        except Mismatch as error:
-            mismatch = error
-        # Of another file system the server knows nothing better.
-        if place.stands is None or not isinstance(mismatch.to_error(), StaleRef) or not place.stands(place):
+            return _Opened(_open_checked(place, path, writable=writable, leased=leased, to_pin=to_pin), "name")
+        except (Mismatch, AccessDenied) as error:
+            failure = error
+        if asked is None:
             break
-    raise mismatch
+        if isinstance(failure, Mismatch):
+            if failure.sealed or failure.truncated:
+                break
+            # Of another file system the server knows nothing better.
+            if isinstance(failure.to_error(), StaleRef):
+                if not asked.stands(place):
+                    break
+                if tries != 1:
+                    # It has linked a lost name back; where that does not help, the name is hidden here.
+                    continue
+        opened = _try_to_take(place, failure, writable=writable, leased=leased, to_pin=to_pin)
+        if opened is not None:
+            return opened
+    raise failure
 
 
-def _open_checked(place: Place, *, writable: bool, leased: bool, to_pin: bool) -> int:
-    fd = _open(place, writable or to_pin)
+def _try_to_take(
+    place: Place, failure: Mismatch | AccessDenied, *, writable: bool, leased: bool, to_pin: bool
+) -> _Opened | None:
+    """Takes a descriptor from the broker. Raises ``failure`` if that cannot be, and no name will help; ``None`` if one
+    may.
+    """
+    try:
+        return _take(place, failure, writable=writable, leased=leased, to_pin=to_pin)
+    except NotHandedOut as nobody:
+        if isinstance(failure, AccessDenied):
+            failure.hint = _with_broker(failure.hint, nobody.error)
+            raise failure from nobody
+        failure.nobody = nobody.error
+        if isinstance(failure.to_error(), StaleRef):
+            return None
+        raise failure from nobody
+
+
+def _take(
+    place: Place, failure: Mismatch | AccessDenied | None, *, writable: bool, leased: bool, to_pin: bool
+) -> _Opened:
+    """A descriptor from the broker, checked ("Attach by descriptor", steps 1 and 2), instead of the name, which failed
+    by ``failure``. Raises ``NotHandedOut`` where there is a name.
+    """
+    hand_out = None if place.asked is None else place.asked.hand_out
+    try:
+        if hand_out is None:
+            raise NotHandedOut(
+                FeatureUnavailable(
+                    f"Cannot map region {place.region}: it has no name to open, and no server can be asked",
+                    hint="open it with a client: client.open(ref)",
+                )
+            )
+        fd, is_leased = hand_out(place, writable or to_pin)
+    except NotHandedOut as nobody:
+        if failure is not None:
+            raise
+        error = nobody.error
+        error.detail = f"Cannot map region {place.region}, which has no name to open: {error.detail}"
+        raise error from nobody
+    try:
+        page_bytes = _check_taken(fd, place)
+        if not leased:
+            lease.let_go(fd)
+        elif not is_leased:
+            raise Barred(
+                f"Cannot map region {place.region}: another process write-locks the lease bytes of its file",
+                hint="`tensord doctor` tells who",
+            )
+        elif to_pin and not writable:
+            # It is written to by a device at most: no writer of the region.
+            lease.let_go_of_writing(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return _Opened(fd, "descriptor", page_bytes)
+
+
+def _check_taken(fd: int, place: Place) -> int:
+    """Checks what came against what was told. Returns the size of its pages."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != (place.dev, place.ino):
+        raise Mismatch(
+            place,
+            f"is inode {status.st_ino} of device {status.st_dev} as the broker hands it out, want {place.ino} of "
+            f"{place.dev}",
+        )
+    if status.st_size < place.byte_size:
+        seen = f"has {status.st_size} bytes, want {place.byte_size}: somebody truncated it"
+        raise Mismatch(place, seen, truncated=True)
+    # Of a file of huge pages a mapping begins and ends with one.
+    return max(PAGE_SIZE, status.st_blksize) if place.path is None else PAGE_SIZE
+
+
+def _with_broker(hint: str | None, error: TensordError) -> str:
+    """What else would do: the broker, and why it cannot be asked."""
+    other = f"or let it ask the server's broker, which it cannot: {error.detail}"
+    if error.hint is not None:
+        other = f"{other} ({error.hint})"
+    return other if hint is None else f"{hint}; {other}"
+
+
+def _open_checked(place: Place, path: str, *, writable: bool, leased: bool, to_pin: bool) -> int:
+    fd = _open(place, path, writable or to_pin)
     try:
         if leased:
             _lock(fd, place, writable)
-        _check(fd, place, writable)
+        _check(fd, place, path, writable)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def _open(place: Place, writable: bool) -> int:
+def _open(place: Place, path: str, writable: bool) -> int:
     try:
-        return os.open(place.path, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
+        return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
     except OSError as error:
         if error.errno in _ABSENT:
             raise Mismatch(place, f"cannot be opened here ({error.strerror})") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            _refuse_access(place, writable, error)
+            _refuse_access(place, path, writable, error)
         refuse_without_descriptor(error, f"open region {place.region}")
         raise MappingFailed(f"Cannot open region {place.region}: {error.strerror} for {place.path}") from error
 
@@ -208,13 +369,13 @@ def _lock(fd: int, place: Place, writable: bool) -> None:
         ) from error
 
 
-def _check(fd: int, place: Place, writable: bool) -> None:
+def _check(fd: int, place: Place, path: str, writable: bool) -> None:
     opened = os.fstat(fd)
     if not stat.S_ISREG(opened.st_mode):
         raise Mismatch(place, "is no regular file")
     identity = (place.dev, place.ino)
     try:
-        named = os.lstat(place.path)
+        named = os.lstat(path)
     except OSError as error:
         raise Mismatch(place, f"went away meanwhile ({error.strerror})") from error
     for status in (opened, named):
@@ -230,7 +391,9 @@ def _check(fd: int, place: Place, writable: bool) -> None:
 
 
 def is_sealed(place: Place) -> bool:
-    """Whether the file at ``place`` is a sealed one, as its mode says. Asks no server."""
+    """Whether the file at ``place`` is a sealed one, as its mode says. Asks no server: of what has no name, nobody."""
+    if place.path is None:
+        return False
     try:
         return _is_sealed(os.stat(place.path).st_mode)
     except OSError:
@@ -241,9 +404,9 @@ def _is_sealed(mode: int) -> bool:
     return bool(mode & stat.S_ISVTX) or not mode & (stat.S_IWUSR | stat.S_IWGRP)
 
 
-def _refuse_access(place: Place, writable: bool, error: OSError) -> NoReturn:
+def _refuse_access(place: Place, path: str, writable: bool, error: OSError) -> NoReturn:
     try:
-        status = os.lstat(place.path)
+        status = os.lstat(path)
     except OSError:
         facts = "it cannot be looked at either"
     else:
@@ -253,6 +416,6 @@ def _refuse_access(place: Place, writable: bool, error: OSError) -> NoReturn:
     groups = ", ".join(map(str, sorted({os.getegid(), *os.getgroups()})))
     raise AccessDenied(
         f"Cannot open region {place.region} for {'writing' if writable else 'reading'}: {error.strerror} for "
-        f"{place.path}; {facts}, and this process is uid {os.geteuid()} in groups {groups}",
+        f"{path}; {facts}, and this process is uid {os.geteuid()} in groups {groups}",
         hint="run this process in the server's group (Kubernetes: the same fsGroup; docker: group_add)",
     ) from error

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from tensord._errors import Closed
 
-from .attach import Place, remap_place
+from .attach import AttachedBy, Place, remap_place
 from .lease import Role
 from .mapping import Access, View
 
@@ -53,6 +53,11 @@ class Attachment:
     @property
     def access(self) -> Access:
         return self._view.access
+
+    @property
+    def attached_by(self) -> AttachedBy:
+        """How its file was reached when it was last mapped."""
+        return self._view.mapping.attached_by
 
     def part(self, byte_offset: int, byte_size: int) -> Attachment:
         """A part of it, which keeps the mapping as long as it is open. Raises ``Closed``."""

@@ -50,6 +50,16 @@ def take_writer_lease(fd: int) -> None:
     _ofd_lock(fd, _F_OFD_SETLK, _F_RDLCK, WRITER_BYTE, 1)
 
 
+def let_go(fd: int) -> None:
+    """Takes every lease back from a description that nobody has mapped yet. Raises ``OSError``."""
+    _ofd_lock(fd, _F_OFD_SETLK, _F_UNLCK, LEASE_BYTE, 0)
+
+
+def let_go_of_writing(fd: int) -> None:
+    """As ``let_go``, of the writer's lease alone. Raises ``OSError``."""
+    _ofd_lock(fd, _F_OFD_SETLK, _F_UNLCK, WRITER_BYTE, 1)
+
+
 def is_leased(path: str) -> bool:
     """Whether any process maps the file, its maker too, as the server asks it. Takes nothing."""
     return _is_locked(path, LEASE_BYTE, 2)

@@ -54,6 +54,7 @@ class LockFile:
         self._pid = _this_process
         self._fd = -1
         self._region = place.region
+        self._place = place
         try:
             self._fd = open_unleased(place, writable=kind is LockKind.WRITE)
         except Mismatch as mismatch:
@@ -98,12 +99,15 @@ class LockFile:
 
     def reopen(self) -> int:
         """A description of the same file that holds none of the locks, for reading, whatever became of the file's name.
-        The caller closes it. Raises ``Closed``, ``MappingFailed``.
+        The caller closes it. Raises ``Closed``, ``MappingFailed``, and as ``map_place`` does.
         """
         path = f"/proc/self/fd/{self.check()}"
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
+            if error.errno == errno.EACCES:
+                # Its mode lets this user open nothing, though somebody has handed the description out.
+                return open_unleased(self._place, writable=False)
             raise MappingFailed(
                 f"Cannot open region {self._region} once more: {error}", hint="is there a /proc?"
             ) from error

@@ -14,7 +14,7 @@ import enum
 import functools
 import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -46,21 +46,23 @@ _PROTECTION = {
 }
 
 
-def map_file(fd: int, byte_offset: int, byte_size: int, access: Access) -> View:
-    """Maps the range ``[byte_offset, byte_offset + byte_size)`` of an open file, with the pages around it.
+def map_file(fd: int, byte_offset: int, byte_size: int, access: Access, page_bytes: int = libc.PAGE_SIZE) -> View:
+    """Maps the range ``[byte_offset, byte_offset + byte_size)`` of an open file, with the pages around it, which have
+    ``page_bytes`` each.
 
     The descriptor may be closed afterwards: the mapping keeps the open file, and with it the locks. Raises ``OSError``.
     """
-    start = byte_offset & -libc.PAGE_SIZE
+    start = byte_offset & -page_bytes
     # A tensor of no bytes still needs a mapping, since that is what holds its lease.
     length = max(byte_offset + byte_size - start, 1)
     protection, flags = _PROTECTION[access]
     address = libc.mmap(None, length, protection, flags, fd, start)
     anchor = _array_type(length).from_address(address)
-    finalizer = weakref.finalize(anchor, libc.munmap, address, length)
+    # Huge pages are unmapped whole; others the kernel rounds up itself.
+    finalizer = weakref.finalize(anchor, libc.munmap, address, -(-length // page_bytes) * page_bytes)
     # At interpreter exit arrays may live on in other threads and atexit hooks; the kernel frees the pages anyway.
     finalizer.atexit = False
-    return View(Mapping(anchor, start, access), anchor, start)
+    return View(Mapping(anchor, start, access, page_bytes), anchor, start)
 
 
 def _allow_writes(address: int, length: int) -> None:
@@ -89,13 +91,24 @@ def _replace_writable(fd: int, address: int, length: int, start: int) -> None:
 
 class Mapping:
     """Mapped pages, from the byte ``start`` of a file on: how they are mapped, and the arrays that follow a change of
-    that. It keeps no pages itself; its views and their arrays do.
+    that. It keeps no pages itself; its views and their arrays do. ``attached_by`` says how their file was reached.
     """
 
-    __slots__ = ("_access", "_anchor", "_flipped", "_handed_out", "_start", "_writable")
+    __slots__ = (
+        "_access",
+        "_anchor",
+        "_flipped",
+        "_handed_out",
+        "_page_bytes",
+        "_start",
+        "_writable",
+        "attached_by",
+    )
 
-    def __init__(self, anchor: Any, start: int, access: Access) -> None:
+    def __init__(self, anchor: Any, start: int, access: Access, page_bytes: int) -> None:
+        self.attached_by: Literal["name", "descriptor"] = "name"
         self._anchor = weakref.ref(anchor)
+        self._page_bytes = page_bytes
         self._start = start
         self._access = access
         self._handed_out: weakref.WeakValueDictionary[int, npt.NDArray[Any]] | None = None
@@ -114,7 +127,8 @@ class Mapping:
         # In this order: a seal in another thread either sees it or is seen.
         self._writable[id(root)] = root
         if self._access is not Access.WRITE:
-            _allow_writes(address, length)
+            start = address & -self._page_bytes
+            _allow_writes(start, self._whole_pages(address + length - start))
 
     def hand_out(self, array: npt.NDArray[Any]) -> None:
         """Remembers an array over the mapping, weakly, so that ``remap`` can change whether it is writable."""
@@ -126,7 +140,7 @@ class Mapping:
     def protect(self) -> None:
         """Makes shared pages read-only to the processor, for good. Raises ``OSError``, ``Closed``."""
         anchor = self._held()
-        libc.mprotect(ctypes.addressof(anchor), len(anchor), libc.PROT_READ)
+        libc.mprotect(ctypes.addressof(anchor), self._whole_pages(len(anchor)), libc.PROT_READ)
         self._access = Access.STRICT
 
     def remap(self, fd: int, access: Access) -> None:
@@ -139,7 +153,7 @@ class Mapping:
         # Held until the end: if another thread closes the last view meanwhile, the range must not become somebody
         # else's.
         anchor = self._held()
-        address, length = ctypes.addressof(anchor), len(anchor)
+        address, length = ctypes.addressof(anchor), self._whole_pages(len(anchor))
         if access is Access.PRIVATE and self._writable:
             _replace_writable(fd, address, length, self._start)
         else:
@@ -159,6 +173,9 @@ class Mapping:
             if array is not None:
                 array.flags.writeable = writable
         del anchor
+
+    def _whole_pages(self, length: int) -> int:
+        return -(-length // self._page_bytes) * self._page_bytes
 
     def _held(self) -> Any:
         anchor = self._anchor()

@@ -12,7 +12,8 @@ from tensord._errors import ValidationFailed
 from tensord._session.session import Session
 from tensord._wire.region import RegionDescriptor, is_hand_off
 
-from .mapper import find_regions, keeps_by, map_regions, stands_by, to_access
+from .asked import asked_by
+from .mapper import find_regions, keeps_by, map_regions, to_access
 from .region import Region
 from .sealing import seal_mapped
 
@@ -77,7 +78,7 @@ def open_group(
     def find() -> list[RegionDescriptor]:
         return find_regions(lambda until: api.open_group(named, until), timeout, writable=writable)
 
-    mapped = map_regions(find(), find, lambda _: access, stands_by(api), keeps_by(session))
+    mapped = map_regions(find(), find, lambda _: access, asked_by(api), keeps_by(session))
     if session is not None:
         for region, attachment in mapped:
             session.report(attachment, start=True, hand_off=is_hand_off(region))

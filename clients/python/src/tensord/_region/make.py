@@ -11,8 +11,9 @@ from tensord._mapping.mapping import Access
 from tensord._session.session import Session
 from tensord._wire.region import RegionDescriptor, is_hand_off
 
+from .asked import asked_by
 from .copy import Source, copy_all
-from .mapper import keeps_by, map_region, stands_by, to_access
+from .mapper import keeps_by, map_region, to_access
 from .region import Region
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def open_region(
     if region.tensors is None:
         # An item of a list, which has only their number.
         region = ask()
-    mapped, attachment = map_region(region, ask, choose, stands_by(api), keeps_by(session), created=created)
+    mapped, attachment = map_region(region, ask, choose, asked_by(api), keeps_by(session), created=created)
     if session is not None:
         session.report(attachment, start=True, hand_off=is_hand_off(mapped))
     return Region(api, mapped, attachment, created=created)

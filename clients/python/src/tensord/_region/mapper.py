@@ -4,6 +4,7 @@ told. The protocol with the kernel is ``_mapping``'s; the routes are ``_api.py``
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 import weakref
@@ -24,12 +25,12 @@ from tensord._errors import (
     TensordError,
     ValidationFailed,
 )
-from tensord._mapping.attach import Barred, Mismatch, Place, map_place
+from tensord._mapping.attach import Asked, Barred, Mismatch, Place, map_place
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lease import Role
 from tensord._mapping.mapping import Access
 from tensord._session.session import Session
-from tensord._tensor.reference import STORAGE, TensorReference
+from tensord._tensor.reference import MAPPED_STORAGES, TensorReference, instance_of
 from tensord._tensor.tensor import OpenedTensor
 from tensord._wire.region import RegionDescriptor
 from tensord._wire.tensors import TensorInfo
@@ -47,6 +48,7 @@ Keep = Callable[[str], "Callable[[], None] | None"]
 
 _log = logging.getLogger("tensord")
 
+_SHOWN_STORAGES = " or ".join(MAPPED_STORAGES)
 NEWER_HINT = "this version of the package maps nothing else: is there a newer one?"
 
 
@@ -103,20 +105,6 @@ def find_regions(
     )
 
 
-def stands_by(api: Api) -> Callable[[Place], bool]:
-    """Asks the server whether a place is a region's still, once and without patience: no server, no word."""
-
-    def stands(place: Place) -> bool:
-        try:
-            region = api.region(place.region, patient=False)
-        except TensordError:
-            return False
-        identity = (region.storage.dev, region.storage.ino)
-        return region.state not in ("draining", "deleted") and identity == (place.dev, place.ino)
-
-    return stands
-
-
 Mapped = tuple[RegionDescriptor, Attachment]
 
 
@@ -124,17 +112,17 @@ def map_region(
     region: RegionDescriptor,
     ask: Callable[[], RegionDescriptor],
     choose: Callable[[RegionDescriptor], Access],
-    stands: Callable[[Place], bool],
+    asked: Asked,
     keep: Keep,
     *,
     created: bool,
 ) -> Mapped:
     """Maps all of a region. ``ask`` gets its descriptor anew when the file is not what the last one said, ``choose``
-    the access for each one; ``stands`` is for what is opened of it later; ``keep`` keeps one that no lock can keep;
-    ``created`` says that this process is its maker. Raises ``WrongNamespace`` or ``StaleRef`` if the server insists on
-    what this process cannot see.
+    the access for each one; ``asked`` is the server, where its name does not serve; ``keep`` keeps one that no lock
+    can keep; ``created`` says that this process is its maker. Raises ``WrongNamespace`` or ``StaleRef`` if the server
+    insists on what this process cannot see.
     """
-    (mapped,) = map_regions([region], lambda: [ask()], choose, stands, keep, created=created)
+    (mapped,) = map_regions([region], lambda: [ask()], choose, asked, keep, created=created)
     return mapped
 
 
@@ -142,7 +130,7 @@ def map_regions(
     regions: list[RegionDescriptor],
     ask: Callable[[], list[RegionDescriptor]],
     choose: Callable[[RegionDescriptor], Access],
-    stands: Callable[[Place], bool],
+    asked: Asked,
     keep: Keep,
     *,
     created: bool = False,
@@ -153,9 +141,11 @@ def map_regions(
     same = 0
     for _ in range(ATTACH_TRIES):
         mapped: list[Mapped] = []
+        # The server has just been asked whether they stand: what it insists on, and is not here, it hands out.
+        told = replace(asked, stands=functools.partial(_is_said_again, same > 0))
         try:
             for region in regions:
-                mapped.append((region, _map_all_of(region, choose(region), stands, keep, created=created)))
+                mapped.append((region, _map_all_of(region, choose(region), told, asked, keep, created=created)))
             return mapped
         except BaseException as error:
             for _region, attachment in mapped:
@@ -173,37 +163,53 @@ def map_regions(
     raise _busy(region) if mismatch.sealed else mismatch.to_error() from mismatch
 
 
+def _is_said_again(said: bool, _: Place) -> bool:
+    return said
+
+
 def _map_all_of(
-    region: RegionDescriptor, access: Access, stands: Callable[[Place], bool], keep: Keep, *, created: bool
+    region: RegionDescriptor, access: Access, told: Asked, asked: Asked, keep: Keep, *, created: bool
 ) -> Attachment:
     role = Role.MAKER if created and region.storage.maker_byte else Role.CONSUMER
-    place = replace(_to_place(region), role=role)
+    place = replace(_to_place(region), role=role, asked=told)
     _check_state(region, access)
     attachment = _map(place, 0, place.byte_size, access, keep)
-    attachment.place = replace(place, stands=stands)
+    # Of what has no name only who has handed it out says whose it is.
+    instance = place.instance or (asked.instance and asked.instance())
+    attachment.place = replace(place, asked=asked, instance=instance)
     return attachment
 
 
-def place_of(ref: TensorReference, stands: Callable[[Place], bool] | None = None) -> Place:
+def place_of(ref: TensorReference, asked: Asked | None = None) -> Place:
     """The file that holds a reference's tensor. Raises ``FeatureUnavailable`` if it is in no such thing."""
-    if ref.storage != STORAGE or ref.path is None:
+    if ref.storage not in MAPPED_STORAGES:
         raise FeatureUnavailable(
-            f"Cannot map the tensor at {ref.byte_offset} of {ref.region}: its storage is {ref.storage}, want {STORAGE}",
+            f"Cannot map the tensor at {ref.byte_offset} of {ref.region}: its storage is {ref.storage}, want "
+            f"{_SHOWN_STORAGES}",
             hint=NEWER_HINT,
         )
-    return Place(ref.region, ref.path, ref.dev, ref.ino, ref.byte_offset + ref.byte_size, stands)
+    return Place(
+        ref.region,
+        ref.path,
+        ref.dev,
+        ref.ino,
+        ref.byte_offset + ref.byte_size,
+        asked,
+        storage=ref.storage,
+        instance=ref.instance,
+    )
 
 
 def open_reference(
     ref: TensorReference,
     access: Access,
-    stands: Callable[[Place], bool] | None = None,
+    asked: Asked | None = None,
     keep: Keep | None = None,
 ) -> OpenedTensor:
-    """Maps the pages of one tensor. Asks nobody, but ``stands`` where its file is not there, and ``keep`` where no lock
-    can be taken. Raises ``StaleRef``, ``RegionSealed``, ``FeatureUnavailable``.
+    """Maps the pages of one tensor. Asks nobody, but ``asked`` where its name does not serve, and ``keep`` where no
+    lock can be taken. Raises ``StaleRef``, ``RegionSealed``, ``FeatureUnavailable``.
     """
-    place = place_of(ref, stands)
+    place = place_of(ref, asked)
     try:
         attachment = _map(place, ref.byte_offset, ref.byte_size, access, keep)
     except Mismatch as mismatch:
@@ -278,13 +284,22 @@ def _check_state(region: RegionDescriptor, access: Access) -> None:
 
 def _to_place(region: RegionDescriptor) -> Place:
     storage = region.storage
-    if storage.kind != STORAGE:
+    if storage.kind not in MAPPED_STORAGES:
         raise FeatureUnavailable(
-            f"Cannot map {region.shown}: its storage is {storage.kind}, want {STORAGE}", hint=NEWER_HINT
+            f"Cannot map {region.shown}: its storage is {storage.kind}, want {_SHOWN_STORAGES}", hint=NEWER_HINT
         )
-    if storage.path is None or storage.dev is None or storage.ino is None:
+    if storage.dev is None or storage.ino is None:
         raise FeatureUnavailable(f"Cannot map {region.shown}: its {storage.kind} storage has no file")
-    return Place(region.id, storage.path, storage.dev, storage.ino, storage.byte_size)
+    instance = None if storage.path is None else instance_of(storage.path)
+    return Place(
+        region.id,
+        storage.path,
+        storage.dev,
+        storage.ino,
+        storage.byte_size,
+        storage=storage.kind,
+        instance=instance,
+    )
 
 
 def _busy(region: RegionDescriptor) -> RegionBusy:

@@ -17,7 +17,7 @@ from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import Revision, Timeout
 from tensord._arguments.quoting import quote
 from tensord._errors import TensorNotFound
-from tensord._mapping.attach import Place
+from tensord._mapping.attach import AttachedBy, Place
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._mapping.memory_lock import MemoryLock
@@ -108,6 +108,13 @@ class Region:
     def writable(self) -> bool:
         """Whether writes here reach the other processes. False once it was sealed through this object."""
         return self._attachment.access is Access.WRITE
+
+    @property
+    def attached_by(self) -> AttachedBy:
+        """How this process reached its memory: by its ``"name"`` in the shared directory, or by a ``"descriptor"`` from
+        the server's broker, since it has no name, or none that this process can open.
+        """
+        return self._attachment.attached_by
 
     @property
     def closed(self) -> bool:
@@ -254,7 +261,8 @@ class Region:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else self._attachment.access.value
-        return f"<tensord.Region {self._descriptor.shown}, {self.state}, {len(self)} tensors, {state}>"
+        how = ", by descriptor" if self.attached_by == "descriptor" else ""
+        return f"<tensord.Region {self._descriptor.shown}, {self.state}, {len(self)} tensors, {state}{how}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mapped region cannot be pickled or copied: send region.ref(), or its name, and map it there")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 IfExists = Literal["fail", "attach", "replace"]
 OnFull = Literal["fail", "evict", "wait"]
+StorageKind = Literal["shm", "memfd"]
+HugePages = Literal["64KiB", "2MiB", "32MiB", "512MiB", "1GiB", "16GiB"]
 
 
 def to_specs(
@@ -88,6 +90,9 @@ def to_creation(
     on_full: OnFull,
     deadline: float | None,
     labels: Mapping[str, str] | None,
+    storage: StorageKind | None = None,
+    private: bool = False,
+    huge_pages: HugePages | None = None,
 ) -> schemas.CreateRegion:
     """A region to be created, without its tensors. Raises ``ValidationFailed``."""
     body: schemas.CreateRegion = {"model": model}
@@ -95,6 +100,12 @@ def to_creation(
         body["name"] = name
     if version is not None:
         body["version"] = version
+    if storage is not None:
+        body["storage"] = storage
+    if private:
+        body["private"] = True
+    if huge_pages is not None:
+        body["huge_pages"] = huge_pages
     if on_full != "fail":
         body["on_full"] = on_full
     deadline_ms = to_ms(deadline)

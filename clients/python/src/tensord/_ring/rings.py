@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import NoReturn
@@ -13,7 +11,8 @@ from typing import NoReturn
 from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import Timeout
 from tensord._errors import Closed, StaleRef, ValidationFailed
-from tensord._mapping.attach import Place
+from tensord._mapping.attach import Asked, Place
+from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._region.mapper import open_reference, place_of, to_access
 from tensord._tensor.reference import TensorReference
@@ -22,7 +21,7 @@ from tensord._wire.tensors import TensorInfo
 
 from .slot_tensor import SlotTensor, open_slot
 
-_Key = tuple[str, int, int, Access]
+_Key = tuple[str | None, int, int, Access]
 
 
 @checked_class
@@ -36,8 +35,8 @@ class Rings:
     it, or use it in a ``with`` statement; tensors that are open stay so.
     """
 
-    def __init__(self, stands: Callable[[Place], bool] | None = None) -> None:
-        self._stands = stands
+    def __init__(self, asked: Asked | None = None) -> None:
+        self._asked = asked
         self._mapped: dict[_Key, OpenedTensor] = {}
         self._mutex = threading.Lock()
         self._closed = False
@@ -53,7 +52,7 @@ class Rings:
         if ref.generation == 0:
             raise ValidationFailed("Cannot open a slot: the reference is of no ring", hint="use client.open")
         try:
-            return open_slot(ref, to_access(writable=writable, strict=strict), timeout, self._stands, self._map)
+            return open_slot(ref, to_access(writable=writable, strict=strict), timeout, self._asked, self._map)
         except StaleRef:
             self._forget_the_gone()
             raise
@@ -77,20 +76,20 @@ class Rings:
     def __reduce__(self) -> NoReturn:
         raise TypeError("rings cannot be pickled or copied: open references where they are used")
 
-    def _map(self, ref: TensorReference, access: Access, stands: Callable[[Place], bool] | None) -> OpenedTensor:
-        place = place_of(ref)
+    def _map(self, ref: TensorReference, access: Access, asked: Asked | None) -> OpenedTensor:
+        place = place_of(ref, asked)
         # Readers' writes would stay in pages of this one map, for all tensors to come.
         shared = Access.WRITE if access is Access.WRITE else Access.STRICT
         key = (place.path, place.dev, place.ino, shared)
         whole = self._known(key)
         if whole is None:
             self._forget_the_gone()
-            mapped = open_reference(_to_whole_file(ref, place.path), shared, stands)
+            mapped = open_reference(_to_whole_file(ref, place), shared, asked)
             # Another thread may have been faster; a mapping too many ends with its last tensor.
             whole = self._known(key, mapped) or mapped
         if ref.byte_offset + ref.byte_size > whole.byte_size:
             # Forged, or the file was another one when it was mapped. Looked at by itself it will show.
-            return open_reference(ref, access, stands)
+            return open_reference(ref, access, asked)
         info = TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size)
         return OpenedTensor(whole._attachment.part(ref.byte_offset, ref.byte_size), info)
 
@@ -103,21 +102,30 @@ class Rings:
     def _forget_the_gone(self) -> None:
         with self._mutex:
             for key, whole in list(self._mapped.items()):
-                if not _is_there(*key):
+                if not _is_there(whole._attachment):
                     del self._mapped[key]
                     whole.close()
 
 
-def _to_whole_file(ref: TensorReference, path: str) -> TensorReference:
+def _to_whole_file(ref: TensorReference, place: Place) -> TensorReference:
     size = ref.byte_offset + ref.byte_size
-    with contextlib.suppress(OSError):
-        size = max(size, os.stat(path).st_size)
+    try:
+        if place.path is None:
+            raise FileNotFoundError
+        size = max(size, os.stat(place.path).st_size)
+    except OSError:
+        asked = place.asked
+        size = max(size, (asked and asked.byte_size and asked.byte_size(place)) or 0)
     return replace(ref, byte_offset=0, byte_size=size, dtype="U8", shape=(size,), generation=0)
 
 
-def _is_there(path: str, dev: int, ino: int, _: Access) -> bool:
+def _is_there(attachment: Attachment) -> bool:
+    place = attachment.place
+    if place.path is None or attachment.attached_by == "descriptor":
+        # There is no name here to look at.
+        return place.asked is not None and place.asked.stands(place)
     try:
-        status = os.lstat(path)
+        status = os.lstat(place.path)
     except OSError:
         return False
-    return (status.st_dev, status.st_ino) == (dev, ino)
+    return (status.st_dev, status.st_ino) == (place.dev, place.ino)

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 
 from tensord._errors import DeadlineExceeded, FeatureUnavailable, MappingFailed, StaleRef, ValidationFailed
-from tensord._mapping.attach import Place
+from tensord._mapping.attach import Asked
 from tensord._mapping.lease import take_lease
 from tensord._mapping.lock_file import LockFile, LockKind, rounds
 from tensord._mapping.mapping import Access, View, map_file
@@ -71,10 +71,10 @@ def open_slot(
     ref: TensorReference,
     access: Access,
     timeout: float | None,
-    stands: Callable[[Place], bool] | None,
-    map_tensor: Callable[[TensorReference, Access, Callable[[Place], bool] | None], OpenedTensor] = open_reference,
+    asked: Asked | None,
+    map_tensor: Callable[[TensorReference, Access, Asked | None], OpenedTensor] = open_reference,
 ) -> SlotTensor:
-    """Opens a reference with a generation; ``stands`` as for ``open_reference``. Raises ``StaleRef`` if its slot was
+    """Opens a reference with a generation; ``asked`` as for ``open_reference``. Raises ``StaleRef`` if its slot was
     taken since, ``DeadlineExceeded``.
     """
     word = word_start(ref.generation)
@@ -84,9 +84,9 @@ def open_slot(
             f"{ref.byte_offset}"
         )
     kind = LockKind.WRITE if access is Access.WRITE else LockKind.READ
-    opened = map_tensor(ref, access, stands)
+    opened = map_tensor(ref, access, asked)
     try:
-        lock_file = LockFile(place_of(ref, stands), kind)
+        lock_file = LockFile(place_of(ref, asked), kind)
         try:
             _lock_slot(lock_file, kind, ref, word, timeout)
             tensor = SlotTensor(opened, ref, lock_file)

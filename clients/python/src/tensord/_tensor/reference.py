@@ -20,13 +20,16 @@ from tensord._errors import ValidationFailed
 from .dtype import byte_size_of, is_dtype
 
 VERSION = 1
-# Host memory by the name of a file. Other kinds are read, and passed on; who maps them is the one to refuse them.
+# Host memory by the name of a file, or by a descriptor from the broker.
 STORAGE = "shm"
+# Other kinds are read, and passed on; who maps them is the one to refuse them.
+MAPPED_STORAGES = (STORAGE, "memfd")
 MAX_PATH_CHARACTERS = 4096
 MAX_DEVICE_CHARACTERS = 128
 MAX_JSON_CHARACTERS = 64 * 1024
 
 _FILE_NAME = re.compile(r"tensord\.([a-z0-9-]{1,32})\.[a-z2-7]{26}")
+_INSTANCE = re.compile(r"[a-z0-9-]{1,32}")
 _REGION_ID = re.compile(r"reg_[a-z2-7]{26}")
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _FIELDS = frozenset(
@@ -168,7 +171,7 @@ def _check_storage(ref: TensorReference) -> None:
     _check_text("storage", ref.storage)
     if _WORD.fullmatch(ref.storage) is None:
         _refuse("storage", ref.storage, "the word for a kind of storage")
-    if ref.storage == STORAGE:
+    if ref.storage in MAPPED_STORAGES:
         _check_file(ref)
     else:
         # Whoever can map it knows what else must be true.
@@ -178,9 +181,15 @@ def _check_storage(ref: TensorReference) -> None:
 
 def _check_file(ref: TensorReference) -> None:
     if ref.device_uuid is not None:
-        _refuse("device_uuid", ref.device_uuid, f"None, as {STORAGE} has it")
+        _refuse("device_uuid", ref.device_uuid, f"None, as {ref.storage} has it")
+    if ref.storage != STORAGE and ref.path is not None:
+        _refuse("path", ref.path, f"None, as {ref.storage} has it")
+    if ref.path is None:
+        # It is private: its server hands it out.
+        _check_instance(ref.instance)
+        return
     if not isinstance(ref.path, str):
-        _refuse("path", ref.path, "text")
+        _refuse("path", ref.path, "text, or None")
     # normpath, so that no ".." walks out of what a reader of the path believes to see; realpath would ask the disk.
     if (
         not ref.path.startswith("/")
@@ -191,6 +200,11 @@ def _check_file(ref: TensorReference) -> None:
         _refuse("path", ref.path, "an absolute, normal path")
     if instance_of(ref.path) != ref.instance:
         _refuse("path", ref.path, f"a file named tensord.{ref.instance}.<26 base32 characters>")
+
+
+def _check_instance(instance: str) -> None:
+    if _INSTANCE.fullmatch(instance) is None:
+        _refuse("instance", instance, "1 to 32 of a-z, 0-9 and -")
 
 
 def _check_tensor(ref: TensorReference) -> None:

@@ -21,7 +21,7 @@ from tensord._wire.tensors import TensorInfo
 
 from .dlpack import CPU_DEVICE, to_capsule
 from .dtype import import_torch, to_numpy_dtype, to_torch_dtype
-from .reference import TensorReference, instance_of
+from .reference import TensorReference
 from .tensor_lock import TensorLock, lock_tensor
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Tensor:
         place = self._attachment.place
         _ = self._view
         return TensorReference(
-            instance=instance_of(place.path) or "",
+            instance=place.instance or "",
             region=place.region,
             path=place.path,
             dev=place.dev,
@@ -163,6 +163,7 @@ class Tensor:
             byte_size=self.byte_size,
             dtype=self.dtype,
             shape=self.shape,
+            storage=place.storage,
         )
 
     def lock_read(self, timeout: Timeout | None = None) -> TensorLock:

@@ -1,0 +1,47 @@
+"""The server, asked about a region whose name does not serve here: whether it stands, and for a descriptor of it."""
+
+from __future__ import annotations
+
+from tensord._api import Api
+from tensord._errors import RegionDraining, RegionNotFound, RegionSealed, StaleRef, TensordError
+from tensord._mapping.attach import Asked, Mismatch, NotHandedOut, Place
+from tensord._mapping.lease import Role
+from tensord._transport.broker import Unreachable
+from tensord._wire.region import RegionDescriptor
+
+_LEASES = {Role.CONSUMER: "consumer", Role.MAKER: "maker", Role.BUILDER: "both"}
+
+
+def asked_by(api: Api) -> Asked:
+    """Asks the server over HTTP once and without patience: no server, no word; and its broker as the client does."""
+
+    def find(place: Place) -> RegionDescriptor | None:
+        try:
+            region = api.region(place.region, patient=False)
+        except TensordError:
+            return None
+        identity = (region.storage.dev, region.storage.ino)
+        ended = region.state in ("draining", "deleted")
+        return None if ended or identity != (place.dev, place.ino) else region
+
+    def stands(place: Place) -> bool:
+        return find(place) is not None
+
+    def byte_size(place: Place) -> int | None:
+        region = find(place)
+        return None if region is None else region.storage.byte_size
+
+    def hand_out(place: Place, writable: bool) -> tuple[int, bool]:
+        try:
+            handed = api.broker.attach(
+                place.region, writable=writable, lease=_LEASES[place.role], instance=place.instance
+            )
+        except Unreachable as unreachable:
+            raise NotHandedOut(unreachable.error) from unreachable
+        except (RegionNotFound, RegionDraining, StaleRef) as error:
+            raise Mismatch(place, f"is not handed out: {error.detail}") from error
+        except RegionSealed as error:
+            raise Mismatch(place, "is sealed", sealed=True) from error
+        return handed.fd, handed.leased
+
+    return Asked(stands, hand_out, byte_size, lambda: api.broker.instance)
