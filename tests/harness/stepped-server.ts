@@ -4,8 +4,16 @@
  */
 
 import { type Step, steps } from "../../src/memory/state/steps.ts";
+import { holderCommand } from "../../src/memory/storage/fd-holder/protocol.ts";
+import { runFdHolder } from "../../src/server/cli/fd-holder.ts";
 import { parseConfig } from "../../src/server/config.ts";
 import { startServer } from "../../src/server/serve.ts";
+
+// Its executable is its fd holder's as well, as in `src/main.ts`.
+if (process.argv[2] === holderCommand) {
+  runFdHolder(process.argv.slice(3));
+  process.exit(0);
+}
 
 const { TEST_KILL_STEP: chosen, TEST_KILL_COUNT: count = "1", ...environment } = process.env;
 if (chosen !== undefined && !(steps as readonly string[]).includes(chosen)) throw new Error(`no such step: ${chosen}`);

@@ -145,9 +145,7 @@ testWith()("--offline tells what lost its journal, and what lost its file", asyn
   await server.stop();
   rmSync(join(server.instance.keep, tokenOf(own.id)));
   rmSync(own.storage.path);
-  expect((await ask(server, "status", "--offline")).stdout).toContain(
-    "\nlost       1 region whose memory is gone\n",
-  );
+  expect((await ask(server, "status", "--offline")).stdout).toContain("\nlost       1 region whose memory is gone\n");
   const stray = join(server.instance.keep, "a".repeat(26));
   writeFileSync(stray, "of a request that was never answered");
   expect((await ask(server, "status", "--offline")).stdout).toContain("without a row, 4 KiB; the next start frees 1\n");

@@ -87,6 +87,8 @@ TAKES: dict[str, set[str]] = {
     "state": OR_NONE,
     "session": OR_NONE | TEXTS,
     "types": OR_NONE | TEXTS | {"texts"},
+    "token": OR_NONE | {"text", "path", ".."},
+    **dict.fromkeys(("storage", "huge_pages"), OR_NONE),
     "after": OR_NONE | TEXTS,
     "url": OR_NONE,
     "data": ARRAYS,
@@ -239,6 +241,9 @@ def _is_quoted(junk: Any, message: str, parameter: str) -> bool:
     if parameter in ("data", "array", "tensors") and isinstance(junk, dict):
         # It is of one of its members that it speaks.
         return repr(next(iter(junk))) in message or "(dict)" in message
+    if parameter == "token" and isinstance(junk, str):
+        # A secret is not shown.
+        return "token" in message and (junk == "" or repr(junk) not in message)
     if parameter in ("data", "array") or not isinstance(junk, (int, float, str, bytes, type(None))):
         return type(junk).__name__ in message
     if isinstance(junk, int) and junk > 9:

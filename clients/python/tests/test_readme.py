@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from harness import Server
+from harness import Server, wait_for
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -19,6 +19,11 @@ def _run(example: str) -> None:
     gc.collect()
 
 
+def _nothing_is_left_of_sessions(server: Server) -> bool:
+    with server.connect(session=False) as client:
+        return all(region.owner.kind != "session" for region in client.list())
+
+
 def test_the_examples_run_twice_and_in_any_order(server: Server) -> None:
     pytest.importorskip("torch", reason="one example loads a state_dict")
     examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -27,6 +32,8 @@ def test_the_examples_run_twice_and_in_any_order(server: Server) -> None:
     examples.remove(reader)
     # Backwards and then forwards, each has been before and after each other one.
     for order in (examples[::-1], examples):
+        # What was mapped beyond its session goes when its lease is next asked for.
+        wait_for(lambda: _nothing_is_left_of_sessions(server), "the regions of the last round are gone")
         for example in order:
             if 'create("embedding"' not in example:
                 _run(example)

@@ -53,15 +53,11 @@ const has = (...required: string[]) => ({ required });
 const persists = { ...has("persist"), properties: { persist: { const: true } } };
 const handsOff = { dependentRequired: { handoff_ms: ["linger_ms"] } };
 const oneSize = { oneOf: [has("tensors"), has("byte_size")] };
-/** What lingers may say beside who builds it; what persists has a name. */
+/** What lingers may say beside who builds it. */
 const oneOwner = {
-  oneOf: [
-    has("ttl_ms"),
-    has("linger_ms"),
-    { ...has("session"), not: has("linger_ms") },
-    { ...persists, ...has("persist", "name") },
-  ],
+  oneOf: [has("ttl_ms"), has("linger_ms"), { ...has("session"), not: has("linger_ms") }, persists],
 };
+const namedIfItPersists = { anyOf: [has("name"), { not: persists }] };
 const oneOwnerOrNone = {
   oneOf: [has("ttl_ms"), has("linger_ms"), persists, { not: { anyOf: [has("ttl_ms"), has("linger_ms"), persists] } }],
 };
@@ -157,7 +153,7 @@ export const CreateRegion = z
       tensors: [{ name: "w", dtype: "F32", shape: [1024, 1024] }],
       ttl_ms: 600_000,
     },
-    ...exactly({ allOf: [oneSize, oneOwner, handsOff] }),
+    ...exactly({ allOf: [oneSize, oneOwner, namedIfItPersists, handsOff] }),
   });
 
 export const ChangeRegion = z

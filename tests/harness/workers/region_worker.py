@@ -31,7 +31,7 @@ def take_read_lock(fd, start):
     fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("=hh4xqqi4x", fcntl.F_RDLCK, os.SEEK_SET, start, 1, 0))
 
 
-def attach(region, write, through):
+def attach(region, write, through=None):
     """Open, lock, then look again, map, close: the lease lasts as long as the mapping."""
     storage = region["storage"]
     # Memory without a name, as who may look into the server's process reaches it: by a descriptor there.
