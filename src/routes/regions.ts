@@ -94,8 +94,8 @@ export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Se
     const caller = c.get("caller");
     const body = c.req.valid("json");
     checkModel(caller, body.model ?? "default");
-    if (body.session !== undefined) accessSession(caller, store, body.session);
     const asked = toCreateRequest(store, body, c.get("tensors"));
+    if (body.session !== undefined) accessSession(caller, store, body.session);
     const { model, name, version, claim } = asked;
     if (name !== null && asked.ifExists === "replace") {
       checkReplacement(caller, store.books.findModel(model)?.names.get(name, version));

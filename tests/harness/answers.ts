@@ -190,6 +190,11 @@ function toDefinitions(): Record<string, z.core.JSONSchema.JSONSchema> {
  */
 export function close(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value;
+  if ("if" in value) {
+    // A rule over several fields, which zod does not read; `create-rules.test.ts` does.
+    const { if: _, else: __, ...schema } = value as { if: unknown; else?: unknown };
+    return close(schema);
+  }
   if ("properties" in value) return { additionalProperties: false, ...value };
   if (!("examples" in value) || !Array.isArray(value.examples) || !("type" in value)) return value;
   const { examples, ...schema } = value;
