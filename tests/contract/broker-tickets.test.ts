@@ -2,14 +2,17 @@
 
 import { describe, expect, test } from "bun:test";
 import { readSync } from "node:fs";
-import { limits } from "../../src/memory/limits.ts";
 import { leaseByte, makerByte, writerByte } from "../../src/memory/os/kernel-lease.ts";
 import { isLocked } from "../../src/memory/os/libc.ts";
+import type { Caller } from "../../src/routes/access/caller.ts";
+import type { BrokerAccess } from "../../src/server/broker/conversation.ts";
 import type { Region } from "../harness/answers.ts";
 import { until } from "../harness/app.ts";
 import { BrokerClient, type Received } from "../harness/broker-client.ts";
 import { patienceMs } from "../harness/server-wait.ts";
 import { withBroker } from "./support/broker.ts";
+
+const tickets = 4;
 
 /** Asks, and holds the event loop until the answer is there. @returns undefined if it needs the loop. */
 function askHeld(client: BrokerClient, region: string, members: object = {}, forMs = patienceMs): Received | undefined {
@@ -82,7 +85,7 @@ describe("a region that was handed out once", () => {
     withBroker(async ({ app, connect }) => {
       const client = await connect();
       let seals = 0;
-      for (let round = 0; round < 150; round++) {
+      for (let round = 0; round < 60; round++) {
         const { id } = await app.create();
         client.letGo((await client.attach(id, { access: "rw" })).descriptors);
         client.send(JSON.stringify({ id: 1, op: "attach", region: id, access: "rw" }));
@@ -104,7 +107,7 @@ describe("a region that was handed out once", () => {
     "is never freed under somebody to whom it was handed",
     withBroker(async ({ app, connect }) => {
       const client = await connect();
-      for (let round = 0; round < 150; round++) {
+      for (let round = 0; round < 60; round++) {
         const { id } = await app.create();
         client.letGo((await client.attach(id)).descriptors);
         client.send(JSON.stringify({ id: 1, op: "attach", region: id, access: "ro" }));
@@ -158,20 +161,57 @@ describe("the loop is asked", () => {
     }),
   );
 
+  test("by whoever may not do it to any region: to write for a worker, and at all for a token of other models", async () => {
+    const { signal: revoked } = new AbortController();
+    const callers: Record<string, Caller> = {
+      admin: { name: "boss", role: "admin", models: null, revoked },
+      worker: { name: "w", role: "worker", models: null, revoked },
+      reader: { name: "r", role: "reader", models: null, revoked },
+      other: { name: "o", role: "worker", models: new Set(["other"]), revoked },
+    };
+    const access: BrokerAccess = {
+      authenticate: ({ token = "" }) => callers[token] as Caller,
+      issue: () => undefined,
+    };
+    await withBroker(
+      async ({ app, connect }) => {
+        const { id } = await app.create();
+        const [admin, worker, reader, other] = [
+          await connect({ token: "admin" }),
+          await connect({ token: "worker" }),
+          await connect({ token: "reader" }),
+          await connect({ token: "other" }),
+        ];
+        await admin.attach(id);
+        for (const client of [admin, worker, reader]) expect(askHeld(client, id)?.reply.ok).toBeTrue();
+        const { descriptors = [] } = askHeld(admin, id, { access: "rw" }) ?? {};
+        expect(descriptors.length).toBe(1);
+        for (const client of [worker, reader]) {
+          expect((await client.problem("attach", { region: id, access: "rw" })).code).toBe("forbidden");
+        }
+        expect((await other.problem("attach", { region: id, access: "ro" })).code).toBe("region-not-found");
+      },
+      { access },
+    )();
+  });
+
   test(
     "for regions beyond those of which the Worker may know",
-    withBroker(async ({ app, connect }) => {
-      const client = await connect();
-      const ids: string[] = [];
-      for (let count = 0; count <= limits.brokerTickets; count++) {
-        const { id } = await app.create();
-        ids.push(id);
-        client.letGo((await client.attach(id)).descriptors);
-      }
-      expect(askHeld(client, ids.at(-1) ?? "")).toBeDefined();
-      // The first one's ticket went to the last.
-      expect(askHeld(client, ids[0] ?? "", {}, 20)).toBeUndefined();
-      expect((await client.answer()).reply).toMatchObject({ region: { id: ids[0] } });
-    }),
+    withBroker(
+      async ({ app, connect }) => {
+        const client = await connect();
+        const ids: string[] = [];
+        for (let count = 0; count <= tickets; count++) {
+          const { id } = await app.create();
+          ids.push(id);
+          client.letGo((await client.attach(id)).descriptors);
+        }
+        expect(askHeld(client, ids.at(-1) ?? "")).toBeDefined();
+        // The first one's ticket went to the last.
+        expect(askHeld(client, ids[0] ?? "", {}, 20)).toBeUndefined();
+        expect((await client.answer()).reply).toMatchObject({ region: { id: ids[0] } });
+      },
+      { tickets },
+    ),
   );
 });

@@ -37,6 +37,8 @@ export interface BrokerParts {
   readonly onOpen: (fd: number) => void;
   readonly onClose: (fd: number) => void;
   readonly patience?: Patience;
+  /** Regions of which the Worker may know. */
+  readonly tickets?: number;
   /** Of a server that asks for no tokens it is left out. */
   readonly access?: BrokerAccess | undefined;
 }
@@ -67,7 +69,7 @@ export class Broker {
   readonly #pipe: { readonly readEnd: number; readonly writeEnd: number };
   readonly #shared = new SharedArrayBuffer(4 * shared.length);
   readonly #counts = new Int32Array(this.#shared);
-  readonly #ticketMemory = new SharedArrayBuffer(4 * limits.brokerTickets);
+  readonly #ticketMemory: SharedArrayBuffer;
   readonly #tickets: TicketOffice;
   readonly #connections = new Map<number, Connection>();
   /** What the Worker said, until it is this turn's or a later one's. */
@@ -83,6 +85,7 @@ export class Broker {
 
   private constructor(parts: BrokerParts) {
     this.#parts = parts;
+    this.#ticketMemory = new SharedArrayBuffer(4 * (parts.tickets ?? limits.brokerTickets));
     this.#tickets = new TicketOffice(parts.store, this.#ticketMemory);
     this.#epoll = createPoll();
     this.#pipe = createPipe();

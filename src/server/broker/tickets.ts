@@ -27,12 +27,13 @@ export class TicketOffice implements Disposable {
   readonly #numbers: Int32Array;
   /** In the order of their issue: the first are the next to be void. */
   readonly #places = new Map<Region, number>();
-  readonly #free = Array.from({ length: limits.brokerTickets }, (_, place) => place);
+  readonly #free: number[];
 
-  /** @param memory an `Int32Array` of `limits.brokerTickets`. */
+  /** @param memory an `Int32Array` of as many as may be good at once. */
   constructor(store: Store, memory: SharedArrayBuffer) {
     this.#store = store;
     this.#numbers = new Int32Array(memory);
+    this.#free = [...this.#numbers.keys()];
     store.books.changeListeners.add(this.#void);
     store.stopping.addEventListener("abort", this.#voidAll);
   }
