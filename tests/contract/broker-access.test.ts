@@ -94,6 +94,22 @@ test(
 );
 
 test(
+  "what was handed out to an administrator, and is known to the Worker by now, goes to nobody else for that",
+  withLines(lines, async ({ app, connect }) => {
+    app.token = tokenOf("ops");
+    const { id } = await app.create({ name: "theirs" });
+    const ops = await connect(as("ops"));
+    const trainer = await connect(as("trainer"));
+    const held = await connect(as("held"));
+    // The second is a ticket's, of which the event loop is told later.
+    for (const access of ["rw", "rw", "ro"]) await ops.attach(id, { access });
+    for (const access of ["ro", "ro"]) await trainer.attach(id, { access });
+    expect((await trainer.problem("attach", { region: id, access: "rw" })).code).toBe("forbidden");
+    expect((await held.problem("attach", { region: id, access: "ro" })).code).toBe("region-not-found");
+  }),
+);
+
+test(
   "a connection ends when its token is taken away, and the TTL of its session runs on",
   withLines(lines, async ({ app, connect }) => {
     const client = await connect({ ...as("trainer"), session: { ttl_ms: 3_600_000 } });

@@ -1,5 +1,6 @@
 /** Every mutation that `npm run mutations` tries; each must make the test fail that it names. */
 
+import { accessMutations } from "./access.mjs";
 import { booksMutations } from "./books.mjs";
 import { brokerMutations } from "./broker.mjs";
 import { bytesMutations } from "./bytes.mjs";
@@ -20,6 +21,7 @@ export const mutations = [
   ...holderMutations,
   ...bytesMutations,
   ...unnamedMutations,
+  ...accessMutations,
   ...doorMutations,
   ...brokerMutations,
   ...clientsMutations,
