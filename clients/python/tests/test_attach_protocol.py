@@ -42,9 +42,9 @@ def test_the_lock_comes_before_the_check(make_place: MakePlace, monkeypatch: pyt
     seen: list[bool] = []
     check = attach._check
 
-    def look_and_check(fd: int, place: Place, writable: bool) -> None:
-        seen.append(lease.has_writer(place.path))
-        check(fd, place, writable)
+    def look_and_check(fd: int, place: Place, path: str, writable: bool) -> None:
+        seen.append(lease.has_writer(path))
+        check(fd, place, path, writable)
 
     monkeypatch.setattr(attach, "_check", look_and_check)
     map_place(place, 0, 1, Access.WRITE).close()
