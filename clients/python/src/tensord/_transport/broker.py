@@ -171,7 +171,9 @@ class Broker:
             try:
                 sock.connect(path)
                 self._sock = sock
-                hello, _ = self._exchange(sock, {"op": "hello", "v": VERSION})
+                token = self._transport.endpoint.token
+                who = {} if token is None else {"token": token.read()}
+                hello, _ = self._exchange(sock, {"op": "hello", "v": VERSION, **who})
             except OSError as error:
                 self._sock = None
                 sock.close()
