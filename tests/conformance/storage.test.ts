@@ -177,6 +177,7 @@ for (const { name, accesses, isFile, pageBytes = 4096, needs, open: openCase } o
         const { token, identity } = await make(open, 2 * pageBytes);
         if (!open.storage.isMappable) {
           expect(() => memory.openDescription(token, "read")).toThrow("which no process maps");
+          expect(() => memory.descriptionPath(token)).toThrow("which no process maps");
           return;
         }
         const [reader, writer] = [memory.openDescription(token, "read"), memory.openDescription(token, "write")];

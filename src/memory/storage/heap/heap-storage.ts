@@ -37,10 +37,18 @@ export class HeapStorage implements Storage {
 
 class HeapMemory extends MemfdMemory {
   override openDescription(token: string): never {
-    throw new TensordError(
-      "storage-unavailable",
-      `Cannot hand out the memory of ${toRegionId(token)}: it is in heap storage, which no process maps`,
-      { hint: 'Download its bytes, or create the region in "shm" or "memfd" storage.' },
-    );
+    throw toRefusal(token);
   }
+
+  override descriptionPath(token: string): never {
+    throw toRefusal(token);
+  }
+}
+
+function toRefusal(token: string): TensordError {
+  return new TensordError(
+    "storage-unavailable",
+    `Cannot hand out the memory of ${toRegionId(token)}: it is in heap storage, which no process maps`,
+    { hint: 'Download its bytes, or create the region in "shm" or "memfd" storage.' },
+  );
 }
