@@ -8,8 +8,8 @@ export const clientsMutations = [
   {
     name: "Python checks a file before it locks it",
     file: `${python}/_mapping/attach.py`,
-    find: "        _lock(fd, place, writable)\n        _check(fd, place, writable)\n",
-    replace: "        _check(fd, place, writable)\n        _lock(fd, place, writable)\n",
+    find: "        if leased:\n            _lock(fd, place, writable)\n        _check(fd, place, path, writable)\n",
+    replace: "        _check(fd, place, path, writable)\n        if leased:\n            _lock(fd, place, writable)\n",
     test: [`${tests}/test_attach_protocol.py`, "test_the_lock_comes_before_the_check"],
   },
   {
