@@ -36,8 +36,8 @@ export const clientsMutations = [
   {
     name: "Python is a writer of what it maps for reading",
     file: `${python}/_mapping/attach.py`,
-    find: "    fd = open_leased(place, writable=access is Access.WRITE)\n    try:\n        mapping.remap(fd, access)",
-    replace: "    fd = open_leased(place, writable=True)\n    try:\n        mapping.remap(fd, access)",
+    find: "    opened = _open_standing(place, writable=access is Access.WRITE, leased=True)\n    try:\n        mapping.remap(",
+    replace: "    opened = _open_standing(place, writable=True, leased=True)\n    try:\n        mapping.remap(",
     test: [`${tests}/test_seal.py`, "test_a_seal_keeps_arrays_and_addresses_and_drops_the_writer_lock"],
   },
   {
