@@ -31,11 +31,13 @@ export class Browser implements AsyncDisposable {
       stdin: "ignore",
       stdout: "ignore",
       stderr: "ignore",
+      // A group of its own: Debian's command is a script, and the browser its child.
+      detached: true,
     });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#process.kill("SIGKILL");
+    process.kill(-this.#process.pid, "SIGKILL");
     await this.#process.exited;
     rmSync(this.#folder, { recursive: true, force: true, maxRetries: 20 });
   }
