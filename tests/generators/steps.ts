@@ -40,7 +40,7 @@ export const steps = {
   stale: { does: "the same with revision 1 again: 412, `revision-mismatch` from the Problem" },
   seal: { does: "with `checksum: true`; `sealed` is the answer's state" },
   checksum: { does: "its algorithm is `xxh3-64-tree`, its value 16 hexadecimal digits" },
-  "not-found": { does: "region `reg_missing`: 404, `region-not-found` from the Problem" },
+  "not-found": { does: "region `reg_missingmissingmissingmissi`: 404, `region-not-found` from the Problem" },
   "name-taken": { does: "create `default`/`weights` again: 409, `name-taken` from the Problem" },
   invalid: {
     does: 'create with the labels `{"": "x"}`: 422, `validation-failed`, and of its `issues` the first one\'s path',
@@ -58,7 +58,7 @@ export const steps = {
   epoch: { does: "from `GET /v1/stats`", reads: ({ epoch }) => exactly(epoch) },
   tomorrow: {
     does:
-      "through the server of tomorrow: create a region with a TTL and a tensor of BF16, and get `reg_missing`; owner's kind, " +
+      "through the server of tomorrow: create a region with a TTL and a tensor of BF16, and get `reg_missingmissingmissingmissi`; owner's kind, " +
       "storage's kind, dtype, and code of the Problem",
     reads: () => exactly(...["ttl", "shm", "BF16", "region-not-found"].map(tomorrows)),
   },

@@ -95,7 +95,7 @@ func main() {
 		return ""
 	})
 	step("not-found", func() string {
-		answer := must(api.GetRegionWithResponse(ctx, "reg_missing", nil))
+		answer := must(api.GetRegionWithResponse(ctx, "reg_missingmissingmissingmissi", nil))
 		problemOf(answer.HTTPResponse, answer.ApplicationproblemJSON404, 404, "region-not-found")
 		return ""
 	})
@@ -143,7 +143,7 @@ func main() {
 		tomorrows := must(client.NewClientWithResponses(tomorrowUrl))
 		created := must(tomorrows.CreateRegionWithResponse(ctx, ttl(client.CreateRegion{Tensors: weights().Tensors})))
 		later := read(created.HTTPResponse, created.JSON201)
-		missing := must(tomorrows.GetRegionWithResponse(ctx, "reg_missing", nil))
+		missing := must(tomorrows.GetRegionWithResponse(ctx, "reg_missingmissingmissingmissi", nil))
 		problem := problemOf(missing.HTTPResponse, missing.ApplicationproblemJSON404, 404, "region-not-found-of-tomorrow")
 		return fmt.Sprint(later.Owner.Kind, " ", later.Storage.Kind, " ", later.Tensors[0].Dtype, " ", problem.Code)
 	})

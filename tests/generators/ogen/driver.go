@@ -101,7 +101,7 @@ func main() {
 		return ""
 	})
 	missing := func(api *client.Client) client.Problem {
-		answer, err := api.GetRegion(ctx, client.GetRegionParams{Region: "reg_missing"})
+		answer, err := api.GetRegion(ctx, client.GetRegionParams{Region: "reg_missingmissingmissingmissi"})
 		return client.Problem(*as[*client.GetRegionNotFound](answer, err))
 	}
 	step("not-found", func() string {

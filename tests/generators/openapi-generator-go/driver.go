@@ -100,7 +100,7 @@ func main() {
 		return ""
 	})
 	step("not-found", func() string {
-		_, response, err := regions.GetRegion(ctx, "reg_missing").Execute()
+		_, response, err := regions.GetRegion(ctx, "reg_missingmissingmissingmissi").Execute()
 		problemOf(response, err, 404, "region-not-found")
 		return ""
 	})
@@ -146,7 +146,7 @@ func main() {
 		request := ttl(client.CreateRegion{Tensors: weights().Tensors})
 		later, _, err := tomorrows.CreateRegion(ctx).CreateRegion(request).Execute()
 		must(later, err)
-		_, response, err := tomorrows.GetRegion(ctx, "reg_missing").Execute()
+		_, response, err := tomorrows.GetRegion(ctx, "reg_missingmissingmissingmissi").Execute()
 		problem := problemOf(response, err, 404, "region-not-found-of-tomorrow")
 		return fmt.Sprint(later.Owner.Kind, " ", later.Storage.Kind, " ", later.Tensors[0].Dtype, " ", problem.Code)
 	})

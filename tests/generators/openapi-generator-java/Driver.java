@@ -84,7 +84,7 @@ public class Driver {
       return "";
     });
     step("not-found", () -> {
-      problemOf(() -> get(regions, "reg_missing"), 404, "region-not-found");
+      problemOf(() -> get(regions, "reg_missingmissingmissingmissi"), 404, "region-not-found");
       return "";
     });
     step("name-taken", () -> {
@@ -119,7 +119,7 @@ public class Driver {
       CreateRegion request = new CreateRegion().tensors(weights(session).getTensors()).ttlMs(60_000L);
       Region later = tomorrows.createRegion(APICreateRegionRequest.newBuilder().createRegion(request).build());
       Problem problem =
-          problemOf(() -> get(tomorrows, "reg_missing"), 404, "region-not-found-of-tomorrow");
+          problemOf(() -> get(tomorrows, "reg_missingmissingmissingmissi"), 404, "region-not-found-of-tomorrow");
       return String.join(" ", later.getOwner().getKind(), later.getStorage().getKind(),
           later.getTensors().get(0).getDtype(), problem.getCode());
     });

@@ -72,7 +72,7 @@ fun main(arguments: Array<String>) {
         want("value's length", region.checksum?.value?.length, 16)
     }
     step("not-found") {
-        problemOf(404, "region-not-found") { regions.getRegion(region = "reg_missing") }
+        problemOf(404, "region-not-found") { regions.getRegion(region = "reg_missingmissingmissingmissi") }
     }
     step("name-taken") {
         problemOf(409, "name-taken") { regions.createRegion(weights) }
@@ -110,7 +110,7 @@ fun main(arguments: Array<String>) {
         val tomorrows = RegionsApi(tomorrowUrl)
         val later = tomorrows.createRegion(CreateRegion(tensors = tensors, ttlMs = 60_000))
         val problem = problemOf(404, "region-not-found-of-tomorrow") {
-            tomorrows.getRegion(region = "reg_missing")
+            tomorrows.getRegion(region = "reg_missingmissingmissingmissi")
         }
         "${later.owner.kind} ${later.storage.kind} ${later.tensors[0].dtype} ${problem.code}"
     }

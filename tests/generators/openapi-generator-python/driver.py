@@ -50,7 +50,7 @@ def refuse(request: CreateRegion, status: int, code: str) -> Problem:
 
 def missing(api: RegionsApi, code: str) -> Problem:
     try:
-        api.get_region("reg_missing")
+        api.get_region("reg_missingmissingmissingmissi")
     except ApiException as error:
         return problem_of(error, 404, code)
     raise AssertionError("it is there, want 404")

@@ -100,7 +100,7 @@ async fn main() {
     })
     .await;
     step("not-found", async {
-        problem_of(get(&api, "reg_missing").await, 404, "region-not-found")?;
+        problem_of(get(&api, "reg_missingmissingmissingmissi").await, 404, "region-not-found")?;
         nothing()
     })
     .await;
@@ -151,7 +151,7 @@ async fn main() {
     step("tomorrow", async {
         let tomorrows = connect(&tomorrow_url);
         let later = create(&tomorrows, CreateRegion { tensors: Some(tensors), ..with_ttl }).await?;
-        let answer = get(&tomorrows, "reg_missing").await;
+        let answer = get(&tomorrows, "reg_missingmissingmissingmissi").await;
         let code = problem_of(answer, 404, "region-not-found-of-tomorrow")?.code;
         Ok(format!("{} {} {} {code}", later.owner.kind, later.storage.kind, later.tensors[0].dtype))
     })

@@ -63,7 +63,7 @@ await step("checksum", async () => {
   want("value's length", region.checksum?.value.length, 16);
 });
 await step("not-found", async () => {
-  await problemOf(regions.getRegion({ region: "reg_missing" }), 404, "region-not-found");
+  await problemOf(regions.getRegion({ region: "reg_missingmissingmissingmissi" }), 404, "region-not-found");
 });
 await step("name-taken", async () => {
   await problemOf(regions.createRegion({ createRegion: weights }), 409, "name-taken");
@@ -99,7 +99,11 @@ await step("epoch", async () => String((await new HostApi(configuration).getStat
 await step("tomorrow", async () => {
   const tomorrows = new RegionsApi(new Configuration({ basePath: tomorrowUrl }));
   const { data: later } = await tomorrows.createRegion({ createRegion: { tensors, ttl_ms: 60_000 } });
-  const problem = await problemOf(tomorrows.getRegion({ region: "reg_missing" }), 404, "region-not-found-of-tomorrow");
+  const problem = await problemOf(
+    tomorrows.getRegion({ region: "reg_missingmissingmissingmissi" }),
+    404,
+    "region-not-found-of-tomorrow",
+  );
   return [later.owner.kind, later.storage.kind, later.tensors[0]?.dtype, problem.code].join(" ");
 });
 await step("end", async () => {
