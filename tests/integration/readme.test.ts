@@ -75,7 +75,8 @@ testWith(needsStockPython ?? needsNodeClient)(
     const curl = curlExample();
     const python = examples("With Python", "python");
     const js = examples("With Node", "js");
-    const all = [curl, ...python, ...js];
+    const unnamed = examples("Where names do not reach", "python");
+    const all = [curl, ...python, ...js, ...unnamed];
     const others = all.filter(({ text }) => !text.includes(theFile));
     for (const order of [others.toReversed(), others]) {
       const printed = await runExamples(order, (example) => run(example, server, url));
@@ -88,6 +89,7 @@ testWith(needsStockPython ?? needsNodeClient)(
       expect(inPython.slice(1, 4)).toEqual(["42.0 (1024, 1024)\n", "9.0\n", "0.0 0.0\n"]);
       expect(inPython[4]).toMatch(/^\d{16} tensord\.region\.allocated noise\n$/);
       expect(js.map((example) => printed.get(example))).toEqual(["42 [ 1024, 1024 ]\n"]);
+      expect(unnamed.map((example) => printed.get(example))).toEqual(["descriptor\n"]);
       // While the region stands, as it says there.
       for (const example of all.filter((each) => !others.includes(each)))
         expect(await run(example, server, url)).toStartWith("[[42.");
