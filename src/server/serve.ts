@@ -77,18 +77,16 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
   const brokerPath = () => broker.path;
   const host = started.use(
     createHost({
-      ...{
-        store,
-        directory,
-        holder,
-        settingBytes,
-        urls: () => urls,
-        brokerPath,
-        allowedHosts,
-        descriptors,
-        undisturbed,
-        metrics,
-      },
+      store,
+      directory,
+      holder,
+      settingBytes,
+      urls: () => urls,
+      brokerPath,
+      allowedHosts,
+      descriptors,
+      undisturbed,
+      metrics,
     }),
   );
   // Before anybody connects: a Worker that starts without a free descriptor takes the process with it.

@@ -62,6 +62,8 @@ describe("what is no message closes its connection, after it was told why, and n
     "descriptors, which are opened by nobody here",
     withBroker(async (server) => {
       const other = await server.connect();
+      // Workers that come up open some of their own.
+      await server.app.start();
       const before = countOpen();
       using client = await BrokerClient.open(server.path);
       const sent = Array.from({ length: 200 }, () => openSync("/dev/null", "r"));
@@ -202,6 +204,7 @@ test(
     const { id } = await app.create();
     await expectUndisturbed(server);
     await until("only one is open", () => open.size === 1);
+    await app.start();
     const before = countOpen();
     const clients: BrokerClient[] = [];
     for (let count = 0; count < 1000; count++)

@@ -19,6 +19,9 @@ import { join } from "node:path";
 /** What an instance has on its file system beside regions and journal: the page with the pid in its lock file. */
 export const lockPageBytes = 4096;
 
+/** How long a process may take to end. */
+const endingMs = 10_000;
+
 export interface TmpfsOptions {
   readonly sizeBytes: number;
   readonly inodes?: number;
@@ -98,12 +101,20 @@ export class Tmpfs implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    const { exitCode, stderr } = Bun.spawnSync(["umount", this.path]);
+    const { exitCode, stderr } = this.#unmount();
     // What a failed test left running must not keep it from the next one.
     if (exitCode !== 0) run("umount", "-l", this.path);
     rmdirSync(this.path);
     rmdirSync(this.#parent);
     if (exitCode !== 0) throw new Error(`a process still uses the file system of the test: ${stderr}`);
+  }
+
+  /** A process that has said that it ends, as an fd holder does, may have its descriptors for a moment yet. */
+  #unmount() {
+    for (const deadline = performance.now() + endingMs; ; Bun.sleepSync(10)) {
+      const outcome = Bun.spawnSync(["umount", this.path]);
+      if (outcome.exitCode === 0 || performance.now() > deadline) return outcome;
+    }
   }
 }
 

@@ -10,6 +10,7 @@ import { parseConfig } from "../../src/server/config.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
+import { readText } from "../harness/server-command.ts";
 import { tensord } from "../harness/server-program.ts";
 import { patienceMs, until, within } from "../harness/server-wait.ts";
 
@@ -32,10 +33,10 @@ class Following implements AsyncDisposable {
     });
     const { stdout, stderr } = this.#process;
     this.#readings = [
-      read(stdout, (text) => {
+      readText(stdout, (text) => {
         this.stdout += text;
       }),
-      read(stderr, (text) => {
+      readText(stderr, (text) => {
         this.stderr += text;
       }),
     ];
@@ -58,10 +59,6 @@ class Following implements AsyncDisposable {
     this.#process.kill("SIGKILL");
     await this.ended();
   }
-}
-
-async function read(stream: Bun.ReadableSubprocess["stdout"], take: (text: string) => void): Promise<void> {
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) take(text);
 }
 
 /** The id of the newest event: what comes after it, comes whenever the follower connects. */

@@ -1,7 +1,7 @@
 /** Who a token or a uid is, as its file changes. */
 
 import { describe, expect, test } from "bun:test";
-import { chmodSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { TensordError } from "../../src/memory/error.ts";
 import { Authority } from "../../src/server/access/authority.ts";
 import { TokensPath, tokenOf } from "../harness/tokens-file.ts";
@@ -87,6 +87,20 @@ describe("an authority", () => {
     ["a file with a mistake", (file) => file.write([{ ...trainer, role: "root" }])],
     ["a file that others may read", ({ path }) => chmodSync(path, 0o644)],
     ["no file", ({ path }) => rmSync(path)],
+    [
+      "a link that leads nowhere but to itself",
+      ({ path }) => {
+        rmSync(path);
+        symlinkSync(path, path);
+      },
+    ],
+    [
+      "a pipe that nobody writes into",
+      ({ path }) => {
+        rmSync(path);
+        Bun.spawnSync(["mkfifo", "-m", "600", path]);
+      },
+    ],
     [
       "another file in its place that others may read",
       ({ path }) => {

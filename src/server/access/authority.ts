@@ -8,17 +8,11 @@ import { statSync } from "node:fs";
 import { TensordError } from "../../memory/error.ts";
 import { limits } from "../../memory/limits.ts";
 import { quote } from "../../memory/naming.ts";
+import type { Peer } from "../../memory/os/libc-unix.ts";
 import { anybody, type Caller } from "../../routes/access/caller.ts";
 import { unauthorized } from "../../routes/access/checks.ts";
 import { Rate } from "./rate.ts";
 import { hashToken, readTokens, type TokenEntry } from "./tokens-file.ts";
-
-/** The other end of a Unix socket, as the kernel tells (SO_PEERCRED). */
-export interface Peer {
-  readonly pid: number;
-  readonly uid: number;
-  readonly gid: number;
-}
 
 /** What somebody shows. A token counts before the peer does, and a wrong one is not made good by it. */
 export interface Credentials {
@@ -171,8 +165,13 @@ function parseAuthorization(header: string | undefined): string | undefined {
   throw unauthorized("the header Authorization is no `Bearer` with a token");
 }
 
-/** What is another after every change of the file, and after every one that takes its place. */
+/** What is another after every change of the file, and after every one that takes its place, or the way to it. */
 function signatureOf(path: string): string {
-  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
-  return stat === undefined ? "" : [stat.dev, stat.ino, stat.size, stat.mtimeNs, stat.ctimeNs].join(" ");
+  try {
+    const { dev, ino, size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
+    return [dev, ino, size, mtimeNs, ctimeNs].join(" ");
+  } catch (error) {
+    // Reading it says so in words.
+    return String((error as NodeJS.ErrnoException).code);
+  }
 }

@@ -4,7 +4,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { z } from "@hono/zod-openapi";
 import { TensordError } from "../../memory/error.ts";
 import { limits } from "../../memory/limits.ts";
@@ -93,13 +93,14 @@ export function parseTokens(text: string, path: string): readonly TokenEntry[] {
 }
 
 /**
- * What the file says now. Whoever else could read it would have the tokens, and whoever could write it, the server.
+ * What the file says now: small, and asked only when it has changed, so it is read in one turn. Whoever else could read it would have the tokens, and whoever could write it, the server.
  * @throws TensordError `validation-failed`, `io-error`.
  */
 export function readTokens(path: string): readonly TokenEntry[] {
   let fd: number;
   try {
-    fd = openSync(path, "r");
+    // Of a pipe in its place nobody may come to the other end.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
     const { code = "unknown" } = cause as NodeJS.ErrnoException;
     throw new TensordError(

@@ -80,7 +80,8 @@ export class Broker {
   #worker: Worker | undefined;
   #unread = 0;
   #socket: BrokerSocket | undefined;
-  readonly #workerStopped = Promise.withResolvers<void>();
+  /** Of the Worker that runs, or ran last. */
+  #workerStopped = Promise.withResolvers<void>();
   #stopped: Promise<void> | undefined;
 
   private constructor(parts: BrokerParts) {
@@ -101,6 +102,7 @@ export class Broker {
   }
 
   #startWorker(): Promise<void> {
+    this.#workerStopped = Promise.withResolvers();
     const { promise, resolve } = Promise.withResolvers<void>();
     const worker = new Worker(new URL("./broker.worker.ts", import.meta.url).href);
     worker.unref();
@@ -294,6 +296,8 @@ export class Broker {
   }
 
   #flush(): void {
+    // Whoever waits to send the rest may find it sent, and the pipe closed.
+    if (this.#words.length === 0) return;
     try {
       this.#words = this.#words.subarray(writeSync(this.#pipe.writeEnd, this.#words));
     } catch (error) {
