@@ -13,6 +13,7 @@ import { AcknowledgedSessions } from "../harness/instance-acknowledged-sessions.
 import { checkBooks, checkRows } from "../harness/instance-check.ts";
 import { ForeignFiles } from "../harness/instance-foreign.ts";
 import { concurrentTestWith, needsPython, needsRoot } from "../harness/instance-needs.ts";
+import { endSession, listSessions } from "../harness/instance-sessions.ts";
 import { lockPageBytes, Tmpfs } from "../harness/instance-tmpfs.ts";
 import { type KillPoint, TestServer } from "../harness/server.ts";
 import { NoAnswer, type Region } from "../harness/server-api.ts";
@@ -44,7 +45,7 @@ const scenarios: readonly Scenario[] = [
 ];
 
 /** As many scenarios at once: a server that starts keeps one core busy. */
-const workersAtOnce = 2;
+const turnsAtOnce = 2;
 
 /** What the checks of every scenario add up to. Bytes are counted where the instance has a file system of its own. */
 const none = {
@@ -55,39 +56,116 @@ const none = {
 };
 const counts = { kills: 0, ...none };
 
-/** Workers that are free. Who takes one has a turn, and gives it back unmapped. */
-class Turns {
-  readonly #free: WorkerProcess[] = [];
-  readonly #waiting: ((worker: WorkerProcess) => void)[] = [];
+/**
+ * A server, with a worker, that goes through one scenario after the other: it dies in each, and what stands afterwards is
+ * taken away again.
+ */
+class Stage implements AsyncDisposable {
+  readonly server: TestServer;
+  readonly foreign: ForeignFiles;
+  readonly foreignBytes: number;
+  readonly #disposal: AsyncDisposableStack;
 
-  give(worker: WorkerProcess): void {
-    const next = this.#waiting.shift();
-    if (next === undefined) this.#free.push(worker);
-    else next(worker);
+  private constructor(server: TestServer, foreign: ForeignFiles, foreignBytes: number, disposal: AsyncDisposableStack) {
+    this.server = server;
+    this.foreign = foreign;
+    this.foreignBytes = foreignBytes;
+    this.#disposal = disposal;
   }
 
-  async take(run: (worker: WorkerProcess) => Promise<void>): Promise<void> {
-    const worker = this.#free.pop() ?? (await new Promise<WorkerProcess>((resolve) => this.#waiting.push(resolve)));
+  static async open(env: Readonly<Record<string, string>>): Promise<Stage> {
+    await using opened = new AsyncDisposableStack();
+    const tmpfs = needsRoot === undefined ? opened.use(new Tmpfs({ sizeBytes: 512 * MiB })) : undefined;
+    const options = { env, isStepped: true, ...(tmpfs && { shmDirectory: tmpfs.path }) };
+    const server = opened.use(new TestServer(options));
+    const foreign = opened.use(new ForeignFiles(server.instance));
+    const foreignBytes = tmpfs?.usedBytes ?? 0;
+    await server.start();
+    return new Stage(server, foreign, foreignBytes, opened.move());
+  }
+
+  /** Takes away what a scenario left standing. */
+  async clear(): Promise<void> {
+    const { api } = this.server;
+    for (const { id } of await listSessions(api)) await endSession(api, id);
+    for (const { id, state } of await api.list()) if (state !== "draining") await api.delete(id);
+    const { items } = await api.call<{ items: { name: string }[] }>("GET", "/v1/models");
+    for (const { name } of items) if (name !== "default") await api.call("DELETE", `/v1/models/${name}`);
+    await until("nothing is left", async () => (await api.list()).length === 0);
+  }
+
+  /** Stops it in order, after which its rows and files tell the same story as before. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await using _ = this.#disposal;
+    await this.server.stop();
+    checkRows(this.server.instance);
+    this.foreign.assertUntouched();
+  }
+}
+
+/** Who has a turn: a worker, and the stages that were opened for it so far, by the settings of their servers. */
+class Turn implements AsyncDisposable {
+  readonly worker = new WorkerProcess();
+  readonly #stages = new Map<string, Stage>();
+
+  async stage({ env = {}, isFirst }: Scenario, run: (stage: Stage) => Promise<void>): Promise<void> {
+    if (isFirst === true) {
+      await using stage = await Stage.open(env);
+      await run(stage);
+      return;
+    }
+    const key = JSON.stringify(env);
+    const stage = this.#stages.get(key) ?? (await Stage.open(env));
+    this.#stages.set(key, stage);
+    await using failed = new AsyncDisposableStack();
+    failed.use(stage);
+    // Whoever comes next begins anew if this one fails.
+    failed.defer(() => void this.#stages.delete(key));
+    await run(stage);
+    failed.move();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await using ended = new AsyncDisposableStack();
+    ended.defer(() => this.worker.kill());
+    for (const stage of this.#stages.values()) ended.use(stage);
+  }
+}
+
+/** Turns that are free. Whoever takes one gives it back with its worker unmapped. */
+class Turns implements AsyncDisposable {
+  readonly #free: Turn[] = [];
+  readonly #waiting: ((turn: Turn) => void)[] = [];
+
+  give(turn: Turn): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free.push(turn);
+    else next(turn);
+  }
+
+  async take(run: (turn: Turn) => Promise<void>): Promise<void> {
+    const turn = this.#free.pop() ?? (await new Promise<Turn>((resolve) => this.#waiting.push(resolve)));
     try {
-      await run(worker);
+      await run(turn);
     } finally {
-      this.give(worker);
+      this.give(turn);
     }
   }
 
-  /** Kills all; each must have been given back. */
-  async end(): Promise<void> {
-    for (const worker of this.#free) await worker.kill();
+  /** Ends all; each must have been given back. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await using ended = new AsyncDisposableStack();
+    for (const turn of this.#free) ended.use(turn);
   }
 }
 
 describe("SIGKILL of the server", () => {
   const turns = new Turns();
   beforeAll(() => {
-    for (let count = 0; count < workersAtOnce; count++) turns.give(new WorkerProcess());
+    for (let count = 0; count < turnsAtOnce; count++) turns.give(new Turn());
   });
   afterAll(async () => {
-    await turns.end();
+    await turns[Symbol.asyncDispose]();
     assertNothingLeft();
     console.log(JSON.stringify(counts));
     expect(counts).toEqual({ ...none, kills: counts.kills });
@@ -102,7 +180,7 @@ describe("SIGKILL of the server", () => {
     for (const kill of scenario.kills) {
       const when = `${kill.step}${kill.count === undefined ? "" : ` (${kill.count})`}`;
       concurrentTestWith(needsPython, scenario.needs)(`during ${scenario.claim}, after ${when}`, () =>
-        turns.take((worker) => runScenario(scenario, kill, worker)),
+        turns.take((turn) => turn.stage(scenario, (stage) => runScenario(scenario, kill, stage, turn.worker))),
       );
     }
   }
@@ -111,20 +189,15 @@ describe("SIGKILL of the server", () => {
     for (const second of deleting.slice(1)) {
       concurrentTestWith(needsPython)(
         `after ${first.step}, and again in the start that follows after ${second.step}`,
-        () => turns.take((worker) => runDoubleCrash(first, second, worker)),
+        () => turns.take(({ worker }) => runDoubleCrash(first, second, worker)),
       );
     }
   }
 });
 
-async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerProcess): Promise<void> {
-  using tmpfs = needsRoot === undefined ? new Tmpfs({ sizeBytes: 512 * MiB }) : undefined;
-  const { env = {}, warnings = [] } = scenario;
-  await using server = new TestServer({ env, ...(tmpfs && { shmDirectory: tmpfs.path }) });
-  server.log.expect(...warnings);
-  using foreign = new ForeignFiles(server.instance);
-  const foreignBytes = tmpfs?.usedBytes ?? 0;
-  await server.start();
+async function runScenario(scenario: Scenario, kill: KillPoint, stage: Stage, worker: WorkerProcess): Promise<void> {
+  const { server, foreign, foreignBytes } = stage;
+  server.log.expect(...(scenario.warnings ?? []));
   // A region that was entered and never published gets its name at the start, and that is told like any other relink.
   const isUnpublished = kill.step === "create.journaled" || kill.step === "create.proved";
   if (isUnpublished) server.log.expect(/^tensord\.region\.relinked$/);
@@ -133,7 +206,7 @@ async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerPr
   const sessions = await AcknowledgedSessions.make(server);
   const { act, check } = await scenario.prepare(server.api, worker);
 
-  await server.crash(kill);
+  server.killAfter(kill);
   const isAcknowledged = await isAnswered(act(server));
   expect(await server.exited(), `the server died after ${kill.step}`).toBe("SIGKILL");
   counts.kills += 1;
@@ -159,10 +232,11 @@ async function runScenario(scenario: Scenario, kill: KillPoint, worker: WorkerPr
     const { unaccounted_bytes: unaccounted } = hostOf(await server.api.stats());
     counts.unaccounted_bytes += Math.abs(unaccounted - lockPageBytes - foreignBytes);
   }
-  await server.stop();
   checkRows(server.instance);
   expect(readdirSync(server.instance.new)).toEqual([]);
   foreign.assertUntouched();
+  await stage.clear();
+  server.log.turnPage();
 }
 
 /** Whether the server lived long enough to answer. @throws if it answered with a failure. */

@@ -10,6 +10,7 @@ const seals = { open: ["shrink", "grow"], final: ["shrink", "grow", "write"] };
 /** The first one: with it the fd holder is started. */
 const creating: Scenario = {
   claim: "the creation of a memfd region, the first one",
+  isFirst: true,
   kills: at(
     "create.header-written",
     "holder.started",

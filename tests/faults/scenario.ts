@@ -12,13 +12,15 @@ export interface Scenario {
   readonly claim: string;
   /** The steps that it passes, in order; the server dies after each of them in turn. */
   readonly kills: readonly KillPoint[];
-  /** Sets up what the operation works on, before the server that will die starts. */
+  /** Sets up what the operation works on. */
   readonly prepare: (api: ServerApi, worker: WorkerProcess) => Promise<InFlight>;
   readonly needs?: string | undefined;
   /** What the start that follows may warn of. */
   readonly warnings?: readonly RegExp[] | undefined;
   /** Further settings of the server. */
   readonly env?: Readonly<Record<string, string>> | undefined;
+  /** It is about what only happens to an instance that has seen nothing yet. */
+  readonly isFirst?: boolean;
 }
 
 export interface InFlight {

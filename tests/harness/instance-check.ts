@@ -5,7 +5,8 @@
 
 import { Database } from "bun:sqlite";
 import { expect } from "bun:test";
-import { lstatSync, readdirSync, readFileSync } from "node:fs";
+import { copyFileSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { type Proof, proofBytes, readProof } from "../../src/memory/journal/proof.ts";
 import type { Owner } from "../../src/memory/journal/region-record.ts";
@@ -119,9 +120,16 @@ function toKeptNames({ token, storageKind }: StoredRecord): string[] {
   return [storageKind === "shm-private" ? `${token}.private` : token];
 }
 
-/** Holds the rows of a stopped server against its files: no row without a file, no file without a row, and its proof. */
+/**
+ * Holds the rows against the files: no row without a file, no file without a row, and its proof. Of a copy, since a server that
+ * runs lets nobody read its journal; it must have nothing to do meanwhile.
+ */
 export function checkRows(instance: Instance): void {
-  const database = new Database(join(instance.store, "tensord.sqlite"), { readwrite: true });
+  const copy = mkdtempSync(join(tmpdir(), "tensord-test-rows-"));
+  for (const name of readdirSync(instance.store).filter((name) => name.startsWith("tensord.sqlite"))) {
+    copyFileSync(join(instance.store, name), join(copy, name));
+  }
+  const database = new Database(join(copy, "tensord.sqlite"), { readwrite: true });
   try {
     const rows = database.query("SELECT * FROM regions ORDER BY key").all() as RegionRow[];
     const lists = database.query("SELECT region FROM tensors ORDER BY region").all() as { region: number }[];
@@ -138,6 +146,7 @@ export function checkRows(instance: Instance): void {
     );
   } finally {
     database.close();
+    rmSync(copy, { recursive: true });
   }
 }
 

@@ -24,7 +24,7 @@ const harmless = [
 
 export class ServerLog {
   readonly lines: LogLine[] = [];
-  readonly #expected: RegExp[] = [...harmless];
+  #expected: readonly RegExp[] = harmless;
   /** What is wrong with lines, whatever they say. */
   readonly #faults: string[] = [];
   /** Standard error, whole. */
@@ -61,7 +61,14 @@ export class ServerLog {
 
   /** Lets warnings and errors pass whose message matches. */
   expect(...patterns: RegExp[]): void {
-    this.#expected.push(...patterns);
+    this.#expected = [...this.#expected, ...patterns];
+  }
+
+  /** For a test that goes on with the server of another: what was said so far was that one's, and so was what it let pass. */
+  turnPage(): void {
+    this.assertQuiet();
+    this.lines.length = 0;
+    this.#expected = harmless;
   }
 
   /** @throws Error with every warning, error and word on standard error that nobody expected. */

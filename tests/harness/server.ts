@@ -3,7 +3,8 @@
  * purged and searched for what it left behind.
  */
 
-import { rmSync } from "node:fs";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Step } from "../../src/memory/state/steps.ts";
 import { purge } from "../../src/server/cli/purge.ts";
@@ -23,6 +24,8 @@ export interface ServerOptions {
   readonly uid?: number;
   /** The beginning of the server's command line, for what else it is to run under. */
   readonly prefix?: readonly string[];
+  /** It may be told while it runs where to die: `killAfter`. */
+  readonly isStepped?: boolean;
 }
 
 /** Where a server kills itself: after the step, the `count`th time it gets there. */
@@ -36,6 +39,8 @@ export class TestServer implements AsyncDisposable {
   readonly api: ServerApi;
   readonly log = new ServerLog();
   readonly #options: ServerOptions;
+  /** Where a stepped server looks for the step at which it dies. */
+  readonly #killFile: string;
   #process: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
   #reading: Promise<void> = Promise.resolve();
 
@@ -43,6 +48,7 @@ export class TestServer implements AsyncDisposable {
   constructor(options: ServerOptions = {}) {
     this.#options = options;
     this.instance = createInstance(options.shmDirectory);
+    this.#killFile = join(tmpdir(), `tensord-test-${this.instance.name}.kill`);
     this.api = new ServerApi(options.env?.TENSORD_SOCKET ?? this.instance.socket);
   }
 
@@ -68,23 +74,33 @@ export class TestServer implements AsyncDisposable {
   /** Spawns the process. `start` also waits until it is ready. */
   spawn(killPoint?: KillPoint): void {
     if (this.#process !== undefined) throw new Error("a server runs already");
-    const program = killPoint === undefined ? [...tensord, "serve"] : steppedServer;
-    const steps = killPoint && { TEST_KILL_STEP: killPoint.step, TEST_KILL_COUNT: String(killPoint.count ?? 1) };
+    const isStepped = killPoint !== undefined || this.#options.isStepped === true;
+    this.killAfter(killPoint);
     this.#process = Bun.spawn(
       [
         ...(this.#options.prefix ?? withOpenFiles(process.env.TEST_OPEN_FILES)),
         ...asUser(this.#options.uid),
-        ...program,
+        ...(isStepped ? steppedServer : [...tensord, "serve"]),
       ],
       {
         cwd: root,
-        env: { ...this.env, ...steps },
+        env: { ...this.env, ...(isStepped && { TEST_KILL_FILE: this.#killFile }) },
         stdin: "ignore",
         stdout: "pipe",
         stderr: "pipe",
       },
     );
     this.#reading = this.log.read(this.#process.stdout, this.#process.stderr);
+  }
+
+  /** Where the running server, if it is a stepped one, dies from now on; undefined: nowhere. */
+  killAfter(killPoint: KillPoint | undefined): void {
+    if (killPoint === undefined) rmSync(this.#killFile, { force: true });
+    else {
+      // It reads the file at each step, and must not meet half of one.
+      writeFileSync(`${this.#killFile}.new`, JSON.stringify(killPoint));
+      renameSync(`${this.#killFile}.new`, this.#killFile);
+    }
   }
 
   /** Starts the server and waits until it is ready. @throws Error with its log if it exits instead. */
@@ -158,6 +174,7 @@ export class TestServer implements AsyncDisposable {
   /** Stops, purges, and asserts that nothing is left and that the log had nothing unexpected. */
   async [Symbol.asyncDispose](): Promise<void> {
     const failures: string[] = [];
+    this.killAfter(undefined);
     if (this.#process !== undefined) {
       const status = await this.#end();
       if (status !== 0) failures.push(`the server left with ${status}:\n${this.log}`);

@@ -1,9 +1,11 @@
 /**
- * A server that kills itself with SIGKILL after a chosen step: `TEST_KILL_STEP=create.kept` and, for the Nth time it
- * gets there, `TEST_KILL_COUNT=N`. The production entry has no such hook; everything else is the real composition.
+ * A server that kills itself with SIGKILL after a step that a test chooses while it runs: the file `TEST_KILL_FILE` names the
+ * step and, for the Nth time it gets there from then on, says `count`. The production entry has no such hook; everything
+ * else is the real composition.
  */
 
-import { type Step, steps } from "../../src/memory/state/steps.ts";
+import { readTextIfThere } from "../../src/memory/os/files.ts";
+import type { Step } from "../../src/memory/state/steps.ts";
 import { holderCommand } from "../../src/memory/storage/fd-holder/protocol.ts";
 import { runFdHolder } from "../../src/server/cli/fd-holder.ts";
 import { parseConfig } from "../../src/server/config.ts";
@@ -15,13 +17,19 @@ if (process.argv[2] === holderCommand) {
   process.exit(0);
 }
 
-const { TEST_KILL_STEP: chosen, TEST_KILL_COUNT: count = "1", ...environment } = process.env;
-if (chosen !== undefined && !(steps as readonly string[]).includes(chosen)) throw new Error(`no such step: ${chosen}`);
+const { TEST_KILL_FILE: file = "", ...environment } = process.env;
 
-let left = Number(count);
+/** What was asked for last, as the file has it. */
+let asked: string | undefined;
+let left = 0;
 
 function onStep(step: Step): void {
-  if (step !== chosen) return;
+  const text = readTextIfThere(file);
+  if (text === undefined) return;
+  const chosen = JSON.parse(text) as { step: Step; count?: number };
+  if (text !== asked) left = chosen.count ?? 1;
+  asked = text;
+  if (step !== chosen.step) return;
   left -= 1;
   if (left === 0) process.kill(process.pid, "SIGKILL");
 }
