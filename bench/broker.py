@@ -1,7 +1,8 @@
 """The Python half of broker.ts: a descriptor through the broker, and from another process that does nothing but send one.
 
-Usage: broker.py <broker's socket> <region's id> <held>. Prints one JSON object of lists of microseconds; `held` connections stay
-open beside the one that asks.
+Usage: broker.py <broker's socket> <region's id> <held> <server's pid> <cores>. Prints one JSON object of lists of microseconds;
+`held` connections stay open beside the one that asks. Who asks and who answers share one core, or have one of two each: to wake
+an idle core costs more than all the rest, so that the placement is given and not left to chance.
 """
 
 import json
@@ -40,10 +41,16 @@ def serve_opening(connection, path):
         os.close(fd)
 
 
-def start(serve):
+def pin(pid, core):
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(thread), {core})
+
+
+def start(serve, core):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
+        pin("self", core)
         try:
             serve(theirs, "/dev/null")
         finally:
@@ -60,9 +67,13 @@ def connect(path):
 
 
 def main():
-    path, region, held = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    path, region, held, server, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+    cores = sorted(os.sched_getaffinity(0))
+    asking, answering = cores[0], cores[count - 1]
+    pin("self", asking)
+    pin(server, answering)
     request = json.dumps({"id": 2, "op": "attach", "region": region, "access": "ro"}).encode()
-    ways = {"bare": start(serve_bare), "opening": start(serve_opening), "attach": connect(path)}
+    ways = {"bare": start(serve_bare, answering), "opening": start(serve_opening, answering), "attach": connect(path)}
     others = [connect(path) for _ in range(held)]
     for connection in ways.values():
         for _ in range(WARM_UP):
