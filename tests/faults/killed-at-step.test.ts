@@ -13,8 +13,8 @@ import { AcknowledgedSessions } from "../harness/instance-acknowledged-sessions.
 import { checkBooks, checkRows } from "../harness/instance-check.ts";
 import { ForeignFiles } from "../harness/instance-foreign.ts";
 import { concurrentTestWith, needsPython, needsRoot } from "../harness/instance-needs.ts";
-import { endSession, listSessions } from "../harness/instance-sessions.ts";
 import { lockPageBytes, Tmpfs } from "../harness/instance-tmpfs.ts";
+import { clearServer } from "../harness/lent-server.ts";
 import { type KillPoint, TestServer } from "../harness/server.ts";
 import { NoAnswer, type Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
@@ -82,16 +82,6 @@ class Stage implements AsyncDisposable {
     const foreignBytes = tmpfs?.usedBytes ?? 0;
     await server.start();
     return new Stage(server, foreign, foreignBytes, opened.move());
-  }
-
-  /** Takes away what a scenario left standing. */
-  async clear(): Promise<void> {
-    const { api } = this.server;
-    for (const { id } of await listSessions(api)) await endSession(api, id);
-    for (const { id, state } of await api.list()) if (state !== "draining") await api.delete(id);
-    const { items } = await api.call<{ items: { name: string }[] }>("GET", "/v1/models");
-    for (const { name } of items) if (name !== "default") await api.call("DELETE", `/v1/models/${name}`);
-    await until("nothing is left", async () => (await api.list()).length === 0);
   }
 
   /** Stops it in order, after which its rows and files tell the same story as before. */
@@ -235,7 +225,7 @@ async function runScenario(scenario: Scenario, kill: KillPoint, stage: Stage, wo
   checkRows(server.instance);
   expect(readdirSync(server.instance.new)).toEqual([]);
   foreign.assertUntouched();
-  await stage.clear();
+  await clearServer(server);
   server.log.turnPage();
 }
 

@@ -2,12 +2,11 @@
 
 import { afterAll, expect } from "bun:test";
 import * as tables from "../../clients/node/src/check/tables.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 /** The options of every call, by the calls' names; `false` where one takes none. */
 const optionsOf = {
@@ -131,7 +130,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const claim = testWith(needsNodeClient);
 
   claim(`${runtime}: every argument and every option of every call is refused by its value if it is none`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram<{ methods: string[]; wrong: unknown[]; count: number }>(
       runtime,
       server.env,
@@ -178,7 +177,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   claim(`${runtime}: what is often meant is named, and what content cannot be is said in words`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram<Record<string, readonly [string, string]>>(
       runtime,
       server.env,

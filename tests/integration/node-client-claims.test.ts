@@ -4,8 +4,8 @@
  */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { concurrentTestWith, needsStockPython, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import {
   type NodeProgram,
   needsNodeClient,
@@ -18,7 +18,7 @@ import {
 import { startServer, type TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 /** Waits for its turn, says so when it builds, and goes on when it is told to. */
 const builder = `
@@ -65,7 +65,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   testWith(needsNodeClient, needsStockPython)(
     `${runtime}: with Python, of six processes that race for a name one builds it`,
     async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       await using stack = new AsyncDisposableStack();
       const programs = [0, 1, 2, 3, 4, 5].map((index) =>
         stack.use(
@@ -89,7 +89,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   );
 
   test(`${runtime}: a builder that is killed, twice, is followed by the next in line`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using stack = new AsyncDisposableStack();
     const programs = [0, 1, 2].map(() => stack.use(startProgram(runtime, server.env, builder)));
     const { heard, first } = await start(programs);
@@ -119,7 +119,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a builder killed after it created leaves nothing that another could take for built`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using first = startProgram(
       runtime,
       server.env,
@@ -149,7 +149,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a build that throws, or cannot be stored, frees the name for the next`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -185,7 +185,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a restart of the server does not take the claim from its builder`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(runtime, server.env, builder);
     await using other = startProgram(runtime, server.env, builder);
     await start([program]);

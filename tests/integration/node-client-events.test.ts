@@ -1,9 +1,9 @@
 /** The Node client follows what happens to regions: in order, filtered, past restarts, and no faster than it is read. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { Random } from "../harness/instance-random.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes, startProgram } from "../harness/node-program.ts";
 import { SocketProxy } from "../harness/node-proxy.ts";
 import { startServer } from "../harness/server.ts";
@@ -16,7 +16,7 @@ interface Told {
   readonly name?: string | null;
 }
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 /** Follows the events and tells each; says "following" as soon as the stream stands. */
 const follow = `
@@ -41,7 +41,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: tells a region's life, in our words, to those who asked for it`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,
@@ -105,7 +105,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: goes on after a restart without loss, after a crash with a gap, and behind that again`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(runtime, server.env, `const options = {};${follow}`);
     const create = (name: string) => server.api.create({ name, byte_size: 1, ttl_ms: hour });
     expect(await program.hear()).toBe("following");
@@ -132,7 +132,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   test(`${runtime}: goes on where a connection was cut, in the middle of a frame or of the handshake`, async () => {
     const random = new Random();
     const count = 500;
-    await using server = await startServer();
+    await using server = await lendServer();
     await using proxy = await new SocketProxy(server.instance.socket).listening();
     const env = { ...server.env, TENSORD_URL: proxy.url };
     await using program = startProgram(runtime, env, `const options = {};${slowly}`);
@@ -164,7 +164,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: does not read faster than its consumer, and loses nothing`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const count = 400;
     await using program = startProgram(
       runtime,
@@ -200,7 +200,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: ends by signal, with the client, without reconnecting, and when it is refused`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,

@@ -3,12 +3,11 @@
 import { afterAll, expect } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 /** A thread, or a forked process, that opens each of the references that it is sent, in every form. */
 const other = join(root, ".tmp/node-client-forms/other.mjs");
@@ -32,7 +31,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const claim = testWith(needsNodeClient);
 
   claim(`${runtime}: a reference that was posted to a thread, or sent to a fork, opens there`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -67,7 +66,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   claim(`${runtime}: F16 is given and read as its bits, and as the runtime's own numbers`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -99,7 +98,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   claim(`${runtime}: console.log shows name, dtype, shape and state of a region and a tensor`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,

@@ -1,8 +1,8 @@
 /** Groups as the Node client seals and attaches them, and rebuilds of what is there; and Python's beside them. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsStockPython, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import {
   needsNodeClient,
   type Runtime,
@@ -12,9 +12,8 @@ import {
   startProgram,
 } from "../harness/node-program.ts";
 import { SocketProxy } from "../harness/node-proxy.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 const head = `
   const client = await connect();
@@ -41,7 +40,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: a group is sealed at once, all of it or none, and its regions are as after a seal of each`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -100,7 +99,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: whoever attaches all of it meets one version, and waits for all of it`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using reader = startProgram(
       runtime,
       server.env,
@@ -145,7 +144,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: where one member is not what it was said to be, all are let go and asked for again`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     let spoilt = 0;
     // The second member's inode is another one the first time that a group is opened, as if it had been replaced.
     const rewrite = (text: string) => {
@@ -179,7 +178,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: what was found says how old it is, and is built anew while it stands`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -236,7 +235,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   testWith(needsNodeClient, needsStockPython)(`${runtime}: a group of Python's is a group here`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const python = `
       client = tensord.connect()
       regions = [client.create(f"shard-{n}", np.array([n], np.float32), ttl=60) for n in range(2)]

@@ -1,19 +1,19 @@
 /** Hand-offs as the Node client makes them: how long one waits for its consumer, and for what else that is refused. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
 import { startServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: the server is told how long a hand-off waits for its consumer`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -38,7 +38,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a hand-off's wait is refused for what does not linger, before anything is built`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -94,7 +94,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a hand-off waits for its consumer when its maker has ended, and ends with the maker if it is not sealed`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     for (const [name, end] of [
       ["sealed", "await region.seal();"],
       ["open", ""],
@@ -125,7 +125,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: who makes a hand-off holds a byte of its own, who builds one uses it too, and an open one has no reference`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -164,7 +164,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: looking takes a hand-off from nobody, and a consumer by reference ends it`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -191,7 +191,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a sealed region is mapped though a process bars it, with a lease by request, or, without a session, with a warning`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,

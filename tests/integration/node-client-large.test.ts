@@ -1,21 +1,20 @@
 /** Tensors too large for one turn of the event loop, and for one typed array. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsRoom, needsStockPython, testWith } from "../harness/instance-needs.ts";
 import { takeRoom } from "../harness/instance-room.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, type Runtime, runProgram, runPython, runtimes } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
 const GiB = 2 ** 30;
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   testWith(needsNodeClient, needsStockPython)(
     `${runtime}: content of many windows arrives whole, and lets others have the event loop`,
     async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       const turns = await runProgram(
         runtime,
         server.env,
@@ -51,7 +50,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     `${runtime}: a tensor above 4 GiB is refused as one array, and gone through in windows`,
     async () => {
       using _room = await takeRoom();
-      await using server = await startServer();
+      await using server = await lendServer();
       const seen = await runProgram(
         runtime,
         server.env,

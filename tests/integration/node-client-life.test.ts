@@ -1,21 +1,20 @@
 /** How long what the Node client maps lasts: past close, past its region, and not past its process. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes, startProgram } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
 const hour = 3_600_000;
 const vector = [{ name: "data", dtype: "U8" as const, shape: [4096] }];
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: arrays outlive their region, and keep its lease until they are collected`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,
@@ -53,7 +52,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a region that nobody closed lets go when it is collected`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -72,7 +71,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: closed and without arrays, a region is let go at once`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -90,7 +89,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a region's memory cannot be transferred away from under its mapping`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -109,7 +108,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a stray write through a read-only attachment stays private`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -131,7 +130,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a seal that is refused leaves the region writable; the next one stands`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -166,7 +165,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: SIGKILL of a process that maps a region frees its lease`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,

@@ -1,8 +1,8 @@
 /** Read-write locks of tensors: in one process, across processes and languages, and at the death of a holder. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsStockPython, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import {
   needsNodeClient,
   type Runtime,
@@ -11,15 +11,14 @@ import {
   startProgram,
   startPython,
 } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: readers share, a writer excludes, and only those of the same tensor`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -73,7 +72,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   testWith(needsNodeClient, needsStockPython)(
     `${runtime}: a lock excludes Python's, both ways, and ends with a killed process`,
     async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       await using program = startProgram(
         runtime,
         server.env,
@@ -122,7 +121,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   );
 
   test(`${runtime}: a wait for a lock leaves the event loop its turns`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram<{ turns: number }>(
       runtime,
       server.env,

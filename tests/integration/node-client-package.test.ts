@@ -4,12 +4,11 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { findExamples, runExamples } from "../harness/examples.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { NodeProgram, needsNodeClient, node, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 test("its HTTP types are those of openapi.yaml", () => {
   const { exitCode, stderr } = Bun.spawnSync([node, "clients/node/scripts/generate.mjs", "--check"], { cwd: root });
@@ -61,7 +60,7 @@ testWith(needsNodeClient)(
       writeFileSync(path, examples[index]?.text ?? "");
       return path;
     });
-    await using server = await startServer();
+    await using server = await lendServer();
     for (const runtime of Object.keys(runtimes) as Runtime[]) {
       const order = runtime === "node" ? examples.toReversed() : examples;
       const printed = await runExamples(order, (example) =>
@@ -78,7 +77,7 @@ testWith(needsNodeClient)(
 );
 
 testWith(needsNodeClient)("what `using` declares is closed at the end of its block, also when it throws", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const [path = ""] = compile([
     `
       import { connect, isTensordError, type OpenedTensor, type Region } from "@tensord/client";

@@ -6,8 +6,8 @@ import { isTensordError } from "../../clients/node/src/errors.ts";
 import { findEndpoint } from "../../clients/node/src/http/endpoint.ts";
 import { placeOf, TensorReference } from "../../clients/node/src/regions/reference.ts";
 import { checkSchema } from "../harness/answers.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsStockPython, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import {
   needsNodeClient,
   type Runtime,
@@ -16,15 +16,14 @@ import {
   runtimes,
   startProgram,
 } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const claim = testWith(needsNodeClient);
 
   claim(`${runtime}: a reference to a region that is gone, replaced or sealed is told apart`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -74,7 +73,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   claim(`${runtime}: its references are what the document says, of a tensor and of a slot`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -93,7 +92,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   testWith(needsNodeClient, needsStockPython)(
     `${runtime}: both clients write a reference alike, and open each other's in every form`,
     async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       await using program = startProgram(
         runtime,
         server.env,
@@ -151,7 +150,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   );
 
   claim(`${runtime}: a region that stands is not said to be gone while its public name is`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     server.log.expect(/^tensord\.region\.relinked$/);
     await using program = startProgram(
       runtime,
@@ -191,7 +190,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   claim(`${runtime}: what stands in the place of a region's file is neither followed nor waited for`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     // The region stands, and the broker would hand it out whatever is at another path.
     const seen = await runProgram(
       runtime,

@@ -1,8 +1,8 @@
 /** What the Node client refuses, and in which words: missing servers and regions, other mounts, other users. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsReadableCheckout, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import {
   NodeProgram,
   needsNodeClient,
@@ -15,13 +15,13 @@ import {
 import { SocketProxy } from "../harness/node-proxy.ts";
 import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const claim = testWith(needsNodeClient);
 
   claim(`${runtime}: each failure has its code, and says what to do`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram<Record<string, unknown>>(
       runtime,
       server.env,
@@ -84,7 +84,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   claim(`${runtime}: without a server it says where it looked, and waits only when told`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await server.stop();
     const seen = await runProgram(
       runtime,
@@ -113,7 +113,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   claim(
     `${runtime}: a waiting reader gets the region when it is sealed, a waiting writer when it is there`,
     async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       await using program = startProgram(
         runtime,
         server.env,
@@ -139,7 +139,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   );
 
   claim(`${runtime}: another device than the server's is another namespace, also for a reference`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const region = await server.api.create({ name: "there", byte_size: 10, ttl_ms: 60_000 });
     const dev = String(region.storage.dev);
     const other = dev.replace(/./g, "8");
@@ -200,7 +200,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   testWith(needsNodeClient, needsReadableCheckout())(`${runtime}: another user is told which user it is`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     const source = `tell(await (await connect()).stats().catch(({ code, detail }) => [code, detail]));`;
     await using program = new NodeProgram([...user, ...runtimes[runtime], prelude + source], server.env);

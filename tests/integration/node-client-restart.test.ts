@@ -1,20 +1,19 @@
 /** The Node client and a server that is away for a moment: killed and started again, or gone before it was heard. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, type Runtime, runtimes, startProgram } from "../harness/node-program.ts";
 import { SocketProxy } from "../harness/node-proxy.ts";
-import { startServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const claim = testWith(needsNodeClient);
 
   claim(`${runtime}: a killed server takes nothing from who maps, and calls wait for the next one`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,
@@ -52,7 +51,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   claim(`${runtime}: what a lost answer did is found out before it is asked again`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using proxy = await new SocketProxy(server.instance.socket).listening();
     await using program = startProgram(
       runtime,

@@ -2,9 +2,9 @@
 
 import { afterAll, expect, test as plainTest } from "bun:test";
 import { slotOf, slotOffset, toGeneration, wordOffset } from "../../clients/node/src/rings/ring-layout.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsStockPython, testWith } from "../harness/instance-needs.ts";
 import { Random } from "../harness/instance-random.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import {
   type NodeProgram,
   needsNodeClient,
@@ -15,9 +15,8 @@ import {
   startPython,
 } from "../harness/node-program.ts";
 import { roundsOf } from "../harness/rounds.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 plainTest("slots, words and generations are where docs/protocol.md says", () => {
   const vector = (index: number) => [
@@ -38,7 +37,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: a reference is good until the ring comes round, and a reader who has it open keeps it`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -87,7 +86,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a slot is taken by one, lent to be written, and taken back from whoever comes late`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -153,7 +152,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a slot that was opened and forgotten is the ring's again once it is collected`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -478,7 +477,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       async () => {
         const random = new Random();
         console.log(`TEST_SEED=${random.seed}`);
-        await using server = await startServer();
+        await using server = await lendServer();
         const { env } = server;
         await using stack = new AsyncDisposableStack();
         const beginConsumer = () =>

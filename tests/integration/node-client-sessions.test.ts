@@ -2,8 +2,8 @@
 
 import { afterAll, expect } from "bun:test";
 import { readFileSync } from "node:fs";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsRoot, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import {
   NodeProgram,
   needsNodeClient,
@@ -13,10 +13,10 @@ import {
   runtimes,
   startProgram,
 } from "../harness/node-program.ts";
-import { startServer, type TestServer } from "../harness/server.ts";
+import type { TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 interface SessionList {
   readonly items: readonly { readonly id: string; readonly held: boolean; readonly used_bytes: number }[];
@@ -32,7 +32,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: SIGKILL ends the session at once, and what it owns`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,
@@ -62,7 +62,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   testWith(needsNodeClient, needsRoot)(`${runtime}: the pid of a container is told as it is here`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const [command = "", ...args] = runtimes[runtime];
     const program = `${prelude}
       const client = await connect();
@@ -81,7 +81,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a script of any name, and of any length, has a session`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,
@@ -100,7 +100,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: SIGSTOP does not end the session, however short its TTL`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,
@@ -129,7 +129,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: the hold keeps no process alive, and its end ends the session`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const id = await runProgram(
       runtime,
       server.env,
@@ -145,7 +145,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: what is mapped is reported, through seals, until the last array is collected`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,
@@ -193,7 +193,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a session survives restarts of the server, and tells again what it maps`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,
@@ -229,7 +229,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a session that the server ended is followed by another`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using program = startProgram(
       runtime,
       server.env,
@@ -251,7 +251,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a session is followed by another, also if its client has not heard yet that it ended`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram<[string, string]>(
       runtime,
       server.env,
@@ -272,7 +272,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a client closes its session with itself, and one without any has none`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -298,7 +298,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: its events tell of sessions, and of one session's regions`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,

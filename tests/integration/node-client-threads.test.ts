@@ -3,12 +3,11 @@
 import { afterAll, expect } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 const endings = ["return", "exit", "throw", "terminate"] as const;
 
@@ -39,7 +38,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const claim = testWith(needsNodeClient);
 
   claim(`${runtime}: a thread that ends leaves no mapping, no lease, no lock and no session`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,

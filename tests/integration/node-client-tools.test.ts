@@ -4,12 +4,11 @@ import { afterAll, expect } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, node } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 const directory = join(root, ".tmp/node-client-tools");
 rmSync(directory, { recursive: true, force: true });
@@ -59,7 +58,7 @@ function bundle(source: string, format: "esm" | "cjs", target: string): string {
 }
 
 testWith(needsNodeClient)("a program runs as a module, as CommonJS, and as a bundle of either", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   for (const [name, text] of Object.entries(sources)) {
     const source = join(directory, name);
     writeFileSync(source, text);
@@ -80,7 +79,7 @@ testWith(needsNodeClient)("a program runs as a module, as CommonJS, and as a bun
 testWith(needsNodeClient)(
   "a bundle without koffi and ws beside it runs until it maps, and then says what to install",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const source = join(directory, "alone.mjs");
     writeFileSync(source, sources["module.mjs"].replace("connect()", "connect({ session: false })"));
     const said = await run(bundle(source, "esm", join(bare, "alone.mjs")), server.env);

@@ -1,12 +1,11 @@
 /** Versions of a name, as the Node client makes, finds, waits for and builds them; and Python's beside them. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsStockPython, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { needsNodeClient, type Runtime, runProgram, runPython, runtimes } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 const make = `
   const client = await connect();
@@ -30,7 +29,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: each version is found by it, and listed by the name`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -78,7 +77,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: the name alone means the newest that is sealed, or, where none is, the newest`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -104,7 +103,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: a version is a name of its own, and messages say which`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram<Record<string, unknown>>(
       runtime,
       server.env,
@@ -142,7 +141,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 
   test(`${runtime}: each version is built once, and a failed build of one leaves no claim behind`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
@@ -190,7 +189,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   testWith(needsNodeClient, needsStockPython)(
     `${runtime}: Python finds its versions, and it finds Python's`,
     async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       await runProgram(runtime, server.env, `${make} await make("node", 1); tell("made");`);
       const python = `
       client = tensord.connect()

@@ -1,8 +1,8 @@
 /** The Node client makes, maps, seals and finds regions: in Node and in Bun, and together with the Python client. */
 
 import { afterAll, expect } from "bun:test";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsStockPython, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import {
   needsNodeClient,
   type Runtime,
@@ -11,18 +11,17 @@ import {
   runtimes,
   startProgram,
 } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
 
 const GiB = 2 ** 30;
 const both = Object.keys(runtimes) as Runtime[];
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 for (const runtime of both) {
   testWith(needsNodeClient, needsStockPython)(
     `${runtime}: what it makes and seals, Python maps with content`,
     async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       await using program = startProgram(
         runtime,
         server.env,
@@ -102,7 +101,7 @@ for (const runtime of both) {
   testWith(needsNodeClient, needsStockPython)(
     `${runtime}: maps what Python made, by name and by reference`,
     async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       const reference = await runPython(
         server.env,
         `
@@ -167,7 +166,7 @@ for (const runtime of both) {
   testWith(needsNodeClient, needsStockPython)(
     `${runtime}: writes reach another language's mapping, and back`,
     async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       await using program = startProgram(
         runtime,
         server.env,
@@ -199,7 +198,7 @@ for (const runtime of both) {
   );
 
   testWith(needsNodeClient)(`${runtime}: finds, lists, changes and deletes regions and models`, async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const seen = await runProgram(
       runtime,
       server.env,
