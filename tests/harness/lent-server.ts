@@ -16,9 +16,9 @@ export async function clearServer({ api }: TestServer): Promise<void> {
   };
   for (const { id } of await listSessions(api)) await end(`/v1/sessions/${id}`);
   for (const { id, state } of await api.list()) if (state !== "draining") await end(`/v1/regions/${id}`);
+  await until("nothing is left", async () => (await api.list()).length === 0);
   const { items } = await api.call<{ items: { name: string }[] }>("GET", "/v1/models?limit=1000");
   for (const { name } of items) if (name !== "default") await end(`/v1/models/${name}`);
-  await until("nothing is left", async () => (await api.list()).length === 0);
 }
 
 const idle: LentServer[] = [];
