@@ -28,9 +28,9 @@ const filters = {
     .max(afterCharacters)
     .optional()
     .openapi({
-      pattern: "^[0-9]{1,16}$",
+      pattern: "^[0-9]{0,16}$",
       description:
-        "The id of the last event that you have; of a `tensord.stream.*`, its `data.after`. Left out: pages begin with the " +
+        "The id of the last event that you have; of a `tensord.stream.*`, its `data.after`. Left out or empty: pages begin with the " +
         "oldest kept event, streams with the next.",
     }),
   model: ModelName.optional().openapi({ description: "Only events about this model and its regions." }),

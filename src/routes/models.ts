@@ -1,7 +1,6 @@
 /** Routes of models: register a pool, read its books, change its limit, unregister it. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { namePattern } from "../memory/naming.ts";
 import {
   changeModel,
   listModels,
@@ -28,7 +27,7 @@ import {
 } from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { requireBody } from "./require-body.ts";
-import { ModelName } from "./schemas/common.ts";
+import { ModelName, Name } from "./schemas/common.ts";
 import * as schemas from "./schemas/model.ts";
 import { Deletion } from "./schemas/region.ts";
 import * as requests from "./schemas/requests.ts";
@@ -67,7 +66,7 @@ const list = createRoute({
   summary: "List models by name",
   description: "Each with its pools, so that one request shows who uses what.",
   request: {
-    query: z.object({ limit: Limit, cursor: z.string().max(128).optional().openapi({ pattern: namePattern.source }) }),
+    query: z.object({ limit: Limit, cursor: Name.optional() }),
   },
   responses: {
     200: json("One page.", schemas.ModelList),

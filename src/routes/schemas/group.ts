@@ -10,7 +10,7 @@ const names = z.array(RegionName).min(1).max(limits.groupMembers);
 export const GroupMember = z
   .strictObject({
     region: RegionIdParameter,
-    revision: z.int().min(0).optional().openapi({
+    revision: z.int().min(0).max(Number.MAX_SAFE_INTEGER).optional().openapi({
       description: "Only this revision of it, as `If-Match` has it for one region; else `revision-mismatch`.",
       example: 3,
     }),
