@@ -6123,7 +6123,7 @@ export interface operations {
   readonly listEvents: {
     readonly parameters: {
       readonly query?: {
-        /** @description The id of the last event that you have; of a `tensord.stream.*`, its `data.after`. Left out: pages begin with the oldest kept event, streams with the next. */
+        /** @description The id of the last event that you have; of a `tensord.stream.*`, its `data.after`. Left out or empty: pages begin with the oldest kept event, streams with the next. */
         readonly after?: string;
         /** @description Only events about this model and its regions. */
         readonly model?: string;
