@@ -34,7 +34,8 @@ export function createProgram(): Command {
 
   withSettings(program.command("serve"), Object.keys(settings) as SettingName[])
     .description("run the server until it is told to stop (SIGTERM, SIGINT)")
-    .action(async (flags) => serve(toConfig(flags)));
+    .option("--ephemeral", "for tests: end when standard input does, and leave nothing of the instance behind")
+    .action(async (flags) => serve(toConfig(flags), flags.ephemeral === true));
 
   withApi(program.command("status"))
     .description("memory, regions, models and sessions")
@@ -189,12 +190,19 @@ function toApi(flags: Flags): Api {
   return new Api(toConfig(flags), typeof url === "string" ? url : undefined, findToken(file, process.env));
 }
 
-async function serve(config: Config): Promise<void> {
+async function serve(config: Config, isEphemeral: boolean): Promise<void> {
   // Loaded here alone: what a server needs takes a command twice the time that it needs itself.
   const { startServer } = await import("../serve.ts");
   const server = await startServer(config);
   const { promise, resolve } = Promise.withResolvers<void>();
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, () => resolve());
+  // Whoever started it has the other end, which the kernel closes however that process ends.
+  if (isEphemeral)
+    process.stdin
+      .once("end", resolve)
+      .once("error", () => resolve())
+      .resume();
   await promise;
   await server.stop();
+  if (isEphemeral) await purge(config, false, true);
 }
