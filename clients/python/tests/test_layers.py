@@ -21,6 +21,7 @@ FLOORS = (
     {"_client"},
     {"_connect"},
     {"__init__"},
+    {"testing"},
 )
 _floor_of = {part: number for number, floor in enumerate(FLOORS) for part in floor}
 
