@@ -161,11 +161,14 @@ class Crew:
 
     def finish(self) -> Any:
         """Ends the living one in order; what it said last, or None if none lives."""
-        if self._child is None:
+        child = self._child
+        if child is None:
             return None
-        self._child.say(None)
-        last = self._child.hear() if self._speaks else None
-        self._child.finish()
+        # It may have been killed after it answered: that is seen now.
+        with contextlib.suppress(BrokenPipeError):
+            child.say(None)
+        last = self.end() if self._speaks else None
+        assert child._process.wait(DEADLINE_SECONDS) in {0, -signal.SIGKILL}, child.errors()
         return last
 
 
