@@ -1,5 +1,5 @@
 /**
- * Makes `dist`: modules by tsc, and of these one CommonJS file, with the same declarations beside it, for `require`, for
+ * Makes `dist`: modules by tsc, and of these one CommonJS file an entry, with the same declarations beside it, for `require`, for
  * CommonJS TypeScript and for Jest. Prints what a tool that fails says.
  */
 
@@ -24,14 +24,18 @@ cpSync(`${root}.tmp/node-client-declarations`, `${root}${dist}/cjs`, {
   filter: (path) => !path.endsWith(".js"),
 });
 rmSync(`${root}.tmp/node-client-declarations`, { recursive: true });
-const commonJs = `${dist}/cjs/index.js`;
-run(
-  "node_modules/.bin/bun",
-  ...["build", `${dist}/index.js`, "--target=node", "--format=cjs", "--define=import.meta.url=undefined"],
-  `--outfile=${commonJs}`,
-);
-// The bundler writes down where it ran, in the place of where the file is.
-const text = readFileSync(`${root}${commonJs}`, "utf8").replace(/^var __filename = .*;$/m, "");
-if (text.includes(root)) throw new Error(`Cannot build ${commonJs}: it names ${root}, want no place of the build`);
-writeFileSync(`${root}${commonJs}`, text);
+for (const entry of ["index", "testing"]) {
+  const commonJs = `${dist}/cjs/${entry}.js`;
+  run(
+    "node_modules/.bin/bun",
+    ...["build", `${dist}/${entry}.js`, "--target=node", "--format=cjs", "--define=import.meta.url=undefined"],
+    // There is one client in a program, and one class of errors.
+    ...(entry === "index" ? [] : ["--external=@tensord/client"]),
+    `--outfile=${commonJs}`,
+  );
+  // The bundler writes down where it ran, in the place of where the file is.
+  const text = readFileSync(`${root}${commonJs}`, "utf8").replace(/^var __filename = .*;$/m, "");
+  if (text.includes(root)) throw new Error(`Cannot build ${commonJs}: it names ${root}, want no place of the build`);
+  writeFileSync(`${root}${commonJs}`, text);
+}
 writeFileSync(`${root}${dist}/cjs/package.json`, `${JSON.stringify({ type: "commonjs" })}\n`);
