@@ -206,6 +206,7 @@ export class BrokerPoll {
     // The end of a connection reads like an empty message.
     if (bytes.length === 0 && (events & peerEnded) !== 0) return this.#end(slot, entry, peerIsGone);
     this.#silent.delete(slot);
+    if (this.#unread.has(slot)) this.#sample(slot, entry);
     const mistake = isCut ? `it is longer than ${limits.brokerFrameBytes} bytes` : "it carries descriptors";
     const frame = isCut || isShort ? mistake : parseFrame(bytes);
     if (typeof frame === "string") return this.#end(slot, entry, { kind: "malformed", why: frame });
@@ -288,7 +289,7 @@ export class BrokerPoll {
 
   /** Something was sent, or has no room: whoever does not read it is ended at last. */
   #watch(slot: number, entry: Slot): void {
-    if (this.#unread.has(slot)) return;
+    if (this.#unread.has(slot)) return this.#sample(slot, entry);
     this.#unread.add(slot);
     entry.since = performance.now();
     entry.unread = Number.POSITIVE_INFINITY;
@@ -309,16 +310,21 @@ export class BrokerPoll {
     }
   }
 
-  #lookAtUnread(slot: number, entry: Slot, now: number): void {
+  /**
+   * Whoever has less to read than before reads. That is seen whenever it asks and is answered: at a look alone, which may follow an
+   * answer each time, there would be as much as ever.
+   */
+  #sample(slot: number, entry: Slot): void {
     const unread = readUnread(entry.fd);
-    if (unread === 0 && entry.state !== "waiting") {
-      this.#unread.delete(slot);
-      return;
-    }
-    if (unread < entry.unread) entry.since = now;
+    if (unread === 0 && entry.state !== "waiting") this.#unread.delete(slot);
+    if (unread < entry.unread) entry.since = performance.now();
     entry.unread = unread;
+  }
+
+  #lookAtUnread(slot: number, entry: Slot, now: number): void {
+    this.#sample(slot, entry);
     const { stallMs } = this.#task.patience;
-    if (now - entry.since <= stallMs) return;
+    if (!this.#unread.has(slot) || now - entry.since <= stallMs) return;
     this.#end(slot, entry, { kind: "stalled", why: `it read nothing in ${stallMs} ms` });
   }
 }
