@@ -76,7 +76,9 @@ export function defineEventRoutes(app: OpenAPIHono<Environment>, { store }: Serv
   app.openapi(list, (c) => {
     const { limit, after, ...filter } = c.req.valid("query");
     const caller = c.get("caller");
-    const from = parseAfter(c.req.valid("header")["last-event-id"] ?? after);
+    // Both are read: a header that says nothing, as some clients send before their first event, hides no mistake.
+    const asked = parseAfter(after);
+    const from = parseAfter(c.req.valid("header")["last-event-id"]) ?? asked;
     if (wantsStream(c.req.header("accept"))) {
       store.refuseIfStopping();
       store.feeder.refuseIfFull();
