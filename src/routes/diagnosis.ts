@@ -88,7 +88,7 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
         total_bytes: totalBytes,
         free_bytes: freeBytes,
       })),
-      storages: describeStorages(services.store.storages.all).map(
+      storages: describeStorages(services.store.storages.all, services.store.storages.withheld).map(
         ({ kind, available, survivesRestart, endsWith, reason }) => ({
           kind,
           available,

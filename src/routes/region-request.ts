@@ -16,15 +16,8 @@ export function toCreateRequest(
   request: z.infer<typeof requests.CreateRegion>,
   many?: SharedArrayBuffer,
 ): Omit<CreateRequest, "createdBy"> {
-  const {
-    model = "default",
-    name = null,
-    version = "",
-    storage = "shm",
-    if_exists: ifExists = "fail",
-    labels = {},
-  } = request;
-  const wish = { kind: storage, isPrivate: request.private ?? false, hugePage: request.huge_pages };
+  const { model = "default", name = null, version = "", if_exists: ifExists = "fail", labels = {} } = request;
+  const wish = { kind: request.storage, isPrivate: request.private ?? false, hugePage: request.huge_pages };
   const { form } = store.storages.choose(wish);
   const said = [request.storage, request.private, request.huge_pages];
   if (name === null && ifExists !== "fail") {

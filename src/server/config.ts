@@ -9,6 +9,7 @@ import { z } from "@hono/zod-openapi";
 import { TensordError } from "../memory/error.ts";
 import { limits, MiB } from "../memory/limits.ts";
 import { instancePattern } from "../memory/naming.ts";
+import { offeredKinds } from "../memory/storage/storages.ts";
 
 interface Setting {
   readonly variable: `TENSORD_${string}`;
@@ -68,6 +69,12 @@ const allowedHost = z
     "want host or host:port, comma separated, without a scheme, a path or a wildcard",
   )
   .refine((text) => Number(/:(\d+)$/.exec(text)?.[1] ?? 1) <= 65_535, "want ports up to 65535");
+
+/** Kinds that a region can be made of, in no order: what is preferred is not for each operator to say. */
+const storageKindList = z
+  .string()
+  .transform((text) => text.split(",").map((part) => part.trim()))
+  .pipe(z.array(z.enum(offeredKinds, `want some of ${offeredKinds.join(", ")}, comma separated`)));
 
 const allowedHosts = z
   .string()
@@ -145,6 +152,16 @@ export const settings = {
     fallback: "/dev/shm",
     schema: absolutePath,
     meaning: "The tmpfs that holds regions; clients must see the same one.",
+  },
+  storages: {
+    variable: "TENSORD_STORAGES",
+    flag: "--storages",
+    placeholder: "kinds",
+    fallback: "",
+    schema: emptyOr(storageKindList),
+    meaning:
+      "What regions may be made of: some of `shm`, `memfd` and `heap`, comma separated; empty is all. The first of them, in this order, is " +
+      "the default: `heap` alone is for workers that share no memory with the server.",
   },
   memoryLimitBytes: {
     variable: "TENSORD_MEMORY_LIMIT_BYTES",

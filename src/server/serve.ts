@@ -51,6 +51,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
       shmDirectory: config.shmDirectory,
       instance: config.instance,
       memoryLimitBytes: config.memoryLimitBytes,
+      offered: config.storages,
       holder: config.holderTtlMs === undefined ? undefined : { ttlMs: config.holderTtlMs, ...kept },
       onWarning,
       toEventText,

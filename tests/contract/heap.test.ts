@@ -50,4 +50,26 @@ describe("a region in heap storage", () => {
       }
     }),
   );
+
+  test(
+    "is what regions are made of where no worker shares memory with the server, unless they say another one, which is refused",
+    withApp(
+      async (app) => {
+        const tensors = [{ name: "w", dtype: "U8", shape: [8] }];
+        expect((await app.create({ tensors })).storage).toMatchObject({ kind: "heap", path: null });
+        expect((await app.create({ tensors, private: true })).storage.kind).toBe("heap");
+        const body = { tensors, ttl_ms: 60_000 };
+        for (const storage of ["shm", "memfd"]) {
+          const refusal = await app.request("POST", "/v1/regions", { ...body, storage });
+          expect(refusal).toMatchObject({ status: 501, body: { code: "storage-unavailable" } });
+          expect(refusal.body).toMatchObject({ hint: 'Leave "storage" out, or ask for "heap".' });
+        }
+        const { body: told } = await app.request("GET", "/v1/capabilities");
+        const { storages } = told as { storages: { kind: string; available: boolean; reason: string | null }[] };
+        expect(storages.filter(({ available }) => available).map(({ kind }) => kind)).toEqual(["heap"]);
+        expect(storages[0]).toMatchObject({ kind: "shm", reason: expect.stringContaining("TENSORD_STORAGES") });
+      },
+      { offered: ["heap"] },
+    ),
+  );
 });

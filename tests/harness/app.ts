@@ -29,6 +29,7 @@ export interface AppOptions {
   readonly memoryLimitBytes?: number;
   readonly onStep?: OnStep;
   readonly storages?: StoreOptions["storages"];
+  readonly offered?: StoreOptions["offered"];
   readonly fdHolder?: FdHolder;
   /** One that an app before it has left; a new one if it is left out. */
   readonly instance?: string;
@@ -93,7 +94,7 @@ export class TestApp {
   }
 
   static async open(options: AppOptions = {}): Promise<TestApp> {
-    const { shmDirectory = defaultShmDirectory, memoryLimitBytes = 512 * MiB, onStep, storages } = options;
+    const { shmDirectory = defaultShmDirectory, memoryLimitBytes = 512 * MiB, onStep, storages, offered } = options;
     const { fdHolder, instance = createInstance(shmDirectory).name } = options;
     const warnings: string[] = [];
     const mistakes: string[] = [];
@@ -101,6 +102,7 @@ export class TestApp {
       shmDirectory,
       instance,
       memoryLimitBytes,
+      offered,
       toEventText,
       onWarning: (message, error) => warnings.push(error === undefined ? message : `${message}: ${error}`),
       ...(onStep === undefined ? {} : { onStep }),

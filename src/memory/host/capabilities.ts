@@ -60,6 +60,7 @@ export interface StorageCapability {
 }
 
 const notYet = "This version of the server does not have it.";
+const notOffered = "This server is told not to offer it (TENSORD_STORAGES).";
 const noMemfd = "The kernel, or a filter before it, refuses memfd_create.";
 
 /** Why there is none, and whether its regions would outlive the server. In the order in which a client would choose. */
@@ -71,14 +72,20 @@ const absences: readonly Omit<StorageCapability, "available" | "endsWith">[] = [
   { kind: "cuda_vmm", survivesRestart: false, reason: `${notYet} /v1/devices lists the GPUs.` },
 ];
 
-/** Every kind of storage. @param there those that the server has, of which one kind may come more than once. */
+/**
+ * Every kind of storage.
+ * @param there those that the server has, of which one kind may come more than once
+ * @param withheld kinds of which nothing new is made
+ */
 export function describeStorages(
   there: Iterable<{ readonly kind: string; readonly endsWith: StorageEnd }>,
+  withheld: ReadonlySet<string> = new Set(),
 ): readonly StorageCapability[] {
   const byKind = new Map([...there].map((storage) => [storage.kind, storage]));
   return absences.map((absence) => {
     const storage = byKind.get(absence.kind);
     if (storage === undefined) return { ...absence, available: false, endsWith: null };
+    if (withheld.has(absence.kind)) return { ...absence, available: false, endsWith: null, reason: notOffered };
     const { endsWith } = storage;
     return { kind: absence.kind, available: true, survivesRestart: endsWith !== "server", endsWith, reason: null };
   });

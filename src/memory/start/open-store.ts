@@ -31,12 +31,14 @@ import { openMemfdStorages, unlessRefused } from "../storage/memfd/memfd-storage
 import { Memfds } from "../storage/memfd/memfds.ts";
 import { ShmStorage } from "../storage/shm/shm-storage.ts";
 import type { Storage } from "../storage/storage.ts";
-import { Storages } from "../storage/storages.ts";
+import { type OfferedKind, Storages } from "../storage/storages.ts";
 import { recoverStore } from "./recover.ts";
 
 export interface StoreOptions extends InstanceLocation {
   /** The operator's bound of all regions together; undefined leaves it to the host. */
   readonly memoryLimitBytes: number | undefined;
+  /** The kinds of storage that new regions may be made of; undefined are all that this host has. */
+  readonly offered?: readonly OfferedKind[] | undefined;
   readonly onWarning: (message: string, error: unknown) => void;
   readonly toEventText: EventWriter;
   /** Hears of each change from the beginning, the recovery's included. */
@@ -91,13 +93,16 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const memfds = opened.use(await Memfds.open(directory.instance, holder ?? options.fdHolder));
   // Disposed of before the descriptors are closed, of which it would give copies to a new fd holder.
   opened.defer(() => holder?.[Symbol.dispose]());
-  const storages = new Storages([
-    new ShmStorage(directory, lanes, { onStep }),
-    new ShmStorage(directory, lanes, { isPrivate: true, onStep }),
-    ...openMemfdStorages(memfds, lanes, onStep),
-    ...unlessRefused(() => new HeapStorage(memfds, lanes, onStep)),
-    ...(options.storages?.(directory) ?? []).map((storage) => opened.use(storage)),
-  ]);
+  const storages = new Storages(
+    [
+      new ShmStorage(directory, lanes, { onStep }),
+      new ShmStorage(directory, lanes, { isPrivate: true, onStep }),
+      ...openMemfdStorages(memfds, lanes, onStep),
+      ...unlessRefused(() => new HeapStorage(memfds, lanes, onStep)),
+      ...(options.storages?.(directory) ?? []).map((storage) => opened.use(storage)),
+    ],
+    options.offered,
+  );
   const events = openEvents(journal, options.onWarning);
   opened.defer(() => keepEvents(journal, events, options.onWarning));
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void tryFree(store, region));

@@ -3,9 +3,14 @@
 import { TensordError } from "../error.ts";
 import type { HugePage, Storage, StorageForm, StorageKind } from "./storage.ts";
 
+/** The kinds that an operator may allow, as a region is made of them where nobody says: the first that there is. */
+export const offeredKinds = ["shm", "memfd", "heap"] as const satisfies readonly StorageKind[];
+export type OfferedKind = (typeof offeredKinds)[number];
+
 /** What a request wants a region to be made of. */
 export interface StorageWish {
-  readonly kind: StorageKind;
+  /** Undefined: whatever is the default here. */
+  readonly kind: StorageKind | undefined;
   readonly isPrivate: boolean;
   readonly hugePage: HugePage | undefined;
 }
@@ -13,12 +18,26 @@ export interface StorageWish {
 export class Storages {
   readonly #byForm: ReadonlyMap<string, Storage>;
 
-  constructor(storages: readonly Storage[]) {
+  readonly #withheld: ReadonlySet<StorageKind>;
+
+  /** @param offered the kinds that new regions may be made of, if not all. Regions of the others stay what they are. */
+  constructor(storages: readonly Storage[], offered?: readonly OfferedKind[]) {
     this.#byForm = new Map(storages.map((storage) => [storage.form, storage]));
+    this.#withheld = new Set(offered && offeredKinds.filter((kind) => !offered.includes(kind)));
   }
 
   get all(): Iterable<Storage> {
     return this.#byForm.values();
+  }
+
+  /** What new regions may be made of. */
+  get offered(): readonly Storage[] {
+    return [...this.all].filter(({ kind }) => !this.#withheld.has(kind));
+  }
+
+  /** The kinds of which there is a storage that new regions may not be made of. */
+  get withheld(): ReadonlySet<string> {
+    return this.#withheld;
   }
 
   /** The storage that made `region`. */
@@ -34,32 +53,38 @@ export class Storages {
   get(form: string): Storage {
     const storage = this.#byForm.get(form);
     if (storage !== undefined) return storage;
-    const there = [...new Set([...this.all].map(({ kind }) => kind))];
-    throw new TensordError("storage-unavailable", `Cannot use ${form} storage: this server has ${there.join(", ")}`, {
-      hint: `Leave "storage" out, or ask for ${there.map((name) => `"${name}"`).join(" or ")}.`,
-    });
+    throw this.#unavailable(form);
   }
 
   /**
    * What a region is made in that is asked for so: that, and nothing less.
    * @throws TensordError `storage-unavailable` if this host cannot give it, `validation-failed` if nobody can.
    */
-  choose({ kind, isPrivate, hugePage }: StorageWish): Storage {
-    const ofKind = [...this.all].filter((storage) => storage.kind === kind);
-    if (ofKind.length === 0) return this.get(kind);
+  choose({ kind: said, isPrivate, hugePage }: StorageWish): Storage {
+    const { offered } = this;
+    const kind = said ?? offeredKinds.find((each) => offered.some((storage) => storage.kind === each)) ?? "shm";
+    const ofKind = offered.filter((storage) => storage.kind === kind);
+    if (ofKind.length === 0) throw this.#unavailable(kind);
     const fitting = ofKind.filter((storage) => storage.hugePage === (hugePage ?? null));
     // What is private anyway is all the more so if it is asked for.
     const storage = fitting.find((one) => one.isPrivate === isPrivate) ?? fitting.find((one) => one.isPrivate);
     if (storage !== undefined && (storage.isPrivate || !isPrivate)) return storage;
-    if (hugePage !== undefined) throw noHugePage(kind, hugePage, [...this.all]);
+    if (hugePage !== undefined) throw noHugePage(kind, hugePage, offered);
     throw new TensordError("validation-failed", `Cannot make the region private: ${kind} storage has no such regions`, {
       hint: 'Leave "private" out, or ask for "shm" or "memfd" storage.',
     });
   }
+
+  #unavailable(form: string): TensordError {
+    const there = [...new Set(this.offered.map(({ kind }) => kind))];
+    return new TensordError("storage-unavailable", `Cannot use ${form} storage: this server has ${there.join(", ")}`, {
+      hint: `Leave "storage" out, or ask for ${there.map((name) => `"${name}"`).join(" or ")}.`,
+    });
+  }
 }
 
-function noHugePage(kind: StorageKind, hugePage: HugePage, all: readonly Storage[]): TensordError {
-  const having = all.filter((storage) => storage.hugePage !== null);
+function noHugePage(kind: StorageKind, hugePage: HugePage, offered: readonly Storage[]): TensordError {
+  const having = offered.filter((storage) => storage.hugePage !== null);
   const kinds = new Set(having.map((storage) => storage.kind));
   if (having.length > 0 && !kinds.has(kind)) {
     const which = [...kinds].join(" or ");

@@ -75,7 +75,10 @@ export const CreateRegion = z
     model: ModelName.optional().openapi({ description: "Default: `default`." }),
     name: RegionName.optional(),
     version: Version.optional(),
-    storage: z.enum(storageKinds).optional().openapi({ description: "Default: `shm`." }),
+    storage: z
+      .enum(storageKinds)
+      .optional()
+      .openapi({ description: "Default: the first that the server has of `shm`, `memfd` and `heap`." }),
     private: z
       .boolean()
       .optional()

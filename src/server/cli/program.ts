@@ -2,6 +2,7 @@
 
 import { Command, Option } from "commander";
 import packageJson from "../../../package.json" with { type: "json" };
+import { offeredKinds } from "../../memory/storage/storages.ts";
 import { type Config, parseConfig, type SettingName, settings } from "../config.ts";
 import { alloc } from "./alloc.ts";
 import { Api } from "./api.ts";
@@ -74,7 +75,11 @@ export function createProgram(): Command {
     .option("--model <name>", "the model (default default)")
     .option("--size <bytes>", "its size, as 1GiB: one tensor of U8 called data")
     .option("--tensor <name:dtype:shape>", "a tensor, as w:F32:1024x1024, or x:F32: for a scalar; repeatable", gather)
-    .addOption(new Option("--storage <kind>", "what it is made of (default shm)").choices(["shm", "memfd"]))
+    .addOption(
+      new Option("--storage <kind>", "what it is made of (default: the first that the server has)").choices([
+        ...offeredKinds,
+      ]),
+    )
     .option("--private", "it has no public name; in memfd none has one")
     .option("--huge-pages <size>", "with --storage memfd: of reserved pages of this size, as 2MiB")
     .option("--ttl <duration>", "it ends after this time, as 30s, 10min, 12h, 7d")
