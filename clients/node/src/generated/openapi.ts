@@ -1672,7 +1672,7 @@ export interface components {
       /** @description Which build of the name; versions stand side by side. Default: empty. */
       readonly version?: string;
       /**
-       * @description Default: `shm`.
+       * @description Default: the first that the server has of `shm`, `memfd` and `heap`.
        * @enum {string}
        */
       readonly storage?: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
