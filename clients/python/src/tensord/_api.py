@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 from ._arguments.kinds import NAME_KIND
 from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
 from ._transport.broker import Broker
-from ._transport.transport import ANSWER_SECONDS, Reply, Transport
+from ._transport.transport import ANSWER_SECONDS, Download, Reply, Transport
 from ._wire.eviction import Eviction, parse_eviction
 from ._wire.model import Model, parse_model
 from ._wire.reading import read
@@ -97,6 +97,7 @@ class Api:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.broker = Broker(transport, self._find_broker)
+        self._instance: str | None = None
 
     def is_ready(self) -> bool:
         return self.transport.request("GET", "/readyz", repeatable=False).status == 200
@@ -133,6 +134,24 @@ class Api:
         seconds = ANSWER_SECONDS if patient else IMPATIENT_SECONDS
         reply = self.transport.request("GET", path, repeatable=True, answer_seconds=seconds, patient=patient)
         return parse_descriptor(expect(reply))
+
+    def upload(self, region_id: str, data: memoryview) -> None:
+        """All of a region's bytes behind its header."""
+        path = f"{_region_path(region_id)}/data"
+        # A repeat writes the same bytes.
+        expect(self.transport.request("PUT", path, data, repeatable=True, answer_seconds=LONG_SECONDS))
+
+    def download(self, region_id: str, byte_size: int, write: Callable[[int, memoryview], None]) -> None:
+        """All of a region's file, its header too, in pieces, each with its offset; from the beginning after a loss."""
+        path = f"{_region_path(region_id)}/file/{region_id}.safetensors"
+        into = Download(byte_size, write)
+        expect(self.transport.request("GET", path, repeatable=True, into=into))
+
+    def instance(self) -> str:
+        """Of which instance the server is; asked once."""
+        if self._instance is None:
+            self._instance = read("capabilities", _to_instance, self._get("/v1/capabilities"))
+        return self._instance
 
     def region_by_name(
         self, named: NamedRegion, wait_until: float | None = None, *, to_map: bool = False
@@ -310,6 +329,10 @@ def _to_broker_path(value: schemas.Capabilities) -> str | None:
     # A server from before there was one says nothing of it.
     broker = value.get("broker")
     return None if broker is None else str(broker["path"])
+
+
+def _to_instance(value: schemas.Capabilities) -> str:
+    return str(value["instance"])
 
 
 def _to_id(value: schemas.Session | schemas.Lease) -> str:

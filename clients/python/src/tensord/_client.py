@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, overload
@@ -25,11 +26,12 @@ from ._arguments.kinds import (
     Timeout,
     Version,
 )
-from ._errors import ValidationFailed
+from ._errors import TensordError, ValidationFailed
 from ._events.event_stream import EventStream
 from ._region.asked import asked_by
 from ._region.claim import get_or_build
 from ._region.group import Group, open_group, seal_group
+from ._region.heap import is_heap, refuse_ring
 from ._region.make import make_region, open_region
 from ._region.mapper import find_region, keeps_by, open_reference, to_access
 from ._region.region import Region
@@ -160,6 +162,11 @@ class Client:
         ``private=True`` gives it no name that other users could open: it is mapped by a descriptor from the server's
         broker (``Region.attached_by``). ``storage="memfd"`` does so as well, and has the kernel refuse all writes once
         it is sealed. ``huge_pages="2MiB"`` makes it of such pages, of which the host must have reserved enough.
+
+        ``storage="heap"`` is for processes that share no memory with the server, and the default where the server has
+        nothing else: what is mapped here is this process's own memory until ``seal`` uploads it, once; who attaches it
+        downloads it, once a process. Until then nobody else can attach it (``StorageUnavailable``), nor is there a ring
+        of it. Without ``storage`` it is the first that the server has of ``shm``, ``memfd`` and ``heap``.
 
         If anything fails after the server made the region, it is deleted again. A create whose answer is lost is
         repeated only with ``if_exists="attach"``, since otherwise it could find its own region in the way. Raises
@@ -369,7 +376,7 @@ class Client:
         if ref.generation:
             return open_slot(ref, access, timeout, self._asked)
         tensor = open_reference(ref, access, self._asked, keeps_by(self._session))
-        if self._session is not None:
+        if self._session is not None and tensor._attachment.place.copy is None:
             # Told once there is a session for another reason: no server is asked here.
             self._session.report(tensor._attachment, start=False, hand_off=None)
         return tensor
@@ -405,6 +412,8 @@ class Client:
         ``NameTaken`` with ``if_exists="attach"`` too, which only says that the create may be repeated after a lost
         answer. Raises as ``create`` does.
         """
+        if storage == "heap":
+            raise refuse_ring()
         made = self.create(
             name,
             tensors=to_ring_tensors(slots, slot_bytes),
@@ -423,6 +432,11 @@ class Client:
             huge_pages=huge_pages,
         )
         try:
+            if is_heap(made.descriptor):
+                # The default of a server that has nothing else. What can never be used shall not be left behind.
+                with contextlib.suppress(TensordError):
+                    self.delete(made)
+                raise refuse_ring(made.descriptor)
             return Ring(made)
         except BaseException:
             made.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
@@ -29,6 +30,7 @@ from tensord._errors import (
 
 from . import lease
 from .libc import PAGE_SIZE
+from .local_memory import LocalMemory
 from .mapping import Access, Mapping, View, map_file
 
 # A symbolic link, a FIFO and a terminal in the place of a region's file must neither be followed nor waited for.
@@ -39,7 +41,7 @@ STANDING_TRIES = 100
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
 
 
-AttachedBy = Literal["name", "descriptor"]
+AttachedBy = Literal["name", "descriptor", "copy"]
 """How a region's file was reached."""
 
 
@@ -50,20 +52,22 @@ class Asked:
     ``stands`` says whether it stands still where its name is gone: asked, the server links a lost name back.
     ``hand_out`` gets an open descriptor of it, for writing or not, and says whether it is leased; it raises
     ``NotHandedOut`` where nobody can be asked, ``Mismatch`` where the region is not as it was told. ``byte_size`` is
-    that of all of it, if it can be asked, and ``instance`` that of who handed out.
+    that of all of it, if it can be asked, and ``instance`` that of who handed out. ``copy`` gets this process's copy of
+    a sealed region that nobody maps, by its id.
     """
 
     stands: Callable[[Place], bool]
     hand_out: Callable[[Place, bool], tuple[int, bool]] | None = None
     byte_size: Callable[[Place], int | None] | None = None
     instance: Callable[[], str] | None = None
+    copy: Callable[[str], LocalMemory] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a region's bytes should be: ``byte_size`` is what the file must at least have. ``path`` is ``None`` if it
     has no name to open. ``role`` is as what this process maps it, ``storage`` what it is made of, ``instance`` whose it
-    is, if that is known.
+    is, if that is known, ``copy`` this process's own memory for it, where no process maps the region.
     """
 
     region: str
@@ -75,6 +79,7 @@ class Place:
     role: lease.Role = field(default=lease.Role.CONSUMER, compare=False, repr=False)
     storage: str = field(default="shm", compare=False, repr=False)
     instance: str | None = field(default=None, compare=False, repr=False)
+    copy: LocalMemory | None = field(default=None, compare=False, repr=False)
 
     @property
     def shown(self) -> str:
@@ -180,7 +185,14 @@ def _map_opened(opened: _Opened, place: Place, byte_offset: int, byte_size: int,
     finally:
         os.close(opened.fd)
     view.mapping.attached_by = opened.by
+    if place.copy is not None:
+        # Who attaches it while anything of it is left here gets the same memory.
+        weakref.finalize(view.buffer()[0], _let_go_of, place.copy).atexit = False
     return view
+
+
+def _let_go_of(_: LocalMemory) -> None:
+    """Keeps its argument for as long as it is to be called."""
 
 
 def _unmappable(place: Place, byte_size: int, error: OSError) -> MappingFailed:
@@ -223,6 +235,8 @@ class _Opened:
 
 def _open_standing(place: Place, *, writable: bool, leased: bool, to_pin: bool = False) -> _Opened:
     path, asked = place.path, place.asked
+    if place.copy is not None:
+        return _Opened(place.copy.open(writable=writable or to_pin), "copy")
     if path is None:
         return _take(place, None, writable=writable, leased=leased, to_pin=to_pin)
     for tries in range(STANDING_TRIES):

@@ -106,7 +106,7 @@ class Mapping:
     )
 
     def __init__(self, anchor: Any, start: int, access: Access, page_bytes: int) -> None:
-        self.attached_by: Literal["name", "descriptor"] = "name"
+        self.attached_by: Literal["name", "descriptor", "copy"] = "name"
         self._anchor = weakref.ref(anchor)
         self._page_bytes = page_bytes
         self._start = start

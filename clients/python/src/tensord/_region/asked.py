@@ -9,6 +9,8 @@ from tensord._mapping.lease import Role
 from tensord._transport.broker import Unreachable
 from tensord._wire.region import RegionDescriptor
 
+from .heap import copy_by_id
+
 _LEASES = {Role.CONSUMER: "consumer", Role.MAKER: "maker", Role.BUILDER: "both"}
 
 
@@ -44,4 +46,4 @@ def asked_by(api: Api) -> Asked:
             raise Mismatch(place, "is sealed", sealed=True) from error
         return handed.fd, handed.leased
 
-    return Asked(stands, hand_out, byte_size, lambda: api.broker.instance)
+    return Asked(stands, hand_out, byte_size, lambda: api.broker.instance or api.instance(), copy_by_id(api))

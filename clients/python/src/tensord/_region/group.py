@@ -81,7 +81,8 @@ def open_group(
     mapped = map_regions(find(), find, lambda _: access, asked_by(api), keeps_by(session))
     if session is not None:
         for region, attachment in mapped:
-            session.report(attachment, start=True, hand_off=is_hand_off(region))
+            if attachment.place.copy is None:
+                session.report(attachment, start=True, hand_off=is_hand_off(region))
     return Group(Region(api, region, attachment, created=False) for region, attachment in mapped)
 
 

@@ -81,6 +81,6 @@ def open_region(
         # An item of a list, which has only their number.
         region = ask()
     mapped, attachment = map_region(region, ask, choose, asked_by(api), keeps_by(session), created=created)
-    if session is not None:
+    if session is not None and attachment.place.copy is None:
         session.report(attachment, start=True, hand_off=is_hand_off(mapped))
     return Region(api, mapped, attachment, created=created)

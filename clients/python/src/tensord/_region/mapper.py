@@ -28,12 +28,15 @@ from tensord._errors import (
 from tensord._mapping.attach import Asked, Barred, Mismatch, Place, map_place
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lease import Role
+from tensord._mapping.local_memory import LocalMemory
 from tensord._mapping.mapping import Access
 from tensord._session.session import Session
-from tensord._tensor.reference import MAPPED_STORAGES, TensorReference, instance_of
+from tensord._tensor.reference import HEAP, MAPPED_STORAGES, TensorReference, instance_of
 from tensord._tensor.tensor import OpenedTensor
 from tensord._wire.region import RegionDescriptor
 from tensord._wire.tensors import TensorInfo
+
+from .heap import check_shared, is_heap, make_local
 
 # How often the server may insist on what this process cannot see.
 SAME_REGION_TRIES = 4
@@ -173,11 +176,21 @@ def _map_all_of(
     role = Role.MAKER if created and region.storage.maker_byte else Role.CONSUMER
     place = replace(_to_place(region), role=role, asked=told)
     _check_state(region, access)
+    if is_heap(region):
+        place = replace(place, copy=_get_copy(region, access, asked, created=created))
     attachment = _map(place, 0, place.byte_size, access, keep)
     # Of what has no name only who has handed it out says whose it is.
     instance = place.instance or (asked.instance and asked.instance())
     attachment.place = replace(place, asked=asked, instance=instance)
     return attachment
+
+
+def _get_copy(region: RegionDescriptor, access: Access, asked: Asked, *, created: bool) -> LocalMemory:
+    if created:
+        return make_local(region)
+    check_shared(region, writable=access is Access.WRITE)
+    assert asked.copy is not None, "a client asks"
+    return asked.copy(region.id)
 
 
 def place_of(ref: TensorReference, asked: Asked | None = None) -> Place:
@@ -188,6 +201,17 @@ def place_of(ref: TensorReference, asked: Asked | None = None) -> Place:
             f"{_SHOWN_STORAGES}",
             hint=NEWER_HINT,
         )
+    copy: LocalMemory | None = None
+    if ref.storage == HEAP:
+        if asked is None or asked.copy is None:
+            raise FeatureUnavailable(
+                f"Cannot open the tensor at {ref.byte_offset} of {ref.region}: no process maps its region, and no "
+                "server can be asked for its bytes",
+                hint="open it with a client: client.open(ref)",
+            )
+        copy = asked.copy(ref.region)
+        if ref.byte_offset + ref.byte_size > copy.byte_size:
+            raise StaleRef(f"Cannot open the tensor at {ref.byte_offset} of {ref.region}: its region ends before")
     return Place(
         ref.region,
         ref.path,
@@ -197,6 +221,7 @@ def place_of(ref: TensorReference, asked: Asked | None = None) -> Place:
         asked,
         storage=ref.storage,
         instance=ref.instance,
+        copy=copy,
     )
 
 
@@ -210,6 +235,8 @@ def open_reference(
     lock can be taken. Raises ``StaleRef``, ``RegionSealed``, ``FeatureUnavailable``.
     """
     place = place_of(ref, asked)
+    if place.copy is not None and access is Access.WRITE:
+        raise RegionSealed(f"Cannot write to {ref.region}: it is sealed", hint="open it without writable=True")
     try:
         attachment = _map(place, ref.byte_offset, ref.byte_size, access, keep)
     except Mismatch as mismatch:

@@ -112,7 +112,8 @@ class Region:
     @property
     def attached_by(self) -> AttachedBy:
         """How this process reached its memory: by its ``"name"`` in the shared directory, or by a ``"descriptor"`` from
-        the server's broker, since it has no name, or none that this process can open.
+        the server's broker, since it has no name, or none that this process can open; or as a ``"copy"``, this
+        process's own memory, of ``heap`` storage, which no process maps.
         """
         return self._attachment.attached_by
 
@@ -261,7 +262,7 @@ class Region:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else self._attachment.access.value
-        how = ", by descriptor" if self.attached_by == "descriptor" else ""
+        how = {"name": "", "descriptor": ", by descriptor", "copy": ", a copy"}[self.attached_by]
         return f"<tensord.Region {self._descriptor.shown}, {self.state}, {len(self)} tensors, {state}{how}>"
 
     def __reduce__(self) -> NoReturn:

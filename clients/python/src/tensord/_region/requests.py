@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IfExists = Literal["fail", "attach", "replace"]
 OnFull = Literal["fail", "evict", "wait"]
-StorageKind = Literal["shm", "memfd"]
+StorageKind = Literal["shm", "memfd", "heap"]
 HugePages = Literal["64KiB", "2MiB", "32MiB", "512MiB", "1GiB", "16GiB"]
 
 

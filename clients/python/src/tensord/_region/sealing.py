@@ -10,6 +10,8 @@ from tensord._errors import RegionDraining, TensordError
 from tensord._mapping.attach import Mismatch
 from tensord._mapping.mapping import Access
 
+from .heap import finish, upload, was_sealed
+
 if TYPE_CHECKING:
     from tensord._wire.region import RegionDescriptor
 
@@ -34,10 +36,15 @@ def seal_mapped(
         try:
             for region in written:
                 _remap(region, Access.PRIVATE)
-            return seal()
+            for region in written:
+                upload(region)
+            sealed = seal()
+            for region in written:
+                finish(region)
+            return sealed
         except BaseException as error:
             for region in written:
-                if region._attachment.access is not Access.WRITE:
+                if region._attachment.access is not Access.WRITE and not was_sealed(region):
                     _resume_writing(region, error)
             raise
 

@@ -20,10 +20,11 @@ from tensord._errors import ValidationFailed
 from .dtype import byte_size_of, is_dtype
 
 VERSION = 1
-# Host memory by the name of a file, or by a descriptor from the broker.
+# Host memory by the name of a file, by a descriptor from the broker, or, of what no process maps, as a copy.
 STORAGE = "shm"
 # Other kinds are read, and passed on; who maps them is the one to refuse them.
-MAPPED_STORAGES = (STORAGE, "memfd")
+HEAP = "heap"
+MAPPED_STORAGES = (STORAGE, "memfd", HEAP)
 MAX_PATH_CHARACTERS = 4096
 MAX_DEVICE_CHARACTERS = 128
 MAX_JSON_CHARACTERS = 64 * 1024

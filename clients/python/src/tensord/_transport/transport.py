@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from .long_answer import LongAnswer
 ANSWER_SECONDS = 30.0
 MAX_WAIT_SECONDS = 300
 MAX_ANSWER_BYTES = 256 << 20
+DOWNLOAD_PIECE_BYTES = 1 << 20
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25
 
@@ -43,6 +44,24 @@ class Reply:
     status: int
     body: Any
     repeated: bool
+
+
+class Download:
+    """Where the bytes of an answer go: to ``write``, in order, each piece with its offset. There are ``byte_size``."""
+
+    def __init__(self, byte_size: int, write: Callable[[int, memoryview], None]) -> None:
+        self._byte_size = byte_size
+        self._write = write
+
+    def take(self, response: http.client.HTTPResponse) -> None:
+        """Reads all of them. Raises ``IncompleteRead`` if there are fewer, or more; ``OSError``."""
+        piece = memoryview(bytearray(DOWNLOAD_PIECE_BYTES))
+        at = 0
+        while count := response.readinto(piece):
+            self._write(at, piece[:count])
+            at += count
+        if at != self._byte_size:
+            raise http.client.IncompleteRead(b"", self._byte_size - at)
 
 
 class _Presence:
@@ -79,8 +98,10 @@ class Transport:
         prefer: str | None = None,
         answer_seconds: float = ANSWER_SECONDS,
         patient: bool = True,
+        into: Download | None = None,
     ) -> Reply:
-        """Sends one request and returns its answer, whatever its status.
+        """Sends one request and returns its answer, whatever its status. ``body`` is sent as JSON, or, if it is bytes,
+        as they are; those of a success go to ``into``, where it is there, and not into the answer.
 
         ``repeatable`` says that it may be sent again after an answer was lost; one that was refused, or never sent,
         always is. ``wait_until``, of ``time.monotonic()``, asks the server to hold its answer back until then
@@ -89,15 +110,18 @@ class Transport:
         away is not waited for. Raises ``ServerUnavailable``,
         ``AccessDenied``, ``Closed``, ``ServerFault``, ``OutOfDescriptors`` if this process has none.
         """
-        payload = None if body is None else json.dumps(body, allow_nan=False).encode()
-        headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
+        is_data = isinstance(body, memoryview)
+        payload = body if body is None or is_data else json.dumps(body, allow_nan=False).encode()
+        kind = "application/octet-stream" if is_data else "application/json"
+        headers = {} if payload is None else {"Content-Type": kind}
+        headers.update({} if if_match is None else {"If-Match": f'"{if_match}"'})
         if prefer is not None:
             headers["Prefer"] = prefer
         repeated, pause, give_up_at = False, FIRST_PAUSE_SECONDS, math.inf
         while True:
             failure: Exception | None = None
             try:
-                status, answer = self._exchange(method, path, payload, headers, wait_until, answer_seconds)
+                status, answer = self._exchange(method, path, payload, headers, wait_until, answer_seconds, into)
             except _NotSent as error:
                 failure, may_repeat = error, self._presence.seen
             except _AnswerLost as error:
@@ -168,15 +192,14 @@ class Transport:
         self,
         method: str,
         path: str,
-        payload: bytes | None,
+        payload: bytes | memoryview | None,
         given: Mapping[str, str],
         wait_until: float | None,
         answer_seconds: float,
+        into: Download | None,
     ) -> tuple[int, Any]:
         connection = self._connection()
         headers = {"Accept": "application/json", **given, **self.endpoint.authorization()}
-        if payload is not None:
-            headers["Content-Type"] = "application/json"
         if wait_until is not None:
             # Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
             wait = math.floor(min(MAX_WAIT_SECONDS, wait_until - time.monotonic()))
@@ -188,12 +211,20 @@ class Transport:
             connection.expect_within(answer_seconds)
             connection.request(method, path, payload, headers)
             response = connection.getresponse()
+            if into is not None and response.status == 200:
+                into.take(response)
+                complete = response.isclosed()
+                connection.used_at = time.monotonic()
+                return response.status, None
             content = response.read(MAX_ANSWER_BYTES + 1)
             complete = response.isclosed()
             if not complete and len(content) <= MAX_ANSWER_BYTES:
                 # Asked for an upper bound, http.client takes an early end for all there is.
                 raise http.client.IncompleteRead(content)
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, TensordError):
+                # Of who takes the bytes, which have no place here.
+                raise
             raise _AnswerLost(str(error) or type(error).__name__) from error
         finally:
             # An interrupt between request and answer leaves a connection on which the next answer is not ours.

@@ -35,7 +35,8 @@ class Owner:
 class Storage:
     """Where a region's bytes are: ``byte_size`` is all of them. ``dev`` and ``ino`` are the identity of the file at
     ``path``; ``None`` where the ``kind`` of storage has no such thing. ``maker_byte`` says whether the server asks for
-    the maker's byte, which who makes the region holds in place of the lease byte.
+    the maker's byte, which who makes the region holds in place of the lease byte. ``href`` is where the bytes come and
+    go of storage that no process maps.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Storage:
     ino: int | None
     byte_size: int
     maker_byte: bool = False
+    href: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ def _to_storage(value: schemas.Storage) -> Storage:
         byte_size=int(value["byte_size"]),
         # A server from before there was one says nothing of it.
         maker_byte=value.get("maker_byte") is True,
+        href=value.get("href"),
     )
 
 
