@@ -17,7 +17,7 @@ import {
   renewSession,
   takeLease,
 } from "../harness/instance-sessions.ts";
-import type { Region, ServerApi } from "../harness/server-api.ts";
+import { Refused, type Region, type ServerApi } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { at, deleting, hour, MiB, type Scenario } from "./scenario.ts";
 
@@ -49,7 +49,7 @@ function ownerScenario(what: "TTL" | "linger"): Scenario {
   };
 }
 
-/** Long enough for each single request, short enough to wait for it twice. */
+/** Short enough to wait for it twice. */
 const sessionTtlMs = 3000;
 
 async function fillSession(api: ServerApi, read: Region): Promise<{ id: string; regions: Region[] }> {
@@ -70,6 +70,17 @@ async function fillSession(api: ServerApi, read: Region): Promise<{ id: string; 
   return { id, regions };
 }
 
+/** On a machine so busy that a single request takes longer than the session lives, all of it again. */
+async function fillSessionInTime(api: ServerApi, read: Region): ReturnType<typeof fillSession> {
+  for (;;) {
+    try {
+      return await fillSession(api, read);
+    } catch (error) {
+      if (!(error instanceof Refused && error.problem.code === "session-not-found")) throw error;
+    }
+  }
+}
+
 const sessionTtl: Scenario = {
   claim: "the end of a session by its TTL",
   kills: at(
@@ -83,14 +94,11 @@ const sessionTtl: Scenario = {
   prepare: async (api) => {
     const read = await api.create({ name: "read", byte_size: 5000, persist: true });
     await api.seal(read.id);
-    let filled: Awaited<ReturnType<typeof fillSession>> | undefined;
+    const { id, regions } = await fillSessionInTime(api, read);
     return {
-      act: async (server) => {
-        filled = await fillSession(server.api, read);
-      },
+      // Nobody renews it from here on.
+      act: async () => undefined,
       check: async (_, { step }) => {
-        const { id = "", regions = [] } = filled ?? {};
-        expect(regions).toHaveLength(3);
         if (step === "session.row-deleted") expect(await findSession(api, id)).toBeUndefined();
         // Nobody renews it, so its TTL ends what is left.
         await until("the session has ended", async () => (await findSession(api, id)) === undefined);
