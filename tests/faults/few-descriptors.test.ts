@@ -154,6 +154,31 @@ describe("a server that may open 64 files", () => {
   });
 });
 
+test("regions without a name take half of the descriptors at most, and say so", async () => {
+  const openFiles = 400;
+  await useServer(openFiles, async (doors) => {
+    const { api } = doors.server;
+    const make = (storage: "memfd" | "heap") => api.create({ storage, byte_size: 1, ttl_ms: 3_600_000 });
+    const made: string[] = [];
+    const refused = await until("one is refused", async () => {
+      try {
+        made.push((await make(made.length % 2 === 0 ? "memfd" : "heap")).id);
+        return undefined;
+      } catch (error) {
+        return error as Refused;
+      }
+    });
+    // Of those that are no spare ones.
+    expect(made.length).toBeWithin(0.45 * openFiles, openFiles / 2 + 1);
+    expect(refused.problem).toMatchObject({ status: 507, code: "out-of-descriptors", limit: openFiles });
+    expect(refused.problem.detail).toContain(`${made.length} have a descriptor each`);
+    // The other half is everybody else's.
+    await askEverything(doors);
+    await api.delete(made[0] ?? "");
+    await make("memfd");
+  });
+});
+
 test("a server for which fewer connections would fit than it needs does not start, and says what to raise", async () => {
   const server = new TestServer({ env: everyDoor, prefix: withOpenFiles(40) });
   server.spawn();
