@@ -155,7 +155,7 @@ describe("a server that may open 64 files", () => {
 });
 
 test("regions without a name take half of the descriptors at most, and say so", async () => {
-  const openFiles = 400;
+  const openFiles = 200;
   await useServer(openFiles, async (doors) => {
     const { api } = doors.server;
     const make = (storage: "memfd" | "heap") => api.create({ storage, byte_size: 1, ttl_ms: 3_600_000 });
