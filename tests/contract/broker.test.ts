@@ -193,6 +193,19 @@ describe("a session that a connection holds", () => {
 
 describe("attach", () => {
   test(
+    "counts who was handed a hand-off as its consumer, and awaits nothing more of him",
+    withBroker(async ({ app, connect }) => {
+      const { id } = await app.create({ linger_ms: 0, handoff_ms: hour });
+      await app.seal(id);
+      const consumer = await connect();
+      await consumer.attach(id);
+      // Or he would be awaited for ten seconds after he has let go, if he had it for a moment only.
+      const { consumedAt, fetches, fetchedAt } = app.store.books.region(id).handOff ?? {};
+      expect([consumedAt !== 0, fetches, fetchedAt]).toEqual([true, 0, 0]);
+    }),
+  );
+
+  test(
     "hands out the region's own file: what is written through one descriptor is read through another",
     withBroker(async ({ app, connect }) => {
       const created = await app.create({ name: "weights", byte_size: 4096 });

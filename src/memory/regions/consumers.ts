@@ -20,6 +20,15 @@ export function noteFetch(store: Store, region: Region): void {
   scheduleExpiry(store, region);
 }
 
+/** Somebody was answered with the region's open file, and its lease: nothing is awaited any more that only he could tell. */
+export function noteHandedOut(store: Store, region: Region): void {
+  const { handOff } = region;
+  if (handOff === null) return;
+  handOff.consumedAt = store.now();
+  handOff.isLetGo = false;
+  scheduleExpiry(store, region);
+}
+
 /** A mapping, as its client reports it. Without `isMaker` the client does not know of makers. */
 export interface MappingReport {
   readonly writable: boolean;

@@ -13,7 +13,7 @@ import type { ClientFacts } from "../../memory/journal/session-record.ts";
 import { limits } from "../../memory/limits.ts";
 import type { LeaseKind } from "../../memory/os/kernel-lease.ts";
 import type { Peer } from "../../memory/os/libc-unix.ts";
-import { noteFetch, reportAttach, reportDetach } from "../../memory/regions/consumers.ts";
+import { noteFetch, noteHandedOut, reportAttach, reportDetach } from "../../memory/regions/consumers.ts";
 import { regionByName } from "../../memory/regions/find.ts";
 import { type HandOut, handOut, openTensors } from "../../memory/regions/hand-out.ts";
 import { inspectName } from "../../memory/regions/public-name.ts";
@@ -156,7 +156,7 @@ export class Conversation {
       {
         descriptors: [...handed.descriptors, ...list],
         region: handed.isLeased && count === 1 ? region : undefined,
-        sent: () => this.#noteAttached(region, access === "rw", lease === "maker", count),
+        sent: () => this.#noteAttached(region, access === "rw", lease === "maker", handed.isLeased ? count : 0),
         [Symbol.dispose]: () => all.dispose(),
       },
     );
@@ -173,11 +173,12 @@ export class Conversation {
     }
   }
 
-  #noteAttached(region: Region, writable: boolean, isMaker: boolean, count: number): void {
+  #noteAttached(region: Region, writable: boolean, isMaker: boolean, leased: number): void {
     const store = this.#store;
-    if (count > 0) store.step("hand-out.sent");
+    if (leased > 0) store.step("hand-out.sent");
     store.books.touch(region, store.now());
-    if (!isMaker) noteFetch(store, region);
+    // Without a lease he may be about to map it by its name.
+    if (!isMaker) (leased > 0 ? noteHandedOut : noteFetch)(store, region);
     if (this.#isHolding(this.#session)) reportAttach(store, this.#session, region, { writable, isMaker });
   }
 
