@@ -1,6 +1,7 @@
 /**
  * The virtual environment `.venv` for tests and checks: the exact packages of `clients/python/uv.lock` and the client
- * itself, editable. The server never needs it.
+ * itself, editable. The server never needs it. What makes requests from the document has an environment of its own, since it
+ * would change how pytest runs.
  */
 
 import { join } from "node:path";
@@ -135,5 +136,27 @@ export async function setUpDemoPackages() {
     result: pythonPath,
     fingerprint: fingerprint([lockFile], []),
     work: (onStart) => installGroup("demo", onStart),
+  });
+}
+
+const fuzzerPath = ".tmp/schemathesis/bin/schemathesis";
+const fuzzerPackages = "tests/faults/api-fuzz/requirements.txt";
+
+/** Makes `.tmp/schemathesis` what its list says, beside the environment, which must be set up. */
+export async function setUpFuzzer() {
+  const { command, identity } = await needPython();
+  const environment = join(root, ".tmp/schemathesis");
+  const packages = ["--no-deps", "--require-hashes", "--requirements", join(root, fuzzerPackages)];
+  await once({
+    title: "Installing schemathesis, which makes requests from the document (30 MB)",
+    lock: "python-packages",
+    stamp: ".tmp/schemathesis/.tensord-packages",
+    result: fuzzerPath,
+    fingerprint: fingerprint([fuzzerPackages], [identity, process.platform, process.arch, root]),
+    work: async (onStart) => {
+      await uv("make an environment", ["venv", "--no-project", "--clear", "--python", command, environment], onStart);
+      const interpreter = join(environment, "bin/python");
+      await uv("install schemathesis", ["pip", "install", "--python", interpreter, ...packages], onStart);
+    },
   });
 }

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { buildExecutable, buildSteppedExecutable } from "./executable.mjs";
 import { setUpNodeClient } from "./node-client.mjs";
 import { Failure, root, secondsSince } from "./process.mjs";
-import { setUpPython } from "./python-packages.mjs";
+import { setUpFuzzer, setUpPython } from "./python-packages.mjs";
 import { setUpServer } from "./server-packages.mjs";
 import { SilenceWatch } from "./silence.mjs";
 import { checkSharedMemory, findLeft } from "./test-left.mjs";
@@ -170,6 +170,7 @@ export async function runTests(args) {
   const parts = choose(asked);
   const isShared = parts.some(({ kind }) => kind !== "check") ? checkSharedMemory() : true;
   await setUpPython();
+  await setUpFuzzer();
   // Who gives paths works on a server that changes, and waits for the result: its sources will do.
   const built = asked.filters.length === 0 && parts.some(({ tests }) => tests);
   if (built) {
