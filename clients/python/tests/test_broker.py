@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -369,3 +370,22 @@ def test_an_answer_that_is_none_leaves_no_descriptor(
                 broker.attach("reg_a", writable=False, lease="consumer")
         broker.close()
     assert [fd for fd in open_files() if os.fstat(fd).st_rdev == os.stat("/dev/zero").st_rdev] == []
+
+
+def test_an_open_region_that_the_kernel_has_made_final_says_so_and_what_to_do(
+    server: Server, client: tensord.Client
+) -> None:
+    client.create("weights", np.arange(4.0), storage="memfd").close()
+    region = client.get("weights")
+    # What a seal does that is refused in a later step: F_ADD_SEALS with F_SEAL_WRITE (<linux/fcntl.h>).
+    fd = client._api.broker.attach(region.id, writable=True, lease="consumer").fd
+    fcntl.fcntl(fd, 1033, 8)
+    os.close(fd)
+    with pytest.raises(tensord.RegionSealed, match="it is open, but the kernel has made its bytes final") as refused:
+        client.attach("weights", writable=True)
+    assert refused.value.hint is not None
+    assert "seal it again" in refused.value.hint
+    # It is what the hint says: readers have it as it is, and the next seal goes on from there.
+    with client.attach("weights") as attached:
+        assert attached.seal().state == "sealed"
+        assert attached.numpy()[3] == 3

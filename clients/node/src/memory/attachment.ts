@@ -3,6 +3,7 @@
  * and reading that a seal makes. It asks no server.
  */
 
+import { TensordError } from "../errors.ts";
 import { codeOf, mappingFailed, type Place } from "./attach.ts";
 import { type Attached, closedHere } from "./attached.ts";
 import type { AttachedBy, RegionFile } from "./open.ts";
@@ -40,6 +41,7 @@ export class Attachment implements Attached {
         return new Pages(file.fd, byteOffset, byteSize, access);
       } catch (cause) {
         const { region, path } = place;
+        if (access === "write" && codeOf(cause) === "EPERM") throw finalByKernel(region, cause);
         const what = `map region ${region}: ${codeOf(cause)} for ${byteSize} bytes of ${path ?? "its file"}`;
         throw mappingFailed(cause, what, isOverLimit(cause) ? lockedHint : limitedHint);
       }
@@ -123,6 +125,7 @@ export class Attachment implements Attached {
         this.#pages.remap(file.fd, access);
       } catch (cause) {
         const { region, path } = this.#place;
+        if (access === "write" && codeOf(cause) === "EPERM") throw finalByKernel(region, cause);
         throw mappingFailed(cause, `re-map region ${region}: ${codeOf(cause)} for ${path ?? "its file"}`);
       }
     });
@@ -130,6 +133,20 @@ export class Attachment implements Attached {
     this.#by = by;
     this.#observer?.remapped(access, this.isMakers);
   }
+}
+
+/** The kernel's seal (fcntl(2), `F_SEAL_WRITE`) cannot be taken back. */
+function finalByKernel(region: string, cause: unknown): TensordError {
+  return new TensordError(
+    "region-sealed",
+    `Cannot map region ${region} for writing: it is open, but the kernel has made its bytes final: a seal was ` +
+      "refused after that, or a worker did it by itself",
+    {
+      hint: "seal it again, which goes on from there, and attach it without writable; or delete it and create it anew",
+      fields: { errno: "EPERM" },
+      cause,
+    },
+  );
 }
 
 const lockedHint =

@@ -181,7 +181,7 @@ def _map_opened(opened: _Opened, place: Place, byte_offset: int, byte_size: int,
     try:
         view = map_file(opened.fd, byte_offset, byte_size, access, opened.page_bytes)
     except OSError as error:
-        raise _unmappable(place, byte_size, error) from error
+        raise _unmappable(place, byte_size, error, writable=access is Access.WRITE) from error
     finally:
         os.close(opened.fd)
     view.mapping.attached_by = opened.by
@@ -195,7 +195,16 @@ def _let_go_of(_: LocalMemory) -> None:
     """Keeps its argument for as long as it is to be called."""
 
 
-def _unmappable(place: Place, byte_size: int, error: OSError) -> MappingFailed:
+def _unmappable(place: Place, byte_size: int, error: OSError, *, writable: bool) -> TensordError:
+    if error.errno == errno.EPERM and writable:
+        # The kernel's seal (fcntl(2), F_SEAL_WRITE) cannot be taken back.
+        return RegionSealed(
+            f"Cannot map region {place.region} for writing: it is open, but the kernel has made its bytes final: a "
+            "seal was refused after that, or a worker did it by itself",
+            hint="seal it again, which goes on from there, and attach it without writable=True; or delete it and "
+            "create it anew",
+            fields={"errno": "EPERM"},
+        )
     hint = "is the address space limited (ulimit -v), or are there too many mappings (vm.max_map_count)?"
     if error.errno == errno.EAGAIN:
         hint = "this process locks its memory (mlockall), and ulimit -l leaves no room for more: raise it, or lock less"
@@ -208,7 +217,7 @@ def remap_place(place: Place, mapping: Mapping, access: Access) -> None:
     try:
         mapping.remap(opened.fd, access)
     except OSError as error:
-        raise _unmappable(place, place.byte_size, error) from error
+        raise _unmappable(place, place.byte_size, error, writable=access is Access.WRITE) from error
     finally:
         os.close(opened.fd)
     mapping.attached_by = opened.by
