@@ -64,8 +64,12 @@ interface CommonOptions extends WaitOptions {
   /** Which build of the name; versions stand side by side. Default: the empty one. */
   readonly version?: string | undefined;
   readonly labels?: Readonly<Record<string, string>> | undefined;
-  /** What it is made of: `shm`, a file with a name (the default), or `memfd`, memory without one, whose seal is the kernel's. */
-  readonly storage?: "shm" | "memfd" | undefined;
+  /**
+   * What it is made of: `shm`, a file with a name; `memfd`, memory without one, whose seal is the kernel's; or `heap`, for
+   * processes that share no memory with the server: memory of this process, which the seal uploads once, and of which nobody
+   * else has anything before. Default: the first of them that the server has.
+   */
+  readonly storage?: "shm" | "memfd" | "heap" | undefined;
   /** No name that others open, and no user but the server's may: who attaches it gets a descriptor from the server's broker. */
   readonly private?: boolean | undefined;
   /** With `memfd`: made of reserved pages of this size, such as `"2MiB"`, or refused. `capabilities` says what the host has. */

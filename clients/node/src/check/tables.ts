@@ -63,7 +63,7 @@ const made = {
   model: kinds.text,
   version: kinds.text,
   labels: kinds.labels,
-  storage: kinds.oneOf("shm", "memfd"),
+  storage: kinds.oneOf("shm", "memfd", "heap"),
   private: kinds.flag,
   hugePages: kinds.text as Kind<NonNullable<CreateOptions["hugePages"]>>,
   evictable: kinds.flag,

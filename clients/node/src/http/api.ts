@@ -13,7 +13,7 @@ import {
   type Path,
   toPath,
 } from "./operation.ts";
-import type { Reply, Sending, Transport } from "./transport.ts";
+import type { Download, Reply, Sending, Transport, Upload } from "./transport.ts";
 import {
   type Capabilities,
   type Claim,
@@ -79,6 +79,7 @@ interface AnyParameters {
 /** One server's routes. Every method throws what `fromProblem` and `Transport` make. */
 export class Api {
   readonly transport: Transport;
+  #instance: string | undefined;
 
   constructor(transport: Transport) {
     this.transport = transport;
@@ -117,6 +118,26 @@ export class Api {
     const request = { path: { region: id }, isRepeatable: true, signal };
     const reply = await this.#send("GET", "/v1/regions/{region}", request);
     return parseDescriptor(expectSuccess(reply));
+  }
+
+  /** All of a region's bytes behind its header. A repeat writes the same ones. */
+  async upload(id: string, data: Upload, signal?: AbortSignal | undefined): Promise<void> {
+    const path = toPath("/v1/regions/{region}/data", { region: id });
+    const sending = { upload: data, isRepeatable: true, answerMs: longMs, signal };
+    expectSuccess(await this.transport.request("PUT", path, sending));
+  }
+
+  /** All of a region's file, its header too, in order and in pieces; from the beginning after a loss. */
+  async download(id: string, byteSize: number, write: Download["write"]): Promise<void> {
+    const path = toPath("/v1/regions/{region}/file/{file}", { region: id, file: id });
+    const sending = { download: { byteSize, write }, isRepeatable: true, answerMs: longMs };
+    expectSuccess(await this.transport.request("GET", path, sending));
+  }
+
+  /** Of which instance the server is; asked once. */
+  async instance(signal?: AbortSignal | undefined): Promise<string> {
+    this.#instance ??= (await this.capabilities(signal)).instance;
+    return this.#instance ?? "";
   }
 
   async regionByName(

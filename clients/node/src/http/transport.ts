@@ -4,6 +4,7 @@
  */
 
 import { Agent, type IncomingMessage, type RequestOptions, request } from "node:http";
+import type { Readable } from "node:stream";
 import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { isRefusedForNow, TensordError } from "../errors.ts";
 import { pause, type WaitOptions } from "../waiting.ts";
@@ -39,8 +40,22 @@ export interface Sending extends WaitOptions {
   readonly answerMs?: number;
 }
 
+/** Bytes to send as they are; they are opened anew for each try. */
+export interface Upload {
+  readonly byteSize: number;
+  readonly open: () => Readable;
+}
+
+/** Where the bytes of a success go, in order, in place of the answer's body. There are `byteSize`. */
+export interface Download {
+  readonly byteSize: number;
+  readonly write: (byteOffset: number, bytes: Uint8Array) => Promise<void>;
+}
+
 export interface Request extends Sending {
   readonly body?: unknown;
+  readonly upload?: Upload;
+  readonly download?: Download;
 }
 
 /** No connection: the server has not seen the request. */
@@ -121,7 +136,7 @@ export class Transport {
   }
 
   #exchange(method: string, path: string, asked: Request) {
-    const { body, isRepeatable, waitUntil, prefer, ifMatch, signal, ...rest } = asked;
+    const { body, upload, download, isRepeatable, waitUntil, prefer, ifMatch, signal, ...rest } = asked;
     const payload = body === undefined ? undefined : JSON.stringify(body);
     // Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
     const waitMs = waitUntil === undefined ? 0 : waitUntil - performance.now();
@@ -142,25 +157,35 @@ export class Transport {
         ...(payload === undefined
           ? {}
           : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) }),
+        ...(upload === undefined
+          ? {}
+          : { "content-type": "application/octet-stream", "content-length": upload.byteSize }),
         ...(ifMatch === undefined ? {} : { "if-match": `"${ifMatch}"` }),
         ...(preferences.length > 0 ? { prefer: preferences.join(", ") } : {}),
       },
     };
     const deadlineMs = (rest.answerMs ?? answerMs) + waitSeconds * 1000;
     return new Promise<{ readonly status: number; readonly body: unknown }>((resolve, reject) => {
-      const sent = request(options, (response) => readBody(response).then(resolve, reject).finally(done));
+      const sent = request(options, (response) => readBody(response, download).then(resolve, reject).finally(done));
       const timer = setTimeout(() => sent.destroy(new AnswerLate(`no answer within ${deadlineMs} ms`)), deadlineMs);
       const abort = () => sent.destroy(new Error("aborted"));
       signal?.addEventListener("abort", abort, { once: true });
       const done = () => {
         clearTimeout(timer);
+        source?.destroy();
         signal?.removeEventListener("abort", abort);
       };
       sent.on("error", (error) => {
         done();
         reject(this.#toError(error));
       });
-      sent.end(payload);
+      const source = upload?.open();
+      if (source === undefined) {
+        sent.end(payload);
+        return;
+      }
+      source.on("error", (error) => sent.destroy(error));
+      source.pipe(sent);
     });
   }
 
@@ -214,7 +239,11 @@ function toFailure(error: unknown): NotSent | AnswerLost {
   return new AnswerLost(message || code, { cause: error });
 }
 
-async function readBody(response: IncomingMessage) {
+async function readBody(response: IncomingMessage, download: Download | undefined) {
+  if (download !== undefined && response.statusCode === 200) {
+    await take(response, download);
+    return { status: 200, body: undefined };
+  }
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of response) {
@@ -229,6 +258,17 @@ async function readBody(response: IncomingMessage) {
   }
   const isJson = /^application\/([\w.+-]+\+)?json\b/.test(response.headers["content-type"] ?? "");
   return { status: response.statusCode ?? 0, body: isJson ? parseJson(Buffer.concat(chunks).toString()) : undefined };
+}
+
+async function take(response: IncomingMessage, { byteSize, write }: Download): Promise<void> {
+  let size = 0;
+  for await (const chunk of response) {
+    if (size + chunk.length > byteSize) break;
+    await write(size, chunk);
+    size += chunk.length;
+  }
+  // Not every runtime says that an answer was cut.
+  if (size !== byteSize) throw new Error(`the answer has not the ${byteSize} bytes that were wanted`);
 }
 
 function parseJson(text: string): unknown {

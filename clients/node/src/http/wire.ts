@@ -50,7 +50,7 @@ export type TensorRequest = FromWire<Schemas["TensorRequest"]>;
 export type Model = FromWire<Schemas["Model"]>;
 
 /** What the server offers; one from before there was a broker says nothing of it. */
-export type Capabilities = Partial<FromWire<Pick<Schemas["Capabilities"], "broker">>>;
+export type Capabilities = Partial<FromWire<Pick<Schemas["Capabilities"], "broker" | "instance">>>;
 
 /** The server's books: bytes, inodes, regions by state, models. */
 export type Stats = FromWire<Schemas["Stats"]>;
@@ -188,9 +188,9 @@ function isRegion(value: unknown): value is WireObject {
   );
 }
 
-/** Whether this package maps storage of that kind: host memory, by the name of a file or by a descriptor. */
+/** Whether this package knows storage of that kind: host memory, by the name of a file, by a descriptor, or as a copy. */
 export function isMappable(kind: unknown): boolean {
-  return kind === "shm" || kind === "memfd";
+  return kind === "shm" || kind === "memfd" || kind === "heap";
 }
 
 function isTensor(value: unknown): boolean {

@@ -10,6 +10,7 @@ import { isOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { TensordError } from "../errors.ts";
 import type { DescriptorSource } from "./descriptor-source.ts";
 import { type Role, takeLease, takeWriterLease } from "./lease.ts";
+import type { LocalMemory } from "./local-memory.ts";
 
 // <fcntl.h>, the same on x86-64 and arm64; node:fs has no name for it.
 const O_CLOEXEC = 0o2000000;
@@ -41,6 +42,8 @@ export interface Place {
   readonly instance?: string | undefined;
   /** Who hands its file out where its name cannot be reached. */
   readonly broker?: DescriptorSource | undefined;
+  /** This process's own memory for it, where no process maps the region. */
+  readonly copy?: LocalMemory | undefined;
 }
 
 /** A place with a name. */

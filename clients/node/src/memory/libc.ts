@@ -63,12 +63,14 @@ interface Library {
   readonly recvmsg: Call;
   readonly poll: Call;
   readonly close: Call;
+  readonly memfd_create: Call;
+  readonly fcntl_number: Call;
   readonly pageSize: number;
 }
 
 let loaded: Library | undefined;
 
-/** Bound at the first call, so that the package can be imported on systems where it cannot map. For `libc-unix.ts`, beside this. */
+/** Bound at the first call, so that the package can be imported on systems where it cannot map. For `libc-unix.ts` and `libc-memfd.ts`, beside this. */
 export function library(): Library {
   loaded ??= load();
   return loaded;
@@ -101,6 +103,9 @@ function load(): Library {
     recvmsg: libc.func("int64_t recvmsg(int fd, uintptr_t message, int flags)"),
     poll: libc.func("int poll(void *fds, unsigned long count, int timeout_ms)"),
     close: libc.func("int close(int fd)"),
+    memfd_create: libc.func("int memfd_create(void *name, unsigned int flags)"),
+    // With a number in the place of the pointer, as some operations want it.
+    fcntl_number: libc.func("fcntl", "int", ["int", "int", "int"]),
     pageSize: Number(libc.func("int getpagesize()")()),
   };
 }

@@ -11,7 +11,7 @@ import { HeldFile } from "./held-file.ts";
 import { giveUpLease, type Role } from "./lease.ts";
 
 /** How a region's file was reached. */
-export type AttachedBy = "name" | "descriptor";
+export type AttachedBy = "name" | "descriptor" | "copy";
 
 export interface Opening {
   readonly isWriter: boolean;
@@ -96,7 +96,8 @@ class Unreached {
 }
 
 function tryName(place: Place, { isWriter, isLeased }: Opening): RegionFile | Unreached {
-  const { broker } = place;
+  const { broker, copy } = place;
+  if (copy !== undefined) return { file: copy.open(isWriter), by: "copy", place };
   try {
     if (isNamed(place)) return { file: new HeldFile(openByName(place, isWriter, isLeased)), by: "name", place };
   } catch (error) {

@@ -114,8 +114,10 @@ export async function mapReported(
 ): Promise<readonly MappedRegion[]> {
   const { session } = asker;
   const mapped = await mapRegions(asker, first, mapping);
-  for (const { region, attachment } of mapped) session?.report(attachment, isHandOff(region));
-  session?.openSoon();
+  // A copy maps nothing of the region.
+  const shared = mapped.filter(({ attachment }) => attachment.place.copy === undefined);
+  for (const { region, attachment } of shared) session?.report(attachment, isHandOff(region));
+  if (shared.length > 0) session?.openSoon();
   return mapped;
 }
 

@@ -12,6 +12,7 @@ import type { Access } from "../memory/pages.ts";
 import type { AccessOptions } from "../options.ts";
 import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
 import type { Asker } from "./asker.ts";
+import { getCopy, isHeap, makeLocal } from "./heap.ts";
 import { mapKept } from "./keep.ts";
 import { newerHint } from "./reference.ts";
 import { standingAt } from "./standing.ts";
@@ -152,11 +153,33 @@ async function mapAllOf(
   { access, isMaker, isSure, signal }: MappingOne,
 ): Promise<Attachment> {
   check(region, access);
+  if (isHeap(region)) return mapCopy(asker, region, { access, isMaker, isSure, signal });
   const { kind: storage, path, dev, ino, byteSize, makerByte } = region.storage;
   // A server from before there was a maker's byte does not ask for it.
   const role = isMaker && makerByte === true ? "maker" : "consumer";
   const place = standingAt(asker, { region: region.id, storage, path, dev, ino, byteSize, role });
   return mapKept(asker.session, [{ ...place, isSure }, 0, byteSize, access], signal);
+}
+
+/** Maps this process's own memory for a region that no process maps. */
+async function mapCopy(
+  { api, session }: Asker,
+  region: RegionDescriptor,
+  { access, isMaker, signal }: MappingOne,
+): Promise<Attachment> {
+  const { kind: storage, path, dev, ino, byteSize } = region.storage;
+  // For references: no path says whose it is, and no broker was asked.
+  const instance = await api.instance(signal);
+  const copy = isMaker ? makeLocal(region) : await getCopy(api, region, access, signal);
+  try {
+    const place = { region: region.id, storage, path, dev, ino, byteSize, instance, copy };
+    const attachment = await mapKept(session, [place, 0, byteSize, access], signal);
+    attachment.whenOver(() => copy.letGo());
+    return attachment;
+  } catch (error) {
+    copy.letGo();
+    throw error;
+  }
 }
 
 function isSamePlaces(regions: readonly RegionDescriptor[], others: readonly RegionDescriptor[]): boolean {
@@ -170,7 +193,7 @@ function isSamePlaces(regions: readonly RegionDescriptor[], others: readonly Reg
 function check(region: RegionDescriptor, access: Access): void {
   const { state, storage } = region;
   if (!isMappable(storage.kind)) {
-    const detail = `Cannot map ${shown(region)}: its storage is ${storage.kind}, want shm or memfd`;
+    const detail = `Cannot map ${shown(region)}: its storage is ${storage.kind}, want shm, memfd or heap`;
     throw new TensordError("feature-unavailable", detail, { hint: newerHint });
   }
   if (state === "draining" || state === "deleted") {

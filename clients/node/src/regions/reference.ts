@@ -151,7 +151,7 @@ export function toReference(
 export function placeOf(reference: TensorReference): Place {
   const { region, storage, instance, path, dev, ino, byteOffset, byteSize } = reference;
   if (!isMappable(storage)) {
-    const detail = `Cannot map the tensor at ${byteOffset} of ${region}: its storage is ${storage}, want shm or memfd`;
+    const detail = `Cannot map the tensor at ${byteOffset} of ${region}: its storage is ${storage}, want shm, memfd or heap`;
     throw new TensordError("feature-unavailable", detail, { hint: newerHint });
   }
   return { region, storage, instance, path, dev, ino, byteSize: byteOffset + byteSize };

@@ -11,6 +11,7 @@ import type { Attachment } from "../memory/attachment.ts";
 import { openFile } from "../memory/open.ts";
 import type { Access } from "../memory/pages.ts";
 import { orAborted } from "../waiting.ts";
+import { finish, upload, wasSealed } from "./heap.ts";
 import { sameRegionTries } from "./mapper.ts";
 
 export class RegionView {
@@ -87,23 +88,31 @@ export function sealViews<Result>(
   signal: AbortSignal | undefined,
 ): Promise<Result> {
   const before = Promise.all(views.map(({ sealing }) => sealing));
-  const sealed = orAborted(before, signal).then(() => sealNow(views, seal));
+  const sealed = orAborted(before, signal).then(() => sealNow(views, seal, signal));
   const over = Promise.allSettled([before, sealed]);
   for (const view of views) view.sealing = over;
   return sealed;
 }
 
-async function sealNow<Result>(views: readonly RegionView[], seal: () => Promise<Result>): Promise<Result> {
+async function sealNow<Result>(
+  views: readonly RegionView[],
+  seal: () => Promise<Result>,
+  signal: AbortSignal | undefined,
+): Promise<Result> {
   for (const { attachment } of views) attachment.check();
   const written = views.filter(({ attachment }) => attachment.access === "write");
   try {
     // The seal is refused while anybody maps a region for writing, and that is us.
     for (const view of written) await view.remap("private");
-    return await seal();
+    for (const view of written) await upload(view, signal);
+    const sealed = await seal();
+    for (const view of written) finish(view);
+    return sealed;
   } catch (error) {
     let failure = error;
     for (const view of written) {
-      if (view.attachment.access !== "write") failure = await view.resumeWriting(failure);
+      if (view.attachment.access === "write" || (await wasSealed(view))) continue;
+      failure = await view.resumeWriting(failure);
     }
     throw failure;
   }

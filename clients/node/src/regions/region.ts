@@ -100,7 +100,8 @@ export class Region {
 
   /**
    * How this process reached its file: by its name, or by a descriptor from the server's broker, where the name cannot be
-   * reached (another mount namespace, another user) or there is none (`private`, `memfd`). The memory is the same.
+   * reached (another mount namespace, another user) or there is none (`private`, `memfd`). The memory is the same. Of `heap` storage, which
+   * no process maps, it is a `"copy"`: memory of this process, downloaded once, or uploaded by the seal.
    */
   get attachedBy(): AttachedBy {
     return this.#view.attachment.attachedBy;
@@ -187,7 +188,7 @@ export class Region {
     });
     const more = tensors.length > shownTensorCount ? [`and ${tensors.length - shownTensorCount} more`] : [];
     const states = [this.state, ...(this.isClosed ? ["closed here"] : this.isWritable ? ["writable"] : [])];
-    if (this.attachedBy === "descriptor") states.push("by descriptor");
+    if (this.attachedBy !== "name") states.push(this.attachedBy === "copy" ? "a copy" : "by descriptor");
     return `Region ${shown(this.#view.descriptor)}, ${states.join(", ")} { ${[...shownTensors, ...more].join(", ")} }`;
   }
 }

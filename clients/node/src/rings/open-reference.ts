@@ -7,6 +7,7 @@ import { retryWithin } from "../memory/lock.ts";
 import type { Access } from "../memory/pages.ts";
 import type { LockOptions } from "../options.ts";
 import type { Asker } from "../regions/asker.ts";
+import { copyHere, copyOf } from "../regions/heap.ts";
 import { mapKeptSoon } from "../regions/keep.ts";
 import { placeOf, shownReference, type TensorReference } from "../regions/reference.ts";
 import { standingAt, whileStanding } from "../regions/standing.ts";
@@ -22,11 +23,25 @@ export function mapAlone(asker: Asker): MapReference {
   return (reference, access) => {
     const place = standingAt(asker, placeOf(reference));
     const { byteOffset, byteSize, generation } = reference;
+    if (reference.storage === "heap") return mapCopy(place, reference, access);
     const attachment = mapKeptSoon(session, place, byteOffset, byteSize, access);
     // A ring is no hand-off: it is never sealed.
     session?.report(attachment, generation === 0 ? undefined : false);
     return attachment;
   };
+}
+
+/** Maps this thread's copy of a region that no process maps, which is here already. Nobody is told of it. */
+function mapCopy(place: Place, reference: TensorReference, access: Access): Attached {
+  const copy = copyHere(reference, access);
+  try {
+    const attachment = mapKeptSoon(undefined, { ...place, copy }, reference.byteOffset, reference.byteSize, access);
+    attachment.whenOver(() => copy.letGo());
+    return attachment;
+  } catch (error) {
+    copy.letGo();
+    throw error;
+  }
 }
 
 /**
@@ -50,7 +65,13 @@ export async function openWhenFree(
 ): Promise<OpenedTensor> {
   const place = standingAt(asker, placeOf(reference));
   const attempt = () => tryOpen(place, reference, access, map);
-  return whileStanding(place, () => retryWithin(options, "open the tensor of a slot", attempt));
+  const isCopied = reference.storage === "heap" && reference.generation === 0;
+  const held = isCopied ? await copyOf(asker.api, reference, access, options.signal) : undefined;
+  try {
+    return await whileStanding(place, () => retryWithin(options, "open the tensor of a slot", attempt));
+  } finally {
+    held?.letGo();
+  }
 }
 
 /** The tensor, or undefined while another process has its slot locked. */

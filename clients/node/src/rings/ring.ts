@@ -12,6 +12,7 @@ import { TensordError } from "../errors.ts";
 import { retryWithin } from "../memory/lock.ts";
 import type { RingOptions } from "../options.ts";
 import type { Asker } from "../regions/asker.ts";
+import { isHeap, noRing } from "../regions/heap.ts";
 import { makeRegion } from "../regions/make-region.ts";
 import type { TensorReference } from "../regions/reference.ts";
 import type { TensorSource } from "../regions/sources.ts";
@@ -39,8 +40,11 @@ export async function makeRing(asker: Asker, options: RingOptions): Promise<Ring
     generations: { dtype: "U64", shape: [slots] },
     slots: { dtype: "U8", shape: [slots, slotBytes] },
   } as const;
+  if (options.storage === "heap") throw noRing();
   const region = await makeRegion(asker, name, tensors, rest);
   try {
+    // The default of a server that has nothing else.
+    if (isHeap(region.descriptor)) throw noRing();
     return new Ring(await RingFile.open(region, slots, slotBytes));
   } catch (error) {
     region.close();
