@@ -73,7 +73,7 @@ async function soak(): Promise<boolean> {
     tally,
     left,
     heard: follower,
-    unaccountedBytes: tmpfs === undefined ? null : host.unaccounted_bytes - lockPageBytes,
+    unaccountedBytes: tmpfs === undefined ? null : (host.unaccounted_bytes ?? Number.NaN) - lockPageBytes,
   });
   follower.close();
   write(random.seed, result, samples);

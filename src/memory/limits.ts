@@ -49,6 +49,9 @@ export const limits = {
   /** Regions alive at once. */
   regions: 1_000_000,
   models: 10_000,
+  /** Characters of a pool's name, and pools that one request limits. */
+  poolCharacters: 64,
+  poolsLimited: 64,
   /** Sessions, claims and leases by request alive at once. */
   sessions: 10_000,
   claims: 10_000,

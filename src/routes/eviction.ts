@@ -2,6 +2,7 @@
 
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import { idOf } from "../memory/journal/region-record.ts";
+import { hostPool } from "../memory/naming.ts";
 import { evict } from "../memory/regions/evict.ts";
 import type { Region } from "../memory/state/region.ts";
 import { actorOf } from "./access/authorize.ts";
@@ -35,10 +36,10 @@ export function defineEvictionRoute(app: OpenAPIHono<Environment>, { store }: Se
   app.openapi(request, async (c) => {
     c.env?.keepOpen?.();
     store.refuseIfStopping();
-    const { bytes, model: name, dry_run: dryRun = false } = c.req.valid("json");
+    const { bytes, model: name, pool: poolName = hostPool, dry_run: dryRun = false } = c.req.valid("json");
     checkModel(c.get("caller"), name);
     const model = name === undefined ? undefined : store.books.model(name);
-    const { evicted, kept, freedBytes, isEnough } = await evict(store, { bytes, model, dryRun }, actorOf(c));
+    const { evicted, kept, freedBytes, isEnough } = await evict(store, { bytes, model, poolName, dryRun }, actorOf(c));
     return answer(
       c,
       {

@@ -1,8 +1,11 @@
 /** Routes of models: register a pool, read its books, change its limit, unregister it. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { TensordError } from "../memory/error.ts";
+import { hostPool } from "../memory/naming.ts";
 import {
   changeModel,
+  type LimitChanges,
   listModels,
   refuseModelInUse,
   registerModel,
@@ -97,7 +100,8 @@ const change = createRoute({
   tags,
   summary: "Change a model's limit, at once",
   description:
-    "A limit below what is used takes nothing away: it refuses what is asked for from then on. With `If-Match` " +
+    "`memory_limit_bytes` is of host memory, `limits` of any pool, a device's among them. A limit below what is used " +
+    "takes nothing away: it refuses what is asked for from then on. With `If-Match` " +
     "only the revision that you know is changed.",
   request: { params: ModelParameters, headers: ChangeConditions, body: body(requests.ChangeModel) },
   responses: {
@@ -142,8 +146,8 @@ const unregister = createRoute({
 
 export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
   app.openapi(register, (c) => {
-    const { name, memory_limit_bytes = null } = c.req.valid("json");
-    const model = registerModel(store, name, memory_limit_bytes);
+    const { name, ...asked } = c.req.valid("json");
+    const model = registerModel(store, name, toLimitChanges(asked));
     c.header("Location", `/v1/models/${name}`);
     setTag(c, toTaggedModel(model));
     return answer(c, toModel(model), 201);
@@ -169,7 +173,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
   app.openapi(change, (c) => {
     const model = store.books.model(c.req.valid("param").model);
     checkConditions(c, "change", toTaggedModel(model));
-    changeModel(store, model, c.req.valid("json").memory_limit_bytes);
+    changeModel(store, model, toLimitChanges(c.req.valid("json")));
     setTag(c, toTaggedModel(model));
     return answer(c, toModel(model), 200);
   });
@@ -182,5 +186,21 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     checkConditions(c, "unregister", toTaggedModel(model));
     const { state, freedBytes } = await unregisterModel(store, model, drain, actorOf(c));
     return answer(c, { state, freed_bytes: freedBytes }, 200);
+  });
+}
+
+interface LimitsRequest {
+  readonly memory_limit_bytes?: number | null | undefined;
+  readonly limits?: readonly { readonly pool: string; readonly limit_bytes: number | null }[] | undefined;
+}
+
+/** Which limits a request sets, each once. */
+function toLimitChanges({ memory_limit_bytes: ofHost, limits = [] }: LimitsRequest): LimitChanges {
+  const said = limits.map(({ pool, limit_bytes }) => [pool, limit_bytes] as const);
+  if (ofHost !== undefined) said.push([hostPool, ofHost]);
+  const changes = new Map(said);
+  if (changes.size === said.length) return changes;
+  throw new TensordError("validation-failed", "Cannot limit the model: a pool is limited twice, want each once", {
+    hint: "`memory_limit_bytes` is the limit of `host`.",
   });
 }

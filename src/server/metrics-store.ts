@@ -50,7 +50,7 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
       memory.set({ pool, kind: "used" }, bytes.usedBytes);
       memory.set({ pool, kind: "draining" }, bytes.drainingBytes);
       memory.set({ pool, kind: "available" }, bytes.availableBytes);
-      memory.set({ pool, kind: "unaccounted" }, bytes.unaccountedBytes);
+      if (bytes.unaccountedBytes !== null) memory.set({ pool, kind: "unaccounted" }, bytes.unaccountedBytes);
     }
     journal.set(stats.journalBytes);
     freeInodes.set(stats.inodes.free);

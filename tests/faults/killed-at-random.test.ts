@@ -49,7 +49,7 @@ testWith(needsRoom(256 * MiB))(
       foreign.assertUntouched();
       const host = hostOf(await server.api.stats());
       if (counts.unaccounted_bytes !== null) {
-        counts.unaccounted_bytes += Math.abs(host.unaccounted_bytes - lockPageBytes - foreignBytes);
+        counts.unaccounted_bytes += Math.abs((host.unaccounted_bytes ?? Number.NaN) - lockPageBytes - foreignBytes);
       }
       counts.orphans = party.orphans.length;
       counts.lost_regions = party.lost.length;

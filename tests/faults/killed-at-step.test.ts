@@ -220,7 +220,7 @@ async function runScenario(scenario: Scenario, kill: KillPoint, stage: Stage, wo
   counts.orphans += (await server.api.list()).filter((region) => !isKnown(region)).length;
   if (counts.unaccounted_bytes !== null) {
     const { unaccounted_bytes: unaccounted } = hostOf(await server.api.stats());
-    counts.unaccounted_bytes += Math.abs(unaccounted - lockPageBytes - foreignBytes);
+    counts.unaccounted_bytes += Math.abs((unaccounted ?? Number.NaN) - lockPageBytes - foreignBytes);
   }
   checkRows(server.instance);
   expect(readdirSync(server.instance.new)).toEqual([]);

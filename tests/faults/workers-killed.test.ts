@@ -148,7 +148,7 @@ testWith(
       built.push(name);
       counts.orphans += (await findOrphans(party, built)).length;
       counts.repeated_builds += (await countBuilds(server.api, name, position)) - 1;
-      counts.unaccounted_bytes += hostOf(await server.api.stats()).unaccounted_bytes - lockPageBytes;
+      counts.unaccounted_bytes += (hostOf(await server.api.stats()).unaccounted_bytes ?? Number.NaN) - lockPageBytes;
     }
     for (const id of [shared.id, ...keptBy(workers)]) {
       const region = await server.api.find(id);

@@ -34,6 +34,7 @@ function pump(
       poolName: "host",
       session: null,
       bytes,
+      listBytes: 0,
       onFull: "wait",
       deadline: 0,
       hasTurn: false,
@@ -85,6 +86,7 @@ test("the first in line is the first who came and is still there", () => {
       poolName: "host",
       session: null,
       bytes,
+      listBytes: 0,
       onFull: "wait",
       deadline: 0,
       hasTurn: false,
@@ -93,16 +95,63 @@ test("the first in line is the first who came and is still there", () => {
     } as const;
   });
   for (const request of waiting) queue.add(request);
-  expect(queue.first?.bytes).toBe(1);
+  expect(queue.firstOf("host")?.bytes).toBe(1);
   for (const request of waiting.slice(0, 1)) queue.remove(request);
-  expect({ size: queue.size, first: queue.first?.bytes }).toEqual({ size: 1, first: 2 });
+  expect({ size: queue.size, first: queue.firstOf("host")?.bytes }).toEqual({ size: 1, first: 2 });
 });
 
 test("a shortage says which limit is short, and with bytes that fit there is none", () => {
   const { books, large, small } = createBooks(10, 4);
-  const find = (model: Model, bytes: number) => findShortage(books, { model, poolName: "host", session: null, bytes });
+  const find = (model: Model, bytes: number) =>
+    findShortage(books, { model, poolName: "host", session: null, bytes, listBytes: 0 });
   expect(find(large, 10)).toBeUndefined();
-  expect(find(large, 11)).toEqual({ code: "pool-full", requestedBytes: 11, availableBytes: 10 });
+  expect(find(large, 11)).toEqual({ code: "pool-full", poolName: "host", requestedBytes: 11, availableBytes: 10 });
   expect(find(small, 4)).toBeUndefined();
-  expect(find(small, 5)).toEqual({ code: "model-limit-exceeded", requestedBytes: 5, availableBytes: 4 });
+  expect(find(small, 5)).toEqual({
+    code: "model-limit-exceeded",
+    poolName: "host",
+    requestedBytes: 5,
+    availableBytes: 4,
+  });
+});
+
+test("each pool has a line of its own: who waits for a device holds up nobody who waits for the host, and the reverse", () => {
+  const device = "GPU-1";
+  const books = new Books(10 + limits.journalBytes, [{ name: device, limitBytes: 4 }]);
+  const model = books.addModel({ name: "any", limits: [], revision: 1, createdAt: 0 });
+  const queue = new RoomQueue();
+  const woken: string[] = [];
+  const add = (poolName: string, bytes: number) => {
+    const rest = {
+      onFull: "wait",
+      deadline: 0,
+      hasTurn: false,
+      actor: undefined,
+      session: null,
+      listBytes: 0,
+    } as const;
+    queue.add({ ...rest, model, poolName, bytes, wake: () => woken.push(`${poolName} ${bytes}`) });
+  };
+  add(device, 5);
+  add("host", 11);
+  add(device, 1);
+  add("host", 1);
+  expect(queue.waitsFor("GPU-2")).toBe(false);
+  queue.pump(books);
+  expect(woken).toEqual([]);
+  books.pools.get("host").limitBytes = 22 + limits.journalBytes;
+  queue.pump(books);
+  expect(woken).toEqual(["host 11", "host 1"]);
+});
+
+test("a list of tensors in host memory is asked of the host's pool, and one that the device lacks of the device's", () => {
+  const device = "GPU-1";
+  const books = new Books(10 + limits.journalBytes, [{ name: device, limitBytes: 4 }]);
+  const facts = { name: "any", revision: 1, createdAt: 0 };
+  const model = books.addModel({ ...facts, limits: [{ pool: device, limitBytes: 3 }] });
+  const find = (bytes: number, listBytes: number) =>
+    findShortage(books, { model, poolName: device, session: null, bytes, listBytes });
+  expect(find(3, 10)).toBeUndefined();
+  expect(find(3, 11)).toEqual({ code: "pool-full", poolName: "host", requestedBytes: 11, availableBytes: 10 });
+  expect(find(4, 0)).toEqual({ code: "model-limit-exceeded", poolName: device, requestedBytes: 4, availableBytes: 3 });
 });

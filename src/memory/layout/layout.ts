@@ -33,7 +33,7 @@ export interface Tensor extends Omit<TensorSpec, "aliasByteOffset"> {
 }
 
 export interface RegionLayout {
-  /** The first `dataOffset` bytes of the file: 8 bytes little-endian length, and the JSON padded with spaces. */
+  /** The first `dataOffset` bytes of the file: 8 bytes little-endian length, and the JSON padded with spaces. Or none. */
   readonly header: Uint8Array;
   /** Where data starts, a multiple of `limits.dataAlignmentBytes`. */
   readonly dataOffset: number;
@@ -58,10 +58,13 @@ interface Slot extends TensorSpec {
  * Lays tensors out by descending element size, so that each is aligned without a gap, and in the order asked for within
  * one size. Zero-element tensors and scalars are legal. An alias lies in its tensor and takes no bytes; it stands in
  * `__metadata__`, since the format has one tensor for each byte.
- * @param metadata becomes `__metadata__`; an empty one is left out.
+ * @param metadata becomes `__metadata__`; an empty one is left out. false: no header at all, and data from the first byte on.
  * @throws TensordError `validation-failed` when a name, shape, alias or sum breaks a rule of the format or a limit.
  */
-export function layOutRegion(tensors: readonly TensorSpec[], metadata: Readonly<Record<string, string>>): RegionLayout {
+export function layOutRegion(
+  tensors: readonly TensorSpec[],
+  metadata: Readonly<Record<string, string>> | false,
+): RegionLayout {
   checkTensorCount(tensors.length);
   const slots = new Map<string, Slot>();
   let nameBytes = 0;
@@ -93,7 +96,7 @@ export function layOutRegion(tensors: readonly TensorSpec[], metadata: Readonly<
   }
   for (const { slot, target } of aliases) slot.begin = target.begin + (slot.aliasByteOffset ?? 0);
   const ties = aliases.length === 0 ? {} : { [aliasesKey]: toAliasText(aliases.map(({ slot }) => slot)) };
-  const header = writeHeader(inDataOrder, { ...metadata, ...ties });
+  const header = metadata === false ? new Uint8Array(0) : writeHeader(inDataOrder, { ...metadata, ...ties });
   const dataOffset = header.length;
   checkRegionByteSize(dataOffset + dataByteSize);
   const placed = Array.from(slots.values(), (slot) => toTensor(slot, dataOffset + slot.begin, slot.byteSize));

@@ -6,7 +6,7 @@
 import { TensordError } from "../error.ts";
 import { roundUpToPage } from "../host/capacity.ts";
 import { describe, type Owner } from "../journal/region-record.ts";
-import { createToken, toRegionId } from "../naming.ts";
+import { createToken, hostPool, toRegionId } from "../naming.ts";
 import { hasEnded, nextState } from "../state/lifecycle.ts";
 import { type Charge, checkQuota } from "../state/quota.ts";
 import { type Region, type RegionEntry, toRegion } from "../state/region.ts";
@@ -14,7 +14,7 @@ import type { OnFull } from "../state/room-queue.ts";
 import { type Claim, idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import type { AskedTensors, LaidOut } from "../storage/layout-lane.ts";
-import type { StorageForm } from "../storage/storage.ts";
+import type { Memory, StorageForm } from "../storage/storage.ts";
 import { toFileBytes } from "../storage/tensor-files.ts";
 import { attachTo } from "./attach.ts";
 import { checkClaim } from "./claim.ts";
@@ -80,7 +80,8 @@ export async function createRegion(
         continue;
       }
       const session = request.session ?? claim?.session ?? null;
-      const charge = { model, poolName: plan.poolName, session, bytes: plan.chargedBytes };
+      const { poolName, chargedBytes: bytes, listBytes } = plan;
+      const charge = { model, poolName, session, bytes, listBytes };
       const room = { ...charge, onFull: request.onFull, deadline, hasTurn, actor: request.actor };
       if (!hasRoom(store, room)) {
         await makeRoom(store, room, signal);
@@ -146,22 +147,39 @@ interface Plan {
   readonly layout: LaidOut;
   readonly poolName: string;
   readonly chargedBytes: number;
+  /** Of host memory beside. */
+  readonly listBytes: number;
 }
 
 async function toPlan(store: Store, request: CreateRequest): Promise<Plan> {
   const token = createToken();
-  const layout = await store.layouts.layOut(request.tensors, {
-    // Where there is metadata, transformers 4 refuses a file without it. It says of which library the shapes are.
-    format: "pt",
-    "tensord.region": toRegionId(token),
-    "tensord.model": request.model,
-    ...(request.name === null ? {} : { "tensord.name": request.name }),
-    ...(request.version === "" ? {} : { "tensord.version": request.version }),
-    "tensord.instance": store.instance,
-  });
-  const { pool, pageSize } = store.storages.get(request.storage).memory;
-  const listBytes = layout.index === undefined ? 0 : toFileBytes(layout.list);
-  return { token, layout, poolName: pool, chargedBytes: roundUpToPage(layout.byteSize, pageSize) + listBytes };
+  const { memory, hasHeader } = store.storages.get(request.storage);
+  const layout = await store.layouts.layOut(
+    request.tensors,
+    hasHeader && {
+      // Where there is metadata, transformers 4 refuses a file without it. It says of which library the shapes are.
+      format: "pt",
+      "tensord.region": toRegionId(token),
+      "tensord.model": request.model,
+      ...(request.name === null ? {} : { "tensord.name": request.name }),
+      ...(request.version === "" ? {} : { "tensord.version": request.version }),
+      "tensord.instance": store.instance,
+    },
+  );
+  const fileBytes = layout.index === undefined ? 0 : toFileBytes(layout.list);
+  return { token, layout, poolName: memory.pool, ...toCharges(memory, layout.byteSize, fileBytes) };
+}
+
+/** What a region of `byteSize` bytes is charged, beside a list of its tensors that takes `fileBytes` of host memory. */
+export function toCharges(
+  { pool, pageSize }: Pick<Memory, "pool" | "pageSize">,
+  byteSize: number,
+  fileBytes: number,
+): Pick<RegionEntry, "chargedBytes" | "listBytes"> {
+  // Memory of no bytes is a page, too.
+  const chargedBytes = roundUpToPage(Math.max(1, byteSize), pageSize);
+  if (pool !== hostPool) return { chargedBytes, listBytes: fileBytes };
+  return { chargedBytes: chargedBytes + fileBytes, listBytes: 0 };
 }
 
 async function make(
@@ -228,7 +246,7 @@ function commit(store: Store, region: Region): void {
 }
 
 function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, poolName, session }: Charge): RegionEntry {
-  const { token, layout, chargedBytes } = plan;
+  const { token, layout, chargedBytes, listBytes } = plan;
   const isNameTaken = request.name !== null && model.names.get(request.name, request.version) !== undefined;
   const now = store.now();
   return {
@@ -248,7 +266,7 @@ function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, pool
     revision: 1,
     version: request.version,
     storageForm: request.storage,
-    format: "safetensors",
+    format: layout.header.length === 0 ? "raw" : "safetensors",
     identity: { dev: "0", ino: "0" },
     byteSize: layout.byteSize,
     dataOffset: layout.dataOffset,
@@ -261,6 +279,7 @@ function toEntry(store: Store, request: CreateRequest, plan: Plan, { model, pool
     modelBooks: model,
     poolName,
     chargedBytes,
+    listBytes,
     lastUsedAt: now,
     leasedAt: 0,
   };

@@ -12,6 +12,8 @@ import { isLeased } from "./free.ts";
 
 export interface EvictionRequest {
   readonly bytes: number;
+  /** Only regions in that memory. */
+  readonly poolName?: string | undefined;
   /** Only this model's regions. */
   readonly model?: Model | undefined;
   readonly dryRun?: boolean | undefined;
@@ -56,7 +58,7 @@ export async function evict(store: Store, request: EvictionRequest, actor?: stri
 }
 
 function chooseVictims(store: Store, request: EvictionRequest): Pick<Eviction, "evicted" | "kept"> {
-  const { bytes, model, session, isAllOrNothing = false } = request;
+  const { bytes, poolName, model, session, isAllOrNothing = false } = request;
   const evicted: Victim[] = [];
   const kept: { region: Region; reason: KeptReason }[] = [];
   let found = 0;
@@ -65,6 +67,7 @@ function chooseVictims(store: Store, request: EvictionRequest): Pick<Eviction, "
     looked += 1;
     if (looked > limits.evictScan) break;
     if (region.state !== "sealed") continue;
+    if (poolName !== undefined && region.poolName !== poolName) continue;
     if (model !== undefined && region.modelBooks !== model) continue;
     if (session !== undefined && store.books.sessionOf(region) !== session) continue;
     const reason = found >= bytes ? "not-needed" : whyKept(store, region);

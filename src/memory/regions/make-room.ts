@@ -39,8 +39,9 @@ export async function makeRoom(store: Store, request: RoomRequest, signal: Abort
   await waitInLine(store, request, signal);
 }
 
-function isBehindOthers(store: Store, { onFull, hasTurn }: RoomRequest): boolean {
-  return onFull === "wait" && !hasTurn && store.room.size > 0;
+/** Each pool has a line of its own. */
+function isBehindOthers(store: Store, { onFull, hasTurn, poolName }: RoomRequest): boolean {
+  return onFull === "wait" && !hasTurn && store.room.waitsFor(poolName);
 }
 
 /** More than there would be if everything else were gone: no waiting helps. */
@@ -51,17 +52,15 @@ function isHopeless(store: Store, { model, poolName, session, bytes }: RoomReque
 }
 
 /** @returns the bytes that went for it. */
-async function evictFor(
-  store: Store,
-  { model, session, bytes, actor }: RoomRequest,
-  shortage: Shortage,
-): Promise<number> {
+async function evictFor(store: Store, { model, session, actor }: RoomRequest, shortage: Shortage): Promise<number> {
   const isSessions = shortage.code === "session-quota-exceeded";
   const { freedBytes } = await evict(
     store,
     {
-      bytes: bytes - shortage.availableBytes,
+      bytes: shortage.requestedBytes - shortage.availableBytes,
       isAllOrNothing: true,
+      // A session's quota is of all memory.
+      poolName: isSessions ? undefined : shortage.poolName,
       model: shortage.code === "model-limit-exceeded" ? model : undefined,
       session: isSessions && session !== null ? session : undefined,
     },
@@ -99,7 +98,7 @@ async function waitInLine(store: Store, request: RoomRequest, signal: AbortSigna
 
 /** Only for who is first in line: what others could use goes no earlier than they do. */
 async function evictAgain(store: Store, waiting: RoomRequest): Promise<void> {
-  if (store.room.first !== waiting) return;
+  if (store.room.firstOf(waiting.poolName) !== waiting) return;
   const shortage = findShortage(store.books, waiting);
   try {
     // What a creation was charged that failed comes back without an event.

@@ -3,16 +3,21 @@
 import { TensordError } from "../error.ts";
 import type { PoolLimit } from "../journal/journal-rows.ts";
 import { limits } from "../limits.ts";
-import { hostPool, quote } from "../naming.ts";
+import { quote } from "../naming.ts";
 import { deleteRegion } from "../regions/delete.ts";
 import type { Deletion } from "../regions/free.ts";
 import { defaultModelName } from "../state/books.ts";
+import { Pools } from "../state/pool.ts";
 import type { Model } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 
-/** @throws TensordError `model-exists`. */
-export function registerModel(store: Store, name: string, memoryLimitBytes: number | null): Model {
+/** What is asked for of a model's limits, by pool; null takes one away. */
+export type LimitChanges = ReadonlyMap<string, number | null>;
+
+/** @throws TensordError `model-exists`, `validation-failed` if there is no such pool. */
+export function registerModel(store: Store, name: string, changes: LimitChanges): Model {
   store.refuseIfStopping();
+  checkPools(store, changes);
   if (store.books.findModel(name) !== undefined) {
     throw new TensordError("model-exists", `Cannot register model ${quote(name)}: it exists`, {
       hint: "Use it as it is, or change its limit.",
@@ -23,7 +28,7 @@ export function registerModel(store: Store, name: string, memoryLimitBytes: numb
       hint: "Unregister models that are no longer used.",
     });
   }
-  const row = { name, limits: toLimits(memoryLimitBytes), revision: 1, createdAt: store.now() };
+  const row = { name, limits: applyTo(Pools.of([]), changes), revision: 1, createdAt: store.now() };
   store.journal.putModel(row);
   store.step("model.journaled");
   const model = store.books.addModel(row);
@@ -38,14 +43,15 @@ export function listModels(store: Store, limit: number, cursor = "") {
   return { items, nextCursor: found.length > limit ? (items.at(-1)?.name ?? null) : null };
 }
 
-/** Changes the limit, at once. One below what is used stops further creations and takes nothing away. */
-export function changeModel(store: Store, model: Model, memoryLimitBytes: number | null): Model {
+/** Changes limits, at once. One below what is used stops further creations and takes nothing away. @throws as `registerModel`. */
+export function changeModel(store: Store, model: Model, changes: LimitChanges): Model {
+  checkPools(store, changes);
   const { name, createdAt } = model;
   const revision = model.revision + 1;
-  store.journal.putModel({ name, limits: toLimits(memoryLimitBytes), revision, createdAt });
+  store.journal.putModel({ name, limits: applyTo(model.pools, changes), revision, createdAt });
   store.step("model.journaled");
   model.revision = revision;
-  model.pools.get(hostPool).limitBytes = memoryLimitBytes;
+  for (const [pool, limitBytes] of changes) model.pools.get(pool).limitBytes = limitBytes;
   store.emit({ type: "tensord.model.changed", model });
   return model;
 }
@@ -98,7 +104,24 @@ function first(model: Model, key: number) {
   return undefined;
 }
 
-/** The limit of host memory, which is the only one that a request can set. */
-function toLimits(memoryLimitBytes: number | null): PoolLimit[] {
-  return memoryLimitBytes === null ? [] : [{ pool: hostPool, limitBytes: memoryLimitBytes }];
+/** The limits that `pools` would have. */
+function applyTo(pools: Pools, changes: LimitChanges): PoolLimit[] {
+  const limitsByPool = new Map([...pools.all].map(({ name, limitBytes }) => [name, limitBytes]));
+  for (const [pool, limitBytes] of changes) limitsByPool.set(pool, limitBytes);
+  return [...limitsByPool].flatMap(([pool, limitBytes]) => (limitBytes === null ? [] : [{ pool, limitBytes }]));
+}
+
+/** A limit of what is not there would be a slip that nobody sees. Taking one away is always possible. */
+function checkPools(store: Store, changes: LimitChanges): void {
+  const there = [...store.books.pools.all].map(({ name }) => name);
+  for (const [pool, limitBytes] of changes) {
+    if (limitBytes === null || there.includes(pool)) continue;
+    throw new TensordError(
+      "validation-failed",
+      `Cannot limit ${quote(pool)}: this server has the pools ${there.join(", ")}`,
+      {
+        hint: "A pool is `host`, or a device by its UUID, as /v1/stats lists them.",
+      },
+    );
+  }
 }

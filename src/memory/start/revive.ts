@@ -1,8 +1,8 @@
 /** A region from an earlier server enters the books again, with the mode and the name that its state asks for. */
 
-import { roundUpToPage } from "../host/capacity.ts";
 import type { ModelRow } from "../journal/journal-rows.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
+import { toCharges } from "../regions/create.ts";
 import { scheduleExpiry } from "../regions/expire.ts";
 import { beginHandOff, isHandOff } from "../regions/hand-off.ts";
 import { inspectName } from "../regions/public-name.ts";
@@ -35,7 +35,7 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     state: record.state === "sealing" ? nextState(record, "seal-refused") : record.state,
     modelBooks: hasEnded(record.state) ? findOrMakeModel(store, record.model) : ensureModel(store, record.model),
     poolName: memory.pool,
-    chargedBytes: roundUpToPage(record.byteSize, memory.pageSize) + record.tensors.fileBytes,
+    ...toCharges(memory, record.byteSize, record.tensors.fileBytes),
     lastUsedAt: store.now(),
     // What lingers may have been mapped until the crash: its linger begins anew.
     leasedAt: isHandOff(record) ? 0 : store.now(),

@@ -12,7 +12,7 @@ import { EndedRegions } from "./ended-regions.ts";
 import { hasEnded } from "./lifecycle.ts";
 import { NameIndex } from "./name-index.ts";
 import { OrderedIndex } from "./ordered-index.ts";
-import { Pool, Pools } from "./pool.ts";
+import { type DevicePool, Pool, Pools } from "./pool.ts";
 import { type Model, noCounts, type Region, type RegionChange } from "./region.ts";
 import type { Session } from "./session.ts";
 import { SortedNames } from "./sorted-names.ts";
@@ -50,9 +50,13 @@ export class Books {
   #lastKey = 0;
   #lastSessionKey = 0;
 
-  /** @param hostLimitBytes of host memory, the journal's own pages among it. */
-  constructor(hostLimitBytes: number) {
-    this.pools = new Pools([new Pool(hostPool, hostLimitBytes, limits.journalBytes)]);
+  /**
+   * @param hostLimitBytes of host memory, the journal's own pages among it.
+   * @param devices those whose memory regions may be made of.
+   */
+  constructor(hostLimitBytes: number, devices: readonly DevicePool[] = []) {
+    const ofDevices = devices.map(({ name, limitBytes }) => new Pool(name, limitBytes));
+    this.pools = new Pools([new Pool(hostPool, hostLimitBytes, limits.journalBytes), ...ofDevices]);
   }
 
   nextKey(): number {
@@ -213,8 +217,11 @@ export class Books {
     region.modelBooks.counts[region.state] += sign;
     this.pools.get(region.poolName)[books] += bytes;
     region.modelBooks.pools.get(region.poolName)[books] += bytes;
+    const listBytes = sign * region.listBytes;
+    this.pools.get(hostPool)[books] += listBytes;
+    region.modelBooks.pools.get(hostPool)[books] += listBytes;
     const session = this.sessionOf(region);
-    if (session !== null) session.usedBytes += bytes;
+    if (session !== null) session.usedBytes += bytes + listBytes;
   }
 }
 

@@ -3,6 +3,13 @@
 import type { PoolLimit } from "../journal/journal-rows.ts";
 import { hostPool } from "../naming.ts";
 
+/** What the memory of a device may be taken of, over all models. */
+export interface DevicePool {
+  /** The device's UUID. */
+  readonly name: string;
+  readonly limitBytes: number;
+}
+
 export class Pool {
   readonly name: string;
   /** What regions may take together, or null without a bound. One below what is used stops further allocations. */

@@ -2,7 +2,7 @@
 
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
-import { quote } from "../naming.ts";
+import { hostPool, quote } from "../naming.ts";
 import type { Books } from "./books.ts";
 import type { Model } from "./region.ts";
 import { describeSession, type Session } from "./session.ts";
@@ -10,6 +10,8 @@ import { describeSession, type Session } from "./session.ts";
 /** The first limit that keeps a creation from being charged. Cheap: whoever waits for memory asks again and again. */
 export interface Shortage {
   readonly code: "session-quota-exceeded" | "model-limit-exceeded" | "pool-full";
+  /** Whose memory is short; of a session's quota it is any. */
+  readonly poolName: string;
   readonly requestedBytes: number;
   readonly availableBytes: number;
 }
@@ -20,20 +22,31 @@ export interface Charge {
   readonly poolName: string;
   readonly session: Session | null;
   readonly bytes: number;
+  /** Of host memory beside. */
+  readonly listBytes: number;
 }
 
-/** What keeps `bytes` from being charged now, or undefined. */
+/** What keeps the charge from being made now, or undefined. */
 export function findShortage(
   books: Books,
-  { model, poolName, session, bytes: requestedBytes }: Charge,
+  { model, poolName, session, bytes, listBytes }: Charge,
 ): Shortage | undefined {
-  const free = [
-    ["session-quota-exceeded", freeOf(session)],
-    ["model-limit-exceeded", model.pools.get(poolName).freeBytes],
-    ["pool-full", books.pools.get(poolName).freeBytes],
-  ] as const;
-  const lacking = free.find(([, availableBytes]) => requestedBytes > availableBytes);
-  return lacking && { code: lacking[0], requestedBytes, availableBytes: lacking[1] };
+  const ofPool = (
+    name: string,
+    requestedBytes: number,
+  ): readonly (readonly [Shortage["code"], string, number, number])[] => [
+    ["model-limit-exceeded", name, requestedBytes, model.pools.get(name).freeBytes],
+    ["pool-full", name, requestedBytes, books.pools.get(name).freeBytes],
+  ];
+  const asked = [
+    ["session-quota-exceeded", poolName, bytes + listBytes, freeOf(session)] as const,
+    ...ofPool(poolName, bytes),
+    ...(listBytes === 0 ? [] : ofPool(hostPool, listBytes)),
+  ];
+  const lacking = asked.find(([, , requestedBytes, availableBytes]) => requestedBytes > availableBytes);
+  if (lacking === undefined) return undefined;
+  const [code, name, requestedBytes, availableBytes] = lacking;
+  return { code, poolName: name, requestedBytes, availableBytes };
 }
 
 function freeOf(session: Session | null): number {
@@ -60,7 +73,7 @@ export function checkQuota(books: Books, charge: Charge): void {
  */
 export function toShortageError(books: Books, charge: Charge, shortage: Shortage): TensordError {
   const { code, requestedBytes, availableBytes } = shortage;
-  const { whose, limit, ...facts } = describeLimit(books, charge, code);
+  const { whose, limit, ...facts } = describeLimit(books, charge, shortage);
   return new TensordError(
     code,
     `Cannot allocate ${requestedBytes} bytes${whose}: ${availableBytes} of ${limit} bytes are free`,
@@ -68,7 +81,8 @@ export function toShortageError(books: Books, charge: Charge, shortage: Shortage
   );
 }
 
-function describeLimit(books: Books, { model, poolName, session }: Charge, code: Shortage["code"]) {
+function describeLimit(books: Books, { model, session }: Charge, { code, poolName }: Shortage) {
+  const onDevice = poolName === hostPool ? "" : ` on device ${poolName}`;
   if (code === "session-quota-exceeded" && session !== null) {
     return {
       whose: ` for ${describeSession(session)}`,
@@ -83,14 +97,23 @@ function describeLimit(books: Books, { model, poolName, session }: Charge, code:
   if (code === "model-limit-exceeded") {
     const { limitBytes, drainingBytes } = model.pools.get(poolName);
     return {
-      whose: ` for model ${quote(model.name)}`,
+      whose: ` for model ${quote(model.name)}${onDevice}`,
       limit: `its ${limitBytes}`,
       holders,
       draining_bytes: drainingBytes,
-      hint: "See `tensord ls --sort size --holders`. Delete regions of this model, or raise its limit (`memory_limit_bytes`).",
+      hint: `See \`tensord ls --sort size --holders\`. Delete regions of this model, or raise its limit (\`${poolName === hostPool ? "memory_limit_bytes" : "limits"}\`).`,
     };
   }
   const { limitBytes, usedBytes: allBytes, drainingBytes } = books.pools.get(poolName);
+  if (poolName !== hostPool) {
+    return {
+      whose: onDevice,
+      limit: `the server's ${limitBytes}`,
+      draining_bytes: drainingBytes,
+      device: poolName,
+      hint: "See `tensord ls --sort size --holders`. Delete regions on this device, or create it on another.",
+    };
+  }
   return {
     whose: "",
     limit: `the server's ${limitBytes}`,

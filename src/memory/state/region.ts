@@ -13,8 +13,10 @@ export interface Region extends RegionRecord {
   readonly modelBooks: Model;
   /** The pool of the server and of the model that it is charged to. */
   readonly poolName: string;
-  /** Bytes it occupies and is charged for: its size in whole pages. */
+  /** Bytes of that pool that it occupies and is charged for: its size in whole pages. */
   readonly chargedBytes: number;
+  /** Bytes of host memory that it is charged beside: of memory on a device, what a long list of its tensors takes. */
+  readonly listBytes: number;
   /** When a client last asked for it, in ms since the epoch. Not kept over a restart. */
   lastUsedAt: number;
   /** When it was last seen leased, in ms since the epoch; asked only where the owner is linger. */
@@ -35,7 +37,7 @@ export interface Region extends RegionRecord {
 
 /** What the running server has to know of a region that enters its books. */
 export type RegionEntry = RegionRecord &
-  Pick<Region, "modelBooks" | "poolName" | "chargedBytes" | "lastUsedAt" | "leasedAt">;
+  Pick<Region, "modelBooks" | "poolName" | "chargedBytes" | "listBytes" | "lastUsedAt" | "leasedAt">;
 
 /** A region with which nothing has been done yet. */
 export function toRegion(entry: RegionEntry): Region {

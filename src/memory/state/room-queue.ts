@@ -28,8 +28,13 @@ export class RoomQueue {
     return this.#waiting.size;
   }
 
-  get first(): RoomRequest | undefined {
-    for (const waiting of this.#waiting) return waiting;
+  /** Whether anybody waits for memory of that pool. */
+  waitsFor(poolName: string): boolean {
+    return this.firstOf(poolName) !== undefined;
+  }
+
+  firstOf(poolName: string): RoomRequest | undefined {
+    for (const waiting of this.#waiting) if (waiting.poolName === poolName) return waiting;
     return undefined;
   }
 
@@ -48,13 +53,17 @@ export class RoomQueue {
 
   /** Wakes who fits now. Each checks again, and is charged, before the next turn of the event loop. */
   pump(books: Books): void {
-    let promised = 0;
+    const promised = new Map<string, number>();
+    const full = new Set<string>();
     for (const waiting of this.#waiting) {
-      const shortage = findShortage(books, { ...waiting, bytes: waiting.bytes + promised });
+      const { poolName, bytes } = waiting;
+      if (full.has(poolName)) continue;
+      const others = promised.get(poolName) ?? 0;
+      const shortage = findShortage(books, { ...waiting, bytes: bytes + others });
       if (shortage === undefined) {
-        promised += waiting.bytes;
+        promised.set(poolName, others + bytes);
         waiting.wake();
-      } else if (shortage.code === "pool-full") return;
+      } else if (shortage.code === "pool-full") full.add(poolName);
     }
   }
 }

@@ -1,6 +1,7 @@
 /** The books against what the file system says. */
 
 import { states } from "../journal/region-record.ts";
+import { hostPool } from "../naming.ts";
 import type { Pool } from "./pool.ts";
 import { noCounts, type StateCounts } from "./region.ts";
 import type { Store } from "./store.ts";
@@ -9,8 +10,8 @@ import type { Store } from "./store.ts";
 export interface ServerPool extends Pick<Pool, "name" | "limitBytes" | "usedBytes" | "drainingBytes"> {
   /** What may still be allocated, by the limit and what is free. */
   readonly availableBytes: number;
-  /** In use there, and not by this instance. */
-  readonly unaccountedBytes: number;
+  /** In use there, and not by this instance; null of a device, of which nobody tells without a context there. */
+  readonly unaccountedBytes: number | null;
 }
 
 /** What the pool's regions take outside of that file system. */
@@ -35,12 +36,12 @@ export function readStats(store: Store, seen?: Seen) {
   const space = storages.get("shm").memory.space();
   const journalBytes = journal.byteSize() + proofs.byteSize();
   return {
-    pools: [...books.pools.all].map((pool) => ({
-      ...pool,
-      availableBytes: Math.min(pool.freeBytes, space.freeBytes),
-      // Of host memory, whose file system the journal shares.
-      unaccountedBytes: space.usedBytes - (pool.takenBytes - elsewhereOf(store, pool)) - journalBytes,
-    })),
+    pools: [...books.pools.all].map((pool): ServerPool => {
+      if (pool.name !== hostPool) return { ...pool, availableBytes: pool.freeBytes, unaccountedBytes: null };
+      // Host memory's file system is the journal's, too.
+      const unaccountedBytes = space.usedBytes - (pool.takenBytes - elsewhereOf(store, pool)) - journalBytes;
+      return { ...pool, availableBytes: Math.min(pool.freeBytes, space.freeBytes), unaccountedBytes };
+    }),
     journalBytes,
     inodes: { used: space.usedInodes, free: space.freeInodes },
     ...(seen === undefined ? countAll(store) : countSeen(store, seen)),

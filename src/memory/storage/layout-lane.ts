@@ -30,7 +30,8 @@ export interface ReadBody extends Omit<AskedText, "tensors"> {
   readonly tensors: SharedArrayBuffer | undefined;
 }
 
-type Metadata = Readonly<Record<string, string>>;
+/** false: without a header. */
+type Metadata = Readonly<Record<string, string>> | false;
 export type LayoutJob =
   | { readonly kind: "start" }
   | { readonly kind: "read"; readonly parts: readonly Uint8Array[] }

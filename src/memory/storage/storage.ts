@@ -47,6 +47,8 @@ export interface Storage {
   readonly isPrivate: boolean;
   /** What its pages are, if they are not the system's usual ones. */
   readonly hugePage: HugePage | null;
+  /** Whether a safetensors header lies in front of a region's tensors; without one data begins at its first byte. */
+  readonly hasHeader: boolean;
   /** What takes its regions along, when nothing else has ended them. */
   readonly endsWith: StorageEnd;
   readonly memory: Memory;

@@ -183,13 +183,36 @@ export const SealRegion = z
   })
   .openapi("SealRegion", { example: { checksum: true } });
 
+const memoryLimit = byteCount.nullable().optional().openapi({ description: "Of host memory; null: none of its own." });
+
+const PoolLimitRequest = z
+  .strictObject({
+    pool: z.string().min(1).max(limits.poolCharacters).openapi({
+      description: "`host`, or a device's UUID.",
+      example: "GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e",
+    }),
+    limit_bytes: byteCount.nullable(),
+  })
+  .openapi("PoolLimitRequest", { description: "What a model's regions may take of a pool; null: any amount." });
+
+const poolLimits = z
+  .array(PoolLimitRequest)
+  .min(1)
+  .max(limits.poolsLimited)
+  .optional()
+  .openapi({ description: "Limits by pool. Pools that are not here keep theirs." });
+
 export const RegisterModel = z
-  .strictObject({ name: ModelName, memory_limit_bytes: byteCount.nullable().optional() })
+  .strictObject({ name: ModelName, memory_limit_bytes: memoryLimit, limits: poolLimits })
   .openapi("RegisterModel", { example: { name: "llama-7b", memory_limit_bytes: 17_179_869_184 } });
 
 export const ChangeModel = z
-  .strictObject({ memory_limit_bytes: byteCount.nullable() })
-  .openapi("ChangeModel", { example: { memory_limit_bytes: 34_359_738_368 } });
+  .strictObject({ memory_limit_bytes: memoryLimit, limits: poolLimits })
+  .refine((request) => Object.values(request).some((value) => value !== undefined), "want memory_limit_bytes or limits")
+  .openapi("ChangeModel", {
+    ...exactly({ anyOf: [has("memory_limit_bytes"), has("limits")] }),
+    example: { memory_limit_bytes: 34_359_738_368 },
+  });
 
 export const ClientRequest = z
   .strictObject({
@@ -246,6 +269,9 @@ export const EvictRequest = z
   .strictObject({
     bytes: byteCount.openapi({ description: "What is wanted free, beyond what is free now." }),
     model: ModelName.optional().openapi({ description: "Only this model's regions." }),
+    pool: z.string().min(1).max(limits.poolCharacters).optional().openapi({
+      description: "Of which memory: `host`, which is the default, or a device by its UUID.",
+    }),
     dry_run: z.boolean().optional().openapi({ description: "Say what would go, and keep it." }),
   })
   .openapi("EvictRequest", { example: { bytes: 1_073_741_824, dry_run: true } });

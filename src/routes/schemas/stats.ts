@@ -8,7 +8,9 @@ export const ServerPool = z
   .object({
     ...Pool.shape,
     available_bytes: byteCount.openapi({ description: "What may still be allocated, by the limit and what is free." }),
-    unaccounted_bytes: z.int().openapi({ description: "In use there, and not by this instance." }),
+    unaccounted_bytes: z.int().nullable().openapi({
+      description: "In use there, and not by this instance; null of a device, of which nobody tells.",
+    }),
   })
   .openapi("ServerPool", { description: "A pool of the server's, beside what the machine says." });
 

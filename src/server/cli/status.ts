@@ -28,7 +28,7 @@ export async function status(api: Api, asJson: boolean): Promise<string> {
     `instance   ${stats.instance}, tensord ${stats.version}, epoch ${stats.epoch}`,
     `memory     ${toBytes(host.used_bytes)} used of ${toBytes(limit)} (${used} %), ${toBytes(host.available_bytes)} available`,
     `draining   ${toBytes(host.draining_bytes)} in ${count(regions.draining, "region")}`,
-    `elsewhere  ${toBytes(Math.max(0, host.unaccounted_bytes))} of the file system used by others, ${inodes.free} inodes free`,
+    `elsewhere  ${toBytes(Math.max(0, host.unaccounted_bytes ?? 0))} of the file system used by others, ${inodes.free} inodes free`,
     `regions    ${regions.sealed} sealed, ${regions.open + regions.sealing} open, ${regions.creating} in creation`,
     `sessions   ${stats.sessions}, with ${count(stats.claims, "claim")}; ${count(stats.leases, "lease")} by request`,
     ...toModels(models),

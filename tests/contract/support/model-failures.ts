@@ -18,7 +18,7 @@ export const modelCases: readonly FailureCase[] = [
     code: "too-many-requests",
     provoke: (app) => {
       for (let count = app.store.books.models.size; count < limits.models; count++) {
-        registerModel(app.store, `model-${count}`, null);
+        registerModel(app.store, `model-${count}`, new Map());
       }
       return askInVain(app, "POST", "/v1/models", { name: "one-more" });
     },

@@ -102,6 +102,7 @@ const tooMany: readonly FailureCase[] = [
         poolName: "host",
         session: null,
         bytes: MiB,
+        listBytes: 0,
         onFull: "wait",
         deadline: 0,
         hasTurn: false,

@@ -26,11 +26,11 @@ class Pool:
 @dataclass(frozen=True, slots=True)
 class ServerPool(Pool):
     """As ``Pool``, of the whole server: ``available_bytes`` may still be had, by the limit and what is free, and
-    ``unaccounted_bytes`` others use there.
+    ``unaccounted_bytes`` others use there (``None`` of a device, of which nobody tells).
     """
 
     available_bytes: int
-    unaccounted_bytes: int
+    unaccounted_bytes: int | None
 
 
 def to_pool(value: schemas.Pool) -> Pool:
@@ -49,5 +49,5 @@ def to_server_pool(value: schemas.ServerPool) -> ServerPool:
         used_bytes=int(value["used_bytes"]),
         draining_bytes=int(value["draining_bytes"]),
         available_bytes=int(value["available_bytes"]),
-        unaccounted_bytes=int(value["unaccounted_bytes"]),
+        unaccounted_bytes=value["unaccounted_bytes"],
     )
