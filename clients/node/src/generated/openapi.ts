@@ -275,7 +275,7 @@ export interface paths {
     readonly head?: never;
     /**
      * Change a model's limit, at once
-     * @description A limit below what is used takes nothing away: it refuses what is asked for from then on. With `If-Match` only the revision that you know is changed.
+     * @description `memory_limit_bytes` is of host memory, `limits` of any pool, a device's among them. A limit below what is used takes nothing away: it refuses what is asked for from then on. With `If-Match` only the revision that you know is changed.
      */
     readonly patch: operations["changeModel"];
     readonly trace?: never;
@@ -2041,8 +2041,23 @@ export interface components {
        * @example llama-7b
        */
       readonly name: string;
-      /** Format: int64 */
+      /**
+       * Format: int64
+       * @description Of host memory; null: none of its own.
+       */
       readonly memory_limit_bytes?: number | null;
+      /** @description Limits by pool. Pools that are not here keep theirs. */
+      readonly limits?: readonly components["schemas"]["PoolLimitRequest"][];
+    };
+    /** @description What a model's regions may take of a pool; null: any amount. */
+    readonly PoolLimitRequest: {
+      /**
+       * @description `host`, or a device's UUID.
+       * @example GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e
+       */
+      readonly pool: string;
+      /** Format: int64 */
+      readonly limit_bytes: number | null;
     };
     readonly ModelList: {
       readonly items: readonly components["schemas"]["Model"][];
@@ -2055,8 +2070,13 @@ export interface components {
      *     }
      */
     readonly ChangeModel: {
-      /** Format: int64 */
-      readonly memory_limit_bytes: number | null;
+      /**
+       * Format: int64
+       * @description Of host memory; null: none of its own.
+       */
+      readonly memory_limit_bytes?: number | null;
+      /** @description Limits by pool. Pools that are not here keep theirs. */
+      readonly limits?: readonly components["schemas"]["PoolLimitRequest"][];
     };
     readonly EventPage: {
       readonly items: readonly components["schemas"]["CloudEvent"][];
@@ -2170,6 +2190,8 @@ export interface components {
        * @example llama-7b
        */
       readonly model?: string;
+      /** @description Of which memory: `host`, which is the default, or a device by its UUID. */
+      readonly pool?: string;
       /** @description Say what would go, and keep it. */
       readonly dry_run?: boolean;
     };
@@ -2388,9 +2410,9 @@ export interface components {
       readonly available_bytes: number;
       /**
        * Format: int64
-       * @description In use there, and not by this instance.
+       * @description In use there, and not by this instance; null of a device, of which nobody tells.
        */
-      readonly unaccounted_bytes: number;
+      readonly unaccounted_bytes: number | null;
     };
     readonly Probe: {
       /** @enum {string} */

@@ -592,6 +592,14 @@ class DataWritten(TypedDict):
 class RegisterModel(TypedDict):
     name: str
     memory_limit_bytes: NotRequired[int | None]
+    limits: NotRequired[list[PoolLimitRequest]]
+
+
+class PoolLimitRequest(TypedDict):
+    """What a model's regions may take of a pool; null: any amount."""
+
+    pool: str
+    limit_bytes: int | None
 
 
 class ModelList(TypedDict):
@@ -600,7 +608,8 @@ class ModelList(TypedDict):
 
 
 class ChangeModel(TypedDict):
-    memory_limit_bytes: int | None
+    memory_limit_bytes: NotRequired[int | None]
+    limits: NotRequired[list[PoolLimitRequest]]
 
 
 class EventPage(TypedDict):
@@ -650,6 +659,7 @@ class Kept(TypedDict):
 class EvictRequest(TypedDict):
     bytes: int
     model: NotRequired[str]
+    pool: NotRequired[str]
     dry_run: NotRequired[bool]
 
 
@@ -761,7 +771,7 @@ class ServerPool(TypedDict):
     used_bytes: int
     draining_bytes: int
     available_bytes: int
-    unaccounted_bytes: int
+    unaccounted_bytes: int | None
 
 
 class Probe(TypedDict):
