@@ -11,6 +11,7 @@ import { type Address, addressOf, loadLibrary, readInt } from "./ffi.ts";
 const maxOffset = 2n ** 63n - 1n;
 
 // fcntl(2), <bits/fcntl-linux.h>: open-file-description locks.
+const F_DUPFD_CLOEXEC = 1030;
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const F_RDLCK = 0;
@@ -225,6 +226,15 @@ export function findLock(fd: number, start: bigint, length: bigint): "read" | "w
   const type = lock.readInt16LE(flockLayout.type);
   if (type === F_UNLCK) return undefined;
   return type === F_RDLCK ? "read" : "write";
+}
+
+/** Another descriptor of the same open file description, the caller's to close. fcntl(2), F_DUPFD_CLOEXEC. */
+export function duplicateDescriptor(fd: number): number {
+  checkDescriptor(fd);
+  const c = library();
+  const result = c.symbols.fcntl(fd, F_DUPFD_CLOEXEC, 3n);
+  if (result === -1) throw failureOf("fcntl(F_DUPFD_CLOEXEC)", readInt(c.errno));
+  return result;
 }
 
 /** Takes a lock on the whole of `fd`'s file for its open file description; false if another one holds one. fcntl(2). */

@@ -30,7 +30,15 @@ export type HugePage = keyof typeof hugePageBytes;
  * What made a region, as its row says it: a kind, or a form of it. Each form is a storage of its own, so that a server which
  * does not know it leaves its regions alone.
  */
-export type StorageForm = StorageKind | "shm-private" | `memfd-${HugePage}`;
+export type StorageForm = StorageKind | "shm-private" | `memfd-${HugePage}` | DeviceForm;
+
+/** Of the memory of one device, by its UUID. */
+export type DeviceForm = `cuda_vmm-${string}`;
+
+/** The form of that device's memory; undefined of what is no UUID. */
+export function toDeviceForm(uuid: string): DeviceForm | undefined {
+  return /^[A-Za-z0-9-]{1,64}$/.test(uuid) ? `cuda_vmm-${uuid}` : undefined;
+}
 
 /** The pages of a form; null are the system's usual ones. */
 export function toHugePage(form: StorageForm): HugePage | null {
@@ -51,9 +59,23 @@ export interface Storage {
   readonly hasHeader: boolean;
   /** What takes its regions along, when nothing else has ended them. */
   readonly endsWith: StorageEnd;
+  /** Of memory on a device, which the file that carries its leases is not; else null. */
+  readonly device: DeviceAccess | null;
   readonly memory: Memory;
   readonly names: Names;
   readonly bytes: Bytes;
+}
+
+/** How memory on a device is handed out: its driver's own handle, as a descriptor beside the lease file's. */
+export interface DeviceAccess {
+  readonly uuid: string;
+  /** What the descriptor is to whoever imports it; an open word. */
+  readonly handleType: "posix_fd";
+  /**
+   * A descriptor of the region's memory for one receiver, the caller's to close once it was sent. The driver is asked for it.
+   * @throws TensordError `out-of-descriptors`, `io-error`, `deadline-exceeded`.
+   */
+  exportHandle(token: string): Promise<number>;
 }
 
 /** Pages, and who maps them. */

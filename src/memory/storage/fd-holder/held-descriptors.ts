@@ -3,10 +3,11 @@
  * kept, and where it ends, starts another and gives it everything again.
  */
 
+import { closeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { TensordError } from "../../error.ts";
 import { limits } from "../../limits.ts";
-import type { FdHolder } from "./fd-holder.ts";
+import type { FdHolder, Keepable } from "./fd-holder.ts";
 import { type Answered, findHolder, type HolderConnection, HolderGone, HolderRefusal } from "./holder-connection.ts";
 import type { HolderStatus, Question } from "./protocol.ts";
 import { type HolderPlace, startHolder } from "./start-holder.ts";
@@ -25,8 +26,8 @@ export interface HeldOptions {
 
 export class HeldDescriptors implements FdHolder, Disposable {
   readonly #options: HeldOptions;
-  /** What is kept, or about to be, and the descriptors that a new fd holder is given for it. */
-  readonly #kept = new Map<string, number>();
+  /** What is kept, or about to be, and what a new fd holder is given for it. */
+  readonly #kept = new Map<string, Keepable>();
   #connection: Promise<HolderConnection> | undefined;
   #open: HolderConnection | undefined;
   #retryMs = 0;
@@ -36,10 +37,10 @@ export class HeldDescriptors implements FdHolder, Disposable {
     this.#options = options;
   }
 
-  async keep(token: string, fd: number): Promise<void> {
-    this.#kept.set(token, fd);
+  async keep(token: string, what: Keepable): Promise<void> {
+    this.#kept.set(token, what);
     try {
-      await this.#ask({ op: "keep", token }, () => [fd]);
+      await withDescriptor(what, (fd) => this.#ask({ op: "keep", token }, () => [fd]));
     } catch (error) {
       this.#kept.delete(token);
       throw toFailure(error);
@@ -226,7 +227,7 @@ export class HeldDescriptors implements FdHolder, Disposable {
     if (this.#kept.size === 0) return;
     const has = new Set(await listTokens(connection));
     const missing = [...this.#kept.keys()].filter((token) => !has.has(token));
-    const asked = missing.map((token) => connection.ask({ op: "keep", token }, () => this.#descriptorOf(token)));
+    const asked = missing.map((token) => this.#giveOneAgain(connection, token));
     const failures = (await Promise.allSettled(asked)).flatMap((each) =>
       each.status === "rejected" ? [each.reason] : [],
     );
@@ -241,9 +242,12 @@ export class HeldDescriptors implements FdHolder, Disposable {
   }
 
   /** Nothing, if it was dropped meanwhile. */
-  #descriptorOf(token: string): readonly number[] | undefined {
-    const fd = this.#kept.get(token);
-    return fd === undefined ? undefined : [fd];
+  async #giveOneAgain(connection: HolderConnection, token: string): Promise<void> {
+    const what = this.#kept.get(token);
+    if (what === undefined) return;
+    await withDescriptor(what, (fd) =>
+      connection.ask({ op: "keep", token }, () => (this.#kept.get(token) === what ? [fd] : undefined)),
+    );
   }
 
   /** While it is away, a crash of this process loses what is kept, so it is replaced at once; one that ends soon again, later. */
@@ -274,6 +278,17 @@ export class HeldDescriptors implements FdHolder, Disposable {
 
   #nextRetryMs(): number {
     return Math.min(Math.max(limits.holderRetryMinMs, 2 * this.#retryMs), limits.holderRetryMaxMs);
+  }
+}
+
+/** With a descriptor of `what`, which is closed afterwards if it was made for this. */
+async function withDescriptor(what: Keepable, use: (fd: number) => Promise<unknown>): Promise<void> {
+  if (typeof what === "number") return void (await use(what));
+  const fd = await what();
+  try {
+    await use(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -17,6 +17,7 @@ import type { OnAllocationStep, Storage } from "../storage.ts";
 export class HeapStorage implements Storage {
   readonly kind = "heap";
   readonly form = "heap";
+  readonly device = null;
   readonly hasHeader = true;
   readonly isMappable = false;
   readonly isPrivate = true;

@@ -2,14 +2,22 @@
 
 import { fstatSync } from "node:fs";
 import { privateModes, toAccess } from "../access-modes.ts";
-import type { Address, KeptFile, NameState, Names } from "../storage.ts";
-import { type MemfdFiles, toIdentity } from "./memfd-files.ts";
+import type { Address, KeptFile, NameState, Names, StorageForm } from "../storage.ts";
+import { toIdentity } from "./memfd-files.ts";
+import type { Memfd, Memfds } from "./memfds.ts";
+
+/** Where the regions of a form have their descriptors. */
+export interface NamelessFiles {
+  readonly memfds: Memfds;
+  readonly form: StorageForm;
+  get(token: string): Memfd;
+}
 
 export class MemfdNames implements Names {
   readonly lossCause = "not-kept";
-  readonly #files: MemfdFiles;
+  readonly #files: NamelessFiles;
 
-  constructor(files: MemfdFiles) {
+  constructor(files: NamelessFiles) {
     this.#files = files;
   }
 

@@ -18,6 +18,7 @@ import type { Memfds } from "./memfds.ts";
 export class MemfdStorage implements Storage {
   readonly kind = "memfd";
   readonly form: StorageForm;
+  readonly device = null;
   readonly hasHeader = true;
   readonly isMappable = true;
   readonly isPrivate = true;

@@ -13,7 +13,14 @@ import { readDescriptorLimit } from "../../os/libc.ts";
 import { addSeals, createMemfd } from "../../os/libc-memory.ts";
 import { privateModes } from "../access-modes.ts";
 import type { FdHolder } from "../fd-holder/fd-holder.ts";
-import { type HugePage, hugePageBytes, type StorageForm, toHugePage } from "../storage.ts";
+import {
+  type DeviceForm,
+  type HugePage,
+  hugePageBytes,
+  type StorageForm,
+  toDeviceForm,
+  toHugePage,
+} from "../storage.ts";
 
 const { O_RDONLY, O_RDWR } = constants;
 
@@ -30,7 +37,8 @@ export class Memfds implements Disposable {
   readonly #instance: string;
   /** Who has a copy of each while no server runs; undefined if they end with this one. */
   readonly holder: FdHolder | undefined;
-  readonly #foreign: number[] = [];
+  /** What else is kept, by what the fd holder calls it: of devices, or of a later version. */
+  readonly #others = new Map<string, number>();
   readonly #byToken = new Map<string, Memfd>();
 
   private constructor(instance: string, holder: FdHolder | undefined) {
@@ -53,8 +61,8 @@ export class Memfds implements Disposable {
   #enter(token: string, fd: number | undefined): void {
     if (fd === undefined) return;
     const named = tokenPattern.test(token) ? parseName(readlinkSync(`/proc/self/fd/${fd}`)) : undefined;
-    // None of ours: a later version's, which the fd holder goes on keeping, and may be given again.
-    if (named === undefined) this.#foreign.push(fd);
+    // It stays kept, whoever it is for, and may be given again.
+    if (named === undefined) this.#others.set(token, fd);
     else this.#byToken.set(token, { fd, ...named, isKept: true });
   }
 
@@ -72,6 +80,20 @@ export class Memfds implements Disposable {
    * @throws SystemError as the kernel refuses it, TensordError `out-of-descriptors` if connections need the rest of them.
    */
   create(token: string, byteSize: number, form: StorageForm): Memfd {
+    const hugePage = toHugePage(form);
+    const fileBytes = hugePage === null ? byteSize : roundUpToPage(byteSize, hugePageBytes[hugePage]);
+    return this.#create(token, byteSize, form, fileBytes);
+  }
+
+  /**
+   * Makes a *lease file*: a memfd without a byte, which stands for a region of `byteSize` bytes on a device and carries the locks of
+   * those who map it. @throws as `create`.
+   */
+  createLeaseFile(token: string, byteSize: number, form: DeviceForm): Memfd {
+    return this.#create(token, byteSize, form, 0);
+  }
+
+  #create(token: string, byteSize: number, form: StorageForm, fileBytes: number): Memfd {
     const { soft } = readDescriptorLimit();
     const most = (soft * BigInt(limits.memfdDescriptorsPercent)) / 100n;
     if (BigInt(this.#byToken.size) >= most) {
@@ -82,7 +104,7 @@ export class Memfds implements Disposable {
     const fd = withSpare(() => createMemfd(name, hugePage === null ? undefined : hugePageBytes[hugePage]), "long");
     try {
       fchmodSync(fd, privateModes.open);
-      ftruncateSync(fd, hugePage === null ? byteSize : roundUpToPage(byteSize, hugePageBytes[hugePage]));
+      ftruncateSync(fd, fileBytes);
       addSeals(fd, "shrink", "grow");
       const memfd = { fd, byteSize, form, isKept: false };
       this.#byToken.set(token, memfd);
@@ -91,6 +113,28 @@ export class Memfds implements Disposable {
       closeSync(fd);
       throw error;
     }
+  }
+
+  /** What else the fd holder keeps, by what it is called there. */
+  get others(): readonly string[] {
+    return [...this.#others.keys()];
+  }
+
+  /** Its descriptor, which stays open until it is taken. */
+  findOther(name: string): number | undefined {
+    return this.#others.get(name);
+  }
+
+  /** From here on `fd` is closed here, unless it is taken. */
+  addOther(name: string, fd: number): void {
+    this.#others.set(name, fd);
+  }
+
+  /** From here on its descriptor is the caller's to close. */
+  takeOther(name: string): number | undefined {
+    const fd = this.#others.get(name);
+    this.#others.delete(name);
+    return fd;
   }
 
   /** An open file description of its own, for whoever reads or writes. The caller closes it. */
@@ -106,8 +150,10 @@ export class Memfds implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const fd of [...[...this.#byToken.values()].map((memfd) => memfd.fd), ...this.#foreign]) closeSync(fd);
+    for (const { fd } of this.#byToken.values()) closeSync(fd);
+    for (const fd of this.#others.values()) closeSync(fd);
     this.#byToken.clear();
+    this.#others.clear();
   }
 }
 
@@ -115,8 +161,12 @@ export class Memfds implements Disposable {
 function parseName(shown: string): Pick<Memfd, "byteSize" | "form"> | undefined {
   const found = /^\/memfd:tensord\.[a-z0-9-]+\.[a-z2-7]{26}\.(\d+)\.([\w-]+) \(deleted\)$/.exec(shown);
   const [, byteSize, word] = found ?? [];
-  const form = forms.find((known) => known === word);
+  const form = forms.find((known) => known === word) ?? parseDeviceForm(word);
   return form === undefined ? undefined : { byteSize: Number(byteSize), form };
+}
+
+function parseDeviceForm(word: string | undefined): DeviceForm | undefined {
+  return word?.startsWith("cuda_vmm-") === true ? toDeviceForm(word.slice("cuda_vmm-".length)) : undefined;
 }
 
 const forms: readonly StorageForm[] = [

@@ -22,6 +22,7 @@ export class ShmStorage implements Storage {
   readonly form: "shm" | "shm-private";
   readonly isPrivate: boolean;
   readonly hugePage = null;
+  readonly device = null;
   readonly hasHeader = true;
   readonly isMappable = true;
   readonly endsWith = "file_system";
