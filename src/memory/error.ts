@@ -45,6 +45,7 @@ export const failures = {
   "pool-full": { status: 507, title: "The server's memory limit is reached", retryable: true },
   "out-of-shared-memory": { status: 507, title: "The shared memory file system is full", retryable: true },
   "out-of-inodes": { status: 507, title: "The shared memory file system has no free inodes", retryable: true },
+  "out-of-device-memory": { status: 507, title: "The device has no such memory free", retryable: true },
   "out-of-descriptors": { status: 507, title: "The server has no free file descriptor", retryable: true },
 } as const satisfies Record<string, { status: number; title: string; retryable: boolean }>;
 

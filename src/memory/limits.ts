@@ -292,6 +292,8 @@ export const limits = {
   brokerTellMs: 5,
   /** Requests answered in one turn of the event loop. `bench/broker.ts`. */
   brokerSlice: 32,
+  /** How long a device's driver may take for one call before whoever waits for it is answered without it. */
+  driverAnswerMs: 30_000,
   /** How long an fd holder may be told to wait for a server. */
   holderTtlMinMs: 1000,
   holderTtlMaxMs: 7 * 24 * 3600 * 1000,

@@ -84,6 +84,7 @@ const upload = createRoute({
       "unsupported-media-type",
       "range-not-satisfiable",
       "io-error",
+      "storage-unavailable",
       "shutting-down",
       "deadline-exceeded",
       "out-of-shared-memory",

@@ -88,15 +88,17 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
         total_bytes: totalBytes,
         free_bytes: freeBytes,
       })),
-      storages: describeStorages(services.store.storages.all, services.store.storages.withheld).map(
-        ({ kind, available, survivesRestart, endsWith, reason }) => ({
-          kind,
-          available,
-          survives_restart: survivesRestart,
-          ends_with: endsWith,
-          reason,
-        }),
-      ),
+      storages: describeStorages(
+        services.store.storages.all,
+        services.store.storages.withheld,
+        services.store.storages.absences,
+      ).map(({ kind, available, survivesRestart, endsWith, reason }) => ({
+        kind,
+        available,
+        survives_restart: survivesRestart,
+        ends_with: endsWith,
+        reason,
+      })),
       dtypes: [...dtypes],
       limits: toLimits(),
     };

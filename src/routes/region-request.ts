@@ -17,9 +17,14 @@ export function toCreateRequest(
   many?: SharedArrayBuffer,
 ): Omit<CreateRequest, "createdBy"> {
   const { model = "default", name = null, version = "", if_exists: ifExists = "fail", labels = {} } = request;
-  const wish = { kind: request.storage, isPrivate: request.private ?? false, hugePage: request.huge_pages };
+  const wish = {
+    kind: request.storage,
+    isPrivate: request.private ?? false,
+    hugePage: request.huge_pages,
+    device: request.device_uuid,
+  };
   const { form } = store.storages.choose(wish);
-  const said = [request.storage, request.private, request.huge_pages];
+  const said = [request.storage, request.private, request.huge_pages, request.device_uuid];
   if (name === null && ifExists !== "fail") {
     throw refused(`Cannot apply "if_exists": "${ifExists}": the region has no name, want one`);
   }

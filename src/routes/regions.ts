@@ -31,7 +31,9 @@ const allocate = createRoute({
   summary: "Allocate a region",
   description:
     "Lays the tensors out in a new file of zeros, charged to the pools before it is there. Write it by mapping " +
-    "it, then seal it. Exactly one owner decides its end.",
+    "it, then seal it. Exactly one owner decides its end. In `cuda_vmm` storage it is memory of a device, from its first byte on " +
+    "and of whatever bytes the driver leaves there; it is mapped by the descriptor that the broker sends. Read-only on a device is an " +
+    "agreement between clients: nothing keeps a process that has the descriptor from writing to a sealed region.",
   request: { body: body(requests.CreateRegion) },
   responses: {
     201: json("Allocated; map it at storage.path.", schemas.Region, { ...location, ...etag }),
@@ -56,6 +58,7 @@ const allocate = createRoute({
       "pool-full",
       "out-of-shared-memory",
       "out-of-inodes",
+      "out-of-device-memory",
     ),
   },
 });

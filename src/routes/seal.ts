@@ -20,6 +20,7 @@ const tags = ["regions"];
 
 /** Of one region, and of each member of a group. */
 export const sealFailures = [
+  "storage-unavailable",
   "region-not-found",
   "region-sealed",
   "region-draining",
@@ -63,6 +64,7 @@ const verify = createRoute({
       ...alwaysPossible,
       "payload-too-large",
       "unsupported-media-type",
+      "storage-unavailable",
       "region-not-found",
       "region-not-sealed",
       "region-busy",

@@ -53,6 +53,7 @@ export function declareBytes(...codes: FailureCode[]) {
       ...alwaysPossible,
       ...codes,
       "region-not-found",
+      "storage-unavailable",
       "region-busy",
       "revision-mismatch",
       "range-not-satisfiable",

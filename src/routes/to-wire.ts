@@ -1,6 +1,7 @@
 /** How books become what travels. Pure: one function for each schema of `schemas.ts` that is answered. */
 
 import type { z } from "@hono/zod-openapi";
+import { roundUpToPage } from "../memory/host/capacity.ts";
 import { idOf, type Owner as RegionOwner } from "../memory/journal/region-record.ts";
 import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
@@ -19,7 +20,7 @@ import type { ServerPool as ServerPoolSchema } from "./schemas/stats.ts";
 /** A descriptor but for its tensors, of which there may be thousands. */
 export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof RegionFacts> {
   const { owner, checksum } = region;
-  const { kind, memory, names, isMappable, isPrivate, hugePage, endsWith } = store.storages.of(region);
+  const { kind, memory, names, isMappable, isPrivate, hugePage, endsWith, device } = store.storages.of(region);
   const { path, shmName } = names.address(region.token);
   return {
     id: idOf(region),
@@ -46,6 +47,10 @@ export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof
       private: isPrivate,
       href: isMappable ? null : `/v1/regions/${idOf(region)}/data`,
       huge_pages: hugePage,
+      device_uuid: device?.uuid ?? null,
+      handle_type: device?.handleType ?? null,
+      allocation_bytes: roundUpToPage(Math.max(1, region.byteSize), memory.pageSize),
+      granularity: device === null ? null : memory.pageSize,
       maker_byte: true,
     },
     tensor_count: region.tensors.count,

@@ -1,6 +1,7 @@
 /** The composition root: store, app and transports, put together from a config and taken apart in order. */
 
 import packageJson from "../../package.json" with { type: "json" };
+import { type DeviceOptions, openDeviceStorages } from "../cuda/open-device-storages.ts";
 import { limits } from "../memory/limits.ts";
 import { stopCreations } from "../memory/regions/create.ts";
 import { openStore } from "../memory/start/open-store.ts";
@@ -28,10 +29,14 @@ export interface RunningServer {
 
 /**
  * Starts a server.
- * @param onStep told after each step that changes the books; for fault tests.
+ * @param onStep told after each step that changes the books; for fault tests, as `devices` is.
  * @throws TensordError with what to do, and everything taken back.
  */
-export async function startServer(config: Config, onStep?: OnStep): Promise<RunningServer> {
+export async function startServer(
+  config: Config,
+  onStep?: OnStep,
+  devices: DeviceOptions = {},
+): Promise<RunningServer> {
   const { log, close } = createLog(config.logLevel, config.instance);
   await using started = new AsyncDisposableStack();
   started.defer(close);
@@ -56,6 +61,7 @@ export async function startServer(config: Config, onStep?: OnStep): Promise<Runn
       onWarning,
       toEventText,
       onEvent: (event) => logEvent(log, event),
+      storages: (parts) => openDeviceStorages(parts, devices),
       ...(onStep === undefined ? {} : { onStep }),
     }),
   );

@@ -62,7 +62,7 @@ const lives: readonly Life[] = [
 
 async function withStandIn(use: (app: TestApp) => Promise<void>): Promise<void> {
   standInFolder = mkdtempSync(join(tmpdir(), "stand-in-"));
-  const app = await TestApp.open({ storages: () => [new StandInStorage(standInFolder)] });
+  const app = await TestApp.open({ storages: () => ({ storages: [new StandInStorage(standInFolder)] }) });
   try {
     await use(app);
   } finally {

@@ -10,6 +10,7 @@ import { type Answer, checkAnswer, declaredCodes, operations, type Problem, toAn
 import { TestApp, withApp } from "../harness/app.ts";
 import { tokenOf } from "../harness/tokens-file.ts";
 import { dataCases } from "./support/data-failures.ts";
+import { deviceCases } from "./support/device-failures.ts";
 import { eventCases } from "./support/event-failures.ts";
 import {
   bodyCases,
@@ -80,6 +81,7 @@ describe("a declared failure", () => {
     ...conditionCases,
     ...queryCases,
     ...regionCases,
+    ...deviceCases,
     ...groupCases,
     ...modelCases,
     ...eventCases,

@@ -24,7 +24,7 @@ export interface ServerOptions {
   readonly uid?: number;
   /** The beginning of the server's command line, for what else it is to run under. */
   readonly prefix?: readonly string[];
-  /** It may be told while it runs where to die: `killAfter`. */
+  /** Runs the server of the fault tests, which may be told where to die (`killAfter`) and takes further settings. */
   readonly isStepped?: boolean;
 }
 

@@ -1,7 +1,8 @@
 /**
  * A server that kills itself with SIGKILL after a step that a test chooses while it runs: the file `TEST_KILL_FILE` names the
- * step and, for the Nth time it gets there from then on, says `count`. The production entry has no such hook; everything
- * else is the real composition.
+ * step and, for the Nth time it gets there from then on, says `count`. `TEST_DRIVER_ANSWER_MS` is how long it waits for a device's
+ * driver, and `TEST_DEVICE_NODE` the node of every device. The production entry has no such hook; everything else is the real
+ * composition.
  */
 
 import { readTextIfThere } from "../../src/memory/os/files.ts";
@@ -17,7 +18,8 @@ if (process.argv[2] === holderCommand) {
   process.exit(0);
 }
 
-const { TEST_KILL_FILE: file = "", ...environment } = process.env;
+const { TEST_KILL_FILE: file = "", ...others } = process.env;
+const { TEST_DRIVER_ANSWER_MS: answerMs, TEST_DEVICE_NODE: node, ...environment } = others;
 
 /** What was asked for last, as the file has it. */
 let asked: string | undefined;
@@ -34,5 +36,8 @@ function onStep(step: Step): void {
   if (left === 0) process.kill(process.pid, "SIGKILL");
 }
 
-const server = await startServer(parseConfig(environment), onStep);
+const server = await startServer(parseConfig(environment), onStep, {
+  ...(answerMs === undefined ? {} : { answerMs: Number(answerMs) }),
+  ...(node === undefined ? {} : { nodeOf: () => node }),
+});
 process.once("SIGTERM", () => void server.stop().then(() => process.exit(0)));

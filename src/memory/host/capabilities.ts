@@ -69,22 +69,27 @@ const absences: readonly Omit<StorageCapability, "available" | "endsWith">[] = [
   { kind: "memfd", survivesRestart: false, reason: noMemfd },
   { kind: "file", survivesRestart: true, reason: notYet },
   { kind: "heap", survivesRestart: false, reason: noMemfd },
-  { kind: "cuda_vmm", survivesRestart: false, reason: `${notYet} /v1/devices lists the GPUs.` },
+  { kind: "cuda_vmm", survivesRestart: false, reason: "This server was not made for device memory." },
 ];
 
 /**
  * Every kind of storage.
  * @param there those that the server has, of which one kind may come more than once
  * @param withheld kinds of which nothing new is made
+ * @param why reasons that were found out for what is absent
  */
 export function describeStorages(
   there: Iterable<{ readonly kind: string; readonly endsWith: StorageEnd }>,
   withheld: ReadonlySet<string> = new Set(),
+  why: Readonly<Partial<Record<StorageCapability["kind"], string>>> = {},
 ): readonly StorageCapability[] {
   const byKind = new Map([...there].map((storage) => [storage.kind, storage]));
   return absences.map((absence) => {
     const storage = byKind.get(absence.kind);
-    if (storage === undefined) return { ...absence, available: false, endsWith: null };
+    if (storage === undefined) {
+      const { [absence.kind]: reason = absence.reason } = why;
+      return { ...absence, reason, available: false, endsWith: null };
+    }
     if (withheld.has(absence.kind)) return { ...absence, available: false, endsWith: null, reason: notOffered };
     const { endsWith } = storage;
     return { kind: absence.kind, available: true, survivesRestart: endsWith !== "server", endsWith, reason: null };

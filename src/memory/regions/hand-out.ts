@@ -13,6 +13,7 @@ import { nextState } from "../state/lifecycle.ts";
 import type { Region } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { DataAccess } from "../storage/data-file.ts";
+import type { DeviceAccess } from "../storage/storage.ts";
 import { TensorFile } from "../storage/tensor-files.ts";
 
 export interface HandOut extends Disposable {
@@ -52,6 +53,28 @@ function barred(region: Region): TensordError {
     `Cannot attach to ${describe(region)}: it is open, and a process write-locks the byte at which it is leased`,
     { region: idOf(region), hint: "Wait until that process ends, or create another region." },
   );
+}
+
+/**
+ * As `handOut`, of a region on a device: of its lease file, and last of all the driver's own handle, of which the driver makes a descriptor. The
+ * lease holds the region meanwhile, and whether it stands is looked at once more.
+ * @throws TensordError beside, as `DeviceAccess.exportHandle`.
+ */
+export async function handOutOnDevice(
+  store: Store,
+  region: Region,
+  device: DeviceAccess,
+  access: DataAccess,
+  lease: LeaseKind,
+  count: number,
+): Promise<HandOut> {
+  using opened = new DisposableStack();
+  const { descriptors, isLeased } = opened.use(handOut(store, region, access, lease, count));
+  const handle = opened.adopt(await device.exportHandle(region.token), closeSync);
+  store.step("hand-out.exported");
+  checkStands(region, access);
+  const all = opened.move();
+  return { descriptors: [...descriptors, handle], isLeased, [Symbol.dispose]: () => all.dispose() };
 }
 
 /** A file whose first `tensors.byteSize` bytes are the list of the region's tensors, which nobody changes; the caller's to close. */

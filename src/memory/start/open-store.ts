@@ -16,6 +16,7 @@ import { expireRequestedLease } from "../regions/requested-lease.ts";
 import { expireSession } from "../sessions/sessions.ts";
 import { Agenda } from "../state/agenda.ts";
 import { Books } from "../state/books.ts";
+import type { DevicePool } from "../state/pool.ts";
 import type { Region } from "../state/region.ts";
 import type { RequestedLease, Session } from "../state/session.ts";
 import type { OnStep } from "../state/steps.ts";
@@ -31,7 +32,7 @@ import { openMemfdStorages, unlessRefused } from "../storage/memfd/memfd-storage
 import { Memfds } from "../storage/memfd/memfds.ts";
 import { ShmStorage } from "../storage/shm/shm-storage.ts";
 import type { Storage } from "../storage/storage.ts";
-import { type OfferedKind, Storages } from "../storage/storages.ts";
+import { type Absences, type OfferedKind, Storages } from "../storage/storages.ts";
 import { recoverStore } from "./recover.ts";
 
 export interface StoreOptions extends InstanceLocation {
@@ -48,8 +49,24 @@ export interface StoreOptions extends InstanceLocation {
   readonly holder?: Pick<HeldOptions, "ttlMs" | "onOpen" | "onClose"> | undefined;
   /** Who keeps it instead of such a process; the caller's to end. */
   readonly fdHolder?: FdHolder;
-  /** Further things that regions can be made of. The store disposes of them. */
-  readonly storages?: (directory: InstanceDirectory) => readonly (Storage & Disposable)[];
+  /** Further things that regions can be made of. */
+  readonly storages?: (parts: StorageParts) => MoreStorages | Promise<MoreStorages>;
+}
+
+/** What a further storage is made with. */
+export interface StorageParts {
+  readonly directory: InstanceDirectory;
+  /** Files without a name, which the fd holder keeps, if there is one. */
+  readonly memfds: Memfds;
+  readonly onStep: OnStep | undefined;
+  readonly onWarning: StoreOptions["onWarning"];
+}
+
+export interface MoreStorages {
+  /** The store disposes of them. */
+  readonly storages: readonly (Storage & Disposable)[];
+  /** Why there are none of a kind. */
+  readonly absences?: Absences;
 }
 
 export interface OpenStore extends AsyncDisposable {
@@ -93,16 +110,16 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const memfds = opened.use(await Memfds.open(directory.instance, holder ?? options.fdHolder));
   // Disposed of before the descriptors are closed, of which it would give copies to a new fd holder.
   opened.defer(() => holder?.[Symbol.dispose]());
-  const storages = new Storages(
-    [
-      new ShmStorage(directory, lanes, { onStep }),
-      new ShmStorage(directory, lanes, { isPrivate: true, onStep }),
-      ...openMemfdStorages(memfds, lanes, onStep),
-      ...unlessRefused(() => new HeapStorage(memfds, lanes, onStep)),
-      ...(options.storages?.(directory) ?? []).map((storage) => opened.use(storage)),
-    ],
-    options.offered,
-  );
+  const more = (await options.storages?.({ directory, memfds, onStep, onWarning })) ?? { storages: [] };
+  for (const storage of more.storages) opened.use(storage);
+  const all = [
+    new ShmStorage(directory, lanes, { onStep }),
+    new ShmStorage(directory, lanes, { isPrivate: true, onStep }),
+    ...openMemfdStorages(memfds, lanes, onStep),
+    ...unlessRefused(() => new HeapStorage(memfds, lanes, onStep)),
+    ...more.storages,
+  ];
+  const storages = new Storages(all, options.offered, more.absences);
   const events = openEvents(journal, options.onWarning);
   opened.defer(() => keepEvents(journal, events, options.onWarning));
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void tryFree(store, region));
@@ -114,7 +131,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   );
   const store: Store = new Store({
     instance: directory.instance,
-    books: new Books(limit.limitBytes),
+    books: new Books(limit.limitBytes, toDevicePools(all)),
     journal,
     proofs,
     storages,
@@ -138,7 +155,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const names = opened.use(new NameWatch(store, directory.shmPath));
   watch = names;
   opened.defer(() => store.close());
-  const all = opened.move();
+  const everything = opened.move();
   return {
     store,
     limit,
@@ -148,8 +165,15 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     async start() {
       await Promise.all([names.started, store.layouts.start(), lanes.start()]);
     },
-    [Symbol.asyncDispose]: () => all.disposeAsync(),
+    [Symbol.asyncDispose]: () => everything.disposeAsync(),
   };
+}
+
+/** A device's memory is a pool, of which all models together get what there is. */
+function toDevicePools(storages: readonly Storage[]): DevicePool[] {
+  return storages.flatMap(({ device, memory }) =>
+    device === null ? [] : [{ name: memory.pool, limitBytes: memory.space().totalBytes }],
+  );
 }
 
 /** The events that the last server kept, if it stopped in order; else none, under numbers that nobody has seen. */

@@ -110,7 +110,6 @@ function describeLimit(books: Books, { model, session }: Charge, { code, poolNam
       whose: onDevice,
       limit: `the server's ${limitBytes}`,
       draining_bytes: drainingBytes,
-      device: poolName,
       hint: "See `tensord ls --sort size --holders`. Delete regions on this device, or create it on another.",
     };
   }

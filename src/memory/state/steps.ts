@@ -42,6 +42,7 @@ export const steps = [
   "lease.row-deleted",
   "hand-out.opened",
   "hand-out.locked",
+  "hand-out.exported",
   "hand-out.sent",
 ] as const;
 

@@ -77,6 +77,22 @@ export const Storage = z
       example: null,
     }),
     huge_pages: openWordOrNull("The size of its pages, if they are huge ones; else null.", Object.keys(hugePageBytes)),
+    device_uuid: z.string().nullable().openapi({
+      description: "The device whose memory it is, of `cuda_vmm` storage; else null.",
+      example: null,
+    }),
+    handle_type: openWordOrNull(
+      "What the descriptor of that memory is, which the broker sends beside the lease file; else null.",
+      ["posix_fd"],
+    ),
+    allocation_bytes: byteCount.openapi({
+      description: "What it takes: the size in whole pages. On a device that is what has to be mapped.",
+      example: 4_198_400,
+    }),
+    granularity: z.int().nullable().openapi({
+      description: "On a device: what addresses and sizes of its mappings are multiples of; else null.",
+      example: null,
+    }),
     maker_byte: z.boolean().openapi({
       description: "Whether who makes it holds the maker's byte in place of the lease byte (docs/protocol.md).",
       example: true,

@@ -79,6 +79,11 @@ export const CreateRegion = z
       .enum(storageKinds)
       .optional()
       .openapi({ description: "Default: the first that the server has of `shm`, `memfd` and `heap`." }),
+    device_uuid: z.string().min(1).max(limits.poolCharacters).optional().openapi({
+      description:
+        "With `cuda_vmm` storage: the device, by its UUID. May be left out where there is exactly one. /v1/stats has a pool for each.",
+      example: "GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e",
+    }),
     private: z
       .boolean()
       .optional()

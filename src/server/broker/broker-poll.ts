@@ -72,6 +72,13 @@ export function toWord(word: Word, slot: number): number {
   return slot * words.length + words.indexOf(word);
 }
 
+/** As it goes through the pipe. */
+export function toBytes(word: Word, slot: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(toWord(word, slot));
+  return bytes;
+}
+
 export interface HandedTo extends Handed {
   readonly slot: number;
 }

@@ -1,6 +1,6 @@
 /**
  * The broker's socket, and the descriptors of all its connections. A Worker waits for them (`broker-poll.ts`); what they ask is
- * answered here, in the turn in which it is heard. A descriptor that was taken is closed here alone, after the Worker has said
+ * answered here, in the turn in which it is heard, or later if a device has to be asked: the Worker reads no other request there until then. A descriptor that was taken is closed here alone, after the Worker has said
  * that it is done with it: its number may be anything's from then on.
  */
 
@@ -8,7 +8,7 @@ import { closeSync, readSync, writeSync } from "node:fs";
 import { limits } from "../../memory/limits.ts";
 import { addToPoll, createPipe, createPoll, pollEvents } from "../../memory/os/libc-poll.ts";
 import { endConnection } from "../../memory/os/libc-sockets.ts";
-import { type Peer, readUnread, sendMessage } from "../../memory/os/libc-unix.ts";
+import { type Peer, sendMessage } from "../../memory/os/libc-unix.ts";
 import type { Region } from "../../memory/state/region.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { toProblem } from "../../routes/problem.ts";
@@ -20,14 +20,15 @@ import {
   type PollTask,
   pollData,
   shared,
-  toWord,
+  toBytes,
   type Word,
 } from "./broker-poll.ts";
 import { BrokerSocket } from "./broker-socket.ts";
 import { type BrokerAccess, type BrokerAnswer, Conversation } from "./conversation.ts";
-import { toFailure, tooLong, unreadElsewhere, unreadHere } from "./failures.ts";
+import { toFailure, tooLong, unreadElsewhere } from "./failures.ts";
 import type { Frame } from "./frames.ts";
 import { TicketOffice } from "./tickets.ts";
+import { UnreadDescriptors } from "./unread-descriptors.ts";
 
 export interface BrokerParts {
   readonly store: Store;
@@ -78,7 +79,7 @@ export class Broker {
   /** What the pipe had no room for. */
   #words: Buffer = Buffer.alloc(0);
   #worker: Worker | undefined;
-  #unread = 0;
+  readonly #unread = new UnreadDescriptors();
   #socket: BrokerSocket | undefined;
   /** Of the Worker that runs, or ran last. */
   #workerStopped = Promise.withResolvers<void>();
@@ -213,17 +214,42 @@ export class Broker {
     this.#connections.set(slot, { slot, fd, conversation, unread: 0 });
   }
 
-  #close({ fd, conversation, unread }: Connection, closedBy: "peer" | "server"): void {
-    this.#unread -= unread;
+  #close(connection: Connection, closedBy: "peer" | "server"): void {
+    const { fd, conversation } = connection;
+    this.#unread.forget(connection);
     this.#parts.onClose(fd);
     closeSync(fd);
     conversation.ended(closedBy);
   }
 
   #answer(connection: Connection, frame: Frame): void {
+    try {
+      const answer = connection.conversation.answer(frame);
+      if (answer instanceof Promise) void this.#answerLater(connection, frame, answer);
+      else this.#finish(connection, frame, () => answer);
+    } catch (error) {
+      this.#finish(connection, frame, () => {
+        throw error;
+      });
+    }
+  }
+
+  async #answerLater(connection: Connection, frame: Frame, coming: Promise<BrokerAnswer>): Promise<void> {
+    const [outcome] = await Promise.allSettled([coming]);
+    const take = () => {
+      if (outcome.status === "rejected") throw outcome.reason;
+      return outcome.value;
+    };
+    if (this.#connections.get(connection.slot) === connection) return this.#finish(connection, frame, take);
+    // Its peer is gone: what was meant for it goes.
+    if (outcome.status === "fulfilled") outcome.value[Symbol.dispose]();
+  }
+
+  /** Answers with what `take` gives, or throws. */
+  #finish(connection: Connection, frame: Frame, take: () => BrokerAnswer): void {
     let word: Answered = "answered";
     try {
-      word = this.#tryAnswer(connection, frame);
+      word = this.#tryAnswer(connection, frame, take);
     } catch (error) {
       this.#parts.onUnexpected(error, crypto.randomUUID());
       endConnection(connection.fd);
@@ -231,9 +257,9 @@ export class Broker {
     this.#tell(word, connection.slot);
   }
 
-  #tryAnswer(connection: Connection, frame: Frame): Answered {
+  #tryAnswer(connection: Connection, frame: Frame, take: () => BrokerAnswer): Answered {
     try {
-      using answer = connection.conversation.answer(frame);
+      using answer = take();
       return this.#send(connection, frame.id, answer);
     } catch (error) {
       return this.#say(connection, frame.id, error);
@@ -244,13 +270,12 @@ export class Broker {
     const { members, descriptors, sent, region } = answer;
     const text = JSON.stringify({ id, ok: true, ...members });
     if (Buffer.byteLength(text) > limits.brokerFrameBytes) throw tooLong();
-    this.#checkUnread(connection, descriptors.length);
+    this.#unread.check(connection, descriptors.length, this.#connections.values());
     const sending = sendMessage(connection.fd, text, descriptors);
     if (sending === "full") return "full";
     if (sending === "flood") throw unreadElsewhere();
     if (sending === "gone") return "answered";
-    connection.unread += descriptors.length;
-    this.#unread += descriptors.length;
+    this.#unread.add(connection, descriptors.length);
     sent();
     if (region !== undefined) this.#tellTicket(region);
     return wordOf[connection.conversation.reach];
@@ -262,22 +287,6 @@ export class Broker {
     if (ticket === undefined) return;
     const text = Buffer.from(JSON.stringify(ticket));
     this.#write(Buffer.concat([toBytes("ticket", text.length), text]));
-  }
-
-  /** Descriptors on their way are open files of nobody: they come out of what the machine has, and lease what they are of. */
-  #checkUnread(connection: Connection, count: number): void {
-    if (count === 0) return;
-    this.#countUnread(connection);
-    if (connection.unread > 0 && connection.unread + count > limits.brokerUnreadDescriptors) throw unreadHere();
-    if (this.#unread + count <= limits.brokerUnreadDescriptorsOfAll) return;
-    for (const each of this.#connections.values()) if (each.unread > 0) this.#countUnread(each);
-    if (this.#unread + count > limits.brokerUnreadDescriptorsOfAll) throw unreadElsewhere();
-  }
-
-  #countUnread(connection: Connection): void {
-    if (connection.unread === 0 || readUnread(connection.fd) > 0) return;
-    this.#unread -= connection.unread;
-    connection.unread = 0;
   }
 
   #say({ fd }: Connection, id: number | null, error: unknown): "answered" | "full" {
@@ -334,10 +343,4 @@ export class Broker {
     for (const connection of this.#connections.values()) this.#close(connection, "server");
     this.#connections.clear();
   }
-}
-
-function toBytes(word: Word, slot: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(toWord(word, slot));
-  return bytes;
 }

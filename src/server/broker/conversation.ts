@@ -1,6 +1,7 @@
 /**
  * What is said over one connection to the broker: the greeting, descriptors that are asked for and given back, and the session
- * that the connection holds. Each request is answered in the turn in which it is looked at. It knows no socket.
+ * that the connection holds. Each request is answered in the turn in which it is looked at, but for one whose descriptor a device's driver has to make.
+ * It knows no socket.
  */
 
 import { closeSync } from "node:fs";
@@ -15,7 +16,7 @@ import type { LeaseKind } from "../../memory/os/kernel-lease.ts";
 import type { Peer } from "../../memory/os/libc-unix.ts";
 import { noteFetch, noteHandedOut, reportAttach, reportDetach } from "../../memory/regions/consumers.ts";
 import { regionByName } from "../../memory/regions/find.ts";
-import { type HandOut, handOut, openTensors } from "../../memory/regions/hand-out.ts";
+import { type HandOut, handOut, handOutOnDevice, openTensors } from "../../memory/regions/hand-out.ts";
 import { inspectName } from "../../memory/regions/public-name.ts";
 import { holdSession, openSession } from "../../memory/sessions/sessions.ts";
 import { defaultModelName } from "../../memory/state/books.ts";
@@ -23,6 +24,7 @@ import type { Region } from "../../memory/state/region.ts";
 import type { Session } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
 import type { DataAccess } from "../../memory/storage/data-file.ts";
+import type { DeviceAccess } from "../../memory/storage/storage.ts";
 import type { Caller } from "../../routes/access/caller.ts";
 import { accessSession, checkModel, checkRegionAccess } from "../../routes/access/checks.ts";
 import { mayEver, reachOf } from "../../routes/access/rights.ts";
@@ -74,7 +76,7 @@ export class Conversation {
   }
 
   /** @throws TensordError. */
-  answer(frame: Frame): BrokerAnswer {
+  answer(frame: Frame): BrokerAnswer | Promise<BrokerAnswer> {
     this.#store.refuseIfStopping();
     const request = parseRequest(frame);
     if (request.op === "hello") return this.#greet(request);
@@ -139,23 +141,46 @@ export class Conversation {
     return region;
   }
 
-  #attach(caller: Caller, request: AttachRequest) {
-    const { access, lease = "consumer", count = 1, tensors } = request;
+  #attach(caller: Caller, request: AttachRequest): BrokerAnswer | Promise<BrokerAnswer> {
+    const { access: word, lease = "consumer", count = 1 } = request;
+    const access = word === "rw" ? "write" : "read";
     const region = this.#find(caller, request);
+    const { device } = this.#store.storages.of(region);
+    if (device !== null && count > 0) return this.#attachOnDevice(request, region, device, access, lease, count);
+    return this.#toAttached(request, region, this.#handOut(region, access, lease, count));
+  }
+
+  /** The driver makes a descriptor for each who attaches, which takes its time. */
+  async #attachOnDevice(
+    request: AttachRequest,
+    region: Region,
+    device: DeviceAccess,
+    ...how: [access: DataAccess, lease: LeaseKind, count: number]
+  ): Promise<BrokerAnswer> {
+    const handed = await handOutOnDevice(this.#store, region, device, ...how);
+    return this.#toAttached(request, region, handed);
+  }
+
+  /** Takes over what was handed out. */
+  #toAttached(request: AttachRequest, region: Region, handed: HandOut): BrokerAnswer {
+    const { access, lease = "consumer", count = 1, tensors } = request;
+    const isOnDevice = handed.descriptors.length > count;
     using opened = new DisposableStack();
-    const handed = opened.use(this.#handOut(region, access === "rw" ? "write" : "read", lease, count));
+    opened.use(handed);
+    const files = handed.descriptors.slice(0, count);
+    const handles = handed.descriptors.slice(count);
     const list = tensors === true ? [opened.adopt(openTensors(region), closeSync)] : [];
     const all = opened.move();
     return toAnswer(
       {
         region: toRegionFacts(this.#store, region),
         leased: handed.isLeased,
-        fds: [...handed.descriptors.map(() => "region"), ...list.map(() => "tensors")],
+        fds: [...files.map(() => "region"), ...list.map(() => "tensors"), ...handles.map(() => "handle")],
         ...(list.length === 0 ? {} : { tensors_byte_size: region.tensors.byteSize }),
       },
       {
-        descriptors: [...handed.descriptors, ...list],
-        region: handed.isLeased && count === 1 ? region : undefined,
+        descriptors: [...files, ...list, ...handles],
+        region: handed.isLeased && count === 1 && !isOnDevice ? region : undefined,
         sent: () => this.#noteAttached(region, access === "rw", lease === "maker", handed.isLeased ? count : 0),
         [Symbol.dispose]: () => all.dispose(),
       },

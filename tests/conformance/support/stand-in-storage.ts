@@ -33,6 +33,7 @@ const modes: Readonly<Record<Access, number>> = { open: 0o600, sealed: 0o400, "s
 export class StandInStorage implements Storage, Disposable {
   readonly kind = "file";
   readonly form = "file";
+  readonly device = null;
   readonly hasHeader = true;
   readonly isMappable = true;
   readonly isPrivate = false;

@@ -1,0 +1,192 @@
+/**
+ * The Worker in which the server's calls of a device's driver run, one after another. A driver that does not answer holds up nobody but
+ * those who wait for it, and they are told after a while; what it does later is undone.
+ */
+
+import { closeSync } from "node:fs";
+import { TensordError } from "../memory/error.ts";
+import { limits } from "../memory/limits.ts";
+import { outOfDescriptors } from "../memory/os/descriptors.ts";
+import { WorkerQueue } from "../memory/storage/lane.ts";
+import type { DeviceJob, DeviceReply, DriverRefusal, UsableDevice } from "./device-calls.ts";
+import { results } from "./driver-error.ts";
+
+/** A refusal on its way to whoever asked. `DeviceLane` makes a failure of the table of it. */
+class RefusedByDriver extends Error {
+  readonly refusal: DriverRefusal;
+
+  constructor(refusal: DriverRefusal) {
+    super(refusal.message);
+    this.refusal = refusal;
+  }
+}
+
+export interface LaneOptions {
+  /** How long who asks waits for an answer. */
+  readonly answerMs?: number | undefined;
+}
+
+/** What regions on a device are made with. */
+export interface DeviceDriver extends Disposable {
+  /**
+   * Allocates memory on a device. @returns the driver's handle of it, which the caller releases.
+   * @throws TensordError `out-of-device-memory`, `out-of-descriptors`, `io-error`, `deadline-exceeded`, or as `signal` says.
+   */
+  create(device: UsableDevice, byteSize: number, signal: AbortSignal): Promise<bigint>;
+  /** A descriptor of the memory, the caller's to close. @throws TensordError as `create`. */
+  export(uuid: string, handle: bigint): Promise<number>;
+  /** Resolves once the driver has let go, however long that takes. @throws TensordError. */
+  release(uuid: string, handle: bigint): Promise<void>;
+  /** As `release`, by the last descriptor. */
+  close(fd: number): Promise<void>;
+  /**
+   * Waits for `work`, which goes on alone if that takes too long.
+   * @throws what it fails with, or TensordError `deadline-exceeded`.
+   */
+  within<Value>(what: string, work: Promise<Value>): Promise<Value>;
+}
+
+export class DeviceLane implements DeviceDriver {
+  readonly #queue = new WorkerQueue<DeviceJob, DeviceReply>({
+    start: () => new Worker(new URL("./device.worker.ts", import.meta.url).href),
+    transfers: () => [],
+    read: (reply) => {
+      if (reply.ok) return reply.value;
+      throw "refusal" in reply ? new RefusedByDriver(reply.refusal) : new Error(reply.reason);
+    },
+  });
+  readonly #answerMs: number;
+  /** Ends what is waited for. */
+  readonly #ending = new AbortController();
+
+  constructor({ answerMs = limits.driverAnswerMs }: LaneOptions = {}) {
+    this.#answerMs = answerMs;
+  }
+
+  /**
+   * The devices that can be used.
+   * @throws Error with the reason if there is none.
+   */
+  look(): Promise<readonly UsableDevice[]> {
+    const looking = this.#queue.run({ kind: "look" });
+    return this.#within("look for devices", looking) as Promise<readonly UsableDevice[]>;
+  }
+
+  async create({ uuid, ordinal }: UsableDevice, byteSize: number, signal: AbortSignal): Promise<bigint> {
+    signal.throwIfAborted();
+    const creating = this.#queue.run({ kind: "create", ordinal, byteSize }) as Promise<bigint>;
+    const undo = (handle: bigint) => void this.#queue.run({ kind: "release", handle }).catch(() => {});
+    const what = `allocate ${byteSize} bytes on device ${uuid}`;
+    try {
+      return await this.#within(what, creating, undo, signal);
+    } catch (error) {
+      throw toFailure(error, what, byteSize);
+    }
+  }
+
+  async export(uuid: string, handle: bigint): Promise<number> {
+    const exporting = this.#queue.run({ kind: "export", handle }) as Promise<number>;
+    const what = `hand out memory of device ${uuid}`;
+    try {
+      return await this.#within(what, exporting, closeSync);
+    } catch (error) {
+      throw toFailure(error, what, 0);
+    }
+  }
+
+  async release(uuid: string, handle: bigint): Promise<void> {
+    try {
+      await this.#queue.run({ kind: "release", handle });
+    } catch (error) {
+      throw toFailure(error, `free memory of device ${uuid}`, 0);
+    }
+  }
+
+  async close(fd: number): Promise<void> {
+    await this.#queue.run({ kind: "close", fd });
+  }
+
+  async within<Value>(what: string, work: Promise<Value>): Promise<Value> {
+    return await this.#within(what, work);
+  }
+
+  async #within<Value>(
+    what: string,
+    work: Promise<Value>,
+    undo: (value: Value) => void = () => {},
+    signal?: AbortSignal,
+  ): Promise<Value> {
+    const { promise: given, reject: giveUp } = Promise.withResolvers<never>();
+    const stop = signal === undefined ? this.#ending.signal : AbortSignal.any([signal, this.#ending.signal]);
+    const onAbort = () => giveUp(stop.reason);
+    if (stop.aborted) onAbort();
+    stop.addEventListener("abort", onAbort);
+    const timer = setTimeout(() => giveUp(tooLate(what, this.#answerMs)), this.#answerMs);
+    let isGivenUp = false;
+    work.then(
+      (value) => isGivenUp && undo(value),
+      () => {},
+    );
+    try {
+      return await Promise.race([work, given]);
+    } catch (error) {
+      isGivenUp = true;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      stop.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /** Who waits still is told that the server stops. The driver's handles end with the process. */
+  [Symbol.dispose](): void {
+    this.#ending.abort(
+      new TensordError("shutting-down", "Cannot wait for the device's driver: the server is shutting down", {
+        hint: "Ask again when the server is back.",
+      }),
+    );
+    this.#queue[Symbol.dispose]();
+  }
+}
+
+function tooLate(what: string, answerMs: number): TensordError {
+  return new TensordError(
+    "deadline-exceeded",
+    `Cannot ${what}: the device's driver has not answered for ${answerMs} ms`,
+    {
+      hint: "Ask again in a while. If it goes on, the device or its driver hangs: see the kernel's log (dmesg, NVRM), and reset the device.",
+    },
+  );
+}
+
+/** The failure of the table for what the driver said. What ran out of descriptors may call itself out of memory, so that is seen first. */
+function toFailure(error: unknown, what: string, requestedBytes: number): unknown {
+  if (error instanceof TensordError) return error;
+  if (!(error instanceof RefusedByDriver)) {
+    return new TensordError(
+      "io-error",
+      `Cannot ${what}: ${(error as Error).message}`,
+      { hint: "See the server's log." },
+      { cause: error },
+    );
+  }
+  const { result, code, message, errno } = error.refusal;
+  if (errno !== null) return outOfDescriptors(`Cannot ${what}`, { cause: error });
+  if (result === results.outOfMemory && requestedBytes > 0) {
+    return new TensordError(
+      "out-of-device-memory",
+      `Cannot ${what}: the driver has not so much free (${code})`,
+      {
+        requested_bytes: requestedBytes,
+        hint: "Other processes use the device, too (nvidia-smi lists them). Delete regions on it, or create this one on another.",
+      },
+      { cause: error },
+    );
+  }
+  return new TensordError(
+    "io-error",
+    `Cannot ${what}: ${message}`,
+    { hint: "`tensord doctor` says how the device is; the kernel's log (dmesg, NVRM) may say more." },
+    { cause: error },
+  );
+}

@@ -1,0 +1,60 @@
+/** Failures of regions on a device: what cannot be done to them over HTTP, and what the device has no room for. */
+
+import type { FailureCode } from "../../../src/memory/error.ts";
+import { createDeviceStorage, fakeDevice } from "../../conformance/support/fake-device.ts";
+import type { TestApp } from "../../harness/app.ts";
+import { askInVain, type FailureCase } from "./failure-case.ts";
+
+export const withDevice = { storages: ({ memfds }: Parts) => ({ storages: [createDeviceStorage(memfds)] }) };
+type Parts = { readonly memfds: Parameters<typeof createDeviceStorage>[0] };
+
+const create = (app: TestApp, more: object = {}) => app.create({ storage: "cuda_vmm", byte_size: 100, ...more });
+
+type Request = readonly [method: string, path: string, body?: object];
+
+/** Refused because the bytes are where the server does not go. */
+function whereBytesAre(operationId: string, ask: (app: TestApp) => Promise<Request>): FailureCase {
+  const code: FailureCode = "storage-unavailable";
+  return { operationId, code, options: withDevice, provoke: async (app) => askInVain(app, ...(await ask(app))) };
+}
+
+export const deviceCases: readonly FailureCase[] = [
+  whereBytesAre("readData", async (app) => ["GET", `/v1/regions/${(await create(app)).id}/data`]),
+  whereBytesAre("writeData", async (app) => ["PUT", `/v1/regions/${(await create(app)).id}/data`, new Uint8Array(100)]),
+  whereBytesAre("readFile", async (app) => ["GET", `/v1/regions/${(await create(app)).id}/file/w.safetensors`]),
+  whereBytesAre("readFileByName", async (app) => {
+    await create(app, { name: "weights" });
+    return ["GET", "/v1/models/default/regions/weights/file/weights.safetensors"];
+  }),
+  whereBytesAre("sealRegion", async (app) => [
+    "POST",
+    `/v1/regions/${(await create(app)).id}/seal`,
+    { checksum: true },
+  ]),
+  whereBytesAre("sealGroup", async (app) => [
+    "POST",
+    "/v1/seal",
+    { regions: [{ region: (await create(app)).id }, { region: (await app.create()).id }], checksum: true },
+  ]),
+  whereBytesAre("verifyRegion", async (app) => {
+    const { id } = await create(app);
+    await app.seal(id);
+    return ["POST", `/v1/regions/${id}/verify`];
+  }),
+  {
+    operationId: "createRegion",
+    code: "out-of-device-memory",
+    options: withDevice,
+    provoke: (app) => {
+      // Others have some of it, of which the books know nothing.
+      const pool = app.store.books.pools.get(fakeDevice.uuid);
+      pool.limitBytes = 2 * fakeDevice.totalBytes;
+      app.store.books.model("default").pools.get(fakeDevice.uuid);
+      return askInVain(app, "POST", "/v1/regions", {
+        storage: "cuda_vmm",
+        byte_size: fakeDevice.totalBytes + 1,
+        ttl_ms: 1000,
+      });
+    },
+  },
+];
