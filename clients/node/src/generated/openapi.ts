@@ -19,7 +19,7 @@ export interface paths {
     readonly put?: never;
     /**
      * Allocate a region
-     * @description Lays the tensors out in a new file of zeros, charged to the pools before it is there. Write it by mapping it, then seal it. Exactly one owner decides its end.
+     * @description Lays the tensors out in a new file of zeros, charged to the pools before it is there. Write it by mapping it, then seal it. Exactly one owner decides its end. In `cuda_vmm` storage it is memory of a device, from its first byte on and of whatever bytes the driver leaves there; it is mapped by the descriptor that the broker sends. Read-only on a device is an agreement between clients: nothing keeps a process that has the descriptor from writing to a sealed region.
      */
     readonly post: operations["createRegion"];
     readonly delete?: never;
@@ -800,6 +800,28 @@ export interface components {
        */
       readonly huge_pages: string | null;
       /**
+       * @description The device whose memory it is, of `cuda_vmm` storage; else null.
+       * @example null
+       */
+      readonly device_uuid: string | null;
+      /**
+       * @description What the descriptor of that memory is, which the broker sends beside the lease file; else null. Known: `posix_fd`. A later server may say others.
+       * @example posix_fd
+       */
+      readonly handle_type: string | null;
+      /**
+       * Format: int64
+       * @description What it takes: the size in whole pages. On a device that is what has to be mapped.
+       * @example 4198400
+       */
+      readonly allocation_bytes: number;
+      /**
+       * Format: int64
+       * @description On a device: what addresses and sizes of its mappings are multiples of; else null.
+       * @example null
+       */
+      readonly granularity: number | null;
+      /**
        * @description Whether who makes it holds the maker's byte in place of the lease byte (docs/protocol.md).
        * @example true
        */
@@ -1260,6 +1282,7 @@ export interface components {
       | "pool-full"
       | "out-of-shared-memory"
       | "out-of-inodes"
+      | "out-of-device-memory"
       | "out-of-descriptors";
     /** @description Lets another process map one tensor without asking the server: docs/protocol.md. */
     readonly TensorReference: {
@@ -1481,7 +1504,7 @@ export interface components {
       /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
       readonly detail: string;
       /**
-       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-descriptors`. A later server may say others.
+       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
        * @example malformed-body
        * @example unauthorized
        * @example forbidden
@@ -1522,6 +1545,7 @@ export interface components {
        * @example pool-full
        * @example out-of-shared-memory
        * @example out-of-inodes
+       * @example out-of-device-memory
        * @example out-of-descriptors
        */
       readonly code: string;
@@ -1676,6 +1700,11 @@ export interface components {
        * @enum {string}
        */
       readonly storage?: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
+      /**
+       * @description With `cuda_vmm` storage: the device, by its UUID. May be left out where there is exactly one. /v1/stats has a pool for each.
+       * @example GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e
+       */
+      readonly device_uuid?: string;
       /** @description It has no name that others open, and no uid but the server's may: it is reached by a descriptor from the broker, or as bytes over HTTP. Regions in `memfd` storage are so anyway. Default false. */
       readonly private?: boolean;
       /**
@@ -2971,7 +3000,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-descriptors`: The server has no free file descriptor. `session-quota-exceeded`: The session's quota is reached. `model-limit-exceeded`: The model's memory limit is reached. `pool-full`: The server's memory limit is reached. `out-of-shared-memory`: The shared memory file system is full. `out-of-inodes`: The shared memory file system has no free inodes. */
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `session-quota-exceeded`: The session's quota is reached. `model-limit-exceeded`: The model's memory limit is reached. `pool-full`: The server's memory limit is reached. `out-of-shared-memory`: The shared memory file system is full. `out-of-inodes`: The shared memory file system has no free inodes. `out-of-device-memory`: The device has no such memory free. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -4066,6 +4095,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
@@ -4209,6 +4247,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4379,6 +4426,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -4764,6 +4820,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
@@ -4944,6 +5009,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -5177,6 +5251,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
@@ -5393,6 +5476,15 @@ export interface operations {
       };
       /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
       readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
         headers: {
           readonly [name: string]: unknown;
         };

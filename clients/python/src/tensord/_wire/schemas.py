@@ -224,6 +224,10 @@ class Storage(TypedDict):
     private: bool
     href: str | None
     huge_pages: str | None
+    device_uuid: str | None
+    handle_type: str | None
+    allocation_bytes: int
+    granularity: int | None
     maker_byte: bool
 
 
@@ -297,6 +301,7 @@ FailureCode: TypeAlias = Literal[
     "pool-full",
     "out-of-shared-memory",
     "out-of-inodes",
+    "out-of-device-memory",
     "out-of-descriptors",
 ]
 
@@ -422,6 +427,7 @@ class CreateRegion(TypedDict):
     name: NotRequired[str]
     version: NotRequired[str]
     storage: NotRequired[Literal["shm", "memfd", "file", "heap", "cuda_vmm"]]
+    device_uuid: NotRequired[str]
     private: NotRequired[bool]
     huge_pages: NotRequired[Literal["64KiB", "2MiB", "32MiB", "512MiB", "1GiB", "16GiB"]]
     tensors: NotRequired[list[TensorRequest]]
