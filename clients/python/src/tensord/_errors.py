@@ -49,7 +49,8 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── ModelLimitExceeded
     │   ├── PoolFull
     │   ├── OutOfSharedMemory
-    │   └── OutOfInodes
+    │   ├── OutOfInodes
+    │   └── OutOfDeviceMemory
     ├── OutOfDescriptors   [OSError]          this process, or the server, may open no more files
     └── ServerFault                           the server failed, or answered what is no answer
         ├── InternalError
@@ -404,6 +405,12 @@ class OutOfInodes(OutOfMemory):
     """The file system that holds the regions has no room for another file."""
 
     code = "out-of-inodes"
+
+
+class OutOfDeviceMemory(OutOfMemory):
+    """The device has no such memory free: other processes use it, too."""
+
+    code = "out-of-device-memory"
 
 
 class OutOfDescriptors(TensordError, OSError):
