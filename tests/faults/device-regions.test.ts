@@ -47,6 +47,7 @@ testOnStandIn(
       byte_size: 3 * MiB,
     });
     expect(await chargedOf(server)).toBe(4 * MiB);
+    expect((await server.command("status")).stdout).toContain(`4 MiB used of 256 MiB on ${device}`);
     expect(cuda.inUse()).toMatchObject([{ kind: "memory", card: 0, bytes: 4 * MiB }]);
     using client = await connect(server);
     const attached = await client.attach(region.id, { access: "rw", count: 2 });

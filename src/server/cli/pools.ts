@@ -13,3 +13,12 @@ export function hostOf<Pool extends { readonly pool: string }>({ pools }: { read
   }
   return host;
 }
+
+/** The pools of devices: none where no device can be used. */
+export function devicesOf<Pool extends { readonly pool: string }>({
+  pools,
+}: {
+  readonly pools: readonly Pool[];
+}): Pool[] {
+  return pools.filter(({ pool }) => pool !== hostPool);
+}

@@ -6,7 +6,7 @@ import type { InstanceLocation } from "../../memory/storage/instance-directory.t
 import type { Model, Session, Stats } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { describeLeftovers, type Offline, readOffline } from "./offline.ts";
-import { hostOf } from "./pools.ts";
+import { devicesOf, hostOf } from "./pools.ts";
 import { sessionHead, toSessionName, toSessionRow } from "./region-text.ts";
 import { toBytes, toJson, toTable } from "./table.ts";
 
@@ -27,6 +27,10 @@ export async function status(api: Api, asJson: boolean): Promise<string> {
   return [
     `instance   ${stats.instance}, tensord ${stats.version}, epoch ${stats.epoch}`,
     `memory     ${toBytes(host.used_bytes)} used of ${toBytes(limit)} (${used} %), ${toBytes(host.available_bytes)} available`,
+    ...devicesOf(stats).map(
+      (pool) =>
+        `device     ${toBytes(pool.used_bytes + pool.draining_bytes)} used of ${toBytes(pool.limit_bytes ?? 0)} on ${pool.pool}`,
+    ),
     `draining   ${toBytes(host.draining_bytes)} in ${count(regions.draining, "region")}`,
     `elsewhere  ${toBytes(Math.max(0, host.unaccounted_bytes ?? 0))} of the file system used by others, ${inodes.free} inodes free`,
     `regions    ${regions.sealed} sealed, ${regions.open + regions.sealing} open, ${regions.creating} in creation`,
