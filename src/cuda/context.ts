@@ -83,7 +83,7 @@ const functions = {
 } as const;
 
 /** The functions of this file, by the names that the library must have. */
-export const contextFunctions: readonly string[] = Object.keys(functions);
+export const contextFunctions = functions;
 
 const bindFunctions = () => openLibcuda().bind(functions);
 type Functions = ReturnType<typeof bindFunctions>;

@@ -58,7 +58,7 @@ const functions = {
 } as const;
 
 /** The functions of this file, by the names that the library must have. */
-export const driverFunctions: readonly string[] = [...Object.keys(oldest), ...Object.keys(functions)];
+export const driverFunctions = { ...oldest, ...functions } as const;
 
 const bindFunctions = () => openLibcuda().bind(functions);
 type Functions = ReturnType<typeof bindFunctions>;
@@ -79,7 +79,7 @@ export class Driver {
    */
   static open(): Driver {
     const library = openLibcuda();
-    const lacks = library.missing(driverFunctions);
+    const lacks = library.missing(Object.keys(driverFunctions));
     const version = lacks.includes("cuDriverGetVersion") ? null : readVersion();
     if (lacks.length > 0) {
       const is = version === null ? "" : ` (CUDA ${toVersionText(version)})`;
