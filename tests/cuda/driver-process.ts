@@ -4,9 +4,10 @@
  */
 
 import { closeSync, readSync, writeSync } from "node:fs";
-import { Context } from "../../src/cuda/context.ts";
-import { Driver } from "../../src/cuda/driver.ts";
+import { Context, contextFunctions } from "../../src/cuda/context.ts";
+import { Driver, driverFunctions } from "../../src/cuda/driver.ts";
 import { DriverError, NoDriver } from "../../src/cuda/driver-error.ts";
+import { check, openLibcuda, toDriverError } from "../../src/cuda/libcuda.ts";
 import { type Address, addressOf } from "../../src/memory/os/ffi.ts";
 import {
   acceptConnection,
@@ -40,6 +41,18 @@ const deeds: Readonly<Record<string, (...args: never[]) => unknown>> = {
   },
   /** The different bytes that are there. */
   bytes: (address: Address) => values.filter((value) => needed(buffers.get(address)).includes(value)),
+  /** Names of the binding that the library lacks. */
+  missing: () => openLibcuda().missing(Object.keys({ ...driverFunctions, ...contextFunctions })),
+  /** Binds every function of the binding. @returns how many. */
+  bindAll: () => Object.keys(openLibcuda().bind({ ...driverFunctions, ...contextFunctions })).length,
+  /** Asks a question as if the driver had been started. */
+  askUninitialised: () => {
+    const { cuDeviceGetCount } = openLibcuda().bind({ cuDeviceGetCount: driverFunctions.cuDeviceGetCount });
+    const out = Buffer.alloc(4);
+    check("cuDeviceGetCount", cuDeviceGetCount(addressOf(out)));
+    return out.readInt32LE();
+  },
+  describe: (result: number) => toDriverError("cuInit", result).message,
   closeFd: (fd: number) => closeSync(fd),
   /** Sends a descriptor to the process that receives at `path`. */
   sendFd: (path: string, fd: number) => {
