@@ -21,13 +21,19 @@ export class CudaProcess implements AsyncDisposable {
   readonly #process: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #lines: AsyncIterator<string>;
 
-  /** @param env what it has beside PATH; of a stand-in, or nothing for what the machine has. */
-  constructor(env: Readonly<Record<string, string>>, { cwd = root } = {}) {
-    this.#process = Bun.spawn([process.execPath, "--no-env-file", join(root, "tests/cuda/driver-process.ts")], {
-      cwd,
-      env: { PATH: process.env.PATH, ...env },
-      stdio: ["pipe", "pipe", "inherit"],
-    });
+  /**
+   * @param env what it has beside PATH; of a stand-in, or nothing for what the machine has.
+   * @param prefix the beginning of its command line.
+   */
+  constructor(env: Readonly<Record<string, string>>, { cwd = root, prefix = [] as readonly string[] } = {}) {
+    this.#process = Bun.spawn(
+      [...prefix, process.execPath, "--no-env-file", join(root, "tests/cuda/driver-process.ts")],
+      {
+        cwd,
+        env: { PATH: process.env.PATH, ...env },
+        stdio: ["pipe", "pipe", "inherit"],
+      },
+    );
     this.#lines = readLines(this.#process.stdout);
   }
 
