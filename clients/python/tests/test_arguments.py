@@ -88,7 +88,7 @@ TAKES: dict[str, set[str]] = {
     "session": OR_NONE | TEXTS,
     "types": OR_NONE | TEXTS | {"texts"},
     "token": OR_NONE | {"text", "path", ".."},
-    **dict.fromkeys(("storage", "huge_pages"), OR_NONE),
+    **dict.fromkeys(("storage", "huge_pages", "device"), OR_NONE),
     "after": OR_NONE | TEXTS,
     "url": OR_NONE,
     "data": ARRAYS,
@@ -109,6 +109,8 @@ EXCEPTIONS: dict[str, set[str]] = {
     "Client.change.evictable": OR_NONE | FLAGS,
     "Client.change.labels": OR_NONE | {"labels", "removal"},
     "Client.attach.timeout": TIMES,
+    "DeviceTensor.copy_from_host.data": set(JUNK),
+    "DeviceRegion.copy_from_host.data": set(JUNK),
     **dict.fromkeys(("Client.attach.region", "attach.region"), NAMES | {"texts"}),
     "Client.seal.if_match": OR_NONE | {"list"},
     "attach.timeout": TIMES,
@@ -138,6 +140,8 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
         assert session is not None
         ref = ring.put([1.0])
         tensor = region["data"]
+        # Over host memory, since no call that is refused gets as far as the device.
+        device_region: Any = tensord.DeviceRegion(region._api, region.descriptor, region._attachment, created=False)
         yield {
             "connect": Call(tensord.connect, {}),
             "attach": Call(tensord.attach, {"region": "region"}),
@@ -173,6 +177,11 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
             "Region.lock_write": Call(region.lock_write, {}),
             "Tensor.lock_read": Call(tensor.lock_read, {}),
             "Tensor.lock_write": Call(tensor.lock_write, {}),
+            "DeviceRegion.pin": Call(device_region.pin, {"register": lambda address, byte_size: None}),
+            "DeviceRegion.copy_from_host": Call(device_region.copy_from_host, {}),
+            "DeviceTensor.numpy": Call(device_region["data"].numpy, {}),
+            "DeviceTensor.bytes": Call(device_region["data"].bytes, {}),
+            "DeviceTensor.copy_from_host": Call(device_region["data"].copy_from_host, {}),
             "Ring.acquire": Call(ring.acquire, {}),
             "Ring.put": Call(ring.put, {"data": [1.0]}),
             "Rings.open": Call(rings.open, {"ref": ref}),

@@ -14,6 +14,7 @@ FLOORS = (
     {"_errors", "_version", "_warnings"},
     {"_arguments"},
     {"_wire", "_transport", "_mapping"},
+    {"_cuda"},
     {"_api", "_tensor"},
     {"_session", "_events"},
     {"_region"},

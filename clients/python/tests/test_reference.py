@@ -59,6 +59,8 @@ def test_a_scalar_and_an_empty_tensor_have_references() -> None:
         {"storage": "a" * 65},
         {"storage": "cuda vmm"},
         {"storage": "cuda_vmm", "path": ""},
+        {"storage": "cuda_vmm", "path": None},
+        {"storage": "cuda_vmm", "path": None, "device_uuid": "GPU-0", "instance": "A1"},
         {"storage": "cuda_vmm", "path": "/" * 4097},
         {"storage": "cuda_vmm", "device_uuid": 0},
         {"storage": "cuda_vmm", "device_uuid": "a" * 129},
@@ -154,7 +156,7 @@ def test_text_that_is_no_reference_is_refused(text: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("generation", [0, 4096])
-@pytest.mark.parametrize(("storage", "path"), [("cuda_vmm", None), ("SHM", None), ("file", "/data/weights")])
+@pytest.mark.parametrize(("storage", "path"), [("metal", None), ("SHM", None), ("file", "/data/weights")])
 def test_a_reference_to_storage_of_a_newer_server_is_passed_on_and_only_mapping_it_is_refused(
     client: tensord.Client, storage: str, path: str | None, generation: int
 ) -> None:

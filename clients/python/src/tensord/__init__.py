@@ -13,6 +13,7 @@ from ._errors import (
     Closed,
     Conflict,
     DeadlineExceeded,
+    DriverFailed,
     FeatureUnavailable,
     Forbidden,
     InternalError,
@@ -64,6 +65,7 @@ from ._errors import (
 from ._events.event import Event
 from ._events.event_stream import EventStream
 from ._mapping.memory_lock import MemoryLock
+from ._region.device_region import DeviceRegion
 from ._region.group import Group
 from ._region.pin import Pin
 from ._region.region import Region
@@ -71,6 +73,7 @@ from ._ring.ring import Ring
 from ._ring.rings import Rings
 from ._ring.slot import Slot
 from ._session.session import Session
+from ._tensor.device_tensor import DeviceTensor
 from ._tensor.reference import TensorReference
 from ._tensor.tensor import OpenedTensor, Tensor
 from ._tensor.tensor_lock import TensorLock
@@ -104,7 +107,10 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "Deletion",
+    "DeviceRegion",
+    "DeviceTensor",
     "Drain",
+    "DriverFailed",
     "Event",
     "EventStream",
     "EvictedRegion",

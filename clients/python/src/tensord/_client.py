@@ -12,6 +12,7 @@ from ._arguments.checked import checked_class
 from ._arguments.kinds import (
     ByteCount,
     Count,
+    DeviceName,
     Label,
     LabelChanges,
     Labels,
@@ -30,6 +31,7 @@ from ._errors import TensordError, ValidationFailed
 from ._events.event_stream import EventStream
 from ._region.asked import asked_by
 from ._region.claim import get_or_build
+from ._region.device_region import DeviceRegion, check_device, to_wanted_device
 from ._region.group import Group, open_group, seal_group
 from ._region.heap import is_heap, refuse_ring
 from ._region.make import make_region, open_region
@@ -132,6 +134,7 @@ class Client:
         storage: StorageKind | None = None,
         private: bool = False,
         huge_pages: HugePages | None = None,
+        device: DeviceName | None = None,
     ) -> Region:
         """Makes a region and maps it for writing. Others can attach it at once, and see it sealed after ``seal``.
 
@@ -168,6 +171,9 @@ class Client:
         downloads it, once a process. Until then nobody else can attach it (``StorageUnavailable``), nor is there a ring
         of it. Without ``storage`` it is the first that the server has of ``shm``, ``memfd`` and ``heap``.
 
+        ``device="cuda:0"``, or its UUID, makes it in the memory of that device instead: a ``DeviceRegion``, into which
+        ``data`` is copied.
+
         If anything fails after the server made the region, it is deleted again. A create whose answer is lost is
         repeated only with ``if_exists="attach"``, since otherwise it could find its own region in the way. Raises
         ``NameTaken``, ``NameClaimed``, ``OutOfMemory`` and its kinds, ``DeadlineExceeded``, ``ValidationFailed``,
@@ -189,6 +195,7 @@ class Client:
             storage=storage,
             private=private,
             huge_pages=huge_pages,
+            device=device,
         )
         body["tensors"] = specs
         body["if_exists"] = if_exists
@@ -216,6 +223,7 @@ class Client:
         storage: StorageKind | None = None,
         private: bool = False,
         huge_pages: HugePages | None = None,
+        device: DeviceName | None = None,
     ) -> Region:
         """The region of that name, sealed and mapped for reading. If there is none, one caller of all processes builds.
 
@@ -233,8 +241,8 @@ class Client:
         others get what it has made.
 
         By default the region lingers for 600 seconds after the last process that maps it; ``linger`` with ``handoff``,
-        ``ttl`` or ``persist`` say otherwise, as in ``create``. They, and the rest, count where it is built; ``created``
-        tells whether that was here. ``strict`` counts where it is not, as in ``attach``.
+        ``ttl`` or ``persist`` say otherwise, as in ``create``. They, ``device`` and the rest count where it is built;
+        ``created`` tells whether that was here. ``strict`` counts where it is not, as in ``attach``.
 
         Raises what ``build`` raises, ``DeadlineExceeded`` when the time is over and somebody builds still, and what
         ``create`` and ``seal`` raise.
@@ -260,6 +268,7 @@ class Client:
             storage=storage,
             private=private,
             huge_pages=huge_pages,
+            device=device,
         )
         return get_or_build(
             self._api,
@@ -283,7 +292,20 @@ class Client:
         timeout: Timeout = 0.0,
         writable: bool = False,
         strict: bool = False,
+        device: None = None,
     ) -> Region: ...
+    @overload
+    def attach(
+        self,
+        region: Name | RegionDescriptor,
+        *,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        timeout: Timeout = 0.0,
+        writable: bool = False,
+        strict: bool = False,
+        device: DeviceName,
+    ) -> DeviceRegion: ...
     @overload
     def attach(
         self,
@@ -304,6 +326,7 @@ class Client:
         timeout: Timeout = 0.0,
         writable: bool = False,
         strict: bool = False,
+        device: DeviceName | None = None,
     ) -> Region | Group:
         """Maps a region that exists, by its name in ``model``, or by a descriptor in hand, which costs no request,
         unless it comes from a list.
@@ -321,18 +344,27 @@ class Client:
         torch operations stay private to this process; ``strict=True`` makes any such write a crash instead, and
         forbids ``torch()``.
 
+        A region in the memory of a device is mapped there, as a ``DeviceRegion``. ``device="cuda:0"``, or its UUID,
+        says that it must be on that one, and ``"cuda"`` that it must be on any: ``FeatureUnavailable`` otherwise.
+
         Raises ``RegionNotFound``, ``RegionNotSealed`` if the time ends with an open region, ``RegionSealed`` for a
         writer, ``WrongNamespace`` if this process sees another file system than the server, ``AccessDenied``.
         """
         if isinstance(region, (list, tuple)):
             # A tuple by now, whatever it was.
+            if device is not None:
+                raise ValidationFailed("Cannot attach a group with device=: say it for one region", hint="leave it out")
             named = NamedGroup(model, tuple(region), version)
             return open_group(self._api, self._session, named, timeout, writable=writable, strict=strict)
+        wanted = None if device is None else to_wanted_device(device)
         if isinstance(region, RegionDescriptor):
+            check_device(region, wanted)
             return open_region(self._api, self._session, region, None, writable=writable, strict=strict)
 
         def find() -> RegionDescriptor:
-            return find_region(self._api, NamedRegion(model, region, version), timeout, writable=writable)
+            found = find_region(self._api, NamedRegion(model, region, version), timeout, writable=writable)
+            check_device(found, wanted)
+            return found
 
         return open_region(self._api, self._session, find(), find, writable=writable, strict=strict)
 

@@ -9,6 +9,7 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     ├── WrongNamespace                        this process looks at another file system than the server
     ├── StaleRef                              a reference, or a descriptor, to a region that is gone
     ├── Closed             [ValueError]       the region, tensor or client was closed by this program
+    ├── DriverFailed                          a call of a device's driver failed; by the driver's own name and text
     ├── FeatureUnavailable                    this host, build or environment cannot do it
     │   └── StorageUnavailable                the server's host cannot give that storage
     ├── NotFound           [LookupError]
@@ -158,6 +159,14 @@ class FeatureUnavailable(TensordError):
     """This host, build or environment cannot do it: an extra is missing, or numpy or torch has no such type."""
 
     code = "feature-unavailable"
+
+
+class DriverFailed(TensordError):
+    """A call of a device's driver failed. ``fields`` have the ``call``, the driver's ``result``, a number, and its
+    ``result_name``, or ``None`` for one that the driver has no name for. Raised by this package.
+    """
+
+    code = "driver-failed"
 
 
 class StorageUnavailable(FeatureUnavailable):

@@ -151,6 +151,11 @@ def _to_texts(values: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
     return take
 
 
+def _of_torch(value: Any) -> Any:
+    """torch's word for a device is its text."""
+    return str(value) if (type(value).__module__, type(value).__name__) == ("torch", "device") else value
+
+
 def _to_pair(value: Any) -> tuple[str, str]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise Unfit("write label=(key, value)")
@@ -201,6 +206,7 @@ Seconds = Annotated[float, Kind(f"seconds, from 0 to {MAX_SECONDS} (10 years)", 
 # How long to wait.
 Timeout = Annotated[float, Kind("seconds, 0 or more, or math.inf", _to_timeout)]
 Revision = Annotated[int, Kind(f"a revision, a whole number from 0 to {MAX_BYTES}", _to_count(0))]
+DeviceName = Annotated[str, Kind('a device, "cuda:0" or such, or its UUID', lambda value: to_text(_of_torch(value)))]
 ByteCount = Annotated[int, Kind(f"a whole number of bytes, from 0 to {MAX_BYTES}", _to_count(0))]
 Count = Annotated[int, Kind("a whole number, 1 or more", _to_count(1))]
 State = Annotated[str, word_kind(STATES)]

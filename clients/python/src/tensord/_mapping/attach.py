@@ -53,7 +53,7 @@ class Asked:
     ``hand_out`` gets an open descriptor of it, for writing or not, and says whether it is leased; it raises
     ``NotHandedOut`` where nobody can be asked, ``Mismatch`` where the region is not as it was told. ``byte_size`` is
     that of all of it, if it can be asked, and ``instance`` that of who handed out. ``copy`` gets this process's copy of
-    a sealed region that nobody maps, by its id.
+    a sealed region that nobody maps, by its id. ``hand_out_device`` is ``hand_out`` of memory of a device.
     """
 
     stands: Callable[[Place], bool]
@@ -61,6 +61,22 @@ class Asked:
     byte_size: Callable[[Place], int | None] | None = None
     instance: Callable[[], str] | None = None
     copy: Callable[[str], LocalMemory] | None = None
+    hand_out_device: Callable[[Place, bool], HandedDevice] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandedDevice:
+    """What is handed out of a region on a device: ``fd`` of the file that carries its locks, ``leased`` or not, and
+    ``device_fd``, which leads to the memory: ``allocation_bytes`` of it, on the device ``device_uuid``, to be imported
+    as ``handle_type`` says. Whoever got it closes both. ``None`` is what the server did not say.
+    """
+
+    fd: int
+    leased: bool
+    device_fd: int
+    device_uuid: str | None
+    handle_type: str | None
+    allocation_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)

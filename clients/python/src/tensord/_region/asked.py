@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from tensord._api import Api
-from tensord._errors import RegionDraining, RegionNotFound, RegionSealed, StaleRef, TensordError
-from tensord._mapping.attach import Asked, Mismatch, NotHandedOut, Place
+from tensord._errors import RegionDraining, RegionNotFound, RegionSealed, ServerFault, StaleRef, TensordError
+from tensord._mapping.attach import Asked, HandedDevice, Mismatch, NotHandedOut, Place
 from tensord._mapping.lease import Role
-from tensord._transport.broker import Unreachable
-from tensord._wire.region import RegionDescriptor
+from tensord._transport.broker import HandedOut, Unreachable
+from tensord._wire.region import RegionDescriptor, parse_described_storage
 
 from .heap import copy_by_id
 
@@ -33,9 +35,9 @@ def asked_by(api: Api) -> Asked:
         region = find(place)
         return None if region is None else region.storage.byte_size
 
-    def hand_out(place: Place, writable: bool) -> tuple[int, bool]:
+    def ask_broker(place: Place, writable: bool) -> HandedOut:
         try:
-            handed = api.broker.attach(
+            return api.broker.attach(
                 place.region, writable=writable, lease=_LEASES[place.role], instance=place.instance
             )
         except Unreachable as unreachable:
@@ -44,6 +46,32 @@ def asked_by(api: Api) -> Asked:
             raise Mismatch(place, f"is not handed out: {error.detail}") from error
         except RegionSealed as error:
             raise Mismatch(place, "is sealed", sealed=True) from error
+
+    def hand_out(place: Place, writable: bool) -> tuple[int, bool]:
+        handed = ask_broker(place, writable)
+        if handed.device_fd is not None:
+            # Its locks are wanted, and not its memory.
+            os.close(handed.device_fd)
         return handed.fd, handed.leased
 
-    return Asked(stands, hand_out, byte_size, lambda: api.broker.instance or api.instance(), copy_by_id(api))
+    def hand_out_device(place: Place, writable: bool) -> HandedDevice:
+        handed = ask_broker(place, writable)
+        try:
+            storage = parse_described_storage(handed.region)
+            if handed.device_fd is None:
+                raise ServerFault(f"Cannot map region {place.region}: the broker sent no descriptor of its memory")
+        except BaseException:
+            handed.close()
+            raise
+        return HandedDevice(
+            handed.fd,
+            handed.leased,
+            handed.device_fd,
+            storage.device_uuid,
+            storage.handle_type,
+            storage.allocation_bytes,
+        )
+
+    return Asked(
+        stands, hand_out, byte_size, lambda: api.broker.instance or api.instance(), copy_by_id(api), hand_out_device
+    )

@@ -13,6 +13,7 @@ from tensord._session.session import Session
 from tensord._wire.region import RegionDescriptor, is_hand_off
 
 from .asked import asked_by
+from .device_region import to_region
 from .mapper import find_regions, keeps_by, map_regions, to_access
 from .region import Region
 from .sealing import seal_mapped
@@ -83,7 +84,7 @@ def open_group(
         for region, attachment in mapped:
             if attachment.place.copy is None:
                 session.report(attachment, start=True, hand_off=is_hand_off(region))
-    return Group(Region(api, region, attachment, created=False) for region, attachment in mapped)
+    return Group(to_region(api, region, attachment, created=False) for region, attachment in mapped)
 
 
 def seal_group(

@@ -13,6 +13,7 @@ from tensord._wire.region import RegionDescriptor, is_hand_off
 
 from .asked import asked_by
 from .copy import Source, copy_all
+from .device_region import DeviceRegion, to_region
 from .mapper import keeps_by, map_region, to_access
 from .region import Region
 
@@ -39,7 +40,7 @@ def make_region(api: Api, session: Session | None, sources: Sequence[Source], bo
     try:
         region = open_region(api, session, answer.region, None, writable=True, created=True)
         try:
-            copy_all((region[source.name].bytes(), source) for source in sources if source.alias_of is None)
+            _fill(region, [source for source in sources if source.alias_of is None])
         except BaseException:
             region.close()
             raise
@@ -49,6 +50,13 @@ def make_region(api: Api, session: Session | None, sources: Sequence[Source], bo
             api.delete_region(answer.region.id)
         raise
     return region
+
+
+def _fill(region: Region, sources: Sequence[Source]) -> None:
+    if isinstance(region, DeviceRegion):
+        region._fill(sources)
+    else:
+        copy_all((region[source.name].bytes(), source) for source in sources)
 
 
 def _create_hand_off(api: Api, session: Session, body: schemas.CreateRegion) -> Creation:
@@ -83,4 +91,4 @@ def open_region(
     mapped, attachment = map_region(region, ask, choose, asked_by(api), keeps_by(session), created=created)
     if session is not None and attachment.place.copy is None:
         session.report(attachment, start=True, hand_off=is_hand_off(mapped))
-    return Region(api, mapped, attachment, created=created)
+    return to_region(api, mapped, attachment, created=created)

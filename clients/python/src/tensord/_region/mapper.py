@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tensord._api import Api, NamedRegion
+from tensord._cuda.attachment import DeviceAttachment, attach_device
+from tensord._cuda.devices import is_same
 from tensord._errors import (
     FeatureUnavailable,
     ModelNotFound,
@@ -31,7 +33,8 @@ from tensord._mapping.lease import Role
 from tensord._mapping.local_memory import LocalMemory
 from tensord._mapping.mapping import Access
 from tensord._session.session import Session
-from tensord._tensor.reference import HEAP, MAPPED_STORAGES, TensorReference, instance_of
+from tensord._tensor.device_tensor import OpenedDeviceTensor
+from tensord._tensor.reference import DEVICE_STORAGE, HEAP, MAPPED_STORAGES, TensorReference, instance_of
 from tensord._tensor.tensor import OpenedTensor
 from tensord._wire.region import RegionDescriptor
 from tensord._wire.tensors import TensorInfo
@@ -51,7 +54,7 @@ Keep = Callable[[str], "Callable[[], None] | None"]
 
 _log = logging.getLogger("tensord")
 
-_SHOWN_STORAGES = " or ".join(MAPPED_STORAGES)
+_SHOWN_STORAGES = " or ".join((*MAPPED_STORAGES, DEVICE_STORAGE))
 NEWER_HINT = "this version of the package maps nothing else: is there a newer one?"
 
 
@@ -178,7 +181,11 @@ def _map_all_of(
     _check_state(region, access)
     if is_heap(region):
         place = replace(place, copy=_get_copy(region, access, asked, created=created))
-    attachment = _map(place, 0, place.byte_size, access, keep)
+    attachment = (
+        attach_device(place, access, keep=keep)
+        if place.storage == DEVICE_STORAGE
+        else _map(place, 0, place.byte_size, access, keep)
+    )
     # Of what has no name only who has handed it out says whose it is.
     instance = place.instance or (asked.instance and asked.instance())
     attachment.place = replace(place, asked=asked, instance=instance)
@@ -193,12 +200,12 @@ def _get_copy(region: RegionDescriptor, access: Access, asked: Asked, *, created
     return asked.copy(region.id)
 
 
-def place_of(ref: TensorReference, asked: Asked | None = None) -> Place:
+def place_of(ref: TensorReference, asked: Asked | None = None, storages: tuple[str, ...] = MAPPED_STORAGES) -> Place:
     """The file that holds a reference's tensor. Raises ``FeatureUnavailable`` if it is in no such thing."""
-    if ref.storage not in MAPPED_STORAGES:
+    if ref.storage not in storages:
         raise FeatureUnavailable(
             f"Cannot map the tensor at {ref.byte_offset} of {ref.region}: its storage is {ref.storage}, want "
-            f"{_SHOWN_STORAGES}",
+            f"{' or '.join(storages)}",
             hint=NEWER_HINT,
         )
     copy: LocalMemory | None = None
@@ -217,7 +224,7 @@ def place_of(ref: TensorReference, asked: Asked | None = None) -> Place:
         ref.path,
         ref.dev,
         ref.ino,
-        ref.byte_offset + ref.byte_size,
+        0 if ref.storage == DEVICE_STORAGE else ref.byte_offset + ref.byte_size,
         asked,
         storage=ref.storage,
         instance=ref.instance,
@@ -234,10 +241,13 @@ def open_reference(
     """Maps the pages of one tensor. Asks nobody, but ``asked`` where its name does not serve, and ``keep`` where no
     lock can be taken. Raises ``StaleRef``, ``RegionSealed``, ``FeatureUnavailable``.
     """
-    place = place_of(ref, asked)
+    place = place_of(ref, asked, (*MAPPED_STORAGES, DEVICE_STORAGE))
     if place.copy is not None and access is Access.WRITE:
         raise RegionSealed(f"Cannot write to {ref.region}: it is sealed", hint="open it without writable=True")
+    info = TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size)
     try:
+        if ref.storage == DEVICE_STORAGE:
+            return _open_on_device(place, ref, info, attach_device(place, access, keep=keep))
         attachment = _map(place, ref.byte_offset, ref.byte_size, access, keep)
     except Mismatch as mismatch:
         error = mismatch.to_error()
@@ -248,7 +258,18 @@ def open_reference(
             hint="its region was deleted, or this process sees another file system than the sender; ask for a new one",
             fields={"cause": error.code},
         ) from mismatch
-    return OpenedTensor(attachment, TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size))
+    return OpenedTensor(attachment, info)
+
+
+def _open_on_device(
+    place: Place, ref: TensorReference, info: TensorInfo, attachment: DeviceAttachment
+) -> OpenedDeviceTensor:
+    if ref.byte_offset + ref.byte_size > attachment.storage.allocation_bytes or not is_same(
+        attachment.device.uuid, ref.device_uuid or ""
+    ):
+        attachment.close()
+        raise Mismatch(place, "is another one than the reference says")
+    return OpenedDeviceTensor(attachment, info)
 
 
 def keeps_by(session: Session | None) -> Keep:
@@ -311,7 +332,7 @@ def _check_state(region: RegionDescriptor, access: Access) -> None:
 
 def _to_place(region: RegionDescriptor) -> Place:
     storage = region.storage
-    if storage.kind not in MAPPED_STORAGES:
+    if storage.kind not in (*MAPPED_STORAGES, DEVICE_STORAGE):
         raise FeatureUnavailable(
             f"Cannot map {region.shown}: its storage is {storage.kind}, want {_SHOWN_STORAGES}", hint=NEWER_HINT
         )
@@ -323,7 +344,8 @@ def _to_place(region: RegionDescriptor) -> Place:
         storage.path,
         storage.dev,
         storage.ino,
-        storage.byte_size,
+        # Of memory of a device the file carries the locks alone.
+        0 if storage.kind == DEVICE_STORAGE else storage.byte_size,
         storage=storage.kind,
         instance=instance,
     )

@@ -131,12 +131,15 @@ class Region:
         return tuple(self._infos)
 
     def __getitem__(self, name: str) -> Tensor:
+        return Tensor(self._attachment, self._info(name))
+
+    def _info(self, name: str) -> TensorInfo:
         info = self._infos.get(name) if isinstance(name, str) else None
         if info is None:
             raise TensorNotFound(
                 f"Cannot find tensor {quote(name)} in {self._descriptor.shown}", hint=f"it has {_shorten(self.keys())}"
             )
-        return Tensor(self._attachment, info)
+        return info
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._infos

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tensord._arguments.kinds import SHAPE_KIND, Unfit
 from tensord._arguments.quoting import quote
+from tensord._cuda.devices import choose_device
 from tensord._errors import ValidationFailed
 from tensord._tensor.dtype import parse_dtype
+from tensord._tensor.reference import DEVICE_STORAGE
 
 from .copy import LONE_TENSOR, Source, to_sources
 from .ties import tie
@@ -93,8 +95,9 @@ def to_creation(
     storage: StorageKind | None = None,
     private: bool = False,
     huge_pages: HugePages | None = None,
+    device: str | None = None,
 ) -> schemas.CreateRegion:
-    """A region to be created, without its tensors. Raises ``ValidationFailed``."""
+    """A region to be created, without its tensors. Raises ``ValidationFailed``, and as ``choose_device``."""
     body: schemas.CreateRegion = {"model": model}
     if name is not None:
         body["name"] = name
@@ -102,6 +105,14 @@ def to_creation(
         body["version"] = version
     if storage is not None:
         body["storage"] = storage
+    if device is not None:
+        if storage is not None or private or huge_pages is not None:
+            raise ValidationFailed(
+                f"Cannot create a region on {device}: storage, private and huge_pages are of host memory",
+                hint="leave them out",
+            )
+        on_device = {"kind": DEVICE_STORAGE, "device": choose_device(device)}
+        body["storage"] = cast("Any", on_device)
     if private:
         body["private"] = True
     if huge_pages is not None:

@@ -20,6 +20,8 @@ from .dtype import to_numpy_dtype
 
 # kDLCPU, and its only device.
 CPU_DEVICE = (1, 0)
+# kDLCUDA
+CUDA_DEVICE_TYPE = 2
 
 # What is no type of numpy's own: integers of its width, and its DLDataTypeCode in <dlpack.h>.
 _FOREIGN: dict[str, tuple[np.dtype[Any], int]] = {
@@ -35,6 +37,7 @@ _FOREIGN: dict[str, tuple[np.dtype[Any], int]] = {
 # dtype; …}. That is the first member of DLManagedTensor, and comes after {uint32 major, minor; void *manager_ctx,
 # *deleter; uint64 flags} in DLManagedTensorVersioned.
 _CODE_OFFSETS = {b"dltensor": 20, b"dltensor_versioned": 52}
+_FROM_CODE_TO_DEVICE = -12
 
 # int PyCapsule_IsValid(PyObject *capsule, const char *name);
 _is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
@@ -52,12 +55,32 @@ def to_capsule(view: View, info: TensorInfo, options: dict[str, Any]) -> object:
             "to it would be killed",
             hint="attach without strict: such writes then stay private to this process",
         )
+    return _make_capsule(_to_raw(view, info, options), info, options, None)
+
+
+def to_device_capsule(view: View, info: TensorInfo, options: dict[str, Any], ordinal: int) -> object:
+    """As ``to_capsule``, of memory that is on the device of that number in this process. No stream is waited for: what
+    is there was written by others, and their protocols say when it is done.
+    """
+    wanted, copied = options.get("dl_device"), options.get("copy")
+    if copied or wanted not in (None, (CUDA_DEVICE_TYPE, ordinal)):
+        raise BufferError(f"Cannot export tensor {info.name!r} by DLPack but as it is, on device {ordinal}, uncopied")
+    # numpy, which makes the capsule, knows of no other device than its own, and of no streams.
+    known = {"max_version": options["max_version"]} if options.get("max_version") is not None else {}
+    return _make_capsule(_to_raw(view, info, options), info, known, ordinal)
+
+
+def _make_capsule(raw: npt.NDArray[np.uint8], info: TensorInfo, options: dict[str, Any], ordinal: int | None) -> object:
     carrier, code = _FOREIGN.get(info.dtype) or (to_numpy_dtype(info.dtype), None)
-    array = _to_raw(view, info, options).view(carrier).reshape(info.shape)
-    capsule: object = array.__dlpack__(**options)
+    capsule: object = raw.view(carrier).reshape(info.shape).__dlpack__(**options)
+    name = next(name for name in _CODE_OFFSETS if _is_valid(capsule, name))
+    at_code = _get_pointer(capsule, name) + _CODE_OFFSETS[name]
     if code is not None:
-        name = next(name for name in _CODE_OFFSETS if _is_valid(capsule, name))
-        ctypes.c_uint8.from_address(_get_pointer(capsule, name) + _CODE_OFFSETS[name]).value = code
+        ctypes.c_uint8.from_address(at_code).value = code
+    if ordinal is not None:
+        at_device = at_code + _FROM_CODE_TO_DEVICE
+        ctypes.c_int32.from_address(at_device).value = CUDA_DEVICE_TYPE
+        ctypes.c_int32.from_address(at_device + 4).value = ordinal
     return capsule
 
 

@@ -25,6 +25,8 @@ STORAGE = "shm"
 # Other kinds are read, and passed on; who maps them is the one to refuse them.
 HEAP = "heap"
 MAPPED_STORAGES = (STORAGE, "memfd", HEAP)
+# Memory of a device, of which a driver maps what its server hands out.
+DEVICE_STORAGE = "cuda_vmm"
 MAX_PATH_CHARACTERS = 4096
 MAX_DEVICE_CHARACTERS = 128
 MAX_JSON_CHARACTERS = 64 * 1024
@@ -174,6 +176,12 @@ def _check_storage(ref: TensorReference) -> None:
         _refuse("storage", ref.storage, "the word for a kind of storage")
     if ref.storage in MAPPED_STORAGES:
         _check_file(ref)
+    elif ref.storage == DEVICE_STORAGE:
+        if ref.path is not None:
+            _refuse("path", ref.path, f"None, as {ref.storage} has it")
+        if not (isinstance(ref.device_uuid, str) and 0 < len(ref.device_uuid) <= MAX_DEVICE_CHARACTERS):
+            _refuse("device_uuid", ref.device_uuid, f"text of at most {MAX_DEVICE_CHARACTERS} characters")
+        _check_instance(ref.instance)
     else:
         # Whoever can map it knows what else must be true.
         _check_optional("path", ref.path, MAX_PATH_CHARACTERS)

@@ -164,7 +164,12 @@ class Tensor:
             dtype=self.dtype,
             shape=self.shape,
             storage=place.storage,
+            device_uuid=self._device_uuid,
         )
+
+    @property
+    def _device_uuid(self) -> str | None:
+        return None
 
     def lock_read(self, timeout: Timeout | None = None) -> TensorLock:
         """Keeps writers who lock it too out of the tensor: ``with tensor.lock_read(): …``. Many may read at a time.
@@ -231,7 +236,7 @@ def to_torch_alias(alias: Tensor, target: Tensor, torch_target: TorchTensor) -> 
     is_inside = begin >= 0 and begin * dtype.itemsize + alias.byte_size <= target.byte_size
     if rest != 0 or not is_inside or alias.byte_size == 0:
         return alias.torch()
-    empty: TorchTensor = import_torch().empty(0, dtype=dtype)
+    empty: TorchTensor = import_torch().empty(0, dtype=dtype, device=torch_target.device)
     flat = empty.set_(torch_target.untyped_storage(), begin, (math.prod(alias.shape),), (1,))
     return flat.reshape(alias.shape)
 

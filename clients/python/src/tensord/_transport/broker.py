@@ -56,11 +56,18 @@ class Unreachable(Exception):
 @dataclass(frozen=True, slots=True)
 class HandedOut:
     """A descriptor, which its receiver closes, of an open file description of its own. ``leased`` says whether the
-    server has locked in it what *attach* names.
+    server has locked in it what *attach* names. Of a region on a device ``device_fd``, which is the receiver's as well,
+    leads to the memory. ``region`` is the region's JSON, without tensors.
     """
 
     fd: int
     leased: bool
+    device_fd: int | None
+    region: Mapping[str, Any]
+
+    def close(self) -> None:
+        """Closes what came."""
+        _close([self.fd, *([] if self.device_fd is None else [self.device_fd])])
 
 
 class Broker:
@@ -99,10 +106,15 @@ class Broker:
                 f"Cannot attach region {region}: it is of instance {instance}, and this client's server has {here}",
                 hint="connect to the server of that instance",
             )
-        if len(fds) != 1:
+        described = reply.get("region")
+        # The memory's comes last, and is called otherwise than the region's.
+        is_device = len(fds) == 2 and reply["fds"][1] not in ("region", "tensors")
+        if not isinstance(described, dict) or not (len(fds) == 1 or is_device):
             _close(fds)
-            raise ServerFault(f"Cannot attach region {region}: the broker sent {len(fds)} descriptors, want 1")
-        return HandedOut(fds[0], reply.get("leased") is not False)
+            raise ServerFault(
+                f"Cannot attach region {region}: the broker sent {len(fds)} descriptors, want 1, or 2 of a device's"
+            )
+        return HandedOut(fds[0], reply.get("leased") is not False, fds[1] if is_device else None, described)
 
     @property
     def instance(self) -> str:

@@ -37,6 +37,9 @@ class Storage:
     ``path``; ``None`` where the ``kind`` of storage has no such thing. ``maker_byte`` says whether the server asks for
     the maker's byte, which who makes the region holds in place of the lease byte. ``href`` is where the bytes come and
     go of storage that no process maps.
+
+    Of memory of a device, ``device_uuid`` says of which, ``handle_type`` as what it is shared, and ``allocation_bytes``
+    how much is mapped; ``dev`` and ``ino`` are those of the file that carries its locks. Else they are ``None``.
     """
 
     kind: str
@@ -47,6 +50,9 @@ class Storage:
     byte_size: int
     maker_byte: bool = False
     href: str | None = None
+    device_uuid: str | None = None
+    handle_type: str | None = None
+    allocation_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,11 @@ def parse_descriptor(value: Any) -> RegionDescriptor:
     return read("region descriptor", _to_descriptor, value)
 
 
+def parse_described_storage(value: Any) -> Storage:
+    """The storage of a region's JSON, as the broker answers it. Raises ``ServerFault`` if there is none."""
+    return read("region descriptor", _to_described_storage, value)
+
+
 def parse_verification(value: Any) -> Verification:
     """Reads the answer of verify. Raises ``ServerFault`` if it is not one."""
     return read("verification", _to_verification, value)
@@ -219,8 +230,16 @@ def _to_owner(value: schemas.Owner) -> Owner:
     )
 
 
+def _to_described_storage(value: schemas.RegionFacts) -> Storage:
+    return _to_storage(value["storage"])
+
+
 def _to_storage(value: schemas.Storage) -> Storage:
     dev, ino = value.get("dev"), value.get("ino")
+    # Only memory of a device has these.
+    more: Mapping[str, Any] = value
+    device_uuid, handle_type = more.get("device_uuid"), more.get("handle_type")
+    allocation_bytes = more.get("allocation_bytes")
     return Storage(
         kind=str(value["kind"]),
         path=value.get("path"),
@@ -231,6 +250,9 @@ def _to_storage(value: schemas.Storage) -> Storage:
         # A server from before there was one says nothing of it.
         maker_byte=value.get("maker_byte") is True,
         href=value.get("href"),
+        device_uuid=device_uuid,
+        handle_type=handle_type,
+        allocation_bytes=None if allocation_bytes is None else int(allocation_bytes),
     )
 
 
