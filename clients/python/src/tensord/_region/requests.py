@@ -111,8 +111,9 @@ def to_creation(
                 f"Cannot create a region on {device}: storage, private and huge_pages are of host memory",
                 hint="leave them out",
             )
-        on_device = {"kind": DEVICE_STORAGE, "device": choose_device(device)}
-        body["storage"] = cast("Any", on_device)
+        # By words that a server without devices does not know, and says so.
+        on_device: Any = {"storage": DEVICE_STORAGE, "device_uuid": choose_device(device)}
+        body.update(on_device)
     if private:
         body["private"] = True
     if huge_pages is not None:

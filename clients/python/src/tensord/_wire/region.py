@@ -39,7 +39,8 @@ class Storage:
     go of storage that no process maps.
 
     Of memory of a device, ``device_uuid`` says of which, ``handle_type`` as what it is shared, and ``allocation_bytes``
-    how much is mapped; ``dev`` and ``ino`` are those of the file that carries its locks. Else they are ``None``.
+    how much is mapped (of other memory what it takes, or ``None``); ``dev`` and ``ino`` are those of the file that
+    carries its locks. Of other memory the first two are ``None``.
     """
 
     kind: str

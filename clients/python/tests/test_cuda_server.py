@@ -1,0 +1,97 @@
+"""Regions on a device through a server, of several processes: on a stand-in for the driver, no evidence of what
+a GPU does.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+from cuda_stand_in import LACKS_STAND_IN, UUIDS, StandIn, stand_in
+from harness import Child, Server, wait_for
+
+pytestmark = pytest.mark.skipif(LACKS_STAND_IN != "", reason=LACKS_STAND_IN or "there is one")
+
+MAKE = """
+with tensord.connect() as client:
+    region = client.create("w", {"w": np.arange(1000, dtype=np.float32)}, device="cuda:0")
+    region.seal()
+    say(region["w"].ref().to_json())
+    hear()
+"""
+READ = """
+with tensord.connect() as client:
+    region = client.attach("w", device="cuda", timeout=180)
+    say([type(region).__name__, region.device_uuid, region.writable, float(region["w"].copy_to_host().sum())])
+    ref = tensord.TensorReference.from_json(hear())
+    with client.open(ref) as tensor:
+        say(float(tensor.copy_to_host().sum()))
+    hear()
+    say(float(region["w"].copy_to_host().sum()))
+    if hear():
+        region.close()
+        region = client.attach("w")
+        say(float(region["w"].copy_to_host().sum()))
+        hear()
+    region.close()
+"""
+
+
+@pytest.fixture
+def cuda() -> Iterator[StandIn]:
+    with stand_in() as made:
+        yield made
+
+
+@pytest.fixture
+def cuda_server(cuda: StandIn) -> Iterator[Server]:
+    server = Server(**cuda.environ)
+    server.start()
+    yield server
+    server.stop()
+
+
+def _memory(cuda: StandIn) -> list[str]:
+    return [each for each in cuda.in_use() if "memory" in each]
+
+
+def test_two_workers_map_one_copy_and_it_is_gone_when_its_owner_and_its_readers_are(
+    cuda: StandIn, cuda_server: Server
+) -> None:
+    environ = {**cuda.environ, **cuda_server.environ}
+    with Child(MAKE, environ=environ) as owner, Child(READ, environ=environ) as reader:
+        ref = owner.hear()
+        assert reader.hear() == ["DeviceRegion", UUIDS[0], False, 499500.0]
+        reader.say(ref)
+        assert reader.hear() == 499500.0
+        assert len(_memory(cuda)) == 1
+        owner.kill()
+        reader.say(True)
+        # What is mapped stays.
+        assert reader.hear() == 499500.0
+        reader.kill()
+        wait_for(lambda: _memory(cuda) == [], "the memory of the killed is free")
+
+
+def test_workers_go_on_without_a_server_and_attach_again_when_it_is_back(cuda: StandIn, cuda_server: Server) -> None:
+    environ = {**cuda.environ, **cuda_server.environ}
+    make = MAKE.replace('device="cuda:0"', 'device="cuda:0", ttl=600')
+    with Child(make, environ=environ) as owner, Child(READ, environ=environ) as reader:
+        ref = owner.hear()
+        reader.hear()
+        reader.say(ref)
+        reader.hear()
+        cuda_server.signal(signal.SIGKILL)
+        reader.say(True)
+        assert reader.hear() == 499500.0
+        cuda_server.start()
+        reader.say(True)
+        assert reader.hear() == 499500.0
+        assert len(_memory(cuda)) == 1
+        reader.say(None)
+        reader.finish()
+        with cuda_server.connect() as client:
+            client.delete("w")
+        owner.kill()
+        wait_for(lambda: _memory(cuda) == [], "the memory is free")
