@@ -60,7 +60,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         array: "feature-unavailable",
         code: "region-not-fount",
         listed: ["hbm"],
-        attach: ["feature-unavailable", "its storage is hbm, want shm or memfd"],
+        attach: ["feature-unavailable", "its storage is hbm, want shm, memfd or heap"],
       });
     },
   );
