@@ -1,7 +1,6 @@
 /**
- * The broker's half that waits: it takes connections, reads a request of each, and reads the next one only when the last was
- * answered. It answers nobody and closes nothing: what happened is reported, in order, to whoever owns the descriptors, which
- * tells in turn what became of it.
+ * The broker's half that waits: it takes connections, and reads of each a request when the last one was answered. It answers nobody and
+ * closes nothing: what happened is reported, in order, to whoever owns the descriptors, which tells in turn what became of it.
  */
 
 import { readSync } from "node:fs";
@@ -43,7 +42,7 @@ export interface Patience {
 /** What both sides see of each other: how many connections may be open, the listener's descriptor, what was handed out and heard of. */
 export const shared = { most: 0, listener: 1, heard: 2, length: 3 } as const;
 
-/** What the poll says of its two own descriptors; every other number is a connection's slot. */
+/** What the poll says of its own descriptors; every other number is a connection's slot. */
 export const pollData = { listener: 2 ** 32 - 1, words: 2 ** 32 - 2 } as const;
 
 /** Why a connection is over: its peer ended it, or, in words, what it did that we end it for. */
