@@ -56,6 +56,10 @@ export const limits = {
   sessions: 10_000,
   claims: 10_000,
   leases: 100_000,
+  /** Operations at once, those that have ended and are told of, and for how long. */
+  operationsRunning: 32,
+  operationsKept: 1000,
+  operationKeptMs: 10 * 60 * 1000,
   /** A session's TTL, and a lease's: what they may ask for, and what they get without asking. */
   sessionTtlMinMs: 1000,
   sessionTtlMaxMs: 24 * 3600 * 1000,

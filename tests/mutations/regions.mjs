@@ -6,8 +6,8 @@ export const regionsMutations = [
   {
     name: "a creation whose client went away is finished all the same",
     file: `${regions}/create.ts`,
-    find: `const onAbort = () => cancelCreation(region, "its client went away");`,
-    replace: "const onAbort = () => {};",
+    find: `else cancelCreation(region, "its client went away");`,
+    replace: "",
     test: ["tests/contract/create.test.ts", "whose client goes away is undone before the commit"],
   },
   {

@@ -18,6 +18,7 @@ const cells: Record<LifecycleEvent, string> = {
   freed: "          -            -                 -           -             deleted         region-not-found",
   lost: "           -            deleted           deleted     deleted       deleted         region-not-found",
   verify: "         region-busy  region-not-sealed region-busy sealed        region-draining region-not-found",
+  copy: "           region-busy  region-not-sealed region-busy sealed        region-draining region-not-found",
   attach: "         region-busy  open              sealing     sealed        region-draining region-not-found",
   change: "         region-busy  open              sealing     sealed        region-draining region-not-found",
   lease: "         region-busy  open              sealing     sealed        region-draining region-not-found",

@@ -125,9 +125,16 @@ export class Journal implements Disposable {
     return content;
   }
 
-  /** @throws TensordError `out-of-shared-memory` if the file system has no page left for it. */
-  insertRegion(record: RegionRecord): void {
-    this.#charging(() => this.#insert(record));
+  /**
+   * @param ended regions as they end by it, and whose names it may have: in one transaction.
+   * @throws TensordError `out-of-shared-memory` if the file system has no page left for it.
+   */
+  insertRegion(record: RegionRecord, ended: readonly RegionRecord[] = []): void {
+    const insert = () => {
+      for (const row of ended) this.#updateRegion.run(...toRow(row));
+      this.#insert(record);
+    };
+    this.#charging(ended.length === 0 ? insert : this.#database.transaction(insert));
     this.#ballast.restore();
   }
 

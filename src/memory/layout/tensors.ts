@@ -88,6 +88,17 @@ export class Tensors implements TensorList {
   differenceFrom(asked: readonly TensorSpec[]): TensorDifference | undefined {
     return tensorDifference(asked, JSON.parse(toBuffer(this.bytes).toString("utf8")) as ListedTensor[]);
   }
+
+  /** What has to be asked for to get them once more. */
+  toSpecs(): readonly TensorSpec[] {
+    const listed = JSON.parse(toBuffer(this.bytes).toString("utf8")) as ListedTensor[];
+    const begins = new Map(listed.map(({ name, byte_offset }) => [name, byte_offset]));
+    return listed.map(({ name, dtype, shape, byte_offset, alias_of }) => {
+      if (alias_of === null) return { name, dtype, shape };
+      const aliasByteOffset = byte_offset - (begins.get(alias_of) ?? byte_offset);
+      return { name, dtype, shape, aliasOf: alias_of, aliasByteOffset };
+    });
+  }
 }
 
 /** How the text of a tensor of this name begins, and no other's. */

@@ -20,6 +20,7 @@ import { attachTo } from "./attach.ts";
 import { checkClaim } from "./claim.ts";
 import { cancelCreation, refuseCommit, undoCreation } from "./end.ts";
 import { scheduleExpiry } from "./expire.ts";
+import { commitFilled, type Fill } from "./fill.ts";
 import { hasRoom, makeRoom } from "./make-room.ts";
 
 export type IfExists = "fail" | "attach" | "replace";
@@ -46,6 +47,8 @@ export interface CreateRequest {
   readonly deadlineMs: number;
   /** Whose it will be: the name of a token, or null. */
   readonly createdBy: string | null;
+  /** Writes its bytes before anybody sees it: it is then committed sealed. Undefined: it is committed open, and zeros. */
+  readonly fill?: Fill | undefined;
   /** Who asks, for the events of what goes to make room. */
   readonly actor?: string | undefined;
 }
@@ -198,7 +201,10 @@ async function make(
   region.creation = { cancel, ended: ended.promise };
   store.books.add(region);
   if (claim !== undefined) claim.built = region;
-  const onAbort = () => cancelCreation(region, "its client went away");
+  const onAbort = () => {
+    if (signal.reason instanceof TensordError) cancel.abort(signal.reason);
+    else cancelCreation(region, "its client went away");
+  };
   signal.addEventListener("abort", onAbort);
   try {
     store.step("create.reserved");
@@ -210,7 +216,8 @@ async function make(
       store.step("create.list-written");
     }
     cancel.signal.throwIfAborted();
-    commit(store, region);
+    if (request.fill === undefined) commit(store, region);
+    else await commitFilled(store, region, request.fill, cancel.signal, request.actor);
     return region;
   } catch (error) {
     await undoCreation(store, region);

@@ -148,7 +148,7 @@ function commit(
 }
 
 /** Their memory goes one by one: the row of each says already that it drains. */
-async function freeAll(store: Store, regions: readonly Region[], actor: string | undefined): Promise<void> {
+export async function freeAll(store: Store, regions: readonly Region[], actor: string | undefined): Promise<void> {
   for (const [index, region] of regions.entries()) {
     if (index > 0 && index % limits.groupSlice === 0) await setImmediate();
     await tryFree(store, region, actor);
@@ -156,7 +156,7 @@ async function freeAll(store: Store, regions: readonly Region[], actor: string |
 }
 
 /** What was claimed is built. The seal stands already, so a claim that cannot be written off now ends with its session. */
-function endClaim(store: Store, region: Region): void {
+export function endClaim(store: Store, region: Region): void {
   const claim = store.claims.of(region);
   if (claim === undefined) return;
   try {

@@ -19,6 +19,7 @@ import { Claims } from "./claim-index.ts";
 import { Holders } from "./holders.ts";
 import { hasEnded } from "./lifecycle.ts";
 import { NameWaiters } from "./name-waiters.ts";
+import { Operations } from "./operation.ts";
 import { PressureGauge } from "./pressure.ts";
 import type { Region, RegionChange } from "./region.ts";
 import { RequestedLeases } from "./requested-leases.ts";
@@ -75,6 +76,7 @@ export class Store {
   readonly claims = new Claims();
   readonly requestedLeases = new RequestedLeases();
   readonly holders = new Holders();
+  readonly operations = new Operations();
   readonly room = new RoomQueue();
   readonly #pressure = new PressureGauge();
   readonly waiters = new NameWaiters();

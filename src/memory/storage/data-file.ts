@@ -22,7 +22,7 @@ export interface Receipt extends Disposable {
 }
 
 export class DataFile implements Disposable {
-  protected readonly fd: number;
+  readonly fd: number;
   readonly #translate: (error: unknown) => unknown;
   /** How many descriptors of the file this process has while nobody else reads or writes it, this one counted. */
   readonly ownDescriptors: number;

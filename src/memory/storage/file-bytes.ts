@@ -6,7 +6,7 @@ import type { Stay } from "../os/descriptors.ts";
 import { type DataAccess, DataFile } from "./data-file.ts";
 import type { Lane } from "./lane.ts";
 import { resized } from "./resized.ts";
-import type { Bytes } from "./storage.ts";
+import type { Bytes, FillSource } from "./storage.ts";
 
 /** Where a storage has its files. */
 export interface Files {
@@ -70,6 +70,34 @@ export class FileBytes implements Bytes {
     } finally {
       closeSync(fd);
     }
+  }
+
+  async fill(
+    token: string,
+    dataOffset: number,
+    byteSize: number,
+    source: FillSource,
+    onChunk: (byteSize: number) => void,
+  ): Promise<readonly bigint[]> {
+    using file = this.open(token, "write");
+    try {
+      const hashes: bigint[] = [];
+      const { mappedPageBytes } = this;
+      for (const { byteOffset: toOffset, ...chunk } of toChunks(dataOffset, byteSize - dataOffset)) {
+        const from = { fd: source.fd, byteOffset: source.byteOffset + toOffset - dataOffset };
+        const to = { toFd: file.fd, toOffset, mappedPageBytes };
+        hashes.push(await this.#lane.run({ kind: "copy", ...from, ...chunk, ...to }));
+        onChunk(chunk.byteSize);
+      }
+      return hashes;
+    } catch (error) {
+      throw this.#files.translate(error, byteSize);
+    }
+  }
+
+  /** Of files that are written through a mapping, the size of their pages. */
+  protected get mappedPageBytes(): number | undefined {
+    return undefined;
   }
 
   #checkSize(token: string, fd: number, byteSize: number): void {

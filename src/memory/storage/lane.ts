@@ -8,12 +8,22 @@ import { SystemError } from "../error.ts";
 export type Job =
   | { readonly kind: "allocate"; readonly fd: number; readonly byteOffset: number; readonly byteSize: number }
   | { readonly kind: "hash"; readonly fd: number; readonly byteOffset: number; readonly byteSize: number }
+  | {
+      readonly kind: "copy";
+      readonly fd: number;
+      readonly byteOffset: number;
+      readonly byteSize: number;
+      readonly toFd: number;
+      readonly toOffset: number;
+      /** Of a file that takes no pwrite(2), its pages; else undefined. */
+      readonly mappedPageBytes: number | undefined;
+    }
   | { readonly kind: "start" }
   | { readonly kind: "close"; readonly fd: number }
   | { readonly kind: "seal"; readonly fd: number }
   | { readonly kind: "unlink"; readonly path: string };
 
-/** What a Worker answers: `value` is the hash of a `hash` job, else 0. */
+/** What a Worker answers: `value` is the hash of what a `hash` or `copy` job read, else 0. */
 export type JobReply =
   | { readonly ok: true; readonly value: bigint }
   | { readonly ok: false; readonly call: string; readonly errno: number; readonly code: string };

@@ -3,11 +3,11 @@
  * nothing.
  */
 
-import { closeSync, readSync, unlinkSync } from "node:fs";
+import { closeSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { fallocate, readDescriptorLimit } from "../os/libc.ts";
-import { addSeals } from "../os/libc-memory.ts";
+import { addSeals, writeMapped } from "../os/libc-memory.ts";
 import { yieldToRequests } from "../os/nice.ts";
 import type { Job, JobReply } from "./lane.ts";
 
@@ -39,6 +39,8 @@ function perform(job: Job): bigint {
       return 0n;
     case "hash":
       return hash(job.fd, job.byteOffset, job.byteSize);
+    case "copy":
+      return copy(job);
     case "seal":
       addSeals(job.fd, "write");
       return 0n;
@@ -57,6 +59,25 @@ function perform(job: Job): bigint {
 
 /** Reads with pread, never through a mapping: a worker that truncates the file makes a short read here, not a SIGBUS. */
 function hash(fd: number, byteOffset: number, byteSize: number): bigint {
+  return Bun.hash.xxHash3(readChunk(fd, byteOffset, byteSize));
+}
+
+/** What is hashed is what is written, whatever becomes of the source meanwhile. */
+function copy({ fd, byteOffset, byteSize, toFd, toOffset, mappedPageBytes }: Extract<Job, { kind: "copy" }>): bigint {
+  const bytes = readChunk(fd, byteOffset, byteSize);
+  for (let done = 0; done < byteSize; ) {
+    const piece = bytes.subarray(done, done + limits.hashReadBytes);
+    if (mappedPageBytes === undefined) done += writeSync(toFd, piece, 0, piece.length, toOffset + done);
+    else {
+      writeMapped(toFd, toOffset + done, piece, mappedPageBytes);
+      done += piece.length;
+    }
+  }
+  return Bun.hash.xxHash3(bytes);
+}
+
+/** The bytes are there until the next chunk is read. */
+function readChunk(fd: number, byteOffset: number, byteSize: number): Buffer {
   chunk ??= Buffer.allocUnsafeSlow(limits.checksumChunkBytes);
   clearTimeout(chunkTimer);
   chunkTimer = setTimeout(releaseChunk, limits.hashBufferIdleMs);
@@ -67,7 +88,7 @@ function hash(fd: number, byteOffset: number, byteSize: number): bigint {
     if (got === 0) throw new SystemError("pread", 0, "EOF");
     filled += got;
   }
-  return Bun.hash.xxHash3(chunk.subarray(0, byteSize));
+  return chunk.subarray(0, byteSize);
 }
 
 function releaseChunk(): void {

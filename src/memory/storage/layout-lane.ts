@@ -36,10 +36,11 @@ export type LayoutJob =
   | { readonly kind: "start" }
   | { readonly kind: "read"; readonly parts: readonly Uint8Array[] }
   | { readonly kind: "lay-out"; readonly tensors: AskedTensors; readonly metadata: Metadata }
+  | { readonly kind: "ask-again"; readonly existing: ExistingList }
   | { readonly kind: "compare"; readonly tensors: AskedTensors; readonly existing: ExistingList };
 
 /** A list by its bytes, or by the path of its file, whose index is behind it. */
-interface ExistingList {
+export interface ExistingList {
   readonly source: Uint8Array | string;
   readonly count: number;
   readonly byteSize: number;
@@ -95,15 +96,24 @@ export class LayoutLane implements Disposable {
     existing: TensorList,
   ): TensorDifference | undefined | Promise<TensorDifference | undefined> {
     if (!(tensors instanceof SharedArrayBuffer) && existing instanceof Tensors) return existing.differenceFrom(tensors);
-    const { count, byteSize } = existing;
-    const source = existing instanceof TensorFile ? existing.path : existing.read(0, byteSize);
-    const job = { kind: "compare", tensors, existing: { source, count, byteSize } } as const;
+    const job = { kind: "compare", tensors, existing: toExisting(existing) } as const;
     return this.#queue.run(job) as Promise<TensorDifference | undefined>;
+  }
+
+  /** What has to be asked for to get the tensors of a region once more; of few in this turn. */
+  askAgain(existing: TensorList): AskedTensors | Promise<AskedTensors> {
+    if (existing instanceof Tensors) return existing.toSpecs();
+    return this.#queue.run({ kind: "ask-again", existing: toExisting(existing) }) as Promise<SharedArrayBuffer>;
   }
 
   [Symbol.dispose](): void {
     this.#queue[Symbol.dispose]();
   }
+}
+
+function toExisting(list: TensorList): ExistingList {
+  const { count, byteSize } = list;
+  return { source: list instanceof TensorFile ? list.path : list.read(0, byteSize), count, byteSize };
 }
 
 /** The memory of bytes that are all of it. What shares it with others is copied on its way. */

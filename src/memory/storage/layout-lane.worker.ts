@@ -8,6 +8,7 @@ import { Tensors } from "../layout/tensors.ts";
 import { yieldToRequests } from "../os/nice.ts";
 import {
   type AskedTensors,
+  type ExistingList,
   type LaidOutBytes,
   type LayoutJob,
   type LayoutReply,
@@ -34,7 +35,10 @@ function run(job: LayoutJob, transfers: ArrayBuffer[]): LayoutReply {
   }
 }
 
-function perform(job: LayoutJob, transfers: ArrayBuffer[]): ReadBody | LaidOutBytes | TensorDifference | undefined {
+function perform(
+  job: LayoutJob,
+  transfers: ArrayBuffer[],
+): ReadBody | LaidOutBytes | SharedArrayBuffer | TensorDifference | undefined {
   switch (job.kind) {
     case "start":
       return undefined;
@@ -48,12 +52,16 @@ function perform(job: LayoutJob, transfers: ArrayBuffer[]): ReadBody | LaidOutBy
       for (const part of [parts.header, parts.bytes, parts.index]) if (part !== undefined) transfers.push(part.buffer);
       return { ...rest, ...parts, count: list.count };
     }
-    case "compare": {
-      const { source, count, byteSize } = job.existing;
-      const bytes = typeof source === "string" ? readFileSync(source) : source;
-      return Tensors.written(count, bytes.subarray(0, byteSize)).differenceFrom(toSpecs(job.tensors));
-    }
+    case "ask-again":
+      return toShared(readList(job.existing).toSpecs());
+    case "compare":
+      return readList(job.existing).differenceFrom(toSpecs(job.tensors));
   }
+}
+
+function readList({ source, count, byteSize }: ExistingList): Tensors {
+  const bytes = typeof source === "string" ? readFileSync(source) : source;
+  return Tensors.written(count, bytes.subarray(0, byteSize));
 }
 
 function toSpecs(tensors: AskedTensors): readonly TensorSpec[] {

@@ -145,6 +145,23 @@ export interface Bytes {
   readPrefix(token: string, byteSize: number): Uint8Array;
   /** Hashes `[dataOffset, byteSize)` of the region chunk by chunk, asking `check` between two. */
   hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]>;
+  /**
+   * Fills `[dataOffset, byteSize)` of the region from another's file, chunk by chunk, saying after each how many bytes it had.
+   * @returns the hashes of what was read there, as `hash` would.
+   */
+  fill(
+    token: string,
+    dataOffset: number,
+    byteSize: number,
+    source: FillSource,
+    onChunk: (byteSize: number) => void,
+  ): Promise<readonly bigint[]>;
+}
+
+/** An open file whose bytes from `byteOffset` on fill a region. */
+export interface FillSource {
+  readonly fd: number;
+  readonly byteOffset: number;
 }
 
 /** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */

@@ -150,6 +150,18 @@ export class StandInStorage implements Storage, Disposable {
           }
           return hashes;
         }),
+      fill: (token, dataOffset, byteSize, source, onChunk) =>
+        withFile(this.pathOf(token), "r+", async (fd) => {
+          const hashes: bigint[] = [];
+          for (const chunk of toChunks(0, byteSize - dataOffset)) {
+            const bytes = readAt(source.fd, source.byteOffset + chunk.byteOffset, chunk.byteSize);
+            writeSync(fd, bytes, 0, bytes.length, dataOffset + chunk.byteOffset);
+            hashes.push(Bun.hash.xxHash3(bytes));
+            await Bun.sleep(0);
+            onChunk(chunk.byteSize);
+          }
+          return hashes;
+        }),
     };
   }
 

@@ -22,6 +22,10 @@ export class HugeBytes extends FileBytes {
     return new HugeDataFile(this.#memfds.get(token), this.#memfds.pageSize, ...file);
   }
 
+  protected override get mappedPageBytes(): number {
+    return this.#memfds.pageSize;
+  }
+
   /** The file goes on to the end of its last page. */
   override readPrefix(token: string, byteSize: number): Uint8Array {
     return super.readPrefix(token, Math.min(byteSize, this.#memfds.get(token).byteSize));

@@ -1,0 +1,70 @@
+/** Operations in the books: long work that is under way, or ended a while ago. Nothing of it outlives the server. */
+
+import { limits } from "../limits.ts";
+
+/** Open: a later server may have others. */
+export const operationKinds = ["copy"] as const;
+export const operationStates = ["running", "succeeded", "failed", "cancelled"] as const;
+export type OperationState = (typeof operationStates)[number];
+
+export interface Operation {
+  /** Ascends: the order of lists. */
+  readonly key: number;
+  readonly token: string;
+  readonly kind: (typeof operationKinds)[number];
+  /** The model that its result is in. */
+  readonly model: string;
+  /** Whose it is: the name of a token, or null. */
+  readonly createdBy: string | null;
+  /** What its client calls it, so that a repeated request gets the same one. */
+  readonly requestKey: string | null;
+  /** The id of the region that it reads. */
+  readonly source: string;
+  readonly totalBytes: number;
+  doneBytes: number;
+  state: OperationState;
+  /** The id of the region that it led to. */
+  result: string | null;
+  /** What it failed with. */
+  failure: unknown;
+  readonly startedAt: number;
+  endedAt: number | null;
+  readonly cancel: AbortController;
+  /** Settles when it has ended, however. */
+  readonly ended: Promise<void>;
+}
+
+export class Operations {
+  readonly #byToken = new Map<string, Operation>();
+  #lastKey = 0;
+  running = 0;
+
+  nextKey(): number {
+    this.#lastKey += 1;
+    return this.#lastKey;
+  }
+
+  add(operation: Operation): void {
+    this.#byToken.set(operation.token, operation);
+  }
+
+  find(token: string, now: number): Operation | undefined {
+    this.#forget(now);
+    return this.#byToken.get(token);
+  }
+
+  /** In the order of their start, those above `key`. */
+  after(key: number, now: number): readonly Operation[] {
+    this.#forget(now);
+    return [...this.#byToken.values()].filter((operation) => operation.key > key);
+  }
+
+  /** What ended too long ago goes, and of too many the oldest. */
+  #forget(now: number): void {
+    const ended = [...this.#byToken.values()].filter(({ endedAt }) => endedAt !== null);
+    const tooMany = ended.length - limits.operationsKept;
+    for (const [index, { token, endedAt }] of ended.entries()) {
+      if (index < tooMany || (endedAt ?? now) + limits.operationKeptMs < now) this.#byToken.delete(token);
+    }
+  }
+}
