@@ -23,6 +23,10 @@ export class DeviceBytes implements Bytes {
     throw this.#refusal("take a checksum", token);
   }
 
+  async fill(token: string): Promise<never> {
+    throw this.#refusal("copy into the bytes", token);
+  }
+
   #refusal(what: string, token: string): TensordError {
     const where = `they are in the memory of device ${this.#uuid}, which the server does not map`;
     return new TensordError("storage-unavailable", `Cannot ${what} of ${toRegionId(token)}: ${where}`, {

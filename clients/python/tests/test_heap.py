@@ -55,6 +55,7 @@ with tensord.connect(session=False) as client:
         made.seal(checksum=True)
         assert reader.hear() == [float(WEIGHTS.sum()), [1.0, 1.0, 1.0], "copy"]
         # Nobody maps anything, and nobody says so.
+        wait_for(lambda: not client.get("weights").in_use, "the server has sent all of it")
         told = client.get("weights")
         assert (told.in_use, told.holders, told.unknown_holders) == (False, (), False)
         reader.say(None)
