@@ -3,6 +3,8 @@
  * takes no memory of a device.
  */
 
+import type { NoDriverReason } from "./driver-error.ts";
+
 /** A device on which regions can be made, as its driver tells of it. */
 export interface UsableDevice {
   readonly uuid: string;
@@ -41,5 +43,5 @@ export interface DriverRefusal {
 export type DeviceReply =
   | { readonly ok: true; readonly value: bigint | number | readonly UsableDevice[] }
   | { readonly ok: false; readonly refusal: DriverRefusal }
-  /** Whatever else went wrong, in a sentence. */
-  | { readonly ok: false; readonly reason: string };
+  /** Whatever else went wrong, in a sentence; and why there is no driver to call, if that is it. */
+  | { readonly ok: false; readonly reason: string; readonly noDriver: NoDriverReason | undefined };

@@ -9,7 +9,7 @@ import { limits } from "../memory/limits.ts";
 import { outOfDescriptors } from "../memory/os/descriptors.ts";
 import { WorkerQueue } from "../memory/storage/lane.ts";
 import type { DeviceJob, DeviceReply, DriverRefusal, UsableDevice } from "./device-calls.ts";
-import { results } from "./driver-error.ts";
+import { NoDriver, results } from "./driver-error.ts";
 
 /** A refusal on its way to whoever asked. `DeviceLane` makes a failure of the table of it. */
 class RefusedByDriver extends Error {
@@ -52,7 +52,8 @@ export class DeviceLane implements DeviceDriver {
     transfers: () => [],
     read: (reply) => {
       if (reply.ok) return reply.value;
-      throw "refusal" in reply ? new RefusedByDriver(reply.refusal) : new Error(reply.reason);
+      if ("refusal" in reply) throw new RefusedByDriver(reply.refusal);
+      throw reply.noDriver === undefined ? new Error(reply.reason) : new NoDriver(reply.noDriver, reply.reason);
     },
   });
   readonly #answerMs: number;

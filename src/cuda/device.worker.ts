@@ -3,7 +3,7 @@
 import { closeSync, openSync } from "node:fs";
 import type { DeviceJob, DeviceReply, UsableDevice } from "./device-calls.ts";
 import { type AllocationHandle, Driver } from "./driver.ts";
-import { DriverError } from "./driver-error.ts";
+import { DriverError, NoDriver } from "./driver-error.ts";
 
 declare const self: Worker;
 
@@ -17,7 +17,10 @@ function run(job: DeviceJob): DeviceReply {
   try {
     return { ok: true, value: perform(job) };
   } catch (error) {
-    if (!(error instanceof DriverError)) return { ok: false, reason: (error as Error).message };
+    if (!(error instanceof DriverError)) {
+      const noDriver = error instanceof NoDriver ? error.reason : undefined;
+      return { ok: false, reason: (error as Error).message, noDriver };
+    }
     const { call, result, code, message } = error;
     return { ok: false, refusal: { call, result, code, message, errno: findLack() } };
   }

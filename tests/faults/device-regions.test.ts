@@ -162,3 +162,13 @@ testOnStandIn(
     });
   },
 );
+
+testOnStandIn("a driver without a device is no reason to warn, and is told to who asks", async () => {
+  await using cuda = new CudaStandIn({ devices: [] });
+  await using server = await startServer({ env: cuda.env });
+  const { storages } = await server.api.call<{ storages: { kind: string; reason: string | null }[] }>(
+    "GET",
+    "/v1/capabilities",
+  );
+  expect(storages.find(({ kind }) => kind === "cuda_vmm")?.reason).toContain("CUDA_ERROR_NO_DEVICE");
+});
