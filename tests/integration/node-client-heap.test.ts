@@ -69,6 +69,8 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         array[1] = 9;
         tell([made.isWritable, array[0]]);
         tell(made.tensor("w").ref());
+        // The server has somebody's download open for a moment longer.
+        while ((await client.get(name)).inUse) await new Promise((resolve) => setTimeout(resolve, 10));
         const { inUse, holders, unknownHolders } = await client.get(name);
         tell({ inUse, holders, unknownHolders });
         await receive();
