@@ -179,10 +179,9 @@ export function toCharges(
   byteSize: number,
   fileBytes: number,
 ): Pick<RegionEntry, "chargedBytes" | "listBytes"> {
-  // Memory of no bytes is a page, too.
-  const chargedBytes = roundUpToPage(Math.max(1, byteSize), pageSize);
-  if (pool !== hostPool) return { chargedBytes, listBytes: fileBytes };
-  return { chargedBytes: chargedBytes + fileBytes, listBytes: 0 };
+  if (pool === hostPool) return { chargedBytes: roundUpToPage(byteSize, pageSize) + fileBytes, listBytes: 0 };
+  // A driver gives no memory of no bytes.
+  return { chargedBytes: roundUpToPage(Math.max(1, byteSize), pageSize), listBytes: fileBytes };
 }
 
 async function make(
