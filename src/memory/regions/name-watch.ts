@@ -20,7 +20,7 @@ export class NameWatch implements Disposable {
     this.#sweepEvery(this.#lost === undefined ? limits.sweepUnwatchedMs : limits.sweepIntervalMs);
   }
 
-  /** Resolves when its Worker is up, or where there is none. */
+  /** Resolves when its Worker is up, or where the host has none to give. @throws Error if the Worker dies before that. */
   get started(): Promise<void> | undefined {
     return this.#lost?.started;
   }

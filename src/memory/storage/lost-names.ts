@@ -41,12 +41,16 @@ export class LostNames implements Disposable {
       closeSync(fd);
       this.#ended.resolve();
     });
-    this.#worker.addEventListener("open", () => this.#started.resolve());
+    // Who waits for the start is told; who does not is told by `onEnd`.
+    this.#started.promise.catch(() => {});
     this.#worker.onerror = (event) => {
-      this.#started.resolve();
-      options.onEnd(new Error(`the Worker that watches names died: ${event.message}`));
+      const error = new Error(`the Worker that watches names died: ${event.message}`);
+      this.#started.reject(error);
+      options.onEnd(error);
     };
-    this.#worker.onmessage = ({ data: { tokens, isOverflow } }: MessageEvent<LostNamesReport>) => {
+    this.#worker.onmessage = ({ data }: MessageEvent<LostNamesReport | "up">) => {
+      if (data === "up") return this.#started.resolve();
+      const { tokens, isOverflow } = data;
       if (tokens.length > 0) options.onLost(tokens);
       if (isOverflow) options.onOverflow();
     };
@@ -65,7 +69,7 @@ export class LostNames implements Disposable {
     }
   }
 
-  /** Resolves when the Worker is up, or never will be. */
+  /** Resolves when the Worker is up. @throws Error if it dies before that. */
   get started(): Promise<void> {
     return this.#started.promise;
   }

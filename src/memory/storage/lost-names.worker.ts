@@ -6,7 +6,11 @@ import { findLost } from "./name-records.ts";
 
 declare const self: Worker;
 
-self.onmessage = ({ data: { fd, instance } }: MessageEvent<LostNamesTask>) => void read(fd, instance);
+self.onmessage = ({ data: { fd, instance } }: MessageEvent<LostNamesTask>) => {
+  // A Worker's "open" also comes where its module is missing.
+  self.postMessage("up");
+  void read(fd, instance);
+};
 
 /** The stream waits in epoll for the descriptor, and reads once for each time that it is asked. */
 async function read(fd: number, instance: string): Promise<void> {

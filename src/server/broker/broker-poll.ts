@@ -51,6 +51,8 @@ export type Ending =
   | { readonly kind: "malformed" | "crowded" | "silent" | "stalled"; readonly why: string };
 
 export type PollEvent =
+  /** The Worker runs: said once, before anything else. */
+  | { readonly kind: "up" }
   | { readonly kind: "opened"; readonly slot: number; readonly fd: number; readonly peer: Peer }
   | { readonly kind: "asked"; readonly slot: number; readonly frame: Frame }
   /** Regions were handed out by tickets, and answered. */

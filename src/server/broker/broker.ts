@@ -56,6 +56,9 @@ type Answered = "answered" | "readable" | "writable" | "full";
 /** By what may be handed out there by ticket. */
 const wordOf = { none: "answered", reading: "readable", writing: "writable" } as const;
 
+/** What the Worker says once it is up. */
+type ToldEvent = Exclude<PollEvent, { readonly kind: "up" }>;
+
 interface Connection {
   readonly slot: number;
   readonly fd: number;
@@ -74,7 +77,7 @@ export class Broker {
   readonly #tickets: TicketOffice;
   readonly #connections = new Map<number, Connection>();
   /** What the Worker said, until it is this turn's or a later one's. */
-  #events: PollEvent[] = [];
+  #events: ToldEvent[] = [];
   #isBusy = false;
   /** What the pipe had no room for. */
   #words: Buffer = Buffer.alloc(0);
@@ -95,23 +98,36 @@ export class Broker {
     this.#counts[shared.most] = limits.brokerConnections;
   }
 
-  /** With its Worker up, which takes descriptors and time; nobody can connect yet. */
+  /** With its Worker up, which takes descriptors and time; nobody can connect yet. @throws Error if the Worker dies. */
   static async start(parts: BrokerParts): Promise<Broker> {
     const broker = new Broker(parts);
-    await broker.#startWorker();
-    return broker;
+    try {
+      await broker.#startWorker();
+      return broker;
+    } catch (error) {
+      await broker.stop();
+      throw error;
+    }
   }
 
+  /** @throws Error if the Worker dies before it is up. */
   #startWorker(): Promise<void> {
     this.#workerStopped = Promise.withResolvers();
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    let isUp = false;
     const worker = new Worker(new URL("./broker.worker.ts", import.meta.url).href);
     worker.unref();
-    worker.addEventListener("open", () => resolve());
-    worker.onmessage = ({ data }: MessageEvent<PollEvent>) => this.#hear(data);
-    worker.onerror = (event) => {
+    worker.onmessage = ({ data }: MessageEvent<PollEvent>) => {
+      if (data.kind !== "up") return this.#hear(data);
+      isUp = true;
       resolve();
-      this.#restart(new Error(`the broker's Worker died: ${event.message}`));
+    };
+    worker.onerror = (event) => {
+      const error = new Error(`the broker's Worker died: ${event.message}`);
+      this.#worker = undefined;
+      this.#workerStopped.resolve();
+      if (isUp) this.#restart(error);
+      else reject(error);
     };
     const { patience = usualPatience } = this.#parts;
     const task: PollTask = {
@@ -128,8 +144,6 @@ export class Broker {
 
   /** Without it nobody would see that a client is gone: all of them have to come again. */
   #restart(error: Error): void {
-    this.#worker = undefined;
-    this.#workerStopped.resolve();
     if (this.#stopped !== undefined) return;
     this.#parts.onWarning("The broker's connections are closed, and it is started again", error);
     this.#closeAll();
@@ -139,7 +153,7 @@ export class Broker {
     setTimeout(() => {
       if (this.#stopped !== undefined) return;
       this.#emptyPipe();
-      void this.#startWorker();
+      this.#startWorker().catch((error: Error) => this.#restart(error));
     }, limits.brokerRestartMs).unref();
   }
 
@@ -178,7 +192,7 @@ export class Broker {
   }
 
   /** What comes by the hundred is answered in turns of which others have every second one. */
-  #hear(event: PollEvent): void {
+  #hear(event: ToldEvent): void {
     this.#events.push(event);
     if (!this.#isBusy) this.#act();
   }
@@ -189,7 +203,7 @@ export class Broker {
     if (this.#isBusy) setImmediate(() => this.#act());
   }
 
-  #obey(event: PollEvent): void {
+  #obey(event: ToldEvent): void {
     if (event.kind === "stopped") return this.#workerStopped.resolve();
     if (event.kind === "opened") return this.#open(event);
     if (event.kind === "handed") return this.#noteHanded(event.all);

@@ -5,5 +5,8 @@ import { BrokerPoll, type PollEvent, type PollTask } from "./broker-poll.ts";
 declare const self: Worker;
 
 self.onmessage = ({ data }: MessageEvent<PollTask>) => {
-  new BrokerPoll(data, (event: PollEvent) => self.postMessage(event)).run();
+  const poll = new BrokerPoll(data, (event: PollEvent) => self.postMessage(event));
+  // A Worker's "open" also comes where its module is missing.
+  self.postMessage({ kind: "up" } satisfies PollEvent);
+  poll.run();
 };
