@@ -187,7 +187,7 @@ function toFailure(error: unknown, what: string, requestedBytes: number): unknow
   return new TensordError(
     "io-error",
     `Cannot ${what}: ${message}`,
-    { hint: "`tensord doctor` says how the device is; the kernel's log (dmesg, NVRM) may say more." },
+    { hint: "See how the device is: the kernel's log (dmesg, NVRM) and nvidia-smi say so." },
     { cause: error },
   );
 }

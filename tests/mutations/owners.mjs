@@ -112,7 +112,7 @@ export const ownersMutations = [
   {
     name: "who comes later gets the memory that others wait for",
     file: `${regions}/make-room.ts`,
-    find: `return onFull === "wait" && !hasTurn && store.room.size > 0;`,
+    find: `return onFull === "wait" && !hasTurn && store.room.waitsFor(poolName);`,
     replace: "return hasTurn && onFull === undefined;",
     test: ["tests/contract/on-full.test.ts", "have their turns in the order in which they came"],
   },
