@@ -62,14 +62,14 @@ export const booksMutations = [
   {
     name: "more are woken for memory than fit together",
     file: `${state}/room-queue.ts`,
-    find: "bytes: waiting.bytes + promised",
-    replace: "bytes: waiting.bytes",
+    find: "promised.set(poolName, others + bytes);",
+    replace: "promised.set(poolName, others);",
     test: ["tests/unit/room-queue.test.ts", "as many are woken as fit together"],
   },
   {
     name: "small requests starve a large one that waits for the server's memory",
     file: `${state}/room-queue.ts`,
-    find: `} else if (shortage.code === "pool-full") return;`,
+    find: `} else if (shortage.code === "pool-full") full.add(poolName);`,
     replace: "}",
     test: ["tests/unit/room-queue.test.ts", "and one that waits for the server's memory does not"],
   },
