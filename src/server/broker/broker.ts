@@ -13,6 +13,10 @@ import type { Region } from "../../memory/state/region.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { toProblem } from "../../routes/problem.ts";
 import { openAuthority } from "../access/authority.ts";
+import { BrokerSocket } from "./broker-socket.ts";
+import { type BrokerAccess, type BrokerAnswer, Conversation } from "./conversation.ts";
+import { toFailure, tooLong, unreadElsewhere } from "./failures.ts";
+import type { Frame } from "./frames.ts";
 import {
   type HandedTo,
   type Patience,
@@ -22,11 +26,7 @@ import {
   shared,
   toBytes,
   type Word,
-} from "./broker-poll.ts";
-import { BrokerSocket } from "./broker-socket.ts";
-import { type BrokerAccess, type BrokerAnswer, Conversation } from "./conversation.ts";
-import { toFailure, tooLong, unreadElsewhere } from "./failures.ts";
-import type { Frame } from "./frames.ts";
+} from "./poll-protocol.ts";
 import { TicketOffice } from "./tickets.ts";
 import { UnreadDescriptors } from "./unread-descriptors.ts";
 

@@ -1,6 +1,7 @@
 /** The Worker behind `broker.ts`. Its thread waits in the kernel, and never comes back to its own event loop before it is told to. */
 
-import { BrokerPoll, type PollEvent, type PollTask } from "./broker-poll.ts";
+import { BrokerPoll } from "./broker-poll.ts";
+import type { PollEvent, PollTask } from "./poll-protocol.ts";
 
 declare const self: Worker;
 

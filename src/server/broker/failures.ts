@@ -2,7 +2,7 @@
 
 import { TensordError } from "../../memory/error.ts";
 import { limits } from "../../memory/limits.ts";
-import type { Ending } from "./broker-poll.ts";
+import type { Ending } from "./poll-protocol.ts";
 
 /** What a connection is told last. */
 export function toFailure({ kind, why }: Exclude<Ending, { kind: "peer" }>): TensordError {
