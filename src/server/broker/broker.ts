@@ -1,12 +1,13 @@
 /**
  * The broker's socket, and the descriptors of all its connections. A Worker waits for them (`broker-poll.ts`); what they ask is
- * answered here, in the turn in which it is heard, or later if a device has to be asked: the Worker reads no other request there until then. A descriptor that was taken is closed here alone, after the Worker has said
- * that it is done with it: its number may be anything's from then on.
+ * answered here, in the turn in which it is heard, or later if a device has to be asked: the Worker reads no other request there until
+ * then. A descriptor that was taken is closed here alone, after the Worker has said that it is done with it: its number may be
+ * anything's from then on.
  */
 
-import { closeSync, readSync, writeSync } from "node:fs";
+import { closeSync } from "node:fs";
 import { limits } from "../../memory/limits.ts";
-import { addToPoll, createPipe, createPoll, pollEvents } from "../../memory/os/libc-poll.ts";
+import { addToPoll, createPoll, pollEvents } from "../../memory/os/libc-poll.ts";
 import { endConnection } from "../../memory/os/libc-sockets.ts";
 import { type Peer, sendMessage } from "../../memory/os/libc-unix.ts";
 import type { Region } from "../../memory/state/region.ts";
@@ -17,18 +18,10 @@ import { BrokerSocket } from "./broker-socket.ts";
 import { type BrokerAccess, type BrokerAnswer, Conversation } from "./conversation.ts";
 import { toFailure, tooLong, unreadElsewhere } from "./failures.ts";
 import type { Frame } from "./frames.ts";
-import {
-  type HandedTo,
-  type Patience,
-  type PollEvent,
-  type PollTask,
-  pollData,
-  shared,
-  toBytes,
-  type Word,
-} from "./poll-protocol.ts";
+import { type HandedTo, type Patience, type PollEvent, type PollTask, pollData, shared } from "./poll-protocol.ts";
 import { TicketOffice } from "./tickets.ts";
 import { UnreadDescriptors } from "./unread-descriptors.ts";
+import { WordPipe } from "./word-pipe.ts";
 
 export interface BrokerParts {
   readonly store: Store;
@@ -70,7 +63,7 @@ interface Connection {
 export class Broker {
   readonly #parts: BrokerParts;
   readonly #epoll: number;
-  readonly #pipe: { readonly readEnd: number; readonly writeEnd: number };
+  readonly #words = new WordPipe();
   readonly #shared = new SharedArrayBuffer(4 * shared.length);
   readonly #counts = new Int32Array(this.#shared);
   readonly #ticketMemory: SharedArrayBuffer;
@@ -79,8 +72,6 @@ export class Broker {
   /** What the Worker said, until it is this turn's or a later one's. */
   #events: ToldEvent[] = [];
   #isBusy = false;
-  /** What the pipe had no room for. */
-  #words: Buffer = Buffer.alloc(0);
   #worker: Worker | undefined;
   readonly #unread = new UnreadDescriptors();
   #socket: BrokerSocket | undefined;
@@ -93,8 +84,7 @@ export class Broker {
     this.#ticketMemory = new SharedArrayBuffer(4 * (parts.tickets ?? limits.brokerTickets));
     this.#tickets = new TicketOffice(parts.store, this.#ticketMemory);
     this.#epoll = createPoll();
-    this.#pipe = createPipe();
-    addToPoll(this.#epoll, this.#pipe.readEnd, pollEvents.readable, pollData.words);
+    addToPoll(this.#epoll, this.#words.readEnd, pollEvents.readable, pollData.words);
     this.#counts[shared.most] = limits.brokerConnections;
   }
 
@@ -132,7 +122,7 @@ export class Broker {
     const { patience = usualPatience } = this.#parts;
     const task: PollTask = {
       epoll: this.#epoll,
-      words: this.#pipe.readEnd,
+      words: this.#words.readEnd,
       shared: this.#shared,
       tickets: this.#ticketMemory,
       patience,
@@ -147,24 +137,14 @@ export class Broker {
     if (this.#stopped !== undefined) return;
     this.#parts.onWarning("The broker's connections are closed, and it is started again", error);
     this.#closeAll();
-    this.#words = Buffer.alloc(0);
+    this.#words.drop();
     this.#tickets.voidAll();
     this.#counts[shared.heard] = 0;
     setTimeout(() => {
       if (this.#stopped !== undefined) return;
-      this.#emptyPipe();
+      this.#words.empty();
       this.#startWorker().catch((error: Error) => this.#restart(error));
     }, limits.brokerRestartMs).unref();
-  }
-
-  /** What the dead Worker did not read is about slots that the next one does not know. */
-  #emptyPipe(): void {
-    const bytes = Buffer.alloc(4096);
-    try {
-      while (readSync(this.#pipe.readEnd, bytes) > 0);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
-    }
   }
 
   /** Listens at `path`. @throws TensordError `io-error`, `validation-failed`. */
@@ -213,7 +193,7 @@ export class Broker {
     this.#connections.delete(event.slot);
     if (event.ending.kind !== "peer") this.#say(connection, null, toFailure(event.ending));
     this.#close(connection, event.ending.kind === "peer" ? "peer" : "server");
-    this.#tell("closed", event.slot);
+    this.#words.tell("closed", event.slot);
   }
 
   #noteHanded(all: readonly HandedTo[]): void {
@@ -268,7 +248,7 @@ export class Broker {
       this.#parts.onUnexpected(error, crypto.randomUUID());
       endConnection(connection.fd);
     }
-    this.#tell(word, connection.slot);
+    this.#words.tell(word, connection.slot);
   }
 
   #tryAnswer(connection: Connection, frame: Frame, take: () => BrokerAnswer): Answered {
@@ -298,35 +278,13 @@ export class Broker {
   /** From now on the Worker hands it out by itself. */
   #tellTicket(region: Region): void {
     const ticket = this.#tickets.issue(region);
-    if (ticket === undefined) return;
-    const text = Buffer.from(JSON.stringify(ticket));
-    this.#write(Buffer.concat([toBytes("ticket", text.length), text]));
+    if (ticket !== undefined) this.#words.tellTicket(ticket);
   }
 
   #say({ fd }: Connection, id: number | null, error: unknown): "answered" | "full" {
     const requestId = crypto.randomUUID();
     const problem = toProblem(error, requestId, (cause) => this.#parts.onUnexpected(cause, requestId));
     return sendMessage(fd, JSON.stringify({ id, ok: false, problem })) === "full" ? "full" : "answered";
-  }
-
-  #tell(word: Word, slot: number): void {
-    this.#write(toBytes(word, slot));
-  }
-
-  #write(bytes: Buffer): void {
-    this.#words = this.#words.length === 0 ? bytes : Buffer.concat([this.#words, bytes]);
-    this.#flush();
-  }
-
-  #flush(): void {
-    // Whoever waits to send the rest may find it sent, and the pipe closed.
-    if (this.#words.length === 0) return;
-    try {
-      this.#words = this.#words.subarray(writeSync(this.#pipe.writeEnd, this.#words));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
-    }
-    if (this.#words.length > 0) setTimeout(() => this.#flush(), 1);
   }
 
   /** Nobody can connect any more, and connections are closed: the TTL of a session that one held runs on. */
@@ -339,7 +297,7 @@ export class Broker {
     const worker = this.#worker;
     if (worker !== undefined) {
       worker.ref();
-      this.#tell("stop", 0);
+      this.#words.tell("stop", 0);
       await this.#workerStopped.promise;
       worker.terminate();
     }
@@ -347,7 +305,8 @@ export class Broker {
     this.#closeAll();
     this.#socket?.[Symbol.dispose]();
     this.#socket = undefined;
-    for (const fd of [this.#pipe.readEnd, this.#pipe.writeEnd, this.#epoll]) closeSync(fd);
+    this.#words[Symbol.dispose]();
+    closeSync(this.#epoll);
   }
 
   /** Those too that were taken and not looked at yet. */
