@@ -1,6 +1,7 @@
 /**
- * A program that opens connections which never bring a whole request, so many at once, until it has opened enough of them. Each is
- * kept until the server ends it; then the next one is opened. At the end it closes the last ones, and prints how many were ended.
+ * A program that opens connections which never bring a whole request, so many at once, until it has opened enough of them and its input has
+ * ended. Each is kept until the server ends it; then the next one is opened. At the end it closes the last ones, and prints how many
+ * were ended.
  */
 
 import { connect, type NetConnectOpts, type Socket } from "node:net";
@@ -47,8 +48,10 @@ if (import.meta.main) {
   const opened = new Set<Socket>();
   let count = 0;
   let ended = 0;
+  let isEnough = false;
+  process.stdin.on("end", () => (isEnough = true)).resume();
   const one = async () => {
-    while (count < total) {
+    while (count < total || !isEnough) {
       count += 1;
       await open(half, door, opened);
       ended += 1;

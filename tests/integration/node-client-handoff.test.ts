@@ -132,9 +132,11 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       `
         import fs from "node:fs";
         const { trySetLock } = await import("./dist/memory/lock.js");
-        const isFree = ({ descriptor }, byte) => {
+        // What is kept open can be asked after its region's end, which is at once when its consumer has let go.
+        const keep = ({ descriptor }) => fs.openSync(descriptor.storage.path, fs.constants.O_RDWR);
+        const isFree = (kept, byte) => {
           // Root may open what is sealed.
-          const fd = fs.openSync(descriptor.storage.path, fs.constants.O_RDWR);
+          const fd = fs.openSync("/proc/self/fd/" + kept, fs.constants.O_RDWR);
           const free = trySetLock(fd, "write", byte, 1n);
           fs.closeSync(fd);
           return free;
@@ -145,15 +147,16 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const region = await client.create("frame", new Uint8Array(1), options);
         const ring = await client.ring({ slots: 1, slotBytes: 8, ...options });
         const slot = await ring.put(new Uint8Array(1));
-        const open = [isFree(region, lease), isFree(region, lease + 1n), await codeOf(() => region.tensor().ref())];
+        const kept = keep(region);
+        const open = [isFree(kept, lease), isFree(kept, lease + 1n), await codeOf(() => region.tensor().ref())];
         const found = await client.attach("frame");
         const attached = await codeOf(() => found.tensor().ref());
         await region.seal();
         const ref = found.tensor().ref();
         found.close();
-        const sealed = [isFree(region, lease), isFree(region, lease + 1n)];
+        const sealed = [isFree(kept, lease), isFree(kept, lease + 1n)];
         const built = await client.getOrCreate("built", () => new Uint8Array(1), options);
-        tell({ open, attached, sealed, built: [isFree(built, lease), isFree(built, lease + 1n)], slot: slot.byteSize, ref: ref.byteSize });
+        tell({ open, attached, sealed, built: [isFree(keep(built), lease), isFree(keep(built), lease + 1n)], slot: slot.byteSize, ref: ref.byteSize });
       `,
     );
     const open = [true, false, "region-not-sealed"];

@@ -69,10 +69,10 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         array[1] = 9;
         tell([made.isWritable, array[0]]);
         tell(made.tensor("w").ref());
-        // The server has somebody's download open for a moment longer.
-        while ((await client.get(name)).inUse) await new Promise((resolve) => setTimeout(resolve, 10));
-        const { inUse, holders, unknownHolders } = await client.get(name);
-        tell({ inUse, holders, unknownHolders });
+        // The server has each download open for a moment longer, and the reader's may begin at any time.
+        let seen;
+        await until(async () => !(seen = await client.get(name)).inUse);
+        tell({ inUse: seen.inUse, holders: seen.holders, unknownHolders: seen.unknownHolders });
         await receive();
         await client.delete(made);
         client.close();

@@ -40,8 +40,12 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
         # Without memory nobody makes anything in it any more.
         if operation == "changeModel" and isinstance(case.body.get("memory_limit_bytes"), int | float):
             case.body["memory_limit_bytes"] += LEAST_LIMIT_BYTES
-        if operation == "createRegion" and case.meta.phase.name.value == "stateful":
-            case.body = possible(case.body)
+        if case.meta.phase.name.value == "stateful":
+            if operation == "createRegion":
+                case.body = possible(case.body)
+            # Its 404 would be taken for the region's.
+            if operation == "takeLease":
+                case.body.pop("session", None)
 
 
 def possible(body: dict[str, Any]) -> dict[str, Any]:
