@@ -31,6 +31,7 @@ export class NameWatch implements Disposable {
       return LostNames.open({
         instance: this.#store.instance,
         directory,
+        known: this.#store.books.tokens,
         onLost: (tokens) => this.#inspect(tokens),
         onOverflow: () => this.#sweepSoon(),
         onEnd: (error) => {

@@ -8,6 +8,7 @@ import { TensordError } from "../error.ts";
 import type { ModelRow } from "../journal/journal-rows.ts";
 import { limits } from "../limits.ts";
 import { hostPool, parseId, parseRegionId, quote } from "../naming.ts";
+import { KnownTokens } from "../storage/known-tokens.ts";
 import { EndedRegions } from "./ended-regions.ts";
 import { hasEnded } from "./lifecycle.ts";
 import { NameIndex } from "./name-index.ts";
@@ -36,6 +37,8 @@ export class Books {
   readonly #models = new Map<string, Model>();
   readonly #modelNames = new SortedNames();
   readonly #byToken = new Map<string, Region>();
+  /** The tokens of its regions, for a thread that reads what others do with names. */
+  readonly tokens = new KnownTokens();
   readonly regions = new OrderedIndex<Region>();
   /** What may be evicted once it is sealed, least recently used first. */
   readonly #evictables = new Set<Region>();
@@ -148,6 +151,7 @@ export class Books {
   add(region: Region): void {
     this.#lastKey = Math.max(this.#lastKey, region.key);
     this.#byToken.set(region.token, region);
+    this.tokens.add(region.token);
     this.regions.append(region);
     region.modelBooks.regions.append(region);
     if (region.name !== null) region.modelBooks.names.add(region.name, region);
@@ -205,6 +209,7 @@ export class Books {
 
   #remove(region: Region): void {
     this.#byToken.delete(region.token);
+    this.tokens.remove(region.token);
     this.regions.remove(region);
     region.modelBooks.regions.remove(region);
   }

@@ -1,15 +1,18 @@
 /**
  * Which names of one instance were taken out of the shared directory, or moved onto. The kernel tells of every name there,
- * so a Worker reads it and passes on those that look like ours: what strangers do costs the event loop nothing.
+ * so a Worker reads it and passes on those that are ours: what strangers do costs the event loop nothing.
  */
 
 import { closeSync } from "node:fs";
 import { openInotify, watchNames } from "../os/libc.ts";
+import type { KnownTokens } from "./known-tokens.ts";
 
 export interface LostNamesOptions {
   readonly instance: string;
   /** The directory of public names. */
   readonly directory: string;
+  /** What is none of these is not told. */
+  readonly known: KnownTokens;
   readonly onLost: (tokens: readonly string[]) => void;
   /** More happened than the kernel keeps: any name may be among it. */
   readonly onOverflow: () => void;
@@ -20,6 +23,8 @@ export interface LostNamesOptions {
 export interface LostNamesTask {
   readonly fd: number;
   readonly instance: string;
+  /** Of `KnownTokens`. */
+  readonly known: SharedArrayBuffer;
 }
 
 export interface LostNamesReport {
@@ -54,7 +59,7 @@ export class LostNames implements Disposable {
       if (tokens.length > 0) options.onLost(tokens);
       if (isOverflow) options.onOverflow();
     };
-    this.#worker.postMessage({ fd, instance: options.instance } satisfies LostNamesTask);
+    this.#worker.postMessage({ fd, instance: options.instance, known: options.known.memory } satisfies LostNamesTask);
   }
 
   /** @throws SystemError if the kernel gives no watch (`fs.inotify.max_user_instances`, `max_user_watches`). */
