@@ -7,20 +7,24 @@ import { expect, test } from "bun:test";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { openDeviceStorages } from "../../src/cuda/open-device-storages.ts";
+import { hostPool } from "../../src/memory/naming.ts";
 import type { Eviction } from "../../src/server/cli/answers.ts";
-import { hostOf } from "../../src/server/cli/pools.ts";
 import { readBytes, writeBytes } from "../contract/support/data-requests.ts";
 import { lease } from "../contract/support/lease.ts";
 import type { Deletion, Region } from "../harness/answers.ts";
 import { TestApp, until } from "../harness/app.ts";
 import { findMemfd } from "../harness/memfd.ts";
 import { StandInStorage } from "./support/stand-in-storage.ts";
+import { hasDriver } from "./support/storages.ts";
 
 interface Life {
   readonly name: string;
   /** What a creation says of its storage, and what the descriptor says then. */
   readonly wish: object;
   readonly told: object;
+  /** Whether the server reads and writes its bytes. */
+  readonly hasBytes?: boolean;
   /** Where the memory is that the test looks at; undefined once it is gone. */
   readonly find: (app: TestApp, region: Region) => string | undefined;
 }
@@ -52,6 +56,17 @@ const lives: readonly Life[] = [
     told: { kind: "heap", private: true, ...unnamed },
     find: (_, region) => findMemfd(tokenOf(region)),
   },
+  ...(hasDriver
+    ? [
+        {
+          name: "cuda_vmm",
+          wish: { storage: "cuda_vmm" },
+          told: { kind: "cuda_vmm", private: true, ...unnamed },
+          hasBytes: false,
+          find: (_: TestApp, region: Region) => findMemfd(tokenOf(region)),
+        },
+      ]
+    : []),
   {
     name: "a stand-in",
     wish: { storage: "file" },
@@ -62,7 +77,12 @@ const lives: readonly Life[] = [
 
 async function withStandIn(use: (app: TestApp) => Promise<void>): Promise<void> {
   standInFolder = mkdtempSync(join(tmpdir(), "stand-in-"));
-  const app = await TestApp.open({ storages: () => ({ storages: [new StandInStorage(standInFolder)] }) });
+  const app = await TestApp.open({
+    storages: async (parts) => {
+      const devices = hasDriver ? (await openDeviceStorages(parts)).storages : [];
+      return { storages: [new StandInStorage(standInFolder), ...devices] };
+    },
+  });
   try {
     await use(app);
   } finally {
@@ -72,7 +92,7 @@ async function withStandIn(use: (app: TestApp) => Promise<void>): Promise<void> 
   expect(app.mistakes).toEqual([]);
 }
 
-for (const { name, wish, told, find } of lives) {
+for (const { name, wish, told, hasBytes = true, find } of lives) {
   const create = (app: TestApp, more: object = {}) =>
     app.create({ ...wish, name: "weights", byte_size: 1000, persist: true, ...more });
   const untilFreed = (app: TestApp, region: Region) =>
@@ -84,17 +104,19 @@ for (const { name, wish, told, find } of lives) {
       expect(region).toMatchObject({ state: "open", storage: told });
       expect(await app.ok(200, "GET", "/v1/models/default/regions/weights")).toMatchObject({ id: region.id });
       const data = new Uint8Array(1000).fill(7);
-      expect(await writeBytes(app, region.id, data)).toMatchObject({ status: 200 });
-      const lone = { headers: { "content-length": "3", "content-range": "bytes 1-3/1000" } };
-      expect(await writeBytes(app, region.id, new Uint8Array(3).fill(8), lone)).toMatchObject({ status: 200 });
-      data.fill(8, 1, 4);
-      const sealed = await app.seal(region.id, { checksum: true });
+      if (hasBytes) {
+        expect(await writeBytes(app, region.id, data)).toMatchObject({ status: 200 });
+        const lone = { headers: { "content-length": "3", "content-range": "bytes 1-3/1000" } };
+        expect(await writeBytes(app, region.id, new Uint8Array(3).fill(8), lone)).toMatchObject({ status: 200 });
+        data.fill(8, 1, 4);
+      }
+      const sealed = await app.seal(region.id, { checksum: hasBytes });
       expect(sealed).toMatchObject({ state: "sealed", storage: told });
-      expect(await app.verify(region.id)).toMatchObject({ ok: true });
+      if (hasBytes) expect(await app.verify(region.id)).toMatchObject({ ok: true });
       await app.refused("region-sealed", "PUT", `/v1/regions/${region.id}/data`, new Uint8Array(1000) as never, {
         headers: { "content-type": "application/octet-stream" },
       });
-      expect((await readBytes(app, region.id)).bytes.equals(data)).toBeTrue();
+      if (hasBytes) expect((await readBytes(app, region.id)).bytes.equals(data)).toBeTrue();
       await until("the download has ended", async () => !(await app.get(region.id)).in_use);
       {
         using _ = lease(find(app, region) ?? "");
@@ -103,7 +125,8 @@ for (const { name, wish, told, find } of lives) {
         expect(find(app, region)).toBeDefined();
       }
       await untilFreed(app, region);
-      expect(hostOf(await app.stats())).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
+      const { pools } = await app.stats();
+      for (const pool of pools) expect(pool).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
     }));
 
   test(`what ends regions ends those of ${name}: replacement, eviction, a session, a TTL`, () =>
@@ -117,7 +140,8 @@ for (const { name, wish, told, find } of lives) {
       const timed = await app.create({ ...wish, byte_size: 1, ttl_ms: 1 });
       for (const ended of [own, timed]) await untilFreed(app, ended);
       app.store.books.region(next.id).lastUsedAt = 0;
-      const eviction = await app.ok<Eviction>(200, "POST", "/v1/evict", { bytes: 1 });
+      const pool = next.storage.device_uuid ?? hostPool;
+      const eviction = await app.ok<Eviction>(200, "POST", "/v1/evict", { bytes: 1, pool });
       expect(eviction.evicted.map(({ region }) => region)).toEqual([next.id]);
       expect(find(app, next)).toBeUndefined();
     }));

@@ -20,7 +20,7 @@ import { MiB } from "../../src/memory/limits.ts";
 import { createToken } from "../../src/memory/naming.ts";
 import { leaseByte } from "../../src/memory/os/kernel-lease.ts";
 import { isLocked, tryReadLock } from "../../src/memory/os/libc.ts";
-import type { Identity } from "../../src/memory/storage/storage.ts";
+import type { Identity, Segment, Storage } from "../../src/memory/storage/storage.ts";
 import { onesChecksums, patternChecksums, toPattern } from "../contract/support/checksum.ts";
 import { bar, hold, lease } from "../contract/support/lease.ts";
 import { TestApp } from "../harness/app.ts";
@@ -38,7 +38,11 @@ interface Made {
 
 async function allocate({ storage }: OpenStorage, byteSize: number): Promise<Made> {
   const token = createToken();
-  return { token, identity: await storage.memory.allocate({ token, byteSize, header }, never) };
+  return { token, identity: await storage.memory.allocate(toSegment(storage, token, byteSize), never) };
+}
+
+function toSegment({ hasHeader }: Storage, token: string, byteSize: number): Segment {
+  return { token, byteSize, header: hasHeader ? header : new Uint8Array(0) };
 }
 
 /** Allocated, kept and published, as a region that was answered is. */
@@ -58,7 +62,7 @@ async function failure(work: Promise<unknown>): Promise<unknown> {
   return work.then(() => undefined).catch((error: unknown) => error);
 }
 
-for (const { name, accesses, isFile, pageBytes = 4096, needs, open: openCase } of storageCases) {
+for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, needs, open: openCase } of storageCases) {
   if (needs !== undefined) {
     testWith(needs)(`${name} does all that the suite asks of a storage`, async () => {});
     continue;
@@ -75,12 +79,17 @@ for (const { name, accesses, isFile, pageBytes = 4096, needs, open: openCase } o
         `gives ${byteSize} bytes: the header, and zeros behind it`,
         withStorage(async (open) => {
           const { token, identity } = await make(open, byteSize);
+          const { dev, ino } = statSync(open.pathOf(token), { bigint: true });
+          expect(identity).toEqual({ dev: dev.toString(), ino: ino.toString() });
+          if (isElsewhere) {
+            const { memory } = open.storage;
+            expect(memory.space().usedBytes).toBe(roundUpToPage(byteSize, memory.pageSize));
+            return;
+          }
           const content = readFileSync(open.pathOf(token));
           expect(content.length).toBe(pageBytes === 4096 ? byteSize : roundUpToPage(byteSize, pageBytes));
           expect(content.subarray(0, header.length).equals(header)).toBeTrue();
           expect(content.subarray(header.length).every((byte) => byte === 0)).toBeTrue();
-          const { dev, ino } = statSync(open.pathOf(token), { bigint: true });
-          expect(identity).toEqual({ dev: dev.toString(), ino: ino.toString() });
         }),
       );
     }
@@ -102,7 +111,7 @@ for (const { name, accesses, isFile, pageBytes = 4096, needs, open: openCase } o
         const { memory, names } = open.storage;
         const token = createToken();
         const cancel = new AbortController();
-        const work = failure(memory.allocate({ token, byteSize: 64 * MiB, header }, cancel.signal));
+        const work = failure(memory.allocate(toSegment(open.storage, token, 64 * MiB), cancel.signal));
         cancel.abort(new TensordError("cancelled", "Cannot go on: the test says so"));
         expect(await work).toBe(cancel.signal.reason);
         await memory.discard(token, 64 * MiB);
@@ -116,9 +125,10 @@ for (const { name, accesses, isFile, pageBytes = 4096, needs, open: openCase } o
         const { memory } = open.storage;
         const token = createToken();
         const byteSize = memory.space().freeBytes + 1024 * MiB;
-        const error = await failure(memory.allocate({ token, byteSize, header }, never));
+        const error = await failure(memory.allocate(toSegment(open.storage, token, byteSize), never));
         expect(error).toBeInstanceOf(TensordError);
-        expect(error).toMatchObject({ code: "out-of-shared-memory", facts: { requested_bytes: expect.any(Number) } });
+        const code = isElsewhere ? "out-of-device-memory" : "out-of-shared-memory";
+        expect(error).toMatchObject({ code, facts: { requested_bytes: expect.any(Number) } });
         await memory.discard(token, byteSize);
       }),
     );
@@ -159,7 +169,10 @@ for (const { name, accesses, isFile, pageBytes = 4096, needs, open: openCase } o
           expect(memory.usage(token)).toMatchObject({ leased: true, written: true });
         }
         expect(memory.usage(token)).toMatchObject({ leased: false, written: false });
-        if (isFile) {
+        if (isElsewhere) {
+          // Whoever cuts a lease file has cut nothing of the region.
+          expect(memory.usage(token)).toMatchObject({ byteSize: 2 * pageBytes });
+        } else if (isFile) {
           truncateSync(path, 4096);
           expect(memory.usage(token)).toMatchObject({ byteSize: 4096 });
         } else {
@@ -230,7 +243,7 @@ for (const { name, accesses, isFile, pageBytes = 4096, needs, open: openCase } o
         const { memory } = open.storage;
         const [small, large] = [await make(open, 5000), await allocate(open, 3 * MiB)];
         expect(memory.elsewhereBytes).toBe(
-          isFile ? 0 : roundUpToPage(5000, pageBytes) + roundUpToPage(3 * MiB, pageBytes),
+          isFile || isElsewhere ? 0 : roundUpToPage(5000, pageBytes) + roundUpToPage(3 * MiB, pageBytes),
         );
         await memory.free(small.token, 5000);
         await memory.discard(large.token, 3 * MiB);
@@ -316,6 +329,22 @@ for (const { name, accesses, isFile, pageBytes = 4096, needs, open: openCase } o
   });
 
   describe(`the bytes of ${name}`, () => {
+    if (isElsewhere) {
+      test(
+        "do not pass through the server, which says where they are",
+        withStorage(async (open) => {
+          const { bytes, memory } = open.storage;
+          const { token } = await make(open, 8192);
+          for (const access of ["read", "write"] as const) {
+            expect(() => bytes.open(token, access)).toThrow(`in the memory of device ${memory.pool}`);
+          }
+          expect(() => bytes.readPrefix(token, 1)).toThrow(`in the memory of device ${memory.pool}`);
+          expect(memory.usage(token)).toMatchObject({ leased: false, written: false });
+        }),
+      );
+      return;
+    }
+
     test(
       "are read and written where they lie, under a worker's locks",
       withStorage(async (open) => {

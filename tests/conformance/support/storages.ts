@@ -3,6 +3,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DeviceLane } from "../../../src/cuda/device-lane.ts";
+import { DeviceStorage } from "../../../src/cuda/device-storage.ts";
 import { readHugeSpace } from "../../../src/memory/host/memory-space.ts";
 import { MiB } from "../../../src/memory/limits.ts";
 import { HeapStorage } from "../../../src/memory/storage/heap/heap-storage.ts";
@@ -37,9 +39,14 @@ export interface StorageCase {
   open(): OpenStorage | Promise<OpenStorage>;
   /** The size of its pages, if they are others than the system's. */
   readonly pageBytes?: number;
+  /** Whether the bytes are elsewhere than where this process reads and writes: its paths lead to their locks alone, and there is no header. */
+  readonly isElsewhere?: boolean;
   /** Why it cannot be had here. */
   readonly needs?: string | undefined;
 }
+
+/** Set where the loader finds a driver that is to be asked: `device.test.ts` does so with the stand-in, `npm run test:gpu` with a card's. */
+export const hasDriver = process.env.TEST_DEVICE_DRIVER !== undefined;
 
 /** Whoever administers the host reserves them: `echo 64 > /proc/sys/vm/nr_hugepages` is enough for the suite. */
 function needsHugePages(byteSize: number): string | undefined {
@@ -61,6 +68,9 @@ export const storageCases: readonly StorageCase[] = [
     needs: needsHugePages(100 * MiB),
   },
   { name: "heap", kind: "heap", ...unnamed, isFile: false, open: openHeap },
+  ...(hasDriver
+    ? [{ name: "cuda_vmm", kind: "cuda_vmm", ...unnamed, isFile: false, isElsewhere: true, open: openDevice } as const]
+    : []),
   { name: "a stand-in without public names", kind: "file", ...named, open: openStandIn },
 ];
 
@@ -87,6 +97,18 @@ async function openHeap(): Promise<OpenStorage> {
   using opened = new DisposableStack();
   const memfds = opened.use(await Memfds.open("test"));
   const storage = new HeapStorage(memfds, opened.use(new HostLanes()));
+  const all = opened.move();
+  const pathOf = (token: string) => `/proc/self/fd/${memfds.find(token)?.fd ?? "none"}`;
+  return { storage, pathOf, [Symbol.dispose]: () => all.dispose() };
+}
+
+async function openDevice(): Promise<OpenStorage> {
+  using opened = new DisposableStack();
+  const memfds = opened.use(await Memfds.open("test"));
+  const lane = opened.use(new DeviceLane());
+  const [device] = await lane.look();
+  if (device === undefined) throw new Error("the driver shows no device that can be used");
+  const storage = new DeviceStorage(device, lane, memfds, undefined);
   const all = opened.move();
   const pathOf = (token: string) => `/proc/self/fd/${memfds.find(token)?.fd ?? "none"}`;
   return { storage, pathOf, [Symbol.dispose]: () => all.dispose() };
