@@ -59,6 +59,8 @@ test(
     expect(asked.body).toMatchObject({ evicted: [{ name: "host" }] });
     const there = await app.request("POST", "/v1/evict", { bytes: 1, pool: device, dry_run: true });
     expect(there.body).toMatchObject({ evicted: [{ name: "device" }] });
+    const slip = await app.request("POST", "/v1/evict", { bytes: 1, pool: "GPU-1" });
+    expect(slip.body).toMatchObject({ code: "validation-failed", detail: expect.stringContaining(device) });
     await create(app, { on_full: "evict" });
     expect((await app.request("GET", `/v1/regions/${onHost.id}`)).status).toBe(200);
     expect((await app.request("GET", `/v1/regions/${onDevice.id}`)).status).toBe(404);

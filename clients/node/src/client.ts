@@ -36,6 +36,7 @@ import {
   type GetOptions,
   type GetOrCreateOptions,
   type ListOptions,
+  type PoolLimits,
   type RegisterModelOptions,
   type RevisionOptions,
   type RingOptions,
@@ -268,8 +269,8 @@ export class Client {
   async evict(byteSize: number, options: EvictOptions = {}): Promise<Eviction> {
     checkArgument("evict", "the size", byteSize, kinds.bytes);
     checkOptions("evict", tables.evict, options);
-    const { model, dryRun, signal } = options;
-    return this.#api.evict({ bytes: byteSize, model, dryRun }, signal);
+    const { model, pool, dryRun, signal } = options;
+    return this.#api.evict({ bytes: byteSize, model, pool, dryRun }, signal);
   }
 
   /** A region's leases by request, page by page as they are consumed. `holders` of a descriptor says who maps it. */
@@ -292,19 +293,20 @@ export class Client {
     return this.#api.model(name, options.signal);
   }
 
-  /** Registers a model, a pool with a limit of its own. @throws TensordError `model-exists` */
+  /** Registers a model, with limits of its own. @throws TensordError `model-exists` */
   async registerModel(name: string, options: RegisterModelOptions = {}): Promise<Model> {
     checkArgument("register a model", "its name", name, kinds.text);
     checkOptions("register a model", tables.registerModel, options);
-    const { memoryLimitBytes, signal } = options;
-    return this.#api.registerModel({ name, memoryLimitBytes }, signal);
+    const { memoryLimitBytes, limits, signal } = options;
+    return this.#api.registerModel({ name, memoryLimitBytes, limits: toPoolLimits(limits) }, signal);
   }
 
-  /** Changes a model's limit; null removes it. @throws TensordError `model-not-found` */
+  /** Changes a model's limits; null removes one. @throws TensordError `model-not-found` */
   async changeModel(name: string, options: ChangeModelOptions): Promise<Model> {
     checkArgument("change a model", "its name", name, kinds.text);
     checkOptions("change a model", tables.changeModel, options);
-    return this.#api.changeModel(name, { memoryLimitBytes: options.memoryLimitBytes }, options);
+    const { memoryLimitBytes, limits } = options;
+    return this.#api.changeModel(name, { memoryLimitBytes, limits: toPoolLimits(limits) }, options);
   }
 
   /** Unregisters a model; `drain` deletes its regions with it. @throws TensordError `model-in-use`, `model-not-found` */
@@ -383,6 +385,12 @@ function isList(region: unknown): region is readonly string[] {
 /** Whether it is a descriptor with its tensors: an item of a list has none, and a `Region` shows its own. */
 function isWhole(region: RegionDescriptor | ListedRegion): region is RegionDescriptor {
   return "tensors" in region && Array.isArray(region.tensors);
+}
+
+function toPoolLimits(limits: PoolLimits = {}) {
+  const all = Object.entries(limits).map(([pool, limitBytes]) => ({ pool, limitBytes }));
+  // None is refused by the server as a list of nothing.
+  return all.length === 0 ? undefined : all;
 }
 
 function idOf(named: string | { readonly id: string }): string {

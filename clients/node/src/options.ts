@@ -165,18 +165,25 @@ export type ChangeOptions = Owner &
 export interface EvictOptions extends WaitOptions {
   /** Only of this model. Default: of all. */
   readonly model?: string;
+  /** "host", which is the default, or a device's UUID. */
+  readonly pool?: string;
   /** Says what would go, and frees nothing. */
   readonly dryRun?: boolean;
 }
 
+/** By pool, "host" or a device's UUID: bytes; null: none of its own. Pools that are not named keep theirs. */
+export type PoolLimits = Readonly<Record<string, number | null>>;
+
 export interface RegisterModelOptions extends WaitOptions {
-  /** Default: none of its own. */
+  /** Of host memory. Default: none of its own. */
   readonly memoryLimitBytes?: number;
+  readonly limits?: PoolLimits;
 }
 
 export interface ChangeModelOptions extends RevisionOptions {
-  /** Null removes the limit. */
-  readonly memoryLimitBytes: number | null;
+  /** Of host memory; null removes the limit. */
+  readonly memoryLimitBytes?: number | null;
+  readonly limits?: PoolLimits;
 }
 
 export interface UnregisterModelOptions extends RevisionOptions {

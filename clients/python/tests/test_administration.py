@@ -190,6 +190,20 @@ def test_models_have_limits_of_their_own(client: tensord.Client) -> None:
         client.create("r", [1], model="small", ttl=600)
 
 
+def test_limits_are_by_pool(client: tensord.Client) -> None:
+    client.register_model("m", limits={"host": 1 << 20})
+    assert client.model("m").pools == (tensord.Pool("host", 1 << 20, 0, 0),)
+    # Nothing that is said leaves everything as it is.
+    with pytest.raises(tensord.ValidationFailed):
+        client.change_model("m")
+    assert client.change_model("m", limits={"host": 2 << 20}).pools[0].limit_bytes == 2 << 20
+    assert client.change_model("m", limits={"host": None}).pools[0].limit_bytes is None
+    with pytest.raises(tensord.ValidationFailed, match="GPU-1"):
+        client.change_model("m", limits={"GPU-1": 1})
+    with pytest.raises(tensord.ValidationFailed, match="limits is"):
+        client.change_model("m", limits={"host": -1})
+
+
 def test_more_than_there_is_says_how_much_there_is(client: tensord.Client) -> None:
     limit = client.stats().pools[0].limit_bytes
     assert limit is not None
@@ -217,6 +231,9 @@ def test_an_eviction_says_what_stays_and_why(client: tensord.Client) -> None:
         assert (kept.region, kept.model, kept.name, kept.reason) == (region.id, "default", "mapped", "leased")
         assert kept.bytes >= 4096
         assert client.evict(1 << 40, model="default").evicted == ()
+        assert client.evict(1 << 40, pool="host").evicted == ()
+        with pytest.raises(tensord.ValidationFailed, match="GPU-1"):
+            client.evict(1, pool="GPU-1")
         assert client.get("mapped").state == "sealed"
     with pytest.raises(tensord.ModelNotFound):
         client.evict(1, model="absent")

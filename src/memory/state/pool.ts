@@ -1,7 +1,8 @@
 /** Pools: a limit and its sums each, of host memory or of the memory of one device. The server has them, and every model. */
 
+import { TensordError } from "../error.ts";
 import type { PoolLimit } from "../journal/journal-rows.ts";
-import { hostPool } from "../naming.ts";
+import { hostPool, quote } from "../naming.ts";
 
 /** What the memory of a device may be taken of, over all models. */
 export interface DevicePool {
@@ -60,6 +61,15 @@ export class Pools {
     const pool = this.#byName.get(name) ?? new Pool(name, null);
     this.#byName.set(name, pool);
     return pool;
+  }
+
+  /** @throws TensordError `validation-failed` if it is none of these; `what` was to be done, to that pool. */
+  check(name: string, what: string): void {
+    if (this.#byName.has(name)) return;
+    const names = [...this.#byName.keys()].join(", ");
+    throw new TensordError("validation-failed", `Cannot ${what} ${quote(name)}: this server has the pools ${names}`, {
+      hint: "A pool is `host`, or a device by its UUID, as /v1/stats lists them.",
+    });
   }
 
   get all(): Iterable<Pool> {

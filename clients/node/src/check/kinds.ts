@@ -55,6 +55,11 @@ export const labelChanges: Kind<Readonly<Record<string, string | null>>> = {
   accepts: (value) => isPlain(value) && Object.values(value).every((each) => each === null || text.accepts(each)),
 };
 
+export const poolLimits: Kind<Readonly<Record<string, number | null>>> = {
+  want: "an object of bytes by pool, null for no limit",
+  accepts: (value) => isPlain(value) && Object.values(value).every((each) => each === null || isSize(each)),
+};
+
 /** By its tag, which other realms share. */
 export const abortSignal: Kind<AbortSignal> = {
   want: "an AbortSignal",
@@ -103,10 +108,6 @@ export function listOf<Value>({ want, accepts, hint }: Kind<Value>): Kind<readon
 
 export function orNull<Value>({ want, accepts }: Kind<Value>): Kind<Value | null> {
   return { want: `${want}, or null`, accepts: (value) => value === null || accepts(value) };
-}
-
-export function required<Value>(kind: Kind<Value>): Kind<Value> {
-  return { ...kind, isRequired: true };
 }
 
 function isSize(value: unknown): boolean {

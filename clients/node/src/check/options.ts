@@ -30,7 +30,7 @@ export function checkOptions<Options extends object>(action: string, table: Tabl
   }
   for (const [key, kind] of Object.entries<Wanted>(table)) {
     const value = given[key];
-    if (value === undefined ? kind.isRequired : !kind.accepts(value)) throw refused(action, key, value, kind);
+    if (value !== undefined && !kind.accepts(value)) throw refused(action, key, value, kind);
   }
 }
 

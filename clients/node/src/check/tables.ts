@@ -119,13 +119,18 @@ export const change = tableOf<ChangeOptions>()({
   labels: kinds.labelChanges,
 });
 
-export const evict = tableOf<EvictOptions>()({ ...wait, model: kinds.text, dryRun: kinds.flag });
+export const evict = tableOf<EvictOptions>()({ ...wait, model: kinds.text, pool: kinds.text, dryRun: kinds.flag });
 
-export const registerModel = tableOf<RegisterModelOptions>()({ ...wait, memoryLimitBytes: kinds.bytes });
+export const registerModel = tableOf<RegisterModelOptions>()({
+  ...wait,
+  memoryLimitBytes: kinds.bytes,
+  limits: kinds.poolLimits,
+});
 
 export const changeModel = tableOf<ChangeModelOptions>()({
   ...revision,
-  memoryLimitBytes: kinds.required(kinds.orNull(kinds.bytes)),
+  memoryLimitBytes: kinds.orNull(kinds.bytes),
+  limits: kinds.poolLimits,
 });
 
 export const unregisterModel = tableOf<UnregisterModelOptions>()({ ...revision, drain: kinds.flag });

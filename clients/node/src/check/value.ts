@@ -11,8 +11,6 @@ export interface Wanted {
   readonly accepts: (value: unknown) => boolean;
   /** What to do instead, for mistakes that many make. */
   readonly hint?: (value: unknown) => string | undefined;
-  /** An option of this kind may not be left out. */
-  readonly isRequired?: boolean;
 }
 
 /** One kind of value. */

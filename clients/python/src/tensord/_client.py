@@ -17,6 +17,7 @@ from ._arguments.kinds import (
     LabelChanges,
     Labels,
     Name,
+    PoolLimits,
     Prefixes,
     Revision,
     Seconds,
@@ -45,6 +46,7 @@ from ._region.requests import (
     to_change,
     to_creation,
     to_eviction,
+    to_pool_limits,
     to_session,
     to_specs,
 )
@@ -553,11 +555,14 @@ class Client:
         """
         return self._api.delete_region(self._id_of(region, model, version), if_match)
 
-    def evict(self, byte_size: ByteCount, *, model: Name | None = None, dry_run: bool = False) -> Eviction:
+    def evict(
+        self, byte_size: ByteCount, *, model: Name | None = None, pool: Text | None = None, dry_run: bool = False
+    ) -> Eviction:
         """Frees that many bytes beyond what is free, of what is evictable, sealed and mapped by nobody; least recently
-        used first. Says what went, what stayed and why; with ``dry_run`` what would go.
+        used first. ``pool`` is ``"host"``, which is the default, or a device's UUID. Says what went, what stayed and
+        why; with ``dry_run`` what would go.
         """
-        return self._api.evict(to_eviction(byte_size, model, dry_run=dry_run))
+        return self._api.evict(to_eviction(byte_size, model, pool, dry_run=dry_run))
 
     def leases(
         self, region: AnyRegion, *, model: Name = DEFAULT_MODEL, version: Version | None = None
@@ -579,21 +584,39 @@ class Client:
         """One model with its books. Raises ``ModelNotFound``."""
         return self._api.model(name)
 
-    def register_model(self, name: Name, *, memory_limit_bytes: ByteCount | None = None) -> Model:
-        """Registers a model, a pool with a limit of its own. Raises ``ModelExists``."""
+    def register_model(
+        self, name: Name, *, memory_limit_bytes: ByteCount | None = None, limits: PoolLimits | None = None
+    ) -> Model:
+        """Registers a model, with limits of its own: of host memory, and by pool (``"host"``, or a device's UUID).
+
+        Raises ``ModelExists``.
+        """
         body: schemas.RegisterModel = {"name": name}
         if memory_limit_bytes is not None:
             body["memory_limit_bytes"] = memory_limit_bytes
+        if limits:
+            body["limits"] = to_pool_limits(limits)
         return self._api.register_model(body)
 
     def change_model(
-        self, name: Name, *, memory_limit_bytes: ByteCount | None, if_match: Revision | None = None
+        self,
+        name: Name,
+        *,
+        memory_limit_bytes: ByteCount | Literal["unchanged"] | None = "unchanged",
+        limits: PoolLimits | None = None,
+        if_match: Revision | None = None,
     ) -> Model:
-        """Changes a model's limit; ``None`` removes it. With ``if_match`` only a model of that ``revision``.
+        """Changes a model's limits: of host memory, and by pool (``"host"``, or a device's UUID). ``None`` removes one,
+        and pools that are not named keep theirs. With ``if_match`` only a model of that ``revision``.
 
         Raises ``ModelNotFound``, ``RevisionMismatch``.
         """
-        return self._api.change_model(name, {"memory_limit_bytes": memory_limit_bytes}, if_match)
+        body: schemas.ChangeModel = {}
+        if memory_limit_bytes != "unchanged":
+            body["memory_limit_bytes"] = memory_limit_bytes
+        if limits:
+            body["limits"] = to_pool_limits(limits)
+        return self._api.change_model(name, body, if_match)
 
     def unregister_model(self, name: Name, *, drain: bool = False, if_match: Revision | None = None) -> Deletion:
         """Unregisters a model; ``drain=True`` deletes its regions with it. With ``if_match`` only a model of that

@@ -216,6 +216,11 @@ Labels = Annotated[Mapping[str, str], Kind("a mapping of text to text", _to_text
 LabelChanges = Annotated[
     Mapping[str, str | None], Kind("a mapping of text to text, or to None", _to_texts(_or_none(to_text)))
 ]
+# By pool: "host", or a device's UUID.
+PoolLimits = Annotated[
+    Mapping[str, int | None],
+    Kind("a mapping of pools to whole numbers of bytes, or to None", _to_texts(_or_none(_to_count(0)))),
+]
 Label = Annotated[tuple[str, str], Kind("a pair of texts, key and value", _to_pair)]
 Prefixes = Annotated[str | Iterable[str], Kind("text, or several texts", _to_prefixes)]
 # Names to (dtype, shape); what is in them is read, and refused by name, where they become requests.

@@ -185,14 +185,21 @@ def to_session(*, quota_bytes: int | None, ttl: float | None) -> schemas.OpenSes
     return body
 
 
-def to_eviction(byte_size: int, model: str | None, *, dry_run: bool) -> schemas.EvictRequest:
+def to_eviction(byte_size: int, model: str | None, pool: str | None, *, dry_run: bool) -> schemas.EvictRequest:
     """Bytes to be made free."""
     body: schemas.EvictRequest = {"bytes": byte_size}
     if model is not None:
         body["model"] = model
+    if pool is not None:
+        body["pool"] = pool
     if dry_run:
         body["dry_run"] = True
     return body
+
+
+def to_pool_limits(limits: Mapping[str, int | None]) -> list[schemas.PoolLimitRequest]:
+    """What a model's regions may take, by pool."""
+    return [{"pool": pool, "limit_bytes": limit} for pool, limit in limits.items()]
 
 
 def to_ms(seconds: float | None) -> int | None:
