@@ -82,6 +82,8 @@ TAKES: dict[str, set[str]] = {
     "if_match": OR_NONE | COUNTS,
     **dict.fromkeys(("quota_bytes", "memory_limit_bytes"), OR_NONE | COUNTS),
     **{name: set() for name in ("if_exists", "on_full", "ref", "attachment")},
+    "pool": OR_NONE | TEXTS,
+    "limits": OR_NONE | {"removal"},
     "labels": OR_NONE | {"labels"},
     "label": OR_NONE | {"texts"},
     "state": OR_NONE,
