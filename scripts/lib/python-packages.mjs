@@ -126,6 +126,22 @@ export async function setUpPython() {
   });
 }
 
+/**
+ * Puts what the client itself needs into a folder, for another machine. The environment must be set up.
+ *
+ * @param {string} folder
+ * @param {string | undefined} version of the Python there, such as 3.12; that of the environment if it is left out
+ */
+export async function installForClient(folder, version) {
+  const list = join(root, ".tmp/python-packages-client.txt");
+  const ignore = () => {};
+  const only = ["--no-default-groups", "--no-emit-project"];
+  await uv("read the Python lock file", ["export", "--project", client, "--frozen", ...only, "-o", list], ignore);
+  const where = ["--target", folder, ...(version === undefined ? ["--python", python] : ["--python-version", version])];
+  const how = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--requirements", list];
+  await uv("install what the Python client needs", ["pip", "install", ...where, ...how], ignore);
+}
+
 /** Adds what the demo needs to the environment, which must be set up. */
 export async function setUpDemoPackages() {
   await once({

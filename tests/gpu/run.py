@@ -1,0 +1,93 @@
+"""Looks at a card, row by row, and prints them as ``docs/gpu-verification.md`` has them: ``python tests/gpu/run.py``.
+
+Beside the repository it takes Python with numpy and websockets, and ``node_modules`` with Bun. Where the driver shows no
+usable card it says so; with ``REQUIRE_GPU=1`` that is a failure.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# The last is there where `npm run test:gpu -- --pack` has packed it.
+sys.path[:0] = [str(ROOT / folder) for folder in ("clients/python/src", "clients/python/tests", "python")]
+# For the children, too.
+os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:3], os.environ.get("PYTHONPATH", "")])
+
+from card import find_card
+from harness import TENSORD, Server
+from rows import ROWS, Bench, Skipped
+
+CONFORMANCE = "Storage on the device does all that the conformance suite asks of a storage"
+
+
+def find_uuid(server: Server) -> str | None:
+    """The first device whose memory this server can hand out."""
+    with server.connect() as client:
+        pools = (pool.pool for pool in client.stats().pools)
+        return next((pool for pool in pools if pool != "host"), None)
+
+
+def run_conformance() -> str:
+    bun = TENSORD[0] if "TEST_EXECUTABLE" not in os.environ else str(ROOT / "node_modules/.bin/bun")
+    files = ["tests/conformance/storage.test.ts", "tests/conformance/regions.test.ts"]
+    done = subprocess.run(
+        [bun, "test", "--timeout", "100000", *files, "-t", "cuda_vmm"],
+        cwd=ROOT,
+        env={**os.environ, "TEST_DEVICE_DRIVER": "card"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return next(line for line in done.stderr.splitlines() if line.strip().endswith(" pass")).strip()
+
+
+def main() -> int:
+    server = Server()
+    server.start()
+    failed = 0
+    try:
+        uuid = find_uuid(server)
+        if uuid is None:
+            print(
+                "No device whose memory can be handed out: `tensord doctor` says why.",
+                file=sys.stderr,
+            )
+            return 1 if os.environ.get("REQUIRE_GPU") else 0
+        card = find_card(uuid)
+        date = datetime.datetime.now(datetime.UTC).date().isoformat()
+        bench = Bench(server, card)
+        looks = {**ROWS, CONFORMANCE: lambda _: run_conformance()}
+        for what, look in looks.items():
+            try:
+                seen = look(bench)
+            except Skipped as skipped:
+                print(f"skipped: {what}: {skipped}", file=sys.stderr, flush=True)
+                continue
+            except Exception:
+                failed += 1
+                bench.delete()
+                print(
+                    f"FAILED: {what}\n{traceback.format_exc()}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                continue
+            command = "`npm run test:gpu`"
+            print(
+                f"| {what} | {card.name} | {card.driver} | {date} | {command} | {seen} |",
+                flush=True,
+            )
+    finally:
+        server.stop()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
