@@ -53,6 +53,11 @@ export class Cast {
     };
   }
 
+  /** Everybody who comes from now on has these in the environment too. */
+  lead(environment) {
+    Object.assign(this.#environment, environment);
+  }
+
   get serverPid() {
     return this.#server.pid;
   }

@@ -1,4 +1,4 @@
-/** The demo itself: real weights, one copy, two acts with all kinds of processes, and an orderly end. */
+/** The demo itself: real weights, one copy, three acts with all kinds of processes, and an orderly end. */
 
 import { statfsSync } from "node:fs";
 import { Failure, secondsSince } from "../scripts/lib/process.mjs";
@@ -8,6 +8,7 @@ import { Listener } from "./listener.mjs";
 import { tellSecondAct } from "./second-act.mjs";
 import { setUpDemo } from "./set-up.mjs";
 import { claim, conclude, line, milliseconds, step, title } from "./telling.mjs";
+import { tellThirdAct } from "./third-act.mjs";
 
 const MiB = 1024 * 1024;
 const name = "all-MiniLM-L6-v2";
@@ -30,6 +31,7 @@ export async function tellStory() {
     const published = await tellFirstAct(cast, listener, name);
     await tellSecondAct(cast, listener, published);
     await listener.conclude(published.region.id, ["allocated", "sealed", "draining", "deleted"]);
+    await tellThirdAct(cast);
     await leaveNothing(cast);
   } finally {
     await cast.end();
