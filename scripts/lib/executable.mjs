@@ -3,14 +3,23 @@
  * that the sources take, and reads no file of the folder that it is started in.
  */
 
-import { readdirSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync, readdirSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { readCommit, toCommitText } from "./commit.mjs";
 import { Failure, root, run } from "./process.mjs";
+import { setUpRuntime } from "./runtime.mjs";
 import { bun } from "./server-packages.mjs";
 import { fingerprint, once } from "./stamp.mjs";
 
 /** What people run, below the root. */
 export const executable = "dist/tensord";
+
+/** The same for any processor. The last part of the path is one for all: it goes into the bytes. */
+export const executableFor = (architecture) =>
+  architecture === process.arch ? executable : `dist/linux-${architecture}/tensord`;
+
+/** Which packages went into `executableFor` of a processor: what Bun tells of it. */
+export const metafileFor = (architecture) => `.tmp/executable/linux-${architecture}.json`;
 
 /** The server of the fault tests, which kills itself after a step. */
 export const steppedExecutable = ".tmp/executable/stepped-server";
@@ -23,7 +32,7 @@ function sources() {
     .sort();
 }
 
-async function compile(entry, outfile, onStart) {
+async function compile({ entry, outfile, metafile, commit, architecture = process.arch, runtime }, onStart) {
   const workers = sources().filter((file) => file.endsWith(".worker.ts"));
   const flags = [
     ...["--compile", "--bytecode", "--format=esm"],
@@ -31,33 +40,48 @@ async function compile(entry, outfile, onStart) {
     "--entry-naming=[name].[ext]",
     // Settings come from the environment and from flags: no file of the working directory changes the server.
     ...["dotenv", "bunfig", "tsconfig", "package-json"].map((file) => `--no-compile-autoload-${file}`),
+    ...(commit === undefined ? [] : [`--define=TENSORD_COMMIT=${JSON.stringify(commit)}`]),
+    ...(metafile === undefined ? [] : [`--metafile=${join(root, metafile)}`]),
+    ...(runtime === undefined ? [] : [`--target=bun-linux-${architecture}`, `--compile-executable-path=${runtime}`]),
   ];
+  for (const file of [outfile, metafile])
+    if (file !== undefined) mkdirSync(dirname(join(root, file)), { recursive: true });
   const args = ["build", ...flags, entry, ...workers, `--outfile=${join(root, outfile)}`];
   const { status, output } = await run(bun, args, { capture: true, onStart });
   if (status === 0) return;
   throw new Failure(`Cannot build ${outfile}: bun build ended with status ${status} and said:\n${output.trimEnd()}`);
 }
 
-async function build({ title, entry, outfile, stamp }) {
-  const files = ["package-lock.json", "scripts/lib/executable.mjs", entry, ...sources()];
+async function build({ title, stamp, ...what }) {
+  const files = ["package-lock.json", "scripts/lib/executable.mjs", what.entry, ...sources()];
   await once({
     title,
     lock: "executable",
     stamp,
-    result: outfile,
+    result: what.outfile,
     // The names too: a file that moved is another result.
-    fingerprint: fingerprint(files, files),
-    work: (onStart) => compile(entry, outfile, onStart),
+    fingerprint: fingerprint(files, [what.commit ?? "", ...files]),
+    work: (onStart) => compile(what, onStart),
   });
 }
 
-/** Makes `dist/tensord` what the sources say. The server's packages must be set up. Takes milliseconds when it is. */
-export async function buildExecutable() {
+/**
+ * Makes the executable what the sources say, and has it say which commit they are of. The server's packages must be set up. Takes
+ * milliseconds when it is.
+ *
+ * @param {string} architecture as Node calls it
+ */
+export async function buildExecutable(architecture = process.arch) {
+  const runtime = await setUpRuntime(architecture);
   await build({
-    title: "Building the executable",
+    title: runtime === undefined ? "Building the executable" : `Building the executable for ${architecture}`,
     entry: "src/main.ts",
-    outfile: executable,
-    stamp: ".tmp/executable-built",
+    outfile: executableFor(architecture),
+    metafile: metafileFor(architecture),
+    commit: toCommitText(await readCommit()),
+    architecture,
+    runtime,
+    stamp: `.tmp/executable-built${runtime === undefined ? "" : `-${architecture}`}`,
   });
 }
 

@@ -17,7 +17,7 @@ const networkErrors =
   /\b(EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT|ERR_SOCKET_TIMEOUT)\b/;
 
 /** npm as it was started, so that `npm start` uses one npm throughout; else the one on the PATH. */
-function npmCommand() {
+export function npmCommand() {
   const cli = process.env.npm_execpath;
   return cli && basename(cli) === "npm-cli.js" ? [process.execPath, cli] : ["npm"];
 }

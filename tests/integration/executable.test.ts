@@ -1,12 +1,13 @@
 /** The server as one executable, as `npm run build` makes it: it needs nothing of the folder that it is started in, and obeys nothing there. */
 
-import { afterAll, expect } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { afterAll, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { testWith } from "../harness/instance-needs.ts";
+import { root, testWith } from "../harness/instance-needs.ts";
 import { startServer } from "../harness/server.ts";
+import { tensord } from "../harness/server-program.ts";
 
 afterAll(assertNothingLeft);
 
@@ -44,4 +45,14 @@ testWith(needsExecutable)("the executable works whole in a folder whose files wo
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test("--version says the version, and an executable the commit that it was built from", () => {
+  const { stdout } = Bun.spawnSync([...tensord, "--version"], { cwd: root });
+  const commit = String(Bun.spawnSync(["git", "rev-parse", "--short=12", "HEAD"], { cwd: root }).stdout).trim();
+  const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  // Without a checkout there is no commit to tell; a change may have come after the build, or before it.
+  const built = commit === "" ? ["sources"] : [`commit ${commit}`, `commit ${commit}, changed`];
+  const want = needsExecutable === undefined ? built : ["sources"];
+  expect(want.map((of) => `${version} (${of})\n`)).toContain(String(stdout));
 });

@@ -1,7 +1,6 @@
 /** The command line: which commands and options there are. What they do stands beside it. */
 
 import { Command, Option } from "commander";
-import packageJson from "../../../package.json" with { type: "json" };
 import { offeredKinds } from "../../memory/storage/storages.ts";
 import { type Config, parseConfig, type SettingName, settings } from "../config.ts";
 import { alloc } from "./alloc.ts";
@@ -19,6 +18,7 @@ import { status, statusOffline } from "./status.ts";
 import { findToken } from "./token.ts";
 import { top } from "./top.ts";
 import { untilStopped } from "./until-stopped.ts";
+import { versionText } from "./version.ts";
 
 const locating: readonly SettingName[] = ["instance", "shmDirectory", "socket"];
 const sorts = ["size", "age", "used", "name"];
@@ -30,7 +30,7 @@ const urlMeaning = "the server: unix:///path or http://host:port (TENSORD_URL)";
 export function createProgram(): Command {
   const program = new Command("tensord")
     .description("One copy of every tensor per machine.")
-    .version(packageJson.version)
+    .version(versionText)
     .showHelpAfterError("(add --help for the options)");
 
   withSettings(program.command("serve"), Object.keys(settings) as SettingName[])
