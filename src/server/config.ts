@@ -205,13 +205,13 @@ export type Config = { readonly [Name in SettingName]: z.output<(typeof settings
 type Texts = Readonly<Record<string, string | undefined>>;
 
 /**
- * Reads the settings: a flag wins over the environment, which wins over the default.
+ * Reads the settings: a flag wins over the environment, which wins over a file of settings, which wins over the default.
  * @throws TensordError `validation-failed` with all mistakes at once.
  */
-export function parseConfig(environment: Texts, flags: Texts = {}): Config {
+export function parseConfig(environment: Texts, flags: Texts = {}, file: Texts = {}): Config {
   const mistakes: string[] = [];
   const values = Object.entries(settings).map(([name, setting]) => {
-    const text = flags[name] ?? environment[setting.variable] ?? setting.fallback;
+    const text = flags[name] ?? environment[setting.variable] ?? file[name] ?? setting.fallback;
     const result = (setting.schema as z.ZodType<unknown, string>).safeParse(text);
     if (!result.success) mistakes.push(toMistake(setting, text, result.error));
     return [name, result.data];
@@ -231,8 +231,8 @@ export function parseConfig(environment: Texts, flags: Texts = {}): Config {
   });
 }
 
-/** Read by clients; and what Kubernetes sets in every pod beside a Service that is called tensord. */
-const notOurs = /^TENSORD_(URL$|TOKEN$|TOKEN_FILE$|SERVICE_|PORT_)/;
+/** Read by the command line and by clients; and what Kubernetes sets in every pod beside a Service that is called tensord. */
+const notOurs = /^TENSORD_(CONFIG$|URL$|TOKEN$|TOKEN_FILE$|SERVICE_|PORT_)/;
 
 function toMistake({ variable, flag }: Setting, text: string, error: z.ZodError): string {
   const messages = error.issues.flatMap((issue) =>

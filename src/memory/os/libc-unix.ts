@@ -15,6 +15,7 @@ const ETOOMANYREFS = 109;
 
 // socket(2), unix(7), <bits/socket.h>.
 const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
 const SOCK_SEQPACKET = 5;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
@@ -121,8 +122,8 @@ function toAddress(path: string): Buffer {
   return address;
 }
 
-function openSocket(): number {
-  const fd = unix().socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+function openSocket(kind = SOCK_SEQPACKET): number {
+  const fd = unix().socket(AF_UNIX, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd === -1) throw failureOf("socket", lastErrno());
   return fd;
 }
@@ -152,6 +153,23 @@ export function connectForMessages(path: string): number | undefined {
   const address = toAddress(path);
   const fd = openSocket();
   if (unix().connect(fd, addressOf(address), address.length) === 0) return fd;
+  const errno = lastErrno();
+  closeSync(fd);
+  if (errno === ECONNREFUSED || errno === ENOENT) return undefined;
+  throw failureOf("connect", errno);
+}
+
+/**
+ * A socket that sends datagrams to the one at `path`, or undefined if nobody has that. A path that begins with `@` is a name of the abstract
+ * namespace, whose length counts. connect(2), unix(7).
+ */
+export function connectForDatagrams(path: string): number | undefined {
+  const address = toAddress(path);
+  const isAbstract = path.startsWith("@");
+  if (isAbstract) address[unixAddressLayout.path] = 0;
+  const byteSize = isAbstract ? unixAddressLayout.path + Buffer.byteLength(path) : address.length;
+  const fd = openSocket(SOCK_DGRAM);
+  if (unix().connect(fd, addressOf(address), byteSize) === 0) return fd;
   const errno = lastErrno();
   closeSync(fd);
   if (errno === ECONNREFUSED || errno === ENOENT) return undefined;

@@ -3,6 +3,7 @@
 import { Command, Option } from "commander";
 import { offeredKinds } from "../../memory/storage/storages.ts";
 import { type Config, parseConfig, type SettingName, settings } from "../config.ts";
+import { readSettingsFile } from "../config-file.ts";
 import { alloc } from "./alloc.ts";
 import { Api } from "./api.ts";
 import { doctor } from "./doctor.ts";
@@ -14,6 +15,7 @@ import { list, listOffline } from "./list.ts";
 import { print, tell } from "./output.ts";
 import { purge } from "./purge.ts";
 import { remove } from "./remove.ts";
+import { tellServiceManager } from "./service-manager.ts";
 import { status, statusOffline } from "./status.ts";
 import { findToken } from "./token.ts";
 import { top } from "./top.ts";
@@ -162,7 +164,7 @@ function withSettings(command: Command, names: readonly SettingName[]): Command 
     const description = `${meaning} (${variable}${fallback === "" ? "" : `, default ${fallback}`})`;
     command.addOption(new Option(`${flag} <${placeholder}>`, description.replaceAll("`", "")));
   }
-  return command;
+  return command.option("--config <path>", "a YAML file with settings, as port: 7411 (TENSORD_CONFIG)");
 }
 
 function withApi(command: Command): Command {
@@ -181,7 +183,9 @@ type Flags = Readonly<Record<string, string | boolean | undefined>>;
 
 function toConfig(flags: Flags): Config {
   const texts = Object.entries(settings).map(([name, { flag }]) => [name, flags[toAttribute(flag)]]);
-  return parseConfig(process.env, Object.fromEntries(texts));
+  const path = flags.config ?? (process.env.TENSORD_CONFIG || undefined);
+  const file = typeof path === "string" ? readSettingsFile(path).texts : {};
+  return parseConfig(process.env, Object.fromEntries(texts), file);
 }
 
 /** How commander calls a flag's value: `--shm-dir` is `shmDir`. */
@@ -199,6 +203,8 @@ async function serve(config: Config, isEphemeral: boolean): Promise<void> {
   // Loaded here alone: what a server needs takes a command twice the time that it needs itself.
   const { startServer } = await import("../serve.ts");
   const server = await startServer(config);
+  const { NOTIFY_SOCKET: serviceManager } = process.env;
+  tellServiceManager(serviceManager, "READY=1", `STATUS=ready on ${server.urls.join(" and ")}`);
   const { promise, resolve } = Promise.withResolvers<void>();
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, () => resolve());
   // Whoever started it has the other end, which the kernel closes however that process ends.
@@ -208,6 +214,7 @@ async function serve(config: Config, isEphemeral: boolean): Promise<void> {
       .once("error", () => resolve())
       .resume();
   await promise;
+  tellServiceManager(serviceManager, "STOPPING=1");
   await server.stop();
   if (isEphemeral) await purge(config, false, true);
 }
