@@ -4,7 +4,8 @@ import { realpathSync } from "node:fs";
 import { root, run } from "./process.mjs";
 
 async function git(...args) {
-  const { status, output } = await run("git", ["-C", root, ...args], { capture: true });
+  // The clone may belong to another user than the one who builds, as in containers.
+  const { status, output } = await run("git", ["-c", "safe.directory=*", "-C", root, ...args], { capture: true });
   return status === 0 ? output.trim() : undefined;
 }
 

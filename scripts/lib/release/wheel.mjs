@@ -1,0 +1,70 @@
+/** The wheels: the server's, whose script is the executable itself, and the Python client's. */
+
+import { copyFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { executableFor } from "../executable.mjs";
+import { root } from "../process.mjs";
+import { python, pythonEnvironment } from "../python-packages.mjs";
+import { licenceExpression, processors, releaseFolder, summary, version } from "./facts.mjs";
+import { placeNotices } from "./file.mjs";
+import { makeStage, need, place } from "./stage.mjs";
+
+// The same builder that the client names; the lock file has it.
+const manifest = `[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "tensord-server"
+version = "${version}"
+description = "${summary}"
+readme = "README.md"
+license = "${licenceExpression}"
+license-files = ["LICENSE", "THIRD-PARTY.txt"]
+classifiers = ["Operating System :: POSIX :: Linux", "Topic :: Scientific/Engineering :: Artificial Intelligence"]
+
+[tool.hatch.build.targets.wheel]
+bypass-selection = true
+shared-scripts = { tensord = "tensord" }
+sbom-files = ["sbom.cdx.json"]
+
+[tool.hatch.build.targets.wheel.hooks.custom]
+path = "tag.py"
+`;
+
+/** A wheel with a program in it is one platform's, which hatchling asks a hook for. */
+const tagHook = (tag) => `from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class Tag(BuildHookInterface):
+    def initialize(self, version, build_data):
+        build_data["tag"] = "py3-none-${tag}"
+        build_data["pure_python"] = False
+`;
+
+async function buildWheel(folder, seconds) {
+  const target = join(root, releaseFolder);
+  const before = new Set(readdirSync(target));
+  await need("build a wheel", python, ["-m", "hatchling", "build", "-t", "wheel", "-d", target], {
+    cwd: folder,
+    env: { ...pythonEnvironment(), SOURCE_DATE_EPOCH: `${seconds}` },
+  });
+  const made = readdirSync(target).find((name) => !before.has(name));
+  return `${releaseFolder}/${made}`;
+}
+
+/** The server's. The Python environment must be set up, as for the others here. @returns the wheel's path, below the root */
+export function buildServerWheel(architecture, seconds) {
+  const folder = makeStage(`wheel-${architecture}`);
+  placeNotices(folder, architecture, seconds);
+  place(join(folder, "pyproject.toml"), manifest);
+  place(join(folder, "tag.py"), tagHook(processors[architecture].wheel));
+  copyFileSync(join(root, "packaging/pypi/README.md"), join(folder, "README.md"));
+  copyFileSync(join(root, executableFor(architecture)), join(folder, "tensord"));
+  return buildWheel(folder, seconds);
+}
+
+/** The Python client's. */
+export function buildClientWheel(seconds) {
+  return buildWheel(join(root, "clients/python"), seconds);
+}
