@@ -4,9 +4,11 @@ import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { Failure, root } from "../process.mjs";
 import { python as ourPython } from "../python-packages.mjs";
-import { accept } from "./accept.mjs";
+import { accept, makeInstanceName } from "./accept.mjs";
+import { emulate } from "./emulate.mjs";
 import { processors, releaseFolder } from "./facts.mjs";
 import { installFile, installPackages, installWheels } from "./install.mjs";
+import { installImage, missingForImages } from "./run-image.mjs";
 import { need } from "./stage.mjs";
 
 /** The artefact whose name matches, of which there is one. */
@@ -17,6 +19,8 @@ function find(pattern) {
 }
 
 const fileOf = (architecture) => find(new RegExp(`^tensord-[\\d.]+-linux-${architecture}\\.tar\\.gz$`));
+
+const imageOf = (architecture) => find(new RegExp(`^tensord-[\\d.]+-linux-${architecture}\\.image\\.tar$`));
 
 async function tell(installed) {
   const times = await accept(installed);
@@ -46,6 +50,17 @@ export async function acceptAll(architectures) {
     const clients = { python: wheel.python, nodeFolder: npm.folder };
     for (const [name, { command }] of Object.entries({ file, wheel, npm })) {
       await tell({ name, command: [command], ...clients });
+    }
+    const missing = await missingForImages();
+    if (missing !== undefined) console.log(`image: not run, it ${missing}`);
+    else {
+      const instance = makeInstanceName();
+      const image = keep(await installImage(imageOf(own), instance));
+      await tell({ name: "image", instance, ...image, ...clients });
+    }
+    for (const other of architectures.filter((name) => name !== own)) {
+      const emulated = keep(await installFile(fileOf(other)));
+      await tell({ name: `file for ${other}, emulated`, command: await emulate(other, emulated.command), ...clients });
     }
   } finally {
     for (const folder of folders) rmSync(folder, { recursive: true, force: true });

@@ -4,6 +4,7 @@
  */
 
 import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -38,14 +39,19 @@ for (const thing of [made, large, client]) thing.close();
  * @property {string} name what is accepted
  * @property {string[]} command the beginning of a command line, with absolute paths
  * @property {string[]} [serve] what runs the server, where that is another command line
+ * @property {string[]} [purge] what removes the instance when no server runs, where that is another command line
+ * @property {string} [instance] the server's, where it was named before
  * @property {string} [python] an interpreter that has the Python client
  * @property {string} [nodeFolder] a folder whose `node_modules` has the Node client
  * @property {Record<string, string>} [env] what its commands need beside
  */
 
+/** A name that no other acceptance of this machine has. */
+export const makeInstanceName = () => `accept-${process.pid}-${randomBytes(3).toString("hex")}`;
+
 class Acceptance {
   #installed;
-  #instance = `accept-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
+  #instance;
   #folder = mkdtempSync(join(tmpdir(), "tensord-accept-"));
   #home = mkdtempSync(join(tmpdir(), "tensord-home-"));
   #server;
@@ -53,6 +59,7 @@ class Acceptance {
 
   constructor(installed) {
     this.#installed = installed;
+    this.#instance = installed.instance ?? makeInstanceName();
   }
 
   get #env() {
@@ -109,7 +116,8 @@ class Acceptance {
     this.#server.child.kill("SIGTERM");
     const end = await Promise.race([this.#server.ended, sleep(patienceMs, "nothing", { ref: false })]);
     if (end !== 0) throw new Failure(`Cannot stop: it ended with ${end} and said:\n${this.#log}`);
-    await this.#tensord("purge");
+    const [command, ...args] = this.#installed.purge ?? [...this.#installed.command, "purge"];
+    await this.#run("purge the instance", command, args);
     const left = readdirSync("/dev/shm").filter((name) => name.includes(this.#instance));
     if (left.length > 0) throw new Failure(`Cannot stop without a trace: ${left.join(", ")} is left in /dev/shm`);
   }
@@ -118,13 +126,13 @@ class Acceptance {
   async run() {
     const { python, nodeFolder } = this.#installed;
     const steps = {
+      start: () => this.#start(),
       version: async () =>
         this.#expect(
           "--version",
           await this.#tensord("--version"),
           new RegExp(`^${version.replaceAll(".", "\\.")} \\(commit`),
         ),
-      start: () => this.#start(),
       // Above 1 MiB, a Worker allocates; the host's facts are another Worker's.
       "allocate 64 MiB": () => this.#tensord("alloc", "accepted", "--size", "64MiB", "--ttl", "10min"),
       doctor: async () => this.#expect("doctor", await this.#tensord("doctor", "--json"), /"open-files"/),

@@ -7,7 +7,8 @@ import { Failure, root } from "../process.mjs";
 import { need } from "./stage.mjs";
 
 /** What a checkout gets by installing, and need not fetch again: copied, since a link leads back to the first folder. */
-const installed = ["node_modules", "clients/node/node_modules", ".tmp/uv", ".tmp/runtime", ".tmp/debian"];
+const libc = ["amd64", "arm64"].flatMap((name) => [`.tmp/debian/libc6_${name}`, `.tmp/debian/libc6_${name}-set-up`]);
+const installed = ["node_modules", "clients/node/node_modules", ".tmp/runtime", ...libc];
 
 /**
  * Builds the commit once more, in a folder that is removed afterwards, and compares the list of hashes.

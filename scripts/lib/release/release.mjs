@@ -17,6 +17,7 @@ import { acceptAll } from "./accept-all.mjs";
 import { compareWithAnother } from "./again.mjs";
 import { releaseFolder, releaseSeconds } from "./facts.mjs";
 import { buildFile } from "./file.mjs";
+import { buildImage } from "./image.mjs";
 import { buildClientPackage, buildMainPackage, buildPlatformPackage } from "./npm.mjs";
 import { hashFile } from "./stage.mjs";
 import { buildClientWheel, buildServerWheel } from "./wheel.mjs";
@@ -26,6 +27,7 @@ const builders = {
   file: buildFile,
   wheel: buildServerWheel,
   npm: buildPlatformPackage,
+  image: buildImage,
 };
 const commonBuilders = { wheel: buildClientWheel, npm: buildMainPackage, client: buildClientPackage };
 
