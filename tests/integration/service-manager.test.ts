@@ -115,6 +115,19 @@ testWith(needsSystemd)("systemd finds nothing wrong with the unit", async () => 
   }
 });
 
+const needsSysusers = Bun.which("systemd-sysusers") === null ? "needs systemd-sysusers, of systemd" : undefined;
+
+testWith(needsSysusers)("systemd would make the unit's user", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "tensord-root-"));
+  try {
+    const path = join(root, "deploy/systemd/tensord.sysusers");
+    const { exitCode, stderr } = Bun.spawnSync(["systemd-sysusers", "--dry-run", `--root=${folder}`, path]);
+    expect([exitCode, String(stderr)]).toEqual([0, expect.stringContaining("user 'tensord'")]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 test("the unit names no setting that is none, and does not forbid what the runtime does", () => {
   const unit = readFileSync(join(root, "deploy/systemd/tensord.service"), "utf8").replaceAll(/^#.*$/gm, "");
   expect(unit).not.toContain("MemoryDenyWriteExecute");

@@ -4,7 +4,7 @@
  */
 
 import { copyFileSync, cpSync, mkdirSync, renameSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { executableFor } from "../executable.mjs";
 import { Failure, root } from "../process.mjs";
 import { pins, setUpDebian } from "./debian.mjs";
@@ -91,8 +91,8 @@ async function addJson(layout, value, mediaType) {
   return await addBlob(layout, join(layout, "new.json"), mediaType);
 }
 
-/** @returns the archive's path, below the root */
-export async function buildImage(architecture, seconds) {
+/** @returns the archive's path, below the root if `target` is */
+export async function buildImage(architecture, seconds, target = releaseFolder) {
   const stage = makeStage(`image-${architecture}`);
   const [rootfs, layout, layer] = ["root", "layout", "layer.tar"].map((name) => join(stage, name));
   for (const folder of [rootfs, layout]) mkdirSync(folder);
@@ -124,7 +124,7 @@ export async function buildImage(architecture, seconds) {
   const pathOf = ({ digest }) => `blobs/${digest.replace(":", "/")}`;
   const forDocker = [{ Config: pathOf(config), RepoTags: [`tensord:${version}`], Layers: [pathOf(layerBlob)] }];
   place(join(layout, "manifest.json"), JSON.stringify(forDocker));
-  const archive = `${releaseFolder}/tensord-${version}-linux-${architecture}.image.tar`;
-  await packTar(layout, join(root, archive), seconds);
+  const archive = `${target}/tensord-${version}-linux-${architecture}.image.tar`;
+  await packTar(layout, resolve(root, archive), seconds);
   return archive;
 }

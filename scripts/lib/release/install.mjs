@@ -2,12 +2,12 @@
 
 import { cpSync, mkdirSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { root } from "../process.mjs";
 import { pythonEnvironment } from "../python-packages.mjs";
 import { npmCommand } from "../server-packages.mjs";
 import { runUv } from "../uv.mjs";
-import { releaseFolder, version } from "./facts.mjs";
+import { version } from "./facts.mjs";
 import { need } from "./stage.mjs";
 
 const makeFolder = (name) => mkdtempSync(join(tmpdir(), `tensord-${name}-`));
@@ -26,7 +26,7 @@ export async function installWheels(interpreter, wheels, requirement) {
   await runUv("make an environment", ["venv", "--no-project", "--python", interpreter, join(folder, "venv")], options);
   const python = join(folder, "venv/bin/python");
   mkdirSync(join(folder, "wheels"));
-  for (const wheel of wheels) cpSync(join(root, wheel), join(folder, "wheels", wheel.split("/").at(-1)));
+  for (const wheel of wheels) cpSync(resolve(root, wheel), join(folder, "wheels", wheel.split("/").at(-1)));
   const links = ["--find-links", join(folder, "wheels"), `${requirement}==${version}`];
   await runUv(`install ${requirement}`, ["pip", "install", "--python", python, ...links], options);
   return { folder, command: join(folder, "venv/bin/tensord"), python };
@@ -47,6 +47,3 @@ export async function installPackages(archives) {
   );
   return { folder, command: join(folder, "node_modules/.bin/tensord") };
 }
-
-/** Where the artefact of that name would be, below the root. */
-export const artefact = (name) => `${releaseFolder}/${name}`;

@@ -2,7 +2,7 @@
 
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { root, run } from "../process.mjs";
 import { setUpDebian } from "./debian.mjs";
 import { version } from "./facts.mjs";
@@ -58,7 +58,7 @@ export async function installImage(archive, instance) {
   const umoci = join(await setUpDebian("umoci:amd64"), "usr/bin/umoci");
   const [layout, bundle, purge] = ["layout", "bundle", "purge"].map((name) => join(folder, name));
   for (const path of [layout, purge]) mkdirSync(path);
-  await need("unpack the image", "tar", ["-xf", join(root, archive), "-C", layout]);
+  await need("unpack the image", "tar", ["-xf", resolve(root, archive), "-C", layout]);
   await need("read the image", umoci, ["unpack", "--image", `${layout}:${version}`, bundle]);
   const spec = lockUp(JSON.parse(readFileSync(join(bundle, "config.json"), "utf8")), instance);
   writeFileSync(join(bundle, "config.json"), JSON.stringify(spec));

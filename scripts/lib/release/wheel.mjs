@@ -1,7 +1,7 @@
 /** The wheels: the server's, whose script is the executable itself, and the Python client's. */
 
-import { copyFileSync, readdirSync } from "node:fs";
-import { join } from "node:path";
+import { copyFileSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
 import { executableFor } from "../executable.mjs";
 import { root } from "../process.mjs";
 import { python, pythonEnvironment } from "../python-packages.mjs";
@@ -42,26 +42,29 @@ class Tag(BuildHookInterface):
         build_data["pure_python"] = False
 `;
 
-async function buildWheel(folder, seconds) {
-  const target = join(root, releaseFolder);
-  const before = new Set(readdirSync(target));
-  await need("build a wheel", python, ["-m", "hatchling", "build", "-t", "wheel", "-d", target], {
-    cwd: folder,
-    env: { ...pythonEnvironment(), SOURCE_DATE_EPOCH: `${seconds}` },
-  });
-  const made = readdirSync(target).find((name) => !before.has(name));
-  return `${releaseFolder}/${made}`;
+async function buildWheel(folder, seconds, target = releaseFolder) {
+  const output = await need(
+    "build a wheel",
+    python,
+    ["-m", "hatchling", "build", "-t", "wheel", "-d", resolve(root, target)],
+    {
+      cwd: folder,
+      env: { ...pythonEnvironment(), SOURCE_DATE_EPOCH: `${seconds}` },
+    },
+  );
+  // The last line is where it is.
+  return join(target, basename(output.trim().split("\n").at(-1)));
 }
 
-/** The server's. The Python environment must be set up, as for the others here. @returns the wheel's path, below the root */
-export function buildServerWheel(architecture, seconds) {
+/** The server's. The Python environment must be set up, as for the client's. @returns the wheel's path, below the root if `target` is */
+export function buildServerWheel(architecture, seconds, target) {
   const folder = makeStage(`wheel-${architecture}`);
   placeNotices(folder, architecture, seconds);
   place(join(folder, "pyproject.toml"), manifest);
   place(join(folder, "tag.py"), tagHook(processors[architecture].wheel));
   copyFileSync(join(root, "packaging/pypi/README.md"), join(folder, "README.md"));
   copyFileSync(join(root, executableFor(architecture)), join(folder, "tensord"));
-  return buildWheel(folder, seconds);
+  return buildWheel(folder, seconds, target);
 }
 
 /** The Python client's. */
