@@ -14,6 +14,9 @@ test("every package has the server's version, and asks for the server of the sam
   expect(JSON.parse(read("clients/node/package.json")).version).toBe(version);
   expect(python.project.version).toBe(version);
   expect(python.project["optional-dependencies"].server).toEqual([`tensord-server==${version}`]);
+  expect(read("clients/python/src/tensord/_version.py")).toContain(`__version__ = "${version}"\n`);
+  const locked = '{ name = "tensord-server", marker = "extra == \'server\'", specifier = "==';
+  expect(read("clients/python/uv.lock")).toContain(`${locked}${version}" }`);
 });
 
 test("a release is made for every processor that the executable is built for", () => {
