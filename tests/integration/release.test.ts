@@ -7,6 +7,7 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { makeHostile } from "../harness/hostile-folder.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsStockPython, root, testWith } from "../harness/instance-needs.ts";
 import { needsNodeClient, node } from "../harness/node-program.ts";
@@ -137,15 +138,16 @@ testWith(
   needsNodeClient,
   needsX64,
 )(
-  "the executable for arm64 does the same under qemu",
+  "the executable for arm64 does the same under qemu, in a folder whose files would stop it",
   async () => {
     using folder = new Folder();
+    makeHostile(folder.path);
     const told = await runRelease(
       folder.path,
       `
         await buildExecutable("arm64");
         const command = await emulate("arm64", ${JSON.stringify(root)} + "/" + executableFor("arm64"));
-        tell((await accept({ name: "arm64", command, python, nodeFolder })).length);
+        tell((await accept({ name: "arm64", command, workingFolder: folder, python, nodeFolder })).length);
       `,
     );
     expect(told).toBe(8);

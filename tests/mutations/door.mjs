@@ -137,4 +137,18 @@ export const doorMutations = [
     replace: "    const open = await countOpenFiles();",
     test: ["tests/unit/descriptors.test.ts", "a download's lease outlasts"],
   },
+  {
+    name: "a file of settings wins over the environment",
+    file: "src/server/config.ts",
+    find: "environment[setting.variable] ?? file[name]",
+    replace: "file[name] ?? environment[setting.variable]",
+    test: ["tests/unit/config-file.test.ts", "win over a file"],
+  },
+  {
+    name: "a name of the abstract namespace is as long as a path may be",
+    file: "src/memory/os/libc-unix.ts",
+    find: "const byteSize = isAbstract ? unixAddressLayout.path + Buffer.byteLength(path) : address.length;",
+    replace: "const byteSize = address.length;",
+    test: ["tests/integration/service-manager.test.ts", "an abstract name in NOTIFY_SOCKET"],
+  },
 ];

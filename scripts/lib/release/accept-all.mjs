@@ -2,6 +2,7 @@
 
 import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { readCommit, toCommitText } from "../commit.mjs";
 import { Failure, root } from "../process.mjs";
 import { python as ourPython } from "../python-packages.mjs";
 import { accept, makeInstanceName } from "./accept.mjs";
@@ -47,7 +48,7 @@ export async function acceptAll(architectures) {
     const wheel = keep(await installWheels(ourPython, wheels, "tensord[server]"));
     const npm = keep(await installPackages(archives));
     const file = keep(await installFile(fileOf(own)));
-    const clients = { python: wheel.python, nodeFolder: npm.folder };
+    const clients = { python: wheel.python, nodeFolder: npm.folder, commit: toCommitText(await readCommit()) };
     for (const [name, { command }] of Object.entries({ file, wheel, npm })) {
       await tell({ name, command: [command], ...clients });
     }

@@ -43,6 +43,8 @@ for (const thing of [made, large, client]) thing.close();
  * @property {string} [instance] the server's, where it was named before
  * @property {string} [python] an interpreter that has the Python client
  * @property {string} [nodeFolder] a folder whose `node_modules` has the Node client
+ * @property {string} [workingFolder] where its commands are run, in place of an empty folder
+ * @property {string} [commit] what it was built from
  * @property {Record<string, string>} [env] what its commands need beside
  */
 
@@ -70,8 +72,12 @@ class Acceptance {
     };
   }
 
+  get #workingFolder() {
+    return this.#installed.workingFolder ?? this.#folder;
+  }
+
   async #run(what, command, args) {
-    const { status, output } = await run(command, args, { cwd: this.#folder, env: this.#env, capture: true });
+    const { status, output } = await run(command, args, { cwd: this.#workingFolder, env: this.#env, capture: true });
     if (status === 0) return output;
     throw new Failure(
       `Cannot ${what}: it ended with status ${status} and said:\n${output}\nThe server's log:\n${this.#log}`,
@@ -90,7 +96,7 @@ class Acceptance {
 
   async #start() {
     const [command, ...args] = this.#installed.serve ?? [...this.#installed.command, "serve"];
-    const options = { cwd: this.#folder, env: this.#env, stdio: ["ignore", "pipe", "pipe"], detached: true };
+    const options = { cwd: this.#workingFolder, env: this.#env, stdio: ["ignore", "pipe", "pipe"], detached: true };
     const child = spawn(command, args, options);
     const ended = new Promise((resolve) => child.once("close", (code, signal) => resolve(signal ?? code)));
     const server = { child, ended, end: undefined };
@@ -122,17 +128,17 @@ class Acceptance {
     if (left.length > 0) throw new Failure(`Cannot stop without a trace: ${left.join(", ")} is left in /dev/shm`);
   }
 
+  get #versionPattern() {
+    const commit = this.#installed.commit ?? "[0-9a-f]{12}(, changed)?";
+    return new RegExp(`^${version.replaceAll(".", "\\.")} \\(commit ${commit}\\)$`, "m");
+  }
+
   /** @returns {Promise<[string, number][]>} each step, with how many milliseconds it took */
   async run() {
     const { python, nodeFolder } = this.#installed;
     const steps = {
       start: () => this.#start(),
-      version: async () =>
-        this.#expect(
-          "--version",
-          await this.#tensord("--version"),
-          new RegExp(`^${version.replaceAll(".", "\\.")} \\(commit`),
-        ),
+      version: async () => this.#expect("--version", await this.#tensord("--version"), this.#versionPattern),
       // Above 1 MiB, a Worker allocates; the host's facts are another Worker's.
       "allocate 64 MiB": () => this.#tensord("alloc", "accepted", "--size", "64MiB", "--ttl", "10min"),
       doctor: async () => this.#expect("doctor", await this.#tensord("doctor", "--json"), /"open-files"/),
