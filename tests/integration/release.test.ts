@@ -4,7 +4,7 @@
  */
 
 import { afterAll, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeHostile } from "../harness/hostile-folder.ts";
@@ -154,6 +154,32 @@ testWith(
   },
   hourMs,
 );
+
+testWith(needsExecutable)("whose work is inside is told, with its licence, to people and to programs", async () => {
+  const told = await runRelease(
+    root,
+    `
+      const { toBillOfMaterials, toNotices } = await import(${JSON.stringify(join(root, "scripts/lib/release/notices.mjs"))});
+      tell([toNotices(process.arch), JSON.parse(toBillOfMaterials(process.arch, seconds))]);
+    `,
+  );
+  const [notices, { components, specVersion }] = told as [
+    string,
+    { specVersion: string; components: { name: string; version: string; licenses: unknown[] }[] },
+  ];
+  expect(specVersion).toBe("1.6");
+  const { dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const names = components.map(({ name }) => name);
+  // What only the generated documents need is not in it.
+  for (const name of ["bun", "commander", "hono", "pino", "swagger-ui-dist", "zod"]) expect(names).toContain(name);
+  for (const { name, version, licenses } of components) {
+    expect(licenses).toHaveLength(1);
+    expect(notices).toContain(`\n${name} ${version}: `);
+    if (Object.hasOwn(dependencies, name)) expect(version).toBe(dependencies[name]);
+  }
+  for (const text of ["GNU LIBRARY GENERAL PUBLIC LICENSE", "GNU LESSER GENERAL PUBLIC LICENSE", "JavaScriptCore"])
+    expect(notices).toContain(text);
+});
 
 /** Runs `npm pack`, which makes nothing here whatever it says. */
 function packRepository() {
