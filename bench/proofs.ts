@@ -20,7 +20,11 @@ const rounds = 50;
 const body = JSON.stringify({ tensors: [{ name: "data", dtype: "F32", shape: [128, 128] }], ttl_ms: 600_000 });
 
 /** Nobody else is there who could want a descriptor. */
-const alone = { descriptors: () => undefined, undisturbed: <Result>(work: () => Result) => work() };
+const alone = {
+  descriptors: () => undefined,
+  undisturbed: <Result>(work: () => Result) => work(),
+  devices: () => Promise.reject(new Error("nobody asks for devices")),
+};
 
 type Turn = "with" | "without";
 const turns: readonly Turn[] = ["with", "without"];

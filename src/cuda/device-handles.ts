@@ -8,8 +8,8 @@ import { toRegionId } from "../memory/naming.ts";
 import { toOutOfDescriptors, withSpare } from "../memory/os/descriptors.ts";
 import { duplicateDescriptor } from "../memory/os/libc.ts";
 import type { Memfds } from "../memory/storage/memfd/memfds.ts";
-import type { UsableDevice } from "./device-calls.ts";
 import type { DeviceDriver } from "./device-lane.ts";
+import type { DeviceState } from "./device-state.ts";
 
 /** What the fd holder calls the descriptor of a region's memory; the region's lease file has the token alone. */
 export function toHandleName(token: string): string {
@@ -22,12 +22,12 @@ export function parseHandleName(name: string): string | undefined {
 }
 
 export class DeviceHandles {
-  readonly #device: UsableDevice;
+  readonly #device: DeviceState;
   readonly #lane: DeviceDriver;
   readonly #memfds: Memfds;
   readonly #handles = new Map<string, bigint>();
 
-  constructor(device: UsableDevice, lane: DeviceDriver, memfds: Memfds) {
+  constructor(device: DeviceState, lane: DeviceDriver, memfds: Memfds) {
     this.#device = device;
     this.#lane = lane;
     this.#memfds = memfds;
@@ -39,7 +39,7 @@ export class DeviceHandles {
 
   /** @throws TensordError as `DeviceDriver.create`. */
   async create(token: string, byteSize: number, signal: AbortSignal): Promise<void> {
-    this.#handles.set(token, await this.#lane.create(this.#device, byteSize, signal));
+    this.#handles.set(token, await this.#lane.create(this.#device.usable, byteSize, signal));
   }
 
   /** Has the fd holder keep it, if there is one. @throws TensordError as `FdHolder.keep`, and `DeviceDriver.export`. */

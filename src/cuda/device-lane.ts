@@ -7,8 +7,8 @@ import { closeSync } from "node:fs";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
 import { outOfDescriptors } from "../memory/os/descriptors.ts";
-import { WorkerQueue } from "../memory/storage/lane.ts";
-import type { DeviceJob, DeviceReply, DriverRefusal, UsableDevice } from "./device-calls.ts";
+import { Lane, WorkerQueue } from "../memory/storage/lane.ts";
+import type { DeviceJob, DeviceReply, DriverLook, DriverRefusal, UsableDevice } from "./device-calls.ts";
 import { NoDriver, results } from "./driver-error.ts";
 
 /** A refusal on its way to whoever asked. `DeviceLane` makes a failure of the table of it. */
@@ -37,7 +37,7 @@ export interface DeviceDriver extends Disposable {
   export(uuid: string, handle: bigint): Promise<number>;
   /** Resolves once the driver has let go, however long that takes. @throws TensordError. */
   release(uuid: string, handle: bigint): Promise<void>;
-  /** As `release`, by the last descriptor. */
+  /** As `release`, by the last descriptor: no driver's library is asked, so one that hangs holds up none. */
   close(fd: number): Promise<void>;
   /**
    * Waits for `work`, which goes on alone if that takes too long.
@@ -56,21 +56,32 @@ export class DeviceLane implements DeviceDriver {
       throw reply.noDriver === undefined ? new Error(reply.reason) : new NoDriver(reply.noDriver, reply.reason);
     },
   });
+  /** The last descriptor of memory frees it, and takes its time. */
+  readonly #closing = new Lane();
   readonly #answerMs: number;
   /** Ends what is waited for. */
   readonly #ending = new AbortController();
 
+  /** The first job: those behind it may hang. */
+  readonly #started: Promise<unknown>;
+
   constructor({ answerMs = limits.driverAnswerMs }: LaneOptions = {}) {
     this.#answerMs = answerMs;
+    this.#started = this.#queue.run({ kind: "start" });
+  }
+
+  /** Brings the Workers up. Nothing is asked of the driver for that. */
+  async start(): Promise<void> {
+    await Promise.all([this.#closing.start(), this.#started]);
   }
 
   /**
-   * The devices that can be used.
-   * @throws Error with the reason if there is none.
+   * All devices, however long the driver takes to tell of them.
+   * @throws NoDriver if there is none to tell, Error with what the driver says, TensordError `shutting-down`.
    */
-  look(): Promise<readonly UsableDevice[]> {
+  look(): Promise<DriverLook> {
     const looking = this.#queue.run({ kind: "look" });
-    return this.#within("look for devices", looking) as Promise<readonly UsableDevice[]>;
+    return this.#within("look for devices", looking, undefined, undefined, null) as Promise<DriverLook>;
   }
 
   async create({ uuid, ordinal }: UsableDevice, byteSize: number, signal: AbortSignal): Promise<bigint> {
@@ -104,7 +115,7 @@ export class DeviceLane implements DeviceDriver {
   }
 
   async close(fd: number): Promise<void> {
-    await this.#queue.run({ kind: "close", fd });
+    await this.#closing.run({ kind: "close", fd });
   }
 
   async within<Value>(what: string, work: Promise<Value>): Promise<Value> {
@@ -116,13 +127,14 @@ export class DeviceLane implements DeviceDriver {
     work: Promise<Value>,
     undo: (value: Value) => void = () => {},
     signal?: AbortSignal,
+    answerMs: number | null = this.#answerMs,
   ): Promise<Value> {
     const { promise: given, reject: giveUp } = Promise.withResolvers<never>();
     const stop = signal === undefined ? this.#ending.signal : AbortSignal.any([signal, this.#ending.signal]);
     const onAbort = () => giveUp(stop.reason);
     if (stop.aborted) onAbort();
     stop.addEventListener("abort", onAbort);
-    const timer = setTimeout(() => giveUp(tooLate(what, this.#answerMs)), this.#answerMs);
+    const timer = answerMs === null ? undefined : setTimeout(() => giveUp(tooLate(what, answerMs)), answerMs);
     let isGivenUp = false;
     work.then(
       (value) => isGivenUp && undo(value),
@@ -147,6 +159,7 @@ export class DeviceLane implements DeviceDriver {
       }),
     );
     this.#queue[Symbol.dispose]();
+    this.#closing[Symbol.dispose]();
   }
 }
 

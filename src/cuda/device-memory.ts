@@ -6,19 +6,18 @@
 import { roundUpToPage } from "../memory/host/capacity.ts";
 import type { DataAccess } from "../memory/storage/data-file.ts";
 import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../memory/storage/storage.ts";
-import type { UsableDevice } from "./device-calls.ts";
 import type { DeviceFiles } from "./device-files.ts";
 import { type DeviceHandles, parseHandleName } from "./device-handles.ts";
 import type { DeviceDriver } from "./device-lane.ts";
 import type { DeviceNode } from "./device-node.ts";
+import type { DeviceState } from "./device-state.ts";
 
 export class DeviceMemory implements Memory {
   /** Pools of devices are called by their UUIDs. */
   readonly pool: string;
-  readonly pageSize: number;
   /** Of the host's memory it takes none. */
   readonly elsewhereBytes = 0;
-  readonly #device: UsableDevice;
+  readonly #device: DeviceState;
   readonly #files: DeviceFiles;
   readonly #handles: DeviceHandles;
   readonly #node: DeviceNode;
@@ -30,7 +29,7 @@ export class DeviceMemory implements Memory {
   readonly #owed = new Set<string>();
 
   constructor(
-    device: UsableDevice,
+    device: DeviceState,
     lane: DeviceDriver,
     files: DeviceFiles,
     handles: DeviceHandles,
@@ -38,13 +37,16 @@ export class DeviceMemory implements Memory {
     onStep: OnAllocationStep | undefined,
   ) {
     this.pool = device.uuid;
-    this.pageSize = device.granularity;
     this.#device = device;
     this.#lane = lane;
     this.#files = files;
     this.#handles = handles;
     this.#node = node;
     this.#onStep = onStep;
+  }
+
+  get pageSize(): number {
+    return this.#device.granularity;
   }
 
   /** What others use of it nobody tells without a context there, so all that is not ours counts as free. */

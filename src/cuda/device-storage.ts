@@ -11,12 +11,12 @@ import {
   toDeviceForm,
 } from "../memory/storage/storage.ts";
 import { DeviceBytes } from "./device-bytes.ts";
-import type { UsableDevice } from "./device-calls.ts";
 import { DeviceFiles } from "./device-files.ts";
 import { DeviceHandles } from "./device-handles.ts";
 import type { DeviceDriver } from "./device-lane.ts";
 import { DeviceMemory } from "./device-memory.ts";
 import { DeviceNode } from "./device-node.ts";
+import type { DeviceState } from "./device-state.ts";
 
 export class DeviceStorage implements Storage, Disposable {
   readonly kind = "cuda_vmm";
@@ -35,7 +35,7 @@ export class DeviceStorage implements Storage, Disposable {
 
   /** @param node the path of its node in /dev, if it is known. */
   constructor(
-    device: UsableDevice,
+    device: DeviceState,
     lane: DeviceDriver,
     memfds: Memfds,
     node: string | undefined,
@@ -47,7 +47,14 @@ export class DeviceStorage implements Storage, Disposable {
     this.form = form;
     const files = new DeviceFiles(form, memfds);
     const handles = new DeviceHandles(device, lane, memfds);
-    this.device = { uuid, handleType: "posix_fd", exportHandle: (token) => handles.export(token) };
+    this.device = {
+      uuid,
+      handleType: "posix_fd",
+      get withheld() {
+        return device.withheld;
+      },
+      exportHandle: (token) => handles.export(token),
+    };
     this.memory = new DeviceMemory(device, lane, files, handles, new DeviceNode(uuid, node, memfds), onStep);
     this.names = new MemfdNames(files);
     this.bytes = new DeviceBytes(uuid);

@@ -1,9 +1,10 @@
 /** The Worker behind a device lane: makes one call of the driver at a time and answers with what came of it. It decides nothing. */
 
 import { closeSync, openSync } from "node:fs";
-import type { DeviceJob, DeviceReply, UsableDevice } from "./device-calls.ts";
+import type { DeviceJob, DeviceReply, DriverDevice, DriverLook } from "./device-calls.ts";
 import { type AllocationHandle, Driver } from "./driver.ts";
 import { DriverError, NoDriver } from "./driver-error.ts";
+import { type Attribute, computeModes } from "./layouts.ts";
 
 declare const self: Worker;
 
@@ -26,10 +27,9 @@ function run(job: DeviceJob): DeviceReply {
   }
 }
 
-function perform(job: DeviceJob): bigint | number | readonly UsableDevice[] {
+function perform(job: DeviceJob): bigint | number | DriverLook {
   switch (job.kind) {
-    case "close":
-      closeSync(job.fd);
+    case "start":
       return 0;
     case "look":
       return look(theDriver());
@@ -49,24 +49,29 @@ function theDriver(): Driver {
   return driver;
 }
 
-function look(driver: Driver): readonly UsableDevice[] {
+function look(driver: Driver): DriverLook {
   const ordinals = Array.from({ length: driver.deviceCount() }, (_, index) => driver.device(index));
-  return ordinals
-    .filter((ordinal) => hasExports(driver, ordinal))
-    .map((ordinal) => ({
-      uuid: driver.uuid(ordinal),
-      name: driver.name(ordinal),
-      ordinal,
-      totalBytes: driver.totalBytes(ordinal),
-      granularity: driver.granularity(ordinal),
-    }));
+  return { version: driver.version, devices: ordinals.map((ordinal) => lookAt(driver, ordinal)) };
 }
 
-/** Whether memory there can be made in pieces of our own, and handed to other processes. */
-function hasExports(driver: Driver, ordinal: number): boolean {
-  return (
-    driver.attribute(ordinal, "virtualMemoryManagement") === 1 && driver.attribute(ordinal, "posixFdHandles") === 1
-  );
+function lookAt(driver: Driver, ordinal: number): DriverDevice {
+  const ask = (attribute: Attribute) => driver.attribute(ordinal, attribute);
+  const hasVmm = ask("virtualMemoryManagement") === 1;
+  const hasFdHandles = ask("posixFdHandles") === 1;
+  const mode = ask("computeMode");
+  return {
+    uuid: driver.uuid(ordinal),
+    name: driver.name(ordinal),
+    ordinal,
+    busId: driver.busId(ordinal),
+    totalBytes: driver.totalBytes(ordinal),
+    computeCapability: `${ask("computeCapabilityMajor")}.${ask("computeCapabilityMinor")}`,
+    computeMode: (computeModes as Readonly<Record<number, string>>)[mode] ?? String(mode),
+    hasVmm,
+    hasFdHandles,
+    // It is asked for memory that is handed out so, and refuses to tell where there is no such.
+    granularity: hasVmm && hasFdHandles ? driver.granularity(ordinal) : null,
+  };
 }
 
 /** A driver that gets no descriptor calls that out of memory, or an error of the system. */

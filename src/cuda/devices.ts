@@ -3,13 +3,32 @@
  * what a process may use: only what the driver lists, where a container's runtime may have hidden some.
  */
 
-import type { Device, DeviceReport } from "../memory/host/device.ts";
 import { listIfThere, readTextIfThere } from "../memory/os/files.ts";
 
 const root = "/proc/driver/nvidia";
 
+/** A GPU as the kernel driver shows it. */
+export interface KernelDevice {
+  /** null while the driver does not tell. */
+  readonly uuid: string | null;
+  readonly name: string;
+  /** Its PCI address. */
+  readonly busId: string;
+  /** N of `/dev/nvidia<N>`. */
+  readonly minor: number | null;
+  /** The driver was told to leave it alone. */
+  readonly excluded: boolean;
+}
+
+export interface KernelReport {
+  readonly devices: readonly KernelDevice[];
+  readonly driverVersion: string | null;
+  /** Why there is none, in a sentence; null if there is one. */
+  readonly reason: string | null;
+}
+
 /** @param from where the driver's files are; another place in tests. */
-export function readDevices(from: string = root): DeviceReport {
+export function readDevices(from: string = root): KernelReport {
   const version = readTextIfThere(`${from}/version`);
   if (version === undefined) {
     return {
@@ -31,7 +50,7 @@ export function parseDriverVersion(text: string): string | null {
 }
 
 /** One GPU of `/proc/driver/nvidia/gpus/<bus id>/information`, or undefined if the text names none. */
-export function parseInformation(text: string): Device | undefined {
+export function parseInformation(text: string): KernelDevice | undefined {
   const lines = text.split("\n").map((line) => /^([^:]+):\s*(.*?)\s*$/.exec(line));
   const fields = new Map(lines.flatMap((match) => (match === null ? [] : [[match[1] ?? "", match[2] ?? ""] as const])));
   const name = fields.get("Model");
@@ -39,7 +58,6 @@ export function parseInformation(text: string): Device | undefined {
   if (name === undefined || busId === undefined) return undefined;
   const minor = fields.get("Device Minor") ?? "";
   return {
-    kind: "cuda",
     // The driver writes question marks until it has initialised the GPU.
     uuid: /^GPU-[0-9a-f-]{36}$/.exec(fields.get("GPU UUID") ?? "")?.[0] ?? null,
     name,

@@ -31,6 +31,8 @@ export const attributes = {
   integrated: 18,
   computeMode: 20,
   unifiedAddressing: 41,
+  computeCapabilityMajor: 75,
+  computeCapabilityMinor: 76,
   virtualMemoryManagement: 102,
   posixFdHandles: 103,
   readOnlyHostRegister: 113,

@@ -15,6 +15,7 @@ export const failures = {
   "lease-not-found": { status: 404, title: "No such lease", retryable: false },
   "claim-not-found": { status: 404, title: "No such claim", retryable: false },
   "tensor-not-found": { status: 404, title: "The region has no such tensor", retryable: false },
+  "device-not-found": { status: 404, title: "No such device", retryable: false },
   "method-not-allowed": { status: 405, title: "The route does not take this method", retryable: false },
   "model-exists": { status: 409, title: "The model is registered already", retryable: false },
   "model-in-use": { status: 409, title: "The model still has regions", retryable: false },

@@ -298,6 +298,10 @@ export const limits = {
   brokerSlice: 32,
   /** How long a device's driver may take for one call before whoever waits for it is answered without it. */
   driverAnswerMs: 30_000,
+  /** How long a diagnosis without a server waits for it. */
+  driverLookMs: 5000,
+  /** The same for NVML, without whose answer a device is told of all the same. */
+  nvmlAnswerMs: 2000,
   /** How long an fd holder may be told to wait for a server. */
   holderTtlMinMs: 1000,
   holderTtlMaxMs: 7 * 24 * 3600 * 1000,

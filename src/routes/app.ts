@@ -8,6 +8,7 @@ import { authorize } from "./access/authorize.ts";
 import type { Caller } from "./access/caller.ts";
 import { defineClaimRoutes } from "./claims.ts";
 import { defineDataRoutes } from "./data.ts";
+import { defineDeviceRoutes } from "./devices.ts";
 import { defineDiagnosisRoutes } from "./diagnosis.ts";
 import { defineDocsPage } from "./docs-page.ts";
 import { defineDocuments } from "./documents.ts";
@@ -68,6 +69,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineLeaseRoutes(app, services);
   defineHostRoutes(app, services);
   defineDiagnosisRoutes(app, services);
+  defineDeviceRoutes(app, services);
   defineDocsPage(app);
   defineDocuments(app, services);
   app.openAPIRegistry.register("KnownEvents", KnownEvents);

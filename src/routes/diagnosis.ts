@@ -1,4 +1,4 @@
-/** Routes by which a server explains itself: what it can do, which devices there are, what is wrong, and its metrics. */
+/** Routes by which a server explains itself: what it can do, what is wrong, and its metrics. */
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { brokerVersion, describeStorages, features } from "../memory/host/capabilities.ts";
@@ -6,6 +6,7 @@ import { dtypes } from "../memory/layout/dtype.ts";
 import { limits } from "../memory/limits.ts";
 import { answer } from "./answer.ts";
 import { json } from "./contract.ts";
+import { toDeviceCapabilities } from "./devices.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, declareFailures } from "./problem.ts";
 import * as schemas from "./schemas/host.ts";
@@ -20,16 +21,6 @@ const capabilities = createRoute({
   summary: "What this host and this server can do",
   description: "Features that a client may use, storages, dtypes, and the limits that requests are held to.",
   responses: { 200: json("As of now.", schemas.Capabilities), ...declareFailures(...alwaysPossible) },
-});
-
-const devices = createRoute({
-  operationId: "listDevices",
-  method: "get",
-  path: "/v1/devices",
-  tags,
-  summary: "The GPUs that the kernel driver shows",
-  description: "From what the kernel driver says of itself; no driver library is loaded, and no device is touched.",
-  responses: { 200: json("All of them.", schemas.DeviceList), ...declareFailures(...alwaysPossible) },
 });
 
 const doctor = createRoute({
@@ -68,7 +59,10 @@ const nameCharacters = 128;
 
 export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: Services): void {
   app.openapi(capabilities, async (c) => {
-    const { shm, hugePages, ...platform } = await services.host.capabilities();
+    const [{ shm, hugePages, ...platform }, devices] = await Promise.all([
+      services.host.capabilities(),
+      services.host.devices(),
+    ]);
     const body: z.infer<typeof schemas.Capabilities> = {
       api: "v1",
       version: services.version,
@@ -89,7 +83,7 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
         free_bytes: freeBytes,
       })),
       storages: describeStorages(
-        services.store.storages.all,
+        services.store.storages.usable,
         services.store.storages.withheld,
         services.store.storages.absences,
       ).map(({ kind, available, survivesRestart, endsWith, reason }) => ({
@@ -99,16 +93,11 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
         ends_with: endsWith,
         reason,
       })),
+      devices: toDeviceCapabilities(devices, platform.os),
       dtypes: [...dtypes],
       limits: toLimits(),
     };
     return answer(c, body, 200);
-  });
-
-  app.openapi(devices, async (c) => {
-    const report = await services.host.devices();
-    const items = report.devices.map(({ busId, ...device }) => ({ ...device, bus_id: busId }));
-    return answer(c, { items, driver_version: report.driverVersion, reason: report.reason }, 200);
   });
 
   app.openapi(doctor, async (c) => {

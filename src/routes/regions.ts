@@ -48,6 +48,7 @@ const allocate = createRoute({
       "name-claimed",
       "cancelled",
       "storage-unavailable",
+      "not-ready",
       "shutting-down",
       "owner-required",
       "io-error",

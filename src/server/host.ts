@@ -1,6 +1,5 @@
 /** What a server tells of itself and its host, put together for the routes: capabilities, devices, diagnosis, metrics. */
 
-import { readDevices } from "../cuda/devices.ts";
 import { Doctor, type DoctorParts } from "../memory/doctor/doctor.ts";
 import { readCapabilities } from "../memory/host/capabilities.ts";
 import type { OpenStore } from "../memory/start/open-store.ts";
@@ -18,6 +17,7 @@ export interface HostParts extends Pick<OpenStore, "store" | "directory" | "hold
   readonly metrics: Metrics;
   readonly descriptors: DoctorParts["descriptors"];
   readonly undisturbed: DoctorParts["undisturbed"];
+  readonly devices: DoctorParts["devices"];
 }
 
 /** A host whose Worker can be brought up before the first question. */
@@ -30,7 +30,7 @@ export function createHost({ metrics, ...parts }: HostParts): StartingHost {
   return {
     brokerPath: parts.brokerPath,
     capabilities: async () => readCapabilities(parts.directory.shmDirectory),
-    devices: async () => readDevices(),
+    devices: parts.devices,
     start: () => doctor.start(),
     [Symbol.dispose]: () => doctor[Symbol.dispose](),
     diagnose: () => doctor.diagnose(),

@@ -1,7 +1,7 @@
 /** The composition root: store, app and transports, put together from a config and taken apart in order. */
 
 import packageJson from "../../package.json" with { type: "json" };
-import { type DeviceOptions, openDeviceStorages } from "../cuda/open-device-storages.ts";
+import { DeviceHost, type DeviceOptions } from "../cuda/device-host.ts";
 import { limits } from "../memory/limits.ts";
 import { stopCreations } from "../memory/regions/create.ts";
 import { openStore } from "../memory/start/open-store.ts";
@@ -29,13 +29,13 @@ export interface RunningServer {
 
 /**
  * Starts a server.
- * @param onStep told after each step that changes the books; for fault tests, as `devices` is.
+ * @param onStep told after each step that changes the books; for fault tests, as `deviceOptions` are.
  * @throws TensordError with what to do, and everything taken back.
  */
 export async function startServer(
   config: Config,
   onStep?: OnStep,
-  devices: DeviceOptions = {},
+  deviceOptions: DeviceOptions = {},
 ): Promise<RunningServer> {
   const { log, close } = createLog(config.logLevel, config.instance);
   await using started = new AsyncDisposableStack();
@@ -51,6 +51,7 @@ export async function startServer(
   const authority = config.tokensFile === undefined ? undefined : started.use(openTokens(config.tokensFile, log));
   const onWarning = (message: string, error: unknown) => log.warn({ err: error }, message);
   const kept = { onOpen: (fd: number) => connections.keep(fd), onClose: (fd: number) => connections.forgetKept(fd) };
+  const devices = started.use(new DeviceHost(deviceOptions));
   const opened = started.use(
     await openStore({
       shmDirectory: config.shmDirectory,
@@ -61,7 +62,7 @@ export async function startServer(
       onWarning,
       toEventText,
       onEvent: (event) => logEvent(log, event),
-      storages: (parts) => openDeviceStorages(parts, devices),
+      storages: (parts) => devices.open(parts),
       ...(onStep === undefined ? {} : { onStep }),
     }),
   );
@@ -94,6 +95,7 @@ export async function startServer(
       descriptors,
       undisturbed,
       metrics,
+      devices: () => devices.report(),
     }),
   );
   // Before anybody connects: a Worker that starts without a free descriptor takes the process with it.

@@ -7,7 +7,6 @@ import { expect, test } from "bun:test";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openDeviceStorages } from "../../src/cuda/open-device-storages.ts";
 import { hostPool } from "../../src/memory/naming.ts";
 import type { Eviction } from "../../src/server/cli/answers.ts";
 import { readBytes, writeBytes } from "../contract/support/data-requests.ts";
@@ -16,7 +15,7 @@ import type { Deletion, Region } from "../harness/answers.ts";
 import { TestApp, until } from "../harness/app.ts";
 import { findMemfd } from "../harness/memfd.ts";
 import { StandInStorage } from "./support/stand-in-storage.ts";
-import { hasDriver } from "./support/storages.ts";
+import { hasDriver, openDevices } from "./support/storages.ts";
 
 interface Life {
   readonly name: string;
@@ -76,10 +75,11 @@ const lives: readonly Life[] = [
 ];
 
 async function withStandIn(use: (app: TestApp) => Promise<void>): Promise<void> {
+  using opened = new DisposableStack();
   standInFolder = mkdtempSync(join(tmpdir(), "stand-in-"));
   const app = await TestApp.open({
-    storages: async (parts) => {
-      const devices = hasDriver ? (await openDeviceStorages(parts)).storages : [];
+    storages: async ({ memfds }) => {
+      const devices = hasDriver ? await openDevices(opened, memfds) : [];
       return { storages: [new StandInStorage(standInFolder), ...devices] };
     },
   });

@@ -6,7 +6,7 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 
 const root = join(import.meta.dirname, "../..");
 const strict = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-Wno-format-zero-length"];
@@ -31,15 +31,21 @@ export function findHeaders() {
 }
 
 /** Libraries by name, each with the sources that it is made of. */
+const driver = ["settings.c", "card.c", "calls.c", "device.c", "vmm.c", "queue.c", "lookup.c"];
 const libraries = {
-  "libcuda.so.1": ["settings.c", "card.c", "calls.c", "device.c", "vmm.c", "queue.c", "lookup.c"],
+  "libcuda.so.1": driver,
+  // Of an old driver, in a folder of its own: without the functions of `old.map`.
+  "old/libcuda.so.1": driver,
+  "libnvidia-ml.so.1": ["settings.c", "card.c", "nvml.c"],
 };
 
 function compile(compiler, headers, folder) {
   for (const [name, sources] of Object.entries(libraries)) {
     const paths = sources.map((source) => join(import.meta.dirname, source));
-    const shape = ["-fPIC", "-shared", `-Wl,-soname,${name}`, "-isystem", headers, "-o", join(folder, name)];
-    const { status, stderr } = spawnSync(compiler, [...strict, ...shape, ...paths, "-lpthread", "-ldl"]);
+    const hidden = name.startsWith("old/") ? [`-Wl,--version-script=${join(import.meta.dirname, "old.map")}`] : [];
+    const shape = ["-fPIC", "-shared", `-Wl,-soname,${basename(name)}`, "-isystem", headers, "-o", join(folder, name)];
+    mkdirSync(dirname(join(folder, name)), { recursive: true });
+    const { status, stderr } = spawnSync(compiler, [...strict, ...shape, ...hidden, ...paths, "-lpthread", "-ldl"]);
     if (status === 0) continue;
     rmSync(folder, { recursive: true });
     console.error(`The stand-in driver does not compile:\n${stderr}`);
@@ -51,7 +57,7 @@ function build() {
   const headers = findHeaders() ?? lack("needs cuda.h of .venv, which `npm test` makes");
   const compiler = findCompiler();
   const hash = createHash("sha256").update(readFileSync(join(headers, "cuda.h")));
-  const sources = readdirSync(import.meta.dirname).filter((name) => /\.(c|h|mjs)$/.test(name));
+  const sources = readdirSync(import.meta.dirname).filter((name) => /\.(c|h|map|mjs)$/.test(name));
   for (const name of sources.sort()) hash.update(readFileSync(join(import.meta.dirname, name)));
   const parent = join(root, ".tmp/cuda-stand-in");
   const folder = join(parent, hash.digest("hex").slice(0, 16));

@@ -44,6 +44,7 @@ static void set(struct device *device, const char *key, const char *value) {
   if (strcmp(key, "posix_fd") == 0) device->posix_fd = (int)number;
   if (strcmp(key, "compute_mode") == 0) device->compute_mode = (int)number;
   if (strcmp(key, "mig") == 0) device->mig = (int)number;
+  if (strcmp(key, "persistence") == 0) device->persistence = (int)number;
   if (strcmp(key, "granularity") == 0) device->granularity = (size_t)number;
   if (strcmp(key, "name") == 0) {
     snprintf(device->name, sizeof device->name, "%s", value);
@@ -81,6 +82,7 @@ static void read_line(char *line) {
   const unsigned long long value = strtoull(line + end, NULL, 0);
   if (strcmp(key, "driver") == 0) settings.driver_version = (int)value;
   if (strcmp(key, "context_bytes") == 0) settings.context_bytes = (size_t)value;
+  if (strcmp(key, "nvml") == 0) settings.nvml = (int)value;
   if (strcmp(key, "dirty") == 0) settings.dirty = value != 0;
   if (strcmp(key, "create_needs_context") == 0) settings.create_needs_context = value != 0;
 }

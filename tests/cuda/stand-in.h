@@ -24,7 +24,7 @@ struct device {
   int card;
   size_t byte_size;
   size_t granularity;
-  int vmm, posix_fd, compute_mode, mig;
+  int vmm, posix_fd, compute_mode, mig, persistence;
 };
 
 /* settings.c: what the test has laid down in STAND_IN_CUDA_DIR. */
@@ -36,6 +36,8 @@ struct settings {
   bool dirty;
   /* Whether cuMemCreate asks for a context. */
   bool create_needs_context;
+  /* Of nvml.c. */
+  int nvml;
   /* Of the machine, whatever this process may see. */
   int cards;
   struct device card[MAX_DEVICES];

@@ -158,7 +158,7 @@ export function findOperation(method: string, path: string): Operation | undefin
 }
 
 function toPattern(path: string): RegExp {
-  return new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{[a-z]+\}/g, "[^/]+")}/?$`);
+  return new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{[a-z_]+\}/g, "[^/]+")}/?$`);
 }
 
 function toSchemaName(media: Media | undefined): string {

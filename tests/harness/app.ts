@@ -7,6 +7,7 @@ import { expect } from "bun:test";
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { FailureCode } from "../../src/memory/error.ts";
+import type { DeviceReport } from "../../src/memory/host/device.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
 import { openStore, type StoreOptions } from "../../src/memory/start/open-store.ts";
 import type { OnStep } from "../../src/memory/state/steps.ts";
@@ -21,6 +22,7 @@ import { Metrics } from "../../src/server/metrics.ts";
 import type { Deletion, Model, Problem, Region, RegionDetail, Stats, Verification } from "./answers.ts";
 import { type Answer, checkAnswer, toAnswer } from "./answers.ts";
 import { createInstance, defaultShmDirectory } from "./instance.ts";
+import { noDevices } from "./made-up-devices.ts";
 import { patienceMs } from "./server-wait.ts";
 import { TokensFile } from "./tokens-file.ts";
 
@@ -31,6 +33,8 @@ export interface AppOptions {
   readonly storages?: StoreOptions["storages"];
   readonly offered?: StoreOptions["offered"];
   readonly fdHolder?: FdHolder;
+  /** What the drivers of devices tell; no driver if it is left out. */
+  readonly devices?: DeviceReport;
   /** One that an app before it has left; a new one if it is left out. */
   readonly instance?: string;
   /** Lines of a file of tokens, which the app then asks for. */
@@ -72,6 +76,8 @@ export class TestApp {
   readonly mistakes: string[];
   /** What the store warned of. Not all of it is wrong, so it is there to be looked at. */
   readonly warnings: string[];
+  /** What the drivers of devices tell from now on. */
+  readonly devices: { report: DeviceReport };
   /** Brings up the store's Workers, as a server does before it serves; most tests need none. */
   readonly start: () => Promise<void>;
   /** The file of tokens, if there is one. */
@@ -90,6 +96,7 @@ export class TestApp {
     this.warnings = rest.warnings;
     this.start = rest.start;
     this.tokensFile = rest.tokensFile;
+    this.devices = rest.devices;
     this.#closeStore = rest.closeStore;
   }
 
@@ -114,6 +121,7 @@ export class TestApp {
     const onUnexpected = (error: unknown) => mistakes.push(toMistake(error));
     const metrics = new Metrics("0.0.0");
     metrics.watch(store);
+    const devices = { report: options.devices ?? noDevices };
     const host = createHost({
       store,
       directory,
@@ -125,6 +133,7 @@ export class TestApp {
       descriptors: () => undefined,
       undisturbed: (work) => work(),
       metrics,
+      devices: async () => devices.report,
     });
     const observe = metrics.http.observe.bind(metrics.http);
     const tokensFile = options.tokens && new TokensFile(options.tokens, store);
@@ -136,7 +145,7 @@ export class TestApp {
     };
     return new TestApp(
       { instance, shmDirectory, store, app, traffic },
-      { warnings, mistakes, start: opened.start, closeStore, tokensFile },
+      { warnings, mistakes, start: opened.start, closeStore, tokensFile, devices },
     );
   }
 
@@ -258,6 +267,7 @@ export class TestApp {
 }
 
 interface Rest {
+  readonly devices: { report: DeviceReport };
   readonly tokensFile: TokensFile | undefined;
   readonly warnings: string[];
   readonly mistakes: string[];

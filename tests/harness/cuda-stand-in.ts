@@ -44,6 +44,8 @@ export interface StandInDevice {
   /** CUcomputemode: 2 is prohibited, 3 exclusive. */
   readonly computeMode?: number;
   readonly granularity?: number;
+  /** Whether its driver stays up, as NVML tells. */
+  readonly persistence?: boolean;
 }
 
 export interface StandInOptions {
@@ -56,6 +58,8 @@ export interface StandInOptions {
   readonly dirty?: boolean;
   /** Whether cuMemCreate wants a context. */
   readonly createNeedsContext?: boolean;
+  /** Whether NVML starts; it hangs if it is told to. */
+  readonly nvml?: boolean | "hang";
 }
 
 /** What some process has of a card, as long as it has it. */
@@ -92,18 +96,25 @@ export class CudaStandIn implements AsyncDisposable {
     return { LD_LIBRARY_PATH: standInLibraries, STAND_IN_CUDA_DIR: this.folder };
   }
 
+  /** The same with a driver that is too old. */
+  get oldEnv(): Record<string, string> {
+    return { ...this.env, LD_LIBRARY_PATH: join(standInLibraries, "old") };
+  }
+
   #settle({
     devices = [{}],
     driverVersion = 13000,
     contextBytes = 0,
     dirty = false,
     createNeedsContext = false,
+    nvml = false,
   }: StandInOptions): void {
     const lines = [
       `driver ${driverVersion}`,
       `context_bytes ${contextBytes}`,
       `dirty ${Number(dirty)}`,
       `create_needs_context ${Number(createNeedsContext)}`,
+      `nvml ${nvml === "hang" ? 2 : Number(nvml)}`,
       ...devices.map(toLine),
     ];
     writeFileSync(join(this.folder, "settings"), `${lines.join("\n")}\n`);
@@ -178,9 +189,9 @@ export class CudaStandIn implements AsyncDisposable {
 }
 
 function toLine(device: StandInDevice, ordinal: number): string {
-  const { uuid = standInUuid(ordinal), bytes = 256 * MiB, vmm, posixFd, ...others } = device;
+  const { uuid = standInUuid(ordinal), bytes = 256 * MiB, vmm, posixFd, persistence, ...others } = device;
   const words = [
-    ...Object.entries({ vmm, posix_fd: posixFd }).flatMap(([key, is]) =>
+    ...Object.entries({ vmm, posix_fd: posixFd, persistence }).flatMap(([key, is]) =>
       is === undefined ? [] : `${key}=${Number(is)}`,
     ),
     ...Object.entries({ name: others.name, compute_mode: others.computeMode, granularity: others.granularity }).flatMap(

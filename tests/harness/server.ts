@@ -26,6 +26,8 @@ export interface ServerOptions {
   readonly prefix?: readonly string[];
   /** Runs the server of the fault tests, which may be told where to die (`killAfter`) and takes further settings. */
   readonly isStepped?: boolean;
+  /** With a stand-in driver: does not wait until that has told of its devices, as the server does not. */
+  readonly isWithoutDevices?: boolean;
 }
 
 /** Where a server kills itself: after the step, the `count`th time it gets there. */
@@ -107,7 +109,19 @@ export class TestServer implements AsyncDisposable {
   async start(killPoint?: KillPoint): Promise<this> {
     this.spawn(killPoint);
     await until("the server is ready", () => this.#isReady());
+    const hasDriver = this.#options.env?.STAND_IN_CUDA_DIR !== undefined && !this.#options.isWithoutDevices;
+    if (hasDriver) await until("the driver has told of its devices", () => this.#hasDevices());
     return this;
+  }
+
+  async #hasDevices(): Promise<boolean> {
+    try {
+      const { reason } = await this.api.call<{ reason: string | null }>("GET", "/v1/devices");
+      return reason !== "driver-asked" && reason !== "driver-silent";
+    } catch (error) {
+      if (error instanceof NoAnswer) return false;
+      throw error;
+    }
   }
 
   async #isReady(): Promise<boolean> {

@@ -1,7 +1,7 @@
 /**
  * A server that kills itself with SIGKILL after a step that a test chooses while it runs: the file `TEST_KILL_FILE` names the
  * step and, for the Nth time it gets there from then on, says `count`. `TEST_DRIVER_ANSWER_MS` is how long it waits for a device's
- * driver, and `TEST_DEVICE_NODE` the node of every device. The production entry has no such hook; everything else is the real
+ * driver, `TEST_DEVICE_NODE` the node of every device, and `TEST_KERNEL_DRIVER` where the kernel's driver has its files. The production entry has no such hook; everything else is the real
  * composition.
  */
 
@@ -19,7 +19,12 @@ if (process.argv[2] === holderCommand) {
 }
 
 const { TEST_KILL_FILE: file = "", ...others } = process.env;
-const { TEST_DRIVER_ANSWER_MS: answerMs, TEST_DEVICE_NODE: node, ...environment } = others;
+const {
+  TEST_DRIVER_ANSWER_MS: answerMs,
+  TEST_DEVICE_NODE: node,
+  TEST_KERNEL_DRIVER: kernelFolder,
+  ...environment
+} = others;
 
 /** What was asked for last, as the file has it. */
 let asked: string | undefined;
@@ -39,5 +44,6 @@ function onStep(step: Step): void {
 const server = await startServer(parseConfig(environment), onStep, {
   ...(answerMs === undefined ? {} : { answerMs: Number(answerMs) }),
   ...(node === undefined ? {} : { nodeOf: () => node }),
+  kernelFolder,
 });
 process.once("SIGTERM", () => void server.stop().then(() => process.exit(0)));

@@ -48,6 +48,8 @@ function assertions(): string[] {
     same("CU_DEVICE_ATTRIBUTE_INTEGRATED", attributes.integrated),
     same("CU_DEVICE_ATTRIBUTE_COMPUTE_MODE", attributes.computeMode),
     same("CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING", attributes.unifiedAddressing),
+    same("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", attributes.computeCapabilityMajor),
+    same("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR", attributes.computeCapabilityMinor),
     same("CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED", attributes.virtualMemoryManagement),
     same("CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED", attributes.posixFdHandles),
     same("CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED", attributes.readOnlyHostRegister),

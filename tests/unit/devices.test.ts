@@ -27,7 +27,6 @@ class Driver implements Disposable {
 describe("a GPU's information", () => {
   test("is read field by field", () => {
     expect(parseInformation(information.plain)).toEqual({
-      kind: "cuda",
       uuid: "GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e",
       name: "NVIDIA H100 80GB HBM3",
       busId: "0000:19:00.0",

@@ -13,8 +13,10 @@ import type {
 import type { Finding } from "../../src/memory/doctor/finding.ts";
 import { parseRemoveIpc, readRemoveIpc } from "../../src/memory/doctor/logind.ts";
 import { parseMeminfo, parseOpenFilesLimit, parseWatches } from "../../src/memory/doctor/proc.ts";
+import type { DeviceReport } from "../../src/memory/host/device.ts";
 import { findMount } from "../../src/memory/host/mount.ts";
 import { GiB, MiB } from "../../src/memory/limits.ts";
+import { noDevices } from "../harness/made-up-devices.ts";
 
 const now = Date.UTC(2026, 10, 21);
 
@@ -58,9 +60,10 @@ interface Changes {
   readonly server?: Partial<ServerFacts> | null;
   readonly question?: Partial<Facts["question"]>;
   readonly holder?: HolderFacts;
+  readonly devices?: DeviceReport;
 }
 
-function toFacts({ host, server, question, holder = healthyHolder }: Changes): Facts {
+function toFacts({ host, server, question, holder = healthyHolder, devices = noDevices }: Changes): Facts {
   return {
     question: {
       instance: "a1",
@@ -75,6 +78,7 @@ function toFacts({ host, server, question, holder = healthyHolder }: Changes): F
     },
     host: { ...healthyHost, ...host },
     holder,
+    devices,
     server: server === null ? null : { ...healthyServer, ...server },
     now,
   };
@@ -116,6 +120,7 @@ describe("a diagnosis", () => {
       "fd-holder",
       "draining",
       "barred-leases",
+      "devices",
     ]);
   });
 

@@ -75,9 +75,10 @@ export function isPassing(error: unknown): boolean {
   );
 }
 
-/** Whether the server said so itself, whatever was asked: it goes, or has no descriptor just now. */
+/** Whether the server said so itself: it goes, waits for a device's driver, or has no descriptor just now. */
 export function isRefusedForNow(status: number | undefined, code: unknown): boolean {
-  return (status === 503 && code === "shutting-down") || (status === 507 && code === "out-of-descriptors");
+  const isAway = code === "shutting-down" || code === "not-ready";
+  return (status === 503 && isAway) || (status === 507 && code === "out-of-descriptors");
 }
 
 /** What the server's hint cannot know: how the cure is spelled here. */

@@ -17,8 +17,9 @@ import tensord
 from tensord._transport.endpoint import Endpoint
 from tensord._transport.transport import Transport
 
-# Refusals of the moment, whatever is asked: the server goes, or has no descriptor just now.
+# Refusals of the moment: the server goes, has no descriptor just now, or waits for a device's driver itself.
 PASSING: list[Answer] = [
+    (503, {"code": "not-ready", "detail": "Cannot choose a device: not yet", "status": 503}),
     (503, {"code": "shutting-down", "detail": "Cannot answer: going", "status": 503}),
     (507, {"code": "out-of-descriptors", "detail": "Cannot answer: no file descriptor left", "status": 507}),
 ]

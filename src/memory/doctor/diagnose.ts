@@ -2,6 +2,7 @@
 
 import type { Facts } from "./facts.ts";
 import type { Diagnosis, Finding } from "./finding.ts";
+import { judgeDevices } from "./judge-devices.ts";
 import {
   judgeBroker,
   judgeFileSystem,
@@ -17,8 +18,8 @@ import { judgeHolder } from "./judge-holder.ts";
 import { judgeBarred, judgeDraining, judgeForeign, judgeInstances, judgeLimit, judgeSwap } from "./judge-memory.ts";
 import { judgeOpenFiles, judgeRemoveIpc, judgeServer, judgeTcp, judgeWatch } from "./judge-process.ts";
 
-/** Each gives one finding, or none where there is nothing to look at. */
-const judges: readonly ((facts: Facts) => Finding | undefined)[] = [
+/** Each gives one finding, or none where there is nothing to look at; that of devices one for each that cannot be used. */
+const judges: readonly ((facts: Facts) => Finding | readonly Finding[] | undefined)[] = [
   judgeServer,
   judgeFileSystem,
   judgeSize,
@@ -40,6 +41,7 @@ const judges: readonly ((facts: Facts) => Finding | undefined)[] = [
   judgeHolder,
   judgeDraining,
   judgeBarred,
+  judgeDevices,
 ];
 
 export function diagnose(facts: Facts): Diagnosis {

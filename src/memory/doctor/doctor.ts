@@ -4,6 +4,7 @@
  */
 
 import { setImmediate } from "node:timers/promises";
+import type { DeviceReport } from "../host/device.ts";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { hostPool, toRegionId } from "../naming.ts";
@@ -34,6 +35,8 @@ export interface DoctorParts {
   readonly descriptors: () => DescriptorFacts | undefined;
   /** Runs `work` with the spare descriptors, while no connection is taken. */
   readonly undisturbed: <Result>(work: () => Promise<Result>) => Promise<Result>;
+  /** The devices of this host, as of now. */
+  readonly devices: () => Promise<DeviceReport>;
 }
 
 export class Doctor implements Disposable {
@@ -76,7 +79,11 @@ export class Doctor implements Disposable {
       held: { shm: directory.shmPath, keep: directory.path("keep") },
       draining: draining.map(({ token }) => token),
     };
-    const [host, held] = await Promise.all([this.#gather(question), lookAtHolder(async () => holder?.status())]);
+    const [host, held, devices] = await Promise.all([
+      this.#gather(question),
+      lookAtHolder(async () => holder?.status()),
+      this.#parts.devices(),
+    ]);
     const { books } = store;
     const pool = books.pools.get(hostPool);
     const server = {
@@ -91,7 +98,7 @@ export class Doctor implements Disposable {
       toBeHeld: holder?.count ?? null,
       barred: new Map(host.barred.files.map(({ token }) => [token, describeToken(store, token)])),
     };
-    return diagnose({ question, host, holder: held, server, now: store.now() });
+    return diagnose({ question, host, holder: held, devices, server, now: store.now() });
   }
 
   /** The Worker opens its files beside everybody else, so where no descriptor is left, nobody else may come meanwhile. */

@@ -1,5 +1,7 @@
 /** What a diagnosis is judged by: plain records that can travel to a Worker and back. Nothing here reads anything. */
 
+import type { DeviceReport } from "../host/device.ts";
+
 /** What `gather.ts` is told to look at. */
 export interface Question {
   readonly instance: string;
@@ -171,6 +173,7 @@ export interface Facts {
   readonly question: Question;
   readonly host: HostFacts;
   readonly holder: HolderFacts;
+  readonly devices: DeviceReport;
   /** null: no server answers, and the directory alone was looked at. */
   readonly server: ServerFacts | null;
   /** In ms since the epoch. */

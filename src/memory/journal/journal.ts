@@ -7,6 +7,7 @@ import type { Database, Statement } from "bun:sqlite";
 import { statSync } from "node:fs";
 import { listDirectory } from "../os/files.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
+import type { StorageForm } from "../storage/storage.ts";
 import { TensorFiles } from "../storage/tensor-files.ts";
 import { Ballast } from "./ballast.ts";
 import { type JournalContent, readContent } from "./journal-content.ts";
@@ -116,6 +117,11 @@ export class Journal implements Disposable {
   /** Numbers below `end` may be in use from here on. @throws TensordError `out-of-shared-memory`. */
   reserveSequences(end: number): void {
     this.#freeing(() => this.#database.run("INSERT OR REPLACE INTO meta VALUES ('sequence', ?)", [String(end)]));
+  }
+
+  /** What the regions of an earlier server are made of. Before anything was read it knows; after that of none. */
+  get formsAtOpening(): ReadonlySet<StorageForm> {
+    return new Set(this.#opening?.regions.map(({ storageForm }) => storageForm));
   }
 
   /** All rows: at first what the opening has read, which is not held any longer; after that as they are now. */

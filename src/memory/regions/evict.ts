@@ -40,9 +40,9 @@ export interface Eviction {
   readonly isEnough: boolean;
 }
 
-/** Evicts until `bytes` are free, or as much as policy allows. @throws TensordError `validation-failed` if there is no such pool. */
+/** Evicts until `bytes` are free, or as much as policy allows. @throws TensordError as `Store.checkPool`. */
 export async function evict(store: Store, request: EvictionRequest, actor?: string): Promise<Eviction> {
-  if (request.poolName !== undefined) store.books.pools.check(request.poolName, "free bytes of");
+  if (request.poolName !== undefined) store.checkPool(request.poolName, "free bytes of");
   const { evicted, kept } = chooseVictims(store, request);
   let freedBytes = 0;
   const gone: Victim[] = [];

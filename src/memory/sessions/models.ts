@@ -14,7 +14,7 @@ import type { Store } from "../state/store.ts";
 /** What is asked for of a model's limits, by pool; null takes one away. */
 export type LimitChanges = ReadonlyMap<string, number | null>;
 
-/** @throws TensordError `model-exists`, `validation-failed` if there is no such pool. */
+/** @throws TensordError `model-exists`, `validation-failed` if there is no such pool, `not-ready` if it may be a device's that is still looked for. */
 export function registerModel(store: Store, name: string, changes: LimitChanges): Model {
   store.refuseIfStopping();
   checkPools(store, changes);
@@ -112,6 +112,6 @@ function applyTo(pools: Pools, changes: LimitChanges): PoolLimit[] {
 }
 
 /** A limit of what is not there would be a slip that nobody sees. Taking one away is always possible. */
-function checkPools({ books: { pools } }: Store, changes: LimitChanges): void {
-  for (const [pool, limitBytes] of changes) if (limitBytes !== null) pools.check(pool, "limit");
+function checkPools(store: Store, changes: LimitChanges): void {
+  for (const [pool, limitBytes] of changes) if (limitBytes !== null) store.checkPool(pool, "limit");
 }

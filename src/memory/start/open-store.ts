@@ -16,7 +16,6 @@ import { expireRequestedLease } from "../regions/requested-lease.ts";
 import { expireSession } from "../sessions/sessions.ts";
 import { Agenda } from "../state/agenda.ts";
 import { Books } from "../state/books.ts";
-import type { DevicePool } from "../state/pool.ts";
 import type { Region } from "../state/region.ts";
 import type { RequestedLease, Session } from "../state/session.ts";
 import type { OnStep } from "../state/steps.ts";
@@ -31,8 +30,9 @@ import { HostLanes } from "../storage/lane.ts";
 import { openMemfdStorages, unlessRefused } from "../storage/memfd/memfd-storage.ts";
 import { Memfds } from "../storage/memfd/memfds.ts";
 import { ShmStorage } from "../storage/shm/shm-storage.ts";
-import type { Storage } from "../storage/storage.ts";
+import { isDeviceForm, type Storage, toDeviceUuid } from "../storage/storage.ts";
 import { type Absences, type OfferedKind, Storages } from "../storage/storages.ts";
+import { type AwaitedDevices, settleDevices, toDevicePool } from "./awaited-devices.ts";
 import { recoverStore } from "./recover.ts";
 
 export interface StoreOptions extends InstanceLocation {
@@ -58,6 +58,8 @@ export interface StorageParts {
   readonly directory: InstanceDirectory;
   /** Files without a name, which the fd holder keeps, if there is one. */
   readonly memfds: Memfds;
+  /** The UUIDs of devices that an earlier server had regions on. */
+  readonly formerDevices: readonly string[];
   readonly onStep: OnStep | undefined;
   readonly onWarning: StoreOptions["onWarning"];
 }
@@ -67,6 +69,12 @@ export interface MoreStorages {
   readonly storages: readonly (Storage & Disposable)[];
   /** Why there are none of a kind. */
   readonly absences?: Absences;
+  /** Devices that are still looked for: the start does not wait for them. */
+  readonly awaited?: AwaitedDevices;
+  /** What they work with, which ends with the store. */
+  readonly lanes?: Disposable;
+  /** Brings up Workers, without a word to any driver. */
+  start?(): Promise<void>;
 }
 
 export interface OpenStore extends AsyncDisposable {
@@ -110,7 +118,9 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const memfds = opened.use(await Memfds.open(directory.instance, holder ?? options.fdHolder));
   // Disposed of before the descriptors are closed, of which it would give copies to a new fd holder.
   opened.defer(() => holder?.[Symbol.dispose]());
-  const more = (await options.storages?.({ directory, memfds, onStep, onWarning })) ?? { storages: [] };
+  const formerDevices = findFormerDevices(journal, memfds);
+  const more = (await options.storages?.({ directory, memfds, formerDevices, onStep, onWarning })) ?? { storages: [] };
+  opened.use(more.lanes);
   for (const storage of more.storages) opened.use(storage);
   const all = [
     new ShmStorage(directory, lanes, { onStep }),
@@ -119,7 +129,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     ...unlessRefused(() => new HeapStorage(memfds, lanes, onStep)),
     ...more.storages,
   ];
-  const storages = new Storages(all, options.offered, more.absences);
+  const storages = new Storages(all, options.offered, more.absences, more.awaited?.reason);
   const events = openEvents(journal, options.onWarning);
   opened.defer(() => keepEvents(journal, events, options.onWarning));
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void tryFree(store, region));
@@ -131,7 +141,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   );
   const store: Store = new Store({
     instance: directory.instance,
-    books: new Books(limit.limitBytes, toDevicePools(all)),
+    books: new Books(limit.limitBytes, all.flatMap(toDevicePool)),
     journal,
     proofs,
     storages,
@@ -155,6 +165,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const names = opened.use(new NameWatch(store, directory.shmPath));
   watch = names;
   opened.defer(() => store.close());
+  if (more.awaited !== undefined) void settleDevices(store, more.awaited);
   const everything = opened.move();
   return {
     store,
@@ -163,17 +174,16 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     spareInodes,
     holder,
     async start() {
-      await Promise.all([names.started, store.layouts.start(), lanes.start()]);
+      await Promise.all([names.started, store.layouts.start(), lanes.start(), more.start?.()]);
     },
     [Symbol.asyncDispose]: () => everything.disposeAsync(),
   };
 }
 
-/** A device's memory is a pool, of which all models together get what there is. */
-function toDevicePools(storages: readonly Storage[]): DevicePool[] {
-  return storages.flatMap(({ device, memory }) =>
-    device === null ? [] : [{ name: memory.pool, limitBytes: memory.space().totalBytes }],
-  );
+/** By the rows of their regions, and by what the fd holder has of those whose rows are lost. */
+function findFormerDevices(journal: Journal, memfds: Memfds): string[] {
+  const forms = [...journal.formsAtOpening].filter(isDeviceForm);
+  return [...memfds.deviceForms.union(new Set(forms))].map(toDeviceUuid);
 }
 
 /** The events that the last server kept, if it stopped in order; else none, under numbers that nobody has seen. */

@@ -175,6 +175,13 @@ export class Books {
     for (const listener of this.changeListeners) listener(region);
   }
 
+  /** Another charge for the same memory: of a device it is known only now in what pieces it is given. */
+  recharge(region: Region, chargedBytes: number): void {
+    this.#count(region, -1);
+    region.chargedBytes = chargedBytes;
+    this.#count(region, 1);
+  }
+
   /**
    * The session that is charged for a region, and with which it ends; null if none is, or no more: what drains is nobody's.
    * The region's token decides.

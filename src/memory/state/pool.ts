@@ -8,7 +8,8 @@ import { hostPool, quote } from "../naming.ts";
 export interface DevicePool {
   /** The device's UUID. */
   readonly name: string;
-  readonly limitBytes: number;
+  /** null: its driver has not told yet how much it has. */
+  readonly limitBytes: number | null;
 }
 
 export class Pool {
@@ -63,9 +64,13 @@ export class Pools {
     return pool;
   }
 
+  has(name: string): boolean {
+    return this.#byName.has(name);
+  }
+
   /** @throws TensordError `validation-failed` if it is none of these; `what` was to be done, to that pool. */
   check(name: string, what: string): void {
-    if (this.#byName.has(name)) return;
+    if (this.has(name)) return;
     const names = [...this.#byName.keys()].join(", ");
     throw new TensordError("validation-failed", `Cannot ${what} ${quote(name)}: this server has the pools ${names}`, {
       hint: "A pool is `host`, or a device by its UUID, as /v1/stats lists them.",

@@ -14,7 +14,7 @@ export interface Region extends RegionRecord {
   /** The pool of the server and of the model that it is charged to. */
   readonly poolName: string;
   /** Bytes of that pool that it occupies and is charged for: its size in whole pages. */
-  readonly chargedBytes: number;
+  chargedBytes: number;
   /** Bytes of host memory that it is charged beside: of memory on a device, what a long list of its tensors takes. */
   readonly listBytes: number;
   /** When a client last asked for it, in ms since the epoch. Not kept over a restart. */

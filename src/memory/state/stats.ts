@@ -37,7 +37,11 @@ export function readStats(store: Store, seen?: Seen) {
   const journalBytes = journal.byteSize() + proofs.byteSize();
   return {
     pools: [...books.pools.all].map((pool): ServerPool => {
-      if (pool.name !== hostPool) return { ...pool, availableBytes: pool.freeBytes, unaccountedBytes: null };
+      if (pool.name !== hostPool) {
+        // On a device of which nobody knows how large it is nothing can be made now.
+        const availableBytes = pool.limitBytes === null ? 0 : pool.freeBytes;
+        return { ...pool, availableBytes, unaccountedBytes: null };
+      }
       // Host memory's file system is the journal's, too.
       const unaccountedBytes = space.usedBytes - (pool.takenBytes - elsewhereOf(store, pool)) - journalBytes;
       return { ...pool, availableBytes: Math.min(pool.freeBytes, space.freeBytes), unaccountedBytes };

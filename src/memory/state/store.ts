@@ -9,6 +9,7 @@ import type { EventLog } from "../events/event-log.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Proofs } from "../journal/proofs.ts";
 import { describe } from "../journal/region-record.ts";
+import { quote } from "../naming.ts";
 import { Downloads } from "../storage/downloads.ts";
 import { LayoutLane } from "../storage/layout-lane.ts";
 import type { Storages } from "../storage/storages.ts";
@@ -178,9 +179,19 @@ export class Store {
     this.#isClosing = true;
   }
 
+  get isClosing(): boolean {
+    return this.#isClosing;
+  }
+
   /** Tells of what went wrong where no request waits for an answer. */
   warn(message: string, error: unknown): void {
     if (!this.#isClosing) this.#onWarning(message, error);
+  }
+
+  /** @throws TensordError `validation-failed` if there is no such pool, `not-ready` as long as nobody knows. */
+  checkPool(name: string, what: string): void {
+    if (!this.books.pools.has(name)) this.storages.refuseIfAwaited(`${what} ${quote(name)}`);
+    this.books.pools.check(name, what);
   }
 
   /** @throws TensordError `shutting-down` once the server stops. */

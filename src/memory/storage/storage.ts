@@ -40,6 +40,15 @@ export function toDeviceForm(uuid: string): DeviceForm | undefined {
   return /^[A-Za-z0-9-]{1,64}$/.test(uuid) ? `cuda_vmm-${uuid}` : undefined;
 }
 
+/** The device of `toDeviceForm`. */
+export function toDeviceUuid(form: DeviceForm): string {
+  return form.slice("cuda_vmm-".length);
+}
+
+export function isDeviceForm(form: string): form is DeviceForm {
+  return form.startsWith("cuda_vmm-");
+}
+
 /** The pages of a form; null are the system's usual ones. */
 export function toHugePage(form: StorageForm): HugePage | null {
   return (Object.keys(hugePageBytes) as HugePage[]).find((page) => form === `memfd-${page}`) ?? null;
@@ -71,11 +80,20 @@ export interface DeviceAccess {
   readonly uuid: string;
   /** What the descriptor is to whoever imports it; an open word. */
   readonly handleType: "posix_fd";
+  /** Why no region is made there now; null if regions are. Those that stand are handed out and freed all the same. */
+  readonly withheld: Withheld | null;
   /**
    * A descriptor of the region's memory for one receiver, the caller's to close once it was sent. The driver is asked for it.
    * @throws TensordError `out-of-descriptors`, `io-error`, `deadline-exceeded`.
    */
   exportHandle(token: string): Promise<number>;
+}
+
+/** Why nothing new is made of a storage, in words that end a sentence. */
+export interface Withheld {
+  /** Whether to ask again is advice. */
+  readonly isForNow: boolean;
+  readonly reason: string;
 }
 
 /** Pages, and who maps them. */
@@ -205,7 +223,7 @@ export interface KeptFile {
   readonly access: Access | undefined;
 }
 
-/** What the memory's file system has and has free. */
+/** What the memory's file system has and has free. Of a device that has told nothing yet it is nothing. */
 export interface Space {
   readonly totalBytes: number;
   readonly usedBytes: number;

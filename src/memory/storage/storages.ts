@@ -18,25 +18,67 @@ export interface StorageWish {
   readonly device?: string | undefined;
 }
 
-/** Why there is no storage of a kind here, in a sentence. */
+/** Why there is no storage of a kind here, in words that end a sentence. */
 export type Absences = Readonly<Partial<Record<StorageKind, string>>>;
 
+/** What was found out of devices: storages of those that have had none, and why there is none of the others. */
+export interface FoundDevices {
+  readonly storages: readonly (Storage & Disposable)[];
+  /** Why no device can be used at all, if none can. */
+  readonly absence: string | undefined;
+  /** By UUID. */
+  readonly refusals: ReadonlyMap<string, string>;
+}
+
 export class Storages {
-  readonly #byForm: ReadonlyMap<string, Storage>;
-
+  readonly #byForm: Map<string, Storage>;
   readonly #withheld: ReadonlySet<StorageKind>;
-  /** Why kinds are absent that this server could have. */
-  readonly absences: Absences;
+  #absences: Absences;
+  /** Why it is not known yet which devices there are; undefined once it is. */
+  #awaited: string | undefined;
+  #refusals: ReadonlyMap<string, string> = new Map();
 
-  /** @param offered the kinds that new regions may be made of, if not all. Regions of the others stay what they are. */
-  constructor(storages: readonly Storage[], offered?: readonly OfferedKind[], absences: Absences = {}) {
-    this.absences = absences;
+  /**
+   * @param offered the kinds that new regions may be made of, if not all. Regions of the others stay what they are.
+   * @param awaited why devices are still to be found; undefined if none are.
+   */
+  constructor(
+    storages: readonly Storage[],
+    offered?: readonly OfferedKind[],
+    absences: Absences = {},
+    awaited?: string | undefined,
+  ) {
+    this.#absences = absences;
+    this.#awaited = awaited;
     this.#byForm = new Map(storages.map((storage) => [storage.form, storage]));
     this.#withheld = new Set(offered && offeredKinds.filter((kind) => !offered.includes(kind)));
   }
 
+  /** Why kinds are absent that this server could have. */
+  get absences(): Absences {
+    return this.#awaited === undefined ? this.#absences : { ...this.#absences, cuda_vmm: this.#awaited };
+  }
+
+  /** From here on it is known which devices there are. */
+  settleDevices({ storages, absence, refusals }: FoundDevices): void {
+    for (const storage of storages) this.#byForm.set(storage.form, storage);
+    if (absence !== undefined) this.#absences = { ...this.#absences, cuda_vmm: absence };
+    this.#refusals = refusals;
+    this.#awaited = undefined;
+  }
+
+  /** @throws TensordError `not-ready` as long as it is not known which devices there are. */
+  refuseIfAwaited(what: string): void {
+    if (this.#awaited !== undefined) throw notYet(what, this.#awaited);
+  }
+
   get all(): Iterable<Storage> {
     return this.#byForm.values();
+  }
+
+  /** Those of which regions could be made now: a device may be withheld. */
+  get usable(): readonly Storage[] {
+    return [...this.all].filter(({ device }) => device === null || device.withheld === null);
   }
 
   /** What new regions may be made of. */
@@ -73,8 +115,8 @@ export class Storages {
     const { offered } = this;
     const kind = said ?? offeredKinds.find((each) => offered.some((storage) => storage.kind === each)) ?? "shm";
     const ofKind = offered.filter((storage) => storage.kind === kind);
+    if (kind === "cuda_vmm" && hugePage === undefined) return this.#chooseDevice(ofKind, device);
     if (ofKind.length === 0) throw this.#unavailable(kind);
-    if (hugePage === undefined && ofKind.some((storage) => storage.device !== null)) return onDevice(ofKind, device);
     if (device !== undefined) {
       throw new TensordError("validation-failed", `Cannot put the region on a device: ${kind} storage is the host's`, {
         hint: 'Leave "device_uuid" out, or ask for "cuda_vmm" storage.',
@@ -90,8 +132,32 @@ export class Storages {
     });
   }
 
+  /** On which device: the one that is named, or the only one on which regions are made. */
+  #chooseDevice(ofKind: readonly Storage[], device: string | undefined): Storage {
+    const usable = ofKind.filter((storage) => storage.device?.withheld == null);
+    const [first, ...others] = usable;
+    const named = ofKind.find((storage) => storage.device?.uuid === device);
+    if (named !== undefined) return unlessWithheld(named);
+    this.refuseIfAwaited(device === undefined ? "choose a device" : `use device ${quote(device)}`);
+    const refusal = device === undefined ? undefined : this.#refusals.get(device);
+    if (device !== undefined && refusal !== undefined) throw withheldDevice(device, refusal);
+    if (first === undefined) throw this.#unavailable("cuda_vmm");
+    if (device === undefined && others.length === 0) return first;
+    const there = usable.map((storage) => storage.device?.uuid).join(", ");
+    const hint = `Say "device_uuid" with one of ${there}.`;
+    if (device === undefined) {
+      throw new TensordError("validation-failed", "Cannot choose a device: there are several, want one by its UUID", {
+        hint,
+      });
+    }
+    throw new TensordError("storage-unavailable", `Cannot use device ${quote(device)}: this server has ${there}`, {
+      hint,
+    });
+  }
+
   #unavailable(form: string): TensordError {
-    const there = [...new Set(this.offered.map(({ kind }) => kind))];
+    const usable = new Set(this.usable);
+    const there = [...new Set(this.offered.filter((storage) => usable.has(storage)).map(({ kind }) => kind))];
     const state = this.absences[form as StorageKind] ?? `this server has ${there.join(", ")}`;
     return new TensordError("storage-unavailable", `Cannot use ${form} storage: ${state}`, {
       hint: `Leave "storage" out, or ask for ${there.map((name) => `"${name}"`).join(" or ")}.`,
@@ -99,21 +165,24 @@ export class Storages {
   }
 }
 
-/** On which device: the one that is named, or the only one. */
-function onDevice(ofKind: readonly Storage[], device: string | undefined): Storage {
-  const [first, ...others] = ofKind;
-  const there = ofKind.map((storage) => storage.device?.uuid).join(", ");
-  if (device === undefined && first !== undefined && others.length === 0) return first;
-  const named = ofKind.find((storage) => storage.device?.uuid === device);
-  if (named !== undefined) return named;
-  const hint = `Say "device_uuid" with one of ${there}.`;
-  if (device === undefined) {
-    throw new TensordError("validation-failed", "Cannot choose a device: there are several, want one by its UUID", {
-      hint,
-    });
-  }
-  throw new TensordError("storage-unavailable", `Cannot use device ${quote(device)}: this server has ${there}`, {
-    hint,
+/** @throws TensordError `not-ready`, `storage-unavailable` if nothing new is made there. */
+function unlessWithheld(storage: Storage): Storage {
+  const { uuid = "", withheld = null } = storage.device ?? {};
+  if (withheld === null) return storage;
+  throw withheld.isForNow
+    ? notYet(`use device ${quote(uuid)}`, withheld.reason)
+    : withheldDevice(uuid, withheld.reason);
+}
+
+function notYet(what: string, reason: string): TensordError {
+  return new TensordError("not-ready", `Cannot ${what}: ${reason}`, {
+    hint: "Ask again in a while, or leave the device out: host memory is there. `tensord doctor` says how the driver is.",
+  });
+}
+
+function withheldDevice(uuid: string, reason: string): TensordError {
+  return new TensordError("storage-unavailable", `Cannot use device ${quote(uuid)}: ${reason}`, {
+    hint: "See what `tensord doctor` says of it, or choose another one (`tensord devices` lists them).",
   });
 }
 

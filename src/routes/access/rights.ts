@@ -60,6 +60,7 @@ export const rights = {
   getStats: asking,
   getCapabilities: asking,
   listDevices: asking,
+  getDevice: asking,
   getMetrics: { worker: "every-model", reader: "every-model" },
   diagnose: administering,
   /** The WebSocket of a session. */

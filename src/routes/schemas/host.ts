@@ -1,8 +1,9 @@
-/** The zod schemas of what the server says of itself and its host: capabilities, devices, the diagnosis. */
+/** The zod schemas of what the server says of itself and its host: capabilities, the diagnosis. */
 
 import { z } from "@hono/zod-openapi";
 import { features, hugePageModes } from "../../memory/host/capabilities.ts";
 import { byteCount } from "./common.ts";
+import { DeviceCapability } from "./device.ts";
 import { DtypeWord, openWord, StorageEndOrNull, StorageKind } from "./words.ts";
 
 const Platform = z
@@ -92,31 +93,11 @@ export const Capabilities = z
       description: "Sizes of huge pages that this host has, and how much of each is reserved: for `memfd` storage.",
     }),
     storages: z.array(StorageCapability),
+    devices: z.array(DeviceCapability).openapi({ description: "By kind of device; /v1/devices has each of them." }),
     dtypes: z.array(DtypeWord),
     limits: Limits,
   })
   .openapi("Capabilities");
-
-const Device = z
-  .object({
-    kind: openWord("Whose driver it is.", ["cuda"]),
-    uuid: z.string().nullable().openapi({ example: "GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e" }),
-    name: z.string().openapi({ example: "NVIDIA H100 80GB HBM3" }),
-    bus_id: z.string().openapi({ description: "Its PCI address.", example: "0000:19:00.0" }),
-    minor: z.int().nullable().openapi({ description: "N of /dev/nvidia<N>.", example: 0 }),
-    excluded: z.boolean().openapi({ description: "The driver was told to leave it alone." }),
-  })
-  .openapi("Device");
-
-export const DeviceList = z
-  .object({
-    items: z.array(Device),
-    driver_version: z.string().nullable().openapi({ example: "580.65.06" }),
-    reason: z.string().nullable().openapi({ description: "Why there is none." }),
-  })
-  .openapi("DeviceList", {
-    description: "What the kernel driver shows. Whether a process may use it is another thing.",
-  });
 
 const Finding = z
   .object({

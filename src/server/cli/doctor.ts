@@ -4,12 +4,14 @@
  */
 
 import { resolve } from "node:path";
+import { DeviceHost } from "../../cuda/device-host.ts";
 import { diagnose } from "../../memory/doctor/diagnose.ts";
 import type { Diagnosis, Finding } from "../../memory/doctor/finding.ts";
 import { gatherFacts } from "../../memory/doctor/gather.ts";
 import { greetHolder, lookAtHolder } from "../../memory/doctor/look-at-holder.ts";
 import { count } from "../../memory/doctor/words.ts";
 import { TensordError } from "../../memory/error.ts";
+import { limits } from "../../memory/limits.ts";
 import { toPrintableLine } from "../../memory/naming.ts";
 import { socketName } from "../../memory/storage/fd-holder/protocol.ts";
 import { toInstancePath } from "../../memory/storage/instance-directory.ts";
@@ -55,7 +57,9 @@ async function lookMyself(config: Config): Promise<Diagnosis> {
   };
   const { shmDirectory, instance } = question;
   const holder = await lookAtHolder(() => greetHolder(`${toInstancePath({ shmDirectory, instance })}/${socketName}`));
-  return diagnose({ question, host: gatherFacts(question), holder, server: null, now: Date.now() });
+  using devices = new DeviceHost();
+  const report = await devices.reportAlone(limits.driverLookMs);
+  return diagnose({ question, host: gatherFacts(question), holder, devices: report, server: null, now: Date.now() });
 }
 
 const marks = { ok: "ok     ", warning: "WARNING", error: "ERROR  " } as const;

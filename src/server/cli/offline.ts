@@ -19,7 +19,7 @@ import { defaultModelName } from "../../memory/state/books.ts";
 import { idOfSession } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
-import type { KeptFile, Space, Storage } from "../../memory/storage/storage.ts";
+import { isDeviceForm, type KeptFile, type Space, type Storage } from "../../memory/storage/storage.ts";
 import { Storages } from "../../memory/storage/storages.ts";
 import { toClient, toRegionFacts } from "../../routes/to-wire.ts";
 import type { Model, RegionDetail, RegionFacts, Session } from "./answers.ts";
@@ -67,7 +67,7 @@ export async function readOffline(location: InstanceLocation): Promise<Offline> 
     kept.delete(record.token);
     if (found?.file.identity.ino === record.identity.ino) regions.push(toOffline(found, record));
     // Of a device nobody tells without its driver, which is not called for a look.
-    else if (record.state !== "draining" && !record.storageForm.startsWith("cuda_vmm-")) lost += 1;
+    else if (record.state !== "draining" && !isDeviceForm(record.storageForm)) lost += 1;
   }
   const orphans = [...kept.values()];
   const isAdopted = ({ storage, file: { token, identity } }: Kept) =>

@@ -6,6 +6,7 @@
 import { closeSync } from "node:fs";
 import type { UsableDevice } from "../../../src/cuda/device-calls.ts";
 import type { DeviceDriver } from "../../../src/cuda/device-lane.ts";
+import { DeviceState } from "../../../src/cuda/device-state.ts";
 import { DeviceStorage } from "../../../src/cuda/device-storage.ts";
 import { TensordError } from "../../../src/memory/error.ts";
 import { MiB } from "../../../src/memory/limits.ts";
@@ -63,5 +64,5 @@ class FakeDriver implements DeviceDriver {
 }
 
 export function createDeviceStorage(memfds: Memfds, device = fakeDevice): DeviceStorage {
-  return new DeviceStorage(device, new FakeDriver(), memfds, undefined);
+  return new DeviceStorage(new DeviceState(device.uuid, device), new FakeDriver(), memfds, undefined);
 }

@@ -3,8 +3,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { DeviceLane } from "../../../src/cuda/device-lane.ts";
-import { DeviceStorage } from "../../../src/cuda/device-storage.ts";
+import { DeviceHost } from "../../../src/cuda/device-host.ts";
 import { readHugeSpace } from "../../../src/memory/host/memory-space.ts";
 import { MiB } from "../../../src/memory/limits.ts";
 import { HeapStorage } from "../../../src/memory/storage/heap/heap-storage.ts";
@@ -105,13 +104,24 @@ async function openHeap(): Promise<OpenStorage> {
 async function openDevice(): Promise<OpenStorage> {
   using opened = new DisposableStack();
   const memfds = opened.use(await Memfds.open("test"));
-  const lane = opened.use(new DeviceLane());
-  const [device] = await lane.look();
-  if (device === undefined) throw new Error("the driver shows no device that can be used");
-  const storage = new DeviceStorage(device, lane, memfds, undefined);
+  const [storage] = await openDevices(opened, memfds);
+  if (storage === undefined) throw new Error("the driver shows no device that can be used");
   const all = opened.move();
   const pathOf = (token: string) => `/proc/self/fd/${memfds.find(token)?.fd ?? "none"}`;
   return { storage, pathOf, [Symbol.dispose]: () => all.dispose() };
+}
+
+/** The storages of all devices that the driver shows, disposed of with `opened`. */
+export async function openDevices(opened: DisposableStack, memfds: Memfds) {
+  const host = opened.use(new DeviceHost());
+  const onWarning = (message: string, error: unknown) => {
+    throw new Error(message, { cause: error });
+  };
+  const { awaited, lanes } = host.open({ memfds, formerDevices: [], onStep: undefined, onWarning });
+  if (lanes !== undefined) opened.use(lanes);
+  const { storages = [] } = (await awaited?.found) ?? {};
+  for (const storage of storages) opened.use(storage);
+  return storages;
 }
 
 function openStandIn(): OpenStorage {

@@ -10,6 +10,14 @@ type Parts = { readonly memfds: Parameters<typeof createDeviceStorage>[0] };
 
 const create = (app: TestApp, more: object = {}) => app.create({ storage: "cuda_vmm", byte_size: 100, ...more });
 
+/** As long as a driver has not answered. */
+const awaiting = {
+  storages: () => ({
+    storages: [],
+    awaited: { reason: "the driver has not answered", found: new Promise<never>(() => {}) },
+  }),
+};
+
 type Request = readonly [method: string, path: string, body?: object];
 
 /** Refused because the bytes are where the server does not go. */
@@ -41,6 +49,21 @@ export const deviceCases: readonly FailureCase[] = [
     await app.seal(id);
     return ["POST", `/v1/regions/${id}/verify`];
   }),
+  ...(
+    [
+      ["createRegion", "POST", "/v1/regions", { storage: "cuda_vmm", byte_size: 1, ttl_ms: 1000 }],
+      ["getDevice", "GET", `/v1/devices/${fakeDevice.uuid}`, undefined],
+      ["registerModel", "POST", "/v1/models", { name: "new", limits: [{ pool: fakeDevice.uuid, limit_bytes: 1 }] }],
+      ["changeModel", "PATCH", "/v1/models/default", { limits: [{ pool: fakeDevice.uuid, limit_bytes: 1 }] }],
+    ] as const
+  ).map(
+    ([operationId, method, path, body]): FailureCase => ({
+      operationId,
+      code: "not-ready",
+      options: awaiting,
+      provoke: (app) => askInVain(app, method, path, body),
+    }),
+  ),
   {
     operationId: "createRegion",
     code: "out-of-device-memory",

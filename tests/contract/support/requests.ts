@@ -2,6 +2,7 @@
 
 import { type Operation, operations } from "../../harness/answers.ts";
 import type { Body, TestApp } from "../../harness/app.ts";
+import { shown, toReport } from "../../harness/made-up-devices.ts";
 import { claimName, claimPath, openSession, takeLease } from "./sessions.ts";
 
 export interface PlainRequest {
@@ -94,6 +95,10 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
   listEvents: async () => ({ method: "GET", path: "/v1/events" }),
   getCapabilities: async () => ({ method: "GET", path: "/v1/capabilities" }),
   listDevices: async () => ({ method: "GET", path: "/v1/devices" }),
+  getDevice: async (app) => {
+    app.devices.report = toReport(shown);
+    return { method: "GET", path: `/v1/devices/${shown.uuid}` };
+  },
   diagnose: async () => ({ method: "GET", path: "/v1/doctor" }),
   getMetrics: async () => ({ method: "GET", path: "/metrics" }),
   getStats: async () => ({ method: "GET", path: "/v1/stats" }),
@@ -114,6 +119,7 @@ export function bareRequest(operation: Operation): PlainRequest {
     .replace("{region}", unknownRegion)
     .replace("{session}", unknownSession)
     .replace("{lease}", unknownLease)
+    .replace("{device_uuid}", "GPU-00000000-0000-4000-8000-00000000dead")
     .replace("{model}", "nobody")
     .replace("{name}", "nothing")
     .replace("{file}", "weights.safetensors");

@@ -17,8 +17,10 @@ import {
   type DeviceForm,
   type HugePage,
   hugePageBytes,
+  isDeviceForm,
   type StorageForm,
   toDeviceForm,
+  toDeviceUuid,
   toHugePage,
 } from "../storage.ts";
 
@@ -69,6 +71,11 @@ export class Memfds implements Disposable {
   /** Of this form of storage. */
   *of(form: StorageForm): Iterable<readonly [string, Memfd]> {
     for (const entry of this.#byToken) if (entry[1].form === form) yield entry;
+  }
+
+  /** Those of devices that there are regions of. */
+  get deviceForms(): ReadonlySet<DeviceForm> {
+    return new Set([...this.#byToken.values()].flatMap(({ form }) => (isDeviceForm(form) ? [form] : [])));
   }
 
   find(token: string): Memfd | undefined {
@@ -166,7 +173,7 @@ function parseName(shown: string): Pick<Memfd, "byteSize" | "form"> | undefined 
 }
 
 function parseDeviceForm(word: string | undefined): DeviceForm | undefined {
-  return word?.startsWith("cuda_vmm-") === true ? toDeviceForm(word.slice("cuda_vmm-".length)) : undefined;
+  return word !== undefined && isDeviceForm(word) ? toDeviceForm(toDeviceUuid(word)) : undefined;
 }
 
 const forms: readonly StorageForm[] = [

@@ -295,14 +295,15 @@ def _parse_body(response: http.client.HTTPResponse, content: bytes) -> Any:
         raise ServerFault(f"Cannot read the server's answer: it is no JSON ({error})") from error
 
 
+_PASSING = frozenset({"shutting-down", "not-ready", "out-of-descriptors"})
+
+
 def _is_passing(status: int, body: Any) -> bool:
-    """Whether the server refuses for a moment only, whatever is asked: it goes, has no descriptor just now, or is asked
-    too often and says when to come again."""
+    """Whether the server refuses for a moment only: it goes, has no descriptor just now, waits for a device's driver
+    itself, or is asked too often and says when to come again."""
     if status == 429:
         return _seconds_to_wait(body) > 0
-    return (
-        status in (503, 507) and isinstance(body, dict) and body.get("code") in ("shutting-down", "out-of-descriptors")
-    )
+    return status in (503, 507) and isinstance(body, dict) and body.get("code") in _PASSING
 
 
 def _seconds_to_wait(body: Any) -> float:
