@@ -556,26 +556,6 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
-  readonly "/v1/devices": {
-    readonly parameters: {
-      readonly query?: never;
-      readonly header?: never;
-      readonly path?: never;
-      readonly cookie?: never;
-    };
-    /**
-     * The GPUs that the kernel driver shows
-     * @description From what the kernel driver says of itself; no driver library is loaded, and no device is touched.
-     */
-    readonly get: operations["listDevices"];
-    readonly put?: never;
-    readonly post?: never;
-    readonly delete?: never;
-    readonly options?: never;
-    readonly head?: never;
-    readonly patch?: never;
-    readonly trace?: never;
-  };
   readonly "/v1/doctor": {
     readonly parameters: {
       readonly query?: never;
@@ -608,6 +588,46 @@ export interface paths {
      * @description Of requests, pools, regions and events, in the text format of Prometheus, or in OpenMetrics if `Accept` asks for that.
      */
     readonly get: operations["getMetrics"];
+    readonly put?: never;
+    readonly post?: never;
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/devices": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * The devices of this host, and whether regions can be made on them
+     * @description What the CUDA driver shows the server and what the kernel's driver lists beside, by UUID. No context is made for it, so that it takes no memory of a device. A driver that has not answered yet is not waited for: `reason` says so.
+     */
+    readonly get: operations["listDevices"];
+    readonly put?: never;
+    readonly post?: never;
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/devices/{device_uuid}": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * One device
+     * @description As the list of devices has it.
+     */
+    readonly get: operations["getDevice"];
     readonly put?: never;
     readonly post?: never;
     readonly delete?: never;
@@ -1252,6 +1272,7 @@ export interface components {
       | "lease-not-found"
       | "claim-not-found"
       | "tensor-not-found"
+      | "device-not-found"
       | "method-not-allowed"
       | "model-exists"
       | "model-in-use"
@@ -1504,7 +1525,7 @@ export interface components {
       /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
       readonly detail: string;
       /**
-       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
+       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `device-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
        * @example malformed-body
        * @example unauthorized
        * @example forbidden
@@ -1515,6 +1536,7 @@ export interface components {
        * @example lease-not-found
        * @example claim-not-found
        * @example tensor-not-found
+       * @example device-not-found
        * @example method-not-allowed
        * @example model-exists
        * @example model-in-use
@@ -2497,6 +2519,8 @@ export interface components {
       /** @description Sizes of huge pages that this host has, and how much of each is reserved: for `memfd` storage. */
       readonly huge_pages: readonly components["schemas"]["HugePageCapability"][];
       readonly storages: readonly components["schemas"]["StorageCapability"][];
+      /** @description By kind of device; /v1/devices has each of them. */
+      readonly devices: readonly components["schemas"]["DeviceCapability"][];
       readonly dtypes: readonly string[];
       readonly limits: components["schemas"]["Limits"];
     };
@@ -2592,6 +2616,56 @@ export interface components {
       /** @description Why it is not available. */
       readonly reason: string | null;
     };
+    readonly DeviceCapability: {
+      /**
+       * @description Whose devices. Known: `cuda`, `metal`. A later server may say others.
+       * @example cuda
+       * @example metal
+       */
+      readonly kind: string;
+      /** @description Whether regions can be made on one. */
+      readonly available: boolean;
+      /**
+       * @description The kernel driver's.
+       * @example 580.65.06
+       */
+      readonly driver_version: string | null;
+      /** @example 13.0 */
+      readonly cuda_version: string | null;
+      /** @description Whether one has virtual memory management; null: not known. */
+      readonly vmm: boolean | null;
+      /**
+       * @description What a region's memory is handed out as. Known: `posix_fd`. A later server may say others.
+       * @example posix_fd
+       */
+      readonly handle_type: string | null;
+      /** @description Whether the driver of every device stays up while nobody uses it; null where NVML does not tell. */
+      readonly persistence_mode: boolean | null;
+      /**
+       * @description Whether regions there outlive a crash of the server. Only what was seen on a device is said. Known: `unknown`. A later server may say others.
+       * @example unknown
+       */
+      readonly survives_crash: string;
+      /**
+       * @description Why none is available. Known: `no-libcuda`, `driver-too-old`, `driver-asked`, `driver-silent`, `driver-failed`, `no-device`, `not-visible`, `excluded`, `mig-parent`, `compute-mode-prohibited`, `no-vmm`, `no-fd-handles`, `not-offered`. A later server may say others.
+       * @example no-libcuda
+       * @example driver-too-old
+       * @example driver-asked
+       * @example driver-silent
+       * @example driver-failed
+       * @example no-device
+       * @example not-visible
+       * @example excluded
+       * @example mig-parent
+       * @example compute-mode-prohibited
+       * @example no-vmm
+       * @example no-fd-handles
+       * @example not-offered
+       */
+      readonly reason: string | null;
+      /** @description The same in a sentence. */
+      readonly detail: string | null;
+    };
     /** @description The most of each that a request may ask for. */
     readonly Limits: {
       /** Format: int64 */
@@ -2629,38 +2703,6 @@ export interface components {
        */
       readonly wait_seconds: number;
     };
-    /** @description What the kernel driver shows. Whether a process may use it is another thing. */
-    readonly DeviceList: {
-      readonly items: readonly components["schemas"]["Device"][];
-      /** @example 580.65.06 */
-      readonly driver_version: string | null;
-      /** @description Why there is none. */
-      readonly reason: string | null;
-    };
-    readonly Device: {
-      /**
-       * @description Whose driver it is. Known: `cuda`. A later server may say others.
-       * @example cuda
-       */
-      readonly kind: string;
-      /** @example GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e */
-      readonly uuid: string | null;
-      /** @example NVIDIA H100 80GB HBM3 */
-      readonly name: string;
-      /**
-       * @description Its PCI address.
-       * @example 0000:19:00.0
-       */
-      readonly bus_id: string;
-      /**
-       * Format: int64
-       * @description N of /dev/nvidia<N>.
-       * @example 0
-       */
-      readonly minor: number | null;
-      /** @description The driver was told to leave it alone. */
-      readonly excluded: boolean;
-    };
     readonly Diagnosis: {
       /** @description Whether no finding is an error. */
       readonly ok: boolean;
@@ -2686,6 +2728,153 @@ export interface components {
        * @example Mount it larger.
        */
       readonly cure: string | null;
+    };
+    /** @description What the driver shows the server, and what the kernel's driver lists beside. */
+    readonly DeviceList: {
+      readonly items: readonly components["schemas"]["Device"][];
+      /**
+       * @description The kernel driver's.
+       * @example 580.65.06
+       */
+      readonly driver_version: string | null;
+      /**
+       * @description What the driver's library speaks; null as long as it has not answered.
+       * @example 13.0
+       */
+      readonly cuda_version: string | null;
+      /**
+       * @description Why none can be used; null if one can. Known: `no-libcuda`, `driver-too-old`, `driver-asked`, `driver-silent`, `driver-failed`, `no-device`, `not-visible`, `excluded`, `mig-parent`, `compute-mode-prohibited`, `no-vmm`, `no-fd-handles`. A later server may say others.
+       * @example no-libcuda
+       * @example driver-too-old
+       * @example driver-asked
+       * @example driver-silent
+       * @example driver-failed
+       * @example no-device
+       * @example not-visible
+       * @example excluded
+       * @example mig-parent
+       * @example compute-mode-prohibited
+       * @example no-vmm
+       * @example no-fd-handles
+       */
+      readonly reason: string | null;
+      /** @description The same in a sentence. */
+      readonly detail: string | null;
+      /** @description What to do about it. */
+      readonly hint: string | null;
+    };
+    readonly Device: {
+      /**
+       * @description Whose driver it is. Known: `cuda`. A later server may say others.
+       * @example cuda
+       */
+      readonly kind: string;
+      /**
+       * @description By which requests name it; null while the kernel's driver does not tell.
+       * @example GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e
+       */
+      readonly uuid: string | null;
+      /** @example NVIDIA H100 80GB HBM3 */
+      readonly name: string;
+      /**
+       * Format: int64
+       * @description Its number in the server's process, which is another one elsewhere; null if it does not see it.
+       * @example 0
+       */
+      readonly index: number | null;
+      /**
+       * @description Its PCI address.
+       * @example 0000:19:00.0
+       */
+      readonly bus_id: string;
+      /**
+       * Format: int64
+       * @description N of /dev/nvidia<N>.
+       * @example 0
+       */
+      readonly minor: number | null;
+      /** @description The kernel's driver was told to leave it alone. */
+      readonly excluded: boolean;
+      /**
+       * @description null, as what follows, where the driver does not tell.
+       * @example 9.0
+       */
+      readonly compute_capability: string | null;
+      /**
+       * Format: int64
+       * @description All its memory, by the driver.
+       * @example 85029158912
+       */
+      readonly total_bytes: number | null;
+      /**
+       * Format: int64
+       * @description What a region's memory is rounded up to.
+       * @example 2097152
+       */
+      readonly granularity: number | null;
+      /** @description Whether it has virtual memory management (cuMemCreate). */
+      readonly vmm: boolean | null;
+      /** @description Whether that memory can be handed to other processes as a file descriptor. */
+      readonly fd_handles: boolean | null;
+      /**
+       * @description What a region's memory is handed out as. Known: `posix_fd`. A later server may say others.
+       * @example posix_fd
+       */
+      readonly handle_type: string | null;
+      /**
+       * @description Who may use it. Known: `default`, `prohibited`, `exclusive_process`. A later server may say others.
+       * @example default
+       * @example prohibited
+       * @example exclusive_process
+       */
+      readonly compute_mode: string | null;
+      /** @description Whether it is an instance of a divided GPU (MIG). */
+      readonly mig: boolean | null;
+      /** @description Whether its driver stays up while nobody uses it; null where NVML does not tell. */
+      readonly persistence_mode: boolean | null;
+      /**
+       * Format: int64
+       * @description What this server's regions take, draining ones too.
+       * @example 0
+       */
+      readonly allocated_bytes: number;
+      /**
+       * Format: int64
+       * @description What they may take; null where none are made.
+       */
+      readonly limit_bytes: number | null;
+      /**
+       * Format: int64
+       * @description What nobody uses, by NVML; null without it. No context is made to find out.
+       */
+      readonly free_bytes: number | null;
+      /**
+       * Format: int64
+       * @description What others use, the driver itself too: by NVML, less what this server has allocated. null without it.
+       */
+      readonly others_bytes: number | null;
+      /** @description Whether regions can be made there. */
+      readonly usable: boolean;
+      /**
+       * @description Why it cannot be used; null if it can. Known: `no-libcuda`, `driver-too-old`, `driver-asked`, `driver-silent`, `driver-failed`, `no-device`, `not-visible`, `excluded`, `mig-parent`, `compute-mode-prohibited`, `no-vmm`, `no-fd-handles`. A later server may say others.
+       * @example no-libcuda
+       * @example driver-too-old
+       * @example driver-asked
+       * @example driver-silent
+       * @example driver-failed
+       * @example no-device
+       * @example not-visible
+       * @example excluded
+       * @example mig-parent
+       * @example compute-mode-prohibited
+       * @example no-vmm
+       * @example no-fd-handles
+       */
+      readonly reason: string | null;
+      /** @description The same in a sentence. */
+      readonly detail: string | null;
+      /** @description What to do about it. */
+      readonly hint: string | null;
     };
   };
   responses: never;
@@ -2977,7 +3166,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `shutting-down`: The server is shutting down. */
+      /** @description `not-ready`: The server is not ready yet. `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
           /**
@@ -5750,7 +5939,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `shutting-down`: The server is shutting down. */
+      /** @description `not-ready`: The server is not ready yet. `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
           /**
@@ -6208,6 +6397,20 @@ export interface operations {
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `not-ready`: The server is not ready yet. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {
@@ -8323,99 +8526,6 @@ export interface operations {
       };
     };
   };
-  readonly listDevices: {
-    readonly parameters: {
-      readonly query?: never;
-      readonly header?: never;
-      readonly path?: never;
-      readonly cookie?: never;
-    };
-    readonly requestBody?: never;
-    readonly responses: {
-      /** @description All of them. */
-      readonly 200: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/json": components["schemas"]["DeviceList"];
-        };
-      };
-      /** @description `unauthorized`: The request has no token that counts. */
-      readonly 401: {
-        headers: {
-          /**
-           * @description How to say who asks.
-           * @example Bearer realm="tensord"
-           */
-          readonly "WWW-Authenticate"?: string;
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
-      readonly 403: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-      /** @description `validation-failed`: The request does not follow the schema. */
-      readonly 422: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-      /** @description `too-many-requests`: Too many requests at once. */
-      readonly 429: {
-        headers: {
-          /**
-           * @description Seconds.
-           * @example 1
-           */
-          readonly "Retry-After"?: string;
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-      /** @description `internal`: An unexpected failure inside the server. */
-      readonly 500: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-      /** @description `out-of-descriptors`: The server has no free file descriptor. */
-      readonly 507: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-      /** @description A failure that a later server, or what stands in front of it, may have. */
-      readonly default: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
-    };
-  };
   readonly diagnose: {
     readonly parameters: {
       readonly query?: never;
@@ -8577,6 +8687,218 @@ export interface operations {
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly listDevices: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description All of them. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["DeviceList"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly getDevice: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        /** @description As its driver writes it: GPU-…, or MIG-… of an instance. */
+        readonly device_uuid: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description As of now. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Device"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `device-not-found`: No such device. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `not-ready`: The server is not ready yet. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {

@@ -271,6 +271,7 @@ FailureCode: TypeAlias = Literal[
     "lease-not-found",
     "claim-not-found",
     "tensor-not-found",
+    "device-not-found",
     "method-not-allowed",
     "model-exists",
     "model-in-use",
@@ -794,6 +795,7 @@ class Capabilities(TypedDict):
     broker: BrokerCapability | None
     huge_pages: list[HugePageCapability]
     storages: list[StorageCapability]
+    devices: list[DeviceCapability]
     dtypes: list[str]
     limits: Limits
 
@@ -833,6 +835,19 @@ class StorageCapability(TypedDict):
     reason: str | None
 
 
+class DeviceCapability(TypedDict):
+    kind: str
+    available: bool
+    driver_version: str | None
+    cuda_version: str | None
+    vmm: bool | None
+    handle_type: str | None
+    persistence_mode: bool | None
+    survives_crash: str
+    reason: str | None
+    detail: str | None
+
+
 class Limits(TypedDict):
     """The most of each that a request may ask for."""
 
@@ -852,23 +867,6 @@ class Limits(TypedDict):
     wait_seconds: int
 
 
-class DeviceList(TypedDict):
-    """What the kernel driver shows. Whether a process may use it is another thing."""
-
-    items: list[Device]
-    driver_version: str | None
-    reason: str | None
-
-
-class Device(TypedDict):
-    kind: str
-    uuid: str | None
-    name: str
-    bus_id: str
-    minor: int | None
-    excluded: bool
-
-
 class Diagnosis(TypedDict):
     ok: bool
     findings: list[Finding]
@@ -879,3 +877,41 @@ class Finding(TypedDict):
     status: str
     summary: str
     cure: str | None
+
+
+class DeviceList(TypedDict):
+    """What the driver shows the server, and what the kernel's driver lists beside."""
+
+    items: list[Device]
+    driver_version: str | None
+    cuda_version: str | None
+    reason: str | None
+    detail: str | None
+    hint: str | None
+
+
+class Device(TypedDict):
+    kind: str
+    uuid: str | None
+    name: str
+    index: int | None
+    bus_id: str
+    minor: int | None
+    excluded: bool
+    compute_capability: str | None
+    total_bytes: int | None
+    granularity: int | None
+    vmm: bool | None
+    fd_handles: bool | None
+    handle_type: str | None
+    compute_mode: str | None
+    mig: bool | None
+    persistence_mode: bool | None
+    allocated_bytes: int
+    limit_bytes: int | None
+    free_bytes: int | None
+    others_bytes: int | None
+    usable: bool
+    reason: str | None
+    detail: str | None
+    hint: str | None
