@@ -115,7 +115,12 @@ testOnStandIn("a region of an earlier server is handed out where the driver does
   await using cuda = new CudaStandIn();
   await using server = await startServer({ env: cuda.env });
   const kept = await create(server, "kept");
+  expect((await server.command("top", "--once")).stdout).toContain(`4 MiB used, 0 B draining of 256 MiB on ${device}`);
   await server.kill("SIGKILL");
+  const asked = cuda.calls().length;
+  expect((await server.command("ls", "--offline")).stdout).toContain(kept.id);
+  expect((await server.command("status", "--offline")).stdout).toContain(`4 MiB used on ${device}`);
+  expect(cuda.calls().length, "a look asks no driver").toBe(asked);
   cuda.order("cuInit 1 999");
   server.log.expect(/^Cannot use device memory$/);
   await server.start();

@@ -1,6 +1,7 @@
 /** What a server answers, as types of the schemas that it follows. */
 
 import type { z } from "@hono/zod-openapi";
+import type * as ofDevices from "../../routes/schemas/device.ts";
 import type * as evictions from "../../routes/schemas/eviction.ts";
 import type * as models from "../../routes/schemas/model.ts";
 import type * as regions from "../../routes/schemas/region.ts";
@@ -15,4 +16,6 @@ export type Stats = z.infer<typeof books.Stats>;
 export type Deletion = z.infer<typeof regions.Deletion>;
 export type Eviction = z.infer<typeof evictions.Eviction>;
 export type Session = z.infer<typeof sessions.Session>;
+export type Device = z.infer<typeof ofDevices.Device>;
+export type Devices = z.infer<typeof ofDevices.DeviceList>;
 export type Lease = z.infer<typeof sessions.Lease>;

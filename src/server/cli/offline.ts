@@ -19,7 +19,7 @@ import { defaultModelName } from "../../memory/state/books.ts";
 import { idOfSession } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
 import { InstanceDirectory, type InstanceLocation, toInstancePath } from "../../memory/storage/instance-directory.ts";
-import { isDeviceForm, type KeptFile, type Space, type Storage } from "../../memory/storage/storage.ts";
+import type { KeptFile, Space, Storage } from "../../memory/storage/storage.ts";
 import { Storages } from "../../memory/storage/storages.ts";
 import { toClient, toRegionFacts } from "../../routes/to-wire.ts";
 import type { Model, RegionDetail, RegionFacts, Session } from "./answers.ts";
@@ -39,6 +39,9 @@ export interface Offline {
   readonly adopted: number;
   /** Rows whose file is gone. */
   readonly lost: number;
+  /** What regions take of each device. */
+  readonly devices: readonly { readonly pool: string; readonly used: number; readonly draining: number }[];
+  /** Of host memory. */
   readonly bytes: {
     readonly used: number;
     readonly draining: number;
@@ -66,10 +69,10 @@ export async function readOffline(location: InstanceLocation): Promise<Offline> 
     const found = kept.get(record.token);
     kept.delete(record.token);
     if (found?.file.identity.ino === record.identity.ino) regions.push(toOffline(found, record));
-    // Of a device nobody tells without its driver, which is not called for a look.
-    else if (record.state !== "draining" && !isDeviceForm(record.storageForm)) lost += 1;
+    else if (record.state !== "draining") lost += 1;
   }
   const orphans = [...kept.values()];
+  const { host, others } = splitByPool(regions);
   const isAdopted = ({ storage, file: { token, identity } }: Kept) =>
     store.journal.isAdopting || (storage.names.isPublished(token, identity) ?? store.proofs.find(token) !== undefined);
   return {
@@ -77,9 +80,9 @@ export async function readOffline(location: InstanceLocation): Promise<Offline> 
     orphans: orphans.map(({ file }) => file),
     adopted: orphans.filter(isAdopted).length,
     lost,
+    devices: others,
     bytes: {
-      used: sum(regions.filter((region) => !isDraining(region))),
-      draining: sum(regions.filter(isDraining)),
+      ...host,
       orphans: orphans.reduce(
         (all, { storage, file }) => all + roundUpToPage(file.byteSize, storage.memory.pageSize),
         0,
@@ -152,28 +155,24 @@ function toOffline({ storage, file: { token, identity } }: Kept, record: RegionR
 }
 
 function toModels(rows: readonly ModelRow[], regions: readonly OfflineRegion[]): Offline["models"] {
-  const limits = new Map(rows.map((row) => [row.name, hostLimitOf(row)]));
+  const limits = new Map(
+    rows.map((row) => [row.name, new Map(row.limits.map(({ pool, limitBytes }) => [pool, limitBytes]))]),
+  );
   const names = new Set([defaultModelName, ...limits.keys(), ...regions.map(({ model }) => model)]);
   return [...names].map((name) => {
     const own = regions.filter(({ model }) => model === name);
-    const draining = own.filter(isDraining);
+    const { host, others } = splitByPool(own);
     return {
       name,
-      pools: [
-        {
-          pool: hostPool,
-          limit_bytes: limits.get(name) ?? null,
-          used_bytes: sum(own) - sum(draining),
-          draining_bytes: sum(draining),
-        },
-      ],
+      pools: [{ pool: hostPool, ...host }, ...others].map(({ pool, used, draining }) => ({
+        pool,
+        limit_bytes: limits.get(name)?.get(pool) ?? null,
+        used_bytes: used,
+        draining_bytes: draining,
+      })),
       regions: own.length,
     };
   });
-}
-
-function hostLimitOf({ limits }: ModelRow): number | null {
-  return limits.find(({ pool }) => pool === hostPool)?.limitBytes ?? null;
 }
 
 function toSession(record: SessionRecord, regions: readonly OfflineRegion[]): Offline["sessions"][number] {
@@ -192,12 +191,34 @@ function toSession(record: SessionRecord, regions: readonly OfflineRegion[]): Of
   };
 }
 
+/** What regions take of host memory, and of each device. */
+function splitByPool(regions: readonly OfflineRegion[]) {
+  const { [hostPool]: onHost = [], ...onDevices } = Object.groupBy(regions, poolOf);
+  const others = Object.entries(onDevices).map(([pool, those = []]) => ({ pool, ...toUse(those) }));
+  return { host: toUse(onHost), others };
+}
+
+function poolOf({ storage }: OfflineRegion): string {
+  return storage.device_uuid ?? hostPool;
+}
+
+function toUse(regions: readonly OfflineRegion[]) {
+  const draining = sum(regions.filter(isDraining));
+  return { used: sum(regions) - draining, draining };
+}
+
 function isDraining({ state }: OfflineRegion): boolean {
   return state === "draining";
 }
 
 function sum(regions: readonly OfflineRegion[]): number {
-  return regions.reduce((all, { storage }) => all + roundUpToPage(storage.byte_size, storage.page_size), 0);
+  // Of a device its driver gives no memory of no bytes, and what it gives is whole pages of its own.
+  return regions.reduce(
+    (all, { storage }) =>
+      all +
+      (storage.device_uuid === null ? roundUpToPage(storage.byte_size, storage.page_size) : storage.allocation_bytes),
+    0,
+  );
 }
 
 /** What the journal and the proofs occupy (stat(2): blocks of 512 bytes). */

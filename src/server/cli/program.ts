@@ -6,6 +6,7 @@ import { type Config, parseConfig, type SettingName, settings } from "../config.
 import { readSettingsFile } from "../config-file.ts";
 import { alloc } from "./alloc.ts";
 import { Api } from "./api.ts";
+import { devices } from "./devices.ts";
 import { doctor } from "./doctor.ts";
 import { events } from "./events.ts";
 import { free } from "./free.ts";
@@ -70,6 +71,10 @@ export function createProgram(): Command {
     .description("list a region's leases by request; ls --holders shows who maps it")
     .argument("<region>", "id, name (of the model default) or model/name")
     .action(async (target, flags) => await print(await leases(toApi(flags), target, flags.json === true)));
+
+  withApi(program.command("devices"))
+    .description("list the GPUs: how much of each is taken, and why one cannot be used")
+    .action(async (flags) => await print(await devices(toApi(flags), flags.json === true)));
 
   withApi(program.command("alloc"))
     .description("allocate a region")

@@ -3,7 +3,7 @@
 import { count } from "../../memory/doctor/words.ts";
 import type { Model, RegionDetail, RegionFacts, Stats } from "./answers.ts";
 import { toLine } from "./events.ts";
-import { hostOf } from "./pools.ts";
+import { devicesOf, hostOf } from "./pools.ts";
 import { sessionHead, toEnd, toKeeping, toSessionRow } from "./region-text.ts";
 import type { Snapshot } from "./snapshot.ts";
 import { toBytes, toTable } from "./table.ts";
@@ -32,9 +32,20 @@ function toBooks(stats: Stats): string[] {
   return [
     `memory   ${toBar(used, draining, limit)} ${toBytes(used)} used, ${toBytes(draining)} draining of ${toBytes(limit)}`,
     `         ${toBytes(available)} available, ${inodes.free} inodes free`,
+    ...devicesOf(stats).map(toDeviceLine),
     `regions  ${regions.sealed} sealed, ${regions.open + regions.sealing} open, ${regions.creating} in creation, ${regions.draining} draining`,
     `sessions ${sessions}, with ${count(claims, "claim")}; ${count(leases, "lease")} by request`,
   ];
+}
+
+function toDeviceLine({
+  pool,
+  used_bytes: used,
+  draining_bytes: draining,
+  limit_bytes: limit,
+}: Stats["pools"][number]) {
+  const whole = limit === null ? "an unknown size" : toBytes(limit);
+  return `device   ${toBar(used, draining, limit ?? used + draining)} ${toBytes(used)} used, ${toBytes(draining)} draining of ${whole} on ${pool}`;
 }
 
 /** `[####==----]`: used, draining, and the rest. What is there at all shows. */

@@ -29,7 +29,7 @@ export async function status(api: Api, asJson: boolean): Promise<string> {
     `memory     ${toBytes(host.used_bytes)} used of ${toBytes(limit)} (${used} %), ${toBytes(host.available_bytes)} available`,
     ...devicesOf(stats).map(
       (pool) =>
-        `device     ${toBytes(pool.used_bytes + pool.draining_bytes)} used of ${toBytes(pool.limit_bytes ?? 0)} on ${pool.pool}`,
+        `device     ${toBytes(pool.used_bytes + pool.draining_bytes)} used of ${toSize(pool.limit_bytes)} on ${pool.pool}`,
     ),
     `draining   ${toBytes(host.draining_bytes)} in ${count(regions.draining, "region")}`,
     `elsewhere  ${toBytes(Math.max(0, host.unaccounted_bytes ?? 0))} of the file system used by others, ${inodes.free} inodes free`,
@@ -58,6 +58,7 @@ export async function statusOffline(location: InstanceLocation, asJson: boolean)
   return [
     `instance   ${location.instance}, offline: its server is not running`,
     `memory     ${toBytes(bytes.used)} used, ${toBytes(offline.space.freeBytes)} of the file system free`,
+    ...offline.devices.map(({ pool, used, draining }) => `device     ${toBytes(used + draining)} used on ${pool}`),
     `draining   ${toBytes(bytes.draining)} in ${count(drainingCount, "region")}`,
     `regions    ${counts("sealed")} sealed, ${regions.length - counts("sealed") - drainingCount} open`,
     `mapped     ${count(regions.filter((region) => region.in_use).length, "region")}`,
@@ -68,12 +69,16 @@ export async function statusOffline(location: InstanceLocation, asJson: boolean)
 }
 
 /** As a running server's stats spell it, where they have the same. */
-function toOfflineStatus({ regions, bytes, models, sessions, orphans, lost, space }: Offline) {
+function toOfflineStatus({ regions, bytes, devices, models, sessions, orphans, lost, space }: Offline) {
   const counts = { open: 0, sealed: 0, draining: 0 };
   for (const { state } of regions) counts[state === "sealed" || state === "draining" ? state : "open"] += 1;
   return {
     offline: true,
-    pools: [{ pool: hostPool, used_bytes: bytes.used, draining_bytes: bytes.draining }],
+    pools: [{ pool: hostPool, ...bytes }, ...devices].map(({ pool, used, draining }) => ({
+      pool,
+      used_bytes: used,
+      draining_bytes: draining,
+    })),
     journal_bytes: bytes.store,
     orphan_bytes: bytes.orphans,
     inodes: { used: space.usedInodes, free: space.freeInodes },
@@ -84,6 +89,11 @@ function toOfflineStatus({ regions, bytes, models, sessions, orphans, lost, spac
     model_list: models,
     session_list: sessions,
   };
+}
+
+/** null: its driver has not told yet. */
+function toSize(bytes: number | null): string {
+  return bytes === null ? "an unknown size" : toBytes(bytes);
 }
 
 type ModelUse = Pick<Model, "name" | "regions" | "pools">;
