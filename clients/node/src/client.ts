@@ -14,6 +14,8 @@ import { Api } from "./http/api.ts";
 import type { Transport } from "./http/transport.ts";
 import type {
   Deletion,
+  Device,
+  DeviceList,
   Eviction,
   Lease,
   ListedRegion,
@@ -320,6 +322,19 @@ export class Client {
   async stats(options: WaitOptions = {}): Promise<Stats> {
     checkOptions("get the books", tables.wait, options);
     return this.#api.stats(options.signal);
+  }
+
+  /** The GPUs of the server's host: what each has and what is taken of it, and why one cannot be used. */
+  async devices(options: WaitOptions = {}): Promise<DeviceList> {
+    checkOptions("list devices", tables.wait, options);
+    return this.#api.devices(options.signal);
+  }
+
+  /** One of them, by its UUID. @throws TensordError `device-not-found` */
+  async device(uuid: string, options: WaitOptions = {}): Promise<Device> {
+    checkArgument("get a device", "its UUID", uuid, kinds.text);
+    checkOptions("get a device", tables.wait, options);
+    return this.#api.device(uuid, options.signal);
   }
 
   /**

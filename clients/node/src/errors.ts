@@ -86,6 +86,7 @@ const ownHints: Readonly<Record<string, string>> = {
   "region-not-found":
     "client.create(name, array, { ttlMs }) makes it, client.attach(name, { timeoutMs: 30_000 }) waits for it",
   "model-not-found": "client.registerModel(name)",
+  "device-not-found": "client.devices() lists them",
   "model-exists": "client.changeModel(name, { memoryLimitBytes })",
   "model-in-use": "client.unregisterModel(name, { drain: true })",
   "name-taken": '{ ifExists: "attach" } or "replace"',

@@ -9,6 +9,8 @@ export type { RegionEventData, TensordEvent } from "./events/event.ts";
 export type { EventStream } from "./events/event-stream.ts";
 export type {
   Deletion,
+  Device,
+  DeviceList,
   Eviction,
   Lease,
   ListedRegion,

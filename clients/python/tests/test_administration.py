@@ -222,6 +222,16 @@ def test_the_books_balance(server: Server, client: tensord.Client) -> None:
         assert stats.pools[0].used_bytes >= 10_000
 
 
+def test_a_host_without_devices_says_why(client: tensord.Client) -> None:
+    found = client.devices()
+    if found.items:
+        pytest.skip("there is a device")
+    assert found.reason
+    assert found.detail
+    with pytest.raises(tensord.DeviceNotFound, match="GPU-0"):
+        client.device("GPU-0")
+
+
 def test_an_eviction_says_what_stays_and_why(client: tensord.Client) -> None:
     with client.create("mapped", [1], ttl=600, evictable=True) as region:
         region.seal()

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from cuda_stand_in import LACKS_STAND_IN, UUIDS, StandIn, stand_in
+from cuda_stand_in import CARD_BYTES, LACKS_STAND_IN, UUIDS, StandIn, stand_in
 from harness import Child, Server, wait_for
 
 pytestmark = pytest.mark.skipif(LACKS_STAND_IN != "", reason=LACKS_STAND_IN or "there is one")
@@ -95,3 +95,32 @@ def test_workers_go_on_without_a_server_and_attach_again_when_it_is_back(cuda: S
             client.delete("w")
         owner.kill()
         wait_for(lambda: _memory(cuda) == [], "the memory is free")
+
+
+def test_devices_are_records(cuda: StandIn, cuda_server: Server) -> None:
+    with cuda_server.connect() as client:
+        wait_for(lambda: client.devices().reason is None, "the driver has answered")
+        found = client.devices()
+        assert [device.uuid for device in found.items] == list(UUIDS)
+        assert (found.cuda_version, found.driver_version) == ("13.0", None)
+        first = client.device(UUIDS[0])
+        assert first == found.items[0]
+        assert (first.usable, first.handle_type, first.granularity, first.free_bytes) == (
+            True,
+            "posix_fd",
+            2 << 20,
+            None,
+        )
+        assert first.limit_bytes == first.total_bytes == CARD_BYTES
+
+
+def test_a_creation_waits_for_a_driver_that_takes_its_time(cuda: StandIn) -> None:
+    cuda.order("cuInit 1 hang 1000")
+    server = Server(**cuda.environ)
+    server.start()
+    try:
+        with Child(MAKE, environ={**cuda.environ, **server.environ}) as owner:
+            owner.hear()
+            owner.kill()
+    finally:
+        server.stop()

@@ -18,6 +18,8 @@ import {
   type Capabilities,
   type Claim,
   type Deletion,
+  type Device,
+  type DeviceList,
   type Eviction,
   expectSuccess,
   type FromWire,
@@ -314,6 +316,14 @@ export class Api {
 
   stats(signal?: AbortSignal | undefined): Promise<Stats> {
     return this.#ask("GET", "/v1/stats", { isRepeatable: true, signal });
+  }
+
+  devices(signal?: AbortSignal | undefined): Promise<DeviceList> {
+    return this.#ask("GET", "/v1/devices", { isRepeatable: true, signal });
+  }
+
+  device(uuid: string, signal?: AbortSignal | undefined): Promise<Device> {
+    return this.#ask("GET", "/v1/devices/{device_uuid}", { path: { device_uuid: uuid }, isRepeatable: true, signal });
   }
 
   async *#pages<P extends ListPath>(

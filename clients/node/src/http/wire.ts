@@ -55,6 +55,15 @@ export type Capabilities = Partial<FromWire<Pick<Schemas["Capabilities"], "broke
 /** The server's books: bytes, inodes, regions by state, models. */
 export type Stats = FromWire<Schemas["Stats"]>;
 
+/**
+ * A GPU of the server's host at one moment. `uuid` names it in every process, `index` in the server's alone. null is what nobody
+ * tells: `freeBytes`, `othersBytes` and `persistenceMode` are NVML's. One that is not `usable` says why, and what to do.
+ */
+export type Device = FromWire<Schemas["Device"]>;
+
+/** The devices of the server's host, and why none can be used if that is so. */
+export type DeviceList = FromWire<Schemas["DeviceList"]>;
+
 /** A recomputed checksum beside the recorded one. `ok` and `expected` are null if none was recorded. */
 export type Verification = FromWire<Schemas["Verification"]>;
 

@@ -13,6 +13,7 @@ from ._errors import (
     Closed,
     Conflict,
     DeadlineExceeded,
+    DeviceNotFound,
     DriverFailed,
     FeatureUnavailable,
     Forbidden,
@@ -79,6 +80,7 @@ from ._tensor.tensor import OpenedTensor, Tensor
 from ._tensor.tensor_lock import TensorLock
 from ._version import __version__
 from ._warnings import TensordWarning
+from ._wire.device import Device, DeviceList
 from ._wire.eviction import EvictedRegion, Eviction, KeptRegion
 from ._wire.model import Model
 from ._wire.pool import Pool, ServerPool
@@ -107,6 +109,9 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "Deletion",
+    "Device",
+    "DeviceList",
+    "DeviceNotFound",
     "DeviceRegion",
     "DeviceTensor",
     "Drain",

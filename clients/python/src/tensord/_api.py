@@ -18,6 +18,7 @@ from ._arguments.kinds import NAME_KIND
 from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
 from ._transport.broker import Broker
 from ._transport.transport import ANSWER_SECONDS, Download, Reply, Transport
+from ._wire.device import Device, DeviceList, parse_device, parse_devices
 from ._wire.eviction import Eviction, parse_eviction
 from ._wire.model import Model, parse_model
 from ._wire.reading import read
@@ -293,6 +294,12 @@ class Api:
 
     def stats(self) -> Stats:
         return parse_stats(self._get("/v1/stats"))
+
+    def devices(self) -> DeviceList:
+        return parse_devices(self._get("/v1/devices"))
+
+    def device(self, device_uuid: str) -> Device:
+        return parse_device(self._get(f"/v1/devices/{quote(device_uuid, safe='')}"))
 
     def _get(self, path: str) -> Any:
         return expect(self.transport.request("GET", path, repeatable=True))

@@ -59,6 +59,7 @@ from ._tensor.reference import TensorReference, is_region_id
 from ._tensor.tensor import OpenedTensor
 from ._transport.endpoint import Endpoint
 from ._transport.transport import Transport
+from ._wire.device import Device, DeviceList
 from ._wire.eviction import Eviction
 from ._wire.model import Model
 from ._wire.region import Deletion, RegionDescriptor, Verification
@@ -627,6 +628,14 @@ class Client:
     def stats(self) -> Stats:
         """The server's books: bytes, inodes, regions by state, models."""
         return self._api.stats()
+
+    def devices(self) -> DeviceList:
+        """The GPUs of the server's host: what each has and what is taken of it, and why one cannot be used."""
+        return self._api.devices()
+
+    def device(self, device_uuid: Text) -> Device:
+        """One of them, by its UUID. Raises ``DeviceNotFound``."""
+        return self._api.device(device_uuid)
 
     def events(
         self,

@@ -19,6 +19,7 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── ClaimNotFound
     │   ├── LeaseNotFound
     │   ├── RouteNotFound
+    │   ├── DeviceNotFound
     │   └── TensorNotFound                    raised by this package: the region has no such tensor
     ├── Conflict
     │   ├── ModelExists
@@ -217,6 +218,13 @@ class RouteNotFound(NotFound):
     """The server has no such route: is it an older version?"""
 
     code = "route-not-found"
+
+
+class DeviceNotFound(NotFound):
+    """The server's host has no device of that UUID."""
+
+    code = "device-not-found"
+    python_hint = "client.devices() lists them"
 
 
 class TensorNotFound(NotFound, KeyError):
