@@ -6,12 +6,14 @@
 import { afterAll, expect } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Diagnosis } from "../../src/memory/doctor/finding.ts";
 import { CudaStandIn, needsStandIn, standInUuid } from "../harness/cuda-stand-in.ts";
 import { connect } from "../harness/device-server.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
+import { assertNothingLeft, createInstance } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import type { Region } from "../harness/server-api.ts";
+import { runTensord } from "../harness/server-command.ts";
 import { until } from "../harness/server-wait.ts";
 import { information, versions } from "../unit/fixtures/nvidia.ts";
 
@@ -206,3 +208,16 @@ testOnStandIn(
     expect((await devicesOf(other)).items).toMatchObject([{ usable: true, free_bytes: null, persistence_mode: null }]);
   },
 );
+
+testOnStandIn("doctor without a server asks the driver by itself, and goes on without one that hangs", async () => {
+  await using cuda = new CudaStandIn({ devices: [{ computeMode: 2 }] });
+  const { name: TENSORD_INSTANCE, shmDirectory: TENSORD_SHM_DIR } = createInstance();
+  const look = async () => {
+    const { stdout } = await runTensord(["doctor", "--json"], { ...cuda.env, TENSORD_INSTANCE, TENSORD_SHM_DIR });
+    const { findings } = JSON.parse(stdout) as Diagnosis;
+    return findings.filter(({ check }) => check === "devices");
+  };
+  expect(await look()).toMatchObject([{ status: "warning", summary: expect.stringContaining("compute mode") }]);
+  cuda.order("cuInit 1 hang");
+  expect(await look()).toMatchObject([{ summary: expect.stringContaining("has not answered") }]);
+});
