@@ -27,9 +27,9 @@ export async function tellThirdAct(cast) {
   try {
     cast.lead(card.environment);
     await cast.startServer();
-    const { body: stats } = await cast.call("GET", "/v1/stats");
-    const uuid = stats.pools.find(({ pool }) => pool !== "host")?.pool;
-    claim(`it has a pool of that device's memory: ${uuid}`, uuid !== undefined);
+    const devices = await findDevices(cast);
+    const uuid = devices.find(({ usable }) => usable)?.uuid;
+    claim(`it can make regions there: ${uuid ?? devices.map(({ detail }) => detail).join(" ")}`, uuid !== undefined);
     if (uuid === undefined) return;
     const before = await usedOf(cast, uuid);
     const { readers, region } = await shareOnDevice(cast, card, uuid, before);
@@ -59,6 +59,14 @@ function findCard() {
     environment: { LD_LIBRARY_PATH: build.stdout.trim(), STAND_IN_CUDA_DIR: folder },
     clean: () => rmSync(folder, { recursive: true }),
   };
+}
+
+/** As the driver tells once it has started, for which no server waits. */
+async function findDevices(cast) {
+  return await until("the driver had answered", async () => {
+    const { body } = await cast.call("GET", "/v1/devices");
+    return body.reason !== "driver-asked" && body.items;
+  });
 }
 
 /** What all processes together have of the device's memory. */

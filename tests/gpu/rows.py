@@ -120,6 +120,26 @@ def row(what: str) -> Callable[[Row], Row]:
     return enter
 
 
+@row("`tensord devices` and `tensord doctor` name the card, with its size, granularity and what can be done there")
+def told(bench: Bench) -> str:
+    with bench.server.connect() as client:
+        device = client.device(bench.card.uuid)
+    assert device.usable, device.detail
+    assert device.granularity
+    facts = f"compute capability {device.compute_capability}, compute mode {device.compute_mode}, MIG {device.mig}"
+    return f"{device.name}: {_mib(device.total_bytes or 0)} in pieces of {_mib(device.granularity)}; {facts}"
+
+
+@row("`tensord devices` has what is free and what others use, by NVML, and the server itself is not among them")
+def free_by_nvml(bench: Bench) -> str:
+    with bench.server.connect() as client:
+        device = client.device(bench.card.uuid)
+    if device.free_bytes is None or device.total_bytes is None:
+        raise Skipped("there is no NVML here")
+    assert abs(device.total_bytes - device.free_bytes - bench.card.used_bytes()) < bench.card.large_bytes
+    return f"{_mib(device.free_bytes)} free, {_mib(device.others_bytes or 0)} used by others"
+
+
 @row("A region is created, attached by two processes, written by one and read by the other, and freed")
 def attached_by_two(bench: Bench) -> str:
     before = bench.card.used_bytes()
@@ -177,8 +197,7 @@ def idle(bench: Bench) -> str:
     server.start()
     try:
         with server.connect() as client:
-            region = client.stats()
-            assert any(pool.pool == bench.card.uuid for pool in region.pools)
+            wait_for(lambda: any(device.usable for device in client.devices().items), "it has found the card")
         taken = bench.card.used_bytes() - before
     finally:
         server.stop()

@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("clients/python/src", "clients
 os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:3], os.environ.get("PYTHONPATH", "")])
 
 from card import find_card
-from harness import TENSORD, Server
+from harness import TENSORD, Server, wait_for
 from rows import ROWS, Bench, Skipped
 
 CONFORMANCE = "Storage on the device does all that the conformance suite asks of a storage"
@@ -29,8 +29,9 @@ CONFORMANCE = "Storage on the device does all that the conformance suite asks of
 def find_uuid(server: Server) -> str | None:
     """The first device whose memory this server can hand out."""
     with server.connect() as client:
-        pools = (pool.pool for pool in client.stats().pools)
-        return next((pool for pool in pools if pool != "host"), None)
+        # A server does not wait for its driver.
+        wait_for(lambda: client.devices().reason != "driver-asked", "the driver has answered")
+        return next((device.uuid for device in client.devices().items if device.usable), None)
 
 
 def run_conformance() -> str:
