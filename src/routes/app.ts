@@ -22,7 +22,7 @@ import { defineLeaseRoutes } from "./leases.ts";
 import { defineModelRoutes } from "./models.ts";
 import { noRoute } from "./no-route.ts";
 import { observe } from "./observe.ts";
-import { findOperations } from "./operations.ts";
+import { findOperations } from "./find-operation.ts";
 import { toProblem, toProblemResponse } from "./problem.ts";
 import { readBody } from "./read-body.ts";
 import { refuseUnknownQuery } from "./refuse-unknown-query.ts";

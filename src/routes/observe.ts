@@ -2,7 +2,7 @@
 
 import type { MiddlewareHandler } from "hono";
 import type { Environment, Services } from "./environment.ts";
-import type { FindOperation } from "./operations.ts";
+import type { FindOperation } from "./find-operation.ts";
 
 /** Where no operation is. */
 const noOperation = "none";

@@ -9,7 +9,7 @@ import type { Store } from "../memory/state/store.ts";
 import { refuseEncoded } from "./content-encoding.ts";
 import { dataPath } from "./data.ts";
 import type { Environment, Services } from "./environment.ts";
-import type { FindOperation } from "./operations.ts";
+import type { FindOperation } from "./find-operation.ts";
 import { unsupportedMediaType } from "./problem.ts";
 import { toValidationFailure } from "./validation-failure.ts";
 

@@ -6,7 +6,7 @@
 import { type RouteConfig, z } from "@hono/zod-openapi";
 import type { MiddlewareHandler } from "hono";
 import type { Environment } from "./environment.ts";
-import { type FindOperation, toKey } from "./operations.ts";
+import { type FindOperation, toKey } from "./find-operation.ts";
 import { toValidationFailure } from "./validation-failure.ts";
 
 /**

@@ -5,7 +5,7 @@
 
 import type { Context, MiddlewareHandler } from "hono";
 import type { Environment, Services } from "../environment.ts";
-import { type FindOperation, toKey } from "../operations.ts";
+import { type FindOperation, toKey } from "../find-operation.ts";
 import { anybody } from "./caller.ts";
 import { checkRole } from "./checks.ts";
 import { isOperation, type Operation, openOperations } from "./rights.ts";
