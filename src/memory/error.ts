@@ -14,6 +14,7 @@ export const failures = {
   "session-not-found": { status: 404, title: "No such session", retryable: false },
   "lease-not-found": { status: 404, title: "No such lease", retryable: false },
   "claim-not-found": { status: 404, title: "No such claim", retryable: false },
+  "operation-not-found": { status: 404, title: "No such operation", retryable: false },
   "tensor-not-found": { status: 404, title: "The region has no such tensor", retryable: false },
   "device-not-found": { status: 404, title: "No such device", retryable: false },
   "method-not-allowed": { status: 405, title: "The route does not take this method", retryable: false },

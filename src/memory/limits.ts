@@ -60,6 +60,8 @@ export const limits = {
   operationsRunning: 32,
   operationsKept: 1000,
   operationKeptMs: 10 * 60 * 1000,
+  /** The events of their progress come no more often than this, for each. */
+  operationProgressMs: 1000,
   /** A session's TTL, and a lease's: what they may ask for, and what they get without asking. */
   sessionTtlMinMs: 1000,
   sessionTtlMaxMs: 24 * 3600 * 1000,

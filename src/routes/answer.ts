@@ -38,7 +38,7 @@ export function answer<Value, Status extends 200 | 201>(c: Context<Environment>,
  * An answer whose JSON is written already. Its type is the route's: the document says what it is. A short one is sent at once,
  * a long one slice by slice.
  */
-export function answerPieces(c: Context<Environment>, pieces: readonly Piece[], status: 200 | 201): never {
+export function answerPieces(c: Context<Environment>, pieces: readonly Piece[], status: 200 | 201 | 202): never {
   const parts = pieces.map((piece) => (typeof piece === "string" ? Buffer.from(piece) : piece));
   const byteSize = parts.reduce((sum, part) => sum + sizeOf(part), 0);
   const slices = toSlices(parts);

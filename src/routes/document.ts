@@ -31,6 +31,7 @@ export function toDocument(app: OpenAPIHono<Environment>, version: string) {
       { name: "models", description: "Pools of regions, each with a memory limit." },
       { name: "sessions", description: "One worker's stay each: what it owns ends with it." },
       { name: "leases", description: "For readers that cannot hold a kernel lock." },
+      { name: "operations", description: "Long work that goes on by itself, such as copies." },
       { name: "events", description: "Every change, live and by page." },
       { name: "host", description: "The server itself." },
     ],

@@ -6,6 +6,7 @@ import type { Owner } from "../memory/journal/region-record.ts";
 import { toSpec } from "../memory/layout/asked-text.ts";
 import { limits } from "../memory/limits.ts";
 import type { SessionId } from "../memory/naming.ts";
+import type { CopyTarget } from "../memory/regions/copy.ts";
 import type { CreateRequest } from "../memory/regions/create.ts";
 import type { Store } from "../memory/state/store.ts";
 import type * as requests from "./schemas/requests.ts";
@@ -16,6 +17,15 @@ export function toCreateRequest(
   request: z.infer<typeof requests.CreateRegion>,
   many?: SharedArrayBuffer,
 ): Omit<CreateRequest, "createdBy"> {
+  const target = toCopyTarget(store, request);
+  return { ...target, tensors: toTensors(many ?? request.tensors?.map(toSpec), request.byte_size) };
+}
+
+/** What a new region is to be, but for what is in it. */
+export function toCopyTarget(
+  store: Store,
+  request: Omit<z.infer<typeof requests.CreateRegion>, "tensors" | "byte_size">,
+): Omit<CopyTarget, "createdBy"> {
   const { model = "default", name = null, version = "", if_exists: ifExists = "fail", labels = {} } = request;
   const wish = {
     kind: request.storage,
@@ -41,14 +51,12 @@ export function toCreateRequest(
     on_full: onFull = "fail",
     deadline_ms: deadlineMs = limits.deadlineDefaultMs,
   } = request;
-  const tensors = toTensors(many ?? request.tensors?.map(toSpec), request.byte_size);
   return {
     model,
     name,
     version,
     storage: form,
     isStorageSaid: said.some((word) => word !== undefined),
-    tensors,
     owner,
     ifExists,
     labels,

@@ -5,7 +5,7 @@ import { idOf, states } from "../memory/journal/region-record.ts";
 import { createRegion } from "../memory/regions/create.ts";
 import { listRegions } from "../memory/regions/list.ts";
 import { actorOf } from "./access/authorize.ts";
-import { accessSession, checkClaimAccess, checkModel, checkReplacement } from "./access/checks.ts";
+import { accessSession, checkCreation, checkModel } from "./access/checks.ts";
 import { answerPieces, toRegionBody } from "./answer.ts";
 import { etag, location } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
@@ -99,12 +99,7 @@ export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Se
     const body = c.req.valid("json");
     checkModel(caller, body.model ?? "default");
     const asked = toCreateRequest(store, body, c.get("tensors"));
-    if (body.session !== undefined) accessSession(caller, store, body.session);
-    const { model, name, version, claim } = asked;
-    if (name !== null && asked.ifExists === "replace") {
-      checkReplacement(caller, store.books.findModel(model)?.names.get(name, version));
-    }
-    if (claim !== undefined) checkClaimAccess(caller, store, asked, claim);
+    checkCreation(caller, store, asked, body.session);
     const request = { ...asked, createdBy: caller.name, actor: actorOf(c) };
     if (request.onFull === "wait") c.env?.stay?.("wait for memory");
     const { region, created } = await createRegion(store, request, c.get("signal"));

@@ -2,11 +2,12 @@
 
 import type { EventGap } from "../memory/events/event-cursor.ts";
 import { idOf } from "../memory/journal/region-record.ts";
+import { idOfOperation } from "../memory/state/operation.ts";
 import { idOfSession } from "../memory/state/session.ts";
 import type { Store } from "../memory/state/store.ts";
 import type { StoreEvent } from "../memory/state/store-event.ts";
 import { dataSchemaOf, type EventType, gapType, openedType } from "./schemas/event-data.ts";
-import { toModel, toRegionFacts, toSession } from "./to-wire.ts";
+import { toModel, toOperation, toRegionFacts, toSession } from "./to-wire.ts";
 
 /** An event as it is kept and sent. */
 export function toEventText(store: Store, event: StoreEvent, sequence: number): string {
@@ -18,6 +19,9 @@ export function toEventText(store: Store, event: StoreEvent, sequence: number): 
     const { level, pool, model, usedBytes, limitBytes } = event.pressure;
     const data = { level, pool, model, used_bytes: usedBytes, limit_bytes: limitBytes };
     return toText(store, id, event.type, data, model ?? undefined);
+  }
+  if ("operation" in event) {
+    return toText(store, id, event.type, toOperation(event.operation), idOfOperation(event.operation));
   }
   if (!("region" in event)) return toText(store, id, event.type, toModel(event.model), event.model.name);
   return toText(store, id, event.type, { ...toRegionFacts(store, event.region), ...toMore(event) }, idOf(event.region));

@@ -1,18 +1,23 @@
 /** How books become what travels. Pure: one function for each schema of `schemas.ts` that is answered. */
 
 import type { z } from "@hono/zod-openapi";
+import type { TensordError } from "../memory/error.ts";
 import { roundUpToPage } from "../memory/host/capacity.ts";
 import { idOf, type Owner as RegionOwner } from "../memory/journal/region-record.ts";
 import type { ClientFacts } from "../memory/journal/session-record.ts";
 import { limits } from "../memory/limits.ts";
 import { toSessionId } from "../memory/naming.ts";
+import { idOfOperation, type Operation } from "../memory/state/operation.ts";
 import type { Pool as MemoryPool } from "../memory/state/pool.ts";
 import type * as memory from "../memory/state/region.ts";
 import { idOfSession, type RequestedLease, type Session } from "../memory/state/session.ts";
 import type { ServerPool } from "../memory/state/stats.ts";
 import type { Store } from "../memory/state/store.ts";
 import type { EventRegion } from "../memory/state/store-event.ts";
+import { toProblem } from "./problem.ts";
 import type { Model, Pool } from "./schemas/model.ts";
+import type { Operation as OperationSchema } from "./schemas/operation.ts";
+import type { ProblemBody } from "./schemas/problem.ts";
 import type { ClientDescriptor, Owner, RegionDetail, RegionFacts } from "./schemas/region.ts";
 import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas/session.ts";
 import type { ServerPool as ServerPoolSchema } from "./schemas/stats.ts";
@@ -161,6 +166,31 @@ export function toLease(lease: RequestedLease): z.infer<typeof LeaseSchema> {
     ttl_ms: lease.ttlMs,
     expires_at: new Date(lease.expiresAt).toISOString(),
   };
+}
+
+export function toOperation(operation: Operation): z.infer<typeof OperationSchema> {
+  const { failure } = operation;
+  return {
+    id: idOfOperation(operation),
+    kind: operation.kind,
+    state: operation.state,
+    model: operation.model,
+    created_by: operation.createdBy,
+    key: operation.requestKey,
+    source: operation.source,
+    done_bytes: operation.doneBytes,
+    total_bytes: operation.totalBytes,
+    region: operation.result,
+    problem: failure === null ? null : toWorkProblem(failure),
+    started_at: new Date(operation.startedAt).toISOString(),
+    ended_at: toTime(operation.endedAt),
+  };
+}
+
+/** Of who asked no request is left that would say who may see whose sessions use what ran out. */
+function toWorkProblem(failure: TensordError): ProblemBody {
+  const { holders: _, ...problem } = toProblem(failure, undefined, () => {});
+  return problem;
 }
 
 function toTime(ms: number | null): string | null {

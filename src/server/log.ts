@@ -6,6 +6,7 @@
 import pino, { type Logger } from "pino";
 import { idOf } from "../memory/journal/region-record.ts";
 import { KiB, limits, MiB } from "../memory/limits.ts";
+import { idOfOperation } from "../memory/state/operation.ts";
 import { describeSession } from "../memory/state/session.ts";
 import type { StoreEvent } from "../memory/state/store-event.ts";
 import { toLogText } from "./log-text.ts";
@@ -58,6 +59,13 @@ export function logEvent(log: Logger, event: StoreEvent): void {
     return log[level === "high" ? "warn" : "info"]({ event: type, ...facts }, type);
   }
   if ("session" in event) return log.info({ event: type, session: describeSession(event.session) }, type);
+  if ("operation" in event) {
+    const { kind, state, source, result, failure } = event.operation;
+    const facts = { operation: idOfOperation(event.operation), kind, state, source, region: result };
+    const cause = failure === null ? {} : { err: failure };
+    // Whoever asked is told of a failure, and sees its progress.
+    return log[type === "tensord.operation.progress" ? "debug" : "info"]({ event: type, ...facts, ...cause }, type);
+  }
   if (!("region" in event)) return log.info({ event: type, model: event.model.name }, type);
   const { model, name, formerName, state, reason, byteSize } = event.region;
   const called = name ?? formerName;

@@ -1,7 +1,9 @@
 /** Metrics of the books, read from them when they are asked for. Of models a bounded number is shown by name. */
 
+import Counter from "prom-client/lib/counter.js";
 import Gauge from "prom-client/lib/gauge.js";
 import type Registry from "prom-client/lib/registry.js";
+import { endStates } from "../memory/state/operation.ts";
 import type { Model } from "../memory/state/region.ts";
 import { readStats } from "../memory/state/stats.ts";
 import type { Store } from "../memory/state/store.ts";
@@ -39,6 +41,13 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
   const leases = gauge("tensord_leases", "Leases by request; kernel locks are not counted.");
   const claims = gauge("tensord_claims", "Names that somebody has the right to build.");
   const waiting = gauge("tensord_allocations_waiting", "Allocations that wait for memory.");
+  const operations = gauge("tensord_operations_running", "Operations that run now.");
+  const operationsEnded = new Counter<"state">({
+    name: "tensord_operations_total",
+    help: "Operations that have ended, by how.",
+    labelNames: ["state"],
+    registers: [registry],
+  });
   const lastEvent = gauge("tensord_events_last_sequence", "Number of the last event.");
   const keptEvents = gauge("tensord_events_kept", "Events kept for those who resume.");
   const subscribers = gauge("tensord_event_subscribers", "Those who follow the events now.");
@@ -65,6 +74,9 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
     leases.set(stats.leases);
     claims.set(stats.claims);
     waiting.set(store.room.size);
+    operations.set(store.operations.running);
+    operationsEnded.reset();
+    for (const state of endStates) operationsEnded.inc({ state }, store.operations.endedAs(state));
     lastEvent.set(store.events.last);
     keptEvents.set(store.events.size);
     subscribers.set(store.feeder.size);

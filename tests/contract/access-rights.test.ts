@@ -133,7 +133,7 @@ for (const role of limitedRoles) {
         const answer = await ask(app(), operation, "trainer-admin", `held-${role}`);
         if (!isRefused) return expect({ ...answer, done: isDone(answer) }).toMatchObject({ done: true });
         expect(answer.body).toMatchObject({
-          code: expect.stringMatching(/^(forbidden|region-not-found|lease-not-found)$/),
+          code: expect.stringMatching(/^(forbidden|region-not-found|lease-not-found|operation-not-found)$/),
         });
       });
     }

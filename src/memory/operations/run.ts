@@ -1,9 +1,13 @@
-/** Operations: begun in one turn, followed by whoever asks, ended by their work, by request, or with the server. */
+/**
+ * Operations: begun in one turn, followed by whoever asks, ended by their work, by request, or with the server. What they do is told
+ * of from their first turn to their last.
+ */
 
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
-import { createToken, parseId } from "../naming.ts";
-import type { Operation, OperationState } from "../state/operation.ts";
+import { createToken, parseId, quote } from "../naming.ts";
+import { toOutOfDescriptors } from "../os/descriptors.ts";
+import { idOfOperation, type Operation, type OperationState } from "../state/operation.ts";
 import type { Store } from "../state/store.ts";
 
 export type OperationRequest = Pick<Operation, "kind" | "model" | "createdBy" | "requestKey" | "source" | "totalBytes">;
@@ -18,9 +22,7 @@ export type Work = (onBytes: (byteSize: number) => void, signal: AbortSignal) =>
  */
 export function startOperation(store: Store, request: OperationRequest, work: Work): Operation {
   store.refuseIfStopping();
-  const { requestKey, createdBy } = request;
-  const same = (one: Operation) => one.requestKey === requestKey && one.createdBy === createdBy;
-  const known = requestKey === null ? undefined : store.operations.after(0, store.now()).find(same);
+  const known = findRequested(store, request);
   if (known !== undefined) return known;
   if (store.operations.running >= limits.operationsRunning) {
     throw new TensordError("too-many-requests", `Cannot begin: ${limits.operationsRunning} operations run already`, {
@@ -44,14 +46,19 @@ export function startOperation(store: Store, request: OperationRequest, work: Wo
   };
   store.operations.add(operation);
   store.operations.running += 1;
+  store.emit({ type: "tensord.operation.progress", operation });
   void follow(store, operation, work).then(resolve);
   return operation;
 }
 
 async function follow(store: Store, operation: Operation, work: Work): Promise<void> {
   const signal = AbortSignal.any([operation.cancel.signal, store.stopping]);
+  let toldAt = performance.now();
   const onBytes = (byteSize: number) => {
     operation.doneBytes += byteSize;
+    if (performance.now() - toldAt < limits.operationProgressMs) return;
+    toldAt = performance.now();
+    store.emit({ type: "tensord.operation.progress", operation });
   };
   let state: OperationState = "succeeded";
   try {
@@ -59,21 +66,52 @@ async function follow(store: Store, operation: Operation, work: Work): Promise<v
     operation.doneBytes = operation.totalBytes;
   } catch (error) {
     state = operation.cancel.signal.aborted && error === operation.cancel.signal.reason ? "cancelled" : "failed";
-    operation.failure = error;
+    operation.failure = toFailure(store, operation, error);
   }
   operation.state = state;
   operation.endedAt = store.now();
   store.operations.running -= 1;
+  store.operations.count(state);
+  store.emit({ type: "tensord.operation.finished", operation });
+}
+
+/** What no table has is a mistake of ours: it is told to whoever runs the server, and nobody else. */
+function toFailure(store: Store, operation: Operation, error: unknown): TensordError {
+  if (error instanceof TensordError) return error;
+  const outOfDescriptors = toOutOfDescriptors(error);
+  if (outOfDescriptors !== undefined) return outOfDescriptors;
+  const id = idOfOperation(operation);
+  store.warn(`Cannot finish ${id}: the server made a mistake`, error);
+  return new TensordError("internal", `Cannot finish ${id}: the server made a mistake`, {
+    hint: `The server's log has the cause under ${id}. Please report it.`,
+  });
+}
+
+/** The one that the same caller began under the same key, if it is told of still. */
+export function findRequested(
+  store: Store,
+  { requestKey, createdBy }: Pick<OperationRequest, "requestKey" | "createdBy">,
+): Operation | undefined {
+  if (requestKey === null) return undefined;
+  const same = (one: Operation) => one.requestKey === requestKey && one.createdBy === createdBy;
+  return store.operations.after(0, store.now()).find(same);
 }
 
 /** Stops it; what has ended stays as it ended. Resolves when nothing of it goes on. */
 export async function cancelOperation(operation: Operation): Promise<void> {
   operation.cancel.abort(
-    new TensordError("cancelled", `Cannot finish op_${operation.token}: it was cancelled`, {
+    new TensordError("cancelled", `Cannot finish ${idOfOperation(operation)}: it was cancelled`, {
       hint: "Nothing of it is left; begin it again if it is needed.",
     }),
   );
   await operation.ended;
+}
+
+/** Ends all that runs: each undoes itself, which is waited for. */
+export async function stopOperations(store: Store): Promise<void> {
+  if (store.operations.running === 0) return;
+  store.stop();
+  await Promise.all(store.operations.after(0, store.now()).map(({ ended }) => ended));
 }
 
 /** Waits for its end, but no longer than `waitMs`, and no longer than the client or the server is there. */
@@ -98,10 +136,18 @@ export async function waitForOperation(
   }
 }
 
-/** The operation with this id, unless it never was, or ended too long ago. */
-export function findOperation(store: Store, id: string): Operation | undefined {
+/** The operation with this id. @throws TensordError `operation-not-found` if it never was, or ended too long ago. */
+export function findOperation(store: Store, id: string): Operation {
   const token = parseId("op_", id);
-  return token === undefined ? undefined : store.operations.find(token, store.now());
+  const operation = token === undefined ? undefined : store.operations.find(token, store.now());
+  if (operation !== undefined) return operation;
+  throw operationNotFound(id);
+}
+
+export function operationNotFound(id: string): TensordError {
+  return new TensordError("operation-not-found", `Cannot find operation ${quote(id)}: there is none`, {
+    hint: "It ended a while ago, or with a server that was there before. Look whether its region is there, and begin it again if not.",
+  });
 }
 
 /** One page in the order of their start, after `cursor`. */

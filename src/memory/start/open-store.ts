@@ -8,6 +8,7 @@ import { findMemoryLimits } from "../host/cgroup.ts";
 import { Journal } from "../journal/journal.ts";
 import { Proofs } from "../journal/proofs.ts";
 import { limits } from "../limits.ts";
+import { stopOperations } from "../operations/run.ts";
 import { expireRegion } from "../regions/expire.ts";
 import { tryFree } from "../regions/free.ts";
 import { NameWatch } from "../regions/name-watch.ts";
@@ -166,6 +167,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   watch = names;
   opened.defer(() => store.close());
   if (more.awaited !== undefined) void settleDevices(store, more.awaited);
+  // Before anything that they need is closed.
+  opened.defer(() => stopOperations(store));
   const everything = opened.move();
   return {
     store,

@@ -1,10 +1,12 @@
 /** Operations in the books: long work that is under way, or ended a while ago. Nothing of it outlives the server. */
 
+import type { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 
 /** Open: a later server may have others. */
 export const operationKinds = ["copy"] as const;
-export const operationStates = ["running", "succeeded", "failed", "cancelled"] as const;
+export const endStates = ["succeeded", "failed", "cancelled"] as const;
+export const operationStates = ["running", ...endStates] as const;
 export type OperationState = (typeof operationStates)[number];
 
 export interface Operation {
@@ -26,7 +28,7 @@ export interface Operation {
   /** The id of the region that it led to. */
   result: string | null;
   /** What it failed with. */
-  failure: unknown;
+  failure: TensordError | null;
   readonly startedAt: number;
   endedAt: number | null;
   readonly cancel: AbortController;
@@ -34,14 +36,28 @@ export interface Operation {
   readonly ended: Promise<void>;
 }
 
+export function idOfOperation({ token }: Pick<Operation, "token">): string {
+  return `op_${token}`;
+}
+
 export class Operations {
   readonly #byToken = new Map<string, Operation>();
+  readonly #ended = new Map<OperationState, number>();
   #lastKey = 0;
   running = 0;
 
   nextKey(): number {
     this.#lastKey += 1;
     return this.#lastKey;
+  }
+
+  count(state: OperationState): void {
+    this.#ended.set(state, this.endedAs(state) + 1);
+  }
+
+  /** How many have ended so since the start, whether or not they are told of still. */
+  endedAs(state: OperationState): number {
+    return this.#ended.get(state) ?? 0;
   }
 
   add(operation: Operation): void {

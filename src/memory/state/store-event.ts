@@ -3,6 +3,7 @@
 import type { EventTopic } from "../events/event-log.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
 import type { LossCause } from "../storage/storage.ts";
+import type { Operation } from "./operation.ts";
 import type { Pressure } from "./pressure.ts";
 import type { Model, Region } from "./region.ts";
 import type { Session, SessionEndReason } from "./session.ts";
@@ -31,6 +32,8 @@ export type StoreEvent =
       readonly regions: number;
       readonly freedBytes: number;
     }
+  | { readonly type: "tensord.operation.progress"; readonly operation: Operation }
+  | { readonly type: "tensord.operation.finished"; readonly operation: Operation }
   | { readonly type: "tensord.model.registered"; readonly model: Model }
   | { readonly type: "tensord.model.changed"; readonly model: Model }
   | { readonly type: "tensord.model.unregistered"; readonly model: Model };
@@ -39,5 +42,6 @@ export type StoreEvent =
 export function toTopic(event: StoreEvent): EventTopic {
   if ("region" in event) return { model: event.region.model, session: event.region.session };
   if ("session" in event) return { model: null, session: event.session.token, createdBy: event.session.createdBy };
+  if ("operation" in event) return { model: event.operation.model, session: null };
   return { model: "pressure" in event ? event.pressure.model : event.model.name, session: null };
 }

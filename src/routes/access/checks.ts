@@ -6,10 +6,13 @@
 import { TensordError } from "../../memory/error.ts";
 import { describe } from "../../memory/journal/region-record.ts";
 import { quote } from "../../memory/naming.ts";
+import { findOperation, operationNotFound } from "../../memory/operations/run.ts";
 import { claimNotFound, findClaim } from "../../memory/regions/claim.ts";
+import type { CopyTarget } from "../../memory/regions/copy.ts";
 import { findRequestedLease, leaseNotFound } from "../../memory/regions/requested-lease.ts";
 import { regionNotFound, sessionNotFound } from "../../memory/state/books.ts";
 import type { ClaimedName } from "../../memory/state/claim-index.ts";
+import type { Operation as LongWork } from "../../memory/state/operation.ts";
 import type { Region } from "../../memory/state/region.ts";
 import type { Claim, RequestedLease, Session } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
@@ -83,6 +86,32 @@ export function accessLease(caller: Caller, operation: Operation, store: Store, 
   if (!mayUse(caller, lease.region.model)) throw leaseNotFound(id);
   if (isOwn(caller, lease)) return lease;
   throw forbidden(`${describeCaller(caller)} may not ${toWords(operation)}: ${quote(id)} is another's, want its own`);
+}
+
+/** The operation with this id. @throws TensordError `operation-not-found` if the caller may not see it, `forbidden`. */
+export function accessOperation(caller: Caller, operation: Operation, store: Store, id: string): LongWork {
+  checkRole(caller, operation);
+  const work = findOperation(store, id);
+  if (!mayUse(caller, work.model)) throw operationNotFound(id);
+  if (may(caller, operation, work)) return work;
+  throw forbidden(`${describeCaller(caller)} may not ${toWords(operation)}: ${quote(id)} is another's, want its own`);
+}
+
+/**
+ * Of a new region, whatever it is made of: that the session, the name that it would take over, and the claim are the caller's.
+ * @throws TensordError `session-not-found`, `claim-not-found`, `forbidden`.
+ */
+export function checkCreation(
+  caller: Caller,
+  store: Store,
+  asked: Pick<CopyTarget, "model" | "name" | "version" | "ifExists" | "claim">,
+  session: string | undefined,
+): void {
+  if (session !== undefined) accessSession(caller, store, session);
+  const { model, name, version, claim } = asked;
+  if (name === null) return;
+  if (asked.ifExists === "replace") checkReplacement(caller, store.books.findModel(model)?.names.get(name, version));
+  if (claim !== undefined) checkClaimAccess(caller, store, { model, name, version }, claim);
 }
 
 /**

@@ -10,6 +10,7 @@ import type { StoreEvent } from "../../memory/state/store-event.ts";
 import { lossCauses } from "../../memory/storage/storage.ts";
 import { byteCount } from "./common.ts";
 import { Model } from "./model.ts";
+import { Operation } from "./operation.ts";
 import { RegionFacts } from "./region.ts";
 import { Session } from "./session.ts";
 import { openWord } from "./words.ts";
@@ -100,6 +101,8 @@ export const events = {
   "tensord.model.unregistered": { summary: "A model is gone.", data: Model },
   "tensord.session.opened": { summary: "A session is there.", data: Session },
   "tensord.session.ended": { summary: "A session is over, and all that was its own.", data: SessionOver },
+  "tensord.operation.progress": { summary: "An operation has begun, or has got further.", data: Operation },
+  "tensord.operation.finished": { summary: "An operation has ended, in whatever way.", data: Operation },
   "tensord.pool.pressure": { summary: "A pool runs full, or has room again.", data: PoolPressure },
   [openedType]: {
     summary: "The first frame of every stream. `data.after` is where it stands: resume with it if no other came.",

@@ -17,7 +17,10 @@ export const CloudEvent = z
     source: z.string().openapi({ example: "/tensord/default" }),
     type: openWord("What happened.", eventTypes),
     time,
-    subject: z.string().optional().openapi({ description: "The region's id, or the model's name." }),
+    subject: z
+      .string()
+      .optional()
+      .openapi({ description: "The region's, session's or operation's id, or the model's name." }),
     datacontenttype: z.enum(["application/json"]),
     dataschema: z.string().openapi({
       description:

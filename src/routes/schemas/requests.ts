@@ -58,6 +58,8 @@ const oneOwner = {
   oneOf: [has("ttl_ms"), has("linger_ms"), { ...has("session"), not: has("linger_ms") }, persists],
 };
 const namedIfItPersists = { anyOf: [has("name"), { not: persists }] };
+/** What every new region says beside its size. */
+export const ownedRegion = { allOf: [oneOwner, namedIfItPersists, handsOff] };
 const oneOwnerOrNone = {
   oneOf: [has("ttl_ms"), has("linger_ms"), persists, { not: { anyOf: [has("ttl_ms"), has("linger_ms"), persists] } }],
 };
@@ -66,7 +68,7 @@ const oneOwnerOrNone = {
  * A rule of JSON Schema over several fields, as an `if` whose `else` nothing meets: validators hold requests to it. Generators read a
  * `oneOf` beside properties as so many types, and an `if` as nothing.
  */
-function exactly(rule: object) {
+export function exactly(rule: object) {
   return { if: rule, else: { not: {} } };
 }
 

@@ -97,6 +97,12 @@ function toFacts(type: string, subject: string | undefined, data: Event["data"])
     if (typeof reason === "string")
       facts.push(`reason ${reason}`, inWords(Number(regions), "region"), `${toBytes(Number(freed))} freed`);
   }
+  if (type.startsWith("tensord.operation.")) {
+    const { kind, state, source, region, done_bytes: done, total_bytes: total, problem } = data;
+    facts.push(`${kind} of ${source}`, String(state), `${toBytes(Number(done))} of ${toBytes(Number(total))}`);
+    if (typeof region === "string") facts.push(`made ${region}`);
+    if (typeof problem === "object" && problem !== null && "code" in problem) facts.push(String(problem.code));
+  }
   if (type.startsWith("tensord.region.")) {
     const { byte_size: byteSize } = (data.storage ?? {}) as { byte_size?: number };
     facts.unshift(`${data.model}/${data.name ?? data.former_name ?? "-"}`);

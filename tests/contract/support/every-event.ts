@@ -4,6 +4,7 @@ import { unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { tokenOf } from "../../harness/instance.ts";
 import type { TestServer } from "../../harness/server.ts";
+import { until } from "../../harness/server-wait.ts";
 import { lease } from "./lease.ts";
 
 /** The server's log warns of what was relinked and what was lost. */
@@ -19,6 +20,11 @@ export async function provokeEveryEvent({ api, instance }: TestServer): Promise<
   const { id, storage } = await api.create({ name: "weights", byte_size: 1, persist: true });
   await api.call("PATCH", `/v1/regions/${id}`, { ttl_ms: 600_000, labels: { job: "nightly" } });
   await api.seal(id, { checksum: true });
+  const copy = await api.call<{ id: string }>("POST", `/v1/regions/${id}/copy`, { ttl_ms: 600_000 });
+  await until("the copy has ended", async () => {
+    const { ended_at: endedAt } = await api.call<{ ended_at: string | null }>("GET", `/v1/operations/${copy.id}`);
+    return endedAt !== null;
+  });
   {
     using _ = lease(storage.path);
     await api.delete(id);

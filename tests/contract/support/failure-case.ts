@@ -9,6 +9,7 @@ import {
   bareRequest,
   goodRequest,
   unknownLease,
+  unknownOperation,
   unknownRegion,
   unknownSession,
   withBody,
@@ -110,6 +111,7 @@ export const missingCases: readonly FailureCase[] = operations.flatMap((operatio
   if (operationId === "releaseClaim") return [{ operationId, code: "claim-not-found", provoke }];
   if (operation.path.includes("{region}")) return [{ operationId, code: "region-not-found", provoke }];
   if (operation.path.includes("{session}")) return [{ operationId, code: "session-not-found", provoke }];
+  if (operation.path.includes("{operation}")) return [{ operationId, code: "operation-not-found", provoke }];
   if (operation.path.includes("{lease}")) return [{ operationId, code: "lease-not-found", provoke }];
   if (operation.path.includes("{device_uuid}")) return [{ operationId, code: "device-not-found", provoke }];
   if (operation.path.includes("{model}")) return [{ operationId, code: "model-not-found", provoke }];
@@ -142,6 +144,9 @@ export const parameterCases: readonly FailureCase[] = [
   refusedParameter("renewSession", "POST", `/v1/sessions/${unknownSession.repeat(3)}/renew`),
   refusedParameter("endSession", "DELETE", `/v1/sessions/${unknownSession.repeat(3)}`),
   refusedParameter("releaseClaim", "DELETE", claimPath),
+  refusedParameter("listOperations", "GET", "/v1/operations?state=asleep"),
+  refusedParameter("getOperation", "GET", `/v1/operations/${unknownOperation.repeat(3)}`),
+  refusedParameter("cancelOperation", "DELETE", `/v1/operations/${unknownOperation.repeat(3)}`),
   refusedParameter("listLeases", "GET", `/v1/regions/${unknownRegion.repeat(3)}/leases`),
   refusedParameter("renewLease", "POST", `/v1/leases/${unknownLease.repeat(3)}/renew`),
   refusedParameter("endLease", "DELETE", `/v1/leases/${unknownLease.repeat(3)}`),

@@ -15,6 +15,7 @@ const busyRequests = {
   changeRegion: { method: "PATCH", suffix: "", body: { ttl_ms: 1000 } },
   sealRegion: { method: "POST", suffix: "/seal", body: {} },
   verifyRegion: { method: "POST", suffix: "/verify", body: undefined },
+  copyRegion: { method: "POST", suffix: "/copy", body: { ttl_ms: 1000 } },
 } as const;
 
 const inCreation = Object.entries(busyRequests).map(([operationId, { method, suffix, body }]): FailureCase => {

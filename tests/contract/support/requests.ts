@@ -3,6 +3,7 @@
 import { type Operation, operations } from "../../harness/answers.ts";
 import type { Body, TestApp } from "../../harness/app.ts";
 import { shown, toReport } from "../../harness/made-up-devices.ts";
+import { copyRegion } from "./operations.ts";
 import { claimName, claimPath, openSession, takeLease } from "./sessions.ts";
 
 export interface PlainRequest {
@@ -17,6 +18,7 @@ export const unknownRegion = `reg_${unknownToken}`;
 export const unknownSession = `ses_${unknownToken}`;
 export const unknownLease = `lea_${unknownToken}`;
 export const unknownClaim = `clm_${unknownToken}`;
+export const unknownOperation = `op_${unknownToken}`;
 
 /** Makes what the operation needs, and gives the request that succeeds. */
 export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<PlainRequest>>> = {
@@ -76,6 +78,14 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
     return { method: "DELETE", path: "/v1/models/llama" };
   },
   openSession: async () => ({ method: "POST", path: "/v1/sessions", body: { ttl_ms: 60_000 } }),
+  copyRegion: async (app) => {
+    const { id } = await app.create();
+    await app.seal(id);
+    return { method: "POST", path: `/v1/regions/${id}/copy`, body: { ttl_ms: 60_000 } };
+  },
+  listOperations: async () => ({ method: "GET", path: "/v1/operations" }),
+  getOperation: async (app) => ({ method: "GET", path: `/v1/operations/${(await copyRegion(app)).id}` }),
+  cancelOperation: async (app) => ({ method: "DELETE", path: `/v1/operations/${(await copyRegion(app)).id}` }),
   listSessions: async () => ({ method: "GET", path: "/v1/sessions" }),
   getSession: async (app) => ({ method: "GET", path: `/v1/sessions/${(await openSession(app)).id}` }),
   renewSession: async (app) => ({ method: "POST", path: `/v1/sessions/${(await openSession(app)).id}/renew` }),
@@ -120,6 +130,7 @@ export function bareRequest(operation: Operation): PlainRequest {
     .replace("{session}", unknownSession)
     .replace("{lease}", unknownLease)
     .replace("{device_uuid}", "GPU-00000000-0000-4000-8000-00000000dead")
+    .replace("{operation}", unknownOperation)
     .replace("{model}", "nobody")
     .replace("{name}", "nothing")
     .replace("{file}", "weights.safetensors");

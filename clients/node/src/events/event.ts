@@ -1,4 +1,4 @@
-/** What the server tells of regions, sessions, models and memory: CloudEvents, with `data` in our words. */
+/** What the server tells of regions, sessions, operations, models and memory: CloudEvents, with `data` in our words. */
 
 import { TensordError } from "../errors.ts";
 import type { components } from "../generated/openapi.ts";
@@ -15,7 +15,7 @@ interface CloudEvent<Type extends string, Data> {
   readonly source: string;
   /** RFC 3339 */
   readonly time: string;
-  /** The region's or session's id, or the model's name. */
+  /** The region's, session's or operation's id, or the model's name. */
   readonly subject?: string;
   /** Which start of the server it comes from. */
   readonly tensordepoch: string;

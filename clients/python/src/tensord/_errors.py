@@ -18,6 +18,7 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── SessionNotFound                   it ended: by its TTL while nobody held it, or by request
     │   ├── ClaimNotFound
     │   ├── LeaseNotFound
+    │   ├── OperationNotFound                 it ended a while ago, or with another server
     │   ├── RouteNotFound
     │   ├── DeviceNotFound
     │   └── TensorNotFound                    raised by this package: the region has no such tensor
@@ -212,6 +213,13 @@ class LeaseNotFound(NotFound):
     """The lease by request was released, or its TTL is over."""
 
     code = "lease-not-found"
+
+
+class OperationNotFound(NotFound):
+    """The operation ended a while ago, or with a server that was there before."""
+
+    code = "operation-not-found"
+    python_hint = "client.operations() lists those that there are"
 
 
 class RouteNotFound(NotFound):

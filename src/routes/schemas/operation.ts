@@ -1,0 +1,60 @@
+/** The zod schemas of operations: the body that begins a copy, and what is answered about long work. */
+
+import { z } from "@hono/zod-openapi";
+import { isPlainText } from "../../memory/naming.ts";
+import { operationKinds, operationStates } from "../../memory/state/operation.ts";
+import { byteCount, createdBy, idPattern, nextCursor, time, wantPlainText } from "./common.ts";
+import { Problem } from "./problem.ts";
+import { CreateRegion, exactly, ownedRegion } from "./requests.ts";
+import { openWord } from "./words.ts";
+
+const { tensors: _tensors, byte_size: _byteSize, ...target } = CreateRegion.shape;
+
+export const OperationIdParameter = z.string().max(64).openapi(idPattern("op_"));
+
+export const CopyRegion = z
+  .strictObject({
+    ...target,
+    key: z.string().min(1).max(128).refine(isPlainText, wantPlainText).optional().openapi({
+      description:
+        "What you call this request. Asking again with the same key gets the same operation, should an answer be lost.",
+    }),
+  })
+  .openapi("CopyRegion", {
+    description:
+      "What the copy is to be, as in CreateRegion: its tensors are the source's, and with `if_exists: attach` a region that has them " +
+      "is taken instead. Exactly one owner, which is not the source's.",
+    example: { name: "weights-copy", storage: "memfd", linger_ms: 60_000 },
+    ...exactly(ownedRegion),
+  });
+
+export const Operation = z
+  .object({
+    id: z.string().openapi(idPattern("op_")),
+    kind: openWord("What it does.", operationKinds),
+    state: openWord("What became of it. While it is `running` it has no `ended_at`.", operationStates),
+    model: z.string().openapi({ description: "The model that its result is in." }),
+    created_by: createdBy,
+    key: z.string().nullable().openapi({ description: "What its client calls it." }),
+    source: z.string().openapi(idPattern("reg_")),
+    done_bytes: byteCount.openapi({ description: "How much of `total_bytes` is done. It never goes down." }),
+    total_bytes: byteCount.openapi({
+      description: "All that it reads and writes: a copy is written once, and read back.",
+    }),
+    region: z
+      .string()
+      .nullable()
+      .openapi({ description: "The id of the region that it led to; null unless it `succeeded`." }),
+    problem: z.union([Problem, z.null()]).openapi({
+      description: "What it failed with, or that it was cancelled; null while it runs and after it succeeded.",
+    }),
+    started_at: time,
+    ended_at: time.nullable().openapi({ description: "null while it runs." }),
+  })
+  .openapi("Operation", {
+    description:
+      "Long work that goes on whatever becomes of who asked for it. What has ended is told of for ten minutes, and is forgotten " +
+      "with the server.",
+  });
+
+export const OperationList = z.object({ items: z.array(Operation), next_cursor: nextCursor }).openapi("OperationList");
