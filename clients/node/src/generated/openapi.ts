@@ -228,6 +228,70 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly "/v1/regions/{region}/copy": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Copy a sealed region into a new one, of any storage
+     * @description The server copies the bytes, reads them back, and commits the new region sealed, with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you, and keeps the source until it has ended. What it cannot do, its `problem` says; nothing of the copy is left then.
+     */
+    readonly post: operations["copyRegion"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/operations": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * List operations in the order of their start
+     * @description Those that run, and those that have ended a while ago.
+     */
+    readonly get: operations["listOperations"];
+    readonly put?: never;
+    readonly post?: never;
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/operations/{operation}": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * How far an operation is, and what became of it
+     * @description With `Prefer: wait=N` the answer comes as soon as it has ended, or after N seconds.
+     */
+    readonly get: operations["getOperation"];
+    readonly put?: never;
+    readonly post?: never;
+    /**
+     * Cancel an operation
+     * @description The answer comes when nothing of it goes on, and nothing of it is left. One that has ended stays as it ended.
+     */
+    readonly delete: operations["cancelOperation"];
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
   readonly "/v1/models": {
     readonly parameters: {
       readonly query?: never;
@@ -654,6 +718,8 @@ export interface components {
       readonly "tensord.model.unregistered": components["schemas"]["Model"];
       readonly "tensord.session.opened": components["schemas"]["Session"];
       readonly "tensord.session.ended": components["schemas"]["SessionOver"];
+      readonly "tensord.operation.progress": components["schemas"]["Operation"];
+      readonly "tensord.operation.finished": components["schemas"]["Operation"];
       readonly "tensord.pool.pressure": components["schemas"]["PoolPressure"];
       readonly "tensord.stream.opened": components["schemas"]["StreamStart"];
       readonly "tensord.stream.gap": components["schemas"]["StreamLoss"];
@@ -1211,6 +1277,239 @@ export interface components {
       /** Format: int64 */
       readonly freed_bytes: number;
     };
+    /** @description Long work that goes on whatever becomes of who asked for it. What has ended is told of for ten minutes, and is forgotten with the server. */
+    readonly Operation: {
+      /** @example op_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description What it does. Known: `copy`. A later server may say others.
+       * @example copy
+       */
+      readonly kind: string;
+      /**
+       * @description What became of it. While it is `running` it has no `ended_at`. Known: `running`, `succeeded`, `failed`, `cancelled`. A later server may say others.
+       * @example running
+       * @example succeeded
+       * @example failed
+       * @example cancelled
+       */
+      readonly state: string;
+      /** @description The model that its result is in. */
+      readonly model: string;
+      /**
+       * @description Whose it is: the name of a token; null where nobody was asked for one.
+       * @example trainer
+       */
+      readonly created_by: string | null;
+      /** @description What its client calls it. */
+      readonly key: string | null;
+      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      readonly source: string;
+      /**
+       * Format: int64
+       * @description How much of `total_bytes` is done. It never goes down.
+       */
+      readonly done_bytes: number;
+      /**
+       * Format: int64
+       * @description All that it reads and writes: a copy is written once, and read back.
+       */
+      readonly total_bytes: number;
+      /** @description The id of the region that it led to; null unless it `succeeded`. */
+      readonly region: string | null;
+      /** @description What it failed with, or that it was cancelled; null while it runs and after it succeeded. */
+      readonly problem: components["schemas"]["Problem"] | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly started_at: string;
+      /**
+       * Format: date-time
+       * @description null while it runs.
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly ended_at: string | null;
+    };
+    /** @description RFC 9457 Problem Details. A later server may have further members. */
+    readonly Problem: {
+      /**
+       * @description A URI that stands for the code.
+       * @example urn:tensord:problem:name-taken
+       */
+      readonly type: string;
+      /** @example The name belongs to another region */
+      readonly title: string;
+      /**
+       * Format: int32
+       * @example 409
+       */
+      readonly status: number;
+      /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
+      readonly detail: string;
+      /**
+       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `operation-not-found`, `tensor-not-found`, `device-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
+       * @example malformed-body
+       * @example unauthorized
+       * @example forbidden
+       * @example route-not-found
+       * @example model-not-found
+       * @example region-not-found
+       * @example session-not-found
+       * @example lease-not-found
+       * @example claim-not-found
+       * @example operation-not-found
+       * @example tensor-not-found
+       * @example device-not-found
+       * @example method-not-allowed
+       * @example model-exists
+       * @example model-in-use
+       * @example name-taken
+       * @example name-claimed
+       * @example region-sealed
+       * @example region-not-sealed
+       * @example region-draining
+       * @example region-has-writers
+       * @example region-busy
+       * @example cancelled
+       * @example revision-mismatch
+       * @example payload-too-large
+       * @example unsupported-media-type
+       * @example range-not-satisfiable
+       * @example validation-failed
+       * @example owner-required
+       * @example upgrade-required
+       * @example too-many-requests
+       * @example internal
+       * @example io-error
+       * @example storage-unavailable
+       * @example not-ready
+       * @example shutting-down
+       * @example deadline-exceeded
+       * @example session-quota-exceeded
+       * @example model-limit-exceeded
+       * @example pool-full
+       * @example out-of-shared-memory
+       * @example out-of-inodes
+       * @example out-of-device-memory
+       * @example out-of-descriptors
+       */
+      readonly code: string;
+      /** @description What to do about it. */
+      readonly hint?: string;
+      /** @description What the operating system said, where it was asked. */
+      readonly errno?: string;
+      readonly request_id?: string;
+      /** @description With `validation-failed`: its first mistakes. */
+      readonly issues?: readonly components["schemas"]["Issue"][];
+      /** Format: int64 */
+      readonly requested_bytes?: number;
+      /** Format: int64 */
+      readonly available_bytes?: number;
+      /** @description The sessions that use most of what ran out. */
+      readonly holders?: readonly components["schemas"]["SessionUse"][];
+      /**
+       * Format: int64
+       * @description Deleted, and still mapped.
+       */
+      readonly draining_bytes?: number;
+      /**
+       * Format: int64
+       * @description What no session's end would free.
+       */
+      readonly without_session_bytes?: number;
+      /** @description The region in the way. */
+      readonly region?: string;
+      /** @description The state of the region that was asked for. */
+      readonly state?: string;
+      /** @description The session in the way, and who it is. */
+      readonly session?: string;
+      /**
+       * Format: int64
+       * @description How many regions are in the way.
+       */
+      readonly regions?: number;
+      /**
+       * Format: int64
+       * @description When to ask again, if it is only too soon.
+       */
+      readonly retry_after_seconds?: number;
+      readonly difference?: components["schemas"]["TensorDifference"];
+      /**
+       * Format: int64
+       * @description The bytes of what a range was asked of.
+       */
+      readonly complete_length?: number;
+      /** @description What Content-Encoding is taken instead. */
+      readonly accept_encoding?: string;
+    } & {
+      readonly [key: string]: unknown;
+    };
+    /** @description What the schema has against a request. */
+    readonly Issue: {
+      /**
+       * @description Where, member by member; empty: the whole.
+       * @example tensors.0.shape
+       */
+      readonly path: string;
+      /** @example want at most 64 dimensions */
+      readonly message: string;
+    };
+    readonly SessionUse: {
+      /** @description Its id, and who it is. */
+      readonly session: string;
+      /** Format: int64 */
+      readonly used_bytes: number;
+    };
+    /** @description Of each list only its beginning is told. */
+    readonly TensorDifference: {
+      /** @description Asked for, and not there. */
+      readonly missing: readonly string[];
+      /** @description There, and not asked for. */
+      readonly unexpected: readonly string[];
+      readonly different: readonly components["schemas"]["DifferentTensor"][];
+    };
+    readonly DifferentTensor: {
+      readonly name: string;
+      readonly asked: components["schemas"]["TensorType"];
+      readonly existing: components["schemas"]["TensorType"];
+    };
+    readonly TensorType: {
+      /**
+       * @description The type of an element, as safetensors names it. Known: `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`. A later server may say others.
+       * @example BOOL
+       * @example F4
+       * @example F6_E2M3
+       * @example F6_E3M2
+       * @example U8
+       * @example I8
+       * @example F8_E5M2
+       * @example F8_E4M3
+       * @example F8_E8M0
+       * @example F8_E4M3FNUZ
+       * @example F8_E5M2FNUZ
+       * @example I16
+       * @example U16
+       * @example F16
+       * @example BF16
+       * @example I32
+       * @example U32
+       * @example F32
+       * @example C64
+       * @example F64
+       * @example I64
+       * @example U64
+       */
+      readonly dtype: string;
+      /**
+       * @description Elements in each dimension, outermost first; [] is a scalar.
+       * @example [
+       *       1024,
+       *       1024
+       *     ]
+       */
+      readonly shape: readonly number[];
+    };
     /** @description How full a pool is. */
     readonly PoolPressure: {
       /**
@@ -1271,6 +1570,7 @@ export interface components {
       | "session-not-found"
       | "lease-not-found"
       | "claim-not-found"
+      | "operation-not-found"
       | "tensor-not-found"
       | "device-not-found"
       | "method-not-allowed"
@@ -1507,184 +1807,6 @@ export interface components {
       readonly logical: {
         readonly [key: string]: unknown;
       } | null;
-    };
-    /** @description RFC 9457 Problem Details. A later server may have further members. */
-    readonly Problem: {
-      /**
-       * @description A URI that stands for the code.
-       * @example urn:tensord:problem:name-taken
-       */
-      readonly type: string;
-      /** @example The name belongs to another region */
-      readonly title: string;
-      /**
-       * Format: int32
-       * @example 409
-       */
-      readonly status: number;
-      /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
-      readonly detail: string;
-      /**
-       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `tensor-not-found`, `device-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
-       * @example malformed-body
-       * @example unauthorized
-       * @example forbidden
-       * @example route-not-found
-       * @example model-not-found
-       * @example region-not-found
-       * @example session-not-found
-       * @example lease-not-found
-       * @example claim-not-found
-       * @example tensor-not-found
-       * @example device-not-found
-       * @example method-not-allowed
-       * @example model-exists
-       * @example model-in-use
-       * @example name-taken
-       * @example name-claimed
-       * @example region-sealed
-       * @example region-not-sealed
-       * @example region-draining
-       * @example region-has-writers
-       * @example region-busy
-       * @example cancelled
-       * @example revision-mismatch
-       * @example payload-too-large
-       * @example unsupported-media-type
-       * @example range-not-satisfiable
-       * @example validation-failed
-       * @example owner-required
-       * @example upgrade-required
-       * @example too-many-requests
-       * @example internal
-       * @example io-error
-       * @example storage-unavailable
-       * @example not-ready
-       * @example shutting-down
-       * @example deadline-exceeded
-       * @example session-quota-exceeded
-       * @example model-limit-exceeded
-       * @example pool-full
-       * @example out-of-shared-memory
-       * @example out-of-inodes
-       * @example out-of-device-memory
-       * @example out-of-descriptors
-       */
-      readonly code: string;
-      /** @description What to do about it. */
-      readonly hint?: string;
-      /** @description What the operating system said, where it was asked. */
-      readonly errno?: string;
-      readonly request_id?: string;
-      /** @description With `validation-failed`: its first mistakes. */
-      readonly issues?: readonly components["schemas"]["Issue"][];
-      /** Format: int64 */
-      readonly requested_bytes?: number;
-      /** Format: int64 */
-      readonly available_bytes?: number;
-      /** @description The sessions that use most of what ran out. */
-      readonly holders?: readonly components["schemas"]["SessionUse"][];
-      /**
-       * Format: int64
-       * @description Deleted, and still mapped.
-       */
-      readonly draining_bytes?: number;
-      /**
-       * Format: int64
-       * @description What no session's end would free.
-       */
-      readonly without_session_bytes?: number;
-      /** @description The region in the way. */
-      readonly region?: string;
-      /** @description The state of the region that was asked for. */
-      readonly state?: string;
-      /** @description The session in the way, and who it is. */
-      readonly session?: string;
-      /**
-       * Format: int64
-       * @description How many regions are in the way.
-       */
-      readonly regions?: number;
-      /**
-       * Format: int64
-       * @description When to ask again, if it is only too soon.
-       */
-      readonly retry_after_seconds?: number;
-      readonly difference?: components["schemas"]["TensorDifference"];
-      /**
-       * Format: int64
-       * @description The bytes of what a range was asked of.
-       */
-      readonly complete_length?: number;
-      /** @description What Content-Encoding is taken instead. */
-      readonly accept_encoding?: string;
-    } & {
-      readonly [key: string]: unknown;
-    };
-    /** @description What the schema has against a request. */
-    readonly Issue: {
-      /**
-       * @description Where, member by member; empty: the whole.
-       * @example tensors.0.shape
-       */
-      readonly path: string;
-      /** @example want at most 64 dimensions */
-      readonly message: string;
-    };
-    readonly SessionUse: {
-      /** @description Its id, and who it is. */
-      readonly session: string;
-      /** Format: int64 */
-      readonly used_bytes: number;
-    };
-    /** @description Of each list only its beginning is told. */
-    readonly TensorDifference: {
-      /** @description Asked for, and not there. */
-      readonly missing: readonly string[];
-      /** @description There, and not asked for. */
-      readonly unexpected: readonly string[];
-      readonly different: readonly components["schemas"]["DifferentTensor"][];
-    };
-    readonly DifferentTensor: {
-      readonly name: string;
-      readonly asked: components["schemas"]["TensorType"];
-      readonly existing: components["schemas"]["TensorType"];
-    };
-    readonly TensorType: {
-      /**
-       * @description The type of an element, as safetensors names it. Known: `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64`. A later server may say others.
-       * @example BOOL
-       * @example F4
-       * @example F6_E2M3
-       * @example F6_E3M2
-       * @example U8
-       * @example I8
-       * @example F8_E5M2
-       * @example F8_E4M3
-       * @example F8_E8M0
-       * @example F8_E4M3FNUZ
-       * @example F8_E5M2FNUZ
-       * @example I16
-       * @example U16
-       * @example F16
-       * @example BF16
-       * @example I32
-       * @example U32
-       * @example F32
-       * @example C64
-       * @example F64
-       * @example I64
-       * @example U64
-       */
-      readonly dtype: string;
-      /**
-       * @description Elements in each dimension, outermost first; [] is a scalar.
-       * @example [
-       *       1024,
-       *       1024
-       *     ]
-       */
-      readonly shape: readonly number[];
     };
     /**
      * @description Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`; `linger_ms` may have the `session` that builds it beside it.
@@ -2081,6 +2203,104 @@ export interface components {
       readonly written_bytes: number;
     };
     /**
+     * @description What the copy is to be, as in CreateRegion: its tensors are the source's, and with `if_exists: attach` a region that has them is taken instead. Exactly one owner, which is not the source's.
+     * @example {
+     *       "name": "weights-copy",
+     *       "storage": "memfd",
+     *       "linger_ms": 60000
+     *     }
+     */
+    readonly CopyRegion: {
+      /**
+       * @description Default: `default`.
+       * @example llama-7b
+       */
+      readonly model?: string;
+      /**
+       * @description A region's name, unique in its model.
+       * @example weights
+       */
+      readonly name?: string;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version?: string;
+      /**
+       * @description Default: the first that the server has of `shm`, `memfd` and `heap`.
+       * @enum {string}
+       */
+      readonly storage?: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
+      /**
+       * @description With `cuda_vmm` storage: the device, by its UUID. May be left out where there is exactly one. /v1/stats has a pool for each.
+       * @example GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e
+       */
+      readonly device_uuid?: string;
+      /** @description It has no name that others open, and no uid but the server's may: it is reached by a descriptor from the broker, or as bytes over HTTP. Regions in `memfd` storage are so anyway. Default false. */
+      readonly private?: boolean;
+      /**
+       * @description With `memfd` storage: it is made of reserved pages of this size, or refused. What the host has, capabilities say.
+       * @enum {string}
+       */
+      readonly huge_pages?: "64KiB" | "2MiB" | "32MiB" | "512MiB" | "1GiB" | "16GiB";
+      /**
+       * Format: int64
+       * @description Owner: it ends this long after now.
+       */
+      readonly ttl_ms?: number;
+      /**
+       * Format: int64
+       * @description Owner: it ends this long after the last lease. 0 hands it off: gone when its consumer lets go.
+       */
+      readonly linger_ms?: number;
+      /**
+       * Format: int64
+       * @description With linger_ms 0: how long it waits, once it is sealed and its maker has let go, for a consumer that maps it. Default 60000.
+       */
+      readonly handoff_ms?: number;
+      /**
+       * @description Owner: it ends with this session. With `linger_ms`: who builds it; until it is sealed it ends with this session, too.
+       * @example ses_abcdefghijklmnopqrstuvwxyz
+       */
+      readonly session?: string;
+      /** @description Owner: it ends by DELETE only. Needs a name. false: as if left out. */
+      readonly persist?: boolean;
+      /**
+       * @description The claim under which the name is built.
+       * @example clm_abcdefghijklmnopqrstuvwxyz
+       */
+      readonly claim?: string;
+      /** @description Once it is sealed and nobody maps it, it may go to make room. Default false. */
+      readonly evictable?: boolean;
+      /**
+       * @description Without room: `fail` (the default), `evict` what may go, or `wait` for it as well, up to `deadline_ms`.
+       * @enum {string}
+       */
+      readonly on_full?: "fail" | "evict" | "wait";
+      /**
+       * Format: int32
+       * @description How long to wait for memory. Default 30000.
+       */
+      readonly deadline_ms?: number;
+      /**
+       * @description Default `fail`. `attach`: the existing region, if its tensors agree. `replace`: takes the name over when it is sealed.
+       * @enum {string}
+       */
+      readonly if_exists?: "fail" | "attach" | "replace";
+      /**
+       * @example {
+       *       "job": "nightly"
+       *     }
+       */
+      readonly labels?: {
+        readonly [key: string]: string;
+      };
+      /** @description What you call this request. Asking again with the same key gets the same operation, should an answer be lost. */
+      readonly key?: string;
+    };
+    readonly OperationList: {
+      readonly items: readonly components["schemas"]["Operation"][];
+      /** @description For the next page; null at the end. */
+      readonly next_cursor: string | null;
+    };
+    /**
      * @example {
      *       "name": "llama-7b",
      *       "memory_limit_bytes": 17179869184
@@ -2149,7 +2369,7 @@ export interface components {
       /** @example /tensord/default */
       readonly source: string;
       /**
-       * @description What happened. Known: `tensord.region.allocated`, `tensord.region.sealed`, `tensord.region.changed`, `tensord.region.draining`, `tensord.region.deleted`, `tensord.region.lost`, `tensord.region.relinked`, `tensord.model.registered`, `tensord.model.changed`, `tensord.model.unregistered`, `tensord.session.opened`, `tensord.session.ended`, `tensord.pool.pressure`, `tensord.stream.opened`, `tensord.stream.gap`. A later server may say others.
+       * @description What happened. Known: `tensord.region.allocated`, `tensord.region.sealed`, `tensord.region.changed`, `tensord.region.draining`, `tensord.region.deleted`, `tensord.region.lost`, `tensord.region.relinked`, `tensord.model.registered`, `tensord.model.changed`, `tensord.model.unregistered`, `tensord.session.opened`, `tensord.session.ended`, `tensord.operation.progress`, `tensord.operation.finished`, `tensord.pool.pressure`, `tensord.stream.opened`, `tensord.stream.gap`. A later server may say others.
        * @example tensord.region.allocated
        * @example tensord.region.sealed
        * @example tensord.region.changed
@@ -2162,6 +2382,8 @@ export interface components {
        * @example tensord.model.unregistered
        * @example tensord.session.opened
        * @example tensord.session.ended
+       * @example tensord.operation.progress
+       * @example tensord.operation.finished
        * @example tensord.pool.pressure
        * @example tensord.stream.opened
        * @example tensord.stream.gap
@@ -2172,7 +2394,7 @@ export interface components {
        * @example 2026-11-21T12:00:00.000Z
        */
       readonly time: string;
-      /** @description The region's id, or the model's name. */
+      /** @description The region's, session's or operation's id, or the model's name. */
       readonly subject?: string;
       /** @enum {string} */
       readonly datacontenttype: "application/json";
@@ -5689,6 +5911,548 @@ export interface operations {
            * @example 1
            */
           readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly copyRegion: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: {
+        /** @description wait=N waits up to N seconds (at most 300). `attach`, where a region is asked for by name: you are about to map it. Without it you only look, and a hand-off goes on waiting for its consumer. */
+        readonly prefer?: string;
+      };
+      readonly path: {
+        readonly region: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["CopyRegion"];
+      };
+    };
+    readonly responses: {
+      /** @description It has ended, within the wait or before. */
+      readonly 200: {
+        headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Operation"];
+        };
+      };
+      /** @description Begun; ask for it until it has ended. */
+      readonly 202: {
+        headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Operation"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-not-found`: No such region. `model-not-found`: No such model. `session-not-found`: No such session. `claim-not-found`: No such claim. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-not-sealed`: The region is not sealed. `region-busy`: The region is in the middle of another step. `region-draining`: The region is deleted and drains. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. `owner-required`: The region needs an owner. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly listOperations: {
+    readonly parameters: {
+      readonly query?: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model?: string;
+        readonly state?: "running" | "succeeded" | "failed" | "cancelled";
+        readonly limit?: number;
+        readonly cursor?: string;
+      };
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description One page. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["OperationList"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly getOperation: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: {
+        /** @description wait=N waits up to N seconds (at most 300). `attach`, where a region is asked for by name: you are about to map it. Without it you only look, and a hand-off goes on waiting for its consumer. */
+        readonly prefer?: string;
+      };
+      readonly path: {
+        readonly operation: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description As it is. */
+      readonly 200: {
+        headers: {
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Operation"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `operation-not-found`: No such operation. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly cancelOperation: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly operation: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description As it ended. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Operation"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `operation-not-found`: No such operation. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
           readonly [name: string]: unknown;
         };
         content: {

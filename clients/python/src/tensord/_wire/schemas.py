@@ -152,6 +152,26 @@ class SessionOver(TypedDict):
     freed_bytes: int
 
 
+class Operation(TypedDict):
+    """Long work that goes on whatever becomes of who asked for it. What has ended is told of for ten minutes, and is
+    forgotten with the server.
+    """
+
+    id: str
+    kind: str
+    state: str
+    model: str
+    created_by: str | None
+    key: str | None
+    source: str
+    done_bytes: int
+    total_bytes: int
+    region: str | None
+    problem: Problem | None
+    started_at: str
+    ended_at: str | None
+
+
 class PoolPressure(TypedDict):
     """How full a pool is."""
 
@@ -191,6 +211,8 @@ KnownEvents = TypedDict(
         "tensord.model.unregistered": Model,
         "tensord.session.opened": Session,
         "tensord.session.ended": SessionOver,
+        "tensord.operation.progress": Operation,
+        "tensord.operation.finished": Operation,
         "tensord.pool.pressure": PoolPressure,
         "tensord.stream.opened": StreamStart,
         "tensord.stream.gap": StreamLoss,
@@ -260,6 +282,64 @@ class ClientDescriptor(TypedDict):
     labels: dict[str, str]
 
 
+class Problem(TypedDict):
+    """RFC 9457 Problem Details. A later server may have further members."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: NotRequired[str]
+    errno: NotRequired[str]
+    request_id: NotRequired[str]
+    issues: NotRequired[list[Issue]]
+    requested_bytes: NotRequired[int]
+    available_bytes: NotRequired[int]
+    holders: NotRequired[list[SessionUse]]
+    draining_bytes: NotRequired[int]
+    without_session_bytes: NotRequired[int]
+    region: NotRequired[str]
+    state: NotRequired[str]
+    session: NotRequired[str]
+    regions: NotRequired[int]
+    retry_after_seconds: NotRequired[int]
+    difference: NotRequired[TensorDifference]
+    complete_length: NotRequired[int]
+    accept_encoding: NotRequired[str]
+
+
+class Issue(TypedDict):
+    """What the schema has against a request."""
+
+    path: str
+    message: str
+
+
+class SessionUse(TypedDict):
+    session: str
+    used_bytes: int
+
+
+class TensorDifference(TypedDict):
+    """Of each list only its beginning is told."""
+
+    missing: list[str]
+    unexpected: list[str]
+    different: list[DifferentTensor]
+
+
+class DifferentTensor(TypedDict):
+    name: str
+    asked: TensorType
+    existing: TensorType
+
+
+class TensorType(TypedDict):
+    dtype: str
+    shape: list[int]
+
+
 FailureCode: TypeAlias = Literal[
     "malformed-body",
     "unauthorized",
@@ -270,6 +350,7 @@ FailureCode: TypeAlias = Literal[
     "session-not-found",
     "lease-not-found",
     "claim-not-found",
+    "operation-not-found",
     "tensor-not-found",
     "device-not-found",
     "method-not-allowed",
@@ -359,64 +440,6 @@ class Tensor(TypedDict):
     aligned: bool
     alias_of: str | None
     logical: dict[str, Any] | None
-
-
-class Problem(TypedDict):
-    """RFC 9457 Problem Details. A later server may have further members."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    hint: NotRequired[str]
-    errno: NotRequired[str]
-    request_id: NotRequired[str]
-    issues: NotRequired[list[Issue]]
-    requested_bytes: NotRequired[int]
-    available_bytes: NotRequired[int]
-    holders: NotRequired[list[SessionUse]]
-    draining_bytes: NotRequired[int]
-    without_session_bytes: NotRequired[int]
-    region: NotRequired[str]
-    state: NotRequired[str]
-    session: NotRequired[str]
-    regions: NotRequired[int]
-    retry_after_seconds: NotRequired[int]
-    difference: NotRequired[TensorDifference]
-    complete_length: NotRequired[int]
-    accept_encoding: NotRequired[str]
-
-
-class Issue(TypedDict):
-    """What the schema has against a request."""
-
-    path: str
-    message: str
-
-
-class SessionUse(TypedDict):
-    session: str
-    used_bytes: int
-
-
-class TensorDifference(TypedDict):
-    """Of each list only its beginning is told."""
-
-    missing: list[str]
-    unexpected: list[str]
-    different: list[DifferentTensor]
-
-
-class DifferentTensor(TypedDict):
-    name: str
-    asked: TensorType
-    existing: TensorType
-
-
-class TensorType(TypedDict):
-    dtype: str
-    shape: list[int]
 
 
 class CreateRegion(TypedDict):
@@ -594,6 +617,37 @@ class OpenGroup(TypedDict):
 
 class DataWritten(TypedDict):
     written_bytes: int
+
+
+class CopyRegion(TypedDict):
+    """What the copy is to be, as in CreateRegion: its tensors are the source's, and with `if_exists: attach` a
+    region that has them is taken instead. Exactly one owner, which is not the source's.
+    """
+
+    model: NotRequired[str]
+    name: NotRequired[str]
+    version: NotRequired[str]
+    storage: NotRequired[Literal["shm", "memfd", "file", "heap", "cuda_vmm"]]
+    device_uuid: NotRequired[str]
+    private: NotRequired[bool]
+    huge_pages: NotRequired[Literal["64KiB", "2MiB", "32MiB", "512MiB", "1GiB", "16GiB"]]
+    ttl_ms: NotRequired[int]
+    linger_ms: NotRequired[int]
+    handoff_ms: NotRequired[int]
+    session: NotRequired[str]
+    persist: NotRequired[bool]
+    claim: NotRequired[str]
+    evictable: NotRequired[bool]
+    on_full: NotRequired[Literal["fail", "evict", "wait"]]
+    deadline_ms: NotRequired[int]
+    if_exists: NotRequired[Literal["fail", "attach", "replace"]]
+    labels: NotRequired[dict[str, str]]
+    key: NotRequired[str]
+
+
+class OperationList(TypedDict):
+    items: list[Operation]
+    next_cursor: str | None
 
 
 class RegisterModel(TypedDict):
