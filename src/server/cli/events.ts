@@ -3,7 +3,7 @@
 import { count as inWords } from "../../memory/doctor/words.ts";
 import { toPrintableLine } from "../../memory/naming.ts";
 import { gapType } from "../../routes/schemas/event-data.ts";
-import type { Model, Session } from "./answers.ts";
+import type { Model, Operation, Session } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { type Event, follow } from "./follow.ts";
 import { hostOf } from "./pools.ts";
@@ -70,6 +70,13 @@ export function toLine({ time, type, subject, data }: Event): string {
   return toPrintableLine(`${time}  ${type.replace(/^tensord\./, "").padEnd(18)}  ${toFacts(type, subject, data)}`);
 }
 
+function toOperationFacts({ kind, state, source, region, problem, ...bytes }: Operation): string[] {
+  const facts = [`${kind} of ${source}`, state, `${toBytes(bytes.done_bytes)} of ${toBytes(bytes.total_bytes)}`];
+  if (region !== null) facts.push(`made ${region}`);
+  if (problem !== null) facts.push(problem.code);
+  return facts;
+}
+
 /** What each type carries says asyncapi.yaml; what is not there is left out. */
 function toFacts(type: string, subject: string | undefined, data: Event["data"]): string {
   if (type === gapType) {
@@ -98,10 +105,7 @@ function toFacts(type: string, subject: string | undefined, data: Event["data"])
       facts.push(`reason ${reason}`, inWords(Number(regions), "region"), `${toBytes(Number(freed))} freed`);
   }
   if (type.startsWith("tensord.operation.")) {
-    const { kind, state, source, region, done_bytes: done, total_bytes: total, problem } = data;
-    facts.push(`${kind} of ${source}`, String(state), `${toBytes(Number(done))} of ${toBytes(Number(total))}`);
-    if (typeof region === "string") facts.push(`made ${region}`);
-    if (typeof problem === "object" && problem !== null && "code" in problem) facts.push(String(problem.code));
+    facts.push(...toOperationFacts(data as unknown as Operation));
   }
   if (type.startsWith("tensord.region.")) {
     const { byte_size: byteSize } = (data.storage ?? {}) as { byte_size?: number };
