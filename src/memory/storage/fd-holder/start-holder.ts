@@ -8,6 +8,7 @@ import { TensordError } from "../../error.ts";
 import { limits } from "../../limits.ts";
 import { withSpare } from "../../os/descriptors.ts";
 import { connectForMessages, listenForMessages } from "../../os/libc-unix.ts";
+import { ownProgram } from "../../os/own-program.ts";
 import { HolderConnection } from "./holder-connection.ts";
 import { holderCommand, socketName } from "./protocol.ts";
 
@@ -75,7 +76,7 @@ function listenPrivately(path: string): number {
 
 function spawnHolder({ instance, lock }: HolderPlace, listener: number): void {
   const { dev, ino } = fstatSync(lock, { bigint: true });
-  const command = [...program(), holderCommand, "--instance", instance, "--lock", `${dev}:${ino}`];
+  const command = [...ownProgram(), holderCommand, "--instance", instance, "--lock", `${dev}:${ino}`];
   const child = Bun.spawn([...apart(), ...command], {
     detached: true,
     cwd: "/",
@@ -83,15 +84,6 @@ function spawnHolder({ instance, lock }: HolderPlace, listener: number): void {
     stdio: ["ignore", "ignore", "ignore", listener],
   });
   child.unref();
-}
-
-/** The executable is the whole program; the sources have Bun for it, which takes no settings from where it runs. */
-function program(): string[] {
-  const entry = new URL("../../../main.ts", import.meta.url).pathname;
-  const isExecutable = import.meta.path.startsWith("/$bunfs/");
-  return isExecutable
-    ? [process.execPath]
-    : [process.execPath, "--no-env-file", "--no-install", "--smol", "--config=/dev/null", entry];
 }
 
 /** Under `npm start` Bun ends every process below it when it ends (--no-orphans). A child of a child that is gone is not below it. */
