@@ -3,10 +3,13 @@
 import { TensordError } from "./memory/error.ts";
 
 try {
-  // The fd holder is to be small, so it loads nothing of what commands need.
+  // The fd holder is to be small, and a copier to start fast, so they load nothing of what commands need.
   if (process.argv[2] === "fd-holder") {
     const { runFdHolder } = await import("./server/cli/fd-holder.ts");
     runFdHolder(process.argv.slice(3));
+  } else if (process.argv[2] === "device-copier") {
+    const { runDeviceCopier } = await import("./server/cli/device-copier.ts");
+    runDeviceCopier(process.argv.slice(3));
   } else {
     const { createProgram } = await import("./server/cli/program.ts");
     await createProgram().parseAsync(process.argv);

@@ -9,6 +9,7 @@ import type { DeviceReport } from "../memory/host/device.ts";
 import { limits } from "../memory/limits.ts";
 import type { MoreStorages, StorageParts } from "../memory/start/open-store.ts";
 import type { FoundDevices } from "../memory/storage/storages.ts";
+import { Copiers } from "./copiers.ts";
 import type { DriverDevice, DriverLook, UsableDevice } from "./device-calls.ts";
 import { DeviceLane, type LaneOptions } from "./device-lane.ts";
 import { DeviceState } from "./device-state.ts";
@@ -55,16 +56,20 @@ export class DeviceHost implements Disposable {
     const states = new Map(
       parts.formerDevices.map((uuid) => [uuid, new DeviceState(uuid, { isForNow: true, reason: asked })]),
     );
-    const toStorage = (state: DeviceState) => this.#toStorage(state, lane, parts);
+    const copiers = new Copiers(this.#options);
+    const lanes = new DisposableStack();
+    lanes.use(lane);
+    lanes.use(copiers);
+    const toStorage = (state: DeviceState) => this.#toStorage(state, lane, copiers, parts);
     const former = [...states.values()].map(toStorage);
     if (absence !== undefined) {
       for (const state of states.values()) state.withhold({ isForNow: false, reason: absence });
-      return { storages: former, lanes: lane, absences: { cuda_vmm: absence }, start: () => lane.start() };
+      return { storages: former, lanes, absences: { cuda_vmm: absence }, start: () => lane.start() };
     }
     const found = this.#find(lane, states, toStorage, parts.onWarning);
     return {
       storages: former,
-      lanes: lane,
+      lanes,
       awaited: { reason: asked, found },
       start: async () => {
         await Promise.all([lane.start(), this.#nvml.start()]);
@@ -145,9 +150,9 @@ export class DeviceHost implements Disposable {
     };
   }
 
-  #toStorage(state: DeviceState, lane: DeviceLane, { memfds, onStep }: Parts): DeviceStorage {
+  #toStorage(state: DeviceState, lane: DeviceLane, copiers: Copiers, { memfds, onStep }: Parts): DeviceStorage {
     const nodeOf = this.#options.nodeOf ?? ((uuid) => this.#findNode(uuid));
-    return new DeviceStorage(state, lane, memfds, nodeOf(state.uuid), onStep);
+    return new DeviceStorage(state, lane, copiers, memfds, nodeOf(state.uuid), onStep);
   }
 
   #findNode(uuid: string): string | undefined {

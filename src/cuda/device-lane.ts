@@ -6,10 +6,10 @@
 import { closeSync } from "node:fs";
 import { TensordError } from "../memory/error.ts";
 import { limits } from "../memory/limits.ts";
-import { outOfDescriptors } from "../memory/os/descriptors.ts";
 import { Lane, WorkerQueue } from "../memory/storage/lane.ts";
 import type { DeviceJob, DeviceReply, DriverLook, DriverRefusal, UsableDevice } from "./device-calls.ts";
-import { NoDriver, results } from "./driver-error.ts";
+import { NoDriver } from "./driver-error.ts";
+import { tooLate, toRefused } from "./refusal.ts";
 
 /** A refusal on its way to whoever asked. `DeviceLane` makes a failure of the table of it. */
 class RefusedByDriver extends Error {
@@ -163,17 +163,7 @@ export class DeviceLane implements DeviceDriver {
   }
 }
 
-function tooLate(what: string, answerMs: number): TensordError {
-  return new TensordError(
-    "deadline-exceeded",
-    `Cannot ${what}: the device's driver has not answered for ${answerMs} ms`,
-    {
-      hint: "Ask again in a while. If it goes on, the device or its driver hangs: see the kernel's log (dmesg, NVRM), and reset the device.",
-    },
-  );
-}
-
-/** The failure of the table for what the driver said. What ran out of descriptors may call itself out of memory, so that is seen first. */
+/** The failure of the table for what came of a job. */
 function toFailure(error: unknown, what: string, requestedBytes: number): unknown {
   if (error instanceof TensordError) return error;
   if (!(error instanceof RefusedByDriver)) {
@@ -184,23 +174,5 @@ function toFailure(error: unknown, what: string, requestedBytes: number): unknow
       { cause: error },
     );
   }
-  const { result, code, message, errno } = error.refusal;
-  if (errno !== null) return outOfDescriptors(`Cannot ${what}`, { cause: error });
-  if (result === results.outOfMemory && requestedBytes > 0) {
-    return new TensordError(
-      "out-of-device-memory",
-      `Cannot ${what}: the driver has not so much free (${code})`,
-      {
-        requested_bytes: requestedBytes,
-        hint: "Other processes use the device, too (nvidia-smi lists them). Delete regions on it, or create this one on another.",
-      },
-      { cause: error },
-    );
-  }
-  return new TensordError(
-    "io-error",
-    `Cannot ${what}: ${message}`,
-    { hint: "See how the device is: the kernel's log (dmesg, NVRM) and nvidia-smi say so." },
-    { cause: error },
-  );
+  return toRefused(error.refusal, what, requestedBytes > 0 ? requestedBytes : null, error);
 }

@@ -53,12 +53,12 @@ export class DeviceMemory implements Memory {
   space(): Space {
     const { totalBytes } = this.#device;
     let usedBytes = 0;
-    for (const [, { byteSize }] of this.#files.all) usedBytes += this.#toAllocation(byteSize);
+    for (const [, { byteSize }] of this.#files.all) usedBytes += this.toAllocation(byteSize);
     return { totalBytes, usedBytes, freeBytes: Math.max(0, totalBytes - usedBytes), usedInodes: 0, freeInodes: 0 };
   }
 
-  /** There is no memory of no bytes. */
-  #toAllocation(byteSize: number): number {
+  /** What a region of so many bytes takes: there is no memory of no bytes. */
+  toAllocation(byteSize: number): number {
     return roundUpToPage(Math.max(1, byteSize), this.pageSize);
   }
 
@@ -67,7 +67,7 @@ export class DeviceMemory implements Memory {
     this.#freeOwed();
     const identity = this.#files.create(token, byteSize);
     this.#onStep?.("create.file-made");
-    await this.#handles.create(token, this.#toAllocation(byteSize), signal);
+    await this.#handles.create(token, this.toAllocation(byteSize), signal);
     this.#onStep?.("create.window-allocated");
     signal.throwIfAborted();
     await this.#node.keep();

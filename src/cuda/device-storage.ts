@@ -10,6 +10,7 @@ import {
   type Storage,
   toDeviceForm,
 } from "../memory/storage/storage.ts";
+import type { DeviceCopier } from "./copiers.ts";
 import { DeviceBytes } from "./device-bytes.ts";
 import { DeviceFiles } from "./device-files.ts";
 import { DeviceHandles } from "./device-handles.ts";
@@ -32,11 +33,13 @@ export class DeviceStorage implements Storage, Disposable {
   readonly names: MemfdNames;
   readonly bytes: DeviceBytes;
   readonly #lane: DeviceDriver;
+  readonly #copier: DeviceCopier;
 
   /** @param node the path of its node in /dev, if it is known. */
   constructor(
     device: DeviceState,
     lane: DeviceDriver,
+    copier: DeviceCopier,
     memfds: Memfds,
     node: string | undefined,
     onStep?: OnAllocationStep,
@@ -57,12 +60,15 @@ export class DeviceStorage implements Storage, Disposable {
     };
     this.memory = new DeviceMemory(device, lane, files, handles, new DeviceNode(uuid, node, memfds), onStep);
     this.names = new MemfdNames(files);
-    this.bytes = new DeviceBytes(uuid);
+    const toAllocation = (byteSize: number) => this.memory.toAllocation(byteSize);
+    this.bytes = new DeviceBytes(uuid, handles, lane, copier, toAllocation);
     this.#lane = lane;
+    this.#copier = copier;
   }
 
-  /** The lane is all devices', and may be disposed of again and again. */
+  /** The lane and the copiers are all devices', and may be disposed of again and again. */
   [Symbol.dispose](): void {
+    this.#copier[Symbol.dispose]();
     this.#lane[Symbol.dispose]();
   }
 }

@@ -1,10 +1,10 @@
 /** The Worker behind a device lane: makes one call of the driver at a time and answers with what came of it. It decides nothing. */
 
-import { closeSync, openSync } from "node:fs";
 import type { DeviceJob, DeviceReply, DriverDevice, DriverLook } from "./device-calls.ts";
 import { type AllocationHandle, Driver } from "./driver.ts";
 import { DriverError, NoDriver } from "./driver-error.ts";
 import { type Attribute, computeModes } from "./layouts.ts";
+import { toRefusal } from "./refusal.ts";
 
 declare const self: Worker;
 
@@ -22,8 +22,7 @@ function run(job: DeviceJob): DeviceReply {
       const noDriver = error instanceof NoDriver ? error.reason : undefined;
       return { ok: false, reason: (error as Error).message, noDriver };
     }
-    const { call, result, code, message } = error;
-    return { ok: false, refusal: { call, result, code, message, errno: findLack() } };
+    return { ok: false, refusal: toRefusal(error) };
   }
 }
 
@@ -72,15 +71,4 @@ function lookAt(driver: Driver, ordinal: number): DriverDevice {
     // It is asked for memory that is handed out so, and refuses to tell where there is no such.
     granularity: hasVmm && hasFdHandles ? driver.granularity(ordinal) : null,
   };
-}
-
-/** A driver that gets no descriptor calls that out of memory, or an error of the system. */
-function findLack(): "EMFILE" | "ENFILE" | null {
-  try {
-    closeSync(openSync("/dev/null", "r"));
-    return null;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    return code === "EMFILE" || code === "ENFILE" ? code : null;
-  }
 }

@@ -304,6 +304,9 @@ export const limits = {
   driverLookMs: 5000,
   /** The same for NVML, without whose answer a device is told of all the same. */
   nvmlAnswerMs: 2000,
+  /** Processes that copy to devices at once, and how often each is looked at. */
+  copiers: 2,
+  copierLookMs: 100,
   /** How long an fd holder may be told to wait for a server. */
   holderTtlMinMs: 1000,
   holderTtlMaxMs: 7 * 24 * 3600 * 1000,

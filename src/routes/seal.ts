@@ -20,7 +20,6 @@ const tags = ["regions"];
 
 /** Of one region, and of each member of a group. */
 export const sealFailures = [
-  "storage-unavailable",
   "region-not-found",
   "region-sealed",
   "region-draining",
@@ -31,6 +30,8 @@ export const sealFailures = [
   "io-error",
   "shutting-down",
   "out-of-shared-memory",
+  "out-of-device-memory",
+  "deadline-exceeded",
 ] as const;
 
 const seal = createRoute({
@@ -64,7 +65,6 @@ const verify = createRoute({
       ...alwaysPossible,
       "payload-too-large",
       "unsupported-media-type",
-      "storage-unavailable",
       "region-not-found",
       "region-not-sealed",
       "region-busy",
@@ -72,6 +72,8 @@ const verify = createRoute({
       "cancelled",
       "io-error",
       "shutting-down",
+      "out-of-device-memory",
+      "deadline-exceeded",
     ),
   },
 });

@@ -5,16 +5,23 @@
  * composition.
  */
 
+import { copierCommand } from "../../src/cuda/copier-job.ts";
 import { readTextIfThere } from "../../src/memory/os/files.ts";
 import type { Step } from "../../src/memory/state/steps.ts";
 import { holderCommand } from "../../src/memory/storage/fd-holder/protocol.ts";
+import { runDeviceCopier } from "../../src/server/cli/device-copier.ts";
 import { runFdHolder } from "../../src/server/cli/fd-holder.ts";
 import { parseConfig } from "../../src/server/config.ts";
 import { startServer } from "../../src/server/serve.ts";
 
-// Its executable is its fd holder's as well, as in `src/main.ts`.
+// Its executable is its fd holder's and its copiers' as well, as in `src/main.ts`.
 if (process.argv[2] === holderCommand) {
   runFdHolder(process.argv.slice(3));
+  process.exit(0);
+}
+
+if (process.argv[2] === copierCommand) {
+  runDeviceCopier(process.argv.slice(3));
   process.exit(0);
 }
 

@@ -87,6 +87,8 @@ function bindLibrary() {
     getpeername: { args: ["i32", "u64", "u64"], returns: "i32" },
     // int getsockname(int fd, struct sockaddr *address, socklen_t *length);
     getsockname: { args: ["i32", "u64", "u64"], returns: "i32" },
+    // int prctl(int op, unsigned long value, …);
+    prctl: { args: ["i32", "u64"], returns: "i32" },
     // int shutdown(int fd, int how);
     shutdown: { args: ["i32", "i32"], returns: "i32" },
   });

@@ -40,6 +40,7 @@ export async function copyRegion(
   // Its lock is the lease, and ends with this process.
   using file = store.storages.of(source).bytes.open(source.token, "read");
   checkSize(source, file);
+  store.step("copy.source-leased");
   const tensors = await store.layouts.askAgain(source.tensors);
   const fill = (region: Region, stop: AbortSignal) => fillFrom(store, source, file, region, onBytes, stop);
   return await createRegion(store, { ...target, tensors, fill }, signal);
@@ -57,23 +58,20 @@ async function fillFrom(
   checkLayout(source, region);
   const { bytes } = store.storages.of(region);
   const from = { fd: file.fd, byteOffset: source.dataOffset };
-  const written = await bytes.fill(token, dataOffset, byteSize, from, (done) => {
-    onBytes(done);
+  const onChunk = (done: number) => {
+    if (done > 0) onBytes(done);
     signal.throwIfAborted();
-  });
+  };
+  const written = await bytes.fill(token, dataOffset, byteSize, from, onChunk);
   checkSize(source, file);
   const expected = toChecksum(written);
   if (source.checksum !== null && source.checksum.value !== expected.value) {
     const state = `its checksum is ${expected.value}, and was ${source.checksum.value} at its seal`;
     throw differs(`Cannot copy ${describe(source)}: ${state}`, source);
   }
-  let left = byteSize - dataOffset;
-  const chunkBytes = expected.chunkBytes;
-  const read = await bytes.hash(token, dataOffset, byteSize, () => {
-    onBytes(Math.min(left, chunkBytes));
-    left -= chunkBytes;
-    signal.throwIfAborted();
-  });
+  store.step("copy.filled");
+  const read = await bytes.hash(token, dataOffset, byteSize, onChunk);
+  store.step("copy.read-back");
   const actual = toChecksum(read);
   if (actual.value === expected.value) return actual;
   throw differs(`Cannot copy ${describe(source)}: the copy reads ${actual.value}, want ${expected.value}`, source);

@@ -54,14 +54,19 @@ export class FileBytes implements Bytes {
     });
   }
 
-  async hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]> {
+  async hash(
+    token: string,
+    dataOffset: number,
+    byteSize: number,
+    onChunk: (byteSize: number) => void,
+  ): Promise<readonly bigint[]> {
     const fd = this.#translated(() => this.#files.open(token, "read", "long"));
     try {
       const hashes: bigint[] = [];
       this.#checkSize(token, fd, byteSize);
       for (const chunk of toChunks(dataOffset, byteSize - dataOffset)) {
         hashes.push(await this.#lane.run({ kind: "hash", fd, ...chunk }));
-        check();
+        onChunk(chunk.byteSize);
       }
       this.#checkSize(token, fd, byteSize);
       return hashes;

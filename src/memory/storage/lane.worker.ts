@@ -3,9 +3,10 @@
  * nothing.
  */
 
-import { closeSync, readSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, unlinkSync, writeSync } from "node:fs";
 import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
+import { readWhole } from "../os/files.ts";
 import { fallocate, readDescriptorLimit } from "../os/libc.ts";
 import { addSeals, writeMapped } from "../os/libc-memory.ts";
 import { yieldToRequests } from "../os/nice.ts";
@@ -81,14 +82,9 @@ function readChunk(fd: number, byteOffset: number, byteSize: number): Buffer {
   chunk ??= Buffer.allocUnsafeSlow(limits.checksumChunkBytes);
   clearTimeout(chunkTimer);
   chunkTimer = setTimeout(releaseChunk, limits.hashBufferIdleMs);
-  let filled = 0;
-  while (filled < byteSize) {
-    const piece = Math.min(byteSize - filled, limits.hashReadBytes);
-    const got = readSync(fd, chunk, filled, piece, byteOffset + filled);
-    if (got === 0) throw new SystemError("pread", 0, "EOF");
-    filled += got;
-  }
-  return chunk.subarray(0, byteSize);
+  const bytes = chunk.subarray(0, byteSize);
+  readWhole(fd, bytes, byteOffset);
+  return bytes;
 }
 
 function releaseChunk(): void {

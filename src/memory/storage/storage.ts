@@ -161,10 +161,19 @@ export interface Bytes {
   open(token: string, access: DataAccess): DataFile;
   /** The first bytes, at most `byteSize`. To be treated as hostile: workers could write them. */
   readPrefix(token: string, byteSize: number): Uint8Array;
-  /** Hashes `[dataOffset, byteSize)` of the region chunk by chunk, asking `check` between two. */
-  hash(token: string, dataOffset: number, byteSize: number, check: () => void): Promise<readonly bigint[]>;
   /**
-   * Fills `[dataOffset, byteSize)` of the region from another's file, chunk by chunk, saying after each how many bytes it had.
+   * Hashes `[dataOffset, byteSize)` of the region chunk by chunk.
+   * @param onChunk hears after each how many bytes it had, and maybe in between of none; what it throws ends the work.
+   */
+  hash(
+    token: string,
+    dataOffset: number,
+    byteSize: number,
+    onChunk: (byteSize: number) => void,
+  ): Promise<readonly bigint[]>;
+  /**
+   * Fills `[dataOffset, byteSize)` of the region from another's file, chunk by chunk.
+   * @param onChunk as of `hash`.
    * @returns the hashes of what was read there, as `hash` would.
    */
   fill(

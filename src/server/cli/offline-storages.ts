@@ -1,5 +1,6 @@
 /** What an instance's memory is, whose server is not running: what lies in its keeper, and what its fd holder keeps. */
 
+import type { DeviceCopier } from "../../cuda/copiers.ts";
 import type { DeviceDriver } from "../../cuda/device-lane.ts";
 import { DeviceState } from "../../cuda/device-state.ts";
 import { DeviceStorage } from "../../cuda/device-storage.ts";
@@ -40,10 +41,11 @@ export async function openOfflineStorages(directory: InstanceDirectory): Promise
 /** What the fd holder has of a device. Its driver is not asked for a look: nothing is made there, nor freed. */
 function toDeviceStorage(uuid: string, memfds: Memfds): DeviceStorage {
   const state = new DeviceState(uuid, { isForNow: false, reason: "no server runs" });
-  return new DeviceStorage(state, untouched, memfds, undefined);
+  return new DeviceStorage(state, untouched, unused, memfds, undefined);
 }
 
 const never = () => Promise.reject(new Error("nobody asks a device's driver for a look"));
+const unused: DeviceCopier = { run: never, [Symbol.dispose]: () => {} };
 const untouched: DeviceDriver = {
   create: never,
   export: never,

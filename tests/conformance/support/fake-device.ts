@@ -3,13 +3,16 @@
  * driver is called is seen in `tests/faults/device-*.test.ts`.
  */
 
-import { closeSync } from "node:fs";
+import { closeSync, ftruncateSync, writeSync } from "node:fs";
+import type { CopierWork, DeviceCopier } from "../../../src/cuda/copiers.ts";
 import type { UsableDevice } from "../../../src/cuda/device-calls.ts";
 import type { DeviceDriver } from "../../../src/cuda/device-lane.ts";
 import { DeviceState } from "../../../src/cuda/device-state.ts";
 import { DeviceStorage } from "../../../src/cuda/device-storage.ts";
 import { TensordError } from "../../../src/memory/error.ts";
+import { toChunks } from "../../../src/memory/layout/checksum.ts";
 import { MiB } from "../../../src/memory/limits.ts";
+import { readWhole } from "../../../src/memory/os/files.ts";
 import { duplicateDescriptor } from "../../../src/memory/os/libc.ts";
 import { createMemfd } from "../../../src/memory/os/libc-memory.ts";
 import type { Memfds } from "../../../src/memory/storage/memfd/memfds.ts";
@@ -37,6 +40,7 @@ class FakeDriver implements DeviceDriver {
       );
     }
     const fd = createMemfd("fake-device");
+    ftruncateSync(fd, byteSize);
     this.#sizes.set(BigInt(fd), byteSize);
     return BigInt(fd);
   }
@@ -63,6 +67,31 @@ class FakeDriver implements DeviceDriver {
   }
 }
 
-export function createDeviceStorage(memfds: Memfds, device = fakeDevice): DeviceStorage {
-  return new DeviceStorage(new DeviceState(device.uuid, device), new FakeDriver(), memfds, undefined);
+/** Moves bytes by itself, in chunks, and says so as a copier does. */
+class FakeCopier implements DeviceCopier {
+  async run({ deed, byteSize, sourceOffset, handle, source = -1 }: CopierWork, onChunk: (byteSize: number) => void) {
+    const hashes: bigint[] = [];
+    for (const chunk of toChunks(0, byteSize)) {
+      const bytes = Buffer.alloc(chunk.byteSize);
+      if (deed === "hash") readWhole(handle, bytes, chunk.byteOffset);
+      else {
+        readWhole(source, bytes, sourceOffset + chunk.byteOffset);
+        writeSync(handle, bytes, 0, bytes.length, chunk.byteOffset);
+      }
+      hashes.push(Bun.hash.xxHash3(bytes));
+      await Bun.sleep(0);
+      onChunk(chunk.byteSize);
+    }
+    return hashes;
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+export function createDeviceStorage(
+  memfds: Memfds,
+  device = fakeDevice,
+  copier: DeviceCopier = new FakeCopier(),
+): DeviceStorage {
+  return new DeviceStorage(new DeviceState(device.uuid, device), new FakeDriver(), copier, memfds, undefined);
 }

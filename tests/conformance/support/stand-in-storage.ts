@@ -134,7 +134,7 @@ export class StandInStorage implements Storage, Disposable {
     return {
       open: (token, access) => DataFile.open(this.pathOf(token), access, (error) => error),
       readPrefix: (token, byteSize) => withFile(this.pathOf(token), "r", (fd) => readAt(fd, 0, byteSize)),
-      hash: (token, dataOffset, byteSize, check) =>
+      hash: (token, dataOffset, byteSize, onChunk) =>
         withFile(this.pathOf(token), "r", async (fd) => {
           const hashes: bigint[] = [];
           for (const chunk of toChunks(dataOffset, byteSize - dataOffset)) {
@@ -146,7 +146,7 @@ export class StandInStorage implements Storage, Disposable {
             }
             hashes.push(Bun.hash.xxHash3(bytes));
             await Bun.sleep(0);
-            check();
+            onChunk(chunk.byteSize);
           }
           return hashes;
         }),

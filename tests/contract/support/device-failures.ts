@@ -1,6 +1,7 @@
 /** Failures of regions on a device: what cannot be done to them over HTTP, and what the device has no room for. */
 
-import type { FailureCode } from "../../../src/memory/error.ts";
+import type { DeviceCopier } from "../../../src/cuda/copiers.ts";
+import { type FailureCode, TensordError } from "../../../src/memory/error.ts";
 import { createDeviceStorage, fakeDevice } from "../../conformance/support/fake-device.ts";
 import type { TestApp } from "../../harness/app.ts";
 import { askInVain, type FailureCase } from "./failure-case.ts";
@@ -26,6 +27,14 @@ function whereBytesAre(operationId: string, ask: (app: TestApp) => Promise<Reque
   return { operationId, code, options: withDevice, provoke: async (app) => askInVain(app, ...(await ask(app))) };
 }
 
+/** Refused because what a copier was to do there was not done. */
+function byCopier(operationId: string, code: FailureCode, ask: (app: TestApp) => Promise<Request>): FailureCase {
+  const run = () => Promise.reject(new TensordError(code, "Cannot go on: the test says so", { hint: "Ask again." }));
+  const copier: DeviceCopier = { run, [Symbol.dispose]() {} };
+  const storages = ({ memfds }: Parts) => ({ storages: [createDeviceStorage(memfds, fakeDevice, copier)] });
+  return { operationId, code, options: { storages }, provoke: async (app) => askInVain(app, ...(await ask(app))) };
+}
+
 export const deviceCases: readonly FailureCase[] = [
   whereBytesAre("readData", async (app) => ["GET", `/v1/regions/${(await create(app)).id}/data`]),
   whereBytesAre("writeData", async (app) => ["PUT", `/v1/regions/${(await create(app)).id}/data`, new Uint8Array(100)]),
@@ -34,21 +43,23 @@ export const deviceCases: readonly FailureCase[] = [
     await create(app, { name: "weights" });
     return ["GET", "/v1/models/default/regions/weights/file/weights.safetensors"];
   }),
-  whereBytesAre("sealRegion", async (app) => [
-    "POST",
-    `/v1/regions/${(await create(app)).id}/seal`,
-    { checksum: true },
+  ...(["out-of-device-memory", "deadline-exceeded"] as const).flatMap((code) => [
+    byCopier("sealRegion", code, async (app) => [
+      "POST",
+      `/v1/regions/${(await create(app)).id}/seal`,
+      { checksum: true },
+    ]),
+    byCopier("sealGroup", code, async (app) => [
+      "POST",
+      "/v1/seal",
+      { regions: [{ region: (await create(app)).id }, { region: (await app.create()).id }], checksum: true },
+    ]),
+    byCopier("verifyRegion", code, async (app) => {
+      const { id } = await create(app);
+      await app.seal(id);
+      return ["POST", `/v1/regions/${id}/verify`];
+    }),
   ]),
-  whereBytesAre("sealGroup", async (app) => [
-    "POST",
-    "/v1/seal",
-    { regions: [{ region: (await create(app)).id }, { region: (await app.create()).id }], checksum: true },
-  ]),
-  whereBytesAre("verifyRegion", async (app) => {
-    const { id } = await create(app);
-    await app.seal(id);
-    return ["POST", `/v1/regions/${id}/verify`];
-  }),
   ...(
     [
       ["createRegion", "POST", "/v1/regions", { storage: "cuda_vmm", byte_size: 1, ttl_ms: 1000 }],
