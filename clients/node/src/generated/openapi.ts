@@ -4506,15 +4506,6 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `storage-unavailable`: This host cannot give that storage. */
-      readonly 501: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
@@ -4529,7 +4520,16 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `deadline-exceeded`: The time for it is over. */
+      readonly 504: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. `out-of-device-memory`: The device has no such memory free. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -4665,15 +4665,6 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `storage-unavailable`: This host cannot give that storage. */
-      readonly 501: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
@@ -4688,7 +4679,16 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      /** @description `deadline-exceeded`: The time for it is over. */
+      readonly 504: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-device-memory`: The device has no such memory free. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
@@ -4844,15 +4844,6 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `storage-unavailable`: This host cannot give that storage. */
-      readonly 501: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly "application/problem+json": components["schemas"]["Problem"];
-        };
-      };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
@@ -4867,7 +4858,16 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
+      /** @description `deadline-exceeded`: The time for it is over. */
+      readonly 504: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. `out-of-device-memory`: The device has no such memory free. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;
