@@ -21,6 +21,7 @@ import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 import { brokerScenarios } from "./broker-scenarios.ts";
 import { claimScenarios } from "./claim-scenarios.ts";
+import { copyScenarios } from "./copy-scenarios.ts";
 import { listScenarios } from "./list-scenarios.ts";
 import { memfdScenarios } from "./memfd-scenarios.ts";
 import { modelScenarios } from "./model-scenarios.ts";
@@ -42,6 +43,7 @@ const scenarios: readonly Scenario[] = [
   ...timeScenarios,
   ...brokerScenarios,
   ...unnamedScenarios,
+  ...copyScenarios,
 ];
 
 /** Where `device-faults.test.ts` kills it. */
