@@ -24,6 +24,8 @@ class RefusedByDriver extends Error {
 export interface LaneOptions {
   /** How long who asks waits for an answer. */
   readonly answerMs?: number | undefined;
+  /** Calls `giveUp` when that time is over, unless it is disposed of before. In place of a timer; tests say when. */
+  readonly patience?: ((giveUp: () => void) => Disposable) | undefined;
 }
 
 /** What regions on a device are made with. */
@@ -62,11 +64,13 @@ export class DeviceLane implements DeviceDriver {
   /** Ends what is waited for. */
   readonly #ending = new AbortController();
 
+  readonly #patience: (giveUp: () => void) => Disposable;
   /** The first job: those behind it may hang. */
   readonly #started: Promise<unknown>;
 
-  constructor({ answerMs = limits.driverAnswerMs }: LaneOptions = {}) {
+  constructor({ answerMs = limits.driverAnswerMs, patience = toPatience(answerMs) }: LaneOptions = {}) {
     this.#answerMs = answerMs;
+    this.#patience = patience;
     this.#started = this.#queue.run({ kind: "start" });
   }
 
@@ -81,7 +85,7 @@ export class DeviceLane implements DeviceDriver {
    */
   look(): Promise<DriverLook> {
     const looking = this.#queue.run({ kind: "look" });
-    return this.#within("look for devices", looking, undefined, undefined, null) as Promise<DriverLook>;
+    return this.#within("look for devices", looking, undefined, undefined, endless) as Promise<DriverLook>;
   }
 
   async create({ uuid, ordinal }: UsableDevice, byteSize: number, signal: AbortSignal): Promise<bigint> {
@@ -127,14 +131,14 @@ export class DeviceLane implements DeviceDriver {
     work: Promise<Value>,
     undo: (value: Value) => void = () => {},
     signal?: AbortSignal,
-    answerMs: number | null = this.#answerMs,
+    patience = this.#patience,
   ): Promise<Value> {
     const { promise: given, reject: giveUp } = Promise.withResolvers<never>();
     const stop = signal === undefined ? this.#ending.signal : AbortSignal.any([signal, this.#ending.signal]);
     const onAbort = () => giveUp(stop.reason);
     if (stop.aborted) onAbort();
     stop.addEventListener("abort", onAbort);
-    const timer = answerMs === null ? undefined : setTimeout(() => giveUp(tooLate(what, answerMs)), answerMs);
+    using _ = patience(() => giveUp(tooLate(what, this.#answerMs)));
     let isGivenUp = false;
     work.then(
       (value) => isGivenUp && undo(value),
@@ -146,7 +150,6 @@ export class DeviceLane implements DeviceDriver {
       isGivenUp = true;
       throw error;
     } finally {
-      clearTimeout(timer);
       stop.removeEventListener("abort", onAbort);
     }
   }
@@ -161,6 +164,16 @@ export class DeviceLane implements DeviceDriver {
     this.#queue[Symbol.dispose]();
     this.#closing[Symbol.dispose]();
   }
+}
+
+/** For what may take as long as it likes. */
+const endless = () => ({ [Symbol.dispose]: () => {} });
+
+function toPatience(answerMs: number) {
+  return function patience(giveUp: () => void): Disposable {
+    const timer = setTimeout(giveUp, answerMs);
+    return { [Symbol.dispose]: () => clearTimeout(timer) };
+  };
 }
 
 /** The failure of the table for what came of a job. */

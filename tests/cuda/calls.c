@@ -5,7 +5,8 @@
  *   cuMemMap 2 2           answers CUDA_ERROR_OUT_OF_MEMORY and does nothing
  *   cuMemcpyHtoD_v2 1 sticky 700   so does every later call of the process
  *   cuMemCreate 1 kill     the process is killed; `crash`: a segmentation fault; `hang`: for ever, `hang 500`: that
- * many ms cuMemCreate 1 after kill       the same, once the call has done its work
+ *                          many ms; `hold`: until `control` is another file
+ *   cuMemCreate 1 after kill       the same, once the call has done its work
  */
 
 #include "stand-in.h"
@@ -99,8 +100,28 @@ static struct order *find_order(const char *name, long of_function, long of_all,
   return NULL;
 }
 
+static struct stat look_at_control(void) {
+  char path[MAX_PATH];
+  struct stat status;
+  path_of(path, "control");
+  if (stat(path, &status) != 0) memset(&status, 0, sizeof status);
+  return status;
+}
+
+static bool is_same(const struct stat *one, const struct stat *other) {
+  return one->st_ino == other->st_ino && one->st_mtim.tv_sec == other->st_mtim.tv_sec &&
+         one->st_mtim.tv_nsec == other->st_mtim.tv_nsec;
+}
+
+static void hold(const struct stat *before) {
+  const struct timespec rest = {0, 2000000L};
+  for (struct stat now = *before; is_same(&now, before); now = look_at_control()) nanosleep(&rest, NULL);
+}
+
 static CUresult obey(const struct order *order, const char *name) {
   char text[128];
+  /* Before anybody is told, and may change it. */
+  const struct stat control = look_at_control();
   snprintf(text, sizeof text, "%s ordered: %s %d", name, order->action, order->value);
   log_line(text);
   if (strcmp(order->action, "kill") == 0) kill(getpid(), SIGKILL);
@@ -114,6 +135,10 @@ static CUresult obey(const struct order *order, const char *name) {
       for (;;) pause();
     const struct timespec rest = {order->value / 1000, order->value % 1000 * 1000000L};
     nanosleep(&rest, NULL);
+    return CUDA_SUCCESS;
+  }
+  if (strcmp(order->action, "hold") == 0) {
+    hold(&control);
     return CUDA_SUCCESS;
   }
   if (strcmp(order->action, "sticky") == 0) {

@@ -4,7 +4,7 @@
  */
 
 import { afterAll, expect } from "bun:test";
-import { readlinkSync, writeFileSync } from "node:fs";
+import { readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { CudaStandIn, needsStandIn, standInUuid } from "../harness/cuda-stand-in.ts";
 import {
@@ -29,8 +29,6 @@ const MiB = 2 ** 20;
 const device = standInUuid(0);
 const unknown = 999;
 const outOfMemory = 2;
-/** In range of a test, and long enough for a machine that is busy. */
-const answerMs = 1500;
 
 function create(server: TestServer, name: string): Promise<Region> {
   const onDevice = { storage: "cuda_vmm", device_uuid: device };
@@ -88,41 +86,77 @@ testOnStandIn(
 
 testOnStandIn("a driver that hangs holds up who waits for it alone, and what it does late is undone", async () => {
   await using cuda = new CudaStandIn();
-  const env = { ...cuda.env, TEST_DRIVER_ANSWER_MS: String(answerMs) };
-  await using server = await startServer({ env, isStepped: true });
+  // In place of a time that a busy machine could not keep.
+  const over = join(cuda.folder, "over");
+  await using server = await startServer({ env: { ...cuda.env, TEST_GIVE_UP_FILE: over }, isStepped: true });
   server.log.expect(...warnings);
+  /** Begins what hangs at `call`, and goes on once it does. A promise that was returned would be waited for. */
+  const hold = async <Value>(call: string, ask: () => Promise<Value>): Promise<{ readonly work: Promise<Value> }> => {
+    const before = cuda.countOrdered(call);
+    cuda.order(`${call} 1 hold`);
+    const work = ask();
+    await until("the call hangs", () => cuda.countOrdered(call) > before);
+    return { work };
+  };
+  const letGo = () => {
+    rmSync(over, { force: true });
+    cuda.order("none 1 0");
+  };
   const kept = await create(server, "kept");
   const before = await readBooks(server, cuda);
   for (const call of ["cuMemCreate", "cuMemExportToShareableHandle"]) {
-    cuda.order(`${call} 1 hang ${2 * answerMs}`);
-    const work = failure(create(server, "late"));
-    await until("the call hangs", () => cuda.wasOrdered(call));
+    let isAnswered = false;
+    const { work } = await hold(call, () => failure(create(server, "late")));
+    void work.finally(() => {
+      isAnswered = true;
+    });
     // Others are answered meanwhile.
     const shm = await server.api.create({ byte_size: 4096, ttl_ms: 60_000 });
     await server.api.delete(shm.id);
+    expect(isAnswered).toBeFalse();
+    writeFileSync(over, "");
     expect((await work)?.message).toContain("deadline-exceeded");
+    letGo();
     await untilAsBefore(server, cuda, before);
   }
   {
     using client = await connect(server);
     const connected = await readBooks(server, cuda);
-    cuda.order(`cuMemExportToShareableHandle 1 hang ${2 * answerMs}`);
-    const problem = await client.problem("attach", { region: kept.id, access: "ro" });
-    expect(problem.code).toBe("deadline-exceeded");
+    const { work } = await hold("cuMemExportToShareableHandle", () =>
+      client.problem("attach", { region: kept.id, access: "ro" }),
+    );
+    writeFileSync(over, "");
+    expect((await work).code).toBe("deadline-exceeded");
+    letGo();
     await untilAsBefore(server, cuda, connected);
     // Its peer is gone before the driver answers.
-    cuda.order("cuMemExportToShareableHandle 1 hang 1000");
-    client.send(JSON.stringify({ id: 99, op: "attach", region: kept.id, access: "ro" }));
-    await until("the call hangs", () => cuda.wasOrdered("cuMemExportToShareableHandle"));
+    await hold("cuMemExportToShareableHandle", async () => {
+      client.send(JSON.stringify({ id: 99, op: "attach", region: kept.id, access: "ro" }));
+    });
   }
+  letGo();
   await untilAsBefore(server, cuda, before);
   const doomed = await create(server, "doomed");
-  cuda.order(`cuMemRelease 1 hang ${2 * answerMs}`);
   const releases = () => cuda.calls("cuMemRelease").length;
   const released = releases();
-  expect(await server.api.delete(doomed.id)).toMatchObject({ state: "draining" });
+  const { work } = await hold("cuMemRelease", () => server.api.delete(doomed.id));
+  writeFileSync(over, "");
+  expect(await work).toMatchObject({ state: "draining" });
+  letGo();
   await server.api.untilGone(doomed.id);
   expect(releases() - released, "the driver is told once").toBe(1);
+  await untilAsBefore(server, cuda, before);
+});
+
+testOnStandIn("who waits for a driver is answered when the time for it is over", async () => {
+  await using cuda = new CudaStandIn();
+  const env = { ...cuda.env, TEST_DRIVER_ANSWER_MS: "100" };
+  await using server = await startServer({ env, isStepped: true });
+  server.log.expect(...warnings, /^The CUDA driver has not answered for 100 ms/);
+  const before = await readBooks(server, cuda);
+  cuda.order("cuMemCreate 1 hold");
+  expect((await failure(create(server, "late")))?.message).toContain("has not answered for 100 ms");
+  cuda.order("none 1 0");
   await untilAsBefore(server, cuda, before);
 });
 
@@ -166,8 +200,7 @@ testOnStandIn(
   "the server killed at each step of a creation, an attach and a deletion leaves the whole or nothing",
   async () => {
     await using cuda = new CudaStandIn();
-    await using server = new TestServer({ env: cuda.env });
-    await server.start();
+    await using server = await startServer({ env: cuda.env, isStepped: true });
     const kept = await create(server, "kept");
     const before = await readBooks(server, cuda);
     const creating = [
@@ -177,8 +210,7 @@ testOnStandIn(
       ...at("create.kept", "create.journaled"),
     ] as const satisfies readonly KillPoint[];
     for (const kill of creating) {
-      await server.stop();
-      await server.start(kill);
+      server.killAfter(kill);
       await failure(create(server, "new"));
       expect(await server.exited(), kill.step).toBe("SIGKILL");
       await server.start();
@@ -187,9 +219,8 @@ testOnStandIn(
       await untilAsBefore(server, cuda, before);
     }
     for (const kill of at("hand-out.opened", "hand-out.locked", "hand-out.exported", "hand-out.sent")) {
-      await server.stop();
-      await server.start(kill);
       using client = await connect(server);
+      server.killAfter(kill);
       client.send(JSON.stringify({ id: 1, op: "attach", region: kept.id, access: "ro" }));
       expect(await server.exited(), kill.step).toBe("SIGKILL");
       client.close();
@@ -201,11 +232,8 @@ testOnStandIn(
       { step: "holder.dropped", count: 1 },
       { step: "holder.dropped", count: 2 },
     ] as const) {
-      await server.stop();
-      await server.start();
       const { id } = await create(server, "doomed");
-      await server.stop();
-      await server.start(kill);
+      server.killAfter(kill);
       await failure(server.api.delete(id));
       expect(await server.exited(), kill.step).toBe("SIGKILL");
       await server.start();

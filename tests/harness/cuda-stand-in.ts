@@ -140,8 +140,13 @@ export class CudaStandIn implements AsyncDisposable {
 
   /** Whether an order was obeyed at this function. */
   wasOrdered(name: string): boolean {
+    return this.countOrdered(name) > 0;
+  }
+
+  /** How often. */
+  countOrdered(name: string): number {
     const path = join(this.folder, "log");
-    return existsSync(path) && readFileSync(path, "utf8").includes(` ${name} ordered: `);
+    return existsSync(path) ? readFileSync(path, "utf8").split(` ${name} ordered: `).length - 1 : 0;
   }
 
   /** What is in use of all cards: memory and contexts, whoever has them. */

@@ -1,10 +1,12 @@
 /**
  * A server that kills itself with SIGKILL after a step that a test chooses while it runs: the file `TEST_KILL_FILE` names the
  * step and, for the Nth time it gets there from then on, says `count`. `TEST_DRIVER_ANSWER_MS` is how long it waits for a device's
- * driver, `TEST_DEVICE_NODE` the node of every device, and `TEST_KERNEL_DRIVER` where the kernel's driver has its files. The production entry has no such hook; everything else is the real
+ * driver, or `TEST_GIVE_UP_FILE` the file by which a test says that this is over; `TEST_DEVICE_NODE` is the node of every device, and
+ * `TEST_KERNEL_DRIVER` where the kernel's driver has its files. The production entry has no such hook; everything else is the real
  * composition.
  */
 
+import { existsSync } from "node:fs";
 import { copierCommand } from "../../src/cuda/copier-job.ts";
 import { readTextIfThere } from "../../src/memory/os/files.ts";
 import type { Step } from "../../src/memory/state/steps.ts";
@@ -30,6 +32,7 @@ const {
   TEST_DRIVER_ANSWER_MS: answerMs,
   TEST_DEVICE_NODE: node,
   TEST_KERNEL_DRIVER: kernelFolder,
+  TEST_GIVE_UP_FILE: giveUpFile,
   ...environment
 } = others;
 
@@ -48,9 +51,16 @@ function onStep(step: Step): void {
   if (left === 0) process.kill(process.pid, "SIGKILL");
 }
 
+/** Looks for the file by which a test says that the time is over. */
+function askAgain(path: string, giveUp: () => void): Disposable {
+  const timer = setInterval(() => existsSync(path) && giveUp(), 2);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
 const server = await startServer(parseConfig(environment), onStep, {
   ...(answerMs === undefined ? {} : { answerMs: Number(answerMs) }),
   ...(node === undefined ? {} : { nodeOf: () => node }),
   kernelFolder,
+  ...(giveUpFile === undefined ? {} : { patience: (giveUp) => askAgain(giveUpFile, giveUp) }),
 });
 process.once("SIGTERM", () => void server.stop().then(() => process.exit(0)));
