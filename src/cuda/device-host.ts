@@ -83,9 +83,10 @@ export class DeviceHost implements Disposable {
       openLibcuda();
       return undefined;
     } catch (error) {
-      if (!(error instanceof NoDriver)) throw error;
-      this.#answer = { state: "absent", reason: error.reason, message: error.message };
-      return error.message;
+      const reason = error instanceof NoDriver ? error.reason : "failed";
+      const { message } = error as Error;
+      this.#answer = { state: "absent", reason, message };
+      return message;
     }
   }
 

@@ -106,8 +106,15 @@ export function judgeDriverDevice(device: DriverDevice): DeviceRefusal | null {
   return null;
 }
 
-/** Why one that only the kernel's driver shows cannot be used. */
-export function judgeKernelDevice(device: KernelDevice, circumstances: Circumstances): DeviceRefusal {
+/**
+ * Why one that only the kernel's driver shows cannot be used.
+ * @param isDivided whether NVML says that it is divided by MIG, so that an instance is missing if none is shown.
+ */
+export function judgeKernelDevice(
+  device: KernelDevice,
+  circumstances: Circumstances,
+  isDivided = false,
+): DeviceRefusal {
   if (device.excluded) {
     return refuse("excluded", "The kernel's driver is told to leave it alone.", "Take it out of NVreg_ExcludedGpus.");
   }
@@ -121,6 +128,13 @@ export function judgeKernelDevice(device: KernelDevice, circumstances: Circumsta
       "mig-parent",
       `It is divided by MIG: its memory is that of its instances (${instances.map(({ uuid }) => uuid).join(", ")}).`,
       "Name an instance by its UUID. Whole it is there again without MIG (nvidia-smi -mig 0).",
+    );
+  }
+  if (isDivided) {
+    return refuse(
+      "mig-parent",
+      "It is divided by MIG, and the driver shows none of its instances to this process.",
+      "Make an instance (nvidia-smi mig -cgi, -C), or give one to this container by its UUID; whole it is there again without MIG (nvidia-smi -mig 0).",
     );
   }
   if (visible !== undefined) {

@@ -18,8 +18,8 @@ export function mergeDevices(
   const hidden = kernel.devices.filter((device) => !shown.some((one) => isSame(device, one)));
   const devices = [
     ...shown.map((one) => toShown(one, findKernel(kernel.devices, one))),
-    ...hidden.map((device) => toHidden(device, circumstances)),
-  ].map((device) => ({ ...device, ...nvml.get(device.uuid ?? "") }));
+    ...hidden.map((device) => toHidden(device, circumstances, nvml.get(device.uuid ?? ""))),
+  ].map((device) => ({ ...device, ...toTold(nvml.get(device.uuid ?? "")) }));
   const [first] = devices;
   const isUsable = devices.some(({ refusal }) => refusal === null);
   return {
@@ -41,6 +41,12 @@ function findKernel(kernel: readonly KernelDevice[], one: DriverDevice): KernelD
 }
 
 const unknown = { isPersistent: null, freeBytes: null, usedBytes: null } as const;
+
+function toTold(told: NvmlDevice | undefined): Pick<Device, keyof typeof unknown> {
+  if (told === undefined) return unknown;
+  const { isPersistent, freeBytes, usedBytes } = told;
+  return { isPersistent, freeBytes, usedBytes };
+}
 
 function toShown(one: DriverDevice, kernel: KernelDevice | undefined): Device {
   const { uuid, name, ordinal, busId, totalBytes, computeCapability, computeMode, hasVmm, hasFdHandles, granularity } =
@@ -66,7 +72,7 @@ function toShown(one: DriverDevice, kernel: KernelDevice | undefined): Device {
   };
 }
 
-function toHidden(device: KernelDevice, circumstances: Circumstances): Device {
+function toHidden(device: KernelDevice, circumstances: Circumstances, told: NvmlDevice | undefined): Device {
   return {
     kind: "cuda",
     ...device,
@@ -80,6 +86,6 @@ function toHidden(device: KernelDevice, circumstances: Circumstances): Device {
     computeMode: null,
     isMig: null,
     ...unknown,
-    refusal: judgeKernelDevice(device, circumstances),
+    refusal: judgeKernelDevice(device, circumstances, told?.isDivided === true),
   };
 }

@@ -7,6 +7,8 @@ export interface NvmlDevice {
   readonly freeBytes: number | null;
   /** By all processes, and the driver itself. */
   readonly usedBytes: number | null;
+  /** Whether it is divided by MIG. */
+  readonly isDivided: boolean | null;
 }
 
 /** UUIDs of devices; null: only whether the Worker is up. */

@@ -25,7 +25,17 @@ const functions = {
   nvmlDeviceGetPersistenceMode: { args: ["u64", "u64"], returns: "i32" },
 } as const;
 
-const bindFunctions = () => OptionalLibrary.open(nvmlName).bind(functions);
+/** What an old library does not have. */
+const later = {
+  // nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *currentMode, unsigned int *pendingMode);
+  nvmlDeviceGetMigMode: { args: ["u64", "u64", "u64"], returns: "i32" },
+} as const;
+
+function bindFunctions() {
+  const library = OptionalLibrary.open(nvmlName);
+  const hasLater = library.missing(Object.keys(later)).length === 0;
+  return { ...library.bind(functions), ...(hasLater ? library.bind(later) : { nvmlDeviceGetMigMode: undefined }) };
+}
 
 export class Nvml {
   readonly #c: ReturnType<typeof bindFunctions>;
@@ -52,7 +62,14 @@ export class Nvml {
       isPersistent: isModeTold ? mode.readInt32LE() === enabled : null,
       freeBytes: isTold ? Number(memory.readBigUInt64LE(memoryLayout.free)) : null,
       usedBytes: isTold ? Number(memory.readBigUInt64LE(memoryLayout.used)) : null,
+      isDivided: this.#isDivided(device),
     };
+  }
+
+  #isDivided(device: Address): boolean | null {
+    const [current, pending] = [Buffer.alloc(4), Buffer.alloc(4)];
+    const result = this.#c.nvmlDeviceGetMigMode?.(device, addressOf(current), addressOf(pending));
+    return result === success ? current.readInt32LE() === enabled : null;
   }
 
   #find(uuid: string): Address | undefined {

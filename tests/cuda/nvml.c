@@ -16,6 +16,7 @@ int nvmlInit_v2(void);
 int nvmlDeviceGetHandleByUUID(const char *uuid, const struct device **device);
 int nvmlDeviceGetMemoryInfo(const struct device *device, struct memory *memory);
 int nvmlDeviceGetPersistenceMode(const struct device *device, int *mode);
+int nvmlDeviceGetMigMode(const struct device *device, unsigned int *current, unsigned int *pending);
 
 static bool started;
 
@@ -45,5 +46,10 @@ int nvmlDeviceGetMemoryInfo(const struct device *device, struct memory *memory) 
 
 int nvmlDeviceGetPersistenceMode(const struct device *device, int *mode) {
   *mode = device->persistence;
+  return SUCCESS;
+}
+
+int nvmlDeviceGetMigMode(const struct device *device, unsigned int *current, unsigned int *pending) {
+  *current = *pending = (unsigned int)device->mig;
   return SUCCESS;
 }

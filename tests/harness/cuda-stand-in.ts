@@ -46,6 +46,8 @@ export interface StandInDevice {
   readonly granularity?: number;
   /** Whether its driver stays up, as NVML tells. */
   readonly persistence?: boolean;
+  /** Whether it is divided, as NVML tells. */
+  readonly mig?: boolean;
 }
 
 export interface StandInOptions {
@@ -194,9 +196,9 @@ export class CudaStandIn implements AsyncDisposable {
 }
 
 function toLine(device: StandInDevice, ordinal: number): string {
-  const { uuid = standInUuid(ordinal), bytes = 256 * MiB, vmm, posixFd, persistence, ...others } = device;
+  const { uuid = standInUuid(ordinal), bytes = 256 * MiB, vmm, posixFd, persistence, mig, ...others } = device;
   const words = [
-    ...Object.entries({ vmm, posix_fd: posixFd, persistence }).flatMap(([key, is]) =>
+    ...Object.entries({ vmm, posix_fd: posixFd, persistence, mig }).flatMap(([key, is]) =>
       is === undefined ? [] : `${key}=${Number(is)}`,
     ),
     ...Object.entries({ name: others.name, compute_mode: others.computeMode, granularity: others.granularity }).flatMap(

@@ -5,6 +5,7 @@ import { booksMutations } from "./books.mjs";
 import { brokerMutations } from "./broker.mjs";
 import { bytesMutations } from "./bytes.mjs";
 import { clientsMutations } from "./clients.mjs";
+import { deviceMutations } from "./devices.mjs";
 import { doorMutations } from "./door.mjs";
 import { holderMutations } from "./holder.mjs";
 import { journalMutations } from "./journal.mjs";
@@ -23,6 +24,7 @@ export const mutations = [
   ...unnamedMutations,
   ...accessMutations,
   ...doorMutations,
+  ...deviceMutations,
   ...brokerMutations,
   ...clientsMutations,
 ];

@@ -20,8 +20,8 @@ export const booksMutations = [
   {
     name: "a region that changes is charged twice",
     file: `${state}/books.ts`,
-    find: "    this.#count(region, -1);\n",
-    replace: "",
+    find: "    this.#count(region, -1);\n    if (change.name",
+    replace: "    if (change.name",
     test: ["tests/contract/models.test.ts", "counts what its regions occupy"],
   },
   {

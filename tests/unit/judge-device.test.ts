@@ -31,6 +31,7 @@ const cases = [
   ["no-fd-handles", judgeDriverDevice({ ...shown, hasFdHandles: false, granularity: null }), "file descriptor"],
   ["excluded", judgeKernelDevice({ ...listed, excluded: true }, circumstances(answered(shown))), "leave it alone"],
   ["mig-parent", judgeKernelDevice(listed, circumstances(answered(instance))), mig],
+  ["mig-parent", judgeKernelDevice(listed, circumstances(absent("no-device", "NO_DEVICE")), true), "none of its"],
   [
     "not-visible",
     judgeKernelDevice(listed, circumstances(answered(), { visible: "1" })),
@@ -103,7 +104,7 @@ describe("devices of both drivers", () => {
   });
 
   test("have of NVML what it tells by UUID, and null of the others", () => {
-    const nvml = new Map([[uuid, { isPersistent: true, freeBytes: 3, usedBytes: 4 }]]);
+    const nvml = new Map([[uuid, { isPersistent: true, freeBytes: 3, usedBytes: 4, isDivided: false }]]);
     const other = { ...shown, uuid: "GPU-2", ordinal: 1, busId: "0000:3b:00.0" };
     const { devices } = mergeDevices(kernel, circumstances(answered(shown, other)), nvml);
     expect(devices).toMatchObject([
