@@ -9,7 +9,7 @@ export const holderMutations = [
     file: `${folder}/hold.ts`,
     find: "    } finally {\n      closeSync(lock);\n    }\n    if (!isOwner)",
     replace: "    }\n    if (!isOwner)",
-    test: test("killed after holder.owned leaves its lock"),
+    test: test("what was kept is there again after a crash"),
   },
   {
     name: "an fd holder serves who shows a descriptor of the lock file that does not own the lock",
@@ -59,7 +59,7 @@ export const holderMutations = [
     file: `${folder}/start-holder.ts`,
     find: '["/bin/sh", "-c", \'"$@" &\', "sh"]',
     replace: "[]",
-    test: test("outlives the signals"),
+    test: test("made to end all that it started"),
   },
   {
     name: "a start takes a lock that the fd holder has still to read for a running server's",
