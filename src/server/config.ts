@@ -106,7 +106,7 @@ export const settings = {
     fallback: "",
     schema: emptyOr(absolutePath),
     meaning:
-      "Who may call, and as what: a file of mode 0600 that is read anew when it changes (docs/security.md). Empty: nobody needs a " +
+      "Who may call, and as what: a file that others cannot read, and that is read anew when it changes (docs/security.md). Empty: nobody needs a " +
       "token, and whoever reaches the server may do everything.",
   },
   allowedHosts: {

@@ -49,9 +49,23 @@ export const accessMutations = [
   {
     name: "tokens may lie in a file that others read",
     file: `${server}/tokens-file.ts`,
-    find: "    if ((mode & 0o077) !== 0) {",
-    replace: "    if ((mode & 0o007) !== 0) {",
+    find: "  if ((mode & 0o007) !== 0) return {",
+    replace: "  if ((mode & 0o003) !== 0) return {",
     test: ["tests/unit/tokens-file.test.ts", "is refused with the cure"],
+  },
+  {
+    name: "tokens may lie in a file that a strange group reads",
+    file: `${server}/tokens-file.ts`,
+    find: "  if ((mode & 0o040) !== 0 && !user.gids.includes(gid))",
+    replace: "  if ((mode & 0o040) !== 0 && user.gids.length === 0)",
+    test: ["tests/unit/tokens-file.test.ts", "is judged by each group"],
+  },
+  {
+    name: "tokens may lie in a file that its group writes",
+    file: `${server}/tokens-file.ts`,
+    find: "  if ((mode & 0o030) !== 0)",
+    replace: "  if ((mode & 0o010) !== 0)",
+    test: ["tests/unit/tokens-file.test.ts", "its group may do more than read it"],
   },
   {
     name: "the broker's tickets are good for everybody",

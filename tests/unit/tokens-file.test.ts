@@ -1,10 +1,20 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, chownSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TensordError } from "../../src/memory/error.ts";
 import { limits } from "../../src/memory/limits.ts";
-import { hashToken, parseTokens, readTokens } from "../../src/server/access/tokens-file.ts";
+import { hashToken, judgeTokensFile, parseTokens, readTokens } from "../../src/server/access/tokens-file.ts";
 
 const token = "0123456789abcdef0123456789abcdef";
 const line = { name: "trainer", role: "worker", token };
@@ -96,18 +106,28 @@ describe("a file of tokens", () => {
   });
   afterEach(() => rmSync(folder, { recursive: true }));
 
-  for (const mode of [0o600, 0o400, 0o700]) {
+  // The file's group is the one of this process, as whoever makes a file has it.
+  for (const mode of [0o600, 0o400, 0o700, 0o640, 0o440]) {
     test(`of mode ${mode.toString(8)} is read`, () => {
       chmodSync(path, mode);
       expect(readTokens(path)).toHaveLength(1);
     });
   }
 
-  for (const mode of [0o644, 0o640, 0o660, 0o602, 0o604, 0o601]) {
+  for (const mode of [0o644, 0o604, 0o602, 0o601, 0o444]) {
     test(`of mode ${mode.toString(8)} is refused with the cure`, () => {
       chmodSync(path, mode);
       const { message, facts } = failureOf(() => readTokens(path));
-      expect(message).toContain(`its mode is 0${mode.toString(8)}, so that others reach it; want 0600`);
+      expect(message).toContain(`its mode is 0${mode.toString(8)}, so that everybody reaches it; want 0600, or 0640`);
+      expect(facts.hint).toBe(`chmod 600 ${path}, or of a Kubernetes secret \`defaultMode: 0400\``);
+    });
+  }
+
+  for (const mode of [0o660, 0o620, 0o650, 0o610]) {
+    test(`of mode ${mode.toString(8)} is refused: its group may do more than read it`, () => {
+      chmodSync(path, mode);
+      const { message, facts } = failureOf(() => readTokens(path));
+      expect(message).toContain(`its mode is 0${mode.toString(8)}, so that its group may do more than read it`);
       expect(facts.hint).toBe(`chmod 600 ${path}`);
     });
   }
@@ -119,9 +139,46 @@ describe("a file of tokens", () => {
     expect(facts.hint).toBe(`chown 0 ${path}`);
   });
 
-  test("may be a link to one, as orchestrators make them", () => {
-    symlinkSync(path, join(folder, "link"));
-    expect(readTokens(join(folder, "link"))).toHaveLength(1);
+  test.skipIf(process.geteuid?.() !== 0)(
+    "of a group that the server is not in is refused if that reads it (needs root)",
+    () => {
+      chownSync(path, 0, 12_345);
+      chmodSync(path, 0o440);
+      const { message } = failureOf(() => readTokens(path));
+      expect(message).toContain("its mode is 0440 and its group 12345, which the server is not in");
+      chmodSync(path, 0o400);
+      expect(readTokens(path)).toHaveLength(1);
+    },
+  );
+
+  test("may be a link to one, as orchestrators make them, and is read anew when the folder behind it is swapped", () => {
+    // As Kubernetes mounts a secret: the file's name leads to `..data`, and that to the folder of the day.
+    const secret = join(folder, "secret");
+    mkdirSync(join(secret, "..1"), { recursive: true });
+    copyFileSync(path, join(secret, "..1/tokens.json"));
+    chmodSync(join(secret, "..1/tokens.json"), 0o440);
+    symlinkSync("..1", join(secret, "..data"));
+    symlinkSync("..data/tokens.json", join(secret, "tokens.json"));
+    expect(readTokens(join(secret, "tokens.json"))).toHaveLength(1);
+    mkdirSync(join(secret, "..2"));
+    writeFileSync(join(secret, "..2/tokens.json"), JSON.stringify({ tokens: [line, { ...line, token: `${token}2` }] }));
+    chmodSync(join(secret, "..2/tokens.json"), 0o440);
+    symlinkSync("..2", join(secret, "..data.new"));
+    renameSync(join(secret, "..data.new"), join(secret, "..data"));
+    expect(readTokens(join(secret, "tokens.json"))).toHaveLength(2);
+  });
+
+  test("is judged by each group that the server is in, the supplementary ones too", () => {
+    const server = { uid: 1000, gids: [1000, 2000] };
+    const judge = (mode: number, uid: number, gid: number) =>
+      judgeTokensFile({ mode: 0o100000 | mode, uid, gid }, "/tokens.json", server)?.state;
+    // What a pod with `fsGroup: 2000` finds.
+    expect(judge(0o440, 0, 2000)).toBeUndefined();
+    expect(judge(0o640, 1000, 1000)).toBeUndefined();
+    expect(judge(0o440, 0, 3000)).toStartWith("its mode is 0440 and its group 3000, which the server is not in");
+    expect(judge(0o400, 0, 3000)).toBeUndefined();
+    expect(judge(0o460, 0, 2000)).toContain("its group may do more than read it");
+    expect(judge(0o440, 3000, 2000)).toBe("it belongs to uid 3000");
   });
 
   test("that is none, or not there, or too long, is refused", () => {

@@ -92,6 +92,36 @@ export function parseTokens(text: string, path: string): readonly TokenEntry[] {
   return entries;
 }
 
+/** The user that the server runs as, with each of its groups. */
+export interface FileUser {
+  readonly uid: number;
+  readonly gids: readonly number[];
+}
+
+/** The modes that keep others out, in words. */
+const wanted = "want 0600, or 0640 or 0440 with a group that the server is in";
+
+/**
+ * Why the file cannot be trusted with tokens, and what to do; undefined: it can. A group may read it, since Kubernetes gives each file
+ * of a secret to the pod's `fsGroup` (0440); who is in a group that the server is not in, or may write to it, is not known.
+ */
+export function judgeTokensFile(
+  { mode, uid, gid }: { readonly mode: number; readonly uid: number; readonly gid: number },
+  path: string,
+  user: FileUser,
+): { readonly state: string; readonly cure?: string } | undefined {
+  if ((mode & 0o170000) !== 0o100000) return { state: "it is no file" };
+  if (uid !== user.uid && uid !== 0) return { state: `it belongs to uid ${uid}`, cure: `chown ${user.uid} ${path}` };
+  const its = `its mode is ${(mode & 0o7777).toString(8).padStart(4, "0")}`;
+  const cure = `chmod 600 ${path}, or of a Kubernetes secret \`defaultMode: 0400\``;
+  if ((mode & 0o007) !== 0) return { state: `${its}, so that everybody reaches it; ${wanted}`, cure };
+  if ((mode & 0o030) !== 0)
+    return { state: `${its}, so that its group may do more than read it; ${wanted}`, cure: `chmod 600 ${path}` };
+  if ((mode & 0o040) !== 0 && !user.gids.includes(gid))
+    return { state: `${its} and its group ${gid}, which the server is not in; ${wanted}`, cure };
+  return undefined;
+}
+
 /**
  * What the file says now: small, and asked only when it has changed, so it is read in one turn. Whoever else could read it would have the tokens, and whoever could write it, the server.
  * @throws TensordError `validation-failed`, `io-error`.
@@ -111,14 +141,11 @@ export function readTokens(path: string): readonly TokenEntry[] {
     );
   }
   try {
-    const { mode, uid, size } = fstatSync(fd);
-    const own = process.geteuid?.() ?? 0;
-    if ((mode & 0o170000) !== 0o100000) throw refused(path, "it is no file");
-    if (uid !== own && uid !== 0) throw refused(path, `it belongs to uid ${uid}`, `chown ${own} ${path}`);
-    if ((mode & 0o077) !== 0) {
-      const shown = (mode & 0o7777).toString(8).padStart(4, "0");
-      throw refused(path, `its mode is ${shown}, so that others reach it; want 0600`, `chmod 600 ${path}`);
-    }
+    const stat = fstatSync(fd);
+    const user = { uid: process.geteuid?.() ?? 0, gids: [process.getegid?.() ?? 0, ...(process.getgroups?.() ?? [])] };
+    const complaint = judgeTokensFile(stat, path, user);
+    if (complaint !== undefined) throw refused(path, complaint.state, complaint.cure);
+    const { size } = stat;
     if (size > limits.tokensFileBytes)
       throw refused(path, `it has ${size} bytes, want at most ${limits.tokensFileBytes}`);
     return parseTokens(readFileSync(fd, "utf8"), path);
