@@ -279,6 +279,8 @@ export const limits = {
   brokerTokenCharacters: 4096,
   /** Descriptors of a region in one answer; of one connection, and of all, that were sent and not read. */
   brokerDescriptors: 250,
+  /** What one message may tell of mappings. */
+  brokerReports: 256,
   brokerUnreadDescriptors: 250,
   brokerUnreadDescriptorsOfAll: 1000,
   /** A connection that says nothing at first, and one that leaves its answers unread, is ended; that is looked at this often. */

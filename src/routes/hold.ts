@@ -1,4 +1,4 @@
-/** The hold socket of a session: open, it keeps the session alive; over it the client says what it maps. */
+/** The hold socket of a session: open, it keeps the session alive; over it the client says what it maps, as it may to the broker, too. */
 
 import { z } from "@hono/zod-openapi";
 import { reportAttach, reportDetach } from "../memory/regions/consumers.ts";
@@ -10,10 +10,21 @@ import { mayUse } from "./access/rights.ts";
 import type { Socket, SocketProtocol } from "./environment.ts";
 
 /** What a client may say: that it mapped a region, or let go of it. */
-const Report = z.union([
+export const Report = z.union([
   z.strictObject({ attach: z.string().max(64), writable: z.boolean().optional(), maker: z.boolean().optional() }),
   z.strictObject({ detach: z.string().max(64), maker: z.boolean().optional() }),
 ]);
+
+/** Takes a client's word for what it maps. */
+export function takeReport(store: Store, session: Session, caller: Caller, report: z.infer<typeof Report>): void {
+  const region = store.books.regionById("attach" in report ? report.attach : report.detach);
+  // A region may be gone before the report of its last mapping comes.
+  // Of what it may not see it maps nothing that we handed it.
+  if (region === undefined || !mayUse(caller, region.model)) return;
+  const isMaker = report.maker;
+  if ("attach" in report) reportAttach(store, session, region, { isMaker, writable: report.writable === true });
+  else reportDetach(store, session, region, isMaker);
+}
 
 /** Told with the handshake: an earlier server closes on a report that says `maker`. */
 const handshakeHeaders = { "tensord-reports": "maker" };
@@ -46,14 +57,7 @@ export function toHoldProtocol(store: Store, session: Session, caller: Caller): 
     message(text) {
       const report = parseReport(text);
       if (report === undefined) return close(1008, 'want {"attach": "reg_…"} or {"detach": "reg_…"}');
-      const region = store.books.regionById("attach" in report ? report.attach : report.detach);
-      // A region may be gone before the report of its last mapping comes.
-      // Of what it may not see it maps nothing that we handed it.
-      if (region === undefined || !mayUse(caller, region.model)) return;
-      const isMaker = report.maker;
-      if ("attach" in report) {
-        reportAttach(store, session, region, { isMaker, writable: report.writable === true });
-      } else reportDetach(store, session, region, isMaker);
+      takeReport(store, session, caller, report);
     },
     drain() {},
     closed(closedBy) {

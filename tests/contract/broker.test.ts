@@ -71,11 +71,9 @@ describe("hello", () => {
     withBroker(async ({ app, path }) => {
       const { id } = await app.create();
       using client = new BrokerClient(path);
-      for (const op of ["attach", "release"]) {
-        const { code, hint } = await client.problem(
-          op,
-          op === "attach" ? { region: id, access: "ro" } : { region: id },
-        );
+      for (const op of ["attach", "release", "report"]) {
+        const members = op === "report" ? { reports: [{ attach: id }] } : { region: id };
+        const { code, hint } = await client.problem(op, op === "attach" ? { ...members, access: "ro" } : members);
         expect([code, hint]).toEqual(["validation-failed", "Send hello first."]);
       }
       await client.ok("hello", { v: 1 });
@@ -166,6 +164,69 @@ describe("a session that a connection holds", () => {
       const other = await connect();
       await other.attach(id);
       expect((await app.get(id)).holders).toEqual([]);
+    }),
+  );
+
+  test(
+    "says by reports what is mapped, as it would over a WebSocket: several at once, of what drains or is gone too",
+    withBroker(async ({ app, connect }) => {
+      const client = await connect({ session: { client: { name: "reporter" } } });
+      const { id } = await app.create();
+      const attach = { attach: id, writable: true, maker: true };
+      await client.ok("report", { reports: [attach, { attach: id }, { attach: unknownRegion }, { detach: id }] });
+      expect((await app.get(id)).holders).toMatchObject([
+        { client: { name: "reporter" }, mappings: 1, writable: true },
+      ]);
+      const looking = await connect();
+      const { descriptors } = await looking.attach(id);
+      await app.request("DELETE", `/v1/regions/${id}`);
+      await client.ok("report", { reports: [{ attach: id, writable: true }] });
+      expect((await app.get(id)).holders).toMatchObject([{ mappings: 2 }]);
+      await client.ok("report", { reports: Array.from({ length: limits.brokerReports }, () => ({ detach: id })) });
+      looking.letGo(descriptors);
+      await until("it is gone", async () => (await app.request("GET", `/v1/regions/${id}`)).status === 404);
+      await client.ok("report", { reports: [{ detach: id }] });
+    }),
+  );
+
+  test(
+    "ends a hand-off with the report that its last consumer let go, and waits for no fetch that was reported to be mapped",
+    withBroker(async ({ app, connect }) => {
+      const consumer = await connect({ session: {} });
+      const { id } = await app.create({ linger_ms: 0, name: "handed" });
+      await app.seal(id);
+      await app.request("GET", "/v1/models/default/regions/handed", undefined, {
+        headers: { prefer: "attach" },
+      });
+      await consumer.ok("report", { reports: [{ attach: id, maker: false }] });
+      expect((await app.get(id)).state).toBe("sealed");
+      await consumer.ok("report", { reports: [{ detach: id, maker: false }] });
+      await until("it has ended", async () => (await app.request("GET", `/v1/regions/${id}`)).status === 404);
+    }),
+  );
+
+  for (const [what, reports] of [
+    ["none", []],
+    ["more than fit", Array.from({ length: limits.brokerReports + 1 }, () => ({ detach: unknownRegion }))],
+    ["one that says both", [{ attach: unknownRegion, detach: unknownRegion }]],
+    ["a word that is not known", [{ attach: unknownRegion, maps: true }]],
+  ] as const) {
+    test(
+      `takes no reports of ${what}, and stays`,
+      withBroker(async ({ connect }) => {
+        const client = await connect({ session: {} });
+        expect((await client.problem("report", { reports })).code).toBe("validation-failed");
+        await client.ok("report", { reports: [{ detach: unknownRegion }] });
+      }),
+    );
+  }
+
+  test(
+    "takes no reports where no session is held",
+    withBroker(async ({ connect }) => {
+      const client = await connect();
+      const { code, detail } = await client.problem("report", { reports: [{ detach: unknownRegion }] });
+      expect([code, detail]).toEqual(["validation-failed", "Cannot take reports: the connection holds no session"]);
     }),
   );
 
@@ -445,7 +506,7 @@ test("the vectors of docs/protocol.md are taken, and answered as they stand ther
   const refused = section.slice(section.indexOf("Refused, each"));
   const [closing = "", keeping = ""] = refused.split("Refused with `validation-failed`");
   const quoted = (part: string) => [...part.matchAll(/`(\{.*?\}|\[\])`/g)].map(([, vector = ""]) => vector);
-  expect([hello.length, requests.length, quoted(closing).length, quoted(keeping).length]).toEqual([27, 4, 6, 3]);
+  expect([hello.length, requests.length, quoted(closing).length, quoted(keeping).length]).toEqual([27, 5, 6, 3]);
   await withBroker(async ({ app, path }) => {
     using client = new BrokerClient(path);
     client.send(hello);
@@ -458,8 +519,9 @@ test("the vectors of docs/protocol.md are taken, and answered as they stand ther
       `{"id":2,"ok":true,"region":{"id":"${id}","model":"default","name":"weights",`,
       `{"id":3,"ok":true,"region":{"id":"${id}",`,
       '{"id":4,"ok":true}',
+      '{"id":5,"ok":true}',
     ];
-    const fds = [undefined, ["region", "tensors"], ["region", "region"], undefined];
+    const fds = [undefined, ["region", "tensors"], ["region", "region"], undefined, undefined];
     for (const [index, request] of requests.entries()) {
       asking.send(request.replace("reg_abcdefghijklmnopqrstuvwxyz", id));
       const { text: answer, reply } = await asking.answer();

@@ -42,6 +42,7 @@ export function toOddRequest(random: Random, regions: readonly string[], id: num
     () => ({ id, op: "attach", region, access: "ro", tensors: true, count: random.integer(0, 250) }),
     () => ({ id, op: "attach", model: "default", name: random.pick(["weights", "absent"]), access: "ro" }),
     () => ({ id, op: "release", region, lease }),
+    () => ({ id, op: "report", reports: [{ attach: region, writable: random.isTrue(0.5) }, { detach: region }] }),
   ])();
   for (let count = random.pick([0, 0, 1, 1, 2]); count > 0; count--) {
     const member = random.pick([...Object.keys(request), "more", "token", "session", "count", "version"]);

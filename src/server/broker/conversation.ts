@@ -28,12 +28,19 @@ import type { DeviceAccess } from "../../memory/storage/storage.ts";
 import type { Caller } from "../../routes/access/caller.ts";
 import { accessSession, checkModel, checkRegionAccess } from "../../routes/access/checks.ts";
 import { mayEver, reachOf } from "../../routes/access/rights.ts";
+import { takeReport } from "../../routes/hold.ts";
 import type { ClientRequest } from "../../routes/schemas/requests.ts";
 import { toRegionFacts, toSession } from "../../routes/to-wire.ts";
 import type { Authority } from "../access/authority.ts";
 import type { Handed } from "./fast-lane.ts";
 import type { Frame } from "./frames.ts";
-import { type AttachRequest, type HelloRequest, parseRequest, type ReleaseRequest } from "./requests.ts";
+import {
+  type AttachRequest,
+  type HelloRequest,
+  parseRequest,
+  type ReleaseRequest,
+  type ReportRequest,
+} from "./requests.ts";
 
 /** What is answered, beside `id` and `ok`. Dispose of it once it was sent, or will not be. */
 export interface BrokerAnswer extends Disposable {
@@ -83,7 +90,8 @@ export class Conversation {
     if (this.#caller === undefined) {
       throw refused(`Cannot ${request.op}: the connection has not said who it is`, "Send hello first.");
     }
-    return request.op === "attach" ? this.#attach(this.#caller, request) : this.#letGo(request);
+    if (request.op === "attach") return this.#attach(this.#caller, request);
+    return request.op === "report" ? this.#takeReports(this.#caller, request) : this.#letGo(request);
   }
 
   #greet({ v, token, client, session }: HelloRequest): BrokerAnswer {
@@ -219,6 +227,16 @@ export class Conversation {
     if (region !== undefined && this.#isHolding(this.#session)) {
       reportDetach(this.#store, this.#session, region, lease === "maker");
     }
+    return toAnswer({});
+  }
+
+  /** As over the WebSocket of a hold. Without a session nobody maps anything. */
+  #takeReports(caller: Caller, { reports }: ReportRequest): BrokerAnswer {
+    const session = this.#session;
+    if (session === undefined) {
+      throw refused("Cannot take reports: the connection holds no session", "Say hello with a session.");
+    }
+    for (const report of reports) if (this.#isHolding(session)) takeReport(this.#store, session, caller, report);
     return toAnswer({});
   }
 

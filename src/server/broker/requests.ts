@@ -4,6 +4,7 @@ import { z } from "@hono/zod-openapi";
 import { TensordError } from "../../memory/error.ts";
 import { limits } from "../../memory/limits.ts";
 import { leaseKinds } from "../../memory/os/kernel-lease.ts";
+import { Report } from "../../routes/hold.ts";
 import { ModelName, RegionIdParameter, RegionName, SessionId, Version } from "../../routes/schemas/common.ts";
 import { ClientRequest, OpenSession } from "../../routes/schemas/requests.ts";
 import { toValidationFailure } from "../../routes/validation-failure.ts";
@@ -41,12 +42,19 @@ const Attach = z
 
 const Release = z.strictObject({ id: z.int(), op: z.literal("release"), region: RegionIdParameter, lease });
 
-const schemas = { hello: Hello, attach: Attach, release: Release } as const;
+const Reports = z.strictObject({
+  id: z.int(),
+  op: z.literal("report"),
+  reports: z.array(Report).min(1).max(limits.brokerReports),
+});
+
+const schemas = { hello: Hello, attach: Attach, release: Release, report: Reports } as const;
 
 export type HelloRequest = z.infer<typeof Hello>;
 export type AttachRequest = z.infer<typeof Attach>;
 export type ReleaseRequest = z.infer<typeof Release>;
-export type BrokerRequest = HelloRequest | AttachRequest | ReleaseRequest;
+export type ReportRequest = z.infer<typeof Reports>;
+export type BrokerRequest = HelloRequest | AttachRequest | ReleaseRequest | ReportRequest;
 
 const hint = "docs/protocol.md, The broker, has what each request takes.";
 
