@@ -23,6 +23,9 @@ export interface ConnectOptions extends WaitOptions {
   readonly session?: SessionOptions | false;
 }
 
+/** What a session is held by. */
+export type HoldBy = "websocket" | "broker";
+
 export interface SessionOptions {
   /** What people see beside the process id. Default: the program's file name. */
   readonly name?: string | undefined;
@@ -30,6 +33,12 @@ export interface SessionOptions {
   readonly quotaBytes?: number | undefined;
   /** How long it outlives a server that is away, from the server's next start. Default: 30 s. */
   readonly ttlMs?: number | undefined;
+  /**
+   * What holds it: a WebSocket, or a connection to the server's broker, which needs none. Default: a WebSocket, and the broker where
+   * none comes through, or where the server knows this process by its uid alone: then the broker also issues the token that is sent
+   * from then on.
+   */
+  readonly hold?: HoldBy | undefined;
   /**
    * Told when the session was lost: the server ended it without this client, by request or by its TTL, and what it owned
    * with it. What is mapped here stays mapped, and the next use opens another session. `error` has the code

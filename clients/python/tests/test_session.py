@@ -220,7 +220,7 @@ def test_a_process_that_ends_before_its_session_is_held_ends_it(client: tensord.
     # The kernel has no socket to close then, and nobody shall have to wait for the TTL.
     script = f"""
 def refuse(*_): raise ConnectionRefusedError
-tensord._session.hold.HoldSocket = refuse
+tensord._session.ways.HoldSocket = refuse
 sys.excepthook = lambda *_: None
 region = tensord.connect().create("left", [1])
 say(region.descriptor.session)

@@ -111,12 +111,12 @@ def test_a_child_that_makes_something_and_exits_at_once_leaves_no_session(client
     # late here. Within a TTL of an hour it would be too late.
     script = f"""
 import time
-from tensord._session import hold
-class Late(hold.HoldSocket):
+from tensord._session import ways
+class Late(ways.HoldSocket):
     def __init__(self, *arguments):
         time.sleep(0.3)
         super().__init__(*arguments)
-hold.HoldSocket = Late
+ways.HoldSocket = Late
 client = tensord.connect(session_ttl=3600)
 pid = os.fork()
 if pid == 0:

@@ -40,17 +40,23 @@ export interface Answer {
 }
 
 export class BrokerConnection {
+  readonly path: string;
   readonly #socket: HeldFile;
   readonly #answers = new Map<number, Answer>();
   readonly #hello: number;
-  #instance: string | undefined;
+  /** What hello was answered with, once it was. */
+  #greeting: WireObject | undefined;
   #lastId = 0;
   #isClosed = false;
 
-  /** Connects, and says hello, whose answer is not waited for. @throws Lost, TensordError `out-of-descriptors` */
-  constructor(path: string, token?: string) {
+  /**
+   * Connects, and says hello with these members, whose answer is not waited for.
+   * @throws Lost, TensordError `out-of-descriptors`
+   */
+  constructor(path: string, hello: WireObject) {
+    this.path = path;
     this.#socket = connect(path);
-    this.#hello = this.send("hello", { v: version, token });
+    this.#hello = this.send("hello", { v: version, ...hello });
   }
 
   get isClosed(): boolean {
@@ -59,23 +65,44 @@ export class BrokerConnection {
 
   /** The server's instance, once anything was answered. */
   get instance(): string {
-    return this.#instance ?? "";
+    return this.#greeting === undefined ? "" : String(this.#greeting.instance);
   }
 
   /** @returns the number of the answer. @throws Lost */
   send(op: string, members: WireObject): number {
-    this.#lastId += 1;
-    const id = this.#lastId;
-    const isSent = this.#orLost(() => sendMessage(this.#socket.fd, JSON.stringify({ id, op, ...members })));
-    if (isSent) return id;
+    const id = this.trySend(op, members);
+    if (id !== undefined) return id;
     this.close();
     throw new Lost("it reads nothing");
+  }
+
+  /** As `send`; undefined if the server does not read just now, and nothing was sent. @throws Lost */
+  trySend(op: string, members: WireObject): number | undefined {
+    const id = this.#lastId + 1;
+    const isSent = this.#orLost(() => sendMessage(this.#socket.fd, JSON.stringify({ id, op, ...members })));
+    if (!isSent) return undefined;
+    this.#lastId = id;
+    return id;
+  }
+
+  /** What hello was answered with, if it was by now. @throws Lost; TensordError what it says */
+  greeting(): WireObject | undefined {
+    while (this.#greeting === undefined && !this.#answers.has(this.#hello)) if (!this.#read()) return undefined;
+    this.#greeting ??= toGreeting(this.#takeOut(this.#hello));
+    return this.#greeting;
+  }
+
+  /** Reads what there is, and throws it away. @throws Lost, TensordError if the server ends it */
+  drain(): void {
+    while (this.#read());
+    for (const { files } of this.#answers.values()) closeAll(files);
+    this.#answers.clear();
   }
 
   /** The answer of that number, if it is there. @throws Lost; TensordError what it says, `out-of-descriptors` */
   take(id: number): Answer | undefined {
     while (!this.#answers.has(id)) if (!this.#read()) return undefined;
-    if (this.#instance === undefined) this.#instance = instanceOf(this.#takeOut(this.#hello));
+    this.greeting();
     return toSuccess(this.#takeOut(id));
   }
 
@@ -179,10 +206,10 @@ function toFailure({ problem }: WireObject): TensordError {
   return fromProblem(Number(problem.status), fromWire(problem) as WireObject);
 }
 
-function instanceOf(answer: Answer): string {
-  const { instance } = toSuccess(answer).members;
-  if (typeof instance !== "string") throw notAnAnswer();
-  return instance;
+function toGreeting(answer: Answer): WireObject {
+  const { members } = toSuccess(answer);
+  if (typeof members.instance !== "string") throw notAnAnswer();
+  return members;
 }
 
 function notAnAnswer(): TensordError {

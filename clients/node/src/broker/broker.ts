@@ -11,6 +11,7 @@ import { waitFor } from "../memory/libc-unix.ts";
 import { pause } from "../waiting.ts";
 import { type Answer, BrokerConnection, closeAll, Lost } from "./broker-connection.ts";
 import { type BrokerPath, findBrokerPath } from "./broker-path.ts";
+import { askForPath, toUnreachable } from "./dial.ts";
 
 /** Who cannot do anything else meanwhile waits at most so long. */
 const nowMs = 1_000;
@@ -67,7 +68,8 @@ export class Broker implements DescriptorSource {
         // The server was started anew since.
         if (isUsed) continue;
         // So many wait to be taken that nobody else can.
-        if (error.code !== "EAGAIN" || performance.now() >= deadline) throw this.#unreachable(error);
+        if (error.code !== "EAGAIN" || performance.now() >= deadline)
+          throw toUnreachable(this.#place, this.#serversPath, error);
         waitFor(-1, "reading", firstPauseMs);
       }
     }
@@ -97,7 +99,8 @@ export class Broker implements DescriptorSource {
         const now = performance.now();
         giveUpAt = Math.min(giveUpAt, now + retryMs);
         const isAway = error instanceof Lost && !this.#wasThere && error.code !== "EAGAIN";
-        if (isAway || now + pauseMs > giveUpAt) throw error instanceof Lost ? this.#unreachable(error) : error;
+        if (isAway || now + pauseMs > giveUpAt)
+          throw error instanceof Lost ? toUnreachable(this.#place, this.#serversPath, error) : error;
       }
       await pause(pauseMs, { signal });
     }
@@ -106,7 +109,9 @@ export class Broker implements DescriptorSource {
   #ask({ region, access, lease }: Asked): Question {
     clearTimeout(this.#idle);
     if (this.#place === undefined) throw new Lost("where it is was not said");
-    this.#connection ??= new BrokerConnection(this.#place.path, this.#api.transport.endpoint.token?.read());
+    this.#connection ??= new BrokerConnection(this.#place.path, {
+      token: this.#api.transport.endpoint.token?.read(),
+    });
     this.#wasThere = true;
     const connection = this.#connection;
     return { connection, id: connection.send("attach", { region, access, lease }) };
@@ -162,16 +167,11 @@ export class Broker implements DescriptorSource {
 
   /** @throws TensordError `feature-unavailable` of a server that has none */
   async #askServer(signal: AbortSignal | undefined): Promise<void> {
-    const { broker } = await this.#api.capabilities(signal);
-    if (broker === undefined || broker === null) {
-      throw new TensordError("feature-unavailable", `The server on ${this.#api.transport.endpoint.url} has no broker`, {
-        hint: "its log says why: is it an older one, or the path of its socket too long (TENSORD_BROKER_SOCKET)?",
-      });
-    }
-    this.#serversPath = broker.path;
+    this.#serversPath = await askForPath(this.#api, signal);
     const isSaid = this.#place?.origin === "TENSORD_BROKER_SOCKET";
     // Of a server elsewhere the path says nothing here.
-    if (!isSaid && existsSync(broker.path)) this.#place = { path: broker.path, origin: "the server's capabilities" };
+    if (!isSaid && existsSync(this.#serversPath))
+      this.#place = { path: this.#serversPath, origin: "the server's capabilities" };
   }
 
   #late(waitedMs: number): TensordError {
@@ -180,36 +180,6 @@ export class Broker implements DescriptorSource {
       `The broker on ${this.#place?.path} did not answer within ${waitedMs} ms`,
       { hint: "the server is busy, or stopped: try again" },
     );
-  }
-
-  #unreachable(lost: Lost): TensordError {
-    const { code } = lost;
-    const servers = this.#serversPath ?? "TENSORD_BROKER_SOCKET of the server, `broker.sock` beside its socket";
-    const elsewhere =
-      `mount the directory of the server's socket (${servers}) here as well, and set TENSORD_BROKER_SOCKET to its path ` +
-      "here if that is another one";
-    if (this.#place === undefined) {
-      const detail = "Where the broker's socket is here is not known, of a server that is reached by TCP";
-      return new TensordError("wrong-namespace", detail, { hint: elsewhere, cause: lost });
-    }
-    const tried = `the broker's socket ${this.#place.path} (${this.#place.origin})`;
-    if (code === "ENOENT" || code === "ENOTDIR") {
-      return new TensordError("wrong-namespace", `There is no socket at ${tried}: ${code}`, {
-        hint: elsewhere,
-        cause: lost,
-      });
-    }
-    if (code === "EACCES" || code === "EPERM") {
-      const us = `uid ${process.geteuid?.()}, gid ${process.getegid?.()}`;
-      return new TensordError("access-denied", `This process (${us}) may not connect to ${tried}: ${code}`, {
-        hint: "run this process in the server's group (Kubernetes: the same fsGroup; docker: group_add)",
-        cause: lost,
-      });
-    }
-    return new TensordError("server-unavailable", `Nobody answers on ${tried}: ${lost.message}`, {
-      hint: "is the server running?",
-      cause: lost,
-    });
   }
 }
 

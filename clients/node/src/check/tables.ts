@@ -47,6 +47,7 @@ export const sessions = tableOf<SessionOptions>()({
   name: kinds.text,
   quotaBytes: kinds.bytes,
   ttlMs: kinds.wholeMs,
+  hold: kinds.oneOf("websocket", "broker"),
   onLost: kinds.callback<NonNullable<SessionOptions["onLost"]>>(),
 });
 

@@ -6,7 +6,7 @@
 import type { IncomingMessage } from "node:http";
 import type WebSocket from "ws";
 import { TensordError } from "../errors.ts";
-import type { Endpoint } from "../http/endpoint.ts";
+import type { Transport } from "../http/transport.ts";
 import { openWebSocket, readRefusal, toUnreachable } from "../http/web-socket.ts";
 
 /** Frames that wait for the consumer: the socket pauses at the first bound and goes on at the second. */
@@ -25,8 +25,8 @@ export class EventSocket {
   #isEnded = false;
   #failure: unknown;
 
-  constructor(endpoint: Endpoint, path: string) {
-    this.#socket = openWebSocket(endpoint, path).webSocket;
+  constructor(transport: Transport, path: string) {
+    this.#socket = openWebSocket(transport.endpoint, path, transport.authorization()).webSocket;
     this.#socket.on("message", (data) => this.#change(() => this.#push(String(data))));
     this.#socket.on("unexpected-response", (_, response) => this.#refuse(response));
     // "close" follows; before "open" this is all that says why.

@@ -64,7 +64,7 @@ export class EventStream implements AsyncIterable<TensordEvent> {
   /** The events of one connection, until the server ends it in a way that is worth resuming. */
   async *#connection(stopped: AbortSignal): AsyncGenerator<TensordEvent | StreamOpened, void, undefined> {
     stopped.throwIfAborted();
-    const socket = new EventSocket(this.#transport.endpoint, this.#path());
+    const socket = new EventSocket(this.#transport, this.#path());
     const stop = () => socket.close(stopped.reason);
     stopped.addEventListener("abort", stop);
     try {

@@ -262,7 +262,7 @@ export class Api {
 
   openSession(body: Body<Operation<"POST", "/v1/sessions">>): Promise<SessionDescriptor> {
     // One whose answer was lost is held by nobody, and its TTL ends it.
-    return this.#ask("POST", "/v1/sessions", { body, isRepeatable: true });
+    return this.#ask("POST", "/v1/sessions", { body, isRepeatable: true, isForToken: true });
   }
 
   session(id: string, signal?: AbortSignal | undefined): Promise<SessionDescriptor> {

@@ -7,7 +7,7 @@ import { Agent, type IncomingMessage, type RequestOptions, request } from "node:
 import type { Readable } from "node:stream";
 import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { isRefusedForNow, TensordError } from "../errors.ts";
-import { pause, type WaitOptions } from "../waiting.ts";
+import { orAborted, pause, type WaitOptions } from "../waiting.ts";
 import { type Endpoint, toAuthorization } from "./endpoint.ts";
 import { isObject } from "./wire.ts";
 
@@ -36,6 +36,8 @@ export interface Sending extends WaitOptions {
   readonly prefer?: string | undefined;
   /** Only what has this revision is to be changed. */
   readonly ifMatch?: number | undefined;
+  /** A token is to be had by it: without one it is not asked again. */
+  readonly isForToken?: boolean;
   /** How long an answer may take. */
   readonly answerMs?: number;
 }
@@ -72,6 +74,10 @@ export class Transport {
   readonly #agent = new Agent({ keepAlive: true, timeout: keepMs });
   readonly #closing = new AbortController();
   #wasThere = false;
+  /** The token that the server's broker issued with a session, for who has none of its own. */
+  issuedToken: string | undefined;
+  /** Gets another token than the one that was refused, if it can. */
+  renewToken: ((refused: string | undefined) => Promise<boolean>) | undefined;
 
   constructor(endpoint: Endpoint, retryMs: number) {
     this.endpoint = endpoint;
@@ -94,6 +100,15 @@ export class Transport {
    *   reason
    */
   async request(method: string, path: string, options: Request): Promise<Reply> {
+    const token = this.issuedToken;
+    const reply = await this.#send(method, path, options);
+    if (reply.status !== 401 || options.isForToken === true || this.renewToken === undefined) return reply;
+    const isRenewed = await orAborted(this.renewToken(token), options.signal);
+    return isRenewed ? await this.#send(method, path, options) : reply;
+  }
+
+  /** As often as it takes. */
+  async #send(method: string, path: string, options: Request): Promise<Reply> {
     const { signal } = options;
     let isRepeated = false;
     let giveUpAt = Number.POSITIVE_INFINITY;
@@ -127,6 +142,12 @@ export class Transport {
     }
   }
 
+  /** The header that says who asks. @throws TensordError `validation-failed` if the token's file has none. */
+  authorization(): { readonly authorization?: string } {
+    if (this.endpoint.token !== undefined || this.issuedToken === undefined) return toAuthorization(this.endpoint);
+    return { authorization: `Bearer ${this.issuedToken}` };
+  }
+
   /** Closes every connection. A request afterwards throws `closed`. */
   close(): void {
     this.#closing.abort(
@@ -153,7 +174,7 @@ export class Transport {
       agent: isRepeatable ? this.#agent : false,
       headers: {
         accept: "application/json",
-        ...toAuthorization(this.endpoint),
+        ...this.authorization(),
         ...(payload === undefined
           ? {}
           : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) }),

@@ -19,11 +19,9 @@ export interface OpenedSocket {
   readonly connection: Socket;
 }
 
-/** Begins to connect; events tell how that goes. */
-export function openWebSocket(endpoint: Endpoint, path: string): OpenedSocket {
+/** Begins to connect; events tell how that goes. @param headers say who asks: read before a connection stands that nobody would close. */
+export function openWebSocket(endpoint: Endpoint, path: string, headers = toAuthorization(endpoint)): OpenedSocket {
   const Kind = loadWebSocket();
-  // Before a connection stands that nobody would close.
-  const headers = toAuthorization(endpoint);
   const connection = "path" in endpoint ? connect({ path: endpoint.path }) : connect(endpoint.port, endpoint.host);
   const origin = "path" in endpoint ? "ws://localhost" : endpoint.url.replace(/^http/, "ws");
   const webSocket = new Kind(`${origin}${path}`, {

@@ -1,20 +1,18 @@
 /**
- * Holds one session: a WebSocket that lives as long as this process does, so that the server sees the process end, however
+ * Holds one session: a connection that lives as long as this process does, so that the server sees the process end, however
  * it ends. It connects again after a restart of the server, keeps no process alive, and tells what the process maps.
  */
 
-import type WebSocket from "ws";
 import { isPassing, isTensordError } from "../errors.ts";
-import type { Endpoint } from "../http/endpoint.ts";
-import { openWebSocket, readRefusal, toUnreachable } from "../http/web-socket.ts";
 import { pause } from "../waiting.ts";
+import type { HoldConnection } from "./hold-connection.ts";
 import { countMappings, countPassed, type Mappings, type ReportedMapping, toReports } from "./reports.ts";
+import type { Ways } from "./ways.ts";
 
 const firstPauseMs = 20;
 const longestPauseMs = 1_000;
 /** What is mapped and let go of within this time is not told. It bounds what attaching in a loop costs. */
 const gatherMs = 100;
-const action = "hold the session";
 
 export interface HoldOptions {
   /** The server ends the session so long after the last hold that it closed. */
@@ -28,21 +26,24 @@ export interface HoldOptions {
 }
 
 export class Hold {
-  readonly #endpoint: Endpoint;
-  readonly #path: string;
+  readonly #ways: Ways;
+  readonly #session: string;
   readonly #options: HoldOptions;
-  #socket: WebSocket | undefined;
+  /** By which the session was opened, until it is taken over. */
+  #opened: HoldConnection | undefined;
+  #connection: HoldConnection | undefined;
   #isClosed = false;
   #telling: NodeJS.Timeout | undefined;
   /** What the server knows from this connection. */
   #told: ReadonlyMap<string, Mappings> = new Map();
   #toldMappings = new WeakSet<ReportedMapping>();
-  #tellsMakers = false;
 
-  constructor(endpoint: Endpoint, session: string, options: HoldOptions) {
-    this.#endpoint = endpoint;
-    this.#path = `/v1/sessions/${session}/hold`;
+  /** @param opened what holds the session already, if anything does. */
+  constructor(ways: Ways, session: string, options: HoldOptions, opened?: HoldConnection | undefined) {
+    this.#ways = ways;
+    this.#session = session;
     this.#options = options;
+    this.#opened = opened;
   }
 
   /** Connects for the first time, and tries for so long. @throws TensordError `server-unavailable`, `session-not-found` */
@@ -52,7 +53,7 @@ export class Hold {
 
   /** Whether the server tells makers from consumers, as it said when it took this hold. */
   get tellsMakers(): boolean {
-    return this.#tellsMakers;
+    return this.#connection?.tellsMakers ?? false;
   }
 
   /** Tells the server at once what this process maps. */
@@ -71,7 +72,8 @@ export class Hold {
     this.tell();
     this.#isClosed = true;
     clearTimeout(this.#telling);
-    this.#socket?.terminate();
+    this.#opened?.close();
+    this.#connection?.close();
   }
 
   /** @param isAwaited somebody waits for it, so that the process has something to do. */
@@ -89,56 +91,36 @@ export class Hold {
     }
   }
 
-  #connectOnce(isAwaited: boolean): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const { webSocket, connection } = openWebSocket(this.#endpoint, this.#path);
-      if (!isAwaited) connection.unref();
-      // One from before there was a maker's byte closes on a report that says who is one.
-      webSocket.on("upgrade", ({ headers }) => {
-        this.#tellsMakers = String(headers["tensord-reports"] ?? "").includes("maker");
-      });
-      webSocket.on("open", () => {
-        connection.unref();
-        webSocket.on("close", () => this.#lost());
-        if (this.#isClosed) webSocket.terminate();
-        this.#socket = webSocket;
-        this.#told = new Map();
-        this.#toldMappings = new WeakSet();
-        this.#tell();
-        resolve();
-      });
-      webSocket.on("error", (error) => reject(toUnreachable(action, error)));
-      webSocket.on("unexpected-response", (_, response) => {
-        void readRefusal(response, action).then((error) => {
-          reject(error);
-          webSocket.terminate();
-        });
-      });
-    });
+  async #connectOnce(isAwaited: boolean): Promise<void> {
+    const opened = this.#opened;
+    this.#opened = undefined;
+    const connection = opened ?? (await this.#ways.connect(this.#session, isAwaited));
+    if (this.#isClosed) return connection.close();
+    this.#connection = connection;
+    this.#told = new Map();
+    this.#toldMappings = new WeakSet();
+    void connection.closed.then(() => this.#lost());
+    this.#tell();
   }
 
   #tell(): void {
     clearTimeout(this.#telling);
     this.#telling = undefined;
-    const socket = this.#socket;
+    const connection = this.#connection;
     // The next connection begins with it.
-    if (socket === undefined) return;
-    // A server that does not read: more is told when this is out.
-    if (socket.bufferedAmount > 0) return this.changed();
+    if (connection === undefined) return;
+    if (connection.hasUnsent) return this.changed();
     const mapped = [...this.#options.mapped()];
     const passed = this.#options.takeEnded().filter((mapping) => !this.#toldMappings.has(mapping));
-    const now = countMappings(mapped, this.#tellsMakers);
-    const reports = toReports(this.#told, now, countPassed(passed, this.#tellsMakers));
-    for (const report of reports) socket.send(JSON.stringify(report), ignore);
+    const { tellsMakers } = connection;
+    const now = countMappings(mapped, tellsMakers);
+    connection.send(toReports(this.#told, now, countPassed(passed, tellsMakers)));
     for (const mapping of mapped) this.#toldMappings.add(mapping);
     this.#told = now;
   }
 
   #lost(): void {
-    this.#socket = undefined;
+    this.#connection = undefined;
     if (!this.#isClosed) this.#connect(Number.POSITIVE_INFINITY, false).catch(this.#options.lost);
   }
 }
-
-/** What is lost with its connection is told again on the next one. */
-function ignore(): void {}

@@ -9,15 +9,19 @@ import type { SessionDescriptor, SessionEnd } from "../http/wire.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
 import type { SessionOptions } from "../options.ts";
-import { orAborted } from "../waiting.ts";
+import { orAborted, pause } from "../waiting.ts";
 import { Hold } from "./hold.ts";
 import { describeProgram } from "./program.ts";
 import type { ReportedMapping } from "./reports.ts";
+import { Ways } from "./ways.ts";
 
 /** Ended mappings that are remembered for a server that is away. */
 const maxEnded = 10_000;
 /** Who maps what cannot be leased does not wait longer for a lease by request. */
 const leaseAnswerMs = 5_000;
+/** How long a request waits for the token that the next hello brings. */
+const renewMs = 2_000;
+const renewPauseMs = 20;
 
 interface HeldSession {
   readonly id: string;
@@ -27,6 +31,7 @@ interface HeldSession {
 export class Session {
   readonly #api: Api;
   readonly #options: SessionOptions;
+  readonly #ways: Ways;
   readonly #tellLost: (error: TensordError) => void;
   readonly #mappings = new Set<ReportedMapping>();
   readonly #ended: ReportedMapping[] = [];
@@ -39,6 +44,8 @@ export class Session {
     this.#api = api;
     this.#options = options;
     this.#tellLost = options.onLost ?? warn;
+    this.#ways = new Ways(api, options.hold);
+    if (api.transport.endpoint.token === undefined) api.transport.renewToken = (refused) => this.#renewToken(refused);
   }
 
   /**
@@ -132,6 +139,19 @@ export class Session {
     this.#open().catch(() => undefined);
   }
 
+  /**
+   * Whether there is another token than the one that was refused: that of a session, opened if need be, which the broker holds. After a
+   * restart of the server the hold says hello again, and gets another.
+   */
+  async #renewToken(refused: string | undefined): Promise<boolean> {
+    const { transport } = this.#api;
+    await this.#open().catch(() => undefined);
+    const deadline = performance.now() + renewMs;
+    while (this.#ways.isAtBroker && isOld(transport.issuedToken, refused) && performance.now() < deadline)
+      await pause(renewPauseMs, { signal: transport.closed });
+    return !isOld(transport.issuedToken, refused);
+  }
+
   #open(): Promise<HeldSession> {
     this.#held ??= this.#begin().catch((error) => {
       this.#hold?.close();
@@ -144,19 +164,20 @@ export class Session {
 
   async #begin(): Promise<HeldSession> {
     const { name, quotaBytes, ttlMs: wantedMs } = this.#options;
-    const { id, ttlMs } = await this.#api.openSession({
+    const { id, ttlMs, connection } = await this.#ways.open({
       name,
       client: describeProgram(name),
       quotaBytes,
       ttlMs: wantedMs,
     });
-    const { endpoint, closed, retryMs } = this.#api.transport;
-    const hold = new Hold(endpoint, id, {
+    const { closed, retryMs } = this.#api.transport;
+    const options = {
       ttlMs,
       mapped: () => this.#mappings,
       takeEnded: () => this.#ended.splice(0),
-      lost: (why) => this.#lose({ id, hold }, why),
-    });
+      lost: (why: unknown) => this.#lose({ id, hold }, why),
+    };
+    const hold: Hold = new Hold(this.#ways, id, options, connection);
     this.#hold = hold;
     await hold.open(retryMs);
     closed.throwIfAborted();
@@ -187,6 +208,10 @@ export class Session {
     this.#hold = undefined;
     this.#held = undefined;
   }
+}
+
+function isOld(token: string | undefined, refused: string | undefined): boolean {
+  return token === undefined || token === refused;
 }
 
 function warn({ message }: TensordError): void {

@@ -54,6 +54,7 @@ from ._ring.ring import Ring, to_ring_tensors
 from ._ring.rings import Rings
 from ._ring.slot_tensor import open_slot
 from ._session.hold import Hold
+from ._session.holding import HoldBy
 from ._session.session import Session
 from ._tensor.reference import TensorReference, is_region_id
 from ._tensor.tensor import OpenedTensor
@@ -96,6 +97,7 @@ class Client:
         name: str | None = None,
         quota_bytes: int | None = None,
         session_ttl: float | None = None,
+        hold: HoldBy | None = None,
     ) -> None:
         self._transport = Transport(endpoint, retry)
         self._api = Api(self._transport)
@@ -103,7 +105,7 @@ class Client:
         self._session: Session | None = None
         if session:
             request = to_session(quota_bytes=quota_bytes, ttl=session_ttl)
-            self._session = Session(self._api, Hold(self._transport, request, name))
+            self._session = Session(self._api, Hold(self._transport, request, name, hold))
 
     @property
     def url(self) -> str:

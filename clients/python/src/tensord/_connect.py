@@ -15,6 +15,7 @@ from ._errors import ServerUnavailable, ValidationFailed
 from ._region.group import Group
 from ._region.region import Region
 from ._region.requests import HugePages, IfExists, OnFull, StorageKind
+from ._session.holding import HoldBy
 from ._tensor.dtype import parse_dtype
 from ._transport.endpoint import Endpoint, find_endpoint
 from ._transport.transport import Transport
@@ -36,6 +37,7 @@ def connect(
     name: ProgramName | None = None,
     quota_bytes: ByteCount | None = None,
     session_ttl: Seconds | None = None,
+    hold: HoldBy | None = None,
 ) -> Client:
     """A client of the server at ``url``, else at ``TENSORD_URL`` (``http://host:port`` or ``unix:///path``), else on
     the Unix socket ``<TENSORD_SHM_DIR>/tensord.<TENSORD_INSTANCE>/http.sock`` (``/dev/shm`` and ``default``).
@@ -50,12 +52,24 @@ def connect(
     (the script's name), ``quota_bytes`` how much the session may own, ``session_ttl`` how many seconds (30) it lives on
     while the server is away or cannot be reached.
 
+    ``hold`` says what holds the session: ``"websocket"``, or ``"broker"``, a connection to the server's broker, which
+    needs no WebSocket. By default it is a WebSocket, and the broker where none comes through or where the server
+    knows this process by its uid alone: then the broker also issues the token that is sent from then on.
+
     Raises ``ServerUnavailable`` when the wait is over, ``ValidationFailed`` for what is no address or no token.
     """
     endpoint = find_endpoint(url, token=token)
     if wait > 0:
         _wait_until_ready(endpoint, wait)
-    return Client(endpoint, retry=retry, session=session, name=name, quota_bytes=quota_bytes, session_ttl=session_ttl)
+    return Client(
+        endpoint,
+        retry=retry,
+        session=session,
+        name=name,
+        quota_bytes=quota_bytes,
+        session_ttl=session_ttl,
+        hold=hold,
+    )
 
 
 @overload

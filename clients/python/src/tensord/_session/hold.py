@@ -18,8 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from websockets.exceptions import WebSocketException
-
 from tensord._api import Api
 from tensord._errors import (
     AccessDenied,
@@ -29,14 +27,17 @@ from tensord._errors import (
     OutOfDescriptors,
     ServerUnavailable,
     TensordError,
+    Unauthorized,
     refuse_without_descriptor,
 )
+from tensord._transport.broker import Unreachable
 from tensord._transport.transport import Transport
 
-from .hold_socket import HoldSocket
+from .holding import HoldBy, Holding
 from .program import describe_program
 from .reports import Key, Mappings, Reported, count_mappings, count_passed, to_messages
 from .wake import Waitable, Wake
+from .ways import Ways
 
 if TYPE_CHECKING:
     from tensord._wire import schemas
@@ -59,7 +60,7 @@ MAX_ENDED = 10_000
 MAX_TOLD = 100
 
 # What passes by itself: it is tried again without a word.
-_AWAY = (ServerUnavailable, AccessDenied, NotFound, Closed, WebSocketException, OSError)
+_AWAY = (ServerUnavailable, AccessDenied, NotFound, Closed, Unreachable, OSError)
 
 _log = logging.getLogger("tensord")
 _holds: weakref.WeakSet[Hold] = weakref.WeakSet()
@@ -70,15 +71,26 @@ class Hold:
 
     ``mapped`` is what this process maps, each mapping under a key of its own. Changes of it are single steps of the
     interpreter, so finalizers make them too, and then ``call`` without a lock.
+
+    ``by`` is what holds it; ``None``: whatever ``Ways`` finds to work.
     """
 
-    def __init__(self, transport: Transport, request: schemas.OpenSession, client_name: str | None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        request: schemas.OpenSession,
+        client_name: str | None,
+        by: HoldBy | None = None,
+    ) -> None:
         self._transport = transport
         self._request = request
         self._client_name = client_name
+        self._by = by
         self.mapped: dict[int, Reported] = {}
         self._closed = False
         self._begin()
+        if transport.endpoint.token is None:
+            transport.renew_token = self.renew_token
         _holds.add(self)
 
     def _begin(self) -> None:
@@ -87,7 +99,9 @@ class Hold:
         self._lock = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._socket: HoldSocket | None = None
+        self._socket: Holding | None = None
+        # In ``_open``: what that asks waits for no other token.
+        self._opening_thread: int | None = None
         self._wake: Wake | None = None
         # Whether the session is held, or the first try at it has failed.
         self._tried = threading.Event()
@@ -99,6 +113,7 @@ class Hold:
         self.tells_makers = False
         # Its connections are the thread's alone, and it waits for nobody: the thread itself tries again.
         self._api = Api(self._transport.beside(retry_seconds=0.0))
+        self._ways = Ways(self._api, self._by)
 
     @property
     def session_id(self) -> str | None:
@@ -123,9 +138,31 @@ class Hold:
                 raise Closed("Cannot open a session: the client was closed", hint="connect again")
             if self._id is None:
                 self._tried.clear()
-                self._id = api.open_session({**self._request, "client": describe_program(self._client_name)})
+                self._opening_thread = threading.get_ident()
+                try:
+                    client = describe_program(self._client_name)
+                    self._id = self._ways.open(api, {**self._request, "client": client})
+                finally:
+                    self._opening_thread = None
                 self._call_at_once()
             return self._id
+
+    def renew_token(self, refused: str | None) -> bool:
+        """Whether there is another token than the one that was ``refused``: that of a session, opened if need be, which
+        the broker holds. For who has no other token. It waits, as for a session to be held.
+        """
+        if self._opening_thread == threading.get_ident() or threading.current_thread() is self._thread or self._closed:
+            return False
+        self._tried.clear()
+        with contextlib.suppress(TensordError):
+            self.open(Api(self._transport.beside(self._transport.patience_seconds)))
+            # After a restart of the server the thread says hello again, and gets another.
+            deadline = time.monotonic() + HELD_SECONDS
+            while (
+                self._ways.at_broker and self._transport.issued_token in (None, refused) and time.monotonic() < deadline
+            ):
+                time.sleep(FIRST_PAUSE_SECONDS)
+        return self._transport.issued_token not in (None, refused)
 
     def forget(self, session_id: str) -> None:
         """The server knows that session no more: the next ``open`` opens another."""
@@ -199,6 +236,7 @@ class Hold:
         """In a forked child: session, thread and socket are the parent's. What is mapped is mapped here as well."""
         if self._socket is not None:
             self._socket.close()
+        self._ways.close()
         self._begin()
 
     def _call_at_once(self) -> None:
@@ -210,7 +248,7 @@ class Hold:
         while not self._closed:
             try:
                 session_id = self._open(self._api)
-                self._socket = held = HoldSocket(self._transport.endpoint, session_id)
+                self._socket = held = self._ways.connect(session_id)
                 if self._hold(held, session_id):
                     pause = FIRST_PAUSE_SECONDS
             except _AWAY as error:
@@ -225,8 +263,9 @@ class Hold:
             self._do(self._end)
         if self._socket is not None:
             self._socket.close()
+        self._ways.close()
 
-    def _hold(self, held: HoldSocket, session_id: str) -> bool:
+    def _hold(self, held: Holding, session_id: str) -> bool:
         """Holds the session until the server closes the socket, or we are to stop. Returns whether it was held."""
         told: dict[Key, Mappings] = {}
         self._told_keys = frozenset()
@@ -242,6 +281,8 @@ class Hold:
                 return was_open
             self._work_off()
             if held.is_open:
+                if not was_open:
+                    self._ways.note_held(held)
                 was_open = True
                 self.tells_makers = held.tells_makers
                 self._tried.set()
@@ -251,9 +292,11 @@ class Hold:
         if held.is_refused:
             _log.warning("Session %s has ended without this process, and with it what it owned.", session_id)
             self.forget(session_id)
+        elif not was_open:
+            self._ways.note_failed(held)
         return was_open
 
-    def _tell(self, held: HoldSocket, told: dict[Key, Mappings]) -> dict[Key, Mappings]:
+    def _tell(self, held: Holding, told: dict[Key, Mappings]) -> dict[Key, Mappings]:
         if held.has_unsent:
             return told
         ended = [self._ended_mappings.popleft() for _ in range(len(self._ended_mappings))]
@@ -261,8 +304,7 @@ class Hold:
         passed = [reported for key, reported in ended if key not in self._told_keys and key not in mapped]
         self._told_keys = frozenset(mapped)
         now = count_mappings(mapped.values(), tells_makers=held.tells_makers)
-        for message in to_messages(told, now, count_passed(passed, tells_makers=held.tells_makers)):
-            held.send(message)
+        held.send(to_messages(told, now, count_passed(passed, tells_makers=held.tells_makers)))
         return now
 
     def _tell_once(self, what: str, error: Exception) -> None:
@@ -282,6 +324,11 @@ class Hold:
             chore(self._api)
         except (ServerUnavailable, OutOfDescriptors):
             return False
+        except Unauthorized as error:
+            # Issued before a restart of the server: the next hello brings another.
+            if not self._closed and self._transport.issued_token is not None:
+                return False
+            self._tell_once("Cannot tidy up behind a session", error)
         except NotFound as error:
             _log.debug("There is nothing to tidy up behind a session: %s", error)
         except Exception as error:  # noqa: BLE001  # as in _run

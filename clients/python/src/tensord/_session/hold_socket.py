@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidHeader, InvalidStatus, InvalidUpgrade
 from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
@@ -22,9 +21,13 @@ from websockets.uri import parse_uri
 from tensord._transport.connection import Connection
 from tensord._transport.endpoint import Endpoint
 
+from .holding import Report
+
 READ_BYTES = 64 << 10
 # The server says nothing but control frames.
 MAX_MESSAGE_BYTES = 4096
+# Of what lets no WebSocket through: a proxy, or the server, to which the proxy did not pass the upgrade on.
+UNFIT_STATUSES = frozenset({400, 405, 426, 501})
 
 
 class HoldSocket:
@@ -71,13 +74,22 @@ class HoldSocket:
         return isinstance(failure, InvalidStatus) and failure.response.status_code == 404
 
     @property
+    def is_unfit(self) -> bool:
+        """Whether no WebSocket comes through to the server."""
+        failure = self._protocol.handshake_exc
+        if isinstance(failure, InvalidStatus):
+            return failure.response.status_code in UNFIT_STATUSES
+        return isinstance(failure, (InvalidHeader, InvalidUpgrade))
+
+    @property
     def has_unsent(self) -> bool:
         """Whether the server does not read: to be waited for before more is sent."""
         return self._unsent != b""
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Sends a JSON message, or keeps it until ``move``."""
-        self._protocol.send_text(json.dumps(message).encode())
+    def send(self, reports: Iterable[Report]) -> None:
+        """Sends each as a JSON message, or keeps it until ``move``."""
+        for report in reports:
+            self._protocol.send_text(json.dumps(report).encode())
         self._write()
 
     def move(self) -> None:

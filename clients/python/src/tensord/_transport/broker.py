@@ -174,33 +174,38 @@ class Broker:
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    def _connect(self) -> socket.socket:
-        if self._closed:
-            raise Closed("Cannot ask the broker: the client was closed", hint="connect again")
+    def dial(self) -> socket.socket:
+        """A connection of the caller's own, over which nothing was said yet. Raises ``Unreachable``, and
+        ``OutOfDescriptors`` if this process has none.
+        """
         first: TensordError | None = None
         for path in self._paths():
             sock = _open_socket()
             try:
                 sock.connect(path)
-                self._sock = sock
-                token = self._transport.endpoint.token
-                who = {} if token is None else {"token": token.read()}
-                hello, _ = self._exchange(sock, {"op": "hello", "v": VERSION, **who})
+                return sock
             except OSError as error:
-                self._sock = None
                 sock.close()
-                if isinstance(error, TensordError):
-                    raise
                 first = first or _unreachable(path, error)
-                continue
             except BaseException:
-                self._sock = None
                 sock.close()
                 raise
-            self._seen = True
-            self._instance = str(hello.get("instance"))
-            return sock
         raise Unreachable(first or _without_path(self._transport.endpoint))
+
+    def _connect(self) -> socket.socket:
+        if self._closed:
+            raise Closed("Cannot ask the broker: the client was closed", hint="connect again")
+        sock = self.dial()
+        self._sock = sock
+        try:
+            hello, _ = self._exchange(sock, {"op": "hello", "v": VERSION, **self._transport.credentials()})
+        except BaseException:
+            self._sock = None
+            sock.close()
+            raise
+        self._seen = True
+        self._instance = str(hello.get("instance"))
+        return sock
 
     def _paths(self) -> Iterator[str]:
         if self._beside is not None:
@@ -238,7 +243,7 @@ class Broker:
                 reply = _parse(frame, fds, flags, self._last_id)
                 complete = True
                 if not reply.get("ok"):
-                    raise _to_error(reply)
+                    raise to_error(reply)
             except BaseException:
                 _close(fds)
                 raise
@@ -295,7 +300,7 @@ def _parse(frame: bytes, fds: list[int], flags: int, request_id: int) -> dict[st
         raise ServerFault("Cannot read the broker's answer: it is no object")
     if reply.get("id") != request_id:
         # What answers no question says why the connection ends.
-        raise _to_error(reply)
+        raise to_error(reply)
     names = reply.get("fds") or []
     if len(fds) < len(names) or flags & socket.MSG_CTRUNC:
         # The kernel tells of it in no other way: it gives as many as there is room for.
@@ -306,7 +311,8 @@ def _parse(frame: bytes, fds: list[int], flags: int, request_id: int) -> dict[st
     return reply
 
 
-def _to_error(reply: Mapping[str, Any]) -> TensordError:
+def to_error(reply: Mapping[str, Any]) -> TensordError:
+    """What an answer that is no success says."""
     problem = reply.get("problem")
     if not isinstance(problem, dict):
         return ServerFault("Cannot read the broker's answer: it is to another question, or of no known form")

@@ -70,6 +70,12 @@ class _Presence:
     seen = False
 
 
+class _Issued:
+    """The token that the server's broker issued with a session, for who has none of its own."""
+
+    text: str | None = None
+
+
 class Transport:
     """Requests to one server. Thread-safe. ``retry_seconds`` bounds how long a server that was there may be away."""
 
@@ -77,6 +83,9 @@ class Transport:
         self.endpoint = endpoint
         self._retry_seconds = retry_seconds
         self._presence = _Presence()
+        self._issued = _Issued()
+        # Gets another token than the one that was refused, if it can: see ``Hold``.
+        self.renew_token: Callable[[str | None], bool] | None = None
         self._closed = False
         self._forget()
 
@@ -84,7 +93,28 @@ class Transport:
         """Another one to the same server. Where either was answered, both know that the server was there."""
         other = Transport(self.endpoint, retry_seconds)
         other._presence = self._presence
+        other._issued = self._issued
         return other
+
+    @property
+    def issued_token(self) -> str | None:
+        """The token that came with a session, if one did. Shared with those ``beside``."""
+        return self._issued.text
+
+    @issued_token.setter
+    def issued_token(self, text: str | None) -> None:
+        self._issued.text = text
+
+    def credentials(self) -> dict[str, str]:
+        """The member of the broker's ``hello`` that says who asks. A token that was issued says nothing there."""
+        token = self.endpoint.token
+        return {} if token is None else {"token": token.read()}
+
+    def authorization(self) -> dict[str, str]:
+        """The header that says who asks. Raises ``ValidationFailed`` if the token's file has none."""
+        if self.endpoint.token is None and self._issued.text is not None:
+            return {"Authorization": f"Bearer {self._issued.text}"}
+        return self.endpoint.authorization()
 
     def request(
         self,
@@ -118,8 +148,10 @@ class Transport:
         if prefer is not None:
             headers["Prefer"] = prefer
         repeated, pause, give_up_at = False, FIRST_PAUSE_SECONDS, math.inf
+        renewed = False
         while True:
             failure: Exception | None = None
+            token = self._issued.text
             try:
                 status, answer = self._exchange(method, path, payload, headers, wait_until, answer_seconds, into)
             except _NotSent as error:
@@ -131,6 +163,10 @@ class Transport:
                 self._presence.seen = True
             else:
                 self._presence.seen = True
+                if status == 401 and not renewed and self.renew_token is not None:
+                    renewed = True
+                    if self.renew_token(token):
+                        continue
                 if not _is_passing(status, answer):
                     return Reply(status, answer, repeated)
                 may_repeat = True
@@ -159,7 +195,7 @@ class Transport:
             connection = self._connect()
             sock = connection.sock
             connection.expect_within(silence_seconds)
-            connection.request("GET", path, headers={**headers, **self.endpoint.authorization()})
+            connection.request("GET", path, headers={**headers, **self.authorization()})
         except (_NotSent, OSError) as error:
             if isinstance(error, TensordError):
                 raise
@@ -199,7 +235,7 @@ class Transport:
         into: Download | None,
     ) -> tuple[int, Any]:
         connection = self._connection()
-        headers = {"Accept": "application/json", **given, **self.endpoint.authorization()}
+        headers = {"Accept": "application/json", **given, **self.authorization()}
         if wait_until is not None:
             # Whole seconds, rounded down: the caller asks again, and without a wait in the last one.
             wait = math.floor(min(MAX_WAIT_SECONDS, wait_until - time.monotonic()))
