@@ -29,6 +29,21 @@ async function isHeld(api: ServerApi, name: string): Promise<boolean | undefined
 const holdersOf = async (api: ServerApi, name: string) =>
   ((await api.findByName(name))?.holders ?? []).map(({ mappings, writable }) => ({ mappings, writable }));
 
+/** Passes each request on as one that wishes for no upgrade, as a proxy may. */
+function serveDeaf(unix: string) {
+  const proxy = Bun.serve({
+    port: 0,
+    async fetch(request) {
+      const { pathname, search } = new URL(request.url);
+      const headers = new Headers(request.headers);
+      for (const name of ["connection", "upgrade"]) headers.delete(name);
+      const body = request.method === "GET" ? {} : { body: await request.arrayBuffer() };
+      return await fetch(`http://localhost${pathname}${search}`, { unix, method: request.method, headers, ...body });
+    },
+  });
+  return { url: proxy.url, [Symbol.asyncDispose]: () => proxy.stop(true) };
+}
+
 /** Of a server that wants a token. */
 async function sessionsSeenBy(name: string, { instance }: TestServer): Promise<unknown[]> {
   const headers = { authorization: `Bearer ${tokenOf(name)}` };
@@ -125,6 +140,28 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     expect(await program.hear()).toEqual(["unauthorized", "unauthorized", "unauthorized"]);
     await program.end();
     await until("its session has ended", async () => (await sessionsSeenBy("ops", own)).length === 0);
+  });
+
+  testWith(needsNodeClient)(`on ${runtime} the broker holds it where a proxy passes no upgrade on`, async () => {
+    const name = `deaf-${runtime}`;
+    const { socket: unix, broker } = server.instance;
+    await using proxy = serveDeaf(unix);
+    await using program = startProgram(
+      runtime,
+      { ...server.env, TENSORD_URL: proxy.url.href, TENSORD_BROKER_SOCKET: broker },
+      `const client = await connect({ session: { name: "${name}" } });
+       await client.create("${name}", new Float32Array(4));
+       const strict = await connect({ retryMs: 0, session: { hold: "websocket" } });
+       tell(await codeOf(() => strict.session()));
+       strict.close();
+       await receive();
+       client.close();`,
+    );
+    expect(await program.hear()).toBe("server-unavailable");
+    expect(await isHeld(server.api, name)).toBeTrue();
+    await program.say("end");
+    await program.end();
+    await until("its session has ended", async () => (await isHeld(server.api, name)) === undefined);
   });
 
   testWith(needsNodeClient)(`on ${runtime} a broker that is not there is told of, with what to do`, async () => {
