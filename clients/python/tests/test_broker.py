@@ -161,6 +161,47 @@ with tensord.connect() as client, client.attach("theirs") as region:
             child.finish()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes under other uids")
+@pytest.mark.parametrize("how", ["storage='memfd'", "private=True"])
+def test_another_uid_makes_and_maps_what_has_no_name(client: tensord.Client, how: str) -> None:
+    script = f"""
+os.setgroups([hear()]); os.setgid(65534); os.setuid(65534)
+with tensord.connect() as client:
+    with client.attach("theirs") as region:
+        say([region.numpy().tolist(), region.attached_by])
+        with region.lock_read(): pass
+        with client.open(region["data"].ref()) as tensor: say(tensor.numpy().tolist())
+    with client.attach("open", writable=True) as region:
+        region.numpy()[0] = 8
+    with client.create("ours", [1, 2], ttl=600, {how}) as made:
+        made.numpy()[1] = 9
+        made.seal(checksum=True)
+        say([made.attached_by, client.verify(made).ok])
+        with made.lock_read(): pass
+    with client.ring(slots=1, slot_bytes=64, ttl=600, {how}) as ring:
+        say(ring.put([6]).to_dict())
+        hear()
+"""
+    options: dict[str, Any] = {"storage": "memfd"} if how.startswith("storage") else {"private": True}
+    with (
+        client.create("theirs", [3], ttl=600, **options) as theirs,
+        client.create("open", [4], ttl=600, **options) as opened,
+        Child(script) as child,
+    ):
+        theirs.seal()
+        child.say(os.getegid())
+        assert child.hear() == [[3], "descriptor"]
+        assert child.hear() == [3]
+        assert child.hear() == ["descriptor", True]
+        assert opened.numpy().tolist() == [8]
+        with client.attach("ours") as ours:
+            assert ours.numpy().tolist() == [1, 9]
+        with client.open(tensord.TensorReference.from_dict(child.hear())) as tensor:
+            assert tensor.numpy().tolist() == [6]
+        child.say("end")
+        child.finish()
+
+
 def test_the_server_may_restart_and_die_under_who_attached_by_descriptor() -> None:
     server = Server()
     server.start()

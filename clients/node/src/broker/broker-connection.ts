@@ -88,8 +88,14 @@ export class BrokerConnection {
   /** What hello was answered with, if it was by now. @throws Lost; TensordError what it says */
   greeting(): WireObject | undefined {
     while (this.#greeting === undefined && !this.#answers.has(this.#hello)) if (!this.#read()) return undefined;
-    this.#greeting ??= toGreeting(this.#takeOut(this.#hello));
-    return this.#greeting;
+    try {
+      this.#greeting ??= toGreeting(this.#takeOut(this.#hello));
+      return this.#greeting;
+    } catch (error) {
+      // Hello is said once: the next question says it anew, by another token perhaps.
+      this.close();
+      throw error;
+    }
   }
 
   /** Reads what there is, and throws it away. @throws Lost, TensordError if the server ends it */
