@@ -76,7 +76,8 @@ interface CommonOptions extends WaitOptions {
   /**
    * What it is made of: `shm`, a file with a name; `memfd`, memory without one, whose seal is the kernel's; or `heap`, for
    * processes that share no memory with the server: memory of this process, which the seal uploads once, and of which nobody
-   * else has anything before. Default: the first of them that the server has.
+   * else has anything before. Default: the first of them that the server has; and `heap` where such a region can be reached here
+   * neither by its name nor by the broker, of which the process is warned once.
    */
   readonly storage?: "shm" | "memfd" | "heap" | undefined;
   /** No name that others open, and no user but the server's may: who attaches it gets a descriptor from the server's broker. */

@@ -80,6 +80,8 @@ interface AnyParameters {
 
 /** One server's routes. Every method throws what `fromProblem` and `Transport` make. */
 export class Api {
+  /** Whether a region that this client made could be reached here neither by its name nor by the broker. */
+  sharesNoMemory = false;
   readonly transport: Transport;
   #instance: string | undefined;
 

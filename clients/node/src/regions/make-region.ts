@@ -1,7 +1,7 @@
 /** Makes regions and fills them, and maps those that are there. Every mapping is reported to the client's session. */
 
-import { TensordError } from "../errors.ts";
-import type { NewRegion } from "../http/api.ts";
+import { isTensordError, TensordError } from "../errors.ts";
+import type { Api, NewRegion } from "../http/api.ts";
 import { isHandOff, type RegionDescriptor, shown } from "../http/wire.ts";
 import type { Access } from "../memory/pages.ts";
 import { type CreateOptions, defaultModel, type Owner } from "../options.ts";
@@ -22,7 +22,8 @@ export interface HeldClaim {
 }
 
 /**
- * `client.create`. Under a claim, an open region that is there already is what a lost request of this claim made.
+ * `client.create`. Where this process shares no memory with the server, what does not say what it is made of is made in heap storage.
+ * Under a claim, an open region that is there already is what a lost request of this claim made.
  * @throws TensordError `claim-not-found` if somebody else builds meanwhile
  */
 export async function makeRegion(
@@ -32,8 +33,42 @@ export async function makeRegion(
   options: CreateOptions,
   claim?: HeldClaim,
 ): Promise<Region> {
-  const { api, session } = asker;
+  const { api } = asker;
   const sources = tie(toSources(data));
+  const { storage, private: isPrivate, hugePages } = options;
+  const isSaid = storage !== undefined || isPrivate !== undefined || hugePages !== undefined;
+  if (isSaid) return make(asker, name, sources, options, claim);
+  const inHeap: CreateOptions = { ...options, storage: "heap" };
+  if (api.sharesNoMemory) return make(asker, name, sources, inHeap, claim);
+  try {
+    return await make(asker, name, sources, options, claim);
+  } catch (error) {
+    // Found out by trying: that costs nothing where there is shared memory, and nothing else is as sure.
+    if (!isTensordError(error, "wrong-namespace")) throw error;
+    const region = await make(asker, name, sources, inHeap, claim).catch((refusal: unknown) => {
+      throw isTensordError(refusal, "storage-unavailable") ? error : refusal;
+    });
+    if (!api.sharesNoMemory) warnOfHeap(api, error);
+    api.sharesNoMemory = true;
+    return region;
+  }
+}
+
+function warnOfHeap({ transport }: Api, { message }: TensordError): void {
+  const why =
+    `This process shares no memory with tensord on ${transport.endpoint.url}, so its regions are made in heap storage: each is ` +
+    "uploaded by its seal, and downloaded by who attaches it";
+  process.emitWarning(`${why}. ${message}`, { type: "TensordWarning", code: "wrong-namespace" });
+}
+
+async function make(
+  asker: Asker,
+  name: string | null,
+  sources: readonly Source[],
+  options: CreateOptions,
+  claim: HeldClaim | undefined,
+): Promise<Region> {
+  const { api, session } = asker;
   const { model = defaultModel, ifExists = "fail", private: isPrivate } = options;
   const { version, storage, hugePages, evictable, onFull, deadlineMs, labels, signal } = options;
   const owner = toOwner(options);

@@ -99,6 +99,8 @@ class Api:
         self.transport = transport
         self.broker = Broker(transport, self._find_broker)
         self._instance: str | None = None
+        # Whether a region that this client made could be reached here neither by its name nor by the broker.
+        self.shares_no_memory = False
 
     def is_ready(self) -> bool:
         return self.transport.request("GET", "/readyz", repeatable=False).status == 200

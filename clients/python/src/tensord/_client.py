@@ -174,7 +174,8 @@ class Client:
         ``storage="heap"`` is for processes that share no memory with the server, and the default where the server has
         nothing else: what is mapped here is this process's own memory until ``seal`` uploads it, once; who attaches it
         downloads it, once a process. Until then nobody else can attach it (``StorageUnavailable``), nor is there a ring
-        of it. Without ``storage`` it is the first that the server has of ``shm``, ``memfd`` and ``heap``.
+        of it. Without ``storage`` it is the first that the server has of ``shm``, ``memfd`` and ``heap``; and ``heap``
+        where such a region can be reached here neither by its name nor by the broker, which is logged once.
 
         ``device="cuda:0"``, or its UUID, makes it in the memory of that device instead: a ``DeviceRegion``, into which
         ``data`` is copied.

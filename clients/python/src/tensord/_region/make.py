@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tensord._api import Api, Creation
+from tensord._errors import StorageUnavailable, WrongNamespace
 from tensord._mapping.mapping import Access
 from tensord._session.session import Session
 from tensord._wire.region import RegionDescriptor, is_hand_off
@@ -20,14 +22,43 @@ from .region import Region
 if TYPE_CHECKING:
     from tensord._wire import schemas
 
+_log = logging.getLogger("tensord")
+
+# What a region may be made of.
+_FORMS = frozenset({"storage", "private", "huge_pages", "device_uuid"})
 _OWNERS = frozenset({"session", "ttl_ms", "linger_ms", "persist"})
 
 
 def make_region(api: Api, session: Session | None, sources: Sequence[Source], body: schemas.CreateRegion) -> Region:
     """Makes the region that ``body`` asks for, owned by the session if it names no owner, and fills it.
 
-    An existing one that ``if_exists`` allows is mapped as it is.
+    An existing one that ``if_exists`` allows is mapped as it is. Where this process shares no memory with the server,
+    what does not say what it is made of is made in heap storage.
     """
+    if not _FORMS.isdisjoint(body):
+        return _make_region(api, session, sources, body)
+    in_heap: schemas.CreateRegion = {**body, "storage": "heap"}
+    if api.shares_no_memory:
+        return _make_region(api, session, sources, in_heap)
+    try:
+        return _make_region(api, session, sources, body)
+    except WrongNamespace as error:
+        # Found out by trying: that costs nothing where there is shared memory, and nothing else is as sure.
+        try:
+            region = _make_region(api, session, sources, in_heap)
+        except StorageUnavailable:
+            raise error from None
+        _log.warning(
+            "This process shares no memory with tensord on %s, so its regions are made in heap storage: each is "
+            "uploaded by its seal, and downloaded by who attaches it. %s",
+            api.transport.endpoint.url,
+            error,
+        )
+        api.shares_no_memory = True
+        return region
+
+
+def _make_region(api: Api, session: Session | None, sources: Sequence[Source], body: schemas.CreateRegion) -> Region:
     if session is not None and _OWNERS.isdisjoint(body):
         answer = session.own(lambda session_id: api.create_region({**body, "session": session_id}))
     elif session is not None and body.get("linger_ms") == 0 and "claim" not in body:
