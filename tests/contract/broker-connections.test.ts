@@ -1,6 +1,6 @@
 /** What ends a connection to the broker, and only that one: what is no message, descriptors, floods, silence, and the server's own end. */
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { closeSync, existsSync, lstatSync, openSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { limits } from "../../src/memory/limits.ts";
@@ -266,6 +266,8 @@ test(
 
 test("a Worker that dies takes its connections with it, and the next one takes new ones", async () => {
   const warnings: string[] = [];
+  // What dies again and again must not be started without a pause.
+  const timers = spyOn(globalThis, "setTimeout");
   await withBroker(
     async (server) => {
       const { app, connect, open } = server;
@@ -279,6 +281,8 @@ test("a Worker that dies takes its connections with it, and the next one takes n
       client.close();
       await expectUndisturbed(server, []).catch(() => {});
       await until("it has told", () => warnings.length > 0);
+      expect(timers.mock.calls.filter(([, delayMs]) => delayMs === limits.brokerRestartMs)).toHaveLength(1);
+      timers.mockRestore();
       await until("another is let in", () => connect().catch(() => undefined));
       await expectUndisturbed(server);
       expect(warnings).toEqual(["The broker's connections are closed, and it is started again"]);

@@ -42,7 +42,17 @@ testWith()("what a terminal would obey is shown as escapes, in tables, events an
   expect((JSON.parse(asJson.stdout) as Region).tensors[0]?.name).toBe(hostile);
   const refused = await server.command("rm", `a/b/${hostile}`);
   expect(refused.stderr).toContain("\\u001b[2J");
-  for (const { stdout, stderr } of [made, asJson, refused]) expect(stdout + stderr).not.toMatch(controls);
+  const label = `${hostile}=${hostile}`;
+  const labelled = await server.command("alloc", "labelled", "--size", "1B", "--ttl", "1h", "--label", label);
+  expect(labelled.stderr).toBe("");
+  const listed = await server.command("ls", "--label", label);
+  expect(listed.stdout).toContain("labelled");
+  const listedAsJson = await server.command("ls", "--json", "--label", label);
+  expect(JSON.parse(listedAsJson.stdout)).toMatchObject([{ labels: { [hostile]: hostile } }]);
+  const misspelt = await server.command("ls", "--label", hostile);
+  expect(misspelt.stderr).toContain("\\u001b[2J");
+  for (const { stdout, stderr } of [made, asJson, refused, labelled, listed, listedAsJson, misspelt])
+    expect(stdout + stderr).not.toMatch(controls);
 });
 
 test("an event's line is one line, whatever its session is called", () => {
