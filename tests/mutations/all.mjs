@@ -8,6 +8,7 @@ import { clientsMutations } from "./clients.mjs";
 import { deviceMutations } from "./devices.mjs";
 import { doorMutations } from "./door.mjs";
 import { holderMutations } from "./holder.mjs";
+import { holdsMutations } from "./holds.mjs";
 import { journalMutations } from "./journal.mjs";
 import { ownersMutations } from "./owners.mjs";
 import { regionsMutations } from "./regions.mjs";
@@ -27,4 +28,5 @@ export const mutations = [
   ...deviceMutations,
   ...brokerMutations,
   ...clientsMutations,
+  ...holdsMutations,
 ];

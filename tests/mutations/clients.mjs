@@ -151,8 +151,8 @@ export const clientsMutations = [
   {
     name: "Python's forked child holds the session of its parent",
     file: `${python}/_session/hold.py`,
-    find: "        if self._socket is not None:\n            self._socket.close()\n        self._begin()\n",
-    replace: "        self._sockets_of_parents = self._socket\n        self._begin()\n",
+    find: "        if self._socket is not None:\n            self._socket.close()\n        self._ways.close()\n        self._begin()\n",
+    replace: "        self._sockets_of_parents = self._socket\n        self._ways.close()\n        self._begin()\n",
     test: [`${tests}/test_session_forks.py`, "test_a_killed_parents_session_ends_though_its_forked_child_lives"],
   },
   {
