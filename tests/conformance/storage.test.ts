@@ -20,6 +20,7 @@ import { MiB } from "../../src/memory/limits.ts";
 import { createToken } from "../../src/memory/naming.ts";
 import { leaseByte } from "../../src/memory/os/kernel-lease.ts";
 import { isLocked, tryReadLock } from "../../src/memory/os/libc.ts";
+import { createMemfd } from "../../src/memory/os/libc-memory.ts";
 import type { Identity, Segment, Storage } from "../../src/memory/storage/storage.ts";
 import { onesChecksums, patternChecksums, toPattern } from "../contract/support/checksum.ts";
 import { bar, hold, lease } from "../contract/support/lease.ts";
@@ -340,6 +341,35 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
           }
           expect(() => bytes.readPrefix(token, 1)).toThrow(`in the memory of device ${memory.pool}`);
           expect(memory.usage(token)).toMatchObject({ leased: false, written: false });
+        }),
+      );
+
+      test(
+        "are filled from a file and hashed where they lie, chunk by chunk, as protocol.md says",
+        withStorage(async (open) => {
+          const { bytes } = open.storage;
+          // Each is two processes: a byte, a chunk that is not whole, and two chunks.
+          const patterns = patternChecksums.filter(([byteSize]) => byteSize === 1 || byteSize === MiB);
+          const [byteSize, ofOnes] = onesChecksums[1] ?? [0, ""];
+          const contents = [
+            ...patterns.map(([byteSize, value]) => [toPattern(byteSize), value] as const),
+            [new Uint8Array(byteSize).fill(1), ofOnes] as const,
+          ];
+          for (const [content, value] of contents) {
+            const { token } = await make(open, content.length);
+            const source = createMemfd("conformance-source");
+            try {
+              // Not from its beginning, as the bytes of a region with a header are not.
+              writeSync(source, content, 0, content.length, header.length);
+              const from = { fd: source, byteOffset: header.length };
+              const filled = await bytes.fill(token, 0, content.length, from, nothing);
+              const hashed = await bytes.hash(token, 0, content.length, nothing);
+              expect([toChecksum(filled).value, toChecksum(hashed).value]).toEqual([value, value]);
+            } finally {
+              closeSync(source);
+            }
+            await open.storage.memory.free(token, content.length);
+          }
         }),
       );
       return;
