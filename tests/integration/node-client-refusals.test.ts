@@ -151,17 +151,21 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       `
         const client = await connect({ url: "${proxy.url}" });
         const error = await client.attach("there").catch((error) => error);
-        const made = await codeOf(() => client.create("new", new Uint8Array(10), { ttlMs: 60_000 }));
+        const said = await codeOf(() => client.create("new", new Uint8Array(10), { ttlMs: 60_000, storage: "shm" }));
         const left = await codeOf(() => client.get("new"));
-        tell({ code: error.code, fields: error.fields, hint: error.hint, made, left });
+        // Who does not say what it is made of gets what needs no shared memory.
+        process.on("warning", () => {});
+        const { attachedBy } = await client.create("new", new Uint8Array(10), { ttlMs: 60_000 });
+        tell({ code: error.code, fields: error.fields, hint: error.hint, said, left, attachedBy });
       `,
     );
     expect(seen).toEqual({
       code: "wrong-namespace",
       fields: { devHere: dev, devServer: other },
       hint: "mount the same volume in both containers",
-      made: "wrong-namespace",
+      said: "wrong-namespace",
       left: "region-not-found",
+      attachedBy: "copy",
     });
   });
 

@@ -8,6 +8,7 @@ import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { startServer } from "../harness/server.ts";
 import { runTensord } from "../harness/server-command.ts";
+import { until } from "../harness/server-wait.ts";
 
 afterAll(assertNothingLeft);
 
@@ -17,7 +18,8 @@ testWith()("a server has the settings of its file, and commands find it by their
   try {
     writeFileSync(path, "memory-limit-bytes: 67108864\nport: 7411 # the environment says none\n");
     await using server = await startServer({ env: { TENSORD_CONFIG: path } });
-    expect(server.log.find(/^memory limit$/)).toMatchObject({ limit_bytes: 64 * 2 ** 20 });
+    const told = await until("the log says what the limit is", () => server.log.find(/^memory limit$/));
+    expect(told).toMatchObject({ limit_bytes: 64 * 2 ** 20 });
     const { name, shmDirectory, socket } = server.instance;
     expect(server.log.find(/^ready on/)?.urls).toEqual([`unix://${socket}`]);
     writeFileSync(path, `instance: ${name}\nshm-dir: ${shmDirectory}\n`);

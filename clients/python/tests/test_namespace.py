@@ -36,10 +36,11 @@ def test_a_process_in_another_mount_namespace_is_told_so(
 ) -> None:
     # Only the socket of HTTP is reached, over a bind mount: that of the broker is as far away as the regions.
     script = """
-for attempt in (lambda: tensord.attach("here"), lambda: tensord.connect().create("there", [1], ttl=600)):
+client = tensord.connect()
+for attempt in (lambda: client.attach("here"), lambda: client.create("there", [1], ttl=600, storage="shm")):
     try: attempt()
     except tensord.WrongNamespace as error: say([str(error), error.fields])
-try: tensord.connect().open(tensord.TensorReference.from_dict(hear()))
+try: client.open(tensord.TensorReference.from_dict(hear()))
 except tensord.StaleRef as error: say([str(error), error.fields])
 """
     directory = f"/dev/shm/tensord.{server.instance}"
