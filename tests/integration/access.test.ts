@@ -1,11 +1,11 @@
 /** A server that asks for tokens, as people meet it: at its start, on the command line, from the Node client, and over restarts. */
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { testWith } from "../harness/instance-needs.ts";
+import { needsReadableCheckout, testWith } from "../harness/instance-needs.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
 import { type ServerOptions, startServer, TestServer } from "../harness/server.ts";
 import { startTensord } from "../harness/server-command.ts";
@@ -146,12 +146,26 @@ describe("a server does not start", () => {
 
   test("with a file of tokens that others may read, and says how to close it", async () => {
     using file = new TokensPath(lines);
-    chmodSync(file.path, 0o640);
+    chmodSync(file.path, 0o644);
     const said = await refusalOf({ TENSORD_TOKENS_FILE: file.path });
-    expect(said).toContain("its mode is 0640");
-    expect(said).toContain(`chmod 600 ${file.path}`);
+    expect(said).toContain("its mode is 0644");
+    expect(said).toContain(`chmod 600 ${file.path}, or of a Kubernetes secret`);
   });
 });
+
+testWith(needsReadableCheckout())(
+  "a server takes root's file of tokens by its group, as a pod finds a secret",
+  async () => {
+    using file = new TokensPath(lines);
+    const uid = 65534;
+    chmodSync(join(file.path, ".."), 0o755);
+    chmodSync(file.path, 0o440);
+    chownSync(file.path, 0, uid);
+    await using server = await startServer({ ...env(file.path), uid });
+    expect((await ask(server, "GET", "/v1/stats", bearer("ops"))).status).toBe(200);
+    expect((await ask(server, "GET", "/v1/stats", {})).status).toBe(401);
+  },
+);
 
 test("on every address a server with tokens takes any address for its Host, and no foreign name or origin", async () => {
   using file = new TokensPath(lines);
