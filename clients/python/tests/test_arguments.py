@@ -16,6 +16,7 @@ import pytest
 from harness import Server
 
 import tensord
+from tensord._wire.operation import parse_operation
 
 # What people pass by mistake, and what must not come through by accident.
 JUNK: dict[str, Any] = {
@@ -69,7 +70,8 @@ TAKES: dict[str, set[str]] = {
     "version": OR_NONE | {"text", "", ".."},
     "region": NAMES,
     "regions": {"texts"},
-    "region_id": TEXTS,
+    **dict.fromkeys(("region_id", "operation_id"), TEXTS),
+    "progress": OR_NONE | {"function", "class"},
     **dict.fromkeys(("ttl", "linger", "handoff", "deadline", "session_ttl"), OR_NONE | SECONDS),
     **dict.fromkeys(("wait", "retry"), TIMES),
     "timeout": OR_NONE | TIMES,
@@ -106,7 +108,9 @@ EXCEPTIONS: dict[str, set[str]] = {
     "connect.session": FLAGS,
     "connect.name": OR_NONE | {"text", "path", ".."},
     "Client.create.name": OR_NONE | NAMES,
-    "Client.ring.name": OR_NONE | NAMES,
+    **{f"{call}.name": OR_NONE | NAMES for call in ("Client.ring", "Client.copy", "Region.to_device")},
+    "Client.operations.model": OR_NONE | NAMES,
+    "Region.to_device.device": set(),
     **{f"Client.{call}": OR_NONE | NAMES for call in ("list.model", "list.name", "evict.model", "events.model")},
     "Client.change.evictable": OR_NONE | FLAGS,
     "Client.change.labels": OR_NONE | {"labels", "removal"},
@@ -117,6 +121,22 @@ EXCEPTIONS: dict[str, set[str]] = {
     "Client.seal.if_match": OR_NONE | {"list"},
     "attach.timeout": TIMES,
     "attach_shared_tensor.timeout": TIMES,
+}
+
+
+# As the server tells of one.
+ENDED = {
+    "id": "op_a",
+    "kind": "copy",
+    "state": "failed",
+    "model": "default",
+    "source": "reg_a",
+    "region": None,
+    "done_bytes": 0,
+    "total_bytes": 0,
+    "started_at": "",
+    "ended_at": "",
+    "problem": {"code": "cancelled", "status": 409, "detail": "Cannot go on: the test says so"},
 }
 
 
@@ -144,6 +164,7 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
         tensor = region["data"]
         # Over host memory, since no call that is refused gets as far as the device.
         device_region: Any = tensord.DeviceRegion(region._api, region.descriptor, region._attachment, created=False)
+        operation = tensord.Operation(region._api, parse_operation(ENDED))
         yield {
             "connect": Call(tensord.connect, {}),
             "attach": Call(tensord.attach, {"region": "region"}),
@@ -162,6 +183,11 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
             "Client.get_by_id": Call(client.get_by_id, {"region_id": region.id}),
             "Client.leases": Call(client.leases, {"region": "region"}),
             "Client.list": Call(client.list, {}),
+            "Client.copy": Call(client.copy, {"region": "region", "ttl": 60}),
+            "Client.operations": Call(client.operations, {}),
+            "Client.operation": Call(client.operation, {"operation_id": "op_a"}),
+            "Operation.wait": Call(operation.wait, {}),
+            "Region.to_device": Call(reader.to_device, {"device": "cuda:0"}),
             "Client.change": Call(client.change, {"region": "region"}),
             "Client.verify": Call(client.verify, {"region": "region"}),
             "Client.delete": Call(client.delete, {"region": "region"}),

@@ -124,3 +124,27 @@ def test_a_creation_waits_for_a_driver_that_takes_its_time(cuda: StandIn) -> Non
             owner.kill()
     finally:
         server.stop()
+
+
+COPY = """
+told = []
+with tensord.connect() as client:
+    with client.create(None, {"w": np.arange(1000, dtype=np.float32)}, ttl=600) as source:
+        source.seal(checksum=True)
+        shared = dict(name="on-device", if_exists="attach", timeout=180, progress=lambda *each: told.append(each))
+        with source.to_device("cuda:0", **shared) as region, source.to_device("cuda:0", **shared) as again:
+            say([type(region).__name__, region.device_uuid, region.writable, region.state, region.id == again.id])
+            say(float(region["w"].copy_to_host().sum()))
+            say(client.verify(region).ok)
+    hear()
+"""
+
+
+def test_a_region_is_copied_to_a_device_by_the_server_and_mapped_there(cuda: StandIn, cuda_server: Server) -> None:
+    environ = {**cuda.environ, **cuda_server.environ}
+    with Child(COPY, environ=environ) as worker:
+        assert worker.hear() == ["DeviceRegion", UUIDS[0], False, "sealed", True]
+        assert worker.hear() == 499500.0
+        assert worker.hear() is True
+        assert len(_memory(cuda)) == 1
+        worker.say(True)

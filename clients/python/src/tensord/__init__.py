@@ -69,6 +69,7 @@ from ._events.event_stream import EventStream
 from ._mapping.memory_lock import MemoryLock
 from ._region.device_region import DeviceRegion
 from ._region.group import Group
+from ._region.operation import Operation
 from ._region.pin import Pin
 from ._region.region import Region
 from ._ring.ring import Ring
@@ -84,6 +85,7 @@ from ._warnings import TensordWarning
 from ._wire.device import Device, DeviceList
 from ._wire.eviction import EvictedRegion, Eviction, KeptRegion
 from ._wire.model import Model
+from ._wire.operation import OperationDescriptor
 from ._wire.pool import Pool, ServerPool
 from ._wire.region import (
     Checksum,
@@ -145,6 +147,8 @@ __all__ = [
     "NameTaken",
     "NotFound",
     "OpenedTensor",
+    "Operation",
+    "OperationDescriptor",
     "OperationNotFound",
     "OutOfDescriptors",
     "OutOfDeviceMemory",

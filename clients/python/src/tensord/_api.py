@@ -21,6 +21,7 @@ from ._transport.transport import ANSWER_SECONDS, Download, Reply, Transport
 from ._wire.device import Device, DeviceList, parse_device, parse_devices
 from ._wire.eviction import Eviction, parse_eviction
 from ._wire.model import Model, parse_model
+from ._wire.operation import OperationDescriptor, parse_operation
 from ._wire.reading import read
 from ._wire.region import (
     Deletion,
@@ -290,6 +291,23 @@ class Api:
     def end_lease(self, lease_id: str) -> None:
         expect(self.transport.request("DELETE", f"/v1/leases/{quote(lease_id, safe='')}", repeatable=True))
 
+    def copy_region(self, region_id: str, body: schemas.CopyRegion) -> OperationDescriptor:
+        # Under its key a repeat finds what the lost request has begun.
+        path = f"{_region_path(region_id)}/copy"
+        return parse_operation(expect(self.transport.request("POST", path, body, repeatable="key" in body)))
+
+    def operation(self, operation_id: str, wait_until: float | None = None) -> OperationDescriptor:
+        path = _operation_path(operation_id)
+        return parse_operation(expect(self.transport.request("GET", path, repeatable=True, wait_until=wait_until)))
+
+    def operations(self, query: Mapping[str, str | None]) -> Iterator[OperationDescriptor]:
+        yield from map(parse_operation, self._pages("/v1/operations", query))
+
+    def cancel_operation(self, operation_id: str) -> OperationDescriptor:
+        path = _operation_path(operation_id)
+        reply = self.transport.request("DELETE", path, repeatable=True, answer_seconds=LONG_SECONDS)
+        return parse_operation(expect(reply))
+
     def evict(self, body: schemas.EvictRequest) -> Eviction:
         reply = self.transport.request("POST", "/v1/evict", body, repeatable=False, answer_seconds=LONG_SECONDS)
         return parse_eviction(expect(reply))
@@ -358,7 +376,7 @@ def _to_group(value: schemas.SealedGroup | schemas.OpenedGroup) -> list[RegionDe
 
 
 def _to_page(
-    value: schemas.RegionList | schemas.ModelList | schemas.SessionList | schemas.LeaseList,
+    value: schemas.RegionList | schemas.ModelList | schemas.SessionList | schemas.LeaseList | schemas.OperationList,
 ) -> tuple[list[Any], str | None]:
     return [*value["items"]], value["next_cursor"]
 
@@ -370,6 +388,10 @@ def _region_path(region_id: str) -> str:
             hint="ids begin with reg_; client.get(name) finds by name",
         )
     return f"/v1/regions/{region_id}"
+
+
+def _operation_path(operation_id: str) -> str:
+    return f"/v1/operations/{quote(operation_id, safe='')}"
 
 
 def _session_path(session_id: str) -> str:

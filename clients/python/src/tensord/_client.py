@@ -37,6 +37,7 @@ from ._region.group import Group, open_group, seal_group
 from ._region.heap import is_heap, refuse_ring
 from ._region.make import make_region, open_region
 from ._region.mapper import find_region, keeps_by, open_reference, to_access
+from ._region.operation import Operation, start_copy
 from ._region.region import Region
 from ._region.requests import (
     HugePages,
@@ -44,6 +45,7 @@ from ._region.requests import (
     OnFull,
     StorageKind,
     to_change,
+    to_copy,
     to_creation,
     to_eviction,
     to_pool_limits,
@@ -74,6 +76,7 @@ DEFAULT_MODEL = "default"
 RETRY_SECONDS = 10.0
 LINGER_SECONDS = 600.0
 
+OperationState = Literal["running", "succeeded", "failed", "cancelled"]
 Names = list[Name] | tuple[Name, ...]
 AnyRegion = Name | RegionDescriptor | Region
 
@@ -567,6 +570,67 @@ class Client:
         why; with ``dry_run`` what would go.
         """
         return self._api.evict(to_eviction(byte_size, model, pool, dry_run=dry_run))
+
+    def copy(
+        self,
+        region: AnyRegion,
+        *,
+        name: Name | None = None,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        ttl: Seconds | None = None,
+        linger: Seconds | None = None,
+        handoff: Seconds | None = None,
+        persist: bool = False,
+        if_exists: IfExists = "fail",
+        evictable: bool = False,
+        on_full: OnFull = "fail",
+        deadline: Seconds | None = None,
+        labels: Labels | None = None,
+        storage: StorageKind | None = None,
+        private: bool = False,
+        huge_pages: HugePages | None = None,
+        device: DeviceName | None = None,
+    ) -> Operation:
+        """Has the server copy a sealed region into a new one, of any storage, and returns at once: the ``Operation``
+        goes on by itself, and ``operation.wait()`` is its end. The copy is read back, compared, and there only when it
+        is whole and sealed. Its source is kept until then.
+
+        ``region`` is as for ``delete``, a name being looked up in ``model``, as ``attach`` does; all else is what the
+        copy is to be, as in ``create``: ``name``, ``version``, an owner of its own (this client's session, if none is
+        said), and what it is made of. With ``if_exists="attach"`` a region of that name which has the same tensors is
+        taken instead: of many who ask for one copy the first makes it.
+
+        Raises ``RegionNotFound``, ``RegionNotSealed``, ``StorageUnavailable``, ``OwnerRequired`` where there is no
+        session; what goes wrong later, ``Operation.wait`` raises.
+        """
+        body = to_creation(
+            model=model,
+            name=name,
+            version=version,
+            ttl=ttl,
+            linger=linger,
+            handoff=handoff,
+            persist=persist,
+            evictable=evictable,
+            on_full=on_full,
+            deadline=deadline,
+            labels=labels,
+            storage=storage,
+            private=private,
+            huge_pages=huge_pages,
+            device=device,
+        )
+        return start_copy(self._api, self._session, self._id_of(region, model, None), to_copy(body, if_exists))
+
+    def operations(self, *, model: Name | None = None, state: OperationState | None = None) -> Iterator[Operation]:
+        """The operations that run, and those that ended a while ago, everybody's, page by page as they are consumed."""
+        for descriptor in self._api.operations({"model": model, "state": state}):
+            yield Operation(self._api, descriptor)
+
+    def operation(self, operation_id: Text) -> Operation:
+        """The operation with that id, as it is now. Raises ``OperationNotFound``."""
+        return Operation(self._api, self._api.operation(operation_id))
 
     def leases(
         self, region: AnyRegion, *, model: Name = DEFAULT_MODEL, version: Version | None = None

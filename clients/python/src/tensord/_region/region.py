@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tensord._api import Api
 from tensord._arguments.checked import checked_class
-from tensord._arguments.kinds import Revision, Timeout
+from tensord._arguments.kinds import DeviceName, Name, Revision, Seconds, Timeout, Version
 from tensord._arguments.quoting import quote
 from tensord._errors import TensorNotFound
 from tensord._mapping.attach import AttachedBy, Place
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor as TorchTensor
 
     from tensord._wire import schemas
+
+    from .device_region import DeviceRegion
 
 _Kept = TypeVar("_Kept", MemoryLock, Pin)
 
@@ -222,6 +224,47 @@ class Region:
             return [self._hear(self._api.seal(self.id, body, if_match))]
 
         return seal_mapped([self], seal)[0]
+
+    def to_device(
+        self,
+        device: DeviceName,
+        *,
+        name: Name | None = None,
+        version: Version | None = None,
+        ttl: Seconds | None = None,
+        linger: Seconds | None = None,
+        persist: bool = False,
+        if_exists: Literal["fail", "attach", "replace"] = "fail",
+        timeout: Timeout | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> DeviceRegion:
+        """Has the server copy this sealed region to ``"cuda:0"``, or to the device with that UUID, and maps the copy
+        there, for reading. ``progress(done_bytes, total_bytes)`` is called about once a second; a wait that ends
+        otherwise, by ``timeout`` seconds or an exception, cancels the copy.
+
+        The copy is a region of its own, in the same model. By default it has no name, and goes when nobody maps it any
+        more; ``name``, ``ttl``, ``linger`` and ``persist`` are as in ``create``. With a ``name`` and
+        ``if_exists="attach"`` all processes that ask for it share one copy on the device.
+
+        Raises ``RegionNotSealed``, ``OutOfDeviceMemory`` and its kin, ``FeatureUnavailable``, ``StorageUnavailable``,
+        ``DeadlineExceeded``.
+        """
+        # It makes regions, and so knows this class.
+        from .on_device import copy_to_device
+
+        return copy_to_device(
+            self._api,
+            self.descriptor,
+            device,
+            name=name,
+            version=version,
+            ttl=ttl,
+            linger=linger,
+            persist=persist,
+            if_exists=if_exists,
+            timeout=timeout,
+            progress=progress,
+        )
 
     def lock_memory(self) -> MemoryLock:
         """Locks the region's pages in memory, out of swap, until the lock is released or the region closed here.

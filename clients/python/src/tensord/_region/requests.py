@@ -129,6 +129,14 @@ def to_creation(
     return body
 
 
+def to_copy(body: schemas.CreateRegion, if_exists: IfExists) -> schemas.CopyRegion:
+    """A copy that is to be what ``body`` says."""
+    # A creation without tensors says what a copy does.
+    copy = cast("schemas.CopyRegion", body)
+    copy["if_exists"] = if_exists
+    return copy
+
+
 def to_change(
     *,
     ttl: float | None,
