@@ -32,12 +32,14 @@ import {
   type AttachOptions,
   type ChangeModelOptions,
   type ChangeOptions,
+  type CopyOptions,
   type CreateOptions,
   defaultModel,
   type EvictOptions,
   type GetOptions,
   type GetOrCreateOptions,
   type ListOptions,
+  type OperationsOptions,
   type PoolLimits,
   type RegisterModelOptions,
   type RevisionOptions,
@@ -50,6 +52,7 @@ import { GetOrCreate } from "./regions/get-or-create.ts";
 import { type Group, openGroup, sealGroup } from "./regions/group.ts";
 import { makeRegion, mapExisting } from "./regions/make-region.ts";
 import { findRegion, toAccess } from "./regions/mapper.ts";
+import { Operation, startCopy } from "./regions/operation.ts";
 import { toOwner } from "./regions/owner.ts";
 import { type AnyReference, toTensorReference } from "./regions/reference.ts";
 import type { Region } from "./regions/region.ts";
@@ -273,6 +276,32 @@ export class Client {
     checkOptions("evict", tables.evict, options);
     const { model, pool, dryRun, signal } = options;
     return this.#api.evict({ bytes: byteSize, model, pool, dryRun }, signal);
+  }
+
+  /**
+   * Has the server copy a sealed region into a new one, of any storage, and resolves at once: the `Operation` goes on by itself, and
+   * its `wait` is its end. The copy is read back, compared, and there only when it is whole and sealed; its source is kept until then.
+   * Without an owner among the options it ends with this client's session.
+   * @throws TensordError `region-not-found`, `region-not-sealed`, `storage-unavailable`; what goes wrong later, `wait` throws
+   */
+  async copy(region: AnyRegion, options: CopyOptions = {}): Promise<Operation> {
+    checkArgument("copy a region", "it", region, kinds.region);
+    checkOptions("copy a region", tables.copy, options);
+    return startCopy(this.#asker, idOf(region), options);
+  }
+
+  /** The operations that run, and those that ended a while ago, everybody's, page by page as they are consumed. */
+  async *operations(options: OperationsOptions = {}): AsyncGenerator<Operation, void, undefined> {
+    checkOptions("list operations", tables.operations, options);
+    const { model, state, signal } = options;
+    for await (const each of this.#api.operations({ model, state }, signal)) yield new Operation(this.#api, each);
+  }
+
+  /** The operation with that id, as it is now. @throws TensordError `operation-not-found` */
+  async operation(id: string, options: WaitOptions = {}): Promise<Operation> {
+    checkArgument("get an operation", "its id", id, kinds.text);
+    checkOptions("get an operation", tables.wait, options);
+    return new Operation(this.#api, await this.#api.operation(id, options));
   }
 
   /** A region's leases by request, page by page as they are consumed. `holders` of a descriptor says who maps it. */

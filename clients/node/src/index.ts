@@ -15,6 +15,7 @@ export type {
   Lease,
   ListedRegion,
   Model,
+  OperationDescriptor,
   RegionDescriptor,
   SessionDescriptor,
   SessionEnd,
@@ -30,6 +31,7 @@ export type {
   AttachOptions,
   ChangeOptions,
   ConnectOptions,
+  CopyOptions,
   CreateOptions,
   EventOptions,
   EvictOptions,
@@ -37,6 +39,8 @@ export type {
   GetOrCreateOptions,
   ListOptions,
   LockOptions,
+  OperationsOptions,
+  OperationWaitOptions,
   Owner,
   RingOptions,
   SealGroupOptions,
@@ -45,6 +49,7 @@ export type {
   SlotOptions,
 } from "./options.ts";
 export type { Group } from "./regions/group.ts";
+export type { Operation } from "./regions/operation.ts";
 export { TensorReference, type WireReference } from "./regions/reference.ts";
 export type { Region } from "./regions/region.ts";
 export type { RegionSource, TensorSource, TensorSpec } from "./regions/sources.ts";

@@ -98,6 +98,30 @@ export type CreateOptions = Owner &
     readonly ifExists?: "fail" | "attach" | "replace" | undefined;
   };
 
+export type CopyOptions = Owner &
+  Omit<CommonOptions, "storage"> & {
+    /** Default: none; it is then reached by id or reference. */
+    readonly name?: string | null | undefined;
+    /** What the copy is made of: as for `create`. */
+    readonly storage?: "shm" | "memfd" | "heap" | undefined;
+    /** The UUID of a device, in whose memory the copy is to be, in place of `storage`. */
+    readonly device?: string | undefined;
+    /** As for `create`: with `"attach"` a region of that name which has the same tensors is taken instead. */
+    readonly ifExists?: "fail" | "attach" | "replace" | undefined;
+  };
+
+export interface OperationsOptions extends WaitOptions {
+  readonly model?: string;
+  readonly state?: "running" | "succeeded" | "failed" | "cancelled";
+}
+
+export interface OperationWaitOptions extends WaitOptions {
+  /** How long to wait. Default: without end. */
+  readonly timeoutMs?: number;
+  /** Told about once a second how many bytes are done, and of how many. */
+  readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
+}
+
 /** Without an owner the region lingers for 10 minutes. */
 export type GetOrCreateOptions = Owner &
   CommonOptions & {

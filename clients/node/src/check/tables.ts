@@ -6,6 +6,7 @@ import type {
   ChangeModelOptions,
   ChangeOptions,
   ConnectOptions,
+  CopyOptions,
   CreateOptions,
   EventOptions,
   EvictOptions,
@@ -13,6 +14,8 @@ import type {
   GetOrCreateOptions,
   ListOptions,
   LockOptions,
+  OperationsOptions,
+  OperationWaitOptions,
   RegisterModelOptions,
   RevisionOptions,
   RingOptions,
@@ -73,6 +76,25 @@ const made = {
 } as const;
 
 export const create = tableOf<CreateOptions>()({ ...made, ifExists: kinds.oneOf("fail", "attach", "replace") });
+
+export const copy = tableOf<CopyOptions>()({
+  ...made,
+  name: kinds.nameOrNull,
+  device: kinds.text,
+  ifExists: kinds.oneOf("fail", "attach", "replace"),
+});
+
+export const operations = tableOf<OperationsOptions>()({
+  ...wait,
+  model: kinds.text,
+  state: kinds.oneOf("running", "succeeded", "failed", "cancelled"),
+});
+
+export const operationWait = tableOf<OperationWaitOptions>()({
+  ...wait,
+  timeoutMs: kinds.waitMs,
+  onProgress: kinds.callback<NonNullable<OperationWaitOptions["onProgress"]>>(),
+});
 
 export const getOrCreate = tableOf<GetOrCreateOptions>()({
   ...made,

@@ -27,6 +27,7 @@ import {
   type Lease,
   type ListedRegion,
   type Model,
+  type OperationDescriptor,
   parseClaim,
   parseDescriptor,
   parseGroup,
@@ -65,9 +66,10 @@ type Waiting = Pick<Sending, "waitUntil" | "signal">;
 /** Which revision is to be changed, and what ends the wait for it. */
 type Revising = Pick<Sending, "ifMatch" | "signal">;
 
+export type NewCopy = Body<Operation<"POST", "/v1/regions/{region}/copy">>;
 export type NewRegion = Body<Operation<"POST", "/v1/regions">>;
 
-type ListPath = "/v1/regions" | "/v1/models" | "/v1/sessions" | "/v1/regions/{region}/leases";
+type ListPath = "/v1/regions" | "/v1/operations" | "/v1/models" | "/v1/sessions" | "/v1/regions/{region}/leases";
 type ListQuery<P extends ListPath> = Parameters<Operation<"GET", P>>["query"];
 type ListItem<P extends ListPath> = Answer<Operation<"GET", P>>["items"][number];
 
@@ -309,6 +311,29 @@ export class Api {
 
   async endLease(lease: string): Promise<void> {
     await this.#ask("DELETE", "/v1/leases/{lease}", { path: { lease }, isRepeatable: true });
+  }
+
+  /** With its key a repeat finds what the lost request has begun. */
+  copyRegion(id: string, body: NewCopy, signal?: AbortSignal | undefined): Promise<OperationDescriptor> {
+    const request = { path: { region: id }, body, isRepeatable: body.key !== undefined, signal };
+    return this.#ask("POST", "/v1/regions/{region}/copy", request);
+  }
+
+  operation(id: string, { signal, waitUntil }: Waiting = {}): Promise<OperationDescriptor> {
+    const request = { path: { operation: id }, isRepeatable: true, signal, waitUntil };
+    return this.#ask("GET", "/v1/operations/{operation}", request);
+  }
+
+  async *operations(
+    query: ListQuery<"/v1/operations">,
+    signal?: AbortSignal | undefined,
+  ): AsyncGenerator<OperationDescriptor, void, undefined> {
+    for await (const item of this.#pages("/v1/operations", query, signal)) yield parseObject(item);
+  }
+
+  cancelOperation(id: string, signal?: AbortSignal | undefined): Promise<OperationDescriptor> {
+    const request = { path: { operation: id }, isRepeatable: true, answerMs: longMs, signal };
+    return this.#ask("DELETE", "/v1/operations/{operation}", request);
   }
 
   evict(body: Body<Operation<"POST", "/v1/evict">>, signal?: AbortSignal | undefined): Promise<Eviction> {

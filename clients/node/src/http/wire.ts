@@ -85,6 +85,9 @@ export type SessionEnd = FromWire<Schemas["SessionEnd"]>;
 /** A lease by request, of those who cannot hold a kernel lock: it ends at `expiresAt`, unless it is renewed. */
 export type Lease = FromWire<Schemas["Lease"]>;
 
+/** Long work of the server as it was at one moment; `region` is the id of what it made, `problem` what it failed with. */
+export type OperationDescriptor = FromWire<Schemas["Operation"]>;
+
 /** The answer of a claim: the builder's part, or a reader's, with the region if there is one. */
 export type Claim = Omit<FromWire<Schemas["ClaimAnswer"]>, "region"> & { readonly region: RegionDescriptor | null };
 
