@@ -171,7 +171,6 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
             "create_shared_tensor": Call(tensord.create_shared_tensor, {"name": "x", "array": [1], "ttl": 60}),
             "attach_shared_tensor": Call(tensord.attach_shared_tensor, {"name": "region"}),
             "get_or_create": Call(tensord.get_or_create, {"name": "x", "build": lambda: [1]}),
-            "Client.devices": Call(client.devices, {}),
             "Client.device": Call(client.device, {"device_uuid": "GPU-1"}),
             "Client.create": Call(client.create, {"name": "x", "data": [1], "ttl": 60}),
             "Client.get_or_create": Call(client.get_or_create, {"name": "x", "build": lambda: [1]}),
