@@ -291,10 +291,9 @@ export class Client {
   }
 
   /** The operations that run, and those that ended a while ago, everybody's, page by page as they are consumed. */
-  async *operations(options: OperationsOptions = {}): AsyncGenerator<Operation, void, undefined> {
+  operations(options: OperationsOptions = {}): AsyncGenerator<Operation, void, undefined> {
     checkOptions("list operations", tables.operations, options);
-    const { model, state, signal } = options;
-    for await (const each of this.#api.operations({ model, state }, signal)) yield new Operation(this.#api, each);
+    return listOperations(this.#api, options);
   }
 
   /** The operation with that id, as it is now. @throws TensordError `operation-not-found` */
@@ -419,6 +418,10 @@ export class Client {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.endSession().finally(() => this.close());
   }
+}
+
+async function* listOperations(api: Api, { model, state, signal }: OperationsOptions) {
+  for await (const each of api.operations({ model, state }, signal)) yield new Operation(api, each);
 }
 
 /** `Array.isArray` takes no list that may not be written to. */
