@@ -3,7 +3,7 @@
  * most of it.
  */
 
-import { cpSync, mkdirSync, readFileSync, realpathSync, rmSync, statSync } from "node:fs";
+import { cpSync, linkSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Failure, root, run } from "./process.mjs";
@@ -50,15 +50,13 @@ async function pack({ python: version, fast: isFast = false }) {
   for (const path of serverPackages()) copy(path, folder);
   for (const file of swaggerFiles) copy(`node_modules/swagger-ui-dist/${file}`, folder);
   mkdirSync(join(folder, "node_modules/.bin"), { recursive: true });
-  cpSync(realpathSync(bun), join(folder, "node_modules/.bin/bun"));
+  // Not copied: it has 100 MB.
+  linkSync(realpathSync(bun), join(folder, "node_modules/.bin/bun"));
   const packages = join(folder, "python");
   await installForClient(packages, version);
-  const slim = join(root, ".tmp", `${name}-python`);
-  rmSync(slim, { recursive: true, force: true });
-  cpSync(packages, slim, { recursive: true, filter: (each) => !leftOut.test(each.slice(packages.length)) });
-  rmSync(packages, { recursive: true });
-  cpSync(slim, packages, { recursive: true });
-  rmSync(slim, { recursive: true });
+  for (const path of readdirSync(packages, { recursive: true })) {
+    if (leftOut.test(path)) rmSync(join(packages, path), { recursive: true, force: true });
+  }
   return await compress(folder, isFast);
 }
 
