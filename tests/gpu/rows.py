@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import tensord
 from card import MIB, SLACK_BYTES, Card
 from harness import Child, Server, wait_for
@@ -249,6 +251,24 @@ def attach_large(bench: Bench) -> str:
         client.delete("w")
     later = statistics.median(again)
     return f"{_mib(size)}: {first * 1000:.1f} ms at first, context included; {later * 1000:.2f} ms again (median of 4)"
+
+
+@row("A region is copied from host memory, and its checksum is the same")
+def copied(bench: Bench) -> str:
+    before = bench.card.used_bytes()
+    size = bench.card.region_bytes
+    with bench.server.connect() as client, client.create(None, tensors={"w": ("U8", (size,))}, ttl=3600) as source:
+        array = source["w"].numpy()
+        array[:] = np.resize(np.random.default_rng(7).integers(0, 256, 4096, dtype=np.uint8), size)
+        source.seal(checksum=True)
+        begin = time.perf_counter()
+        client.copy(source, name="w", device=bench.card.uuid, ttl=3600).wait()
+        seconds = time.perf_counter() - begin
+        assert client.verify("w").ok, "its checksum, computed on the device, is that of the copy"
+        assert client.get("w").checksum == source.refresh().checksum
+    bench.delete()
+    bench.until_free(before)
+    return f"{_mib(size)} in {seconds:.2f} s, read back and compared, a process and its context included"
 
 
 @row("The Python client's views (CUDA array interface, DLPack, torch)")
