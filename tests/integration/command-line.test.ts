@@ -171,6 +171,8 @@ testWith()("every command that needs a server says how to get one when there is 
     ["free", "1GiB"],
     ["rm", "weights"],
     ["leases", "weights"],
+    ["copy", "weights", "--ttl", "1h"],
+    ["operations"],
   ]) {
     const { status, stdout, stderr } = await server.command(...args);
     expect([status, stdout], args.join(" ")).toEqual([1, ""]);

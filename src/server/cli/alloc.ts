@@ -8,14 +8,12 @@ import { parseByteSize, parseDurationMs, parseLabel, parseTensor } from "./quant
 import { toEnd } from "./region-text.ts";
 import { toBytes, toJson, toTable } from "./table.ts";
 
-/** As they were written. */
-export interface AllocOptions {
+/** What a new region is to be, as it was written. */
+export interface TargetOptions {
   readonly model?: string;
   readonly storage?: string;
   readonly private?: boolean;
   readonly hugePages?: string;
-  readonly size?: string;
-  readonly tensor?: readonly string[];
   readonly ttl?: string;
   readonly linger?: string;
   readonly persist?: boolean;
@@ -26,31 +24,39 @@ export interface AllocOptions {
   readonly label?: readonly string[];
 }
 
+export interface AllocOptions extends TargetOptions {
+  readonly size?: string;
+  readonly tensor?: readonly string[];
+}
+
 /** Tensors that are listed; `--json` has them all. */
 const shownTensors = 20;
 
 /** Allocates a region. @returns what it is, for people or as its descriptor. */
 export async function alloc(api: Api, name: string, options: AllocOptions, asJson: boolean): Promise<string> {
+  const request = { name, ...toContent(options), ...toTarget(options, `allocate ${name}`) };
+  const { status, body: region } = await api.ask<Region>("POST", "/v1/regions", request).catch(inOurWords);
+  return asJson ? toJson(region) : toText(region, status === 201);
+}
+
+/** @param action what the command does, as in "allocate weights". @throws TensordError `owner-required`, `validation-failed`. */
+export function toTarget(options: TargetOptions, action: string) {
   const { model, storage, hugePages, ifExists, evictable, label = [] } = options;
-  const request = {
+  return {
     ...(model !== undefined && { model }),
-    name,
     ...(storage !== undefined && { storage }),
     ...(options.private === true && { private: true }),
     ...(hugePages !== undefined && { huge_pages: hugePages }),
-    ...toContent(options),
-    ...toOwner(options, name),
+    ...toOwner(options, action),
     ...toPatience(options),
     ...(evictable === true && { evictable }),
     ...(ifExists !== undefined && { if_exists: ifExists }),
     ...(label.length > 0 && { labels: Object.fromEntries(label.map(parseLabel)) }),
   };
-  const { status, body: region } = await api.ask<Region>("POST", "/v1/regions", request).catch(inOurWords);
-  return asJson ? toJson(region) : toText(region, status === 201);
 }
 
 /** The server's hints name fields of the request. @throws always. */
-function inOurWords(error: unknown): never {
+export function inOurWords(error: unknown): never {
   const hint = error instanceof TensordError ? hints[error.code] : undefined;
   if (!(error instanceof TensordError) || hint === undefined) throw error;
   const { holders = [] } = error.facts as { holders?: { session: string; used_bytes: number }[] };
@@ -78,7 +84,7 @@ function toContent({ size, tensor = [] }: AllocOptions) {
   });
 }
 
-function toOwner({ ttl, linger, persist }: AllocOptions, name: string) {
+function toOwner({ ttl, linger, persist }: TargetOptions, action: string) {
   const owners = [
     ...(ttl === undefined ? [] : [{ flag: "--ttl", owner: { ttl_ms: parseDurationMs("--ttl", ttl) } }]),
     ...(linger === undefined
@@ -94,7 +100,7 @@ function toOwner({ ttl, linger, persist }: AllocOptions, name: string) {
   }
   throw new TensordError(
     "owner-required",
-    `Cannot allocate ${name}: it has no owner, and so nothing would end it, want --ttl, --linger or --persist`,
+    `Cannot ${action}: it has no owner, and so nothing would end it, want --ttl, --linger or --persist`,
     {
       hint: "Say --ttl 10min for ten minutes, --linger 10min for as long after its last use, or --persist to keep it until `tensord rm`.",
     },
@@ -102,7 +108,7 @@ function toOwner({ ttl, linger, persist }: AllocOptions, name: string) {
 }
 
 /** What to do without room, and for how long to wait for it. */
-function toPatience({ onFull, deadline }: AllocOptions) {
+function toPatience({ onFull, deadline }: TargetOptions) {
   if (deadline !== undefined && onFull !== "wait") {
     throw new TensordError("validation-failed", "Cannot wait until --deadline: --on-full is not wait, want wait");
   }

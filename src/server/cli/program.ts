@@ -6,6 +6,7 @@ import { type Config, parseConfig, type SettingName, settings } from "../config.
 import { readSettingsFile } from "../config-file.ts";
 import { alloc } from "./alloc.ts";
 import { Api } from "./api.ts";
+import { copy, operations } from "./copy.ts";
 import { devices } from "./devices.ts";
 import { doctor } from "./doctor.ts";
 import { events } from "./events.ts";
@@ -76,31 +77,35 @@ export function createProgram(): Command {
     .description("list the GPUs: how much of each is taken, and why one cannot be used")
     .action(async (flags) => await print(await devices(toApi(flags), flags.json === true)));
 
-  withApi(program.command("alloc"))
+  withTarget(withApi(program.command("alloc")))
     .description("allocate a region")
     .argument("<name>", "its name in the model")
-    .option("--model <name>", "the model (default default)")
     .option("--size <bytes>", "its size, as 1GiB: one tensor of U8 called data")
     .option("--tensor <name:dtype:shape>", "a tensor, as w:F32:1024x1024, or x:F32: for a scalar; repeatable", gather)
-    .addOption(
-      new Option("--storage <kind>", "what it is made of (default: the first that the server has)").choices([
-        ...offeredKinds,
-      ]),
-    )
-    .option("--private", "it has no public name; in memfd none has one")
-    .option("--huge-pages <size>", "with --storage memfd: of reserved pages of this size, as 2MiB")
-    .option("--ttl <duration>", "it ends after this time, as 30s, 10min, 12h, 7d")
-    .option("--linger <duration>", "it ends when nobody has mapped it for this time; 0s: when its consumer lets go")
-    .option("--persist", "it ends only when it is deleted")
-    .option("--evictable", "once it is sealed and nobody maps it, it may go to make room")
-    .addOption(new Option("--on-full <what>", "without room").choices(["fail", "evict", "wait"]))
-    .option("--deadline <duration>", "how long --on-full wait waits (default 30s)")
-    .addOption(new Option("--if-exists <what>", "if the name is taken").choices(["fail", "attach", "replace"]))
-    .option("--label <key=value>", "a label; repeatable", gather)
     .action(async (name, flags) => await print(await alloc(toApi(flags), name, flags, flags.json === true)));
 
+  withTarget(withApi(program.command("copy")))
+    .description("copy a sealed region into a new one, of any storage; Ctrl-C cancels it")
+    .argument("<region>", "id, name (of the model default) or model/name")
+    .argument("[name]", "the copy's name in its model; without one it is reached by its id")
+    .addOption(
+      new Option("--device <uuid>", "into the memory of this device").conflicts(["storage", "private", "hugePages"]),
+    )
+    .option("--no-wait", "begin it, and end")
+    .action(
+      async (target, name, flags) =>
+        await print(await copy(toApi(flags), target, name, flags, flags.json === true, untilStopped())),
+    );
+
+  withApi(program.command("operations"))
+    .description("list the copies and such that run, or ended a while ago")
+    .option("--model <name>", "only those whose result is in this model")
+    .option("--state <state>", "only those running, succeeded, failed or cancelled")
+    .addOption(new Option("--cancel <id>", "cancel this one").conflicts(["model", "state"]))
+    .action(async (flags) => await print(await operations(toApi(flags), flags, flags.json === true)));
+
   withApi(program.command("events"))
-    .description("follow what happens to regions, sessions and models, one event a line, until Ctrl-C")
+    .description("follow what happens to regions, sessions, operations and models, one event a line, until Ctrl-C")
     .option("--after <id>", "begin after this event, instead of now")
     .option("--model <name>", "only this model's")
     .option("--session <id>", "only this session's")
@@ -177,6 +182,27 @@ function withApi(command: Command): Command {
     .option("--url <url>", urlMeaning)
     .option("--token-file <path>", tokenMeaning)
     .option("--json", "print JSON");
+}
+
+/** What a new region is to be. */
+function withTarget(command: Command): Command {
+  return command
+    .option("--model <name>", "the model (default default)")
+    .addOption(
+      new Option("--storage <kind>", "what it is made of (default: the first that the server has)").choices([
+        ...offeredKinds,
+      ]),
+    )
+    .option("--private", "it has no public name; in memfd none has one")
+    .option("--huge-pages <size>", "with --storage memfd: of reserved pages of this size, as 2MiB")
+    .option("--ttl <duration>", "it ends after this time, as 30s, 10min, 12h, 7d")
+    .option("--linger <duration>", "it ends when nobody has mapped it for this time; 0s: when its consumer lets go")
+    .option("--persist", "it ends only when it is deleted")
+    .option("--evictable", "once it is sealed and nobody maps it, it may go to make room")
+    .addOption(new Option("--on-full <what>", "without room").choices(["fail", "evict", "wait"]))
+    .option("--deadline <duration>", "how long --on-full wait waits (default 30s)")
+    .addOption(new Option("--if-exists <what>", "if the name is taken").choices(["fail", "attach", "replace"]))
+    .option("--label <key=value>", "a label; repeatable", gather);
 }
 
 /** Collects what a repeatable option was given. */
