@@ -1,4 +1,4 @@
-/** `tensord copy` and `tensord operations` against a real server: what they make, print, and say of what fails; . */
+/** `tensord copy` and `tensord operations` against a real server: what they make, print, and say of what fails. */
 
 import { afterAll, expect, test } from "bun:test";
 import type { Operation } from "../../src/server/cli/answers.ts";

@@ -2,6 +2,7 @@
 
 import type { TestApp } from "../../harness/app.ts";
 import { tokenOf } from "../../harness/tokens-file.ts";
+import { withDevice } from "./device-failures.ts";
 import { askInVain, type FailureCase } from "./failure-case.ts";
 import { createSealed } from "./operations.ts";
 import { unknownSession } from "./requests.ts";
@@ -26,6 +27,16 @@ export const operationCases: readonly FailureCase[] = [
   { operationId, code: "model-not-found", provoke: (app) => copyInVain(app, { model: "nobody", ttl_ms: 1000 }) },
   { operationId, code: "session-not-found", provoke: (app) => copyInVain(app, { session: unknownSession }) },
   { operationId, code: "storage-unavailable", provoke: (app) => copyInVain(app, { storage: "file", ttl_ms: 1000 }) },
+  {
+    operationId,
+    code: "storage-unavailable",
+    options: withDevice,
+    provoke: async (app) => {
+      const { id } = await app.create({ storage: "cuda_vmm", byte_size: 100 });
+      await app.seal(id);
+      return askInVain(app, "POST", `/v1/regions/${id}/copy`, { ttl_ms: 1000 });
+    },
+  },
   { operationId, code: "owner-required", provoke: (app) => copyInVain(app, {}) },
   {
     operationId,
