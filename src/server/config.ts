@@ -151,7 +151,8 @@ export const settings = {
     placeholder: "path",
     fallback: "/dev/shm",
     schema: absolutePath,
-    meaning: "The tmpfs that holds regions; clients must see the same one.",
+    meaning:
+      "The tmpfs that holds regions; clients must see the same one. A directory that is missing in a tmpfs is made, sticky.",
   },
   storages: {
     variable: "TENSORD_STORAGES",
@@ -232,7 +233,7 @@ export function parseConfig(environment: Texts, flags: Texts = {}, file: Texts =
 }
 
 /** Read by the command line and by clients; and what Kubernetes sets in every pod beside a Service that is called tensord. */
-const notOurs = /^TENSORD_(CONFIG$|URL$|TOKEN$|TOKEN_FILE$|SERVICE_|PORT_)/;
+const notOurs = /^TENSORD_(CONFIG$|URL$|TOKEN$|TOKEN_FILE$|SESSION_NAME$|SERVICE_|PORT_)/;
 
 function toMistake({ variable, flag }: Setting, text: string, error: z.ZodError): string {
   const messages = error.issues.flatMap((issue) =>

@@ -31,6 +31,29 @@ const gone = (server: TestServer) => until("no session is left", async () => (aw
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   const test = testWith(needsNodeClient);
 
+  test(`${runtime}: a session has the name that the environment gives it, unless the program says one`, async () => {
+    await using server = await lendServer();
+    const named = await runProgram(
+      runtime,
+      { ...server.env, TENSORD_SESSION_NAME: "trainer-7d9f/app\u0007" },
+      `
+        const names = [];
+        for (const session of [{}, { name: "mine" }]) {
+          const client = await connect({ session });
+          await client.create("w", new Uint8Array(1));
+          const { name, client: { name: program } } = await client.session();
+          names.push([name, program === "mine"]);
+          await client.close();
+        }
+        tell(names);
+      `,
+    );
+    expect(named).toEqual([
+      ["trainer-7d9f/app\ufffd", false],
+      ["mine", true],
+    ]);
+  });
+
   test(`${runtime}: SIGKILL ends the session at once, and what it owns`, async () => {
     await using server = await lendServer();
     await using program = startProgram(

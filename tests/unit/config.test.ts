@@ -128,7 +128,11 @@ describe("parseConfig", () => {
   }
 
   test("minds nothing that clients read", () => {
-    const clients = { TENSORD_TOKEN: "secret", TENSORD_TOKEN_FILE: "/run/secrets/token" };
+    const clients = {
+      TENSORD_TOKEN: "secret",
+      TENSORD_TOKEN_FILE: "/run/secrets/token",
+      TENSORD_SESSION_NAME: "pod-1/app",
+    };
     expect(parseConfig(clients)).toEqual(parseConfig({}));
   });
 

@@ -49,6 +49,19 @@ def test_no_session_is_opened_before_it_is_needed(server: Server) -> None:
         assert _find(client, name="quiet") == []
 
 
+def test_a_session_has_the_environments_name_unless_the_program_says_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORD_SESSION_NAME", "trainer-7d9f/app\a")
+    with server.connect() as client:
+        assert _session_of(client).refresh().name == "trainer-7d9f/app\N{REPLACEMENT CHARACTER}"
+    with server.connect(name="mine") as client:
+        session = _session_of(client).refresh()
+        assert session.name is None
+        assert session.client is not None
+        assert session.client.name == "mine"
+
+
 def test_a_region_without_another_owner_ends_with_its_client(server: Server, client: tensord.Client) -> None:
     with server.connect(name="owner") as owner:
         region = owner.create("mine", np.arange(4))

@@ -147,6 +147,15 @@ def test_a_server_that_was_never_there_is_not_waited_for(path: Path, make_transp
     assert caught.value.fields == {"request_sent": False}
 
 
+def test_in_a_pod_the_hint_says_to_mount_the_volume(
+    monkeypatch: pytest.MonkeyPatch, make_transport: MakeTransport
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(tensord.ServerUnavailable, match="mount the sidecar's volume in this container") as caught:
+        make_transport().request("GET", "/x", repeatable=True)
+    assert "npm start" not in str(caught.value)
+
+
 def test_connect_says_what_it_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TENSORD_URL", raising=False)
     monkeypatch.setenv("TENSORD_INSTANCE", "nobody")

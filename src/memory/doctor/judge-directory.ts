@@ -90,7 +90,8 @@ export function judgeSticky({ question, host }: Facts): Finding | undefined {
   return warning(
     check,
     `${shown}, without the sticky bit: whoever may write there can rename or remove the instance's directory and names.`,
-    `chmod +t ${question.shmDirectory}, as its owner. A Kubernetes emptyDir is 0777: let an init container do it.`,
+    `chmod +t ${question.shmDirectory}, as its owner. A Kubernetes emptyDir is 0777 and root's: set TENSORD_SHM_DIR to a directory in it ` +
+      `that is not there, such as ${question.shmDirectory}/t. The server makes it, sticky, and apps mount that alone, by subPath.`,
   );
 }
 

@@ -1,5 +1,6 @@
 /** Judges the server's process and what the machine does to it: who answers, who may ask, and what it has left. */
 
+import { howToStart } from "../host/pod.ts";
 import type { Facts } from "./facts.ts";
 import { type Finding, failing, fine, warning } from "./finding.ts";
 import { thresholds } from "./thresholds.ts";
@@ -24,7 +25,11 @@ export function judgeServer({ question, host, server }: Facts): Finding {
       "See its log. If it is stopped or stuck, end it and start it again; regions stay.",
     );
   }
-  return warning(check, `No server answers for instance ${instance}: ${alone}.`, "Start one with npm start.");
+  return warning(
+    check,
+    `No server answers for instance ${instance}: ${alone}.`,
+    howToStart("Start one with npm start."),
+  );
 }
 
 /** systemd-logind removes the shared memory of people who log out (logind.conf(5)). */

@@ -31,6 +31,7 @@ import { HostLanes } from "../storage/lane.ts";
 import { openMemfdStorages, unlessRefused } from "../storage/memfd/memfd-storage.ts";
 import { Memfds } from "../storage/memfd/memfds.ts";
 import { ShmStorage } from "../storage/shm/shm-storage.ts";
+import { makeShmDirectory } from "../storage/shm-directory.ts";
 import { isDeviceForm, type Storage, toDeviceUuid } from "../storage/storage.ts";
 import { type Absences, type OfferedKind, Storages } from "../storage/storages.ts";
 import { type AwaitedDevices, settleDevices, toDevicePool } from "./awaited-devices.ts";
@@ -94,6 +95,7 @@ export interface OpenStore extends AsyncDisposable {
  */
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   await using opened = new AsyncDisposableStack();
+  makeShmDirectory(options.shmDirectory);
   const directory = opened.use(InstanceDirectory.open(options));
   let watch: NameWatch | undefined;
   // Almost last: what is under way at a stop must not go on while a thread ends.

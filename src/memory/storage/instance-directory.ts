@@ -261,7 +261,8 @@ function openOrMake(path: string, shown: string, mode: number): number {
   }
 }
 
-function cannotOpen(verb: "make" | "open", shown: string, cause: unknown, kind = "directory"): TensordError {
+/** Why a directory or a file could not be made or opened, and what to do. `shown` is its path as people know it. */
+export function cannotOpen(verb: "make" | "open", shown: string, cause: unknown, kind = "directory"): TensordError {
   const outOfDescriptors = toOutOfDescriptors(cause);
   if (outOfDescriptors !== undefined) return outOfDescriptors;
   const { code = "unknown" } = cause as NodeJS.ErrnoException;

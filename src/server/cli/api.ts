@@ -3,6 +3,7 @@
 import { accessSync, constants, lstatSync } from "node:fs";
 import { dirname } from "node:path";
 import { TensordError } from "../../memory/error.ts";
+import { howToStart } from "../../memory/host/pod.ts";
 import { toInstancePath } from "../../memory/storage/instance-directory.ts";
 import type { Config } from "../config.ts";
 import type { RegionDetail } from "./answers.ts";
@@ -109,7 +110,7 @@ export class Api {
       throw new TensordError(
         "io-error",
         `Cannot reach a server at ${this.#where}: ${code}`,
-        { hint: "Start one with `npm start`, or name another with --url, --instance or --shm-dir." },
+        { hint: howToStart("Start one with `npm start`, or name another with --url, --instance or --shm-dir.") },
         { cause: error },
       );
     }

@@ -37,6 +37,16 @@ export function findEndpoint(url?: string, env: Environment = process.env, token
   return { ...findAddress(url, env), token: findToken(token, env) };
 }
 
+/** What to do where no server answers. In a pod nobody starts one, but its volume may not be mounted in this container. */
+export function howToReach(env: Environment = process.env): string {
+  const otherwise = "set TENSORD_URL to http://host:port or unix:///path";
+  // The kubelet sets it in every container.
+  return env.KUBERNETES_SERVICE_HOST
+    ? "mount the sidecar's volume in this container, by the subPath and at the path that TENSORD_SHM_DIR names, and look whether " +
+        `the sidecar runs (kubectl logs <pod> -c tensord), or ${otherwise}`
+    : `start the server with \`npm start\`, or ${otherwise}`;
+}
+
 /** The header that says who asks. @throws TensordError `validation-failed` if the token's file has none. */
 export function toAuthorization({ token }: Endpoint): { readonly authorization?: string } {
   return token === undefined ? {} : { authorization: `Bearer ${token.read()}` };

@@ -8,7 +8,7 @@ import type { Readable } from "node:stream";
 import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { isRefusedForNow, TensordError } from "../errors.ts";
 import { orAborted, pause, type WaitOptions } from "../waiting.ts";
-import { type Endpoint, toAuthorization } from "./endpoint.ts";
+import { type Endpoint, howToReach, toAuthorization } from "./endpoint.ts";
 import { isObject } from "./wire.ts";
 
 const answerMs = 30_000;
@@ -235,7 +235,7 @@ export class Transport {
   #unavailable(failure: Error, isLost: boolean): TensordError {
     const { url, origin } = this.endpoint;
     const isSent = !(failure instanceof NotSent);
-    const start = "start the server with `npm start`, or set TENSORD_URL to http://host:port or unix:///path";
+    const start = howToReach();
     return new TensordError(
       "server-unavailable",
       isSent

@@ -6,7 +6,7 @@ import type WebSocket from "ws";
 import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { isTensordError, TensordError } from "../errors.ts";
 import { loadWebSocket } from "../packages.ts";
-import { type Endpoint, toAuthorization } from "./endpoint.ts";
+import { type Endpoint, howToReach, toAuthorization } from "./endpoint.ts";
 import { expectSuccess } from "./wire.ts";
 
 const maxFrameBytes = 16 * 1024 * 1024;
@@ -54,7 +54,7 @@ export function toUnreachable(action: string, error: Error): TensordError {
 /** `server-unavailable`, and why. */
 function unreachable(action: string, why: string): TensordError {
   return new TensordError("server-unavailable", `Cannot ${action}: ${why}`, {
-    hint: "start the server with `npm start`, or set TENSORD_URL to http://host:port or unix:///path",
+    hint: howToReach(),
   });
 }
 

@@ -17,6 +17,14 @@ export function describeProgram(name: string | undefined) {
   };
 }
 
+/**
+ * What the environment calls this process's session, for where its host name and PID say nothing: each container of a pod is PID 1
+ * on one host name.
+ */
+export function sessionName(env: Readonly<Record<string, string | undefined>> = process.env): string | undefined {
+  return toShown(env.TENSORD_SESSION_NAME ?? "") || undefined;
+}
+
 /** Where this process is called by its pid: in a container another one is called so on the host. */
 function pidNamespace(): { readonly pidNamespace?: string } {
   try {

@@ -11,7 +11,7 @@ import type { Access } from "../memory/pages.ts";
 import type { SessionOptions } from "../options.ts";
 import { orAborted, pause } from "../waiting.ts";
 import { Hold } from "./hold.ts";
-import { describeProgram } from "./program.ts";
+import { describeProgram, sessionName } from "./program.ts";
 import type { ReportedMapping } from "./reports.ts";
 import { Ways } from "./ways.ts";
 
@@ -165,7 +165,7 @@ export class Session {
   async #begin(): Promise<HeldSession> {
     const { name, quotaBytes, ttlMs: wantedMs } = this.#options;
     const { id, ttlMs, connection } = await this.#ways.open({
-      name,
+      name: name ?? sessionName(),
       client: describeProgram(name),
       quotaBytes,
       ttlMs: wantedMs,

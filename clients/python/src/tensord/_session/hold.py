@@ -34,7 +34,7 @@ from tensord._transport.broker import Unreachable
 from tensord._transport.transport import Transport
 
 from .holding import HoldBy, Holding
-from .program import describe_program
+from .program import describe_program, session_name
 from .reports import Key, Mappings, Reported, count_mappings, count_passed, to_messages
 from .wake import Waitable, Wake
 from .ways import Ways
@@ -140,8 +140,10 @@ class Hold:
                 self._tried.clear()
                 self._opening_thread = threading.get_ident()
                 try:
+                    named = None if self._client_name else session_name()
                     client = describe_program(self._client_name)
-                    self._id = self._ways.open(api, {**self._request, "client": client})
+                    asked = {**self._request, **({"name": named} if named else {}), "client": client}
+                    self._id = self._ways.open(api, asked)
                 finally:
                     self._opening_thread = None
                 self._call_at_once()

@@ -6,6 +6,7 @@ import codecs
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tensord._version import __version__
@@ -31,6 +32,14 @@ def describe_program(name: str | None) -> schemas.ClientRequest:
         "hostname": _to_shown(socket.gethostname()),
         "version": __version__,
     }
+
+
+def session_name(environ: Mapping[str, str] | None = None) -> str | None:
+    """What the environment calls this process's session, for where its host name and pid say nothing: each container of
+    a pod is pid 1 on one host name.
+    """
+    environ = os.environ if environ is None else environ
+    return _to_shown(environ.get("TENSORD_SESSION_NAME", "")) or None
 
 
 def _pid_namespace() -> str | None:

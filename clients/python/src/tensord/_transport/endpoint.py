@@ -65,6 +65,19 @@ def find_endpoint(
     return replace(_find_address(url, environ), token=find_token(token, environ))
 
 
+def how_to_reach(environ: Mapping[str, str] | None = None) -> str:
+    """What to do where no server answers. In a pod nobody starts one, but its volume may not be mounted here."""
+    environ = os.environ if environ is None else environ
+    otherwise = "set TENSORD_URL to http://host:port or unix:///path"
+    # The kubelet sets it in every container.
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        return (
+            "mount the sidecar's volume in this container, by the subPath and at the path that TENSORD_SHM_DIR names, "
+            f"and look whether the sidecar runs (kubectl logs <pod> -c tensord), or {otherwise}"
+        )
+    return f"start the server with `npm start`, or {otherwise}"
+
+
 def _find_address(url: str | None, environ: Mapping[str, str]) -> Endpoint:
     if url is not None:
         return _parse_url(url.strip(_BLANKS), "the argument url")

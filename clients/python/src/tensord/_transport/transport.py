@@ -26,7 +26,7 @@ from tensord._errors import (
 )
 
 from .connection import Connection
-from .endpoint import Endpoint
+from .endpoint import Endpoint, how_to_reach
 from .long_answer import LongAnswer
 
 ANSWER_SECONDS = 30.0
@@ -302,7 +302,7 @@ class Transport:
         return connection
 
     def _unavailable(self, failure: Exception, *, lost: bool) -> ServerUnavailable:
-        hint = "start the server with `npm start`, or set TENSORD_URL to http://host:port or unix:///path"
+        hint = how_to_reach()
         if isinstance(failure, _NotSent):
             detail = f"Cannot reach tensord: nobody listens on {self.endpoint.url} ({failure}); {self.endpoint.origin}"
         else:
