@@ -5,7 +5,7 @@ export function howToStart(elsewhere: string, env: Readonly<Record<string, strin
   // The kubelet sets it in every container.
   if (!env.KUBERNETES_SERVICE_HOST) return elsewhere;
   return (
-    "Mount the sidecar's volume in this container, by the subPath and at the path that TENSORD_SHM_DIR names (docs/operating.md), and " +
+    "Mount the sidecar's volume in this container, by the subPath and at the path that TENSORD_SHM_DIR names (docs/kubernetes.md), and " +
     "look whether the sidecar runs: kubectl logs <pod> -c tensord."
   );
 }
