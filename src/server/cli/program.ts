@@ -1,11 +1,12 @@
 /** The command line: which commands and options there are. What they do stands beside it. */
 
-import { Command, Option } from "commander";
+import { Argument, Command, Option } from "commander";
 import { offeredKinds } from "../../memory/storage/storages.ts";
 import { type Config, parseConfig, type SettingName, settings } from "../config.ts";
 import { readSettingsFile } from "../config-file.ts";
 import { alloc } from "./alloc.ts";
 import { Api } from "./api.ts";
+import { completion, type Shell, shells } from "./completion/completion.ts";
 import { copy, operations } from "./copy.ts";
 import { devices } from "./devices.ts";
 import { doctor } from "./doctor.ts";
@@ -164,6 +165,12 @@ export function createProgram(): Command {
     .option("--dry-run", "say what would go, and keep it")
     .option("--json", "print JSON")
     .action(async (flags) => await print(await purge(toConfig(flags), flags.dryRun === true, flags.json === true)));
+
+  program
+    .command("completion")
+    .description('print what completes commands and options in a shell, as: eval "$(tensord completion bash)"')
+    .addArgument(new Argument("<shell>", "which one").choices([...shells]))
+    .action(async (shell: Shell) => await print(completion(program, shell)));
 
   return program;
 }

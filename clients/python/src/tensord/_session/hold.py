@@ -142,7 +142,11 @@ class Hold:
                 try:
                     named = None if self._client_name else session_name()
                     client = describe_program(self._client_name)
-                    asked = {**self._request, **({"name": named} if named else {}), "client": client}
+                    asked: schemas.OpenSession = {
+                        **self._request,
+                        **({"name": named} if named else {}),
+                        "client": client,
+                    }
                     self._id = self._ways.open(api, asked)
                 finally:
                     self._opening_thread = None
