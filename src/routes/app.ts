@@ -19,6 +19,7 @@ import { defineFileRoutes } from "./file.ts";
 import { findOperations } from "./find-operation.ts";
 import { defineGroupRoutes } from "./groups.ts";
 import { defineHostRoutes } from "./host.ts";
+import { defineIndexPage } from "./index-page.ts";
 import { defineLeaseRoutes } from "./leases.ts";
 import { defineModelRoutes } from "./models.ts";
 import { noRoute } from "./no-route.ts";
@@ -72,6 +73,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineHostRoutes(app, services);
   defineDiagnosisRoutes(app, services);
   defineDeviceRoutes(app, services);
+  defineIndexPage(app, services);
   defineDocsPage(app);
   defineDocuments(app, services);
   app.openAPIRegistry.register("KnownEvents", KnownEvents);

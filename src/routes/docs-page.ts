@@ -8,17 +8,7 @@ import styles from "swagger-ui-dist/swagger-ui.css" with { type: "file" };
 import script from "swagger-ui-dist/swagger-ui-bundle.js" with { type: "file" };
 import { TensordError } from "../memory/error.ts";
 import type { Environment } from "./environment.ts";
-
-const policy = [
-  "default-src 'none'",
-  "script-src 'self'",
-  "style-src 'self'",
-  "img-src 'self' data:",
-  "connect-src 'self'",
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-].join("; ");
+import { toPageHeaders } from "./page-headers.ts";
 
 /**
  * The page with URLs that are relative, so that it also works below a prefix that a proxy takes off.
@@ -57,11 +47,7 @@ const assets = new Map<string, { readonly type: string; readonly content: () => 
   ["reference.js", { type: "text/javascript; charset=utf-8", content: () => start }],
 ]);
 
-const headers = {
-  "content-security-policy": policy,
-  "x-content-type-options": "nosniff",
-  "referrer-policy": "no-referrer",
-};
+const headers = toPageHeaders("script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'");
 
 export function defineDocsPage(app: OpenAPIHono<Environment>): void {
   app.get("/docs", (c) => {

@@ -24,7 +24,7 @@ export function noRoute(app: OpenAPIHono<Environment>, store: Store): (c: Contex
 /** What haproxy asks unless it is told a path: whether requests are welcome. @throws TensordError `shutting-down`. */
 function answerCheck(c: Context<Environment>, store: Store): Response {
   store.refuseIfStopping();
-  return allow(c, ["OPTIONS"]);
+  return allow(c, ["GET", "HEAD", "OPTIONS"]);
 }
 
 function refuseRoute(c: Context<Environment>): Response {

@@ -60,7 +60,7 @@ describe("a server with tokens", () => {
         expect((await fetch(url + path, { headers: headers as Record<string, string> })).status).toBe(401);
       }
     }
-    for (const path of ["/livez", "/readyz", "/openapi.json", "/asyncapi.json", "/docs"]) {
+    for (const path of ["/", "/livez", "/readyz", "/openapi.json", "/asyncapi.json", "/docs"]) {
       expect((await fetch(url + path)).status).toBe(200);
     }
     expect((await fetch(`${url}/nowhere`)).status).toBe(404);

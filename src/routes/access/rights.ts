@@ -78,8 +78,8 @@ export const rights = {
 
 export type Operation = keyof typeof rights;
 
-/** What needs no token: probes, which say nothing of memory. The documents and their page need none either. */
-export const openOperations: ReadonlySet<string> = new Set(["isLive", "isReady"]);
+/** What needs no token: the index and the probes, which say nothing of memory. The documents and their page need none either. */
+export const openOperations: ReadonlySet<string> = new Set(["getIndex", "isLive", "isReady"]);
 
 export function isOperation(name: string): name is Operation {
   return Object.hasOwn(rights, name);

@@ -112,6 +112,7 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
   diagnose: async () => ({ method: "GET", path: "/v1/doctor" }),
   getMetrics: async () => ({ method: "GET", path: "/metrics" }),
   getStats: async () => ({ method: "GET", path: "/v1/stats" }),
+  getIndex: async () => ({ method: "GET", path: "/" }),
   isLive: async () => ({ method: "GET", path: "/livez" }),
   isReady: async () => ({ method: "GET", path: "/readyz" }),
 };
