@@ -700,6 +700,26 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly "/": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * Where to go from here
+     * @description A browser, which asks for `text/html`, is answered with a page that has the same links.
+     */
+    readonly get: operations["getIndex"];
+    readonly put?: never;
+    readonly post?: never;
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -3097,6 +3117,55 @@ export interface components {
       readonly detail: string | null;
       /** @description What to do about it. */
       readonly hint: string | null;
+    };
+    readonly Index: {
+      /** @example tensord */
+      readonly name: string;
+      /** @example 0.1.0 */
+      readonly version: string;
+      /** @description URI references, relative to where this answer is. */
+      readonly links: {
+        /**
+         * @description Reference of the API: every operation, to be tried out.
+         * @example ./docs
+         */
+        readonly docs: string;
+        /**
+         * @description The same for generators of clients: OpenAPI.
+         * @example ./openapi.json
+         */
+        readonly openapi: string;
+        /**
+         * @description What the streams of events send: AsyncAPI.
+         * @example ./asyncapi.json
+         */
+        readonly asyncapi: string;
+        /**
+         * @description What this server and this host can do.
+         * @example ./v1/capabilities
+         */
+        readonly capabilities: string;
+        /**
+         * @description The books: memory, regions, traffic.
+         * @example ./v1/stats
+         */
+        readonly stats: string;
+        /**
+         * @description The regions that are here.
+         * @example ./v1/regions
+         */
+        readonly regions: string;
+        /**
+         * @description What happened to them.
+         * @example ./v1/events
+         */
+        readonly events: string;
+        /**
+         * @description What is wrong on this host, and the cure.
+         * @example ./v1/doctor
+         */
+        readonly doctor: string;
+      };
     };
   };
   responses: never;
@@ -9663,6 +9732,99 @@ export interface operations {
            * @example 1
            */
           readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly getIndex: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description What there is. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Index"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
           readonly [name: string]: unknown;
         };
         content: {

@@ -969,3 +969,22 @@ class Device(TypedDict):
     reason: str | None
     detail: str | None
     hint: str | None
+
+
+class IndexLinks(TypedDict):
+    """URI references, relative to where this answer is."""
+
+    docs: str
+    openapi: str
+    asyncapi: str
+    capabilities: str
+    stats: str
+    regions: str
+    events: str
+    doctor: str
+
+
+class Index(TypedDict):
+    name: str
+    version: str
+    links: IndexLinks
