@@ -29,6 +29,7 @@ import type {
 import { checkPlatform } from "./memory/platform.ts";
 import {
   type AnyRegion,
+  type AttachDeviceOptions,
   type AttachOptions,
   type ChangeModelOptions,
   type ChangeOptions,
@@ -48,6 +49,8 @@ import {
   type UnregisterModelOptions,
 } from "./options.ts";
 import type { Asker } from "./regions/asker.ts";
+import { holdOnDevice } from "./regions/device.ts";
+import type { DeviceHandle } from "./regions/device-handle.ts";
 import { GetOrCreate } from "./regions/get-or-create.ts";
 import { type Group, openGroup, sealGroup } from "./regions/group.ts";
 import { makeRegion, mapExisting } from "./regions/make-region.ts";
@@ -171,6 +174,28 @@ export class Client {
     const find = () =>
       findRegion(this.#api, { model, name: region, version }, { timeoutMs, isWriter: writable, signal });
     return mapExisting(this.#asker, await find(), () => access, find);
+  }
+
+  /**
+   * Leases a region in the memory of a device, by its name or a descriptor as `attach`, and maps nothing: no runtime of JavaScript
+   * reaches that memory. What comes back has the driver's descriptor, for a native addon that imports it, and says where the
+   * tensors lie. Close it after the memory was unmapped.
+   * @throws TensordError `feature-unavailable` of a region in host memory; as `attach`; `wrong-namespace` without the broker
+   */
+  async attachDevice(
+    region: string | RegionDescriptor | ListedRegion,
+    options: AttachDeviceOptions = {},
+  ): Promise<DeviceHandle> {
+    checkArgument("attach a region on a device", "what should be one", region, kinds.nameOrOneRegion);
+    checkOptions("attach a region on a device", tables.attachDevice, options);
+    checkPlatform("attach a region on a device");
+    const { model = defaultModel, version, timeoutMs = 0, writable: isWriter = false, signal } = options;
+    if (typeof region !== "string") {
+      const ask = () => this.#api.region(region.id, signal);
+      return holdOnDevice(this.#asker, isWhole(region) ? region : await ask(), { ask, isWriter, signal });
+    }
+    const ask = () => findRegion(this.#api, { model, name: region, version }, { timeoutMs, isWriter, signal });
+    return holdOnDevice(this.#asker, await ask(), { ask, isWriter, signal });
   }
 
   /**

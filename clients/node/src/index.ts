@@ -28,6 +28,7 @@ export type { AttachedBy } from "./memory/open.ts";
 export type {
   AccessOptions,
   AnyRegion,
+  AttachDeviceOptions,
   AttachOptions,
   ChangeOptions,
   ConnectOptions,
@@ -48,6 +49,7 @@ export type {
   SessionOptions,
   SlotOptions,
 } from "./options.ts";
+export type { DeviceHandle } from "./regions/device-handle.ts";
 export type { Group } from "./regions/group.ts";
 export type { Operation } from "./regions/operation.ts";
 export { TensorReference, type WireReference } from "./regions/reference.ts";

@@ -164,6 +164,9 @@ export interface AttachOptions extends AccessOptions, WaitOptions {
   readonly timeoutMs?: number;
 }
 
+/** As for `attach`; nothing is mapped here, so there is no `strict`. */
+export type AttachDeviceOptions = Omit<AttachOptions, "strict">;
+
 /** Where a region is looked up by its name. */
 export interface GetOptions extends WaitOptions {
   readonly model?: string;

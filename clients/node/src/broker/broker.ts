@@ -140,11 +140,13 @@ export class Broker implements DescriptorSource {
 
   #handed({ instance }: BrokerConnection, { members, files }: Answer): Handed {
     this.#restSoon();
-    const [file, ...more] = files;
-    closeAll(more);
-    if (file === undefined)
-      throw new TensordError("server-fault", "Cannot map a region: the broker sent no descriptor");
-    return { file, isLeased: members.leased === true, instance };
+    // As many names as files, or it was no answer.
+    const names = (members.fds ?? []) as readonly unknown[];
+    const [file, handle] = ["region", "handle"].map((name) => files[names.indexOf(name)]);
+    closeAll(files.filter((each) => each !== file && each !== handle));
+    if (file !== undefined) return { file, handle, isLeased: members.leased === true, instance };
+    handle?.close();
+    throw new TensordError("server-fault", "Cannot map a region: the broker sent no descriptor");
   }
 
   /** A refusal leaves the connection as it is; after anything else an answer may still come, with a descriptor that nobody wants. */

@@ -84,6 +84,11 @@ export const nameOrRegion: Kind<string | readonly string[] | { readonly id: stri
   accepts: (value) => typeof value === "string" || texts.accepts(value) || region.accepts(value),
 };
 
+export const nameOrOneRegion: Kind<string | { readonly id: string }> = {
+  want: "a name, or a region's descriptor",
+  accepts: (value) => typeof value === "string" || region.accepts(value),
+};
+
 export const nameOrNull: Kind<string | null> = {
   want: "a name, or null for a region without one",
   accepts: (value) => value === null || text.accepts(value),

@@ -2,6 +2,7 @@
 
 import type {
   AccessOptions,
+  AttachDeviceOptions,
   AttachOptions,
   ChangeModelOptions,
   ChangeOptions,
@@ -116,6 +117,12 @@ export const access = tableOf<AccessOptions>()({ writable: kinds.flag, strict: k
 export const get = tableOf<GetOptions>()({ ...wait, model: kinds.text, version: kinds.text });
 
 export const attach = tableOf<AttachOptions>()({ ...access, ...get, timeoutMs: kinds.waitMs });
+
+export const attachDevice = tableOf<AttachDeviceOptions>()({
+  ...get,
+  writable: kinds.flag,
+  timeoutMs: kinds.waitMs,
+});
 
 export const lock = tableOf<LockOptions>()({ ...wait, timeoutMs: kinds.waitMs });
 

@@ -205,6 +205,34 @@ export function isMappable(kind: unknown): boolean {
   return kind === "shm" || kind === "memfd" || kind === "heap";
 }
 
+/** Whether storage of that kind is memory of a device, of which only descriptors come here. */
+export function isOnDevice(kind: unknown): boolean {
+  return kind === "cuda_vmm";
+}
+
+/** What a region on a device is made of. `granularity`: what addresses and sizes of its mappings are multiples of. */
+export interface DeviceStorage {
+  readonly deviceUuid: string;
+  /** What its descriptor is: `posix_fd`, or what a newer server has. */
+  readonly handleType: string;
+  /** What is to be mapped, all of it. */
+  readonly allocationBytes: number;
+  readonly granularity: number;
+}
+
+/** @throws TensordError `server-fault` if it is not described */
+export function toDeviceStorage({ storage }: RegionDescriptor): DeviceStorage {
+  const { deviceUuid, handleType, allocationBytes, granularity } = storage;
+  const isWhole =
+    isText(deviceUuid) &&
+    isText(handleType) &&
+    isSize(allocationBytes) &&
+    isSize(granularity) &&
+    [storage.dev, storage.ino].every(isIdentity);
+  if (!isWhole) throw notA("region on a device");
+  return { deviceUuid, handleType, allocationBytes, granularity } as DeviceStorage;
+}
+
 function isTensor(value: unknown): boolean {
   return (
     isObject(value) &&

@@ -79,6 +79,10 @@ export class Mismatch extends Error {
     return this.#noBroker;
   }
 
+  get region(): string {
+    return this.#place.region;
+  }
+
   /** Whether this process sees another file system than the server, or none, where the name should be. */
   get isElsewhere(): boolean {
     const { path, dev } = this.#place;

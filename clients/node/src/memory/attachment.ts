@@ -18,8 +18,16 @@ export interface MappingObserver {
   unmapped(): void;
 }
 
+/** What a session is told of: a mapping, or what stands for one. */
+export interface Observed {
+  readonly place: Place;
+  readonly access: Access;
+  readonly isMakers: boolean;
+  observe(observer: MappingObserver): void;
+}
+
 /** Holds one mapping until `close`. Every use after that throws `closed`. */
-export class Attachment implements Attached {
+export class Attachment implements Attached, Observed {
   isOpenHandOff = false;
   #place: Place;
   readonly #pages: Pages;

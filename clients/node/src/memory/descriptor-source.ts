@@ -12,6 +12,8 @@ export interface Asked {
 /** An open file of a region with a description of its own, which is leased unless the region is barred. The caller's to close. */
 export interface Handed {
   readonly file: HeldFile;
+  /** The driver's own descriptor, of memory of a device, beside which `file` is the lease file. The caller's to close as well. */
+  readonly handle: HeldFile | undefined;
   readonly isLeased: boolean;
   readonly instance: string;
 }

@@ -17,6 +17,13 @@ export class HeldFile {
     this.#forget = closeAtThreadEnd(fd, openedBy);
   }
 
+  /** Lets go of it without closing it: it is the caller's from now on, beyond the end of the thread too. */
+  take(): number {
+    if (!this.#isClosed) this.#forget();
+    this.#isClosed = true;
+    return this.fd;
+  }
+
   /** Safe to call twice. */
   close(): void {
     if (this.#isClosed) return;

@@ -17,12 +17,16 @@ export interface Opening {
   readonly isWriter: boolean;
   /** Whether the file is to be mapped: it holds the lease then, for as long as a mapping of it is left. */
   readonly isLeased: boolean;
+  /** Whether it is memory of a device, whose descriptor comes with the file; only the broker has it. */
+  readonly isOnDevice?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
 /** A region's file. It holds no lease unless that was asked for. Close it. */
 export interface RegionFile {
   readonly file: HeldFile;
+  /** The driver's descriptor, if the opening said that it is on a device. Close it, too. */
+  readonly handle?: HeldFile | undefined;
   readonly by: AttachedBy;
   /** Where it is, and, if the broker said so, whose. */
   readonly place: Place;
@@ -128,8 +132,13 @@ const leases = { consumer: "consumer", maker: "maker", builder: "both" } as cons
   Asked["lease"]
 >;
 
-function toFile({ file, isLeased, instance }: Handed, place: Place, opening: Opening): RegionFile {
+function toFile({ file, handle, isLeased, instance }: Handed, place: Place, opening: Opening): RegionFile {
   try {
+    const { isOnDevice = false } = opening;
+    if (isOnDevice !== (handle !== undefined)) {
+      const sent = isOnDevice ? "no descriptor of the device's memory" : "a descriptor of a device's memory";
+      throw new TensordError("server-fault", `Cannot map region ${place.region}: the broker sent ${sent}`);
+    }
     if (place.instance !== undefined && place.instance !== instance) {
       throw new TensordError(
         "wrong-namespace",
@@ -141,9 +150,10 @@ function toFile({ file, isLeased, instance }: Handed, place: Place, opening: Ope
     // A description for locks alone keeps nothing alive, by whichever way it came.
     if (!opening.isLeased) giveUpLease(file.fd);
     else if (!isLeased) throw barred(place);
-    return { file, by: "descriptor", place: { ...place, instance } };
+    return { file, handle, by: "descriptor", place: { ...place, instance } };
   } catch (error) {
     file.close();
+    handle?.close();
     throw error;
   }
 }

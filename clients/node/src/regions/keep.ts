@@ -6,7 +6,7 @@
 import { isTensordError } from "../errors.ts";
 import { Barred, type Place } from "../memory/attach.ts";
 import { Attachment } from "../memory/attachment.ts";
-import { openFile, openFileNow, type RegionFile } from "../memory/open.ts";
+import { type Opening, openFile, openFileNow, type RegionFile } from "../memory/open.ts";
 import type { Access } from "../memory/pages.ts";
 import type { Session } from "../session/session.ts";
 
@@ -21,16 +21,25 @@ export async function mapKept(
   range: Range,
   signal?: AbortSignal | undefined,
 ): Promise<Attachment> {
-  const [place] = range;
   const opening = { isWriter: range[3] === "write", signal };
+  return holdKept(session, range[0], opening, (opened) => mapFile(opened, range));
+}
+
+/** Opens a region's file, and has it held, with a lease by request where no lock can be taken. Throws as `openFile` does. */
+export async function holdKept<Held extends { whenOver(ended: () => void): void }>(
+  session: Session | undefined,
+  place: Place,
+  opening: Omit<Opening, "isLeased">,
+  hold: (opened: RegionFile) => Held,
+): Promise<Held> {
   try {
-    return mapFile(await openFile(place, { ...opening, isLeased: true }), range);
+    return hold(await openFile(place, { ...opening, isLeased: true }));
   } catch (error) {
     if (!(error instanceof Barred)) throw error;
   }
   const end = await lease(session, place);
   try {
-    const barred = mapFile(await openFile(place, { ...opening, isLeased: false }), range);
+    const barred = hold(await openFile(place, { ...opening, isLeased: false }));
     if (end !== undefined) barred.whenOver(end);
     return barred;
   } catch (error) {

@@ -14,7 +14,7 @@ import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
 import type { Asker } from "./asker.ts";
 import { getCopy, isHeap, makeLocal } from "./heap.ts";
 import { mapKept } from "./keep.ts";
-import { newerHint } from "./reference.ts";
+import { unmappableHint } from "./reference.ts";
 import { standingAt } from "./standing.ts";
 
 /** A stock reader may unlink the name that the server has just brought back; not four times in a row. */
@@ -116,24 +116,43 @@ export async function mapRegions(
   first: readonly RegionDescriptor[],
   { ask, choose, isMaker = false, signal }: Mapping,
 ): Promise<readonly MappedRegion[]> {
-  let regions = first;
-  let same = 0;
-  for (let tries = 1; ; tries++) {
+  return mapAnew(first, ask, async (regions, isSure) => {
     const mapped: MappedRegion[] = [];
     try {
       for (const region of regions) {
-        const mapping = { access: choose(region), isMaker, isSure: same > 0, signal };
+        const mapping = { access: choose(region), isMaker, isSure, signal };
         mapped.push({ region, attachment: await mapAllOf(asker, region, mapping) });
       }
       return mapped;
     } catch (error) {
-      const failed = regions[mapped.length] as RegionDescriptor;
       for (const { attachment } of mapped) attachment.close();
+      throw error;
+    }
+  });
+}
+
+/**
+ * Maps what the descriptors say, and asks for them anew where a file is not what they said.
+ * @param map which leaves nothing mapped if it fails. `isSure`: the server has said twice that it is just there.
+ * @throws TensordError as `mapRegions`, and what `map` and `ask` throw
+ */
+export async function mapAnew<Mapped>(
+  first: readonly RegionDescriptor[],
+  ask: () => Promise<readonly RegionDescriptor[]>,
+  map: (regions: readonly RegionDescriptor[], isSure: boolean) => Promise<Mapped>,
+): Promise<Mapped> {
+  let regions = first;
+  let same = 0;
+  for (let tries = 1; ; tries++) {
+    try {
+      return await map(regions, same > 0);
+    } catch (error) {
       if (!(error instanceof Mismatch)) throw error;
       const answer = await ask();
       same = isSamePlaces(answer, regions) ? same + 1 : 0;
       if (same === sameRegionTries || tries === attachTries) {
-        throw error.difference === "sealed" ? busy(failed) : error.toError();
+        const failed = regions.find(({ id }) => id === error.region);
+        throw error.difference === "sealed" && failed !== undefined ? busy(failed) : error.toError();
       }
       regions = answer;
     }
@@ -191,11 +210,17 @@ function isSamePlaces(regions: readonly RegionDescriptor[], others: readonly Reg
 
 /** That a region stands, in memory that can be mapped so. */
 function check(region: RegionDescriptor, access: Access): void {
-  const { state, storage } = region;
-  if (!isMappable(storage.kind)) {
-    const detail = `Cannot map ${shown(region)}: its storage is ${storage.kind}, want shm, memfd or heap`;
-    throw new TensordError("feature-unavailable", detail, { hint: newerHint });
+  const { kind } = region.storage;
+  if (!isMappable(kind)) {
+    const detail = `Cannot map ${shown(region)}: its storage is ${kind}, want shm, memfd or heap`;
+    throw new TensordError("feature-unavailable", detail, { hint: unmappableHint(kind) });
   }
+  checkStanding(region, access);
+}
+
+/** That a region stands, and can be had so. */
+export function checkStanding(region: RegionDescriptor, access: Access): void {
+  const { state } = region;
   if (state === "draining" || state === "deleted") {
     throw new TensordError("region-draining", `Cannot attach ${shown(region)}: it is ${state}`, {
       hint: "it was deleted",

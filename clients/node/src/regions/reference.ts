@@ -8,13 +8,20 @@ import { isPlain, quote } from "../check/value.ts";
 import { byteSizeOf, type Dtype, isDtype, maxDimensions } from "../dtype.ts";
 import { TensordError } from "../errors.ts";
 import type { components } from "../generated/openapi.ts";
-import { isMappable, type TensorInfo } from "../http/wire.ts";
+import { isMappable, isOnDevice, type TensorInfo } from "../http/wire.ts";
 import type { Place } from "../memory/attach.ts";
 
 const version = 1;
 /** Host memory by the name of a file, unless it is private. Other kinds are read, and passed on; who maps them may refuse them. */
 const shm = "shm";
-export const newerHint = "this version of the package maps nothing else: is there a newer one?";
+const newerHint = "this version of the package maps nothing else: is there a newer one?";
+const deviceHint =
+  "it is memory of a device, which JavaScript cannot map: client.attachDevice(name) has its descriptor, for a native addon";
+
+/** What to do about a region that cannot be mapped. */
+export function unmappableHint(storage: string): string {
+  return isOnDevice(storage) ? deviceHint : newerHint;
+}
 const maxJsonCharacters = 64 * 1024;
 const maxPathCharacters = 4096;
 const maxDeviceCharacters = 128;
@@ -152,7 +159,7 @@ export function placeOf(reference: TensorReference): Place {
   const { region, storage, instance, path, dev, ino, byteOffset, byteSize } = reference;
   if (!isMappable(storage)) {
     const detail = `Cannot map the tensor at ${byteOffset} of ${region}: its storage is ${storage}, want shm, memfd or heap`;
-    throw new TensordError("feature-unavailable", detail, { hint: newerHint });
+    throw new TensordError("feature-unavailable", detail, { hint: unmappableHint(storage) });
   }
   return { region, storage, instance, path, dev, ino, byteSize: byteOffset + byteSize };
 }

@@ -6,7 +6,7 @@
 import { isTensordError, TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
 import type { SessionDescriptor, SessionEnd } from "../http/wire.ts";
-import type { Attachment } from "../memory/attachment.ts";
+import type { Observed } from "../memory/attachment.ts";
 import type { Access } from "../memory/pages.ts";
 import type { SessionOptions } from "../options.ts";
 import { orAborted, pause } from "../waiting.ts";
@@ -101,7 +101,7 @@ export class Session {
    * Tells the server of a mapping, and of its end, which comes when the last array over it was collected. That of a hand-off's
    * is told at once, and however short it was; so, if later, where `isHandOffs` is undefined.
    */
-  report(attachment: Attachment, isHandOffs: boolean | undefined): void {
+  report(attachment: Observed, isHandOffs: boolean | undefined): void {
     const { isMakers, access, place } = attachment;
     const mapping = { region: place.region, isWritable: access === "write", isMakers, isHandOffs };
     this.#mappings.add(mapping);

@@ -1,0 +1,268 @@
+/**
+ * Regions on a device in the Node client: descriptors, numbers and a lease, on the stand-in driver, whose descriptors are files that can be read
+ * (a card's cannot). It shows nothing about a GPU.
+ */
+
+import { afterAll, expect } from "bun:test";
+import { CudaStandIn, needsStandIn, standInUuid } from "../harness/cuda-stand-in.ts";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { testWith } from "../harness/instance-needs.ts";
+import { needsNodeClient, type Runtime, runProgram, runtimes, startProgram } from "../harness/node-program.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+import { until } from "../harness/server-wait.ts";
+
+afterAll(assertNothingLeft);
+
+const MiB = 2 ** 20;
+const device = standInUuid(0);
+const testOnStandIn = testWith(needsNodeClient ?? needsStandIn);
+const both = Object.keys(runtimes) as Runtime[];
+
+const tensors = [
+  { name: "w", dtype: "F32", shape: [2, 3] },
+  { name: "b", dtype: "U8", shape: [8] },
+] as const;
+
+const create = (server: TestServer, name: string, more: object = {}) =>
+  server.api.create({ name, storage: "cuda_vmm", tensors, persist: true, ...more } as never);
+
+/** What programs find: how many descriptors of this process lead to the region or its memory. */
+const counting = `
+  const fs = await import("node:fs");
+  const countDescriptors = () => fs.readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      return /cuda_vmm-|card0\\/memory-/.test(fs.readlinkSync("/proc/self/fd/" + fd));
+    } catch {
+      return false;
+    }
+  }).length;
+`;
+
+testOnStandIn("what a native addon needs comes from attachDevice, and the region is leased until close", async () => {
+  await using cuda = new CudaStandIn();
+  await using server = await startServer({ env: cuda.env });
+  for (const runtime of both) {
+    const region = await create(server, `weights-${runtime}`);
+    const [w, b] = region.tensors;
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `${counting}
+      const client = await connect({ session: { name: "addon" } });
+      const writer = await client.attachDevice("weights-${runtime}", { writable: true });
+      const { id, name, deviceUuid, handleType, byteSize, allocationBytes, granularity, isWritable } = writer;
+      const offsets = [...writer.tensors.values()].map(({ name, byteOffset, byteSize }) => [name, byteOffset, byteSize]);
+      tell({ id, name, deviceUuid, handleType, byteSize, allocationBytes, granularity, isWritable, offsets });
+      fs.writeSync(writer.fd, new Float32Array([1, 2, 3, 4, 5, 6]), 0, 24, writer.tensors.get("w").byteOffset);
+      tell({ sealed: await codeOf(() => client.seal([writer])), same: writer.fd === writer.fd });
+      await receive();
+      writer.close();
+      writer.close();
+      const after = { fd: await codeOf(() => writer.fd), taken: await codeOf(() => writer.takeFd()), left: countDescriptors() };
+      await client.seal([writer]);
+      const reader = await client.attachDevice("weights-${runtime}");
+      const again = await client.attachDevice(await client.getById(id));
+      const fd = reader.takeFd();
+      const codes = [await codeOf(() => reader.fd), await codeOf(() => reader.takeFd())];
+      again.close();
+      const bytes = new Float32Array(6);
+      fs.readSync(fd, bytes, 0, 24, reader.tensors.get("w").byteOffset);
+      tell({ after, codes, bytes: [...bytes], isWritable: reader.isWritable, isClosed: reader.isClosed });
+      await receive();
+      reader[Symbol.dispose]();
+      const { size } = fs.fstatSync(fd);
+      fs.closeSync(fd);
+      const { inspect } = await import("node:util");
+      tell({ size, left: countDescriptors(), shown: inspect(reader) });
+      await receive();
+      client.close();
+      `,
+    );
+    expect(await program.hear<unknown>()).toEqual({
+      ...{ id: region.id, name: region.name, deviceUuid: device, handleType: "posix_fd", isWritable: true },
+      ...{ byteSize: region.storage.byte_size, allocationBytes: 2 * MiB, granularity: 2 * MiB },
+      offsets: [w, b].map((tensor) => [tensor?.name, tensor?.byte_offset, tensor?.byte_size]),
+    });
+    expect(await program.hear<unknown>()).toEqual({ sealed: "region-has-writers", same: true });
+    const holders = (writable: boolean) => [{ client: { name: "addon", pid: program.pid }, mappings: 1, writable }];
+    const untilHeld = (writable: boolean) =>
+      until(
+        "it is told who has it",
+        async () => (await server.api.get(region.id)).holders.at(0)?.writable === writable,
+      );
+    await untilHeld(true);
+    expect(await server.api.get(region.id)).toMatchObject({
+      ...{ in_use: true, has_writers: true, holders: holders(true) },
+    });
+    await program.say("seal");
+    expect(await program.hear<unknown>()).toEqual({
+      after: { fd: "closed", taken: "closed", left: 0 },
+      ...{ codes: ["closed", "closed"], bytes: [1, 2, 3, 4, 5, 6], isWritable: false, isClosed: false },
+    });
+    await untilHeld(false);
+    expect(await server.api.get(region.id)).toMatchObject({ in_use: true, holders: holders(false) });
+    await program.say("close");
+    expect(await program.hear<unknown>()).toEqual({
+      ...{ size: 2 * MiB, left: 0 },
+      shown: `DeviceHandle of ${region.id} (default/weights-${runtime}) on ${device}, sealed, closed here { "w": F32 [2, 3], "b": U8 [8] }`,
+    });
+    await until("nobody has it", async () => (await server.api.get(region.id)).holders.length === 0);
+    expect((await server.api.get(region.id)).in_use).toBe(false);
+    await program.say("end");
+    await program.end();
+    await server.api.delete(region.id);
+  }
+});
+
+testOnStandIn("a holder that is killed frees a region that was deleted, and one that closes does", async () => {
+  await using cuda = new CudaStandIn();
+  await using server = await startServer({ env: cuda.env });
+  for (const runtime of both) {
+    for (const isKilled of [true, false]) {
+      const { id } = await create(server, "weights");
+      await server.api.seal(id);
+      await using program = startProgram(
+        runtime,
+        server.env,
+        `
+        const client = await connect();
+        const handle = await client.attachDevice("weights");
+        tell(handle.takeFd() > 2);
+        await receive();
+        handle.close();
+        tell("closed");
+        await receive();
+        `,
+      );
+      expect(await program.hear<unknown>()).toBe(true);
+      expect((await server.api.delete(id)).state).toBe("draining");
+      expect(cuda.inUse("memory")).toHaveLength(1);
+      if (isKilled) await program.kill();
+      else {
+        await program.say("close");
+        await program.hear();
+      }
+      await server.api.untilGone(id);
+      const { pools } = await server.api.stats();
+      expect(pools.find(({ pool }) => pool === device)).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
+    }
+  }
+});
+
+testOnStandIn("a lease outlives the server, which finds it and is told of it again", async () => {
+  await using cuda = new CudaStandIn();
+  await using server = await startServer({ env: cuda.env });
+  for (const runtime of both) {
+    const { id } = await create(server, `open-${runtime}`);
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `
+      const client = await connect();
+      const handle = await client.attachDevice("open-${runtime}", { writable: true });
+      tell(handle.id);
+      await receive();
+      const again = await client.attachDevice(handle.descriptor);
+      tell([again.isWritable, again.fd !== handle.fd]);
+      await receive();
+      for (const thing of [handle, again, client]) thing.close();
+      `,
+    );
+    expect(await program.hear<unknown>()).toBe(id);
+    await server.crash();
+    expect(await server.api.get(id)).toMatchObject({ in_use: true, has_writers: true });
+    expect((await server.api.problem("POST", `/v1/regions/${id}/seal`, {})).code).toBe("region-has-writers");
+    await until("it is told again", async () => (await server.api.get(id)).holders.at(0)?.client.pid === program.pid);
+    await program.say("again");
+    expect(await program.hear<unknown>()).toEqual([false, true]);
+    await program.say("end");
+    await program.end();
+    await server.api.seal(id);
+  }
+});
+
+testOnStandIn("what is not there to be had so is refused with what to do, and no descriptor is left", async () => {
+  await using cuda = new CudaStandIn();
+  await using server = await startServer({ env: cuda.env });
+  const sealed = await create(server, "sealed");
+  await server.api.seal(sealed.id);
+  await create(server, "open");
+  await server.api.create({ name: "host", byte_size: 8, persist: true });
+  for (const runtime of both) {
+    const program = `${counting}
+      const client = await connect();
+      const refusal = async (action) => {
+        try {
+          await action();
+        } catch (error) {
+          return [error.code, error.message];
+        }
+      };
+      const without = async (path) => {
+        process.env.TENSORD_BROKER_SOCKET = path;
+        const elsewhere = await connect({ session: false });
+        delete process.env.TENSORD_BROKER_SOCKET;
+        return refusal(() => elsewhere.attachDevice("open"));
+      };
+      tell([
+        await refusal(() => client.attachDevice("host")),
+        await refusal(() => client.attach("sealed")),
+        await refusal(() => client.attach(["sealed", "host"])),
+        await refusal(() => client.getOrCreate("sealed", () => new Float32Array(1))),
+        await refusal(() => client.attachDevice("sealed", { writable: true })),
+        await refusal(() => client.attachDevice("absent")),
+        await refusal(() => client.attachDevice("open", { timeoutMs: 1 })),
+        await refusal(() => client.attachDevice(["open"])),
+        await refusal(() => client.attachDevice("open", { strict: true })),
+        await refusal(() => client.attachDevice("open", { signal: AbortSignal.abort(Object.assign(new Error("stop"), { code: "stop" })) })),
+        await without("/nowhere/broker.sock"),
+        countDescriptors(),
+      ]);
+      client.close();
+    `;
+    const told = await runProgram<[string, string][]>(runtime, server.env, program);
+    expect(told.pop()).toBe(0 as never);
+    const unmappable = ["feature-unavailable", expect.stringMatching(/storage is cuda_vmm.*\nhint: .*attachDevice/)];
+    expect(told).toEqual([
+      ["feature-unavailable", expect.stringMatching(/its storage is shm, want cuda_vmm\nhint: map it: client\.attach/)],
+      ...[unmappable, unmappable, unmappable],
+      ["region-sealed", expect.stringContaining("attach it without writable")],
+      ["region-not-found", expect.stringContaining("absent")],
+      ["region-not-sealed", expect.stringContaining("still open")],
+      ["validation-failed", expect.stringContaining("a name, or a region's descriptor")],
+      ["validation-failed", expect.stringContaining("it takes no strict")],
+      ["stop", "stop"],
+      ["wrong-namespace", expect.stringContaining("/nowhere/broker.sock")],
+    ] as never);
+  }
+});
+
+testOnStandIn("what the collector finds is let go of, unless its descriptor was told", async () => {
+  await using cuda = new CudaStandIn();
+  await using server = await startServer({ env: cuda.env });
+  await create(server, "open");
+  for (const runtime of both) {
+    const program = `${counting}
+      const client = await connect();
+      const hold = async (use) => void use(await client.attachDevice("open"));
+      const untilLeft = async (count) => {
+        while (countDescriptors() > count) {
+          await collect();
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+        return countDescriptors();
+      };
+      for (let count = 0; count < 3; count++) await hold(() => undefined);
+      // The last one may still be on the stack.
+      const unseen = await untilLeft(2);
+      let fd;
+      await hold((handle) => { fd = handle.fd; });
+      await hold(() => undefined);
+      await hold(() => undefined);
+      await untilLeft(4);
+      tell([unseen <= 2, fs.fstatSync(fd).isFile()]);
+      client.close();
+    `;
+    expect(await runProgram<unknown>(runtime, server.env, program)).toEqual([true, true]);
+  }
+});
