@@ -15,8 +15,13 @@ afterAll(assertNothingLeft);
 
 const MiB = 2 ** 20;
 const device = standInUuid(0);
-const testOnStandIn = testWith(needsNodeClient ?? needsStandIn);
-const both = Object.keys(runtimes) as Runtime[];
+
+/** One test for each runtime. */
+function testOnEach(name: string, run: (runtime: Runtime) => Promise<void>): void {
+  for (const runtime of Object.keys(runtimes) as Runtime[]) {
+    testWith(needsNodeClient ?? needsStandIn)(`${runtime}: ${name}`, () => run(runtime));
+  }
+}
 
 const tensors = [
   { name: "w", dtype: "F32", shape: [2, 3] },
@@ -38,18 +43,19 @@ const counting = `
   }).length;
 `;
 
-testOnStandIn("what a native addon needs comes from attachDevice, and the region is leased until close", async () => {
-  await using cuda = new CudaStandIn();
-  await using server = await startServer({ env: cuda.env });
-  for (const runtime of both) {
-    const region = await create(server, `weights-${runtime}`);
+testOnEach(
+  "what a native addon needs comes from attachDevice, and the region is leased until close",
+  async (runtime) => {
+    await using cuda = new CudaStandIn();
+    await using server = await startServer({ env: cuda.env });
+    const region = await create(server, "weights");
     const [w, b] = region.tensors;
     await using program = startProgram(
       runtime,
       server.env,
       `${counting}
       const client = await connect({ session: { name: "addon" } });
-      const writer = await client.attachDevice("weights-${runtime}", { writable: true });
+      const writer = await client.attachDevice("weights", { writable: true });
       const { id, name, deviceUuid, handleType, byteSize, allocationBytes, granularity, isWritable } = writer;
       const offsets = [...writer.tensors.values()].map(({ name, byteOffset, byteSize }) => [name, byteOffset, byteSize]);
       tell({ id, name, deviceUuid, handleType, byteSize, allocationBytes, granularity, isWritable, offsets });
@@ -60,7 +66,7 @@ testOnStandIn("what a native addon needs comes from attachDevice, and the region
       writer.close();
       const after = { fd: await codeOf(() => writer.fd), taken: await codeOf(() => writer.takeFd()), left: countDescriptors() };
       await client.seal([writer]);
-      const reader = await client.attachDevice("weights-${runtime}");
+      const reader = await client.attachDevice("weights");
       const again = await client.attachDevice(await client.getById(id));
       const fd = reader.takeFd();
       const codes = [await codeOf(() => reader.fd), await codeOf(() => reader.takeFd())];
@@ -104,27 +110,26 @@ testOnStandIn("what a native addon needs comes from attachDevice, and the region
     await program.say("close");
     expect(await program.hear<unknown>()).toEqual({
       ...{ size: 2 * MiB, left: 0 },
-      shown: `DeviceHandle of ${region.id} (default/weights-${runtime}) on ${device}, sealed, closed here { "w": F32 [2, 3], "b": U8 [8] }`,
+      shown: `DeviceHandle of ${region.id} (default/weights) on ${device}, sealed, closed here { "w": F32 [2, 3], "b": U8 [8] }`,
     });
     await until("nobody has it", async () => (await server.api.get(region.id)).holders.length === 0);
     expect((await server.api.get(region.id)).in_use).toBe(false);
     await program.say("end");
     await program.end();
     await server.api.delete(region.id);
-  }
-});
+  },
+);
 
-testOnStandIn("a holder that is killed frees a region that was deleted, and one that closes does", async () => {
+testOnEach("a holder that is killed frees a region that was deleted, and one that closes does", async (runtime) => {
   await using cuda = new CudaStandIn();
   await using server = await startServer({ env: cuda.env });
-  for (const runtime of both) {
-    for (const isKilled of [true, false]) {
-      const { id } = await create(server, "weights");
-      await server.api.seal(id);
-      await using program = startProgram(
-        runtime,
-        server.env,
-        `
+  for (const isKilled of [true, false]) {
+    const { id } = await create(server, "weights");
+    await server.api.seal(id);
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `
         const client = await connect();
         const handle = await client.attachDevice("weights");
         tell(handle.takeFd() > 2);
@@ -133,33 +138,31 @@ testOnStandIn("a holder that is killed frees a region that was deleted, and one 
         tell("closed");
         await receive();
         `,
-      );
-      expect(await program.hear<unknown>()).toBe(true);
-      expect((await server.api.delete(id)).state).toBe("draining");
-      expect(cuda.inUse("memory")).toHaveLength(1);
-      if (isKilled) await program.kill();
-      else {
-        await program.say("close");
-        await program.hear();
-      }
-      await server.api.untilGone(id);
-      const { pools } = await server.api.stats();
-      expect(pools.find(({ pool }) => pool === device)).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
+    );
+    expect(await program.hear<unknown>()).toBe(true);
+    expect((await server.api.delete(id)).state).toBe("draining");
+    expect(cuda.inUse("memory")).toHaveLength(1);
+    if (isKilled) await program.kill();
+    else {
+      await program.say("close");
+      await program.hear();
     }
+    await server.api.untilGone(id);
+    const { pools } = await server.api.stats();
+    expect(pools.find(({ pool }) => pool === device)).toMatchObject({ used_bytes: 0, draining_bytes: 0 });
   }
 });
 
-testOnStandIn("a lease outlives the server, which finds it and is told of it again", async () => {
+testOnEach("a lease outlives the server, which finds it and is told of it again", async (runtime) => {
   await using cuda = new CudaStandIn();
   await using server = await startServer({ env: cuda.env });
-  for (const runtime of both) {
-    const { id } = await create(server, `open-${runtime}`);
-    await using program = startProgram(
-      runtime,
-      server.env,
-      `
+  const { id } = await create(server, "open");
+  await using program = startProgram(
+    runtime,
+    server.env,
+    `
       const client = await connect();
-      const handle = await client.attachDevice("open-${runtime}", { writable: true });
+      const handle = await client.attachDevice("open", { writable: true });
       tell(handle.id);
       await receive();
       const again = await client.attachDevice(handle.descriptor);
@@ -167,29 +170,27 @@ testOnStandIn("a lease outlives the server, which finds it and is told of it aga
       await receive();
       for (const thing of [handle, again, client]) thing.close();
       `,
-    );
-    expect(await program.hear<unknown>()).toBe(id);
-    await server.crash();
-    expect(await server.api.get(id)).toMatchObject({ in_use: true, has_writers: true });
-    expect((await server.api.problem("POST", `/v1/regions/${id}/seal`, {})).code).toBe("region-has-writers");
-    await until("it is told again", async () => (await server.api.get(id)).holders.at(0)?.client.pid === program.pid);
-    await program.say("again");
-    expect(await program.hear<unknown>()).toEqual([false, true]);
-    await program.say("end");
-    await program.end();
-    await server.api.seal(id);
-  }
+  );
+  expect(await program.hear<unknown>()).toBe(id);
+  await server.crash();
+  expect(await server.api.get(id)).toMatchObject({ in_use: true, has_writers: true });
+  expect((await server.api.problem("POST", `/v1/regions/${id}/seal`, {})).code).toBe("region-has-writers");
+  await until("it is told again", async () => (await server.api.get(id)).holders.at(0)?.client.pid === program.pid);
+  await program.say("again");
+  expect(await program.hear<unknown>()).toEqual([false, true]);
+  await program.say("end");
+  await program.end();
+  await server.api.seal(id);
 });
 
-testOnStandIn("what is not there to be had so is refused with what to do, and no descriptor is left", async () => {
+testOnEach("what is not there to be had so is refused with what to do, and no descriptor is left", async (runtime) => {
   await using cuda = new CudaStandIn();
   await using server = await startServer({ env: cuda.env });
   const sealed = await create(server, "sealed");
   await server.api.seal(sealed.id);
   await create(server, "open");
   await server.api.create({ name: "host", byte_size: 8, persist: true });
-  for (const runtime of both) {
-    const program = `${counting}
+  const program = `${counting}
       const client = await connect();
       const refusal = async (action) => {
         try {
@@ -220,29 +221,27 @@ testOnStandIn("what is not there to be had so is refused with what to do, and no
       ]);
       client.close();
     `;
-    const told = await runProgram<[string, string][]>(runtime, server.env, program);
-    expect(told.pop()).toBe(0 as never);
-    const unmappable = ["feature-unavailable", expect.stringMatching(/storage is cuda_vmm.*\nhint: .*attachDevice/)];
-    expect(told).toEqual([
-      ["feature-unavailable", expect.stringMatching(/its storage is shm, want cuda_vmm\nhint: map it: client\.attach/)],
-      ...[unmappable, unmappable, unmappable],
-      ["region-sealed", expect.stringContaining("attach it without writable")],
-      ["region-not-found", expect.stringContaining("absent")],
-      ["region-not-sealed", expect.stringContaining("still open")],
-      ["validation-failed", expect.stringContaining("a name, or a region's descriptor")],
-      ["validation-failed", expect.stringContaining("it takes no strict")],
-      ["stop", "stop"],
-      ["wrong-namespace", expect.stringContaining("/nowhere/broker.sock")],
-    ] as never);
-  }
+  const told = await runProgram<[string, string][]>(runtime, server.env, program);
+  expect(told.pop()).toBe(0 as never);
+  const unmappable = ["feature-unavailable", expect.stringMatching(/storage is cuda_vmm.*\nhint: .*attachDevice/)];
+  expect(told).toEqual([
+    ["feature-unavailable", expect.stringMatching(/its storage is shm, want cuda_vmm\nhint: map it: client\.attach/)],
+    ...[unmappable, unmappable, unmappable],
+    ["region-sealed", expect.stringContaining("attach it without writable")],
+    ["region-not-found", expect.stringContaining("absent")],
+    ["region-not-sealed", expect.stringContaining("still open")],
+    ["validation-failed", expect.stringContaining("a name, or a region's descriptor")],
+    ["validation-failed", expect.stringContaining("it takes no strict")],
+    ["stop", "stop"],
+    ["wrong-namespace", expect.stringContaining("/nowhere/broker.sock")],
+  ] as never);
 });
 
-testOnStandIn("what the collector finds is let go of, unless its descriptor was told", async () => {
+testOnEach("what the collector finds is let go of, unless its descriptor was told", async (runtime) => {
   await using cuda = new CudaStandIn();
   await using server = await startServer({ env: cuda.env });
   await create(server, "open");
-  for (const runtime of both) {
-    const program = `${counting}
+  const program = `${counting}
       const client = await connect();
       const hold = async (use) => void use(await client.attachDevice("open"));
       const untilLeft = async (count) => {
@@ -263,6 +262,5 @@ testOnStandIn("what the collector finds is let go of, unless its descriptor was 
       tell([unseen <= 2, fs.fstatSync(fd).isFile()]);
       client.close();
     `;
-    expect(await runProgram<unknown>(runtime, server.env, program)).toEqual([true, true]);
-  }
+  expect(await runProgram<unknown>(runtime, server.env, program)).toEqual([true, true]);
 });
