@@ -20,6 +20,9 @@
  * It is written from docs/protocol.md, "The broker", and from nothing else: what is done and why stands there. A region stays
  * mapped, and leased, until tensord_detach or the process's end, whatever becomes of the server. A client is used by one thread
  * at a time, and not by a forked child. Functions that can fail return 0, or -1 with `error` filled in.
+ *
+ * A region in the memory of a device (storage cuda_vmm) is leased by tensord_attach_device, and not mapped: this header calls no
+ * driver. Whoever does finds in tensord_device_region what it takes ("Attach on a device"); example-device.c does it.
  */
 
 #ifndef TENSORD_H
@@ -37,7 +40,10 @@ extern "C" {
 /* What is mapped how: to read, or to write an open region. */
 enum { TENSORD_READ = 0, TENSORD_WRITE = 1 };
 
-/* `code` is one of the server's, such as region-not-found, or "io-error", "out-of-descriptors", "closed", "malformed-answer". */
+/*
+ * `code` is one of the server's, such as region-not-found, or "io-error", "out-of-descriptors", "closed", "malformed-answer",
+ * "feature-unavailable".
+ */
 typedef struct {
   char code[64];
   char detail[1024];
@@ -55,8 +61,24 @@ typedef struct {
   uint64_t tensors_byte_size;
 } tensord_region;
 
+/* A region on a device. Nothing of it is mapped by this header. */
 typedef struct {
-  void *data;
+  char id[40];
+  int lease_fd;        /* of its lease file, which carries the lease: open until after the memory is unmapped. Not yours to close */
+  int handle_fd;       /* the driver's, of the memory. Set it to -1 when you have closed it or given it away; else detaching closes it */
+  char handle_type[32]; /* what it is to the driver: "posix_fd" */
+  char device_uuid[64]; /* the device to import it on: "GPU-..." */
+  uint64_t byte_size;        /* what the tensors take */
+  uint64_t allocation_bytes; /* what has to be mapped, all of it */
+  uint64_t granularity;      /* what addresses and sizes of mappings are multiples of */
+  int leased;                /* as of tensord_region */
+  char *tensors;
+  uint64_t tensors_byte_size;
+} tensord_device_region;
+
+typedef struct {
+  void *data;           /* NULL on a device */
+  uint64_t byte_offset; /* from the region's first byte, which on a device is the memory's */
   uint64_t byte_size;
   char dtype[16];
   int dimensions;
@@ -79,6 +101,17 @@ void tensord_detach(tensord_client *client, tensord_region *region);
 
 /* A tensor of a mapped region, by its name. */
 int tensord_find(const tensord_region *region, const char *name, tensord_tensor *tensor, tensord_error *error);
+
+/*
+ * Leases a region on a device by its name, as tensord_attach, and maps nothing. TENSORD_WRITE of an open region keeps it from being
+ * sealed until tensord_detach_device. Map it for reading otherwise: that is an agreement, and nothing enforces it.
+ */
+int tensord_attach_device(tensord_client *client, const char *model, const char *name, const char *version, int access,
+                          tensord_device_region *region, tensord_error *error);
+/* Ends the lease, and tells: after the memory was unmapped. `client` may be NULL: then nobody is told. */
+void tensord_detach_device(tensord_client *client, tensord_device_region *region);
+/* A tensor of a region on a device, by its name: where it lies, without `data`. */
+int tensord_find_on_device(const tensord_device_region *region, const char *name, tensord_tensor *tensor, tensord_error *error);
 
 #ifdef __cplusplus
 }
@@ -428,35 +461,45 @@ void tensord_close(tensord_client *client) {
   free(client);
 }
 
-/* Reads what `tensors` of the answer is, and closes its descriptor. */
-static int tensord__read_tensors(int fd, uint64_t byte_size, tensord_region *region, tensord_error *error) {
-  region->tensors = (char *)malloc((size_t)byte_size + 1);
-  region->tensors_byte_size = byte_size;
+/* Reads what `tensors` of the answer is. The caller frees `text`, also after a failure. */
+static int tensord__read_tensors(int fd, uint64_t byte_size, char **text, tensord_error *error) {
+  *text = (char *)malloc((size_t)byte_size + 1);
   uint64_t done = 0;
-  while (region->tensors != NULL && done < byte_size) {
-    const ssize_t count = pread(fd, region->tensors + done, (size_t)(byte_size - done), (off_t)done);
+  while (*text != NULL && done < byte_size) {
+    const ssize_t count = pread(fd, *text + done, (size_t)(byte_size - done), (off_t)done);
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) break;
     done += (uint64_t)count;
   }
-  if (region->tensors == NULL || done < byte_size) return tensord__fail_errno(error, "read the list of tensors", "Attach again.");
-  region->tensors[byte_size] = '\0';
+  if (*text == NULL || done < byte_size) return tensord__fail_errno(error, "read the list of tensors", "Attach again.");
+  (*text)[byte_size] = '\0';
   return 0;
 }
 
-/* Looks at the file that came, and maps it. */
-static int tensord__map(int fd, const char *descriptor, int access, tensord_region *region, tensord_error *error) {
-  const char *storage = tensord__member(descriptor, "storage");
+static int tensord__unreadable(const char *what, tensord_error *error) {
+  char detail[96];
+  snprintf(detail, sizeof detail, "Cannot read %s", what);
+  return tensord__fail(error, "malformed-answer", detail, "Is the server's version known to this client?");
+}
+
+/* That the file which came is the region's. */
+static int tensord__check_file(int fd, const char *storage, struct stat *file, tensord_error *error) {
   uint64_t dev, ino;
+  if (tensord__number(tensord__member(storage, "dev"), &dev) != 0 || tensord__number(tensord__member(storage, "ino"), &ino) != 0) {
+    return tensord__unreadable("the region's descriptor", error);
+  }
+  if (fstat(fd, file) != 0) return tensord__fail_errno(error, "look at the region's file", "Attach again.");
+  if (S_ISREG(file->st_mode) && (uint64_t)file->st_dev == dev && (uint64_t)file->st_ino == ino) return 0;
+  return tensord__fail(error, "malformed-answer", "Cannot attach the region: another file came", "Attach again.");
+}
+
+/* Looks at the file that came, and maps it. */
+static int tensord__map(int fd, const char *storage, int access, tensord_region *region, tensord_error *error) {
   struct stat file;
-  if (tensord__number(tensord__member(storage, "dev"), &dev) != 0 || tensord__number(tensord__member(storage, "ino"), &ino) != 0 ||
-      tensord__number(tensord__member(storage, "byte_size"), &region->byte_size) != 0 || region->byte_size == 0) {
-    return tensord__fail(error, "malformed-answer", "Cannot read the region's descriptor", "Is the server's version known to this client?");
+  if (tensord__number(tensord__member(storage, "byte_size"), &region->byte_size) != 0 || region->byte_size == 0) {
+    return tensord__unreadable("the region's descriptor", error);
   }
-  if (fstat(fd, &file) != 0) return tensord__fail_errno(error, "look at the region's file", "Attach again.");
-  if (!S_ISREG(file.st_mode) || (uint64_t)file.st_dev != dev || (uint64_t)file.st_ino != ino) {
-    return tensord__fail(error, "malformed-answer", "Cannot map the region: another file came", "Attach again.");
-  }
+  if (tensord__check_file(fd, storage, &file, error) != 0) return -1;
   if ((uint64_t)file.st_size < region->byte_size) {
     return tensord__fail(error, "io-error", "Cannot map the region: a process made its file shorter", "Create the region anew.");
   }
@@ -467,12 +510,30 @@ static int tensord__map(int fd, const char *descriptor, int access, tensord_regi
   return tensord__fail_errno(error, "map the region", "Free address space or memory.");
 }
 
-int tensord_attach(tensord_client *client, const char *model, const char *name, const char *version, int access,
-                   tensord_region *region, tensord_error *error) {
-  char request[2048], quoted[3][512];
-  int fds[2], count;
+/* Tells that a region is let go of. */
+static void tensord__release(tensord_client *client, const char *id) {
+  char request[160];
+  tensord_error ignored;
+  int count;
+  if (id[0] == '\0' || client == NULL || !client->holds) return;
+  client->last_id++;
+  snprintf(request, sizeof request, "{\"id\":%lld,\"op\":\"release\",\"region\":\"%s\"}", (long long)client->last_id, id);
+  tensord__ask(client, request, NULL, 0, &count, &ignored);
+}
+
+/* What an attach is answered with; -1 stands for a descriptor that is not there. Those that came are the caller's to close. */
+typedef struct {
+  int region, handle, tensors;
   uint64_t tensors_byte_size;
-  memset(region, 0, sizeof *region);
+  const char *storage; /* in the frame, until the next question */
+  int leased;
+} tensord__handed;
+
+/* Asks for a region by its name. Of what fails nothing is left, and `id` says what to release. */
+static int tensord__hand_out(tensord_client *client, const char *model, const char *name, const char *version, int access, char *id,
+                             size_t id_size, tensord__handed *handed, tensord_error *error) {
+  char request[2048], quoted[3][512];
+  int fds[3], count, at = 0;
   if (tensord__quote(quoted[0], sizeof quoted[0], model == NULL ? "default" : model) != 0 ||
       tensord__quote(quoted[1], sizeof quoted[1], name) != 0 ||
       tensord__quote(quoted[2], sizeof quoted[2], version == NULL ? "" : version) != 0) {
@@ -483,62 +544,132 @@ int tensord_attach(tensord_client *client, const char *model, const char *name, 
            "{\"id\":%lld,\"op\":\"attach\",\"model\":%s,\"name\":%s%s%s,\"access\":\"%s\",\"tensors\":true}",
            (long long)client->last_id, quoted[0], quoted[1], version == NULL ? "" : ",\"version\":", version == NULL ? "" : quoted[2],
            access == TENSORD_WRITE ? "rw" : "ro");
-  if (tensord__ask(client, request, fds, 2, &count, error) != 0) {
-    /* Handed out, and not all of it came: it is let go of. */
-    if (strcmp(error->code, "out-of-descriptors") != 0) return -1;
-    tensord__string(tensord__member(tensord__member(client->frame, "region"), "id"), region->id, sizeof region->id);
-    tensord_detach(client, region);
-    return -1;
-  }
+  const int result = tensord__ask(client, request, fds, 3, &count, error);
   const char *descriptor = tensord__member(client->frame, "region");
-  region->leased = tensord__true(tensord__member(client->frame, "leased"));
-  int result;
-  if (count != 2 || tensord__number(tensord__member(client->frame, "tensors_byte_size"), &tensors_byte_size) != 0 ||
-      tensord__string(tensord__member(descriptor, "id"), region->id, sizeof region->id) < 0) {
-    result = tensord__fail(error, "malformed-answer", "Cannot read the broker's answer", "Is the server's version known to this client?");
-  } else {
-    result = tensord__map(fds[0], descriptor, access, region, error);
-    if (result == 0) result = tensord__read_tensors(fds[1], tensors_byte_size, region, error);
+  /* Handed out, and not all of it came: it is let go of. */
+  if (result == 0 || strcmp(error->code, "out-of-descriptors") == 0) tensord__string(tensord__member(descriptor, "id"), id, id_size);
+  if (result != 0) return -1;
+  handed->region = handed->handle = handed->tensors = -1;
+  handed->storage = tensord__member(descriptor, "storage");
+  handed->leased = tensord__true(tensord__member(client->frame, "leased"));
+  const char *names = tensord__member(client->frame, "fds");
+  for (const char *of = tensord__next(names, NULL); of != NULL && at < count; of = tensord__next(names, of)) {
+    int *const place = tensord__is(of, "region")    ? &handed->region
+                       : tensord__is(of, "handle")  ? &handed->handle
+                       : tensord__is(of, "tensors") ? &handed->tensors
+                                                    : NULL;
+    if (place == NULL || *place >= 0) break;
+    *place = fds[at++];
+  }
+  if (at == count && handed->region >= 0 && handed->tensors >= 0 && id[0] != '\0' &&
+      tensord__number(tensord__member(client->frame, "tensors_byte_size"), &handed->tensors_byte_size) == 0) {
+    return 0;
   }
   tensord__close_all(fds, count);
+  return tensord__unreadable("the broker's answer", error);
+}
+
+int tensord_attach(tensord_client *client, const char *model, const char *name, const char *version, int access,
+                   tensord_region *region, tensord_error *error) {
+  tensord__handed handed;
+  memset(region, 0, sizeof *region);
+  int result = tensord__hand_out(client, model, name, version, access, region->id, sizeof region->id, &handed, error);
+  if (result == 0) {
+    region->leased = handed.leased;
+    region->tensors_byte_size = handed.tensors_byte_size;
+    result = handed.handle >= 0 ? tensord__fail(error, "feature-unavailable", "Cannot map the region: it is memory of a device",
+                                                "tensord_attach_device has its descriptor, for who calls the driver.")
+                                : tensord__map(handed.region, handed.storage, access, region, error);
+    if (result == 0) result = tensord__read_tensors(handed.tensors, handed.tensors_byte_size, &region->tensors, error);
+    close(handed.region);
+    close(handed.tensors);
+    if (handed.handle >= 0) close(handed.handle);
+  }
   if (result != 0) tensord_detach(client, region);
   return result;
 }
 
 void tensord_detach(tensord_client *client, tensord_region *region) {
   if (region->data != NULL) munmap(region->data, (size_t)region->byte_size);
-  if (region->id[0] != '\0' && client != NULL && client->holds) {
-    char request[160];
-    tensord_error ignored;
-    int count;
-    client->last_id++;
-    snprintf(request, sizeof request, "{\"id\":%lld,\"op\":\"release\",\"region\":\"%s\"}", (long long)client->last_id, region->id);
-    tensord__ask(client, request, NULL, 0, &count, &ignored);
-  }
+  tensord__release(client, region->id);
   free(region->tensors);
   memset(region, 0, sizeof *region);
 }
 
-int tensord_find(const tensord_region *region, const char *name, tensord_tensor *tensor, tensord_error *error) {
+/* Looks at the lease file, and reads what the memory is. */
+static int tensord__describe_device(const tensord__handed *handed, tensord_device_region *region, tensord_error *error) {
+  const char *storage = handed->storage;
+  struct stat file;
+  if (handed->handle < 0) {
+    return tensord__fail(error, "feature-unavailable", "Cannot attach the region on a device: it is in host memory", "tensord_attach maps it.");
+  }
+  if (tensord__string(tensord__member(storage, "handle_type"), region->handle_type, sizeof region->handle_type) < 0 ||
+      tensord__string(tensord__member(storage, "device_uuid"), region->device_uuid, sizeof region->device_uuid) < 0 ||
+      tensord__number(tensord__member(storage, "byte_size"), &region->byte_size) != 0 ||
+      tensord__number(tensord__member(storage, "allocation_bytes"), &region->allocation_bytes) != 0 ||
+      tensord__number(tensord__member(storage, "granularity"), &region->granularity) != 0 ||
+      region->byte_size > region->allocation_bytes) {
+    return tensord__unreadable("the region's descriptor", error);
+  }
+  return tensord__check_file(handed->region, storage, &file, error);
+}
+
+int tensord_attach_device(tensord_client *client, const char *model, const char *name, const char *version, int access,
+                          tensord_device_region *region, tensord_error *error) {
+  tensord__handed handed;
+  memset(region, 0, sizeof *region);
+  region->lease_fd = region->handle_fd = -1;
+  int result = tensord__hand_out(client, model, name, version, access, region->id, sizeof region->id, &handed, error);
+  if (result == 0) {
+    region->lease_fd = handed.region;
+    region->handle_fd = handed.handle;
+    region->leased = handed.leased;
+    region->tensors_byte_size = handed.tensors_byte_size;
+    result = tensord__describe_device(&handed, region, error);
+    if (result == 0) result = tensord__read_tensors(handed.tensors, handed.tensors_byte_size, &region->tensors, error);
+    close(handed.tensors);
+  }
+  if (result != 0) tensord_detach_device(client, region);
+  return result;
+}
+
+void tensord_detach_device(tensord_client *client, tensord_device_region *region) {
+  if (region->handle_fd >= 0) close(region->handle_fd);
+  if (region->lease_fd >= 0) close(region->lease_fd);
+  tensord__release(client, region->id);
+  free(region->tensors);
+  memset(region, 0, sizeof *region);
+  region->lease_fd = region->handle_fd = -1;
+}
+
+/* A tensor in the list of a region of so many bytes. */
+static int tensord__find(const char *tensors, uint64_t region_size, const char *name, tensord_tensor *tensor, tensord_error *error) {
   memset(tensor, 0, sizeof *tensor);
-  for (const char *at = tensord__next(region->tensors, NULL); at != NULL; at = tensord__next(region->tensors, at)) {
-    uint64_t byte_offset;
+  for (const char *at = tensord__next(tensors, NULL); at != NULL; at = tensord__next(tensors, at)) {
     if (!tensord__is(tensord__member(at, "name"), name)) continue;
     const char *shape = tensord__member(at, "shape");
-    int ok = tensord__number(tensord__member(at, "byte_offset"), &byte_offset) == 0 &&
+    int ok = tensord__number(tensord__member(at, "byte_offset"), &tensor->byte_offset) == 0 &&
              tensord__number(tensord__member(at, "byte_size"), &tensor->byte_size) == 0 &&
-             byte_offset <= region->byte_size && tensor->byte_size <= region->byte_size - byte_offset &&
+             tensor->byte_offset <= region_size && tensor->byte_size <= region_size - tensor->byte_offset &&
              tensord__string(tensord__member(at, "dtype"), tensor->dtype, sizeof tensor->dtype) >= 0;
     for (const char *d = tensord__next(shape, NULL); ok && d != NULL; d = tensord__next(shape, d)) {
       ok = tensor->dimensions < TENSORD_MAX_DIMENSIONS && tensord__number(d, &tensor->shape[tensor->dimensions++]) == 0;
     }
-    if (!ok) return tensord__fail(error, "malformed-answer", "Cannot read the tensor in the region's list", "Is the server's version known to this client?");
-    tensor->data = (char *)region->data + byte_offset;
-    return 0;
+    return ok ? 0 : tensord__unreadable("the tensor in the region's list", error);
   }
   char detail[700];
   snprintf(detail, sizeof detail, "Cannot find tensor %.512s: the region has none of that name", name);
   return tensord__fail(error, "tensor-not-found", detail, "region.tensors has the names of all.");
+}
+
+int tensord_find(const tensord_region *region, const char *name, tensord_tensor *tensor, tensord_error *error) {
+  if (tensord__find(region->tensors, region->byte_size, name, tensor, error) != 0) return -1;
+  tensor->data = (char *)region->data + tensor->byte_offset;
+  return 0;
+}
+
+int tensord_find_on_device(const tensord_device_region *region, const char *name, tensord_tensor *tensor, tensord_error *error) {
+  return tensord__find(region->tensors, region->byte_size, name, tensor, error);
 }
 
 #endif /* TENSORD_IMPLEMENTATION */
