@@ -175,7 +175,7 @@ testOnEach("a lease outlives the server, which finds it and is told of it again"
   await server.crash();
   expect(await server.api.get(id)).toMatchObject({ in_use: true, has_writers: true });
   expect((await server.api.problem("POST", `/v1/regions/${id}/seal`, {})).code).toBe("region-has-writers");
-  await until("it is told again", async () => (await server.api.get(id)).holders.at(0)?.client.pid === program.pid);
+  await until("it is told again", async () => (await server.api.get(id)).holders.at(0)?.client?.pid === program.pid);
   await program.say("again");
   expect(await program.hear<unknown>()).toEqual([false, true]);
   await program.say("end");
