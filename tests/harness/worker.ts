@@ -13,6 +13,9 @@ export interface WorkerOptions {
   /** Drops root for this user, with `gid` as its only group. */
   readonly uid?: number;
   readonly gid?: number;
+  /** The beginning of its command line, for what else it is to run under. */
+  readonly prefix?: readonly string[];
+  readonly python?: string;
 }
 
 /** One command at a time; each waits for its answer. */
@@ -20,9 +23,9 @@ export class WorkerProcess implements AsyncDisposable {
   readonly #process: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #lines: AsyncIterator<string>;
 
-  constructor({ uid, gid }: WorkerOptions = {}) {
+  constructor({ uid, gid, prefix = [], python: interpreter = python ?? "python3" }: WorkerOptions = {}) {
     const user = uid === undefined ? [] : [`--uid=${uid}`, `--gid=${gid ?? uid}`];
-    this.#process = Bun.spawn([python ?? "python3", script, ...user], {
+    this.#process = Bun.spawn([...prefix, interpreter, script, ...user], {
       stdin: "pipe",
       stdout: "pipe",
       stderr: "inherit",

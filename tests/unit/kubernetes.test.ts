@@ -5,6 +5,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { testWith } from "../harness/instance-needs.ts";
 import { build, judge, type Manifest, needsKubectl } from "../harness/kubernetes.ts";
+import { podRows } from "../harness/pod-table.ts";
 import { read, root } from "../harness/repository.ts";
 
 const place = "deploy/kubernetes";
@@ -174,6 +175,17 @@ test("the network policy leaves every port but the health port open, and that to
   expect(open(7412)).toBeFalse();
   expect(observers.ports).toEqual([{ protocol: "TCP", port: 7412 }]);
   expect(observers.from).toHaveLength(1);
+});
+
+test("the table of the played pod has its claims, word by word, and each is a test", () => {
+  const table = read("docs/operating.md").split("### One pod, played")[1]?.split("\n### ")[0] ?? "";
+  const rows = Object.values(podRows).map(([event, survives]) => `| ${event} | ${survives} |`);
+  expect(table.split("\n").filter((line) => line.startsWith("| "))).toEqual([
+    "| what happens | what is there afterwards |",
+    ...rows,
+  ]);
+  const tests = read("tests/faults/pod.test.ts");
+  for (const row of Object.keys(podRows)) expect(tests).toContain(`"${row}"`);
 });
 
 test("every manifest runs the image of this version", () => {

@@ -162,7 +162,7 @@ function checkAccess(path: string, cause: unknown): void {
       `Cannot reach the server at unix://${path}: uid ${uid} may not open its socket (${code})`,
       {
         errno: code,
-        hint: `It belongs to ${owner ?? "another user"}. Run this as that user, or as a member of the group.`,
+        hint: `It belongs to ${owner ?? "another user"}. Run this as that user, or as a member of the group (in Kubernetes by fsGroup).`,
       },
       { cause },
     );
