@@ -107,6 +107,9 @@ const offline = ["ls --offline", "purge"];
 testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it is printed", async () => {
   using _room = await takeRoom();
   await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+  // What some worker has made.
+  const { id } = await server.api.create({ name: "weights", byte_size: 1000, ttl_ms: 3_600_000 });
+  await server.api.seal(id);
   const lines = examples("On the command line", "sh")[0]?.text.trimEnd().split("\n") ?? [];
   const commands = lines.map((line) => /^npx tensord (.*?)\s*(#|$)/.exec(line)?.[1] ?? line);
   expect(commands).toContain("status");
