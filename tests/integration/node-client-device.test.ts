@@ -44,7 +44,7 @@ const counting = `
 `;
 
 testOnEach(
-  "what a native addon needs comes from attachDevice, and the region is leased until close",
+  "what a native addon needs comes from attachOnDevice, and the region is leased until close",
   async (runtime) => {
     await using cuda = new CudaStandIn();
     await using server = await startServer({ env: cuda.env });
@@ -55,7 +55,7 @@ testOnEach(
       server.env,
       `${counting}
       const client = await connect({ session: { name: "addon" } });
-      const writer = await client.attachDevice("weights", { writable: true });
+      const writer = await client.attachOnDevice("weights", { writable: true });
       const { id, name, deviceUuid, handleType, byteSize, allocationBytes, granularity, isWritable } = writer;
       const offsets = [...writer.tensors.values()].map(({ name, byteOffset, byteSize }) => [name, byteOffset, byteSize]);
       tell({ id, name, deviceUuid, handleType, byteSize, allocationBytes, granularity, isWritable, offsets });
@@ -66,8 +66,8 @@ testOnEach(
       writer.close();
       const after = { fd: await codeOf(() => writer.fd), taken: await codeOf(() => writer.takeFd()), left: countDescriptors() };
       await client.seal([writer]);
-      const reader = await client.attachDevice("weights");
-      const again = await client.attachDevice(await client.getById(id));
+      const reader = await client.attachOnDevice("weights");
+      const again = await client.attachOnDevice(await client.getById(id));
       const fd = reader.takeFd();
       const codes = [await codeOf(() => reader.fd), await codeOf(() => reader.takeFd())];
       again.close();
@@ -131,7 +131,7 @@ testOnEach("a holder that is killed frees a region that was deleted, and one tha
       server.env,
       `
         const client = await connect();
-        const handle = await client.attachDevice("weights");
+        const handle = await client.attachOnDevice("weights");
         tell(handle.takeFd() > 2);
         await receive();
         handle.close();
@@ -162,10 +162,10 @@ testOnEach("a lease outlives the server, which finds it and is told of it again"
     server.env,
     `
       const client = await connect();
-      const handle = await client.attachDevice("open", { writable: true });
+      const handle = await client.attachOnDevice("open", { writable: true });
       tell(handle.id);
       await receive();
-      const again = await client.attachDevice(handle.descriptor);
+      const again = await client.attachOnDevice(handle.descriptor);
       tell([again.isWritable, again.fd !== handle.fd]);
       await receive();
       for (const thing of [handle, again, client]) thing.close();
@@ -203,19 +203,19 @@ testOnEach("what is not there to be had so is refused with what to do, and no de
         process.env.TENSORD_BROKER_SOCKET = path;
         const elsewhere = await connect({ session: false });
         delete process.env.TENSORD_BROKER_SOCKET;
-        return refusal(() => elsewhere.attachDevice("open"));
+        return refusal(() => elsewhere.attachOnDevice("open"));
       };
       tell([
-        await refusal(() => client.attachDevice("host")),
+        await refusal(() => client.attachOnDevice("host")),
         await refusal(() => client.attach("sealed")),
         await refusal(() => client.attach(["sealed", "host"])),
         await refusal(() => client.getOrCreate("sealed", () => new Float32Array(1))),
-        await refusal(() => client.attachDevice("sealed", { writable: true })),
-        await refusal(() => client.attachDevice("absent")),
-        await refusal(() => client.attachDevice("open", { timeoutMs: 1 })),
-        await refusal(() => client.attachDevice(["open"])),
-        await refusal(() => client.attachDevice("open", { strict: true })),
-        await refusal(() => client.attachDevice("open", { signal: AbortSignal.abort(Object.assign(new Error("stop"), { code: "stop" })) })),
+        await refusal(() => client.attachOnDevice("sealed", { writable: true })),
+        await refusal(() => client.attachOnDevice("absent")),
+        await refusal(() => client.attachOnDevice("open", { timeoutMs: 1 })),
+        await refusal(() => client.attachOnDevice(["open"])),
+        await refusal(() => client.attachOnDevice("open", { strict: true })),
+        await refusal(() => client.attachOnDevice("open", { signal: AbortSignal.abort(Object.assign(new Error("stop"), { code: "stop" })) })),
         await without("/nowhere/broker.sock"),
         countDescriptors(),
       ]);
@@ -223,7 +223,7 @@ testOnEach("what is not there to be had so is refused with what to do, and no de
     `;
   const told = await runProgram<[string, string][]>(runtime, server.env, program);
   expect(told.pop()).toBe(0 as never);
-  const unmappable = ["feature-unavailable", expect.stringMatching(/storage is cuda_vmm.*\nhint: .*attachDevice/)];
+  const unmappable = ["feature-unavailable", expect.stringMatching(/storage is cuda_vmm.*\nhint: .*attachOnDevice/)];
   expect(told).toEqual([
     ["feature-unavailable", expect.stringMatching(/its storage is shm, want cuda_vmm\nhint: map it: client\.attach/)],
     ...[unmappable, unmappable, unmappable],
@@ -237,13 +237,67 @@ testOnEach("what is not there to be had so is refused with what to do, and no de
   ] as never);
 });
 
+testOnEach(
+  "createOnDevice makes what an addon fills, owned by the session, and deletes what it cannot hold",
+  async (runtime) => {
+    await using cuda = new CudaStandIn({ devices: [{}, {}] });
+    await using server = await startServer({ env: cuda.env });
+    await using program = startProgram(
+      runtime,
+      server.env,
+      `${counting}
+    const client = await connect();
+    const layout = { w: { dtype: "F32", shape: [2, 3] }, b: { dtype: "U8", shape: [8] } };
+    const deviceUuid = ${JSON.stringify(standInUuid(1))};
+    const made = await client.createOnDevice("made", layout, { deviceUuid, labels: { of: "test" } });
+    const found = await client.createOnDevice("made", layout, { deviceUuid, ifExists: "attach" });
+    tell([made, found].map(({ id, isCreated, isWritable, deviceUuid, tensors }) => [id, isCreated, isWritable, deviceUuid, [...tensors.keys()]]));
+    await receive();
+    for (const handle of [made, found]) handle.close();
+    const [sealed] = await client.seal([made]);
+    const codes = [
+      await codeOf(() => client.createOnDevice("other", layout)),
+      await codeOf(() => client.createOnDevice("other", new Float32Array(1), { deviceUuid })),
+      await codeOf(() => client.createOnDevice("other", { w: { ...layout.b, data: new Uint8Array(8) } }, { deviceUuid })),
+      await codeOf(() => client.createOnDevice("other", layout, { deviceUuid, storage: "shm" })),
+      await codeOf(() => client.createOnDevice(7, layout, { deviceUuid })),
+      await codeOf(() => client.createOnDevice("made", layout, { deviceUuid })),
+    ];
+    process.env.TENSORD_BROKER_SOCKET = "/nowhere/broker.sock";
+    const elsewhere = await connect();
+    codes.push(await codeOf(() => elsewhere.createOnDevice("other", layout, { deviceUuid })));
+    const names = [];
+    for await (const { name } of client.list()) names.push(name);
+    tell({ state: sealed.state, codes, names, left: countDescriptors() });
+    await receive();
+    client.close();
+    `,
+    );
+    const [made, found] = await program.hear<[string, boolean, boolean, string, string[]][]>();
+    const [id = ""] = made ?? [];
+    expect(made).toEqual([id, true, true, standInUuid(1), ["w", "b"]]);
+    expect(found).toEqual([id, false, true, standInUuid(1), ["w", "b"]]);
+    expect(await server.api.get(id)).toMatchObject({
+      ...{ labels: { of: "test" }, owner: { kind: "session" }, in_use: true, has_writers: true },
+    });
+    await program.say("seal");
+    expect(await program.hear<unknown>()).toEqual({
+      state: "sealed",
+      codes: [...Array.from({ length: 5 }, () => "validation-failed"), ...["name-taken", "wrong-namespace"]],
+      ...{ names: ["made"], left: 0 },
+    });
+    await program.kill();
+    await server.api.untilGone(id);
+  },
+);
+
 testOnEach("what the collector finds is let go of, unless its descriptor was told", async (runtime) => {
   await using cuda = new CudaStandIn();
   await using server = await startServer({ env: cuda.env });
   await create(server, "open");
   const program = `${counting}
       const client = await connect();
-      const hold = async (use) => void use(await client.attachDevice("open"));
+      const hold = async (use) => void use(await client.attachOnDevice("open"));
       const untilLeft = async (count) => {
         while (countDescriptors() > count) {
           await collect();

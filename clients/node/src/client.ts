@@ -29,11 +29,12 @@ import type {
 import { checkPlatform } from "./memory/platform.ts";
 import {
   type AnyRegion,
-  type AttachDeviceOptions,
+  type AttachOnDeviceOptions,
   type AttachOptions,
   type ChangeModelOptions,
   type ChangeOptions,
   type CopyOptions,
+  type CreateOnDeviceOptions,
   type CreateOptions,
   defaultModel,
   type EvictOptions,
@@ -49,7 +50,7 @@ import {
   type UnregisterModelOptions,
 } from "./options.ts";
 import type { Asker } from "./regions/asker.ts";
-import { holdOnDevice } from "./regions/device.ts";
+import { holdOnDevice, makeOnDevice } from "./regions/device.ts";
 import type { DeviceHandle } from "./regions/device-handle.ts";
 import { GetOrCreate } from "./regions/get-or-create.ts";
 import { type Group, openGroup, sealGroup } from "./regions/group.ts";
@@ -59,7 +60,7 @@ import { Operation, startCopy } from "./regions/operation.ts";
 import { toOwner } from "./regions/owner.ts";
 import { type AnyReference, toTensorReference } from "./regions/reference.ts";
 import type { Region } from "./regions/region.ts";
-import type { RegionSource } from "./regions/sources.ts";
+import type { DeviceTensors, RegionSource } from "./regions/sources.ts";
 import type { OpenedTensor } from "./regions/tensor.ts";
 import { mapAlone, openNow, openWhenFree } from "./rings/open-reference.ts";
 import { makeRing, type Ring } from "./rings/ring.ts";
@@ -182,12 +183,12 @@ export class Client {
    * tensors lie. Close it after the memory was unmapped.
    * @throws TensordError `feature-unavailable` of a region in host memory; as `attach`; `wrong-namespace` without the broker
    */
-  async attachDevice(
+  async attachOnDevice(
     region: string | RegionDescriptor | ListedRegion,
-    options: AttachDeviceOptions = {},
+    options: AttachOnDeviceOptions = {},
   ): Promise<DeviceHandle> {
     checkArgument("attach a region on a device", "what should be one", region, kinds.nameOrOneRegion);
-    checkOptions("attach a region on a device", tables.attachDevice, options);
+    checkOptions("attach a region on a device", tables.attachOnDevice, options);
     checkPlatform("attach a region on a device");
     const { model = defaultModel, version, timeoutMs = 0, writable: isWriter = false, signal } = options;
     if (typeof region !== "string") {
@@ -196,6 +197,23 @@ export class Client {
     }
     const ask = () => findRegion(this.#api, { model, name: region, version }, { timeoutMs, isWriter, signal });
     return holdOnDevice(this.#asker, await ask(), { ask, isWriter, signal });
+  }
+
+  /**
+   * Makes a region in the memory of a device, of tensors without content, and leases it for writing as `attachOnDevice` does: a native
+   * addon writes. Then close it, and `client.seal([handle])`. Options and the region's end as for `create`.
+   * @throws TensordError `storage-unavailable` of a server without a device; `validation-failed` if there are several and none is
+   *   named; as `create` and `attachOnDevice`
+   */
+  async createOnDevice(
+    name: string | null,
+    tensors: DeviceTensors,
+    options: CreateOnDeviceOptions = {},
+  ): Promise<DeviceHandle> {
+    checkArgument("create a region on a device", "its name", name, kinds.nameOrNull);
+    checkOptions("create a region on a device", tables.createOnDevice, options);
+    checkPlatform("create a region on a device");
+    return makeOnDevice(this.#asker, name, tensors, options);
   }
 
   /**

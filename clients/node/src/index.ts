@@ -28,11 +28,12 @@ export type { AttachedBy } from "./memory/open.ts";
 export type {
   AccessOptions,
   AnyRegion,
-  AttachDeviceOptions,
+  AttachOnDeviceOptions,
   AttachOptions,
   ChangeOptions,
   ConnectOptions,
   CopyOptions,
+  CreateOnDeviceOptions,
   CreateOptions,
   EventOptions,
   EvictOptions,
@@ -54,7 +55,7 @@ export type { Group } from "./regions/group.ts";
 export type { Operation } from "./regions/operation.ts";
 export { TensorReference, type WireReference } from "./regions/reference.ts";
 export type { Region } from "./regions/region.ts";
-export type { RegionSource, TensorSource, TensorSpec } from "./regions/sources.ts";
+export type { DeviceTensors, RegionSource, TensorSource, TensorSpec } from "./regions/sources.ts";
 export type { OpenedTensor, Tensor } from "./regions/tensor.ts";
 export type { LockKind, TensorLock } from "./regions/tensor-lock.ts";
 export type { Ring } from "./rings/ring.ts";

@@ -139,6 +139,15 @@ export type GetOrCreateOptions = Owner &
     readonly strict?: boolean | undefined;
   };
 
+/** As for `create`, where the storage is the device's. */
+export type CreateOnDeviceOptions = Owner &
+  Omit<CommonOptions, "storage" | "private" | "hugePages"> & {
+    /** Whose memory, by its UUID, such as `GPU-…`. May be left out where the server has exactly one. */
+    readonly deviceUuid?: string | undefined;
+    /** As for `create`. */
+    readonly ifExists?: "fail" | "attach" | "replace" | undefined;
+  };
+
 export type RingOptions = Owner &
   CommonOptions & {
     /** 1 to 4096. Default: 16. */
@@ -165,7 +174,7 @@ export interface AttachOptions extends AccessOptions, WaitOptions {
 }
 
 /** As for `attach`; nothing is mapped here, so there is no `strict`. */
-export type AttachDeviceOptions = Omit<AttachOptions, "strict">;
+export type AttachOnDeviceOptions = Omit<AttachOptions, "strict">;
 
 /** Where a region is looked up by its name. */
 export interface GetOptions extends WaitOptions {

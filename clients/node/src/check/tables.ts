@@ -2,12 +2,13 @@
 
 import type {
   AccessOptions,
-  AttachDeviceOptions,
+  AttachOnDeviceOptions,
   AttachOptions,
   ChangeModelOptions,
   ChangeOptions,
   ConnectOptions,
   CopyOptions,
+  CreateOnDeviceOptions,
   CreateOptions,
   EventOptions,
   EvictOptions,
@@ -62,21 +63,29 @@ const owner = {
   persist: kinds.onlyTrue,
 } as const;
 
-const made = {
+const madeAnywhere = {
   ...wait,
   ...owner,
   model: kinds.text,
   version: kinds.text,
   labels: kinds.labels,
-  storage: kinds.oneOf("shm", "memfd", "heap"),
-  private: kinds.flag,
-  hugePages: kinds.text as Kind<NonNullable<CreateOptions["hugePages"]>>,
   evictable: kinds.flag,
   onFull: kinds.oneOf("fail", "evict", "wait"),
   deadlineMs: kinds.wholeMs,
 } as const;
 
-export const create = tableOf<CreateOptions>()({ ...made, ifExists: kinds.oneOf("fail", "attach", "replace") });
+const made = {
+  ...madeAnywhere,
+  storage: kinds.oneOf("shm", "memfd", "heap"),
+  private: kinds.flag,
+  hugePages: kinds.text as Kind<NonNullable<CreateOptions["hugePages"]>>,
+} as const;
+
+const ifExists = kinds.oneOf("fail", "attach", "replace");
+
+export const create = tableOf<CreateOptions>()({ ...made, ifExists });
+
+export const createOnDevice = tableOf<CreateOnDeviceOptions>()({ ...madeAnywhere, deviceUuid: kinds.text, ifExists });
 
 export const copy = tableOf<CopyOptions>()({
   ...made,
@@ -118,7 +127,7 @@ export const get = tableOf<GetOptions>()({ ...wait, model: kinds.text, version: 
 
 export const attach = tableOf<AttachOptions>()({ ...access, ...get, timeoutMs: kinds.waitMs });
 
-export const attachDevice = tableOf<AttachDeviceOptions>()({
+export const attachOnDevice = tableOf<AttachOnDeviceOptions>()({
   ...get,
   writable: kinds.flag,
   timeoutMs: kinds.waitMs,

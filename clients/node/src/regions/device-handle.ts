@@ -14,20 +14,22 @@ const shownTensorCount = 8;
  * `cuMemImportFromShareableHandle`), maps all `allocationBytes` at a multiple of `granularity`, and finds the tensors by their
  * `byteOffset` from there. Import it for reading unless `isWritable`: nothing but that agreement keeps a sealed region as it is.
  *
- * Made by `attachDevice`; close it **after** the addon has unmapped the memory, or declare it with `using`. The lease lasts until
+ * Made by `attachOnDevice` and `createOnDevice`; close it **after** the addon has unmapped the memory, or declare it with `using`. The lease lasts until
  * then, or until this thread or process ends, however it ends. Once `fd` was asked for, the collector does not end it: nobody
  * can see whether the memory is mapped.
  */
 export class DeviceHandle {
   readonly #attachment: DeviceAttachment;
   readonly #storage: DeviceStorage;
+  readonly #isCreated: boolean;
   /** What the server said at the attach. */
   readonly descriptor: RegionDescriptor;
   /** All tensors by name, in the region's order. Their `byteOffset` counts from the first byte of the memory. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
 
-  constructor(descriptor: RegionDescriptor, attachment: DeviceAttachment) {
+  constructor(descriptor: RegionDescriptor, attachment: DeviceAttachment, isCreated: boolean) {
     this.#attachment = attachment;
+    this.#isCreated = isCreated;
     this.#storage = toDeviceStorage(descriptor);
     this.descriptor = descriptor;
     this.tensors = new Map(descriptor.tensors.map((info) => [info.name, info]));
@@ -39,6 +41,11 @@ export class DeviceHandle {
 
   get name(): string | null {
     return this.descriptor.name;
+  }
+
+  /** Whether this call made the region; false if it was found, also through `ifExists: "attach"`. */
+  get isCreated(): boolean {
+    return this.#isCreated;
   }
 
   /** The device's UUID, the same for every process: `GPU-…`. */

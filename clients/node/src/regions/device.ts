@@ -1,13 +1,16 @@
-/** Attaches regions on a device: leased and reported as any other, and not mapped. */
+/** Makes and attaches regions on a device: leased and reported as any other, and not mapped. */
 
 import { TensordError } from "../errors.ts";
 import { isHandOff, isOnDevice, type RegionDescriptor, shown, toDeviceStorage } from "../http/wire.ts";
 import { DeviceAttachment } from "../memory/device-attachment.ts";
+import { type CreateOnDeviceOptions, defaultModel } from "../options.ts";
 import type { WaitOptions } from "../waiting.ts";
 import type { Asker } from "./asker.ts";
 import { DeviceHandle } from "./device-handle.ts";
 import { holdKept } from "./keep.ts";
+import { orDeleted, requestRegion } from "./make-region.ts";
 import { checkStanding, mapAnew } from "./mapper.ts";
+import { type DeviceTensors, toEmptySources, toSpecs } from "./sources.ts";
 import { standingAt } from "./standing.ts";
 
 interface HoldingOnDevice extends WaitOptions {
@@ -16,6 +19,24 @@ interface HoldingOnDevice extends WaitOptions {
   readonly isWriter: boolean;
   /** Whether this process is its maker. */
   readonly isMaker?: boolean;
+}
+
+/** `client.createOnDevice`. */
+export async function makeOnDevice(
+  asker: Asker,
+  name: string | null,
+  tensors: DeviceTensors,
+  options: CreateOnDeviceOptions,
+): Promise<DeviceHandle> {
+  const { model = defaultModel, ifExists = "fail", version, deviceUuid, evictable, onFull, deadlineMs } = options;
+  const wanted = {
+    ...{ model, name: name ?? undefined, version, storage: "cuda_vmm" as const, deviceUuid, ifExists },
+    ...{ tensors: toSpecs(toEmptySources(tensors)), evictable, onFull, deadlineMs, labels: options.labels },
+  };
+  const { region, isCreated } = await requestRegion(asker, wanted, options);
+  const holding = { ask: () => asker.api.region(region.id), signal: options.signal };
+  if (!isCreated) return holdOnDevice(asker, region, { ...holding, isWriter: region.state === "open" });
+  return orDeleted(asker.api, region, () => holdOnDevice(asker, region, { ...holding, isWriter: true, isMaker: true }));
 }
 
 /**
@@ -50,7 +71,7 @@ export async function holdOnDevice(
   );
   session?.report(attachment, isHandOff(region));
   session?.openSoon();
-  return new DeviceHandle(region, attachment);
+  return new DeviceHandle(region, attachment, isMaker);
 }
 
 function checkOnDevice(region: RegionDescriptor): void {

@@ -1,10 +1,11 @@
 /** Makes regions and fills them, and maps those that are there. Every mapping is reported to the client's session. */
 
 import { isTensordError, TensordError } from "../errors.ts";
-import type { Api, NewRegion } from "../http/api.ts";
+import type { Api, Creation, NewRegion } from "../http/api.ts";
 import { isHandOff, type RegionDescriptor, shown } from "../http/wire.ts";
 import type { Access } from "../memory/pages.ts";
 import { type CreateOptions, defaultModel, type Owner } from "../options.ts";
+import type { WaitOptions } from "../waiting.ts";
 import type { Asker } from "./asker.ts";
 import { type MappedRegion, type Mapping, mapRegions, toAccess } from "./mapper.ts";
 import { toOwner } from "./owner.ts";
@@ -68,30 +69,48 @@ async function make(
   options: CreateOptions,
   claim: HeldClaim | undefined,
 ): Promise<Region> {
-  const { api, session } = asker;
+  const { api } = asker;
   const { model = defaultModel, ifExists = "fail", private: isPrivate } = options;
   const { version, storage, hugePages, evictable, onFull, deadlineMs, labels, signal } = options;
+  const wanted = {
+    model,
+    name: name ?? undefined,
+    version,
+    storage,
+    private: isPrivate,
+    hugePages,
+    tensors: toSpecs(sources),
+    ifExists,
+    evictable,
+    onFull,
+    deadlineMs,
+    labels,
+  };
+  const { region, isCreated } = await requestRegion(asker, wanted, options, claim);
+  if (!isCreated && claim === undefined) {
+    return mapExisting(asker, region, ({ state }) => toAccess({ writable: state === "open" }));
+  }
+  if (!isCreated && (region.state !== "open" || region.session !== claim?.session)) {
+    throw new TensordError("claim-not-found", `Cannot build ${shown(region)}: another session has the claim by now`);
+  }
+  return orDeleted(api, region, async () => {
+    const ask = () => api.region(region.id);
+    const mapped = await mapOne(asker, region, { ask, choose: () => "write", isMaker: true });
+    await fill(mapped, sources, signal);
+    return new Region(api, mapped.region, mapped.attachment, true);
+  });
+}
+
+/** Has the server make a region, which ends as its options say, else with this client's session. */
+export async function requestRegion(
+  { api, session }: Asker,
+  wanted: NewRegion,
+  { signal, ...options }: Owner & WaitOptions,
+  claim?: HeldClaim,
+): Promise<Creation> {
   const owner = toOwner(options);
   const create = (end: Owner | Pick<NewRegion, "session">) =>
-    api.createRegion(
-      {
-        model,
-        name: name ?? undefined,
-        version,
-        storage,
-        private: isPrivate,
-        hugePages,
-        tensors: toSpecs(sources),
-        ifExists,
-        evictable,
-        onFull,
-        deadlineMs,
-        labels,
-        claim: claim?.id,
-        ...end,
-      },
-      signal,
-    );
+    api.createRegion({ ...wanted, claim: claim?.id, ...end } as NewRegion, signal);
   const isOwned = Object.values(owner).some((value) => value !== undefined);
   const isSessions = claim === undefined && session !== undefined;
   const createInSession = (id: string, tellsMakers: boolean) => {
@@ -99,21 +118,19 @@ async function make(
     // A hand-off that is never sealed shall end with this process. A server that knows no makers knows no builder either.
     return create(tellsMakers ? { ...owner, session: id } : owner);
   };
-  const { region, isCreated } =
-    isSessions && (!isOwned || owner.lingerMs === 0)
-      ? await session.use(createInSession, signal)
-      : await create(isOwned || claim === undefined ? owner : { lingerMs: builtLingerMs });
-  if (!isCreated && claim === undefined) {
-    return mapExisting(asker, region, ({ state }) => toAccess({ writable: state === "open" }));
-  }
-  if (!isCreated && (region.state !== "open" || region.session !== claim?.session)) {
-    throw new TensordError("claim-not-found", `Cannot build ${shown(region)}: another session has the claim by now`);
-  }
+  return isSessions && (!isOwned || owner.lingerMs === 0)
+    ? session.use(createInSession, signal)
+    : create(isOwned || claim === undefined ? owner : { lingerMs: builtLingerMs });
+}
+
+/** Does what makes a new region whole, or deletes it. */
+export async function orDeleted<Result>(
+  api: Api,
+  region: RegionDescriptor,
+  make: () => Promise<Result>,
+): Promise<Result> {
   try {
-    const ask = () => api.region(region.id);
-    const mapped = await mapOne(asker, region, { ask, choose: () => "write", isMaker: true });
-    await fill(mapped, sources, signal);
-    return new Region(api, mapped.region, mapped.attachment, true);
+    return await make();
   } catch (error) {
     // Nobody may find a half-written region under the name; the failure itself is what counts.
     await api.deleteRegion(region.id).catch(() => undefined);

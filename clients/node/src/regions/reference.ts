@@ -16,7 +16,7 @@ const version = 1;
 const shm = "shm";
 const newerHint = "this version of the package maps nothing else: is there a newer one?";
 const deviceHint =
-  "it is memory of a device, which JavaScript cannot map: client.attachDevice(name) has its descriptor, for a native addon";
+  "it is memory of a device, which JavaScript cannot map: client.attachOnDevice(name) has its descriptor, for a native addon";
 
 /** What to do about a region that cannot be mapped. */
 export function unmappableHint(storage: string): string {

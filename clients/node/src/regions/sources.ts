@@ -27,6 +27,9 @@ export type TensorSource = NodeJS.TypedArray | TensorSpec;
  */
 export type RegionSource = TensorSource | { readonly [name: string]: TensorSource };
 
+/** One tensor, which is named `data`, or several by their names: on a device, where nothing here writes to them. */
+export type DeviceTensors = Omit<TensorSpec, "data"> | { readonly [name: string]: Omit<TensorSpec, "data"> };
+
 /** A tensor to be stored. Without `bytes` it stays zeros; of an alias they are another's, and nothing is to be copied. */
 export interface Source {
   readonly name: string;
@@ -72,6 +75,18 @@ export function toSources(data: RegionSource): Source[] {
   checkArgument("make a region", "its content", data, region);
   if (isTensorSource(data)) return [toSource(data)];
   return Object.entries(data).map(([name, source]) => toSource(source, name));
+}
+
+/** As `toSources`, of what has no content. @throws TensordError `validation-failed` */
+export function toEmptySources(tensors: DeviceTensors): Source[] {
+  const sources = toSources(tensors as RegionSource);
+  const filled = sources.find(({ bytes }) => bytes !== undefined);
+  if (filled === undefined) return sources;
+  throw new TensordError(
+    "validation-failed",
+    `Cannot store tensor ${quote(filled.name)} on a device: JavaScript cannot write there, want { dtype, shape }`,
+    { hint: "leave its content out, and have the native addon that maps the memory write it" },
+  );
 }
 
 /** The tensors as a create sends them. */
