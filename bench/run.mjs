@@ -4,7 +4,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Failure, root, run } from "../scripts/lib/process.mjs";
 import { setUpPython } from "../scripts/lib/python-packages.mjs";
-import { bun, setUpServer } from "../scripts/lib/server-packages.mjs";
+import { bun, setUpPackages } from "../scripts/lib/server-packages.mjs";
 
 const folder = join(root, "bench");
 
@@ -18,7 +18,7 @@ export async function runBenchmarks(names) {
     .map((file) => file.slice(0, -3));
   const unknown = names.find((name) => !known.includes(name));
   if (unknown !== undefined) throw new Failure(`Cannot run the benchmark ${unknown}: want one of ${known.join(", ")}.`);
-  await setUpServer();
+  await setUpPackages();
   await setUpPython();
   let failures = 0;
   for (const name of names.length > 0 ? names : known) {

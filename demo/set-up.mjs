@@ -2,11 +2,11 @@
 
 import { setUpNodeClient } from "../scripts/lib/node-client.mjs";
 import { setUpDemoPackages, setUpPython } from "../scripts/lib/python-packages.mjs";
-import { setUpServer } from "../scripts/lib/server-packages.mjs";
+import { setUpPackages } from "../scripts/lib/server-packages.mjs";
 
 /** Server, clients, weights and library. Takes a fraction of a second when they are there. */
 export async function setUpDemo() {
-  await setUpServer();
+  await setUpPackages();
   await setUpNodeClient();
   await setUpPython();
   await setUpDemoPackages();

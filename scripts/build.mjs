@@ -7,10 +7,10 @@ void Promise.all([
   import("./lib/process.mjs"),
   import("./lib/server-packages.mjs"),
   import("./lib/executable.mjs"),
-]).then(([{ parseArgs }, { main }, { setUpServer }, { buildExecutable, executableFor }]) =>
+]).then(([{ parseArgs }, { main }, { setUpPackages }, { buildExecutable, executableFor }]) =>
   main(async () => {
     const { arch } = parseArgs({ options: { arch: { type: "string", default: process.arch } } }).values;
-    await setUpServer();
+    await setUpPackages();
     await buildExecutable(arch);
     console.log(executableFor(arch));
     return 0;

@@ -7,11 +7,11 @@ void Promise.all([
   import("./lib/process.mjs"),
   import("./lib/python-packages.mjs"),
   import("./lib/server-packages.mjs"),
-]).then(([{ runChecks }, { Failure, main }, { setUpPython }, { setUpServer }]) =>
+]).then(([{ runChecks }, { Failure, main }, { setUpPython }, { setUpPackages }]) =>
   main(async () => {
     const unknown = process.argv.slice(2).find((argument) => argument !== "--fix");
     if (unknown) throw new Failure(`Cannot check: ${unknown} is no option, want --fix or nothing.`);
-    await setUpServer();
+    await setUpPackages();
     await setUpPython();
     return (await runChecks({ fix: process.argv.includes("--fix") })) ? 0 : 1;
   }),

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Failure, root, run } from "../../scripts/lib/process.mjs";
 import { python, setUpPython } from "../../scripts/lib/python-packages.mjs";
-import { bun, setUpServer } from "../../scripts/lib/server-packages.mjs";
+import { bun, setUpPackages } from "../../scripts/lib/server-packages.mjs";
 
 /** A kill of the server, its restart and all checks take about a third of a second. */
 const killsAMinute = 170;
@@ -25,7 +25,7 @@ const soaks = {
  */
 export async function runSoak(args) {
   const { soak, minutes } = parse(args);
-  await setUpServer();
+  await setUpPackages();
   const { status } = await soak.run(minutes);
   return status;
 }

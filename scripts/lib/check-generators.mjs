@@ -3,14 +3,14 @@
 import { join } from "node:path";
 import { root, run } from "./process.mjs";
 import { setUpPython } from "./python-packages.mjs";
-import { bun, setUpServer } from "./server-packages.mjs";
+import { bun, setUpPackages } from "./server-packages.mjs";
 
 /**
  * @param {string[]} args rows by name, or `--list`
  * @returns the status to exit with: 1 if a row failed
  */
 export async function checkGenerators(args) {
-  await setUpServer();
+  await setUpPackages();
   if (!args.includes("--list")) await setUpPython();
   const { status } = await run(bun, ["--no-env-file", join(root, "tests/generators/check.ts"), ...args]);
   return status;

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Failure, root, run } from "./process.mjs";
 import { installForClient, python, setUpPython } from "./python-packages.mjs";
-import { bun, setUpServer } from "./server-packages.mjs";
+import { bun, setUpPackages } from "./server-packages.mjs";
 
 const runner = "tests/gpu/run.py";
 const name = "tensord-gpu-tests";
@@ -32,7 +32,7 @@ export async function testGpu(args) {
     args,
     options: { pack: { type: "boolean" }, fast: { type: "boolean" }, python: { type: "string" } },
   });
-  await setUpServer();
+  await setUpPackages();
   await setUpPython();
   if (!values.pack) return (await run(python, [runner])).status;
   const packed = await pack(values);

@@ -12,7 +12,7 @@ import { load, runTest } from "./mutation-test.mjs";
 import { setUpNodeClient } from "./node-client.mjs";
 import { Failure, root, secondsSince } from "./process.mjs";
 import { setUpPython } from "./python-packages.mjs";
-import { setUpServer } from "./server-packages.mjs";
+import { setUpPackages } from "./server-packages.mjs";
 
 /**
  * @typedef {object} Mutation
@@ -151,7 +151,7 @@ export async function runMutations(args) {
     for (const { name, file, test } of chosen) console.log(`${name}\n    ${file}; ${test.join(" -t ")}`);
     return 0;
   }
-  await setUpServer();
+  await setUpPackages();
   await setUpNodeClient();
   await setUpPython();
   const start = performance.now();

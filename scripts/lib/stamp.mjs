@@ -20,7 +20,15 @@ export function fingerprint(files, facts) {
   return hash.digest("hex");
 }
 
-function isDone({ stamp, result, fingerprint: wanted }) {
+/** @param {Step} step which another one, that has its lock, has done along with its own work. */
+export function markDone({ stamp, fingerprint: done }) {
+  const path = join(root, stamp);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, done);
+}
+
+/** @param {Step} step */
+export function isDone({ stamp, result, fingerprint: wanted }) {
   return existsSync(join(root, result)) && readStamp(join(root, stamp)) === wanted;
 }
 
@@ -47,12 +55,10 @@ export async function once(step) {
   await withLock(step.lock, onWait, async (onStart) => {
     if (isDone(step)) return;
     const start = performance.now();
-    const stamp = join(root, step.stamp);
     console.error(`${step.title} …`);
-    rmSync(stamp, { force: true });
+    rmSync(join(root, step.stamp), { force: true });
     await step.work(onStart);
-    mkdirSync(dirname(stamp), { recursive: true });
-    writeFileSync(stamp, step.fingerprint);
+    markDone(step);
     console.error(`${step.title}: done in ${secondsSince(start)}`);
   });
 }

@@ -11,7 +11,7 @@ import { buildExecutable, buildSteppedExecutable } from "./executable.mjs";
 import { setUpNodeClient } from "./node-client.mjs";
 import { Failure, root, secondsSince } from "./process.mjs";
 import { setUpFuzzer, setUpPython } from "./python-packages.mjs";
-import { setUpServer } from "./server-packages.mjs";
+import { setUpPackages } from "./server-packages.mjs";
 import { SilenceWatch } from "./silence.mjs";
 import { checkSharedMemory, findLeft } from "./test-left.mjs";
 import { allParts, bunPart } from "./test-parts.mjs";
@@ -165,7 +165,7 @@ function summarize(results, start) {
  */
 export async function runTests(args) {
   const asked = readArguments(args);
-  await setUpServer();
+  await setUpPackages();
   await setUpNodeClient();
   const parts = choose(asked);
   const isShared = parts.some(({ kind }) => kind !== "check") ? checkSharedMemory() : true;

@@ -6,6 +6,8 @@
 import { spawnSync } from "node:child_process";
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { main } from "../../../scripts/lib/process.mjs";
+import { setUpPackages } from "../../../scripts/lib/server-packages.mjs";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 const dist = "clients/node/dist";
@@ -16,6 +18,9 @@ function run(command, ...args) {
   if (status !== 0) process.exit(status ?? 1);
 }
 
+// Who only started the server has no compiler yet.
+await main(setUpPackages);
+if (process.exitCode !== 0) process.exit();
 rmSync(`${root}${dist}`, { recursive: true, force: true });
 run("node_modules/.bin/tsc", "-p", "clients/node");
 cpSync(`${root}${dist}`, `${root}.tmp/node-client-declarations`, { recursive: true });

@@ -12,7 +12,7 @@ import { setUpNodeClient } from "../node-client.mjs";
 import { Failure, root, secondsSince } from "../process.mjs";
 import { setUpPython } from "../python-packages.mjs";
 import { architectures } from "../runtime.mjs";
-import { setUpServer } from "../server-packages.mjs";
+import { setUpPackages } from "../server-packages.mjs";
 import { acceptAll } from "./accept-all.mjs";
 import { compareWithAnother } from "./again.mjs";
 import { releaseFolder, releaseSeconds } from "./facts.mjs";
@@ -76,7 +76,7 @@ export async function release(args) {
       "Cannot release: there are files here that no commit has, and an executable says which commit it is of. Commit or stash them, or " +
         "try it out with `npm run release -- --draft`.",
     );
-  await setUpServer();
+  await setUpPackages();
   await setUpPython();
   await setUpNodeClient();
   await buildAll(values.arch);
