@@ -11,6 +11,7 @@ import { holderMutations } from "./holder.mjs";
 import { holdsMutations } from "./holds.mjs";
 import { journalMutations } from "./journal.mjs";
 import { ownersMutations } from "./owners.mjs";
+import { podMutations } from "./pod.mjs";
 import { regionsMutations } from "./regions.mjs";
 import { unnamedMutations } from "./unnamed.mjs";
 
@@ -29,4 +30,5 @@ export const mutations = [
   ...brokerMutations,
   ...clientsMutations,
   ...holdsMutations,
+  ...podMutations,
 ];

@@ -20,6 +20,8 @@ const tmpfsMagic = 0x01021994;
 export function makeShmDirectory(path: string): void {
   const shown = resolve(path);
   if (!isOnTmpfs(dirname(shown))) return;
+  // In a container /dev is a tmpfs, and this one is a mount that is missing.
+  if (shown === "/dev/shm") return;
   // Sticky from birth: mkdir(2) takes that bit, and not the setgid one.
   const umask = process.umask(0);
   try {
