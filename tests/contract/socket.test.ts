@@ -82,7 +82,8 @@ describe("what is no method or no version of ours", () => {
     withTcp(async (server) => {
       for (const [request, lines, status] of [
         ["PURGE /v1/regions HTTP/1.1", [host], 405],
-        ["PROPFIND / HTTP/1.1", [host], 404],
+        ["PROPFIND / HTTP/1.1", [host], 405],
+        ["PROPFIND /dav HTTP/1.1", [host], 404],
         ["TRACE /livez HTTP/1.1", [host], 405],
         ["CONNECT evil.example:443 HTTP/1.1", [host], 404],
         ["PRI * HTTP/2.0", ["", "SM"], 400],

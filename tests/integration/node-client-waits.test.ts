@@ -61,6 +61,8 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           leases: (options) => first(client.leases(id, options)),
           delete: (options) => client.delete(id, options),
           evict: (options) => client.evict(1, options),
+          createOnDevice: (options) => client.createOnDevice("a", { dtype: "U8", shape: [1] }, { ttlMs: 1_000, ...options }),
+          attachOnDevice: (options) => client.attachOnDevice("a", { timeoutMs: 60_000, ...options }),
           copy: (options) => client.copy(id, options),
           operations: (options) => first(client.operations(options)),
           operation: (options) => client.operation("op_a", options),
