@@ -59,6 +59,9 @@ const source = `
 /** What a server without a descriptor answers. */
 const refusal = toAnswer({ status: 507, code: "out-of-descriptors", detail: "Cannot answer: no file descriptor left" });
 
+/** What one answers that waits for a device's driver itself. */
+const notYet = toAnswer({ status: 503, code: "not-ready", detail: "Cannot choose a device: not yet" });
+
 function toAnswer(problem: { readonly status: number; readonly code: string; readonly detail: string }): string {
   const body = JSON.stringify(problem);
   const headers = ["Content-Type: application/problem+json", `Content-Length: ${body.length}`, "Connection: close"];
@@ -74,6 +77,7 @@ class Refuser {
     const kind = request.slice(0, request.search(/ HTTP|\?/)).replace(/ses_\w+/, "…");
     const count = (this.counts.get(kind) ?? 0) + 1;
     this.counts.set(kind, count);
+    if (count === 2) return notYet;
     return count <= this.most ? refusal : undefined;
   }
 }

@@ -28,6 +28,7 @@ const operationOf: Readonly<Record<(typeof features)[number], string>> = {
   aliases: "createRegion",
   private: "createRegion",
   "huge-pages": "createRegion",
+  devices: "getDevice",
   doctor: "diagnose",
   metrics: "getMetrics",
 };

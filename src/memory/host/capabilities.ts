@@ -34,6 +34,7 @@ export const features = [
   "aliases",
   "private",
   "huge-pages",
+  "devices",
   "doctor",
   "metrics",
 ] as const;
