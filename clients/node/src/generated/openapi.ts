@@ -2749,6 +2749,7 @@ export interface components {
        *       "aliases",
        *       "private",
        *       "huge-pages",
+       *       "devices",
        *       "doctor",
        *       "metrics"
        *     ]
