@@ -95,8 +95,9 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       server.env,
       `
         const client = await connect({ url: "${proxy.url}" });
-        const region = await client.create("often-${runtime}", new Uint8Array(1));
-        const { descriptor } = region;
+        // Kept, or it may be collected and its mapping with it.
+        globalThis.made = await client.create("often-${runtime}", new Uint8Array(1));
+        const { descriptor } = made;
         tell("made");
         await receive();
         for (let round = 0; round < 500; round++) (await client.attach(descriptor)).close();
