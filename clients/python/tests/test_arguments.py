@@ -92,7 +92,7 @@ TAKES: dict[str, set[str]] = {
     "session": OR_NONE | TEXTS,
     "types": OR_NONE | TEXTS | {"texts"},
     "token": OR_NONE | {"text", "path", ".."},
-    **dict.fromkeys(("storage", "huge_pages", "device"), OR_NONE),
+    **dict.fromkeys(("storage", "huge_pages", "device", "hold"), OR_NONE),
     "after": OR_NONE | TEXTS,
     "url": OR_NONE,
     "hold": OR_NONE,

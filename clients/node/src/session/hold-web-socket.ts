@@ -26,14 +26,10 @@ export function openHoldWebSocket(endpoint: Endpoint, session: string, isAwaited
   return new Promise((resolve, reject) => {
     const { webSocket, connection } = openWebSocket(endpoint, `/v1/sessions/${session}/hold`);
     if (!isAwaited) connection.unref();
-    let tellsMakers = false;
-    // One from before there was a maker's byte closes on a report that says who is one.
-    webSocket.on("upgrade", ({ headers }) => {
-      tellsMakers = String(headers["tensord-reports"] ?? "").includes("maker");
-    });
+    const hold = new WebSocketHold(webSocket);
     webSocket.on("open", () => {
       connection.unref();
-      resolve(new WebSocketHold(webSocket, tellsMakers));
+      resolve(hold);
     });
     webSocket.on("error", (error) => reject(toUnreachable(action, error)));
     webSocket.on("unexpected-response", (_, response) => {
@@ -53,14 +49,21 @@ function toUnfit(error: TensordError): TensordError {
 }
 
 class WebSocketHold implements HoldConnection {
-  readonly tellsMakers: boolean;
   readonly closed: Promise<void>;
   readonly #socket: WebSocket;
+  #tellsMakers = false;
 
-  constructor(socket: WebSocket, tellsMakers: boolean) {
+  constructor(socket: WebSocket) {
     this.#socket = socket;
-    this.tellsMakers = tellsMakers;
     this.closed = new Promise((resolve) => socket.on("close", () => resolve()));
+    // One from before there was a maker's byte closes on a report that says who is one.
+    socket.on("upgrade", ({ headers }) => {
+      this.#tellsMakers = String(headers["tensord-reports"] ?? "").includes("maker");
+    });
+  }
+
+  get tellsMakers(): boolean {
+    return this.#tellsMakers;
   }
 
   get hasUnsent(): boolean {
