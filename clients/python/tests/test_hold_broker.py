@@ -218,20 +218,40 @@ def test_where_no_websocket_comes_through_the_broker_holds_it(
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 
-@pytest.fixture
-def uid_server(tmp_path: Path) -> Iterator[Server]:
-    """A server that knows this process by its uid, and an administrator by a token."""
-    file = tmp_path / "tokens.json"
+@contextlib.contextmanager
+def serve_tokens(folder: Path, uid: int) -> Iterator[Server]:
+    """A server that knows a uid, and an administrator by a token."""
+    file = folder / "tokens.json"
     lines = [
         {"name": "ops", "role": "admin", "token": TOKEN},
-        {"name": "known", "role": "worker", "uids": [os.geteuid()]},
+        {"name": "known", "role": "worker", "uids": [uid]},
     ]
     file.touch(0o600)
     file.write_text(json.dumps({"tokens": lines}))
     server = Server(TENSORD_TOKENS_FILE=str(file))
     server.start()
-    yield server
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def uid_server(tmp_path: Path) -> Iterator[Server]:
+    """One that knows this process."""
+    with serve_tokens(tmp_path, os.geteuid()) as server:
+        yield server
+
+
+def test_who_is_not_known_is_refused_and_asks_no_more(tmp_path: Path) -> None:
+    with serve_tokens(tmp_path, os.geteuid() + 1) as server, server.connect() as client:
+        for _ in range(2):
+            with pytest.raises(tensord.Unauthorized):
+                client.get("mine")
+        assert client.session is not None
+        assert client.session.opened_id is None
+        # Else it would go on in the background.
+        assert client.session._hold._thread is None
 
 
 def test_who_is_known_by_a_uid_gets_a_session_and_a_token_with_it(uid_server: Server) -> None:

@@ -161,7 +161,10 @@ class Hold:
             return False
         self._tried.clear()
         with contextlib.suppress(TensordError):
-            self.open(Api(self._transport.beside(self._transport.patience_seconds)))
+            # First without the thread, which would go on asking a server that knows nothing of this process.
+            api = Api(self._transport.beside(self._transport.patience_seconds))
+            self._open(api)
+            self.open(api)
             # After a restart of the server the thread says hello again, and gets another.
             deadline = time.monotonic() + HELD_SECONDS
             while (
