@@ -12,9 +12,11 @@ afterAll(endLentServers);
 const optionsOf = {
   connect: tables.connect,
   "Client.create": tables.create,
+  "Client.createOnDevice": tables.createOnDevice,
   "Client.getOrCreate": tables.getOrCreate,
   "Client.ring": tables.ring,
   "Client.attach": tables.attach,
+  "Client.attachOnDevice": tables.attachOnDevice,
   "Client.open": tables.access,
   "Client.openWhenFree": tables.openWhenFree,
   "Client.get": tables.get,
@@ -65,9 +67,11 @@ const optionsOf = {
 const argumentsOf = `{
   connect: [],
   "Client.create": ["made", new Uint8Array(1)],
+  "Client.createOnDevice": ["made", { dtype: "U8", shape: [1] }],
   "Client.getOrCreate": ["built", () => new Uint8Array(1)],
   "Client.ring": [],
   "Client.attach": ["w"],
+  "Client.attachOnDevice": ["w"],
   "Client.open": [reference],
   "Client.openWhenFree": [reference],
   "Client.get": ["w"],
