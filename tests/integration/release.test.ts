@@ -66,7 +66,7 @@ testWith(needsExecutable, needsStockPython, needsNodeClient)(
       folder.path,
       `
         const wheel = await buildServerWheel(process.arch, seconds, folder);
-        const installed = await installWheels(python, [wheel], "tensord-server");
+        const installed = await installWheels(python, { wheels: [wheel], requirement: "tensord-server" });
         const times = await accept({ name: "wheel", command: [installed.command], python, nodeFolder });
         (await import("node:fs")).rmSync(installed.folder, { recursive: true });
         tell(times.map(([step]) => step));
@@ -77,6 +77,7 @@ testWith(needsExecutable, needsStockPython, needsNodeClient)(
       "version",
       "allocate 64 MiB",
       "doctor",
+      "docs",
       "map from Python",
       "map from Node",
       "events",
@@ -150,7 +151,7 @@ testWith(
         tell((await accept({ name: "arm64", command, workingFolder: folder, python, nodeFolder })).length);
       `,
     );
-    expect(told).toBe(8);
+    expect(told).toBe(9);
   },
   hourMs,
 );

@@ -45,7 +45,9 @@ export async function acceptAll(architectures) {
       find(new RegExp(`^tensord-server-linux-${own}-.*\\.tgz$`)),
       find(/^tensord-client-.*\.tgz$/),
     ];
-    const wheel = keep(await installWheels(ourPython, wheels, "tensord[server]"));
+    const wheel = keep(
+      await installWheels(ourPython, { wheels, requirement: "tensord[server]", needs: ["numpy", "websockets"] }),
+    );
     const npm = keep(await installPackages(archives));
     const file = keep(await installFile(fileOf(own)));
     const clients = { python: wheel.python, nodeFolder: npm.folder, commit: toCommitText(await readCommit()) };

@@ -6,8 +6,10 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { get } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure, run } from "../process.mjs";
 import { version } from "./facts.mjs";
@@ -51,6 +53,14 @@ for (const thing of [made, large, client]) thing.close();
 /** A name that no other acceptance of this machine has. */
 export const makeInstanceName = () => `accept-${process.pid}-${randomBytes(3).toString("hex")}`;
 
+/** The body that a Unix socket answers with. */
+function readOverSocket(socketPath, path) {
+  return new Promise((resolve, reject) => {
+    const onAnswer = (answer) => text(answer).then(resolve, reject);
+    get({ socketPath, path, headers: { Host: "localhost" } }, onAnswer).once("error", reject);
+  });
+}
+
 class Acceptance {
   #installed;
   #instance;
@@ -72,6 +82,10 @@ class Acceptance {
     };
   }
 
+  get #socket() {
+    return `/dev/shm/tensord.${this.#instance}/http.sock`;
+  }
+
   get #workingFolder() {
     return this.#installed.workingFolder ?? this.#folder;
   }
@@ -91,7 +105,9 @@ class Acceptance {
 
   #expect(what, output, pattern) {
     if (!pattern.test(output))
-      throw new Failure(`Cannot accept ${this.#installed.name}: ${what} said ${output}, want ${pattern}`);
+      throw new Failure(
+        `Cannot accept ${this.#installed.name}: ${what} said ${output.slice(0, 2000)}, want ${pattern}`,
+      );
   }
 
   async #start() {
@@ -142,6 +158,9 @@ class Acceptance {
       // Above 1 MiB, a Worker allocates; the host's facts are another Worker's.
       "allocate 64 MiB": () => this.#tensord("alloc", "accepted", "--size", "64MiB", "--ttl", "10min"),
       doctor: async () => this.#expect("doctor", await this.#tensord("doctor", "--json"), /"open-files"/),
+      // A file that lies inside the executable.
+      docs: async () =>
+        this.#expect("/docs", await readOverSocket(this.#socket, "/docs/swagger-ui-bundle.js"), /SwaggerUIBundle/),
       ...(python !== undefined && {
         "map from Python": async () =>
           this.#expect("Python", await this.#run("map from Python", python, ["-c", inPython]), /mapped/),

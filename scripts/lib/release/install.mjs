@@ -19,16 +19,24 @@ export async function installFile(archive) {
   return { folder, command: join(folder, "tensord") };
 }
 
-/** Installs wheels into a new environment of `interpreter`. @returns the folder, the command's path, and the environment's Python */
-export async function installWheels(interpreter, wheels, requirement) {
+/**
+ * Installs wheels into a new environment of `interpreter`. What they need beside each other comes from the index, and is there before them: they
+ * themselves come from here, and an index that knows their names is not asked.
+ *
+ * @param {{ wheels: string[], requirement: string, needs?: string[] }} what
+ * @returns the folder, the command's path, and the environment's Python
+ */
+export async function installWheels(interpreter, { wheels, requirement, needs = [] }) {
   const folder = makeFolder("wheel");
   const options = { env: pythonEnvironment() };
   await runUv("make an environment", ["venv", "--no-project", "--python", interpreter, join(folder, "venv")], options);
   const python = join(folder, "venv/bin/python");
+  const install = ["pip", "install", "--python", python];
+  if (needs.length > 0) await runUv(`install what ${requirement} needs`, [...install, ...needs], options);
   mkdirSync(join(folder, "wheels"));
   for (const wheel of wheels) cpSync(resolve(root, wheel), join(folder, "wheels", wheel.split("/").at(-1)));
-  const links = ["--find-links", join(folder, "wheels"), `${requirement}==${version}`];
-  await runUv(`install ${requirement}`, ["pip", "install", "--python", python, ...links], options);
+  const links = ["--no-index", "--find-links", join(folder, "wheels"), `${requirement}==${version}`];
+  await runUv(`install ${requirement}`, [...install, ...links], options);
   return { folder, command: join(folder, "venv/bin/tensord"), python };
 }
 
