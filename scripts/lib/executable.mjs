@@ -40,6 +40,8 @@ async function compile({ entry, outfile, metafile, commit, architecture = proces
     "--entry-naming=[name].[ext]",
     // Settings come from the environment and from flags: no file of the working directory changes the server.
     ...["dotenv", "bunfig", "tsconfig", "package-json"].map((file) => `--no-compile-autoload-${file}`),
+    // Where the packages lay when it was built is nobody's business, and would make each folder's executable another.
+    ...["__dirname", "__filename"].map((name) => `--define=${name}="/$bunfs"`),
     ...(commit === undefined ? [] : [`--define=TENSORD_COMMIT=${JSON.stringify(commit)}`]),
     ...(metafile === undefined ? [] : [`--metafile=${join(root, metafile)}`]),
     ...(runtime === undefined ? [] : [`--target=bun-linux-${architecture}`, `--compile-executable-path=${runtime}`]),

@@ -43,3 +43,9 @@ test("--version says the version, and an executable the commit that it was built
   const of = needsExecutable === undefined ? "(commit [0-9a-f]{12}(, changed)?|sources)" : "sources";
   expect(String(stdout)).toMatch(new RegExp(`^${version} \\(${of}\\)\n$`));
 });
+
+testWith(needsExecutable)("the executable does not name the folder that it was built in", async () => {
+  const bytes = readFileSync(process.env.TEST_EXECUTABLE ?? "");
+  // Any folder may be called like something inside; one with packages is called like none.
+  for (const folder of ["node_modules", "src"]) expect(bytes.includes(join(root, folder))).toBeFalse();
+});
