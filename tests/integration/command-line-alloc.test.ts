@@ -273,5 +273,5 @@ testWith()("alloc says how to get a server when there is none", async () => {
   await using server = new TestServer();
   const { status, stderr } = await server.command("alloc", "w", "--size", "1KiB", "--ttl", "1min");
   expect(status).toBe(1);
-  expect(stderr).toContain("hint: Start one with `npm start`");
+  expect(stderr).toContain("hint: Start one with `tensord serve`");
 });

@@ -203,7 +203,7 @@ testWith()("what cannot be followed is said, with status 1", async () => {
   await server.stop();
   const { status, stderr } = await server.command("events");
   expect(status).toBe(1);
-  expect(stderr).toContain("hint: Start one with `npm start`");
+  expect(stderr).toContain("hint: Start one with `tensord serve`");
   await server.start();
 });
 

@@ -211,6 +211,6 @@ testWith()("what is no interval, and no server, is said with status 1", async ()
   await server.stop();
   const { status, stdout, stderr } = await server.command("top");
   expect([status, stdout]).toEqual([1, ""]);
-  expect(stderr).toContain("hint: Start one with `npm start`");
+  expect(stderr).toContain("hint: Start one with `tensord serve`");
   await server.start();
 });

@@ -177,7 +177,7 @@ testWith()("every command that needs a server says how to get one when there is 
     const { status, stdout, stderr } = await server.command(...args);
     expect([status, stdout], args.join(" ")).toEqual([1, ""]);
     expect(stderr).toContain(`tensord: Cannot reach a server at unix://${server.instance.socket}: `);
-    expect(stderr).toContain("hint: Start one with `npm start`");
+    expect(stderr).toContain("hint: Start one with `tensord serve`");
   }
   const { status, stdout } = await server.command("purge");
   expect([status, stdout]).toEqual([0, `nothing to purge: ${server.instance.directory} is not there\n`]);

@@ -46,7 +46,7 @@ export interface PrivateServer extends AsyncDisposable {
 
 const pollMs = 250;
 const stopMs = 30_000;
-const install = "Install the server beside this package, or say `executable`.";
+const install = "Install the server beside this package (npm install tensord), or say `executable`.";
 
 const executable: Kind<string | readonly string[]> = {
   want: "a path, or a list of a command line's words",

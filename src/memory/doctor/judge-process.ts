@@ -28,7 +28,7 @@ export function judgeServer({ question, host, server }: Facts): Finding {
   return warning(
     check,
     `No server answers for instance ${instance}: ${alone}.`,
-    howToStart("Start one with npm start."),
+    howToStart("Start one with tensord serve (npm start in its repository)."),
   );
 }
 

@@ -110,7 +110,11 @@ export class Api {
       throw new TensordError(
         "io-error",
         `Cannot reach a server at ${this.#where}: ${code}`,
-        { hint: howToStart("Start one with `npm start`, or name another with --url, --instance or --shm-dir.") },
+        {
+          hint: howToStart(
+            "Start one with `tensord serve` (`npm start` in its repository), or name another with --url, --instance or --shm-dir.",
+          ),
+        },
         { cause: error },
       );
     }

@@ -44,7 +44,7 @@ export function howToReach(env: Environment = process.env): string {
   return env.KUBERNETES_SERVICE_HOST
     ? "mount the sidecar's volume in this container, by the subPath and at the path that TENSORD_SHM_DIR names, and look whether " +
         `the sidecar runs (kubectl logs <pod> -c tensord), or ${otherwise}`
-    : `start the server with \`npm start\`, or ${otherwise}`;
+    : `start the server with \`tensord serve\` (\`npm start\` in its repository), or ${otherwise}`;
 }
 
 /** The header that says who asks. @throws TensordError `validation-failed` if the token's file has none. */

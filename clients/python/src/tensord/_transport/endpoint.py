@@ -75,7 +75,7 @@ def how_to_reach(environ: Mapping[str, str] | None = None) -> str:
             "mount the sidecar's volume in this container, by the subPath and at the path that TENSORD_SHM_DIR names, "
             f"and look whether the sidecar runs (kubectl logs <pod> -c tensord), or {otherwise}"
         )
-    return f"start the server with `npm start`, or {otherwise}"
+    return f"start the server with `tensord serve` (`npm start` in its repository), or {otherwise}"
 
 
 def _find_address(url: str | None, environ: Mapping[str, str]) -> Endpoint:
