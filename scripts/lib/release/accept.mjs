@@ -11,7 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Failure, run } from "../process.mjs";
+import { Failure, killGroup, run } from "../process.mjs";
 import { version } from "./facts.mjs";
 
 /** Longer than an emulated server on a busy machine needs to start, or to stop. */
@@ -42,6 +42,7 @@ for (const thing of [made, large, client]) thing.close();
  * @property {string[]} command the beginning of a command line, with absolute paths
  * @property {string[]} [serve] what runs the server, where that is another command line
  * @property {string[]} [purge] what removes the instance when no server runs, where that is another command line
+ * @property {string[]} [remove] what ends what runs on when its command is killed
  * @property {string} [instance] the server's, where it was named before
  * @property {string} [python] an interpreter that has the Python client
  * @property {string} [nodeFolder] a folder whose `node_modules` has the Node client
@@ -138,10 +139,23 @@ class Acceptance {
     this.#server.child.kill("SIGTERM");
     const end = await Promise.race([this.#server.ended, sleep(patienceMs, "nothing", { ref: false })]);
     if (end !== 0) throw new Failure(`Cannot stop: it ended with ${end} and said:\n${this.#log}`);
-    const [command, ...args] = this.#installed.purge ?? [...this.#installed.command, "purge"];
+    const [command, ...args] = this.#purge;
     await this.#run("purge the instance", command, args);
     const left = readdirSync("/dev/shm").filter((name) => name.includes(this.#instance));
     if (left.length > 0) throw new Failure(`Cannot stop without a trace: ${left.join(", ")} is left in /dev/shm`);
+  }
+
+  get #purge() {
+    return this.#installed.purge ?? [...this.#installed.command, "purge"];
+  }
+
+  /** After a failure nothing runs on, and nothing is left: what there is to say has been said. */
+  async #cleanUp({ child, ended, end }) {
+    if (end === 0) return;
+    if (end === undefined) killGroup(child.pid, "SIGKILL");
+    await ended;
+    for (const [command, ...args] of [this.#installed.remove, this.#purge].filter(Boolean))
+      await run(command, args, { cwd: this.#workingFolder, env: this.#env, capture: true });
   }
 
   get #versionPattern() {
@@ -185,8 +199,7 @@ class Acceptance {
         times.push([name, Math.round(performance.now() - start)]);
       }
     } finally {
-      if (this.#server !== undefined && this.#server.end === undefined)
-        process.kill(-this.#server.child.pid, "SIGKILL");
+      if (this.#server !== undefined) await this.#cleanUp(this.#server);
       for (const folder of [this.#folder, this.#home]) rmSync(folder, { recursive: true, force: true });
     }
     return times;

@@ -71,6 +71,7 @@ export async function installImage(archive, instance) {
     ...{ folder, spec },
     serve: [...containers, "run", "--bundle", bundle, instance],
     command: [...containers, "exec", instance, program],
+    remove: [...containers, "delete", "--force", instance],
     purge: [...containers, "run", "--bundle", purge, `${instance}-purge`],
   };
 }
