@@ -159,8 +159,9 @@ class Acceptance {
   }
 
   get #versionPattern() {
-    const commit = this.#installed.commit ?? "[0-9a-f]{12}(, changed)?";
-    return new RegExp(`^${version.replaceAll(".", "\\.")} \\(commit ${commit}\\)$`, "m");
+    const { commit } = this.#installed;
+    const of = commit === undefined ? "(commit [0-9a-f]{12}(, changed)?|sources)" : `commit ${commit}`;
+    return new RegExp(`^${version.replaceAll(".", "\\.")} \\(${of}\\)$`, "m");
   }
 
   /** @returns {Promise<[string, number][]>} each step, with how many milliseconds it took */
