@@ -23,6 +23,8 @@ export async function buildFile(architecture, seconds) {
   mkdirSync(folder);
   copyFileSync(join(root, executableFor(architecture)), join(folder, "tensord"));
   placeNotices(folder, architecture, seconds);
+  for (const unit of ["tensord.service", "tensord.sysusers"])
+    copyFileSync(join(root, "deploy/systemd", unit), join(folder, unit));
   const archive = `${releaseFolder}/${name}.tar.gz`;
   await packTar(stage, join(root, releaseFolder, `${name}.tar`), seconds);
   // Without the name and the time of the archive inside.
