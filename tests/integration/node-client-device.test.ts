@@ -4,9 +4,13 @@
  */
 
 import { afterAll, expect } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { setLock, trySetLock } from "../../clients/node/src/memory/lock.ts";
 import { CudaStandIn, needsStandIn, standInUuid } from "../harness/cuda-stand-in.ts";
+import { connect } from "../harness/device-server.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { testWith } from "../harness/instance-needs.ts";
+import { root, testWith } from "../harness/instance-needs.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes, startProgram } from "../harness/node-program.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
@@ -15,6 +19,23 @@ afterAll(assertNothingLeft);
 
 const MiB = 2 ** 20;
 const device = standInUuid(0);
+
+const leaseByte = 1n << 62n;
+
+/** Keeps a handle, and gives the descriptor of another to the thread that asks. */
+const thread = join(root, ".tmp/node-client-device/thread.mjs");
+mkdirSync(dirname(thread), { recursive: true });
+writeFileSync(
+  thread,
+  `
+    import { parentPort } from "node:worker_threads";
+    import { connect } from "@tensord/client";
+    const client = await connect();
+    globalThis.kept = [await client.attachOnDevice("open"), await client.attachOnDevice("open")];
+    if (globalThis.kept[0].fd > 0) parentPort.postMessage(globalThis.kept[1].takeFd());
+    setInterval(() => undefined, 1000);
+  `,
+);
 
 /** One test for each runtime. */
 function testOnEach(name: string, run: (runtime: Runtime) => Promise<void>): void {
@@ -317,4 +338,59 @@ testOnEach("what the collector finds is let go of, unless its descriptor was tol
       client.close();
     `;
   expect(await runProgram<unknown>(runtime, server.env, program)).toEqual([true, true]);
+});
+
+testOnEach(
+  "a thread that ends lets go of all but the descriptor that was taken, which is the addon's",
+  async (runtime) => {
+    await using cuda = new CudaStandIn();
+    await using server = await startServer({ env: cuda.env });
+    const { id } = await create(server, "open");
+    const program = `${counting}
+    const { Worker } = await import("node:worker_threads");
+    const worker = new Worker(${JSON.stringify(thread)}, { execArgv: [] });
+    const taken = await new Promise((resolve) => worker.once("message", resolve));
+    await worker.terminate();
+    while (countDescriptors() > 1) await new Promise((resolve) => setTimeout(resolve, 5));
+    const isMemory = fs.readlinkSync("/proc/self/fd/" + taken).includes("card0/memory-");
+    fs.closeSync(taken);
+    tell([isMemory, countDescriptors()]);
+  `;
+    await using running = startProgram(runtime, server.env, program);
+    expect(await running.hear<unknown>()).toEqual([true, 0]);
+    await until("nobody has it", async () => !(await server.api.get(id)).in_use);
+  },
+);
+
+testOnEach("a sealed region whose lease another process bars is leased by request, until close", async (runtime) => {
+  await using cuda = new CudaStandIn();
+  await using server = await startServer({ env: cuda.env });
+  const { id } = await create(server, "barred");
+  using meddler = await connect(server);
+  const written = await meddler.attach(id, { access: "rw" });
+  const [leaseFile = -1] = written.descriptors;
+  // Of no lock that the broker took anything is left: it is no writer.
+  setLock(leaseFile, "none", 0n, 0n);
+  expect(trySetLock(leaseFile, "write", leaseByte, 1n)).toBeTrue();
+  await server.api.seal(id);
+  await using program = startProgram(
+    runtime,
+    server.env,
+    `
+    const client = await connect();
+    const handle = await client.attachOnDevice("barred");
+    tell(handle.fd > 2);
+    await receive();
+    handle.close();
+    tell("closed");
+    await receive();
+    client.close();
+    `,
+  );
+  expect(await program.hear<unknown>()).toBe(true);
+  expect(await server.api.get(id)).toMatchObject({ lease_barred: true, leases: 1 });
+  await program.say("close");
+  await program.hear();
+  await until("it has ended", async () => (await server.api.get(id)).leases === 0);
+  meddler.letGo(written.descriptors);
 });
