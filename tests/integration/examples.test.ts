@@ -1,0 +1,175 @@
+/** The files of `examples`, run as they stand on a server of the test's own: what several workers use is built once, and one copy. */
+
+import { afterAll, expect } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import packageJson from "../../package.json" with { type: "json" };
+import { assertNothingLeft } from "../harness/instance.ts";
+import { needsStockPython, root, stockPython, testWith } from "../harness/instance-needs.ts";
+import { needsNodeClient, node } from "../harness/node-program.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
+import { until, within } from "../harness/server-wait.ts";
+
+const examples = join(root, "examples");
+const last = ((1 << 20) - 1) ** 2;
+
+const folder = mkdtempSync(join(tmpdir(), "tensord-examples-"));
+afterAll(() => {
+  rmSync(folder, { recursive: true });
+  return assertNothingLeft();
+});
+
+function start(server: TestServer, command: readonly string[], more: Readonly<Record<string, string>> = {}) {
+  const { shmDirectory, name } = server.instance;
+  const env = { PATH: process.env.PATH ?? "", TENSORD_SHM_DIR: shmDirectory, TENSORD_INSTANCE: name, ...more };
+  return Bun.spawn([...command], { cwd: examples, env, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+}
+
+/** Runs a program to its end. @returns what it printed */
+async function run(server: TestServer, command: readonly string[]): Promise<string> {
+  const child = start(server, command);
+  try {
+    const ending = Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    const [stdout, stderr, status] = await within(`${command.join(" ")} ends`, ending);
+    expect([status, stderr]).toEqual([0, ""]);
+    return stdout;
+  } finally {
+    child.kill("SIGKILL");
+  }
+}
+
+interface Served {
+  readonly pid: number;
+  readonly region: string;
+  readonly last: number;
+}
+
+/** Asks web workers behind a socket until two of them have answered, and stops them. @returns an answer of each */
+async function askTwo(server: TestServer, socket: string, command: readonly string[], more = {}): Promise<Served[]> {
+  const web = start(server, command, more);
+  const errors = web.stderr.text();
+  const answers = new Map<number, Served>();
+  const ask = async () => {
+    if (web.exitCode !== null) throw new Error(`the web server has ended: ${await errors}`);
+    const answer = await fetch("http://localhost/", { unix: socket, keepalive: false }).catch(() => undefined);
+    if (answer?.status !== 200) return false;
+    const served = (await answer.json()) as Served;
+    answers.set(served.pid, served);
+    return answers.size > 1;
+  };
+  try {
+    await until("two workers have answered", ask);
+  } finally {
+    web.kill("SIGTERM");
+    await within("the web server ends", web.exited).finally(() => web.kill("SIGKILL"));
+  }
+  return [...answers.values()];
+}
+
+/** One region, which one worker built: who builds anew makes another one. */
+function expectOneCopy(answers: readonly Served[], value: number): void {
+  expect(answers.map((answer) => answer.last)).toEqual(answers.map(() => value));
+  expect(new Set(answers.map(({ region }) => region)).size).toBe(1);
+}
+
+testWith(needsStockPython)("gunicorn's workers serve from one copy", async () => {
+  await using server = await startServer();
+  const socket = join(folder, "gunicorn.sock");
+  const options = ["--workers", "2", "--no-control-socket", "--bind", `unix:${socket}`];
+  const answers = await askTwo(server, socket, [stockPython, "-m", "gunicorn", ...options, "gunicorn_app:application"]);
+  expectOneCopy(answers, last);
+});
+
+/** What an ASGI server does with an application, without the network. */
+const asgi = `
+import asyncio, json
+from uvicorn_app import application
+
+async def main():
+    asked, told = asyncio.Queue(), asyncio.Queue()
+    life = asyncio.create_task(application({"type": "lifespan"}, asked.get, told.put))
+    await asked.put({"type": "lifespan.startup"})
+    assert (await told.get())["type"] == "lifespan.startup.complete"
+    said = []
+    async def send(message):
+        said.append(message)
+    await application({"type": "http"}, None, send)
+    await asyncio.to_thread(input)
+    await asked.put({"type": "lifespan.shutdown"})
+    await life
+    print(said[0]["status"], said[1]["body"].decode())
+
+asyncio.run(main())
+`;
+
+testWith(needsStockPython)("two processes of the ASGI application serve from one copy", async () => {
+  await using server = await startServer();
+  const { shmDirectory, name } = server.instance;
+  const env = { PATH: process.env.PATH ?? "", TENSORD_SHM_DIR: shmDirectory, TENSORD_INSTANCE: name };
+  const options = { cwd: examples, env, stdin: "pipe", stdout: "pipe", stderr: "pipe" } as const;
+  // The second starts while the first still uses what it built.
+  const children = [1, 2].map(() => Bun.spawn([stockPython, "-c", asgi], options));
+  try {
+    await until("both have it", async () => (await server.api.findByName("example-uvicorn"))?.leases === 2);
+    for (const { stdin } of children) {
+      stdin.write("\n");
+      stdin.end();
+    }
+    const endings = children.map(async (child) => {
+      const [stdout, stderr, status] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+      expect([status, stderr]).toEqual([0, ""]);
+      expect(stdout).toStartWith("200 ");
+      return JSON.parse(stdout.slice(4)) as Served;
+    });
+    expectOneCopy(await within("both end", Promise.all(endings)), last);
+  } finally {
+    for (const child of children) child.kill("SIGKILL");
+  }
+});
+
+const needsTorch =
+  needsStockPython ??
+  (Bun.spawnSync([stockPython, "-c", "import torch"]).success ? undefined : "needs torch in the Python");
+
+testWith(needsTorch)("the workers of a DataLoader read one copy", async () => {
+  await using server = await startServer();
+  const count = 1024 * 16;
+  expect(Number(await run(server, [stockPython, "data_loader.py"]))).toBeCloseTo((count * (count - 1)) / 2, -4);
+  const events = await server.api.call<{ items: unknown[] }>("GET", "/v1/events?types=tensord.region.sealed");
+  expect(events.items).toHaveLength(1);
+});
+
+testWith(needsNodeClient)("the workers of Node's cluster serve from one copy", async () => {
+  await using server = await startServer();
+  const socket = join(folder, "cluster.sock");
+  const answers = await askTwo(server, socket, [node, "cluster.mjs"], { PORT: socket });
+  expectOneCopy(answers, (1 << 20) - 1);
+});
+
+interface Container {
+  readonly image: string;
+  readonly volumeMounts: readonly unknown[];
+  readonly [key: string]: unknown;
+}
+
+testWith()("the pod's containers share one /dev/shm, and its server is this version's, locked up", async () => {
+  const { kind, spec } = Bun.YAML.parse(readFileSync(join(examples, "kubernetes.yaml"), "utf8")) as {
+    kind: string;
+    spec: { initContainers: Container[]; containers: Container[]; volumes: unknown[]; securityContext: object };
+  };
+  expect(kind).toBe("Pod");
+  expect(spec.volumes).toMatchObject([{ name: "shm", emptyDir: { medium: "Memory", sizeLimit: "8Gi" } }]);
+  for (const { volumeMounts } of [...spec.initContainers, ...spec.containers]) {
+    expect(volumeMounts).toEqual([{ name: "shm", mountPath: "/dev/shm" }]);
+  }
+  // The group of the image's user.
+  expect(spec.securityContext).toEqual({ fsGroup: 65532 });
+  expect(spec.initContainers).toMatchObject([
+    {
+      ...{ image: `tensord:${packageJson.version}`, args: ["serve"], restartPolicy: "Always" },
+      env: [{ name: "TENSORD_PORT", value: "" }],
+      securityContext: { readOnlyRootFilesystem: true, allowPrivilegeEscalation: false },
+    },
+  ]);
+});
