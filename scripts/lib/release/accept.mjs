@@ -15,7 +15,7 @@ import { Failure, killGroup, run } from "../process.mjs";
 import { version } from "./facts.mjs";
 
 /** Longer than an emulated server on a busy machine needs to start, or to stop. */
-const patienceMs = 180_000;
+const patienceMs = 600_000;
 const pollMs = 100;
 
 const inPython = `
