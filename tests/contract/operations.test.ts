@@ -9,6 +9,7 @@ import { tokenOf } from "../harness/tokens-file.ts";
 import { lease } from "./support/lease.ts";
 import { beginCopy, copyRegion, createSealed, endOf, type Operation } from "./support/operations.ts";
 import { endSession, openSession } from "./support/sessions.ts";
+import { noMountBecause, SmallTmpfs, smallTmpfsBytes } from "./support/small-tmpfs.ts";
 
 /** Several chunks, so that there is something between the first and the last. */
 const largeBytes = 3 * limits.checksumChunkBytes;
@@ -241,6 +242,30 @@ test(
     expect(ended).toMatchObject({ state: "failed", failure: { code: "shutting-down" } });
     expect(readStats(app.store).regions).toEqual(regions);
   }),
+);
+
+test.skipIf(noMountBecause !== undefined)(
+  `a copy into a file system without room fails, and leaves nothing (${noMountBecause ?? "a small tmpfs"})`,
+  async () => {
+    using tmpfs = new SmallTmpfs();
+    const use = withApp(
+      async (app) => {
+        const source = await createSealed(app, { byte_size: 64 * 1024 });
+        const before = app.footprint();
+        tmpfs.fill();
+        try {
+          const failed = await copyRegion(app, {}, source);
+          expect(failed).toMatchObject({ state: "failed", problem: { code: "out-of-shared-memory" } });
+          expect(app.footprint()).toEqual(before);
+        } finally {
+          tmpfs.drain();
+        }
+        expect(await copyRegion(app, {}, source)).toMatchObject({ state: "succeeded" });
+      },
+      { shmDirectory: tmpfs.path, memoryLimitBytes: smallTmpfsBytes },
+    );
+    await use();
+  },
 );
 
 /** Holds every copy up after its first chunk, until it is opened. */

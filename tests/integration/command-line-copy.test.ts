@@ -7,8 +7,9 @@ import type { Event } from "../../src/server/cli/follow.ts";
 import { toOperationRow, toProgress } from "../../src/server/cli/operation-text.ts";
 import { CudaStandIn, needsStandIn, standInUuid } from "../harness/cuda-stand-in.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { testWith } from "../harness/instance-needs.ts";
+import { root, testWith } from "../harness/instance-needs.ts";
 import { startServer } from "../harness/server.ts";
+import { tensord } from "../harness/server-program.ts";
 import { until } from "../harness/server-wait.ts";
 
 afterAll(assertNothingLeft);
@@ -98,3 +99,19 @@ testWith(needsStandIn)(
     expect([status, stderr.split("\n")[0]]).toEqual([1, `tensord: Cannot finish ${items[0]?.id}: it was cancelled`]);
   },
 );
+
+testWith(needsStandIn)("Ctrl-C cancels a copy, and leaves nothing of it, on the stand-in driver", async () => {
+  await using cuda = new CudaStandIn();
+  await using server = await startServer({ env: cuda.env });
+  const source = await server.api.create({ name: "weights", byte_size: 100_000, persist: true });
+  await server.api.seal(source.id);
+  cuda.order("cuEventSynchronize 1 hang");
+  const args = ["copy", "weights", "--device", standInUuid(0), "--ttl", "1h"];
+  const env = { ...process.env, TENSORD_URL: `unix://${server.instance.socket}` };
+  const command = Bun.spawn([...tensord, ...args], { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
+  await until("the copy hangs", () => cuda.wasOrdered("cuEventSynchronize"));
+  command.kill("SIGINT");
+  expect(await command.exited).toBe(1);
+  expect(await new Response(command.stderr).text()).toContain("it was cancelled");
+  expect((await server.api.list()).map(({ id }) => id)).toEqual([source.id]);
+});
