@@ -83,7 +83,7 @@ testWith(needsStockPython)("gunicorn's workers serve from one copy", async () =>
 
 /** What an ASGI server does with an application, without the network. */
 const asgi = `
-import asyncio, json
+import asyncio, sys
 from uvicorn_app import application
 
 async def main():
@@ -95,7 +95,7 @@ async def main():
     async def send(message):
         said.append(message)
     await application({"type": "http"}, None, send)
-    await asyncio.to_thread(input)
+    await asyncio.to_thread(sys.stdin.readline)
     await asked.put({"type": "lifespan.shutdown"})
     await life
     print(said[0]["status"], said[1]["body"].decode())
@@ -108,14 +108,16 @@ testWith(needsStockPython)("two processes of the ASGI application serve from one
   const { shmDirectory, name } = server.instance;
   const env = { PATH: process.env.PATH ?? "", TENSORD_SHM_DIR: shmDirectory, TENSORD_INSTANCE: name };
   const options = { cwd: examples, env, stdin: "pipe", stdout: "pipe", stderr: "pipe" } as const;
-  // The second starts while the first still uses what it built.
-  const children = [1, 2].map(() => Bun.spawn([stockPython, "-c", asgi], options));
+  const first = Bun.spawn([stockPython, "-c", asgi], options);
+  const children = [first];
   try {
-    await until("both have it", async () => (await server.api.findByName("example-uvicorn"))?.leases === 2);
-    for (const { stdin } of children) {
-      stdin.write("\n");
-      stdin.end();
-    }
+    await until("it is built", async () => (await server.api.findByName("example-uvicorn"))?.state === "sealed");
+    // The second comes while the first still uses what it built.
+    const second = Bun.spawn([stockPython, "-c", asgi], options);
+    children.push(second);
+    second.stdin.end();
+    await within("the second ends", second.exited);
+    first.stdin.end();
     const endings = children.map(async (child) => {
       const [stdout, stderr, status] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
       expect([status, stderr]).toEqual([0, ""]);
