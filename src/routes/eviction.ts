@@ -28,7 +28,14 @@ const request = createRoute({
   request: { body: body(requests.EvictRequest) },
   responses: {
     200: json("What went, what stays and why.", schemas.Eviction),
-    ...declareFailures(...bodyFailures, ...alwaysPossible, "model-not-found", "shutting-down", "out-of-shared-memory"),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "model-not-found",
+      "not-ready",
+      "shutting-down",
+      "out-of-shared-memory",
+    ),
   },
 });
 

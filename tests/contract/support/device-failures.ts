@@ -64,6 +64,7 @@ export const deviceCases: readonly FailureCase[] = [
     [
       ["createRegion", "POST", "/v1/regions", { storage: "cuda_vmm", byte_size: 1, ttl_ms: 1000 }],
       ["getDevice", "GET", `/v1/devices/${fakeDevice.uuid}`, undefined],
+      ["evict", "POST", "/v1/evict", { bytes: 1, pool: fakeDevice.uuid }],
       ["registerModel", "POST", "/v1/models", { name: "new", limits: [{ pool: fakeDevice.uuid, limit_bytes: 1 }] }],
       ["changeModel", "PATCH", "/v1/models/default", { limits: [{ pool: fakeDevice.uuid, limit_bytes: 1 }] }],
     ] as const
