@@ -56,6 +56,7 @@ const copy = createRoute({
       "region-draining",
       "storage-unavailable",
       "owner-required",
+      "not-ready",
       "shutting-down",
     ),
   },

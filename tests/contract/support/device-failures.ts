@@ -77,6 +77,16 @@ export const deviceCases: readonly FailureCase[] = [
     }),
   ),
   {
+    operationId: "copyRegion",
+    code: "not-ready",
+    options: awaiting,
+    provoke: async (app) => {
+      const { id } = await app.create();
+      await app.seal(id);
+      return await askInVain(app, "POST", `/v1/regions/${id}/copy`, { storage: "cuda_vmm", ttl_ms: 1000 });
+    },
+  },
+  {
     operationId: "createRegion",
     code: "out-of-device-memory",
     options: withDevice,

@@ -6177,7 +6177,7 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
-      /** @description `shutting-down`: The server is shutting down. */
+      /** @description `not-ready`: The server is not ready yet. `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
           /**
