@@ -182,6 +182,16 @@ export const settings = {
       "How long the memory of `memfd` regions is kept while no server runs, by a process of its own (the fd holder); empty means " +
       "that it ends with the server.",
   },
+  holderSocket: {
+    variable: "TENSORD_HOLDER_SOCKET",
+    flag: "--holder-socket",
+    placeholder: "path",
+    fallback: "",
+    schema: emptyOr(absolutePath),
+    meaning:
+      "Where a service manager listens for the fd holder, and starts it as a unit of its own; empty means that the server starts it, with a " +
+      "socket in the instance's directory.",
+  },
   healthAddress: {
     variable: "TENSORD_HEALTH_ADDRESS",
     flag: "--health-address",

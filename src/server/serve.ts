@@ -56,6 +56,7 @@ export async function startServer(
     await openStore({
       shmDirectory: config.shmDirectory,
       instance: config.instance,
+      holderSocket: config.holderSocket,
       memoryLimitBytes: config.memoryLimitBytes,
       offered: config.storages,
       holder: config.holderTtlMs === undefined ? undefined : { ttlMs: config.holderTtlMs, ...kept },

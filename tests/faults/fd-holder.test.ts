@@ -320,7 +320,7 @@ test("an fd holder whose version nobody here speaks is told of, and not taken fo
   const path = join(place.instance.directory, "fd-holder.sock");
   const listener = listenForMessages(path, 1);
   try {
-    const finding = findHolder(path);
+    const finding = findHolder({ holderPath: path, isHolderManaged: false });
     const socket = await until("it connects", () => acceptConnection(listener));
     const hello = await until("it says hello", () => receiveMessage(socket, 1));
     if (hello === "gone") throw new Error("it is gone");

@@ -92,23 +92,27 @@ for (const [name, said] of [
 
 const needsSystemd = Bun.which("systemd-analyze") === null ? "needs systemd-analyze, of systemd" : undefined;
 
-testWith(needsSystemd)("systemd finds nothing wrong with the unit", async () => {
+const units = ["tensord.service", "tensord-fd-holder.service", "tensord-fd-holder.socket"];
+
+testWith(needsSystemd)("systemd finds nothing wrong with the units", async () => {
   const folder = mkdtempSync(join(tmpdir(), "tensord-unit-"));
   try {
     // It looks whether the program is there.
     const program = join(folder, "tensord");
     cpSync("/bin/true", program);
-    const unit = readFileSync(join(root, "deploy/systemd/tensord.service"), "utf8");
-    writeFileSync(join(folder, "tensord.service"), unit.replace("/usr/bin/tensord", program));
+    for (const name of units) {
+      const unit = readFileSync(join(root, "deploy/systemd", name), "utf8");
+      writeFileSync(join(folder, name), unit.replace("/usr/bin/tensord", program));
+    }
     const { exitCode, stderr } = Bun.spawnSync([
       "systemd-analyze",
       "verify",
       "--man=no",
-      join(folder, "tensord.service"),
+      ...units.map((name) => join(folder, name)),
     ]);
     const said = String(stderr)
       .split("\n")
-      .filter((line) => line.includes("tensord.service"));
+      .filter((line) => line.includes("tensord"));
     expect([said, exitCode]).toEqual([[], 0]);
   } finally {
     rmSync(folder, { recursive: true });
@@ -128,8 +132,11 @@ testWith(needsSysusers)("systemd would make the unit's user", async () => {
   }
 });
 
-test("the unit names no setting that is none, and does not forbid what the runtime does", () => {
-  const unit = readFileSync(join(root, "deploy/systemd/tensord.service"), "utf8").replaceAll(/^#.*$/gm, "");
-  expect(unit).not.toContain("MemoryDenyWriteExecute");
-  expect([...unit.matchAll(/TENSORD_\w+/g)].map(String)).toEqual(["TENSORD_PORT"]);
+test("the units name no setting that is none, and do not forbid what the runtime does", () => {
+  const [unit = "", ...others] = units.map((name) =>
+    readFileSync(join(root, "deploy/systemd", name), "utf8").replaceAll(/^#.*$/gm, ""),
+  );
+  expect([unit, ...others].join("")).not.toContain("MemoryDenyWriteExecute");
+  expect([...unit.matchAll(/TENSORD_\w+/g)].map(String)).toEqual(["TENSORD_PORT", "TENSORD_HOLDER_SOCKET"]);
+  expect(others.join("")).not.toMatch(/TENSORD_/);
 });

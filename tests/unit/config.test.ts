@@ -27,6 +27,7 @@ describe("parseConfig", () => {
       storages: undefined,
       memoryLimitBytes: undefined,
       holderTtlMs: 600_000,
+      holderSocket: undefined,
       healthAddress: undefined,
       logLevel: "info",
     });
@@ -45,6 +46,7 @@ describe("parseConfig", () => {
       storages: ["memfd, heap", ["memfd", "heap"]],
       memoryLimitBytes: ["1073741824", 1_073_741_824],
       holderTtlMs: ["60000", 60_000],
+      holderSocket: ["/run/tensord/fd-holder.sock", "/run/tensord/fd-holder.sock"],
       healthAddress: [":7412", { host: undefined, port: 7412 }],
       logLevel: ["silent", "silent"],
     };

@@ -1,6 +1,6 @@
 /** The release file: the executable, its notices and the systemd unit, in one archive. */
 
-import { copyFileSync, mkdirSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { executableFor } from "../executable.mjs";
 import { root } from "../process.mjs";
@@ -23,7 +23,7 @@ export async function buildFile(architecture, seconds) {
   mkdirSync(folder);
   copyFileSync(join(root, executableFor(architecture)), join(folder, "tensord"));
   placeNotices(folder, architecture, seconds);
-  for (const unit of ["tensord.service", "tensord.sysusers"])
+  for (const unit of readdirSync(join(root, "deploy/systemd")))
     copyFileSync(join(root, "deploy/systemd", unit), join(folder, unit));
   const archive = `${releaseFolder}/${name}.tar.gz`;
   await packTar(stage, join(root, releaseFolder, `${name}.tar`), seconds);

@@ -2,7 +2,7 @@
 
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
-import { findHolder } from "../storage/fd-holder/holder-connection.ts";
+import { findHolder, type HolderAddress } from "../storage/fd-holder/holder-connection.ts";
 import type { HolderStatus } from "../storage/fd-holder/protocol.ts";
 import type { HolderFacts } from "./facts.ts";
 
@@ -36,7 +36,7 @@ async function look(ask: () => Promise<HolderStatus | undefined>): Promise<Holde
 }
 
 /** As anybody may who reaches its socket: it says how it is, and no more. */
-export async function greetHolder(path: string): Promise<HolderStatus | undefined> {
-  using connection = await findHolder(path);
+export async function greetHolder(address: HolderAddress): Promise<HolderStatus | undefined> {
+  using connection = await findHolder(address);
   return connection?.status;
 }

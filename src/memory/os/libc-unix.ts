@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { closeSync } from "node:fs";
 import { constants as osConstants } from "node:os";
 import { type Address, addressOf, loadLibrary, readInt } from "./ffi.ts";
-import { checkDescriptor, failureOf, library } from "./libc.ts";
+import { checkDescriptor, failureOf, library, setNonBlocking } from "./libc.ts";
 
 const { EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINTR, ENOENT, EPIPE } = osConstants.errno;
 /** Too many descriptors of this user are on their way (<asm-generic/errno.h>); the runtime has no name for it. */
@@ -142,9 +142,12 @@ export function listenForMessages(path: string, backlog: number): number {
   }
 }
 
-/** On a socket that listens: SO_PEERCRED tells its connections of this process from now on. listen(2), unix(7). */
+/**
+ * Takes over a socket on which another process listened: SO_PEERCRED tells its connections of this process from now on, and nothing waits
+ * for them. listen(2), unix(7), fcntl(2).
+ */
 export function listenAgain(fd: number, backlog: number): void {
-  checkDescriptor(fd);
+  setNonBlocking(fd);
   if (unix().listen(fd, backlog) !== 0) throw failureOf("listen", lastErrno());
 }
 

@@ -12,6 +12,8 @@ const maxOffset = 2n ** 63n - 1n;
 
 // fcntl(2), <bits/fcntl-linux.h>: open-file-description locks.
 const F_DUPFD_CLOEXEC = 1030;
+const F_SETFL = 4;
+const O_NONBLOCK = 0o4000;
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const F_RDLCK = 0;
@@ -237,6 +239,15 @@ export function duplicateDescriptor(fd: number): number {
   const result = c.symbols.fcntl(fd, F_DUPFD_CLOEXEC, 3n);
   if (result === -1) throw failureOf("fcntl(F_DUPFD_CLOEXEC)", readInt(c.errno));
   return result;
+}
+
+/** What cannot be done at once fails from now on, for every descriptor of the same description. fcntl(2), F_SETFL. */
+export function setNonBlocking(fd: number): void {
+  checkDescriptor(fd);
+  const c = library();
+  // What else may be set there (O_APPEND …) means nothing for sockets.
+  const result = c.symbols.fcntl(fd, F_SETFL, BigInt(O_NONBLOCK));
+  if (result === -1) throw failureOf("fcntl(F_SETFL)", readInt(c.errno));
 }
 
 /** Takes a lock on the whole of `fd`'s file for its open file description; false if another one holds one. fcntl(2). */

@@ -22,6 +22,8 @@ export interface InstanceLocation {
   /** Where public names are made; a tmpfs such as `/dev/shm`. */
   readonly shmDirectory: string;
   readonly instance: string;
+  /** Where a service manager listens for the fd holder; undefined: a server starts it, and its socket is the instance's. */
+  readonly holderSocket?: string | undefined;
 }
 
 interface HeldDirectories {
@@ -34,6 +36,7 @@ interface HeldDirectories {
 export class InstanceDirectory implements Disposable {
   readonly instance: string;
   readonly shmDirectory: string;
+  readonly #holderSocket: string | undefined;
   readonly #shm: number;
   readonly #own: number;
   /** The descriptor that owns the instance's lock: whoever has a copy of it can show that it speaks for this server. */
@@ -44,6 +47,7 @@ export class InstanceDirectory implements Disposable {
   private constructor(location: InstanceLocation, { shm, own, lock, folders }: HeldDirectories, descriptors: number[]) {
     this.instance = location.instance;
     this.shmDirectory = location.shmDirectory;
+    this.#holderSocket = location.holderSocket;
     this.#shm = shm;
     this.#own = own;
     this.lock = lock;
@@ -56,7 +60,8 @@ export class InstanceDirectory implements Disposable {
    * @throws TensordError `io-error` if another server holds it, or a directory's owner or mode is not its own.
    */
   static open(location: InstanceLocation): InstanceDirectory {
-    const place = { instance: location.instance, shmDirectory: resolve(location.shmDirectory) };
+    const { instance, holderSocket } = location;
+    const place = { instance, holderSocket, shmDirectory: resolve(location.shmDirectory) };
     // Whoever purges the instance removes the lock file last; a lock on a removed file guards nothing, so try again.
     for (let attempt = 0; attempt < 10; attempt++) {
       const opened = InstanceDirectory.#tryOpen(place);
@@ -128,7 +133,11 @@ export class InstanceDirectory implements Disposable {
 
   /** Where the fd holder listens, if there is one. */
   get holderPath(): string {
-    return `${this.ownPath}${socketName}`;
+    return this.#holderSocket ?? `${this.ownPath}${socketName}`;
+  }
+
+  get isHolderManaged(): boolean {
+    return this.#holderSocket !== undefined;
   }
 
   /** The directory of public names, by descriptor: to watch it and to ask its file system. */
@@ -152,7 +161,7 @@ export class InstanceDirectory implements Disposable {
     const files = [
       `${ownPath}http.sock`,
       `${ownPath}broker.sock`,
-      this.holderPath,
+      `${ownPath}${socketName}`,
       this.proofsPath,
       ...sparePaths(ownPath),
       `${ownPath}lock`,

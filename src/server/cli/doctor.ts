@@ -56,7 +56,10 @@ async function lookMyself(config: Config): Promise<Diagnosis> {
     draining: [],
   };
   const { shmDirectory, instance } = question;
-  const holder = await lookAtHolder(() => greetHolder(`${toInstancePath({ shmDirectory, instance })}/${socketName}`));
+  const { holderSocket } = config;
+  const holderPath = holderSocket ?? `${toInstancePath({ shmDirectory, instance })}/${socketName}`;
+  const isHolderManaged = holderSocket !== undefined;
+  const holder = await lookAtHolder(() => greetHolder({ holderPath, isHolderManaged }));
   using devices = new DeviceHost();
   const report = await devices.reportAlone(limits.driverLookMs);
   return diagnose({ question, host: gatherFacts(question), holder, devices: report, server: null, now: Date.now() });

@@ -160,7 +160,7 @@ export function createProgram(): Command {
     .option("--live", "ask only whether it answers")
     .action(async (flags) => await print(await healthcheck(toApi(flags), flags.live === true)));
 
-  withSettings(program.command("purge"), ["instance", "shmDirectory"])
+  withSettings(program.command("purge"), ["instance", "shmDirectory", "holderSocket"])
     .description("remove everything of an instance whose server is not running")
     .option("--dry-run", "say what would go, and keep it")
     .option("--json", "print JSON")

@@ -8,7 +8,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { TensordError } from "../../error.ts";
 import { limits } from "../../limits.ts";
 import type { FdHolder, Keepable } from "./fd-holder.ts";
-import { type Answered, findHolder, type HolderConnection, HolderGone, HolderRefusal } from "./holder-connection.ts";
+import {
+  type Answered,
+  findHolder,
+  type HolderConnection,
+  HolderGone,
+  HolderRefusal,
+  notServed,
+} from "./holder-connection.ts";
 import type { HolderStatus, Question } from "./protocol.ts";
 import { type HolderPlace, startHolder } from "./start-holder.ts";
 import type { OnHolderStep } from "./steps.ts";
@@ -134,10 +141,10 @@ export class HeldDescriptors implements FdHolder, Disposable {
     }
   }
 
-  /** The connection, if there is an fd holder. Starts none, unless something is kept. */
+  /** The connection, if there is an fd holder. Starts none, unless something is kept or a service manager does. */
   async #find(): Promise<HolderConnection | undefined> {
     if (this.#connection !== undefined || this.#kept.size > 0) return await this.#connect();
-    const found = await findHolder(this.#options.place.holderPath);
+    const found = await findHolder(this.#options.place);
     if (found === undefined) return undefined;
     // Somebody may have asked meanwhile, too.
     if (this.#connection !== undefined) {
@@ -172,13 +179,14 @@ export class HeldDescriptors implements FdHolder, Disposable {
 
   /** What is kept is lost with an fd holder that is taken for gone, so that is what nobody listening says, and nothing else. */
   async #ownFound(found?: HolderConnection): Promise<HolderConnection | undefined> {
-    const { holderPath } = this.#options.place;
+    const { place } = this.#options;
     for (let attempt = 1; attempt <= limits.holderAttempts; attempt++) {
-      const there = (attempt === 1 ? found : undefined) ?? (await findHolder(holderPath));
+      const there = (attempt === 1 ? found : undefined) ?? (await findHolder(place));
       if (there === undefined) return undefined;
       const outcome = await this.#tryOwn(there);
       if (outcome === "owned") return there;
       there[Symbol.dispose]();
+      if (outcome === "foreign" && place.isHolderManaged) throw notServed(place.holderPath);
       if (outcome === "foreign") return undefined;
     }
     throw new HolderGone();

@@ -21,10 +21,16 @@ import {
 export interface HoldOptions {
   /** Listens for packets; it stays open until the process ends. */
   readonly listener: number;
-  /** The file whose lock the instance's server holds. */
-  readonly lock: { readonly dev: bigint; readonly ino: bigint };
+  /** The file whose lock the instance's server holds, now; undefined if there is none. */
+  readonly lock: () => LockFile | undefined;
   /** How many descriptors may be kept. */
   readonly capacity: number;
+}
+
+/** What tells the file with an instance's lock from others. */
+export interface LockFile {
+  readonly dev: bigint;
+  readonly ino: bigint;
 }
 
 interface Connection {
@@ -198,7 +204,8 @@ class Holder {
     let isOwner: boolean;
     try {
       const { dev, ino } = fstatSync(lock, { bigint: true });
-      isOwner = dev === this.#options.lock.dev && ino === this.#options.lock.ino && tryLockFile(lock);
+      const wanted = this.#options.lock();
+      isOwner = dev === wanted?.dev && ino === wanted.ino && tryLockFile(lock);
     } catch {
       // No file that can be locked for writing.
       isOwner = false;

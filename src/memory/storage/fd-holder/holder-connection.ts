@@ -6,7 +6,7 @@
 import { closeSync } from "node:fs";
 import type { ReadableStreamDefaultReader } from "node:stream/web";
 import { setTimeout as sleep } from "node:timers/promises";
-import { TensordError } from "../../error.ts";
+import { SystemError, TensordError } from "../../error.ts";
 import { limits } from "../../limits.ts";
 import { outOfDescriptors, withSpare } from "../../os/descriptors.ts";
 import { createPipe } from "../../os/libc-poll.ts";
@@ -252,14 +252,26 @@ function readStatus(hello: Answered | undefined): HolderStatus {
   });
 }
 
+/** Where an fd holder is to be found. */
+export interface HolderAddress {
+  readonly holderPath: string;
+  /** Whether a service manager listens there, and starts it for whoever connects; else a server does. */
+  readonly isHolderManaged: boolean;
+}
+
 /**
- * A connection to the fd holder at `path`, or undefined if nobody listens there. One that is closed at once says neither: the fd
+ * A connection to the fd holder there, or undefined if nobody listens: with a service manager somebody has to, or what is kept would be taken for
+ * lost. One that is closed at once says neither: the fd
  * holder may just end, or have too many of them.
  * @throws TensordError as `greet`, or if it stays so.
  */
-export async function findHolder(path: string): Promise<HolderConnection | undefined> {
+export async function findHolder({
+  holderPath,
+  isHolderManaged,
+}: HolderAddress): Promise<HolderConnection | undefined> {
   for (let attempt = 1; ; attempt++) {
-    const socket = await connect(path);
+    const socket = await connect(holderPath);
+    if (socket === undefined && isHolderManaged) throw notServed(holderPath);
     if (socket === undefined) return undefined;
     try {
       return await HolderConnection.greet(socket);
@@ -278,11 +290,35 @@ async function connect(path: string): Promise<number | undefined> {
     try {
       return withSpare(() => connectForMessages(path));
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EWOULDBLOCK") throw error;
+      if (!(error instanceof SystemError)) throw error;
+      if (error.code === "EACCES") throw refusedAt(path, error);
+      if (error.code !== "EWOULDBLOCK") throw error;
     }
     if (performance.now() >= deadline) throw unreachable();
     await sleep(limits.holderRetryMinMs);
   }
+}
+
+function refusedAt(path: string, cause: SystemError): TensordError {
+  return new TensordError(
+    "io-error",
+    `Cannot reach the fd holder: ${cause.message} (${path})`,
+    { hint: "It is for the server's own user alone: see who owns that socket, and its mode." },
+    { cause },
+  );
+}
+
+/** What a service manager is to start is nobody else's to start. */
+export function notServed(path: string): TensordError {
+  return new TensordError(
+    "io-error",
+    `Cannot keep memory over a restart: no fd holder of this instance answers on ${path}`,
+    {
+      hint:
+        "Is its unit there (systemctl status tensord-fd-holder.socket), with the lock file of this instance? Without TENSORD_HOLDER_SOCKET the " +
+        "server starts one by itself.",
+    },
+  );
 }
 
 function unreachable(): TensordError {

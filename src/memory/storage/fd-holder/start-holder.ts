@@ -9,14 +9,12 @@ import { limits } from "../../limits.ts";
 import { withSpare } from "../../os/descriptors.ts";
 import { connectForMessages, listenForMessages } from "../../os/libc-unix.ts";
 import { ownProgram } from "../../os/own-program.ts";
-import { HolderConnection } from "./holder-connection.ts";
+import { type HolderAddress, HolderConnection } from "./holder-connection.ts";
 import { holderCommand, socketName } from "./protocol.ts";
 
 /** What an fd holder belongs to. An `InstanceDirectory` is one. */
-export interface HolderPlace {
+export interface HolderPlace extends HolderAddress {
   readonly instance: string;
-  /** Where its socket is made. */
-  readonly holderPath: string;
   /** The descriptor that owns the instance's lock. */
   readonly lock: number;
 }
