@@ -244,6 +244,50 @@ testOnStandIn(
 );
 
 testOnStandIn(
+  "an fd holder killed at each step of a creation, an attach and a deletion is replaced, and nothing is lost",
+  async () => {
+    await using cuda = new CudaStandIn();
+    await using server = await startServer({ env: cuda.env, isStepped: true });
+    server.log.expect(/^The fd holder, process \d+, ended; a new one is started for \d descriptors$/);
+    await create(server, "kept");
+    const before = await readBooks(server, cuda);
+    const steps = [
+      ...at("create.reserved", "create.file-made", "create.window-allocated", "create.header-written"),
+      { step: "holder.kept", count: 1 },
+      { step: "holder.kept", count: 2 },
+      ...at(
+        "create.kept",
+        "create.journaled",
+        "hand-out.opened",
+        "hand-out.locked",
+        "hand-out.exported",
+        "hand-out.sent",
+      ),
+      ...deleting,
+      { step: "holder.dropped", count: 1 },
+      { step: "holder.dropped", count: 2 },
+    ] as const satisfies readonly KillPoint[];
+    for (const kill of steps) {
+      const pid = await holderOf(server);
+      server.killAfter({ ...kill, pid });
+      const { id } = await create(server, "new");
+      using client = await connect(server);
+      const attached = await client.attach(id);
+      client.letGo(attached.descriptors);
+      client.close();
+      await server.api.delete(id);
+      await server.api.untilGone(id);
+      server.killAfter(undefined);
+      expect(await holderOf(server), kill.step).not.toBe(pid);
+      await untilAsBefore(server, cuda, before);
+    }
+    // What the last one was given keeps everything over a crash, too.
+    await server.crash();
+    await untilAsBefore(server, cuda, before);
+  },
+);
+
+testOnStandIn(
   "the fd holder keeps a device's node open from its first region to its last, over a crash too",
   async () => {
     await using cuda = new CudaStandIn();

@@ -34,6 +34,8 @@ export interface ServerOptions {
 export interface KillPoint {
   readonly step: Step;
   readonly count?: number;
+  /** Another process that it kills instead. */
+  readonly pid?: number;
 }
 
 export class TestServer implements AsyncDisposable {

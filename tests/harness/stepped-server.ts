@@ -1,6 +1,6 @@
 /**
- * A server that kills itself with SIGKILL after a step that a test chooses while it runs: the file `TEST_KILL_FILE` names the
- * step and, for the Nth time it gets there from then on, says `count`. `TEST_DRIVER_ANSWER_MS` is how long it waits for a device's
+ * A server that kills itself, or the process `pid`, with SIGKILL after a step that a test chooses while it runs: the file `TEST_KILL_FILE`
+ * names the step and, for the Nth time it gets there from then on, says `count`. `TEST_DRIVER_ANSWER_MS` is how long it waits for a device's
  * driver, or `TEST_GIVE_UP_FILE` the file by which a test says that this is over; `TEST_DEVICE_NODE` is the node of every device, and
  * `TEST_KERNEL_DRIVER` where the kernel's driver has its files. The production entry has no such hook; everything else is the real
  * composition.
@@ -43,12 +43,12 @@ let left = 0;
 function onStep(step: Step): void {
   const text = readTextIfThere(file);
   if (text === undefined) return;
-  const chosen = JSON.parse(text) as { step: Step; count?: number };
+  const chosen = JSON.parse(text) as { step: Step; count?: number; pid?: number };
   if (text !== asked) left = chosen.count ?? 1;
   asked = text;
   if (step !== chosen.step) return;
   left -= 1;
-  if (left === 0) process.kill(process.pid, "SIGKILL");
+  if (left === 0) process.kill(chosen.pid ?? process.pid, "SIGKILL");
 }
 
 /** Looks for the file by which a test says that the time is over. */

@@ -5,6 +5,7 @@ import { booksMutations } from "./books.mjs";
 import { brokerMutations } from "./broker.mjs";
 import { bytesMutations } from "./bytes.mjs";
 import { clientsMutations } from "./clients.mjs";
+import { copiesMutations } from "./copies.mjs";
 import { deviceMutations } from "./devices.mjs";
 import { doorMutations } from "./door.mjs";
 import { holderMutations } from "./holder.mjs";
@@ -27,6 +28,7 @@ export const mutations = [
   ...accessMutations,
   ...doorMutations,
   ...deviceMutations,
+  ...copiesMutations,
   ...brokerMutations,
   ...clientsMutations,
   ...holdsMutations,
