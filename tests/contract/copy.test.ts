@@ -110,8 +110,10 @@ describe("a copy", () => {
         const source = await toSource(app);
         const before = app.footprint();
         const request = { model: "default", createdBy: null, requestKey: null, source: "reg_", totalBytes: 1 };
+        let chunks = 0;
         const operation = startOperation(app.store, { kind: "copy", ...request }, async (onBytes, signal) => {
           const onChunk = (bytes: number) => {
+            chunks += 1;
             onBytes(bytes);
             void cancelOperation(operation);
           };
@@ -120,6 +122,7 @@ describe("a copy", () => {
         });
         await operation.ended;
         expect(operation.state).toBe("cancelled");
+        expect(chunks).toBe(1);
         expect(operation.failure).toBeInstanceOf(TensordError);
         expect(app.footprint()).toEqual(before);
         expect((await app.get(`reg_${source.token}`)).in_use).toBe(false);
