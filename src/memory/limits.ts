@@ -306,6 +306,27 @@ export const limits = {
   driverLookMs: 5000,
   /** The same for NVML, without whose answer a device is told of all the same. */
   nvmlAnswerMs: 2000,
+  /** Elastic pools, and pages of one; what a page may be at most, and is unless somebody says. */
+  elasticPools: 1000,
+  elasticPages: 65_536,
+  elasticPageBytesMax: 1 * GiB,
+  elasticPageBytesDefault: 64 * MiB,
+  /** Workers of one pool. */
+  elasticWorkers: 1024,
+  /** Pages in one message to a worker. */
+  elasticTaken: 250,
+  /** Runs, holes, and whatever else one answer about a pool lists. */
+  elasticListed: 1000,
+  /** What leaves for longer than this is overdue. */
+  elasticOverdueMs: 10_000,
+  /** How often a worker whose connection has ended is looked for, while something waits for it. */
+  elasticLookMs: 20,
+  elasticLookMaxMs: 1000,
+  /** A page that was not given back is tried again after this at first, then after twice as long each time. */
+  elasticRetryMs: 100,
+  elasticRetryMaxMs: 30_000,
+  /** How long room is waited for that workers have to let go of, where nobody says. */
+  elasticEvictMs: 10_000,
   /** Processes that copy to devices at once, and how often each is looked at. */
   copiers: 2,
   copierLookMs: 100,

@@ -69,7 +69,7 @@ export function quote(text: string): string {
 }
 
 /** The token in an id that begins with `prefix`, or undefined if it is not one. */
-export function parseId(prefix: "reg_" | "ses_" | "lea_" | "clm_" | "op_", id: string): string | undefined {
+export function parseId(prefix: "reg_" | "ses_" | "lea_" | "clm_" | "op_" | "vmm_", id: string): string | undefined {
   const token = id.startsWith(prefix) ? id.slice(prefix.length) : "";
   return tokenPattern.test(token) ? token : undefined;
 }

@@ -2,6 +2,8 @@
 
 import type { EventGap } from "../memory/events/event-cursor.ts";
 import { idOf } from "../memory/journal/region-record.ts";
+import { toSessionId } from "../memory/naming.ts";
+import { idOfPool } from "../memory/state/elastic.ts";
 import { idOfOperation } from "../memory/state/operation.ts";
 import { idOfSession } from "../memory/state/session.ts";
 import type { Store } from "../memory/state/store.ts";
@@ -23,6 +25,7 @@ export function toEventText(store: Store, event: StoreEvent, sequence: number): 
   if ("operation" in event) {
     return toText(store, id, event.type, toOperation(event.operation), idOfOperation(event.operation));
   }
+  if ("elastic" in event) return toElasticEventText(store, event, id);
   if (!("region" in event)) return toText(store, id, event.type, toModel(event.model), event.model.name);
   return toText(store, id, event.type, { ...toRegionFacts(store, event.region), ...toMore(event) }, idOf(event.region));
 }
@@ -41,6 +44,39 @@ function toSessionEventText(store: Store, event: Extract<StoreEvent, { session: 
   const { type, session } = event;
   const end = "reason" in event ? { reason: event.reason, regions: event.regions, freed_bytes: event.freedBytes } : {};
   return toText(store, id, type, { ...toSession(session), ...end }, idOfSession(session));
+}
+
+function toElasticEventText(store: Store, event: Extract<StoreEvent, { elastic: unknown }>, id: string): string {
+  const { type, elastic } = event;
+  const pool = {
+    model: elastic.model.name,
+    device_uuid: elastic.deviceUuid,
+    pool: idOfPool(elastic),
+    page_size: elastic.pageSize,
+  };
+  return toText(store, id, type, { ...pool, ...toPages(event) }, idOfPool(elastic));
+}
+
+function toPages(event: Extract<StoreEvent, { elastic: unknown }>): object {
+  if (event.type === "tensord.vmm.moved") {
+    const moves = event.moves.map(({ fromByteOffset, toByteOffset, byteSize, firstPage }) => ({
+      from_byte_offset: fromByteOffset,
+      to_byte_offset: toByteOffset,
+      byte_size: byteSize,
+      first_page: firstPage,
+    }));
+    return { moves };
+  }
+  const { reason } = event;
+  const runs = event.runs.map((run) => ({
+    byte_offset: run.byteOffset,
+    byte_size: run.byteSize,
+    first_page: run.firstPage,
+    ...(event.type === "tensord.vmm.mapped"
+      ? { evictable: run.evictable, session: run.session === null ? null : toSessionId(run.session) }
+      : {}),
+  }));
+  return { runs, reason, ...("actor" in event ? { actor: event.actor ?? null } : {}) };
 }
 
 export function toOpenedText(store: Store, position: number): string {

@@ -6,6 +6,7 @@
 import pino, { type Logger } from "pino";
 import { idOf } from "../memory/journal/region-record.ts";
 import { KiB, limits, MiB } from "../memory/limits.ts";
+import { idOfPool } from "../memory/state/elastic.ts";
 import { idOfOperation } from "../memory/state/operation.ts";
 import { describeSession } from "../memory/state/session.ts";
 import type { StoreEvent } from "../memory/state/store-event.ts";
@@ -65,6 +66,14 @@ export function logEvent(log: Logger, event: StoreEvent): void {
     const cause = failure === null ? {} : { err: failure };
     // Whoever asked is told of a failure, and sees its progress.
     return log[type === "tensord.operation.progress" ? "debug" : "info"]({ event: type, ...facts, ...cause }, type);
+  }
+  if ("elastic" in event) {
+    const { model, deviceUuid } = event.elastic;
+    const pages = "runs" in event ? event.runs : event.moves;
+    const byteSize = pages.reduce((sum, run) => sum + run.byteSize, 0);
+    const facts = { pool: idOfPool(event.elastic), model: model.name, device_uuid: deviceUuid, byte_size: byteSize };
+    const why = "reason" in event ? { reason: event.reason } : {};
+    return log[why.reason === "lost" ? "warn" : "info"]({ event: type, ...facts, ...why }, type);
   }
   if (!("region" in event)) return log.info({ event: type, model: event.model.name }, type);
   const { model, name, formerName, state, reason, byteSize } = event.region;

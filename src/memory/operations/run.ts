@@ -12,8 +12,8 @@ import type { Store } from "../state/store.ts";
 
 export type OperationRequest = Pick<Operation, "kind" | "model" | "createdBy" | "requestKey" | "source" | "totalBytes">;
 
-/** @returns the id of the region that it led to. */
-export type Work = (onBytes: (byteSize: number) => void, signal: AbortSignal) => Promise<string>;
+/** @returns the id of the region that it led to, or null. */
+export type Work = (onBytes: (byteSize: number) => void, signal: AbortSignal) => Promise<string | null>;
 
 /**
  * Begins `work`, which goes on whatever becomes of the client.

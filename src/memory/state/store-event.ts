@@ -3,6 +3,7 @@
 import type { EventTopic } from "../events/event-log.ts";
 import type { RegionRecord } from "../journal/region-record.ts";
 import type { LossCause } from "../storage/storage.ts";
+import type { ElasticPool, MapReason, PageMove, Run, UnmapReason } from "./elastic.ts";
 import type { Operation } from "./operation.ts";
 import type { Pressure } from "./pressure.ts";
 import type { Model, Region } from "./region.ts";
@@ -34,6 +35,20 @@ export type StoreEvent =
     }
   | { readonly type: "tensord.operation.progress"; readonly operation: Operation }
   | { readonly type: "tensord.operation.finished"; readonly operation: Operation }
+  | {
+      readonly type: "tensord.vmm.mapped";
+      readonly elastic: ElasticPool;
+      readonly runs: readonly Run[];
+      readonly reason: MapReason;
+    }
+  | {
+      readonly type: "tensord.vmm.unmapped";
+      readonly elastic: ElasticPool;
+      readonly runs: readonly Run[];
+      readonly reason: UnmapReason;
+      readonly actor: string | undefined;
+    }
+  | { readonly type: "tensord.vmm.moved"; readonly elastic: ElasticPool; readonly moves: readonly PageMove[] }
   | { readonly type: "tensord.model.registered"; readonly model: Model }
   | { readonly type: "tensord.model.changed"; readonly model: Model }
   | { readonly type: "tensord.model.unregistered"; readonly model: Model };
@@ -43,5 +58,14 @@ export function toTopic(event: StoreEvent): EventTopic {
   if ("region" in event) return { model: event.region.model, session: event.region.session };
   if ("session" in event) return { model: null, session: event.session.token, createdBy: event.session.createdBy };
   if ("operation" in event) return { model: event.operation.model, session: null };
+  if ("elastic" in event) return { model: event.elastic.model.name, session: toSessionOf(event) };
   return { model: "pressure" in event ? event.pressure.model : event.model.name, session: null };
+}
+
+/** The session of all of its runs, if it is one. */
+function toSessionOf(event: Extract<StoreEvent, { elastic: unknown }>): string | null {
+  if (!("runs" in event)) return null;
+  const sessions = new Set(event.runs.map(({ session }) => session));
+  const [first = null] = sessions;
+  return sessions.size === 1 ? first : null;
 }

@@ -17,9 +17,11 @@ import type { TensorFiles } from "../storage/tensor-files.ts";
 import type { Agenda } from "./agenda.ts";
 import type { Books } from "./books.ts";
 import { Claims } from "./claim-index.ts";
+import type { ElasticPools } from "./elastic.ts";
 import { Holders } from "./holders.ts";
 import { hasEnded } from "./lifecycle.ts";
 import { NameWaiters } from "./name-waiters.ts";
+import { noElasticPools } from "./no-elastic.ts";
 import { Operations } from "./operation.ts";
 import { PressureGauge } from "./pressure.ts";
 import type { Region, RegionChange } from "./region.ts";
@@ -82,6 +84,8 @@ export class Store {
   readonly #pressure = new PressureGauge();
   readonly waiters = new NameWaiters();
   readonly downloads = new Downloads();
+  /** Those of devices, once what makes them is there. */
+  elastic: ElasticPools;
   readonly #onWarning: (message: string, error: unknown) => void;
   readonly #toEventText: EventWriter;
   readonly #onStep: OnStep | undefined;
@@ -107,6 +111,7 @@ export class Store {
     this.endingRequestedLeases = parts.endingRequestedLeases;
     this.#onWarning = parts.onWarning;
     this.#onStep = parts.onStep;
+    this.elastic = noElasticPools(parts.books);
   }
 
   now(): number {
@@ -153,12 +158,12 @@ export class Store {
   emit(event: StoreEvent): void {
     this.events.append(event.type, toTopic(event), (sequence) => this.#toEventText(this, event, sequence));
     for (const listener of this.#listeners) listener(event);
-    if ("region" in event) this.#onCharge(event.region.model);
-    if (event.type === "tensord.model.changed") this.#onCharge(event.model.name);
+    if ("region" in event) this.onCharge(event.region.model);
+    if (event.type === "tensord.model.changed") this.onCharge(event.model.name);
   }
 
   /** Memory was taken or given back: the pool may be full, or no longer, and somebody may wait for it. */
-  #onCharge(modelName: string): void {
+  onCharge(modelName: string): void {
     const model = this.books.findModel(modelName);
     const pressures = model === undefined ? [] : this.#pressure.look(this.books, model);
     for (const pressure of pressures) this.emit({ type: "tensord.pool.pressure", pressure });

@@ -36,7 +36,7 @@ export const VersionParameter = z.string().regex(versionPattern).optional().open
 });
 
 /** What an id looks like, for who writes one. One that does not is no mistake in a request: nothing has it. */
-export function idPattern(prefix: "reg_" | "ses_" | "lea_" | "clm_" | "op_") {
+export function idPattern(prefix: "reg_" | "ses_" | "lea_" | "clm_" | "op_" | "vmm_") {
   return { pattern: `^${prefix}[a-z2-7]{26}$`, example: `${prefix}abcdefghijklmnopqrstuvwxyz` };
 }
 

@@ -5,10 +5,11 @@
 
 import { z } from "@hono/zod-openapi";
 import { toldEndReasons } from "../../memory/journal/region-record.ts";
+import { mapReasons, unmapReasons } from "../../memory/state/elastic.ts";
 import type { SessionEndReason } from "../../memory/state/session.ts";
 import type { StoreEvent } from "../../memory/state/store-event.ts";
 import { lossCauses } from "../../memory/storage/storage.ts";
-import { byteCount } from "./common.ts";
+import { byteCount, idPattern } from "./common.ts";
 import { Model } from "./model.ts";
 import { Operation } from "./operation.ts";
 import { RegionFacts } from "./region.ts";
@@ -73,6 +74,56 @@ const PoolPressure = z
   })
   .openapi("PoolPressure", { description: "How full a pool is." });
 
+/** What every event of an elastic pool says of it. */
+const elasticPool = {
+  model: z.string(),
+  device_uuid: z.string(),
+  pool: z.string().openapi(idPattern("vmm_")),
+  page_size: byteCount,
+};
+
+const pages = {
+  byte_offset: byteCount,
+  byte_size: byteCount,
+  first_page: z.int().min(1).openapi({ description: "The number of its first page; the others follow in a row." }),
+};
+
+const PagesMapped = z
+  .object({
+    ...elasticPool,
+    runs: z.array(z.object({ ...pages, evictable: z.boolean(), session: z.string().nullable() })),
+    reason: openWord("`undone`: they were announced to go, and stay.", mapReasons),
+  })
+  .openapi("PagesMapped", { description: "Pages of an elastic pool that are there, to be taken and mapped." });
+
+const PagesUnmapped = z
+  .object({
+    ...elasticPool,
+    runs: z.array(z.object(pages)),
+    reason: openWord("Why they go. `lost`: they are gone already, by no request.", unmapReasons),
+    actor: z.string().nullable().openapi({ description: "The id of the request that had them go; null if none did." }),
+  })
+  .openapi("PagesUnmapped", {
+    description: "Pages of an elastic pool that go as soon as every worker has let go of them.",
+  });
+
+const PagesMoved = z
+  .object({
+    ...elasticPool,
+    moves: z.array(
+      z.object({
+        from_byte_offset: byteCount,
+        to_byte_offset: byteCount,
+        byte_size: byteCount,
+        first_page: pages.first_page,
+      }),
+    ),
+  })
+  .openapi("PagesMoved", {
+    description:
+      "The same pages of an elastic pool lie elsewhere in its range: unmap all of them where they were, then map each where it is.",
+  });
+
 /** What `tensord.stream.*` carries in place of a number for its id. */
 const after = eventId.openapi({ description: "Where the stream stands: resume with it." });
 
@@ -104,6 +155,9 @@ export const events = {
   "tensord.operation.progress": { summary: "An operation has begun, or has got further.", data: Operation },
   "tensord.operation.finished": { summary: "An operation has ended, in whatever way.", data: Operation },
   "tensord.pool.pressure": { summary: "A pool runs full, or has room again.", data: PoolPressure },
+  "tensord.vmm.mapped": { summary: "Pages of an elastic pool are there.", data: PagesMapped },
+  "tensord.vmm.unmapped": { summary: "Pages of an elastic pool go: let go of them.", data: PagesUnmapped },
+  "tensord.vmm.moved": { summary: "Pages of an elastic pool lie elsewhere in its range.", data: PagesMoved },
   [openedType]: {
     summary: "The first frame of every stream. `data.after` is where it stands: resume with it if no other came.",
     data: StreamStart,

@@ -1,0 +1,56 @@
+/** What a server has that can have no elastic pools: none, of any model. */
+
+import { TensordError } from "../error.ts";
+import { quote } from "../naming.ts";
+import type { Books } from "./books.ts";
+import type { ElasticPools } from "./elastic.ts";
+
+export function noElasticPools(books: Books): ElasticPools {
+  const absent = () => {
+    throw new Error("there is no pool that this could be asked of");
+  };
+  return {
+    create: async ({ model, deviceUuid }) => {
+      books.model(model);
+      throw deviceNotFound(deviceUuid);
+    },
+    find: (model, deviceUuid) => {
+      books.model(model);
+      throw poolNotFound(model, deviceUuid);
+    },
+    findByToken: () => undefined,
+    after: () => [],
+    change: absent,
+    remove: absent,
+    figures: absent,
+    describe: absent,
+    map: absent,
+    unmap: absent,
+    trim: absent,
+    compact: absent,
+    attachWorker: absent,
+    refresh: absent,
+    take: absent,
+    letGo: absent,
+    leave: absent,
+    disconnected: absent,
+    endSession: () => {},
+    overdue: [],
+    owed: [],
+    stop: async () => {},
+  };
+}
+
+export function deviceNotFound(uuid: string): TensordError {
+  return new TensordError("device-not-found", `Cannot find device ${quote(uuid)}: this server can use none called so`, {
+    hint: "List the devices, and use one of their UUIDs.",
+  });
+}
+
+export function poolNotFound(model: string, deviceUuid: string): TensordError {
+  return new TensordError(
+    "vmm-pool-not-found",
+    `Cannot find an elastic pool: model ${quote(model)} has none on device ${quote(deviceUuid)}`,
+    { model, device_uuid: deviceUuid, hint: "Make one, or list those that there are." },
+  );
+}
