@@ -1,5 +1,5 @@
 /**
- * The driver's memory behind the regions of one device. What this server made it has as a handle, of which the driver makes descriptors on demand;
+ * The driver's memory behind the regions of one device, or behind the pages of its elastic pools, which are called by tokens alike. What this server made it has as a handle, of which the driver makes descriptors on demand;
  * what an earlier one made, as the descriptor that the fd holder kept.
  */
 
@@ -21,20 +21,32 @@ export function parseHandleName(name: string): string | undefined {
   return /^([a-z2-7]{26})\.device$/.exec(name)?.[1];
 }
 
+/** How tokens of handles look elsewhere. */
+export interface HandleNames {
+  /** To the fd holder. */
+  toName(token: string): string;
+  /** In a sentence. */
+  describe(token: string): string;
+}
+
+export const regionHandles: HandleNames = { toName: toHandleName, describe: toRegionId };
+
 export class DeviceHandles {
   readonly #device: DeviceState;
   readonly #lane: DeviceDriver;
   readonly #memfds: Memfds;
+  readonly #names: HandleNames;
   readonly #handles = new Map<string, bigint>();
 
-  constructor(device: DeviceState, lane: DeviceDriver, memfds: Memfds) {
+  constructor(device: DeviceState, lane: DeviceDriver, memfds: Memfds, names = regionHandles) {
     this.#device = device;
+    this.#names = names;
     this.#lane = lane;
     this.#memfds = memfds;
   }
 
   has(token: string): boolean {
-    return this.#handles.has(token) || this.#memfds.findOther(toHandleName(token)) !== undefined;
+    return this.#handles.has(token) || this.#memfds.findOther(this.#names.toName(token)) !== undefined;
   }
 
   /** @throws TensordError as `DeviceDriver.create`. */
@@ -44,15 +56,15 @@ export class DeviceHandles {
 
   /** Has the fd holder keep it, if there is one. @throws TensordError as `FdHolder.keep`, and `DeviceDriver.export`. */
   async keep(token: string): Promise<void> {
-    await this.#memfds.holder?.keep(toHandleName(token), () => this.export(token));
+    await this.#memfds.holder?.keep(this.#names.toName(token), () => this.export(token));
   }
 
-  /** A descriptor of a region's memory, the caller's to close. @throws TensordError. */
+  /** A descriptor of the memory, the caller's to close. @throws TensordError. */
   async export(token: string): Promise<number> {
     const handle = this.#handles.get(token);
     if (handle !== undefined) return await this.#lane.export(this.#device.uuid, handle);
-    const kept = this.#memfds.findOther(toHandleName(token));
-    if (kept === undefined) throw gone(token);
+    const kept = this.#memfds.findOther(this.#names.toName(token));
+    if (kept === undefined) throw gone(this.#names.describe(token));
     try {
       return withSpare(() => duplicateDescriptor(kept));
     } catch (error) {
@@ -60,9 +72,9 @@ export class DeviceHandles {
     }
   }
 
-  /** Frees a region's memory, if it has some; the fd holder lets go first. Not to be called again before it ended. @throws TensordError. */
+  /** Frees memory, if it has some; the fd holder lets go first. Not to be called again before it ended. @throws TensordError. */
   async free(token: string): Promise<void> {
-    const name = toHandleName(token);
+    const name = this.#names.toName(token);
     const handle = this.#handles.get(token);
     if (this.has(token)) await this.#memfds.holder?.drop(name);
     if (handle !== undefined) {
@@ -74,8 +86,8 @@ export class DeviceHandles {
   }
 }
 
-function gone(token: string): TensordError {
-  return new TensordError("io-error", `Cannot hand out the memory of ${toRegionId(token)}: nobody has it`, {
-    hint: "Delete the region and create it again.",
+function gone(what: string): TensordError {
+  return new TensordError("io-error", `Cannot hand out the memory of ${what}: nobody has it`, {
+    hint: "Give it up and create it again.",
   });
 }

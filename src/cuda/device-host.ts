@@ -16,6 +16,7 @@ import { DeviceState } from "./device-state.ts";
 import { DeviceStorage } from "./device-storage.ts";
 import { readDevices } from "./devices.ts";
 import { NoDriver } from "./driver-error.ts";
+import { reopenPools } from "./elastic/reopen.ts";
 import { type DriverAnswer, judgeDriverDevice } from "./judge-device.ts";
 import { openLibcuda } from "./libcuda.ts";
 import { mergeDevices } from "./merge-devices.ts";
@@ -48,6 +49,10 @@ export class DeviceHost implements Disposable {
 
   /** Begins to look. Never throws: without a device the server is whole but for that. */
   open(parts: Parts): MoreStorages {
+    return { ...this.#open(parts), openElastic: (store, rows) => reopenPools(store, parts.memfds, rows) };
+  }
+
+  #open(parts: Parts): MoreStorages {
     const absence = this.#findLibrary();
     // No thread is started for a driver that is not there, unless there is something to let go of.
     if (absence !== undefined && parts.formerDevices.length === 0)

@@ -10,6 +10,7 @@ import type { DeviceFiles } from "./device-files.ts";
 import { type DeviceHandles, parseHandleName } from "./device-handles.ts";
 import type { DeviceDriver } from "./device-lane.ts";
 import type { DeviceNode } from "./device-node.ts";
+import type { DevicePages } from "./device-pages.ts";
 import type { DeviceState } from "./device-state.ts";
 
 export class DeviceMemory implements Memory {
@@ -21,6 +22,7 @@ export class DeviceMemory implements Memory {
   readonly #files: DeviceFiles;
   readonly #handles: DeviceHandles;
   readonly #node: DeviceNode;
+  readonly #pages: DevicePages;
   readonly #lane: DeviceDriver;
   readonly #onStep: OnAllocationStep | undefined;
   /** What frees memory, until it has: the driver is never told twice. */
@@ -34,6 +36,7 @@ export class DeviceMemory implements Memory {
     files: DeviceFiles,
     handles: DeviceHandles,
     node: DeviceNode,
+    pages: DevicePages,
     onStep: OnAllocationStep | undefined,
   ) {
     this.pool = device.uuid;
@@ -42,6 +45,7 @@ export class DeviceMemory implements Memory {
     this.#files = files;
     this.#handles = handles;
     this.#node = node;
+    this.#pages = pages;
     this.#onStep = onStep;
   }
 
@@ -52,7 +56,7 @@ export class DeviceMemory implements Memory {
   /** What others use of it nobody tells without a context there, so all that is not ours counts as free. */
   space(): Space {
     const { totalBytes } = this.#device;
-    let usedBytes = 0;
+    let usedBytes = this.#pages.byteSize;
     for (const [, { byteSize }] of this.#files.all) usedBytes += this.toAllocation(byteSize);
     return { totalBytes, usedBytes, freeBytes: Math.max(0, totalBytes - usedBytes), usedInodes: 0, freeInodes: 0 };
   }
@@ -149,6 +153,6 @@ export class DeviceMemory implements Memory {
   }
 
   async #letNodeGo(): Promise<void> {
-    await this.#node.letGo(() => [...this.#files.all].length === 0);
+    await this.#node.letGo(() => [...this.#files.all].length === 0 && this.#pages.isEmpty);
   }
 }

@@ -17,6 +17,7 @@ import { DeviceHandles } from "./device-handles.ts";
 import type { DeviceDriver } from "./device-lane.ts";
 import { DeviceMemory } from "./device-memory.ts";
 import { DeviceNode } from "./device-node.ts";
+import { DevicePages } from "./device-pages.ts";
 import type { DeviceState } from "./device-state.ts";
 
 export class DeviceStorage implements Storage, Disposable {
@@ -32,6 +33,8 @@ export class DeviceStorage implements Storage, Disposable {
   readonly memory: DeviceMemory;
   readonly names: MemfdNames;
   readonly bytes: DeviceBytes;
+  /** Of elastic pools, beside regions. */
+  readonly pages: DevicePages;
   readonly #lane: DeviceDriver;
   readonly #copier: DeviceCopier;
 
@@ -58,7 +61,9 @@ export class DeviceStorage implements Storage, Disposable {
       },
       exportHandle: (token) => handles.export(token),
     };
-    this.memory = new DeviceMemory(device, lane, files, handles, new DeviceNode(uuid, node, memfds), onStep);
+    const deviceNode = new DeviceNode(uuid, node, memfds);
+    this.pages = new DevicePages(device, lane, deviceNode, memfds, () => [...files.all].length === 0);
+    this.memory = new DeviceMemory(device, lane, files, handles, deviceNode, this.pages, onStep);
     this.names = new MemfdNames(files);
     const toAllocation = (byteSize: number) => this.memory.toAllocation(byteSize);
     this.bytes = new DeviceBytes(uuid, handles, lane, copier, toAllocation);

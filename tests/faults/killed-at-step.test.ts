@@ -46,8 +46,8 @@ const scenarios: readonly Scenario[] = [
   ...copyScenarios,
 ];
 
-/** Where `device-faults.test.ts` kills it. */
-const onDevice: readonly Step[] = ["hand-out.exported"];
+/** Where `device-faults.test.ts` and `elastic-faults.test.ts` kill it. */
+const onDevice: readonly Step[] = ["hand-out.exported", ...steps.filter((step) => step.startsWith("vmm."))];
 
 /** As many scenarios at once: a server that starts keeps one core busy. */
 const turnsAtOnce = 2;

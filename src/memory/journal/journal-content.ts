@@ -5,6 +5,7 @@
 
 import type { Database } from "bun:sqlite";
 import type { TensorFiles } from "../storage/tensor-files.ts";
+import { type ElasticContent, readElastic } from "./elastic-rows.ts";
 import { JournalDamage } from "./journal-failure.ts";
 import { parseClaim, parseModel, parseRegion, parseRequestedLease, parseSession } from "./journal-parse.ts";
 import type { ClaimRow, ModelRow, RegionRow, RequestedLeaseRow, TensorsRow } from "./journal-rows.ts";
@@ -22,6 +23,7 @@ export interface JournalContent {
   readonly strayTensors: number[];
   readonly claims: ClaimRow[];
   readonly leases: RequestedLeaseRow[];
+  readonly elastic: ElasticContent[];
 }
 
 /** @throws JournalDamage, or what SQLite throws, if any of it is damaged. */
@@ -43,6 +45,7 @@ export function readContent(database: Database, files: TensorFiles): JournalCont
     ...readRegions(database, files),
     claims: records("SELECT record FROM claims").map(parseClaim),
     leases: records("SELECT record FROM leases").map(parseRequestedLease),
+    elastic: readElastic(database),
   };
 }
 

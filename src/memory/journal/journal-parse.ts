@@ -4,7 +4,6 @@
  */
 
 import { type TensorList, Tensors } from "../layout/tensors.ts";
-import { tokenPattern } from "../naming.ts";
 import type { Identity } from "../storage/storage.ts";
 import type { TensorFiles } from "../storage/tensor-files.ts";
 import { JournalDamage } from "./journal-failure.ts";
@@ -20,27 +19,22 @@ import type {
 import type { Owner, RegionRecord } from "./region-record.ts";
 import { states } from "./region-record.ts";
 import type { SessionRecord } from "./session-record.ts";
+import {
+  absentOr,
+  type Check,
+  checkShape,
+  isFlag,
+  isList,
+  isNumber,
+  isObject,
+  isText,
+  isToken,
+  orNull,
+  parseStored,
+  type Shape,
+} from "./stored.ts";
 
-type Check = (value: unknown) => boolean;
-/** A check for each key. The record may have more: a later version of ours may have been there. */
-type Shape<Stored> = Readonly<Record<keyof Stored, Check>>;
-
-const isText: Check = (value) => typeof value === "string";
-const isToken: Check = (value) => typeof value === "string" && tokenPattern.test(value);
-const isNumber: Check = Number.isSafeInteger;
-const isFlag: Check = (value) => typeof value === "boolean";
-const isObject: Check = (value) => typeof value === "object" && value !== null;
 const isIdentity: Check = (value) => isObject(value) && isText((value as Partial<Identity>).ino);
-const isList: Check = Array.isArray;
-const orNull =
-  (check: Check): Check =>
-  (value) =>
-    value === null || check(value);
-/** Rows that were written before it was kept have none. */
-const absentOr =
-  (check: Check): Check =>
-  (value) =>
-    value === undefined || check(value);
 
 const storedShape: Shape<StoredRegion> = {
   token: isToken,
@@ -139,25 +133,4 @@ export function parseClaim(record: string): ClaimRow {
 
 export function parseRequestedLease(record: string): RequestedLeaseRow {
   return parseStored(record, requestedLeaseShape);
-}
-
-function parseStored<Stored>(text: string, shape: Shape<Stored>): Stored {
-  const value = parseJson(text);
-  checkShape(value, shape);
-  return value as Stored;
-}
-
-function checkShape<Stored>(value: Readonly<Record<string, unknown>> | null, shape: Shape<Stored>): void {
-  for (const key in shape) {
-    if (!shape[key](value?.[key])) throw new JournalDamage(`a record has no usable ${key}`);
-  }
-}
-
-/** @throws JournalDamage if `text` is no JSON. */
-export function parseJson(text: string): Readonly<Record<string, unknown>> | null {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new JournalDamage("a record is no JSON", { cause });
-  }
 }

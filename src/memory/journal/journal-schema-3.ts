@@ -10,7 +10,7 @@ import { Tensors } from "../layout/tensors.ts";
 import { limits } from "../limits.ts";
 import { hostPool } from "../naming.ts";
 import { JournalDamage } from "./journal-failure.ts";
-import { parseJson } from "./journal-parse.ts";
+import { parseJson } from "./stored.ts";
 
 const schema3 = `
   DROP INDEX region_names;

@@ -2,6 +2,7 @@
 
 import type { Database } from "bun:sqlite";
 import { TensordError } from "../error.ts";
+import { elasticSchema } from "./elastic-rows.ts";
 import { migrateTo3 } from "./journal-schema-3.ts";
 
 /**
@@ -29,6 +30,8 @@ const migrations: readonly ((database: Database) => void)[] = [
   (database) => database.run(schema1),
   (database) => database.run(schema2),
   migrateTo3,
+  // Version 4: elastic pools, and the pages in them.
+  (database) => database.run(elasticSchema),
 ];
 const schemaVersion = migrations.length;
 

@@ -10,6 +10,7 @@ import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import type { StorageForm } from "../storage/storage.ts";
 import { TensorFiles } from "../storage/tensor-files.ts";
 import { Ballast } from "./ballast.ts";
+import { type ElasticChange, ElasticRows } from "./elastic-rows.ts";
 import { type JournalContent, readContent } from "./journal-content.ts";
 import { isFull, isOutOfMemory, translate } from "./journal-failure.ts";
 import { type OpenDatabase, openDatabase } from "./journal-open.ts";
@@ -34,6 +35,7 @@ export class Journal implements Disposable {
   readonly #deleteTensors: Statement;
   readonly #putModel: Statement;
   readonly #deleteModel: Statement;
+  readonly #elastic: ElasticRows;
   /**
    * True if no usable journal was there, and until the start that found this out has adopted everything: what lies in the
    * keeper without a row is then adopted instead of drained.
@@ -68,6 +70,7 @@ export class Journal implements Disposable {
     this.#putModel = database.query("INSERT OR REPLACE INTO models VALUES (?, ?)");
     this.#dropTensors(content.strayTensors);
     this.#deleteModel = database.query("DELETE FROM models WHERE name = ?");
+    this.#elastic = new ElasticRows(database);
   }
 
   #dropTensors(keys: readonly number[]): void {
@@ -122,6 +125,11 @@ export class Journal implements Disposable {
   /** What the regions of an earlier server are made of. Before anything was read it knows; after that of none. */
   get formsAtOpening(): ReadonlySet<StorageForm> {
     return new Set(this.#opening?.regions.map(({ storageForm }) => storageForm));
+  }
+
+  /** The UUIDs of devices on which an earlier server had elastic pools. Before anything was read it knows; after that none. */
+  get devicesAtOpening(): ReadonlySet<string> {
+    return new Set(this.#opening?.elastic.map(({ pool }) => pool.deviceUuid));
   }
 
   /** All rows: at first what the opening has read, which is not held any longer; after that as they are now. */
@@ -209,6 +217,22 @@ export class Journal implements Disposable {
 
   deleteRequestedLease(token: string): void {
     this.#freeing(() => this.#database.run("DELETE FROM leases WHERE token = ?", [token]));
+  }
+
+  /** Writes what is new of an elastic pool, all of it or nothing. @throws TensordError `out-of-shared-memory`. */
+  changeElastic(key: number, change: ElasticChange): void {
+    this.#charging(() => this.#elastic.write(key, change));
+  }
+
+  /** The same where pages go by it, or stay where they are: worth the ballast. */
+  freeElastic(key: number, change: ElasticChange): void {
+    this.#freeing(() => this.#elastic.write(key, change));
+    this.#ballast.restore();
+  }
+
+  deleteElasticPool(key: number): void {
+    this.#freeing(() => this.#elastic.deletePool(key));
+    this.#ballast.restore();
   }
 
   #charging(write: () => void): void {

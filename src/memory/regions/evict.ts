@@ -4,6 +4,7 @@
  */
 
 import { limits } from "../limits.ts";
+import type { EvictablePages } from "../state/evictable.ts";
 import type { Model, Region } from "../state/region.ts";
 import type { Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
@@ -21,6 +22,10 @@ export interface EvictionRequest {
   readonly isAllOrNothing?: boolean | undefined;
   /** Of this session only. */
   readonly session?: Session | undefined;
+  /** Pages of this elastic pool only. */
+  readonly ownPool?: object | undefined;
+  /** Until when it waits for workers that have pages; of `performance.now()`. They go on leaving after that. */
+  readonly deadline?: number | undefined;
 }
 
 export type KeptReason = "leased" | "handed-out" | "not-needed";
@@ -43,8 +48,9 @@ export interface Eviction {
 /** Evicts until `bytes` are free, or as much as policy allows. @throws TensordError as `Store.checkPool`. */
 export async function evict(store: Store, request: EvictionRequest, actor?: string): Promise<Eviction> {
   if (request.poolName !== undefined) store.checkPool(request.poolName, "free bytes of");
-  const { evicted, kept } = chooseVictims(store, request);
-  let freedBytes = 0;
+  const { evicted, pages, kept } = chooseVictims(store, request);
+  const leaving = request.dryRun === true ? [] : pages.map((each) => each.evict(actor));
+  let freedBytes = request.dryRun === true ? pages.reduce((sum, each) => sum + each.freeableBytes, 0) : 0;
   const gone: Victim[] = [];
   for (const victim of evicted) {
     const { region } = victim;
@@ -55,22 +61,45 @@ export async function evict(store: Store, request: EvictionRequest, actor?: stri
     freedBytes += bytes;
     gone.push(victim);
   }
+  freedBytes += await settleBy(leaving, request.deadline ?? performance.now() + limits.elasticEvictMs);
   return { evicted: gone, kept, freedBytes, isEnough: freedBytes >= request.bytes };
 }
 
-function chooseVictims(store: Store, request: EvictionRequest): Pick<Eviction, "evicted" | "kept"> {
-  const { bytes, poolName, model, session, isAllOrNothing = false } = request;
+/** The sum of what they come to, or have come to when it is over. */
+async function settleBy(leaving: readonly Promise<number>[], deadline: number): Promise<number> {
+  if (leaving.length === 0) return 0;
+  let freedBytes = 0;
+  const { promise: late, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, Math.max(0, deadline - performance.now()));
+  const adding = leaving.map(async (each) => {
+    freedBytes += await each;
+  });
+  await Promise.race([Promise.all(adding), late]);
+  clearTimeout(timer);
+  return freedBytes;
+}
+
+interface Chosen extends Pick<Eviction, "evicted" | "kept"> {
+  readonly pages: readonly EvictablePages[];
+}
+
+function chooseVictims(store: Store, request: EvictionRequest): Chosen {
+  const { bytes, isAllOrNothing = false } = request;
   const evicted: Victim[] = [];
+  const pages: EvictablePages[] = [];
   const kept: { region: Region; reason: KeptReason }[] = [];
   let found = 0;
   let looked = 0;
   for (const region of store.books.evictables) {
     looked += 1;
     if (looked > limits.evictScan) break;
-    if (region.state !== "sealed") continue;
-    if (poolName !== undefined && region.poolName !== poolName) continue;
-    if (model !== undefined && region.modelBooks !== model) continue;
-    if (session !== undefined && store.books.sessionOf(region) !== session) continue;
+    if (!isWithin(store, region, request)) continue;
+    if ("evict" in region) {
+      if (found >= bytes || !mayGo(store, region)) continue;
+      pages.push(region);
+      found += region.freeableBytes;
+      continue;
+    }
     const reason = found >= bytes ? "not-needed" : whyKept(store, region);
     if (reason === undefined) {
       evicted.push({ region, name: region.name });
@@ -78,7 +107,24 @@ function chooseVictims(store: Store, request: EvictionRequest): Pick<Eviction, "
     } else if (kept.length < limits.evictionsShown) kept.push({ region, reason });
     else if (found >= bytes) break;
   }
-  return { evicted: isAllOrNothing && found < bytes ? [] : evicted, kept };
+  if (isAllOrNothing && found < bytes) return { evicted: [], pages: [], kept };
+  return { evicted, pages, kept };
+}
+
+/** Whether it is of that memory, that model, that session and that pool, where one is named. No session is charged for pages. */
+function isWithin(store: Store, one: Region | EvictablePages, request: EvictionRequest): boolean {
+  const { poolName, model, session, ownPool } = request;
+  if (poolName !== undefined && one.poolName !== poolName) return false;
+  if (model !== undefined && one.modelBooks !== model) return false;
+  if ("evict" in one) return session === undefined && (ownPool === undefined || one.ownPool === ownPool);
+  if (one.state !== "sealed" || ownPool !== undefined) return false;
+  return session === undefined || store.books.sessionOf(one) === session;
+}
+
+/** What leaves already counts, so that no more goes than is needed. */
+function mayGo(store: Store, pages: EvictablePages): boolean {
+  if (pages.freeableBytes === 0) return false;
+  return pages.isLeaving || store.now() - pages.lastUsedAt >= limits.handOutMs;
 }
 
 function whyKept(store: Store, region: Region): KeptReason | undefined {

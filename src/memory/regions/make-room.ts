@@ -45,14 +45,19 @@ function isBehindOthers(store: Store, { onFull, hasTurn, poolName }: RoomRequest
 }
 
 /** More than there would be if everything else were gone: no waiting helps. */
-function isHopeless(store: Store, { model, poolName, session, bytes }: RoomRequest): boolean {
+function isHopeless(store: Store, { model, poolName, session, bytes, own }: RoomRequest): boolean {
+  if (own !== undefined && own.requestedBytes > own.limitBytes) return true;
   const pools = [store.books.pools.get(poolName), model.pools.get(poolName)];
   const most = [...pools.map(({ usableBytes }) => usableBytes), session?.quotaBytes ?? Number.POSITIVE_INFINITY];
   return most.some((usableBytes) => bytes > usableBytes);
 }
 
 /** @returns the bytes that went for it. */
-async function evictFor(store: Store, { model, session, actor }: RoomRequest, shortage: Shortage): Promise<number> {
+async function evictFor(
+  store: Store,
+  { model, session, actor, deadline }: RoomRequest,
+  shortage: Shortage,
+): Promise<number> {
   const isSessions = shortage.code === "session-quota-exceeded";
   const { freedBytes } = await evict(
     store,
@@ -63,6 +68,8 @@ async function evictFor(store: Store, { model, session, actor }: RoomRequest, sh
       poolName: isSessions ? undefined : shortage.poolName,
       model: shortage.code === "model-limit-exceeded" ? model : undefined,
       session: isSessions && session !== null ? session : undefined,
+      ownPool: shortage.own?.ownPool,
+      deadline,
     },
     actor,
   );

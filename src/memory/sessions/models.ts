@@ -87,6 +87,13 @@ export function refuseModelInUse(model: Model, drain: boolean): void {
       hint: "Delete its regions instead, one by one or with `tensord rm`.",
     });
   }
+  if (model.elasticPools > 0) {
+    throw new TensordError(
+      "model-in-use",
+      `Cannot unregister model ${quote(model.name)}: it has ${model.elasticPools} elastic pools`,
+      { pools: model.elasticPools, hint: "Delete its elastic pools first; workers have to leave them." },
+    );
+  }
   if (model.regions.size > 0 && !drain) {
     throw new TensordError(
       "model-in-use",

@@ -138,6 +138,7 @@ async function endAll(
   for (const close of session.closers) close();
   for (const claim of [...session.claims]) releaseClaim(store, claim);
   for (const lease of [...session.leases]) releaseRequestedLease(store, lease);
+  store.elastic.endSession(session, actor);
   const regions = [...session.regions];
   // All of them leave the books before the first one's memory is freed, which takes long.
   const ended: Region[] = [];

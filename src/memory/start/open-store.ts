@@ -5,6 +5,7 @@ import { saveEvents, takeEvents } from "../events/event-file.ts";
 import { EventLog } from "../events/event-log.ts";
 import { type GlobalLimit, globalLimit } from "../host/capacity.ts";
 import { findMemoryLimits } from "../host/cgroup.ts";
+import type { ElasticContent } from "../journal/elastic-rows.ts";
 import { Journal } from "../journal/journal.ts";
 import { Proofs } from "../journal/proofs.ts";
 import { limits } from "../limits.ts";
@@ -17,6 +18,7 @@ import { expireRequestedLease } from "../regions/requested-lease.ts";
 import { expireSession } from "../sessions/sessions.ts";
 import { Agenda } from "../state/agenda.ts";
 import { Books } from "../state/books.ts";
+import type { ElasticPools } from "../state/elastic.ts";
 import type { Region } from "../state/region.ts";
 import type { RequestedLease, Session } from "../state/session.ts";
 import type { OnStep } from "../state/steps.ts";
@@ -77,6 +79,8 @@ export interface MoreStorages {
   readonly lanes?: Disposable;
   /** Brings up Workers, without a word to any driver. */
   start?(): Promise<void>;
+  /** Makes what there is of elastic pools, those of an earlier server among it; once regions and sessions are back. */
+  openElastic?(store: Store, rows: readonly ElasticContent[]): Promise<ElasticPools>;
 }
 
 export interface OpenStore extends AsyncDisposable {
@@ -164,12 +168,14 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   opened.use(store.downloads);
   opened.use(store.layouts);
   if (options.onEvent !== undefined) store.listen(options.onEvent);
-  await recoverStore(store);
+  const { elastic: rows } = await recoverStore(store);
+  if (more.openElastic !== undefined) store.elastic = await more.openElastic(store, rows);
   const names = opened.use(new NameWatch(store, directory.shmPath));
   watch = names;
   opened.defer(() => store.close());
   if (more.awaited !== undefined) void settleDevices(store, more.awaited);
   // Before anything that they need is closed.
+  opened.defer(() => store.elastic.stop());
   opened.defer(() => stopOperations(store));
   const everything = opened.move();
   return {
@@ -185,10 +191,11 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   };
 }
 
-/** By the rows of their regions, and by what the fd holder has of those whose rows are lost. */
+/** By the rows of their regions and elastic pools, and by what the fd holder has of those whose rows are lost. */
 function findFormerDevices(journal: Journal, memfds: Memfds): string[] {
   const forms = [...journal.formsAtOpening].filter(isDeviceForm);
-  return [...memfds.deviceForms.union(new Set(forms))].map(toDeviceUuid);
+  const uuids = [...memfds.deviceForms.union(new Set(forms))].map(toDeviceUuid);
+  return [...journal.devicesAtOpening.union(new Set(uuids))];
 }
 
 /** The events that the last server kept, if it stopped in order; else none, under numbers that nobody has seen. */

@@ -4,6 +4,7 @@
  */
 
 import { isDeepStrictEqual } from "node:util";
+import type { JournalContent } from "../journal/journal-content.ts";
 import type { ClaimRow, RequestedLeaseRow } from "../journal/journal-rows.ts";
 import { describe, type RegionRecord } from "../journal/region-record.ts";
 import { Tensors } from "../layout/tensors.ts";
@@ -22,10 +23,10 @@ import { adoptRegion } from "./adopt.ts";
 import { findList, sweepLists } from "./lists.ts";
 import { ensureModel, reviveRegion } from "./revive.ts";
 
-/** Runs once, before the first request. */
-export async function recoverStore(store: Store): Promise<void> {
+/** Runs once, before the first request. @returns what was read, for what comes back after regions and sessions. */
+export async function recoverStore(store: Store): Promise<Pick<JournalContent, "elastic">> {
   for (const { memory } of store.storages.all) await memory.discardAll();
-  const { models, sessions, regions, claims, leases } = store.journal.read();
+  const { models, sessions, regions, claims, leases, elastic } = store.journal.read();
   for (const row of models) store.books.addModel(row);
   ensureModel(store, defaultModelName);
   for (const record of sessions) enterSession(store, record);
@@ -54,6 +55,7 @@ export async function recoverStore(store: Store): Promise<void> {
   recoverRequestedLeases(store, leases);
   endAbandoned(store);
   if (store.journal.isAdopting) store.journal.endAdoption();
+  return { elastic };
 }
 
 interface Kept {

@@ -10,6 +10,7 @@ import { limits } from "../limits.ts";
 import { hostPool, parseId, parseRegionId, quote } from "../naming.ts";
 import { KnownTokens } from "../storage/known-tokens.ts";
 import { EndedRegions } from "./ended-regions.ts";
+import type { EvictablePages } from "./evictable.ts";
 import { hasEnded } from "./lifecycle.ts";
 import { NameIndex } from "./name-index.ts";
 import { OrderedIndex } from "./ordered-index.ts";
@@ -41,7 +42,7 @@ export class Books {
   readonly tokens = new KnownTokens();
   readonly regions = new OrderedIndex<Region>();
   /** What may be evicted once it is sealed, least recently used first. */
-  readonly #evictables = new Set<Region>();
+  readonly #evictables = new Set<Region | EvictablePages>();
   readonly #sessionsByToken = new Map<string, Session>();
   readonly sessions = new OrderedIndex<Session>();
   readonly counts = noCounts();
@@ -191,8 +192,24 @@ export class Books {
   }
 
   /** What may be evicted, the least recently used first. */
-  get evictables(): Iterable<Region> {
+  get evictables(): Iterable<Region | EvictablePages> {
     return this.#evictables;
+  }
+
+  /** Pages that may be evicted, and were used just now. */
+  touchPages(pages: EvictablePages): void {
+    this.#evictables.delete(pages);
+    this.#evictables.add(pages);
+  }
+
+  removePages(pages: EvictablePages): void {
+    this.#evictables.delete(pages);
+  }
+
+  /** Charges a model, and the server, for memory that is no region; negative bytes come back. */
+  charge(model: Model, poolName: string, bytes: number): void {
+    this.pools.get(poolName).usedBytes += bytes;
+    model.pools.get(poolName).usedBytes += bytes;
   }
 
   /** Somebody was handed the region: it is the most recently used one. */
@@ -246,6 +263,7 @@ export function toModel({ name, limits: ofPools, revision, createdAt }: ModelRow
     pools: Pools.of(ofPools),
     counts: noCounts(),
     closing: false,
+    elasticPools: 0,
     names: new NameIndex(),
     regions: new OrderedIndex(),
   };

@@ -2,17 +2,19 @@
 
 import { TensordError } from "../error.ts";
 import { quote } from "../naming.ts";
+import type { Storages } from "../storage/storages.ts";
 import type { Books } from "./books.ts";
 import type { ElasticPools } from "./elastic.ts";
 
-export function noElasticPools(books: Books): ElasticPools {
+export function noElasticPools(books: Books, storages: Storages): ElasticPools {
   const absent = () => {
     throw new Error("there is no pool that this could be asked of");
   };
   return {
     create: async ({ model, deviceUuid }) => {
       books.model(model);
-      throw deviceNotFound(deviceUuid);
+      storages.device(deviceUuid);
+      return absent();
     },
     find: (model, deviceUuid) => {
       books.model(model);
@@ -39,12 +41,6 @@ export function noElasticPools(books: Books): ElasticPools {
     owed: [],
     stop: async () => {},
   };
-}
-
-export function deviceNotFound(uuid: string): TensordError {
-  return new TensordError("device-not-found", `Cannot find device ${quote(uuid)}: this server can use none called so`, {
-    hint: "List the devices, and use one of their UUIDs.",
-  });
 }
 
 export function poolNotFound(model: string, deviceUuid: string): TensordError {

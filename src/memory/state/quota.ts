@@ -14,6 +14,19 @@ export interface Shortage {
   readonly poolName: string;
   readonly requestedBytes: number;
   readonly availableBytes: number;
+  /** The bound that is short, if it is none of those but the charge's own. */
+  readonly own?: OwnLimit;
+}
+
+/** A bound beside those of session, model and server: what an elastic pool may have at most. */
+export interface OwnLimit {
+  /** Whose it is: what goes to make room under it has the same. */
+  readonly ownPool: object;
+  /** How errors call that. */
+  readonly whose: string;
+  readonly requestedBytes: number;
+  readonly limitBytes: number;
+  readonly freeBytes: number;
 }
 
 /** What is charged, and to whom beside the server. */
@@ -24,13 +37,18 @@ export interface Charge {
   readonly bytes: number;
   /** Of host memory beside. */
   readonly listBytes: number;
+  readonly own?: OwnLimit | undefined;
 }
 
 /** What keeps the charge from being made now, or undefined. */
 export function findShortage(
   books: Books,
-  { model, poolName, session, bytes, listBytes }: Charge,
+  { model, poolName, session, bytes, listBytes, own }: Charge,
 ): Shortage | undefined {
+  if (own !== undefined && own.requestedBytes > own.freeBytes) {
+    const { requestedBytes, freeBytes: availableBytes } = own;
+    return { code: "pool-full", poolName, requestedBytes, availableBytes, own };
+  }
   const ofPool = (
     name: string,
     requestedBytes: number,
@@ -81,7 +99,15 @@ export function toShortageError(books: Books, charge: Charge, shortage: Shortage
   );
 }
 
-function describeLimit(books: Books, { model, session }: Charge, { code, poolName }: Shortage) {
+function describeLimit(books: Books, { model, session }: Charge, { code, poolName, own }: Shortage) {
+  if (own !== undefined) {
+    return {
+      whose: ` for ${own.whose}`,
+      limit: `its ${own.limitBytes}`,
+      maximum_bytes: own.limitBytes,
+      hint: "Unmap pages of this pool, or raise its maximum (`maximum_bytes`).",
+    };
+  }
   const onDevice = poolName === hostPool ? "" : ` on device ${poolName}`;
   if (code === "session-quota-exceeded" && session !== null) {
     return {

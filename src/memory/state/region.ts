@@ -109,6 +109,8 @@ export interface Model {
   readonly createdAt: number;
   /** True while it is being unregistered: nothing new may come. */
   closing: boolean;
+  /** How many elastic pools it has. */
+  elasticPools: number;
   /** Names held, also by regions still `creating`. */
   readonly names: NameIndex<Region>;
   readonly regions: OrderedIndex<Region>;

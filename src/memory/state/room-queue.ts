@@ -54,16 +54,23 @@ export class RoomQueue {
   /** Wakes who fits now. Each checks again, and is charged, before the next turn of the event loop. */
   pump(books: Books): void {
     const promised = new Map<string, number>();
+    const promisedOwn = new Map<object, number>();
     const full = new Set<string>();
     for (const waiting of this.#waiting) {
-      const { poolName, bytes } = waiting;
+      const { poolName, bytes, own } = waiting;
       if (full.has(poolName)) continue;
       const others = promised.get(poolName) ?? 0;
-      const shortage = findShortage(books, { ...waiting, bytes: bytes + others });
+      const ownOthers = own === undefined ? 0 : (promisedOwn.get(own.ownPool) ?? 0);
+      const shortage = findShortage(books, {
+        ...waiting,
+        bytes: bytes + others,
+        own: own && { ...own, freeBytes: own.freeBytes - ownOthers },
+      });
       if (shortage === undefined) {
         promised.set(poolName, others + bytes);
+        if (own !== undefined) promisedOwn.set(own.ownPool, ownOthers + own.requestedBytes);
         waiting.wake();
-      } else if (shortage.code === "pool-full") full.add(poolName);
+      } else if (shortage.code === "pool-full" && shortage.own === undefined) full.add(poolName);
     }
   }
 }

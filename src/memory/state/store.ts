@@ -111,7 +111,7 @@ export class Store {
     this.endingRequestedLeases = parts.endingRequestedLeases;
     this.#onWarning = parts.onWarning;
     this.#onStep = parts.onStep;
-    this.elastic = noElasticPools(parts.books);
+    this.elastic = noElasticPools(parts.books, parts.storages);
   }
 
   now(): number {

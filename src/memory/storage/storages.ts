@@ -108,6 +108,19 @@ export class Storages {
   }
 
   /**
+   * The storage of a device, on which something is to be made.
+   * @throws TensordError `device-not-found`, `not-ready`, `storage-unavailable` if nothing new is made there.
+   */
+  device(uuid: string): Storage {
+    const storage = [...this.all].find(({ device }) => device?.uuid === uuid);
+    if (storage !== undefined) return unlessWithheld(storage);
+    this.refuseIfAwaited(`use device ${quote(uuid)}`);
+    const refusal = this.#refusals.get(uuid);
+    if (refusal !== undefined) throw withheldDevice(uuid, refusal);
+    throw deviceNotFound(uuid);
+  }
+
+  /**
    * What a region is made in that is asked for so: that, and nothing less.
    * @throws TensordError `storage-unavailable` if this host cannot give it, `validation-failed` if nobody can.
    */
@@ -172,6 +185,12 @@ function unlessWithheld(storage: Storage): Storage {
   throw withheld.isForNow
     ? notYet(`use device ${quote(uuid)}`, withheld.reason)
     : withheldDevice(uuid, withheld.reason);
+}
+
+export function deviceNotFound(uuid: string): TensordError {
+  return new TensordError("device-not-found", `Cannot find device ${quote(uuid)}: this server can use none called so`, {
+    hint: "List the devices, and take a UUID from there. A number is another one in each process.",
+  });
 }
 
 function notYet(what: string, reason: string): TensordError {

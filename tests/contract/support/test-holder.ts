@@ -1,13 +1,15 @@
 /** What a server's fd holder does, in the test's own process: it has the memory of regions without a name over a restart. */
 
 import { closeSync, openSync } from "node:fs";
-import type { FdHolder } from "../../../src/memory/storage/fd-holder/fd-holder.ts";
+import type { FdHolder, Keepable } from "../../../src/memory/storage/fd-holder/fd-holder.ts";
 
 export class TestHolder implements FdHolder, Disposable {
   readonly held = new Map<string, number>();
 
-  async keep(token: string, fd: number): Promise<void> {
+  async keep(token: string, what: Keepable): Promise<void> {
+    const fd = typeof what === "number" ? what : await what();
     this.held.set(token, openSync(`/proc/self/fd/${fd}`, "r+"));
+    if (typeof what !== "number") closeSync(fd);
   }
 
   async give(token: string): Promise<number> {
