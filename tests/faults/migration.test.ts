@@ -147,10 +147,34 @@ testWith()(
     await api.untilGone("reg_5klyhlpxzu7v7blnu3hedndzpt");
     await checkBooks(server);
     await server.stop();
-    expect(readVersion(server)).toBe(3);
+    expect(readVersion(server)).toBe(4);
     checkRows(server.instance);
   },
 );
+
+testWith()("a journal of version 3 is brought forward, to one that has elastic pools", async () => {
+  await using server = await startServer();
+  server.log.expect(relinked);
+  await stopAsVersion(3, server);
+  await server.start();
+  const { api } = server;
+  expect(await api.call<Region>("GET", "/v1/models/llama/regions/weights")).toMatchObject({
+    id: "reg_xk6ywnazl3x7jlw5um7jdbncle",
+    version: "2",
+    state: "sealed",
+    labels: { step: "7" },
+  });
+  expect(await api.call<object>("GET", "/v1/models/llama")).toMatchObject({ pools: [{ limit_bytes: 1_000_000 }] });
+  expect(await api.stats()).toMatchObject({ sessions: 1 });
+  await checkBooks(server);
+  await server.stop();
+  expect(readVersion(server)).toBe(4);
+  const tables = withDatabase(server, (database) =>
+    database.query("SELECT name FROM sqlite_schema WHERE name LIKE 'elastic%' AND type = 'table'").all(),
+  );
+  expect(tables).toEqual([{ name: "elastic_pools" }, { name: "elastic_runs" }]);
+  checkRows(server.instance);
+});
 
 /** All that the journal of version 2 says. */
 async function checkVersion2(api: ServerApi): Promise<void> {
