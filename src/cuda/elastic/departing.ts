@@ -115,7 +115,7 @@ export class Departing implements Disposable {
       failure: undefined,
       onBytes,
       settle,
-      done: promise.then((outcome) => (outcome === "free" ? this.#commit(pool, departure) : 0)),
+      done: promise.then((outcome) => (outcome === "free" ? this.#release(pool, departure) : 0)),
     };
     pool.beginDeparture(departure);
     this.#keepTrack(pool, departure.done);
@@ -149,6 +149,18 @@ export class Departing implements Disposable {
     this.#store.emit({ type: "tensord.vmm.mapped", elastic: pool, runs, reason: "undone" });
   }
 
+  /** Whoever makes room waits for that, as for any memory that is being freed. */
+  async #release(pool: PoolBooks, departure: PoolDeparture): Promise<number> {
+    const { freeing } = this.#store;
+    const work = this.#commit(pool, departure);
+    freeing.add(work);
+    try {
+      return await work;
+    } finally {
+      freeing.delete(work);
+    }
+  }
+
   /** The rows first: what the server dies over after that, its next start frees. */
   async #commit(pool: PoolBooks, departure: PoolDeparture): Promise<number> {
     const { runs, onBytes } = departure;
@@ -162,16 +174,14 @@ export class Departing implements Disposable {
     }
     this.#store.step("vmm.unmap-journaled");
     pool.departures.delete(departure);
-    for (const run of runs) {
-      pool.withdraw(run);
-      this.#forget(run);
-    }
+    for (const run of runs) pool.withdraw(run);
     let freedBytes = 0;
     for (const run of runs) {
       for (const page of run.pages()) {
         if (await this.free(pool, page)) freedBytes += pool.pageSize;
         onBytes(pool.pageSize);
       }
+      this.#forget(run);
     }
     return freedBytes;
   }

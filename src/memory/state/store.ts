@@ -70,8 +70,8 @@ export class Store {
   readonly feeder: EventFeeder;
   readonly epoch: number;
   readonly draining: Agenda<Region>;
-  /** Tries to free what drains that are under way. */
-  readonly freeing = new Set<Promise<boolean>>();
+  /** Tries to free what drains, or what has left a pool, that are under way. None rejects. */
+  readonly freeing = new Set<Promise<unknown>>();
   readonly expiring: Agenda<Region>;
   readonly mending: Agenda<Region>;
   readonly endingSessions: Agenda<Session>;
