@@ -311,20 +311,10 @@ export const limits = {
   elasticPages: 65_536,
   elasticPageBytesMax: 1 * GiB,
   elasticPageBytesDefault: 64 * MiB,
-  /** Workers of one pool. */
+  /** Workers of one pool, pages in one message to a worker, and what one answer lists of a pool. */
   elasticWorkers: 1024,
-  /** Pages in one message to a worker. */
   elasticTaken: 250,
-  /** Runs, holes, and whatever else one answer about a pool lists. */
   elasticListed: 1000,
-  /** What leaves for longer than this is overdue. */
-  elasticOverdueMs: 10_000,
-  /** How often a worker whose connection has ended is looked for, while something waits for it. */
-  elasticLookMs: 20,
-  elasticLookMaxMs: 1000,
-  /** A page that was not given back is tried again after this at first, then after twice as long each time. */
-  elasticRetryMs: 100,
-  elasticRetryMaxMs: 30_000,
   /** How long room is waited for that workers have to let go of, where nobody says. */
   elasticEvictMs: 10_000,
   /** Processes that copy to devices at once, and how often each is looked at. */

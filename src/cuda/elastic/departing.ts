@@ -9,6 +9,7 @@ import { Agenda } from "../../memory/state/agenda.ts";
 import { idOfPool, type UnmapReason } from "../../memory/state/elastic.ts";
 import type { Store } from "../../memory/state/store.ts";
 import type { OwedInBooks, PoolBooks, PoolDeparture, PoolMember, PoolRun } from "./pool-books.ts";
+import { thresholds } from "./thresholds.ts";
 import { isSlotLocked } from "./worker.ts";
 
 export interface Announcement {
@@ -206,7 +207,7 @@ export class Departing implements Disposable {
 
   #owe(pool: PoolBooks, page: number, isStuck: boolean, error: unknown): void {
     const since = this.#store.now();
-    const owed = { page, since, isStuck, reason: toReason(error), retryMs: limits.elasticRetryMs };
+    const owed = { page, since, isStuck, reason: toReason(error), retryMs: thresholds.retryMs };
     pool.owed.set(page, owed);
     this.#retries.schedule([pool, owed], since + owed.retryMs);
     this.#store.warn(`Cannot free page ${page} of elastic pool ${idOfPool(pool)} yet`, error);
@@ -217,7 +218,7 @@ export class Departing implements Disposable {
       await pool.memory.free(pool.toPageName(owed.page));
     } catch (error) {
       owed.reason = toReason(error);
-      owed.retryMs = Math.min(2 * owed.retryMs, limits.elasticRetryMaxMs);
+      owed.retryMs = Math.min(2 * owed.retryMs, thresholds.retryMaxMs);
       this.#retries.schedule([pool, owed], this.#store.now() + owed.retryMs);
       return;
     }
@@ -244,13 +245,13 @@ export class Departing implements Disposable {
   }
 
   /** Takes the dead out, and looks again as long as something waits for one whose connection has ended. */
-  look(pool: PoolBooks, delayMs: number = limits.elasticLookMs): void {
+  look(pool: PoolBooks, delayMs: number = thresholds.lookMs): void {
     this.reap(pool);
     clearTimeout(this.#looks.get(pool));
     this.#looks.delete(pool);
     const isWaiting = [...pool.departures].some(({ outstanding }) => outstanding > 0);
     if (!isWaiting || ![...pool.workers.values()].some(({ isConnected }) => !isConnected)) return;
-    const next = Math.min(2 * delayMs, limits.elasticLookMaxMs);
+    const next = Math.min(2 * delayMs, thresholds.lookMaxMs);
     this.#looks.set(
       pool,
       setTimeout(() => this.look(pool, next), delayMs),

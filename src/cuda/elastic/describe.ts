@@ -13,6 +13,7 @@ import type { Store } from "../../memory/state/store.ts";
 import { fragmentation } from "./page-map.ts";
 import type { PoolBooks, PoolMember, PoolRun } from "./pool-books.ts";
 import { toPages } from "./refusals.ts";
+import { thresholds } from "./thresholds.ts";
 
 export function toFigures(store: Store, pool: PoolBooks): PoolFigures {
   const { map, memory, pageSize } = pool;
@@ -84,7 +85,7 @@ function describeWorker(store: Store, worker: PoolMember): WorkerDescription {
 
 /** What it has of runs that began to leave too long ago. */
 export function findOverdue(store: Store, { pool, taken }: PoolMember): OverduePages[] {
-  const before = store.now() - limits.elasticOverdueMs;
+  const before = store.now() - thresholds.overdueMs;
   const late = [...pool.departures].filter(({ since }) => since <= before).flatMap(({ runs }) => runs);
   const had = late.filter((run) => run.pages().some((page) => taken.has(page)));
   return had.slice(0, limits.elasticListed).map((run) => {

@@ -181,6 +181,10 @@ export class DeviceElasticPools implements ElasticPools {
     return this.#byToken.get(token);
   }
 
+  get count(): number {
+    return this.#pools.size;
+  }
+
   after(key: number): Iterable<ElasticPool> {
     return this.#pools.after(key);
   }

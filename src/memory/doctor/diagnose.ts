@@ -16,6 +16,7 @@ import {
 } from "./judge-directory.ts";
 import { judgeHolder } from "./judge-holder.ts";
 import { judgeBarred, judgeDraining, judgeForeign, judgeInstances, judgeLimit, judgeSwap } from "./judge-memory.ts";
+import { judgePages } from "./judge-pages.ts";
 import { judgeOpenFiles, judgeRemoveIpc, judgeServer, judgeTcp, judgeWatch } from "./judge-process.ts";
 
 /** Each gives one finding, or none where there is nothing to look at; that of devices one for each that cannot be used. */
@@ -42,6 +43,7 @@ const judges: readonly ((facts: Facts) => Finding | readonly Finding[] | undefin
   judgeDraining,
   judgeBarred,
   judgeDevices,
+  judgePages,
 ];
 
 export function diagnose(facts: Facts): Diagnosis {

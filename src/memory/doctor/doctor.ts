@@ -7,13 +7,14 @@ import { setImmediate } from "node:timers/promises";
 import type { DeviceReport } from "../host/device.ts";
 import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
-import { hostPool, toRegionId } from "../naming.ts";
+import { hostPool, quote, toRegionId } from "../naming.ts";
 import { isOutOfDescriptors } from "../os/descriptors.ts";
+import { type ElasticPool, idOfPool } from "../state/elastic.ts";
 import type { Store } from "../state/store.ts";
 import type { HeldDescriptors } from "../storage/fd-holder/held-descriptors.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { diagnose } from "./diagnose.ts";
-import type { DescriptorFacts, DrainingRegion, HostFacts, Question } from "./facts.ts";
+import type { DescriptorFacts, DrainingRegion, HostFacts, Question, ServerFacts } from "./facts.ts";
 import type { Diagnosis } from "./finding.ts";
 import { Gatherer } from "./gatherer.ts";
 import { lookAtHolder } from "./look-at-holder.ts";
@@ -94,6 +95,7 @@ export class Doctor implements Disposable {
       drainingRegions: books.counts.draining,
       drainingBytes: pool.drainingBytes,
       draining,
+      ...lookAtPages(store),
       descriptors: this.#parts.descriptors() ?? null,
       toBeHeld: holder?.count ?? null,
       barred: new Map(host.barred.files.map(({ token }) => [token, describeToken(store, token)])),
@@ -110,6 +112,28 @@ export class Doctor implements Disposable {
       return await this.#parts.undisturbed(() => this.#gatherer.gather(question));
     }
   }
+}
+
+function lookAtPages({ elastic }: Store): Pick<ServerFacts, "elasticPools" | "overdue" | "owed"> {
+  const overdue = elastic.overdue.map(({ pool, slot, client, isConnected, byteSize, since }) => ({
+    pool: describePool(pool),
+    worker: client === null ? `worker ${slot}` : `worker ${slot} (${client})`,
+    isConnected,
+    byteSize,
+    sinceMs: since,
+  }));
+  const owed = elastic.owed.map(({ pool, page, isStuck, since, reason }) => ({
+    pool: describePool(pool),
+    page,
+    isStuck,
+    sinceMs: since,
+    reason,
+  }));
+  return { elasticPools: elastic.count, overdue, owed };
+}
+
+function describePool(pool: ElasticPool): string {
+  return `${idOfPool(pool)} (model ${quote(pool.model.name)})`;
 }
 
 function describeToken(store: Store, token: string): string {

@@ -142,10 +142,34 @@ export interface ServerFacts {
   readonly draining: readonly DrainingRegion[];
   /** Tokens of barred regions, and what they are called. */
   readonly barred: ReadonlyMap<string, string>;
+  readonly elasticPools: number;
+  /** Pages that workers have too long after they left; some of them. */
+  readonly overdue: readonly OverdueFacts[];
+  /** Pages that nobody uses and that were not given back; some of them. */
+  readonly owed: readonly OwedFacts[];
   /** null: it may open any number of files. */
   readonly descriptors: DescriptorFacts | null;
   /** How many descriptors its fd holder should have; null if the server has none kept (TENSORD_HOLDER_TTL_MS). */
   readonly toBeHeld: number | null;
+}
+
+export interface OverdueFacts {
+  /** What pool and worker are called. */
+  readonly pool: string;
+  readonly worker: string;
+  readonly isConnected: boolean;
+  readonly byteSize: number;
+  /** When they left, in ms since the epoch. */
+  readonly sinceMs: number;
+}
+
+export interface OwedFacts {
+  readonly pool: string;
+  readonly page: number;
+  readonly isStuck: boolean;
+  readonly sinceMs: number;
+  /** What the last try failed with. */
+  readonly reason: string;
 }
 
 export interface DescriptorFacts {

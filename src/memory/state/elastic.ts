@@ -229,6 +229,7 @@ export interface ElasticPools {
   find(model: string, deviceUuid: string): ElasticPool;
   /** The pool with this token, or undefined. */
   findByToken(token: string): ElasticPool | undefined;
+  readonly count: number;
   /** In the order in which they were made, those with a key above `key`. Not to be changed meanwhile. */
   after(key: number): Iterable<ElasticPool>;
   /** Changes limits. One below what is used stops further mapping, and takes nothing away. @throws TensordError a 507 of a minimum. */

@@ -21,6 +21,7 @@ export function noElasticPools(books: Books, storages: Storages): ElasticPools {
       throw poolNotFound(model, deviceUuid);
     },
     findByToken: () => undefined,
+    count: 0,
     after: () => [],
     change: absent,
     remove: absent,
