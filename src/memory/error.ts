@@ -40,6 +40,8 @@ export const failures = {
   "validation-failed": { status: 422, title: "The request does not follow the schema", retryable: false },
   "invalid-page-size": { status: 422, title: "Pages cannot have that size", retryable: false },
   "out-of-range": { status: 422, title: "The range lies outside of the pool, or is no whole pages", retryable: false },
+  "unsupported-format": { status: 422, title: "The file is of a format that is not loaded", retryable: false },
+  "invalid-model-file": { status: 422, title: "The model file is broken, or not what it says", retryable: false },
   "owner-required": { status: 422, title: "The region needs an owner", retryable: false },
   "upgrade-required": { status: 426, title: "The route is a WebSocket", retryable: false },
   "too-many-requests": { status: 429, title: "Too many requests at once", retryable: true },

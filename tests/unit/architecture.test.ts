@@ -13,8 +13,9 @@ const root = join(import.meta.dir, "../..");
 const layers: Record<string, readonly string[]> = {
   memory: ["memory"],
   cuda: ["memory", "cuda"],
+  loaders: ["memory", "loaders"],
   routes: ["memory", "routes"],
-  server: ["memory", "cuda", "routes", "server"],
+  server: ["memory", "cuda", "loaders", "routes", "server"],
   "main.ts": ["server"],
 };
 
@@ -116,7 +117,7 @@ test("every source file belongs to a layer", () => {
   expect(strays.map(({ path }) => path)).toEqual([]);
 });
 
-test("memory knows no other layer, cuda and routes know memory only, main knows server", () => {
+test("memory knows no other layer, cuda, loaders and routes know memory only, main knows server", () => {
   const inside = imports.filter(({ to }) => to?.startsWith("src/"));
   expect(inside.filter((edge) => !isAllowed(edge)).map(show)).toEqual([]);
 });
@@ -146,9 +147,9 @@ test("a floor of src/memory knows those below it and none above", () => {
   expect(fromTheWords.map(show)).toEqual([]);
 });
 
-test("memory and cuda know no HTTP", () => {
+test("memory, cuda and loaders know no HTTP", () => {
   const http = /^(hono|zod|@hono\/[^/]+)(\/|$)/;
-  const low = imports.filter(({ from }) => ["memory", "cuda"].includes(layerOf(from) ?? ""));
+  const low = imports.filter(({ from }) => ["memory", "cuda", "loaders"].includes(layerOf(from) ?? ""));
   expect(low.filter(({ specifier }) => http.test(specifier)).map(show)).toEqual([]);
 });
 

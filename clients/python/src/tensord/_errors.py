@@ -42,6 +42,8 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── PayloadTooLarge
     │   ├── RangeNotSatisfiable
     │   ├── UnsupportedMediaType
+    │   ├── InvalidModelFile                  the file is broken, or not what it says
+    │   ├── UnsupportedFormat                 the server loads no such file, whole as it may be
     │   └── UpgradeRequired
     ├── Unauthorized                          the server wants a token, or another one
     ├── Forbidden                             it refuses the request's origin, or the token may not do that
@@ -364,6 +366,18 @@ class UnsupportedMediaType(InvalidRequest):
     """The request's body is of a kind that the route does not take."""
 
     code = "unsupported-media-type"
+
+
+class InvalidModelFile(InvalidRequest):
+    """The model file is broken, or not what it says; ``path`` names it as the server was asked for it."""
+
+    code = "invalid-model-file"
+
+
+class UnsupportedFormat(InvalidRequest):
+    """The server loads no files of that format; the hint says what to do instead."""
+
+    code = "unsupported-format"
 
 
 class UpgradeRequired(InvalidRequest):

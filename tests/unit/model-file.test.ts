@@ -1,0 +1,64 @@
+/** A model file is opened by bounded reads of its beginning, whatever its format; what keeps it from that names the file. */
+
+import { describe, expect, test } from "bun:test";
+import { openModelFile } from "../../src/loaders/formats/open-model-file.ts";
+import { limits } from "../../src/memory/limits.ts";
+import { readerOf, refusalOf, safetensorsFile } from "../harness/model-files.ts";
+
+const header = '{"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[2,1024],"data_offsets":[0,8192]}}';
+
+describe("a safetensors file", () => {
+  test("has its tensors where its header says", async () => {
+    const file = safetensorsFile(header, 8192);
+    const opened = await openModelFile(readerOf(file), "/models/a.safetensors");
+    const dataOffset = 8 + header.length;
+    expect(opened).toEqual({
+      path: "/models/a.safetensors",
+      format: "safetensors",
+      compression: "none",
+      tensors: [
+        {
+          name: "w",
+          dtype: "F32",
+          shape: [2, 1024],
+          byteOffset: dataOffset,
+          byteSize: 8192,
+          aligned: dataOffset % 4 === 0,
+        },
+      ],
+      metadata: { format: "pt" },
+      dataOffset,
+      byteSize: file.length,
+    });
+  });
+
+  test("is read as far as its header goes, however large it is", async () => {
+    const long = `${header}${" ".repeat(2 * limits.modelPrefixBytes)}`;
+    const reader = readerOf(safetensorsFile(long, 8192));
+    await openModelFile(reader, "/models/a.safetensors");
+    expect(reader.readBytes).toBeLessThanOrEqual(limits.modelPrefixBytes + 8 + long.length);
+    const short = readerOf(safetensorsFile(header.replace("1024", "1048576").replace("8192", "8388608"), 8 << 20));
+    await openModelFile(short, "/models/a.safetensors");
+    expect(short.readBytes).toBeLessThanOrEqual(limits.modelPrefixBytes);
+  });
+
+  test("that is broken is refused by its path, with the broken rule", async () => {
+    const refusal = await refusalOf(() =>
+      openModelFile(readerOf(safetensorsFile(header, 8191)), "/models/a\n.safetensors"),
+    );
+    expect(refusal.code).toBe("invalid-model-file");
+    expect(refusal.message).toContain(
+      'Cannot load "/models/a\\n.safetensors": cannot read safetensors header: the data ends at byte',
+    );
+    expect(refusal.facts).toMatchObject({ path: "/models/a\n.safetensors", hint: expect.any(String) });
+  });
+
+  test("that shrinks while its header is read is refused", async () => {
+    const file = safetensorsFile(header, 8192);
+    const refusal = await refusalOf(() =>
+      openModelFile(readerOf(file.subarray(0, 50), file.length), "/models/a.safetensors"),
+    );
+    expect(refusal.code).toBe("invalid-model-file");
+    expect(refusal.message).toContain(`it has 50 bytes now, want ${file.length} as when it was opened`);
+  });
+});
