@@ -1368,7 +1368,7 @@ export interface components {
       /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
       readonly detail: string;
       /**
-       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `operation-not-found`, `tensor-not-found`, `device-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
+       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `operation-not-found`, `tensor-not-found`, `device-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `unsupported-format`, `invalid-model-file`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
        * @example malformed-body
        * @example unauthorized
        * @example forbidden
@@ -1397,6 +1397,8 @@ export interface components {
        * @example unsupported-media-type
        * @example range-not-satisfiable
        * @example validation-failed
+       * @example unsupported-format
+       * @example invalid-model-file
        * @example owner-required
        * @example upgrade-required
        * @example too-many-requests
@@ -1609,6 +1611,8 @@ export interface components {
       | "unsupported-media-type"
       | "range-not-satisfiable"
       | "validation-failed"
+      | "unsupported-format"
+      | "invalid-model-file"
       | "owner-required"
       | "upgrade-required"
       | "too-many-requests"

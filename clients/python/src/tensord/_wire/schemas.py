@@ -369,6 +369,8 @@ FailureCode: TypeAlias = Literal[
     "unsupported-media-type",
     "range-not-satisfiable",
     "validation-failed",
+    "unsupported-format",
+    "invalid-model-file",
     "owner-required",
     "upgrade-required",
     "too-many-requests",
