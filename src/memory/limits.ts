@@ -44,8 +44,6 @@ export const limits = {
   regionBytes: Number.MAX_SAFE_INTEGER,
   /** Largest safetensors header, by the format's own rule. */
   headerBytes: 100_000_000,
-  /** What is read of a model file at first: most headers are shorter. */
-  modelPrefixBytes: 64 * KiB,
   /** Data of a region starts at a multiple of this. */
   dataAlignmentBytes: 4096,
   /** Regions alive at once. */

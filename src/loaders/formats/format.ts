@@ -3,11 +3,9 @@
  * parser reads a file is `open-model-file.ts`'s business.
  */
 
-import { TensordError } from "../../memory/error.ts";
 import type { Tensor } from "../../memory/layout/layout.ts";
-import { toPrintableLine } from "../../memory/naming.ts";
 
-/** Word for word what a file is; `raw` are bytes of which only the caller says what they are. */
+/** What a file is; of `raw` bytes only the caller says what they are. */
 export type ModelFormat = "safetensors" | "gguf" | "npy" | "npz" | "raw";
 
 /** What a whole file is packed with. */
@@ -28,8 +26,20 @@ export interface RangeReader {
 export interface FileTensor extends Pick<Tensor, "name" | "dtype" | "shape" | "byteOffset" | "byteSize" | "aligned"> {
   /** What its opaque bytes stand for: blocks of a type that has no dtype, by the format's own name, and the shape in elements. */
   readonly logical?: { readonly type: string; readonly shape: readonly number[] };
-  /** Where it is one of an archive and deflated: what it occupies there, from `byteOffset`. `streamTensor` inflates it. */
-  readonly deflatedByteSize?: number;
+  /** Of one in an archive. Only `streamTensor` reads one that is deflated. */
+  readonly member?: ArchiveMember;
+}
+
+/** A file of its own in an archive, in which a tensor comes last. */
+export interface ArchiveMember {
+  /** Where its bytes begin in the content, and how many there are as they are stored. */
+  readonly byteOffset: number;
+  readonly byteSize: number;
+  readonly isDeflated: boolean;
+  /** What comes before the tensor, once it is inflated. */
+  readonly headerBytes: number;
+  /** Of the whole member, once it is inflated. */
+  readonly crc32: number;
 }
 
 /** A model file as its header says, checked against the file's size. Nothing of it is in memory but this. */
@@ -40,7 +50,7 @@ export interface ModelFile {
   readonly compression: Compression;
   /** In the order of their data, which never overlap; at least one, but none of raw bytes whose tensors nobody gave. */
   readonly tensors: readonly FileTensor[];
-  /** What the file says of itself, as text. Lists of more than a few values are left out. */
+  /** What the file says of itself, as text. Long lists and long texts are left out. */
   readonly metadata: Readonly<Record<string, string>>;
   /** Where the data begins, in the content. */
   readonly dataOffset: number;
@@ -48,7 +58,7 @@ export interface ModelFile {
   readonly byteSize: number;
 }
 
-/** What a parser finds in the beginning of a content. */
+/** What a parser finds in a content. */
 export type Parsed = Pick<ModelFile, "tensors" | "metadata" | "dataOffset" | "byteSize">;
 
 /** So many bytes of the content a parser has to see before it can go on: more than it was given. */
@@ -57,37 +67,8 @@ export interface Wanted {
 }
 
 /**
- * Reads the beginning of a content. Pure.
- * @param byteSize of the content, or undefined where it is not known yet, so that whoever reads it to its end has to compare.
+ * Reads the beginning of a content of `byteSize` bytes. Pure.
+ * @param byteSize undefined where nobody knows yet how long a compressed content is; only formats whose header says it get that.
  * @throws TensordError `invalid-model-file`, `unsupported-format`, or `validation-failed` from the layout. They name no path.
  */
-export type ParsePrefix = (prefix: Uint8Array, byteSize: number | undefined) => Parsed | Wanted;
-
-/** Reads all of a range. @throws TensordError `invalid-model-file` where the file has become shorter. */
-export async function readExactly(reader: RangeReader, byteOffset: number, byteSize: number): Promise<Uint8Array> {
-  const bytes = await reader.read(byteOffset, byteSize);
-  if (bytes.length === byteSize) return bytes;
-  const state = `it has ${byteOffset + bytes.length} bytes now`;
-  throw invalid(`${state}, want ${reader.byteSize} as when it was opened`, "Load it again once nobody writes to it.");
-}
-
-/** Of a file that is broken or says what cannot be. @param state what is, and what is wanted. */
-export function invalid(state: string, hint = "Get the file anew: this one is damaged, or not what its name says.") {
-  return new TensordError("invalid-model-file", `Cannot read its content: ${state}`, { hint });
-}
-
-/** Of a file that may be whole, and that tensord does not load. @param hint what to do instead. */
-export function unsupported(state: string, hint: string) {
-  return new TensordError("unsupported-format", `Cannot read its content: ${state}`, { hint });
-}
-
-const translated: readonly string[] = ["invalid-model-file", "unsupported-format", "validation-failed"];
-
-/** The one place where what parsers throw gets the file's path. What a source throws stays as it is. */
-export function withPath(path: string, error: unknown): unknown {
-  if (!(error instanceof TensordError) || !translated.includes(error.code) || "path" in error.facts) return error;
-  const code = error.code === "unsupported-format" ? error.code : "invalid-model-file";
-  const reason = error.message.replace(/^Cannot read its content: /, "").replace(/^Cannot /, "cannot ");
-  const detail = `Cannot load ${toPrintableLine(JSON.stringify(path))}: ${reason}`;
-  return new TensordError(code, detail, { ...error.facts, path }, { cause: error });
-}
+export type ParsePrefix<Size = number> = (prefix: Uint8Array, byteSize: Size) => Parsed | Wanted;

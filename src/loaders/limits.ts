@@ -1,0 +1,26 @@
+/**
+ * Every bound of model files and of how they are read, one line each; those of regions, which hold for what is loaded as well, are in
+ * `src/memory/limits.ts`.
+ */
+
+import { GiB, KiB, MiB } from "../memory/limits.ts";
+
+export const fileLimits = {
+  /** What is read of a file at first: most headers are shorter. How many of those bytes say what it is: of a tar archive the 262nd. */
+  prefixBytes: 64 * KiB,
+  sniffedBytes: 512,
+  /** What a file says of itself, as far as it is kept: characters, values of a list; and how deep lists nest. */
+  metadataCharacters: 1 * MiB,
+  listValues: 64,
+  listDepth: 4,
+  /** NumPy reads no longer header either, without being told to (`max_header_size`). */
+  npyHeaderBytes: 10_000,
+  /** What is read of a .npy file in an archive: its longest header, and what comes before that. */
+  npyPrefixBytes: 10_012,
+  /** Files are decompressed from pieces of this size, into pieces of it. */
+  pieceBytes: 256 * KiB,
+  /** What may come out of a compressed file: so many times its size, or so much where that is more; and at most so much. */
+  decompressedRatio: 200,
+  decompressedSmallBytes: 64 * MiB,
+  decompressedBytes: 1024 * GiB,
+} as const;
