@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { openModelFile } from "../../src/loaders/formats/open-model-file.ts";
 import { fileLimits } from "../../src/loaders/limits.ts";
-import { readerOf, refusalOf, safetensorsFile } from "../harness/model-files.ts";
+import { ggufFile, ggufList, readerOf, refusalOf, safetensorsFile } from "../harness/model-files.ts";
 
 const header = '{"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[2,1024],"data_offsets":[0,8192]}}';
 
@@ -60,5 +60,40 @@ describe("a safetensors file", () => {
     );
     expect(refusal.code).toBe("invalid-model-file");
     expect(refusal.message).toContain(`it ends at byte 50 now, want ${file.length} as when it was opened`);
+  });
+});
+
+describe("a header of 100 MB", () => {
+  /** A file of spaces after these bytes, of which nothing is in memory. */
+  const spaces = (begin: Buffer, byteSize: number) => {
+    let readBytes = 0;
+    return {
+      byteSize,
+      readBytes: () => readBytes,
+      read(byteOffset: number, size: number) {
+        readBytes += size;
+        const bytes = Buffer.alloc(size, " ");
+        begin.copy(bytes, 0, Math.min(byteOffset, begin.length));
+        return Promise.resolve(bytes);
+      },
+    };
+  };
+
+  test("of safetensors is read once", async () => {
+    const reader = spaces(safetensorsFile("{", 0, 100_000_000n), 1 << 30);
+    const refusal = await refusalOf(() => openModelFile(reader, "/models/a.safetensors"));
+    expect(refusal.message).toContain("the text is not what it should be");
+    expect(reader.readBytes()).toBe(8 + 100_000_000);
+  });
+
+  test("of GGUF, and more, is not read", async () => {
+    const pair = ["k", ggufList(0, 200_000_000)] as const;
+    const reader = spaces(
+      ggufFile({ pairs: [pair], tensors: [{ name: "w", extents: [1], type: 0, begin: 0 }], data: 0 }),
+      1 << 30,
+    );
+    const refusal = await refusalOf(() => openModelFile(reader, "/models/a.gguf"));
+    expect(refusal.message).toMatch(/its header has 2000\d{5} bytes and more, want at most 100000000/);
+    expect(reader.readBytes()).toBe(fileLimits.prefixBytes);
   });
 });

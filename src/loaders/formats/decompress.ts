@@ -82,5 +82,9 @@ function translate(error: unknown, packing: Packing): unknown {
     );
   }
   if (!/^(Z_|ZSTD_)/.test(code)) return error;
-  return invalid(`its ${packing} data is damaged or broken off (${(error as Error).message})`, undefined, error);
+  return invalid(
+    `its ${packing} data is damaged or broken off (${(error as Error).message}), want what was packed`,
+    undefined,
+    error,
+  );
 }

@@ -65,5 +65,6 @@ async function* streamMember(
     if (header < piece.length) yield header === 0 ? piece : piece.subarray(header);
   }
   if (at < want) throw invalid(`the array ${quote(name)} ends at byte ${at}, want ${want}`);
-  if (checksum !== member.crc32) throw invalid(`the array ${quote(name)} has another checksum than its archive says`);
+  if (checksum !== member.crc32)
+    throw invalid(`the array ${quote(name)} has the checksum ${checksum}, want ${member.crc32} as its archive says`);
 }

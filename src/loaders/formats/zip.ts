@@ -137,7 +137,7 @@ function readEntry(directory: Buffer, at: number): { member: ZipMember; next: nu
   ];
   const extraAt = at + entryBytes + nameBytes;
   const next = extraAt + extraBytes + commentBytes;
-  if (next > directory.length) throw invalid(`its directory is broken off in a member at byte ${at} of it`);
+  if (next > directory.length) throw invalid(`its directory is broken off at byte ${at} of it, want a whole member`);
   const name = directory.toString("utf8", at + entryBytes, extraAt);
   const [flags, method] = [directory.readUInt16LE(at + 8), directory.readUInt16LE(at + 10)];
   if ((flags & 1) !== 0)
