@@ -17,6 +17,10 @@ export const fileLimits = {
   npyHeaderBytes: 10_000,
   /** What is read of a .npy file in an archive: its longest header, and what comes before that. */
   npyPrefixBytes: 10_012,
+  /** Files of a sharded model, the size of its index, which is read whole, and the tensors that it names. */
+  shards: 1000,
+  indexBytes: 32 * MiB,
+  shardedTensors: 1_000_000,
   /** Files are decompressed from pieces of this size, into pieces of it. */
   pieceBytes: 256 * KiB,
   /** What may come out of a compressed file: so many times its size, or so much where that is more; and at most so much. */

@@ -4,9 +4,11 @@
  */
 
 import { fileLimits } from "../limits.ts";
+import { toLatin1 } from "./bytes.ts";
 import { decompress, type Packing } from "./decompress.ts";
 import type { Compression, RangeReader } from "./format.ts";
 import { invalid } from "./refusal.ts";
+import { isZstd } from "./zstd-frames.ts";
 
 export interface Content extends AsyncDisposable {
   /** Undefined of a compressed file whose content was not measured. */
@@ -40,6 +42,12 @@ async function readWhole(reader: RangeReader, byteOffset: number, byteSize: numb
   if (bytes.length === byteSize) return bytes;
   const state = `it ends at byte ${byteOffset + bytes.length} now`;
   throw invalid(`${state}, want ${reader.byteSize} as when it was opened`, "Load it again once nobody writes to it.");
+}
+
+/** What a file with these first bytes is packed with. */
+export function compressionOf(begin: Uint8Array): Compression {
+  if (toLatin1(begin, 3) === "\x1f\x8b\x08") return "gzip";
+  return isZstd(begin) ? "zstd" : "none";
 }
 
 export function toContent(reader: RangeReader, compression: Compression): Content {

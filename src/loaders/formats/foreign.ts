@@ -48,6 +48,13 @@ const byText: readonly (readonly [RegExp, Foreign])[] = [
 /** By the end of the path, where the bytes say nothing. */
 const byName: readonly (readonly [RegExp, Foreign])[] = [
   [/\.(pt|pth|ckpt|pkl|pickle|joblib)$/i, { what: "files of its name are pickles", hint: pickleHint }],
+  [
+    /\.json$/i,
+    {
+      what: "it is JSON, and no weights",
+      hint: "Load the model's weights, or its .safetensors.index.json if it has shards.",
+    },
+  ],
   [/\.onnx$/i, { what: "it is an ONNX file", hint: "Load it with format raw: ONNX Runtime maps it as it is." }],
   [
     /\.bin$/i,

@@ -5,7 +5,7 @@
 
 import { fileLimits } from "../limits.ts";
 import { toLatin1 } from "./bytes.ts";
-import { CompressedContent, type Content, readExactly, toContent } from "./content.ts";
+import { CompressedContent, type Content, compressionOf, readExactly, toContent } from "./content.ts";
 import { checkDecompressed } from "./decompress.ts";
 import { refuseForeignBytes, refuseForeignName } from "./foreign.ts";
 import type { Compression, ModelFile, ModelFormat, Parsed, ParsePrefix, RangeReader } from "./format.ts";
@@ -15,7 +15,6 @@ import { readNpz } from "./npz.ts";
 import { type RawTensor, toRaw } from "./raw.ts";
 import { withPath } from "./refusal.ts";
 import { parseSafetensors } from "./safetensors.ts";
-import { isZstd } from "./zstd-frames.ts";
 
 /** What a caller knows of a file. */
 export interface AskedFormat {
@@ -45,11 +44,6 @@ export async function openModelFile(reader: RangeReader, path: string, asked: As
   } catch (error) {
     throw withPath(path, error);
   }
-}
-
-function compressionOf(begin: Uint8Array): Compression {
-  if (toLatin1(begin, 3) === "\x1f\x8b\x08") return "gzip";
-  return isZstd(begin) ? "zstd" : "none";
 }
 
 function compressionOfName(path: string): Compression {

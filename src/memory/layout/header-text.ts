@@ -8,6 +8,8 @@ import { limits } from "../limits.ts";
 import { quote } from "../naming.ts";
 
 const header = "safetensors header";
+/** Characters of a number: more than any that a program writes. */
+const longestWord = 64;
 
 /** One tensor as the header words it; nothing but the types, the counts and the uniqueness of names is checked. */
 export interface HeaderEntry {
@@ -151,6 +153,18 @@ export class Cursor {
       }
     }
     return plain ? this.#text.slice(start + 1, this.#at - 1) : this.#unescape(this.#text.slice(start, this.#at));
+  }
+
+  /** A text, or a number, true, false or null as it is written. */
+  scalar(): string {
+    this.#skipSpace();
+    if (this.#text.charAt(this.#at) === '"') return this.string();
+    const word = /^(?:-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)(?![\w.])/.exec(
+      this.#text.slice(this.#at, this.#at + longestWord),
+    )?.[0];
+    if (word === undefined) return this.refuse("there is no single value", "a text, a number, true, false or null");
+    this.#at += word.length;
+    return word;
   }
 
   /** Nothing but white space may follow. */
