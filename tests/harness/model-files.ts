@@ -135,34 +135,49 @@ export interface ZipParts {
   readonly nameInHeader?: string;
 }
 
-/** A zip archive as `numpy.savez` writes it, but for its padding. @param count what its end says. */
-export function zipFile(members: readonly ZipParts[], count = members.length): Buffer {
+/**
+ * A zip archive as `numpy.savez` writes it.
+ * @param count what its end says. @param in64 whether sizes and places are where those above 4 GiB are.
+ */
+export function zipFile(members: readonly ZipParts[], count = members.length, in64 = false): Buffer {
   const parts: Buffer[] = [];
   const directory: Buffer[] = [];
   let offset = 0;
   for (const member of members) {
     const stored = member.isDeflated === true ? deflateRawSync(member.bytes) : Buffer.from(member.bytes);
     const method = member.method ?? (member.isDeflated === true ? 8 : 0);
+    const storedBytes = member.storedBytes ?? stored.length;
+    const byteSize = member.byteSize ?? member.bytes.length;
     const common = Buffer.concat([
       u16(member.flags ?? 0),
       u16(method),
       u32(0),
       u32(member.crc ?? crc32(member.bytes)),
-      u32(member.storedBytes ?? stored.length),
-      u32(member.byteSize ?? member.bytes.length),
+      u32(in64 ? 0xffff_ffff : storedBytes),
+      u32(in64 ? 0xffff_ffff : byteSize),
     ]);
+    const place = member.headerOffset ?? offset;
+    // An extra field of another kind comes before the one with the sizes.
+    const values = [u16(0xcafe), u16(2), u16(0), u16(1), u16(24), u64(byteSize), u64(storedBytes), u64(place)];
+    const extra = in64 ? Buffer.concat(values) : Buffer.alloc(0);
     const name = Buffer.from(member.name);
     const ownName = Buffer.from(member.nameInHeader ?? member.name);
     const local = Buffer.concat([u32(0x0403_4b50), u16(20), common, u16(ownName.length), u16(0), ownName, stored]);
-    const lengths = Buffer.concat([u16(name.length), u16(0), u16(0), u16(0), u16(0), u32(0)]);
-    const place = u32(member.headerOffset ?? offset);
-    directory.push(Buffer.concat([u32(0x0201_4b50), u16(20), u16(20), common, lengths, place, name]));
+    const lengths = Buffer.concat([u16(name.length), u16(extra.length), u16(0), u16(0), u16(0), u32(0)]);
+    const at = u32(in64 ? 0xffff_ffff : place);
+    directory.push(Buffer.concat([u32(0x0201_4b50), u16(20), u16(20), common, lengths, at, name, extra]));
     parts.push(local);
     offset += local.length;
   }
   const size = directory.reduce((sum, entry) => sum + entry.length, 0);
-  const end = [u32(0x0605_4b50), u32(0), u16(count), u16(count), u32(size), u32(offset), u16(0)];
-  return Buffer.concat([...parts, ...directory, ...end]);
+  if (!in64) {
+    const end = [u32(0x0605_4b50), u32(0), u16(count), u16(count), u32(size), u32(offset), u16(0)];
+    return Buffer.concat([...parts, ...directory, ...end]);
+  }
+  const end64 = [u32(0x0606_4b50), u64(44), u32(0), u64(0), u64(count), u64(count), u64(size), u64(offset)];
+  const locator = [u32(0x0706_4b50), u32(0), u64(offset + size), u32(1)];
+  const end = [u32(0x0605_4b50), u32(0), u16(0xffff), u16(0xffff), u32(0xffff_ffff), u32(0xffff_ffff), u16(0)];
+  return Buffer.concat([...parts, ...directory, ...end64, ...locator, ...end]);
 }
 
 export function u16(value: number): Buffer {

@@ -141,6 +141,27 @@ describe("a GGUF file", () => {
   });
 });
 
+describe("an .npz file", () => {
+  const members = [
+    { name: "a.npy", bytes: array },
+    { name: "b.npy", bytes: array, isDeflated: true },
+  ];
+
+  test("may have its sizes and places in 64 bits", async () => {
+    const large = await openModelFile(readerOf(zipFile(members, 2, true)), "/models/x.npz");
+    const plain = await openModelFile(readerOf(zipFile(members)), "/models/x.npz");
+    expect(large.tensors).toEqual(plain.tensors);
+  });
+
+  test("may have a comment, also one that looks like its end", async () => {
+    const zip = zipFile(members);
+    const comment = Buffer.concat([zip.subarray(-22), Buffer.from("comment")]);
+    zip.writeUInt16LE(comment.length, zip.length - 2);
+    const opened = await openModelFile(readerOf(Buffer.concat([zip, comment])), "/models/x.npz");
+    expect(opened.tensors.map(({ name }) => name)).toEqual(["a", "b"]);
+  });
+});
+
 describe("a raw file", () => {
   const bytes = noise(64, 3);
   const dtype = "F32" as const;

@@ -80,6 +80,11 @@ function readList(cursor: GgufCursor, key: string, depth: number): string | unde
   }
   const values: string[] = [];
   for (let index = 0; index < count; index++) {
+    if (!isKept && type === textType) {
+      // A vocabulary has hundreds of thousands.
+      cursor.skip(cursor.count(`bytes of a value of ${quote(key)}`, 1));
+      continue;
+    }
     const value = readValue(cursor, type, key, depth);
     if (isKept) values.push(type === textType ? JSON.stringify(value) : (value ?? "null"));
   }

@@ -1,11 +1,12 @@
-"""Stock writers and readers of model files: safetensors, NumPy and gguf. Writes files of every dtype into the folder that
-is given, reads each again with the library of its format, and prints what that found."""
+"""Stock writers and readers of model files: safetensors, NumPy and gguf. Writes files of every dtype into a folder, reads
+each again with the library of its format, and prints what that found; null of pickles."""
 
 import ctypes
 import gzip
 import hashlib
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import gguf
@@ -169,7 +170,21 @@ def write_gguf() -> None:
         record(path, tensors, {**expected, **({} if alignment == 32 else {"general.alignment": str(alignment)})})
 
 
+def copy_own_files() -> None:
+    """What NumPy tests itself with: arrays that Python 2 wrote, and some of objects, which are pickles."""
+    for path in sorted((Path(np.lib.__file__).parent / "tests/data").glob("*.np[yz]")):
+        copy = folder / path.name
+        copy.write_bytes(path.read_bytes())
+        if "objarr" in path.name:
+            found[path.name] = None
+            continue
+        with warnings.catch_warnings(action="ignore"):
+            array = np.load(copy)
+        found[path.name] = {"tensors": {path.stem: describe("F64", array.shape, array.tobytes())}, "metadata": {}}
+
+
 write_safetensors()
 write_numpy()
 write_gguf()
+copy_own_files()
 print(json.dumps(found))

@@ -238,6 +238,12 @@ export const npzRows: readonly Row[] = [
   ["encrypted.npz", "A member with a password.", "is encrypted", zipFile([{ ...member, flags: 1 }])],
   ["method-unknown.npz", "A member packed by bzip2.", "is packed by method 12", zipFile([{ ...member, method: 12 }])],
   ["sizes-differ.npz", "A stored member of two sizes.", "is stored in", zipFile([{ ...member, byteSize: 16 }])],
+  [
+    "size-of-64-bits-missing.npz",
+    "A size that says it stands in another field, which is not there.",
+    "a member's size of 64 bits is missing",
+    zipFile([{ ...member, storedBytes: 0xffff_ffff }]),
+  ],
   ["checksum.npz", "A stored member of another checksum.", "has the checksum", zipFile([{ ...member, crc: 1 }])],
   [
     "checksum-deflated.npz",
