@@ -11,6 +11,7 @@ import { doorMutations } from "./door.mjs";
 import { holderMutations } from "./holder.mjs";
 import { holdsMutations } from "./holds.mjs";
 import { journalMutations } from "./journal.mjs";
+import { modelsMutations } from "./models.mjs";
 import { ownersMutations } from "./owners.mjs";
 import { podMutations } from "./pod.mjs";
 import { regionsMutations } from "./regions.mjs";
@@ -32,5 +33,6 @@ export const mutations = [
   ...brokerMutations,
   ...clientsMutations,
   ...holdsMutations,
+  ...modelsMutations,
   ...podMutations,
 ];

@@ -1,0 +1,133 @@
+/** Mistakes in how model files are read that somebody else wrote. */
+
+const formats = "src/loaders/formats";
+const hostile = "tests/unit/hostile-models.test.ts";
+
+export const modelsMutations = [
+  {
+    name: "a model file that shrank is taken for whole",
+    file: `${formats}/content.ts`,
+    find: "  if (bytes.length === byteSize) return bytes;\n  const state",
+    replace: "  if (bytes.length <= byteSize) return bytes;\n  const state",
+    test: ["tests/unit/model-file.test.ts", "that shrinks while its header is read"],
+  },
+  {
+    name: "a model file is read whole to be opened",
+    file: `${formats}/open-model-file.ts`,
+    find: `toContent(reader, "none").read(0, fileLimits.prefixBytes)`,
+    replace: `toContent(reader, "none").read(0, reader.byteSize)`,
+    test: ["tests/unit/model-file.test.ts", "is read as far as its header goes"],
+  },
+  {
+    name: "counts of a GGUF file are believed",
+    file: `${formats}/gguf-cursor.ts`,
+    find: "Math.min(maximum, Math.floor((this.#byteSize - this.#at) / bytesEach))",
+    replace: "maximum",
+    test: [hostile, "tensor-count-past-end"],
+  },
+  {
+    name: "lists of a GGUF file nest without an end",
+    file: `${formats}/gguf-metadata.ts`,
+    find: "return readList(cursor, key, depth + 1)",
+    replace: "return readList(cursor, key, depth)",
+    test: [hostile, "lists-deep"],
+  },
+  {
+    name: "tensors of a GGUF file may lie anywhere",
+    file: `${formats}/gguf.ts`,
+    find: "if (begin !== want)",
+    replace: "if (begin < want)",
+    test: [hostile, "hole.gguf"],
+  },
+  {
+    name: "rows of a GGUF file may end in a block",
+    file: `${formats}/gguf.ts`,
+    find: "if (innermost % type.blockElements !== 0)",
+    replace: "if (innermost % 1 !== 0)",
+    test: [hostile, "blocks-broken"],
+  },
+  {
+    name: "an array in Fortran's order is taken for one in C's",
+    file: `${formats}/npy.ts`,
+    find: "if (fortranOrder && ",
+    replace: "if (!fortranOrder && ",
+    test: [hostile, "fortran.npy"],
+  },
+  {
+    name: "an array of the other byte order is taken as it is",
+    file: `${formats}/npy.ts`,
+    find: `if (order === ">" && `,
+    replace: `if (order === "<>" && `,
+    test: [hostile, "big-endian.npy"],
+  },
+  {
+    name: "members of an archive may overlap",
+    file: `${formats}/zip.ts`,
+    find: "if (member.headerOffset < end)",
+    replace: "if (member.headerOffset < 0)",
+    test: [hostile, "overlap.npz"],
+  },
+  {
+    name: "a member may call itself otherwise than the directory",
+    file: `${formats}/zip.ts`,
+    find: `if (name.toString("utf8") !== member.name)`,
+    replace: `if (name.length === 0)`,
+    test: [hostile, "name-differs.npz"],
+  },
+  {
+    name: "the checksum of an archive's array is not compared",
+    file: `${formats}/stream-content.ts`,
+    find: "if (checksum !== member.crc32)",
+    replace: "if (checksum === undefined)",
+    test: [hostile, "checksum.npz"],
+  },
+  {
+    name: "a compressed model may grow without an end",
+    file: `${formats}/decompress.ts`,
+    find: "  if (byteSize <= maximum) return;",
+    replace: "  if (byteSize <= Number.MAX_SAFE_INTEGER) return;",
+    test: [hostile, "bomb.gguf.zst"],
+  },
+  {
+    name: "a content may go on after its tensors",
+    file: `${formats}/stream-content.ts`,
+    find: "if (byteSize > want) throw",
+    replace: "if (byteSize < 0) throw",
+    test: [hostile, "longer.safetensors.zst"],
+  },
+  {
+    name: "a zstd frame that is broken off is whole",
+    file: `${formats}/zstd-frames.ts`,
+    find: `    throw invalid("its zstd data is broken off, want whole frames");`,
+    replace: "",
+    test: [hostile, "truncated-checksum.safetensors.zst"],
+  },
+  {
+    name: "a pickle is read by its name",
+    file: `${formats}/open-model-file.ts`,
+    find: "  refuseForeignBytes(prefix);",
+    replace: "",
+    test: [hostile, "pickle.safetensors"],
+  },
+  {
+    name: "an index leads to another folder",
+    file: `${formats}/shards.ts`,
+    find: `!file.includes("/") && `,
+    replace: "",
+    test: ["tests/unit/model-shards.test.ts", "with a file in another folder"],
+  },
+  {
+    name: "a shard may have a tensor of another one",
+    file: `${formats}/shards.ts`,
+    find: "if (other !== undefined)",
+    replace: "if (other === null)",
+    test: ["tests/unit/model-shards.test.ts", "has a tensor of another file"],
+  },
+  {
+    name: "a refusal of a model file keeps the path to itself",
+    file: `${formats}/refusal.ts`,
+    find: "{ ...error.facts, path }",
+    replace: "error.facts",
+    test: ["tests/unit/model-file.test.ts", "is refused by its path"],
+  },
+];
