@@ -242,8 +242,8 @@ export function parseConfig(environment: Texts, flags: Texts = {}, file: Texts =
   });
 }
 
-/** Read by the command line and by clients; and what Kubernetes sets in every pod beside a Service that is called tensord. */
-const notOurs = /^TENSORD_(CONFIG$|URL$|TOKEN$|TOKEN_FILE$|SESSION_NAME$|SERVICE_|PORT_)/;
+/** Read by the command line and by clients, or set by `tensord hold`; and what Kubernetes sets in every pod beside a Service that is called tensord. */
+const notOurs = /^TENSORD_(CONFIG$|URL$|TOKEN$|TOKEN_FILE$|SESSION_NAME$|PATH$|SERVICE_|PORT_)/;
 
 function toMistake({ variable, flag }: Setting, text: string, error: z.ZodError): string {
   const messages = error.issues.flatMap((issue) =>

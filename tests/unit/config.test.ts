@@ -129,11 +129,12 @@ describe("parseConfig", () => {
     });
   }
 
-  test("minds nothing that clients read", () => {
+  test("minds nothing that clients read, or that hold sets", () => {
     const clients = {
       TENSORD_TOKEN: "secret",
       TENSORD_TOKEN_FILE: "/run/secrets/token",
       TENSORD_SESSION_NAME: "pod-1/app",
+      TENSORD_PATH: "/dev/shm/tensord.default.a",
     };
     expect(parseConfig(clients)).toEqual(parseConfig({}));
   });

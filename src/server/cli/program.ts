@@ -13,6 +13,7 @@ import { doctor } from "./doctor.ts";
 import { events } from "./events.ts";
 import { free } from "./free.ts";
 import { healthcheck } from "./healthcheck.ts";
+import { hold } from "./hold.ts";
 import { leases } from "./leases.ts";
 import { list, listOffline } from "./list.ts";
 import { print, tell } from "./output.ts";
@@ -97,6 +98,12 @@ export function createProgram(): Command {
       async (target, name, flags) =>
         await print(await copy(toApi(flags), target, name, flags, flags.json === true, untilStopped())),
     );
+
+  withApi(program.command("hold"), { json: false })
+    .description("run a command while a region is in use, as one that maps the region's file and takes no lease itself")
+    .argument("<region>", "id, name (of the model default) or model/name")
+    .argument("<command...>", "after --, with its arguments; in them {} is the file's path, as is TENSORD_PATH")
+    .action(async (target, command: string[], flags) => process.exit(await hold(toApi(flags), target, command)));
 
   withApi(program.command("operations"))
     .description("list the copies and such that run, or ended a while ago")
@@ -184,11 +191,11 @@ function withSettings(command: Command, names: readonly SettingName[]): Command 
   return command.option("--config <path>", "a YAML file with settings, as port: 7411 (TENSORD_CONFIG)");
 }
 
-function withApi(command: Command): Command {
-  return withSettings(command, locating)
+function withApi(command: Command, { json = true } = {}): Command {
+  const reaching = withSettings(command, locating)
     .option("--url <url>", urlMeaning)
-    .option("--token-file <path>", tokenMeaning)
-    .option("--json", "print JSON");
+    .option("--token-file <path>", tokenMeaning);
+  return json ? reaching.option("--json", "print JSON") : reaching;
 }
 
 /** What a new region is to be. */
