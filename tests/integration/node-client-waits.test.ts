@@ -63,6 +63,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           evict: (options) => client.evict(1, options),
           createOnDevice: (options) => client.createOnDevice("a", { dtype: "U8", shape: [1] }, { ttlMs: 1_000, ...options }),
           attachOnDevice: (options) => client.attachOnDevice("a", { timeoutMs: 60_000, ...options }),
+          hold: (options) => client.hold("a", { timeoutMs: 60_000, ...options }),
           copy: (options) => client.copy(id, options),
           operations: (options) => first(client.operations(options)),
           operation: (options) => client.operation("op_a", options),

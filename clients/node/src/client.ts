@@ -40,6 +40,7 @@ import {
   type EvictOptions,
   type GetOptions,
   type GetOrCreateOptions,
+  type HoldOptions,
   type ListOptions,
   type OperationsOptions,
   type PoolLimits,
@@ -58,6 +59,7 @@ import { makeRegion, mapExisting } from "./regions/make-region.ts";
 import { findRegion, toAccess } from "./regions/mapper.ts";
 import { Operation, startCopy } from "./regions/operation.ts";
 import { toOwner } from "./regions/owner.ts";
+import { holdPath, type PathHold } from "./regions/path-hold.ts";
 import { type AnyReference, toTensorReference } from "./regions/reference.ts";
 import type { Region } from "./regions/region.ts";
 import type { DeviceTensors, RegionSource } from "./regions/sources.ts";
@@ -175,6 +177,24 @@ export class Client {
     const find = () =>
       findRegion(this.#api, { model, name: region, version }, { timeoutMs, isWriter: writable, signal });
     return mapExisting(this.#asker, await find(), () => access, find);
+  }
+
+  /**
+   * Keeps a region in use while something in this process reads its file by path: an engine that maps it, as ONNX Runtime and
+   * llama.cpp do, takes no lease, and what nobody leases may be evicted, or end with its owner. `using held = await client.hold(name)`,
+   * and `held.path` until what was loaded from it was let go. It needs address space of the region's size, and no memory.
+   * @throws TensordError as `attach`; `feature-unavailable` of `heap` storage and of memory on a device
+   */
+  async hold(region: string | RegionDescriptor | ListedRegion, options: HoldOptions = {}): Promise<PathHold> {
+    checkArgument("hold a region", "what should be one", region, kinds.nameOrOneRegion);
+    checkOptions("hold a region", tables.hold, options);
+    checkPlatform("hold a region");
+    const { model = defaultModel, version, timeoutMs = 0, signal } = options;
+    const find = () =>
+      typeof region === "string"
+        ? findRegion(this.#api, { model, name: region, version }, { timeoutMs, isWriter: false, signal })
+        : this.#api.region(region.id, signal);
+    return holdPath(this.#asker, find, signal);
   }
 
   /**

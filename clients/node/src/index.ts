@@ -39,6 +39,7 @@ export type {
   EvictOptions,
   GetOptions,
   GetOrCreateOptions,
+  HoldOptions,
   ListOptions,
   LockOptions,
   OperationsOptions,
@@ -53,6 +54,7 @@ export type {
 export type { DeviceHandle } from "./regions/device-handle.ts";
 export type { Group } from "./regions/group.ts";
 export type { Operation } from "./regions/operation.ts";
+export type { PathHold } from "./regions/path-hold.ts";
 export { TensorReference, type WireReference } from "./regions/reference.ts";
 export type { Region } from "./regions/region.ts";
 export type { DeviceTensors, RegionSource, TensorSource, TensorSpec } from "./regions/sources.ts";

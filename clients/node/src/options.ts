@@ -173,6 +173,9 @@ export interface AttachOptions extends AccessOptions, WaitOptions {
   readonly timeoutMs?: number;
 }
 
+/** As for `attach`; what reads the path decides how. */
+export type HoldOptions = Omit<AttachOptions, keyof AccessOptions>;
+
 /** As for `attach`; nothing is mapped here, so there is no `strict`. */
 export type AttachOnDeviceOptions = Omit<AttachOptions, "strict">;
 

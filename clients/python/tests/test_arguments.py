@@ -121,6 +121,8 @@ EXCEPTIONS: dict[str, set[str]] = {
     **dict.fromkeys(("Client.attach.region", "attach.region"), NAMES | {"texts"}),
     "Client.seal.if_match": OR_NONE | {"list"},
     "attach.timeout": TIMES,
+    "Client.hold.timeout": TIMES,
+    "hold.timeout": TIMES,
     "attach_shared_tensor.timeout": TIMES,
 }
 
@@ -169,6 +171,8 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
         yield {
             "connect": Call(tensord.connect, {}),
             "attach": Call(tensord.attach, {"region": "region"}),
+            "hold": Call(tensord.hold, {"region": "region"}),
+            "Client.hold": Call(client.hold, {"region": "region"}),
             "create_shared_tensor": Call(tensord.create_shared_tensor, {"name": "x", "array": [1], "ttl": 60}),
             "attach_shared_tensor": Call(tensord.attach_shared_tensor, {"name": "region"}),
             "get_or_create": Call(tensord.get_or_create, {"name": "x", "build": lambda: [1]}),

@@ -14,6 +14,7 @@ import type {
   EvictOptions,
   GetOptions,
   GetOrCreateOptions,
+  HoldOptions,
   ListOptions,
   LockOptions,
   OperationsOptions,
@@ -126,6 +127,8 @@ export const access = tableOf<AccessOptions>()({ writable: kinds.flag, strict: k
 export const get = tableOf<GetOptions>()({ ...wait, model: kinds.text, version: kinds.text });
 
 export const attach = tableOf<AttachOptions>()({ ...access, ...get, timeoutMs: kinds.waitMs });
+
+export const hold = tableOf<HoldOptions>()({ ...get, timeoutMs: kinds.waitMs });
 
 export const attachOnDevice = tableOf<AttachOnDeviceOptions>()({
   ...get,

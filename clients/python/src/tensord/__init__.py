@@ -5,7 +5,7 @@ byte travels over HTTP, and nothing is copied to attach. Start with ``connect``;
 """
 
 from ._client import Client
-from ._connect import attach, attach_shared_tensor, connect, create_shared_tensor, get_or_create
+from ._connect import attach, attach_shared_tensor, connect, create_shared_tensor, get_or_create, hold
 from ._errors import (
     AccessDenied,
     Cancelled,
@@ -72,6 +72,7 @@ from ._mapping.memory_lock import MemoryLock
 from ._region.device_region import DeviceRegion
 from ._region.group import Group
 from ._region.operation import Operation
+from ._region.path_hold import PathHold
 from ._region.pin import Pin
 from ._region.region import Region
 from ._ring.ring import Ring
@@ -160,6 +161,7 @@ __all__ = [
     "OutOfSharedMemory",
     "Owner",
     "OwnerRequired",
+    "PathHold",
     "PayloadTooLarge",
     "Pin",
     "Pool",
@@ -213,6 +215,7 @@ __all__ = [
     "connect",
     "create_shared_tensor",
     "get_or_create",
+    "hold",
 ]
 
 # What a traceback and a pickle call them: the name that a caller can import.

@@ -38,6 +38,7 @@ from ._region.heap import is_heap, refuse_ring
 from ._region.make import make_region, open_region
 from ._region.mapper import find_region, keeps_by, open_reference, to_access
 from ._region.operation import Operation, start_copy
+from ._region.path_hold import PathHold, check_has_path
 from ._region.region import Region
 from ._region.requests import (
     HugePages,
@@ -376,6 +377,34 @@ class Client:
             return found
 
         return open_region(self._api, self._session, find(), find, writable=writable, strict=strict)
+
+    def hold(
+        self,
+        region: Name | RegionDescriptor,
+        *,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        timeout: Timeout = 0.0,
+    ) -> PathHold:
+        """Keeps a region in use while something in this process reads its file by path: an engine that maps it, as ONNX
+        Runtime and llama.cpp do, takes no lease, and what nobody leases may be evicted, or end with its owner.
+        Arguments as for ``attach``.
+
+        ``with tensord.hold("weights") as path:`` gives the path; what was loaded from it is to be let go before the
+        end, or the hold kept as long. It needs address space of the region's size, and no memory.
+
+        Raises as ``attach`` does, and ``FeatureUnavailable`` of ``heap`` storage and of memory on a device.
+        """
+
+        def find() -> RegionDescriptor:
+            if isinstance(region, RegionDescriptor):
+                found = self._api.region(region.id)
+            else:
+                found = find_region(self._api, NamedRegion(model, region, version), timeout, writable=False)
+            check_has_path(found)
+            return found
+
+        return PathHold(open_region(self._api, self._session, find(), find, writable=False, strict=True))
 
     def seal(
         self,

@@ -13,6 +13,7 @@ from ._arguments.kinds import ByteCount, Labels, Name, ProgramName, Seconds, Sha
 from ._client import DEFAULT_MODEL, RETRY_SECONDS, Client, Names
 from ._errors import ServerUnavailable, ValidationFailed
 from ._region.group import Group
+from ._region.path_hold import PathHold
 from ._region.region import Region
 from ._region.requests import HugePages, IfExists, OnFull, StorageKind
 from ._session.holding import HoldBy
@@ -104,6 +105,18 @@ def attach(
 ) -> Region | Group:
     """``Client.attach`` on the server that the environment names."""
     return _client().attach(region, model=model, version=version, timeout=timeout, writable=writable, strict=strict)
+
+
+@checked
+def hold(
+    region: Name | RegionDescriptor,
+    *,
+    model: Name = DEFAULT_MODEL,
+    version: Version | None = None,
+    timeout: Timeout = 0.0,
+) -> PathHold:
+    """``Client.hold`` on the server that the environment names: ``with tensord.hold("weights") as path:``."""
+    return _client().hold(region, model=model, version=version, timeout=timeout)
 
 
 @checked
