@@ -3,6 +3,7 @@
  * by one in turns, in this process: without a transport, whose time would hide it.
  */
 
+import { FileLane } from "../src/loaders/file-lane.ts";
 import { openStore } from "../src/memory/start/open-store.ts";
 import { createApp } from "../src/routes/app.ts";
 import { toEventText } from "../src/routes/to-event.ts";
@@ -54,8 +55,9 @@ async function measure(): Promise<void> {
     ...alone,
     metrics,
   });
+  const loading = { roots: [], files: new FileLane() };
   const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
-  const app = createApp({ store, host, version: "0.0.0", traffic, observe: () => {}, onUnexpected: fail });
+  const app = createApp({ store, host, version: "0.0.0", loading, traffic, observe: () => {}, onUnexpected: fail });
   const request = async (method: string, path: string, rest: RequestInit = {}) => {
     const response = await app.request(path, { method, ...rest }, {});
     const text = await response.text();

@@ -253,6 +253,9 @@ export const limits = {
   /** How often the server looks whether the file of tokens is another one. */
   tokensLookMs: 1000,
   /** Hosts that the operator lets TCP be called by. */
+  modelRoots: 64,
+  /** Of a model file's place. */
+  uriCharacters: 4096,
   allowedHosts: 100,
   /** How long requests may go on after SIGTERM. */
   shutdownGraceMs: 10_000,

@@ -21,6 +21,7 @@ import { defineGroupRoutes } from "./groups.ts";
 import { defineHostRoutes } from "./host.ts";
 import { defineIndexPage } from "./index-page.ts";
 import { defineLeaseRoutes } from "./leases.ts";
+import { defineLoadRoute } from "./load.ts";
 import { defineModelRoutes } from "./models.ts";
 import { noRoute } from "./no-route.ts";
 import { observe } from "./observe.ts";
@@ -64,6 +65,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineDataRoutes(app, services);
   defineFileRoutes(app, services);
   defineOperationRoutes(app, services);
+  defineLoadRoute(app, services);
   defineModelRoutes(app, services);
   defineEventRoutes(app, services);
   defineEvictionRoute(app, services);

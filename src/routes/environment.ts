@@ -1,5 +1,6 @@
 /** What every handler gets beside the request: the store, and what the transport knows of the request. */
 
+import type { FileLane } from "../loaders/file-lane.ts";
 import type { Diagnosis } from "../memory/doctor/finding.ts";
 import type { HostCapabilities } from "../memory/host/capabilities.ts";
 import type { DeviceReport } from "../memory/host/device.ts";
@@ -28,6 +29,8 @@ export interface Services {
   readonly store: Store;
   readonly host: Host;
   readonly version: string;
+  /** Which folders' files are loaded, and what opens them. */
+  readonly loading: { readonly roots: readonly string[]; readonly files: FileLane };
   readonly traffic: Traffic;
   /**
    * Who asks, by the header Authorization; undefined: nobody needs a token here.

@@ -5,6 +5,7 @@ import type { Context } from "hono";
 import { startCopy } from "../memory/operations/copy.ts";
 import { cancelOperation, listOperations, waitForOperation } from "../memory/operations/run.ts";
 import { idOfOperation, type Operation, operationStates } from "../memory/state/operation.ts";
+import type { Store } from "../memory/state/store.ts";
 import { actorOf } from "./access/authorize.ts";
 import { accessOperation, accessRegion, checkCreation, checkModel } from "./access/checks.ts";
 import { mayUse } from "./access/rights.ts";
@@ -113,16 +114,6 @@ const cancel = createRoute({
 });
 
 export function defineOperationRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  /** Waits for as long as the client prefers. */
-  async function wait(c: Context<Environment>, operation: Operation, prefer: string | undefined): Promise<void> {
-    const waitMs = parseWaitMs(prefer);
-    if (waitMs === 0) return;
-    c.env?.stay?.("wait");
-    c.env?.keepOpen?.();
-    c.header("Preference-Applied", `wait=${waitMs / 1000}`);
-    await waitForOperation(store, operation, waitMs, c.get("signal"));
-  }
-
   app.openapi(copy, async (c) => {
     const caller = c.get("caller");
     const { key = null, ...body } = c.req.valid("json");
@@ -131,9 +122,7 @@ export function defineOperationRoutes(app: OpenAPIHono<Environment>, { store }: 
     const target = toCopyTarget(store, body);
     checkCreation(caller, store, target, body.session);
     const operation = startCopy(store, source, { ...target, createdBy: caller.name, actor: actorOf(c) }, key);
-    c.header("Location", `/v1/operations/${idOfOperation(operation)}`);
-    await wait(c, operation, c.req.valid("header").prefer);
-    return answerOperation(c, operation, operation.endedAt === null ? 202 : 200);
+    return await answerBegun(c, store, operation, c.req.valid("header").prefer);
   });
 
   app.openapi(list, (c) => {
@@ -151,7 +140,7 @@ export function defineOperationRoutes(app: OpenAPIHono<Environment>, { store }: 
 
   app.openapi(get, async (c) => {
     const operation = accessOperation(c.get("caller"), "getOperation", store, c.req.valid("param").operation);
-    await wait(c, operation, c.req.valid("header").prefer);
+    await wait(c, store, operation, c.req.valid("header").prefer);
     return answerOperation(c, operation, 200);
   });
 
@@ -161,6 +150,33 @@ export function defineOperationRoutes(app: OpenAPIHono<Environment>, { store }: 
     await cancelOperation(operation);
     return answerOperation(c, operation, 200);
   });
+}
+
+/** Of one that was begun: where it is, and, once it has been waited for, whether it has ended. */
+export async function answerBegun(
+  c: Context<Environment>,
+  store: Store,
+  operation: Operation,
+  prefer: string | undefined,
+): Promise<never> {
+  c.header("Location", `/v1/operations/${idOfOperation(operation)}`);
+  await wait(c, store, operation, prefer);
+  return answerOperation(c, operation, operation.endedAt === null ? 202 : 200);
+}
+
+/** Waits for as long as the client prefers. */
+async function wait(
+  c: Context<Environment>,
+  store: Store,
+  operation: Operation,
+  prefer: string | undefined,
+): Promise<void> {
+  const waitMs = parseWaitMs(prefer);
+  if (waitMs === 0) return;
+  c.env?.stay?.("wait");
+  c.env?.keepOpen?.();
+  c.header("Preference-Applied", `wait=${waitMs / 1000}`);
+  await waitForOperation(store, operation, waitMs, c.get("signal"));
 }
 
 function answerOperation(c: Context<Environment>, operation: Operation, status: 200 | 202): never {

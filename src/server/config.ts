@@ -76,6 +76,19 @@ const storageKindList = z
   .transform((text) => text.split(",").map((part) => part.trim()))
   .pipe(z.array(z.enum(offeredKinds, `want some of ${offeredKinds.join(", ")}, comma separated`)));
 
+const wantFewer = `want at most ${limits.modelRoots} paths`;
+const wantFolder = "want absolute paths, comma separated, none of them /";
+
+const pathList = z
+  .string()
+  .transform((text) => text.split(",").map((part) => part.trim()))
+  .transform((parts) => parts.filter((part) => part !== "").map((part) => part.replace(/(?<=.)\/+$/, "")))
+  .pipe(
+    z
+      .array(z.string().refine((path) => isAbsolute(path) && path !== "/", wantFolder))
+      .max(limits.modelRoots, wantFewer),
+  );
+
 const allowedHosts = z
   .string()
   .transform((text) => text.split(",").map((part) => part.trim().toLowerCase()))
@@ -163,6 +176,16 @@ export const settings = {
     meaning:
       "What regions may be made of: some of `shm`, `memfd` and `heap`, comma separated; empty is all. The first of them, in this order, is " +
       "the default: `heap` alone is for workers that share no memory with the server.",
+  },
+  modelRoots: {
+    variable: "TENSORD_MODEL_ROOTS",
+    flag: "--model-roots",
+    placeholder: "paths",
+    fallback: "",
+    schema: pathList,
+    meaning:
+      "Folders whose files workers may have the server load, comma separated, absolute: it reads them as itself. Empty: it loads no " +
+      "files.",
   },
   memoryLimitBytes: {
     variable: "TENSORD_MEMORY_LIMIT_BYTES",

@@ -2,6 +2,7 @@
 
 import packageJson from "../../package.json" with { type: "json" };
 import { DeviceHost, type DeviceOptions } from "../cuda/device-host.ts";
+import { FileLane } from "../loaders/file-lane.ts";
 import { limits } from "../memory/limits.ts";
 import { stopCreations } from "../memory/regions/create.ts";
 import { openStore } from "../memory/start/open-store.ts";
@@ -52,6 +53,8 @@ export async function startServer(
   const onWarning = (message: string, error: unknown) => log.warn({ err: error }, message);
   const kept = { onOpen: (fd: number) => connections.keep(fd), onClose: (fd: number) => connections.forgetKept(fd) };
   const devices = started.use(new DeviceHost(deviceOptions));
+  // What is loading ends with the store, and needs it until then.
+  const loading = { roots: config.modelRoots, files: started.use(new FileLane()) };
   const opened = started.use(
     await openStore({
       shmDirectory: config.shmDirectory,
@@ -100,7 +103,7 @@ export async function startServer(
     }),
   );
   // Before anybody connects: a Worker that starts without a free descriptor takes the process with it.
-  await Promise.all([host.start(), opened.start()]);
+  await Promise.all([host.start(), opened.start(), loading.roots.length === 0 ? undefined : loading.files.start()]);
   const { http } = metrics;
   const observe = http.observe.bind(http);
   const authenticate = authority && ((header: string | undefined) => authority.authenticateHeader(header));
@@ -108,7 +111,7 @@ export async function startServer(
     store.listen((event) => event.type === "tensord.session.ended" && authority.revoke(event.session.token));
   }
   const { version } = packageJson;
-  const app = createApp({ store, host, version, traffic, observe, onUnexpected, authenticate });
+  const app = createApp({ store, host, version, loading, traffic, observe, onUnexpected, authenticate });
   const transport = new Transport(app, traffic, onUnexpected, connections);
   started.defer(() => transport.stop(0));
   urls.push(await spareInodes.lend(`listen on ${socket}`, () => transport.listenUnix(socket)));

@@ -361,7 +361,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
             try {
               // Not from its beginning, as the bytes of a region with a header are not.
               writeSync(source, content, 0, content.length, header.length);
-              const from = { fd: source, byteOffset: header.length };
+              const from = { fd: source, byteOffset: header.length, isForeign: false };
               const filled = await bytes.fill(token, 0, content.length, from, nothing);
               const hashed = await bytes.hash(token, 0, content.length, nothing);
               expect([toChecksum(filled).value, toChecksum(hashed).value]).toEqual([value, value]);

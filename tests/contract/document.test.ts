@@ -133,6 +133,7 @@ describe("each operation", () => {
       await app.ok(200, "PATCH", `/v1/models/${region.model}/regions/${region.name}`, exampleOf("ChangeRegion"));
       await app.seal(region.id, exampleOf("SealRegion"));
       await app.ok(202, "POST", `/v1/regions/${region.id}/copy`, exampleOf("CopyRegion"));
+      await app.ok(202, "POST", `/v1/models/${region.model}/load`, exampleOf("LoadModel"));
       await app.ok(201, "POST", "/v1/models", exampleOf("RegisterModel"));
       await app.ok(200, "PATCH", "/v1/models/llama-7b", exampleOf("ChangeModel"));
       const { model, names } = exampleOf("OpenGroup") as { model: string; names: string[] };
@@ -152,6 +153,7 @@ describe("each operation", () => {
         "sealGroup",
         "openGroup",
         "copyRegion",
+        "loadModel",
         "registerModel",
         "changeModel",
       ];

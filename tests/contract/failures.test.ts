@@ -22,6 +22,7 @@ import {
 } from "./support/failure-case.ts";
 import { fullCases } from "./support/full-failures.ts";
 import { fullGroupCases, groupCases } from "./support/group-failures.ts";
+import { loadCases } from "./support/load-failures.ts";
 import { modelCases } from "./support/model-failures.ts";
 import { operationCases } from "./support/operation-failures.ts";
 import { regionCases } from "./support/region-failures.ts";
@@ -93,6 +94,7 @@ describe("a declared failure", () => {
     ...dataCases,
     ...sessionCases,
     ...operationCases,
+    ...loadCases,
   ]) {
     test(
       claim(operationId, code),
@@ -247,8 +249,14 @@ test("every failure that is provoked is declared, and no reason stands without n
   expect(Object.keys(exempt).filter((pair) => provoked.has(pair) || !declared.includes(pair))).toEqual([]);
 });
 
-test("every failure of the table is declared by an operation, but for those of no route", () => {
+test("every failure of the table is declared by an operation, but for those of no route, or that a load's own problem has", () => {
   const codes = new Set(declared.map((pair) => pair.split(" ")[1]));
   const undeclared = Object.keys(failures).filter((code) => !codes.has(code));
-  expect(undeclared).toEqual(["route-not-found", "method-not-allowed", "upgrade-required"]);
+  expect(undeclared).toEqual([
+    "route-not-found",
+    "method-not-allowed",
+    "unsupported-format",
+    "invalid-model-file",
+    "upgrade-required",
+  ]);
 });

@@ -23,6 +23,7 @@ import { brokerScenarios } from "./broker-scenarios.ts";
 import { claimScenarios } from "./claim-scenarios.ts";
 import { copyScenarios } from "./copy-scenarios.ts";
 import { listScenarios } from "./list-scenarios.ts";
+import { loadScenarios } from "./load-scenarios.ts";
 import { memfdScenarios } from "./memfd-scenarios.ts";
 import { modelScenarios } from "./model-scenarios.ts";
 import { regionScenarios } from "./region-scenarios.ts";
@@ -44,6 +45,7 @@ const scenarios: readonly Scenario[] = [
   ...brokerScenarios,
   ...unnamedScenarios,
   ...copyScenarios,
+  ...loadScenarios,
 ];
 
 /** Where `device-faults.test.ts` and `elastic-faults.test.ts` kill it. */

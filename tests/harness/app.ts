@@ -6,6 +6,7 @@
 import { expect } from "bun:test";
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { OpenAPIHono } from "@hono/zod-openapi";
+import { FileLane } from "../../src/loaders/file-lane.ts";
 import type { FailureCode } from "../../src/memory/error.ts";
 import type { DeviceReport } from "../../src/memory/host/device.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
@@ -22,6 +23,7 @@ import { Metrics } from "../../src/server/metrics.ts";
 import type { Deletion, Model, Problem, Region, RegionDetail, Stats, Verification } from "./answers.ts";
 import { type Answer, checkAnswer, toAnswer } from "./answers.ts";
 import { createInstance, defaultShmDirectory } from "./instance.ts";
+import { modelFolder } from "./load.ts";
 import { noDevices } from "./made-up-devices.ts";
 import { patienceMs } from "./server-wait.ts";
 import { TokensFile } from "./tokens-file.ts";
@@ -37,6 +39,8 @@ export interface AppOptions {
   readonly devices?: DeviceReport;
   /** One that an app before it has left; a new one if it is left out. */
   readonly instance?: string;
+  /** Folders whose files may be loaded; the harness' own if they are left out. */
+  readonly modelRoots?: readonly string[];
   /** Lines of a file of tokens, which the app then asks for. */
   readonly tokens?: readonly object[];
 }
@@ -138,10 +142,12 @@ export class TestApp {
     const observe = metrics.http.observe.bind(metrics.http);
     const tokensFile = options.tokens && new TokensFile(options.tokens, store);
     const authenticate = tokensFile?.authenticate;
-    const app = createApp({ store, host, version: "0.0.0", traffic, observe, onUnexpected, authenticate });
+    const loading = { roots: options.modelRoots ?? ["/models", modelFolder], files: new FileLane() };
+    const app = createApp({ store, host, version: "0.0.0", loading, traffic, observe, onUnexpected, authenticate });
     const closeStore = async () => {
       tokensFile?.[Symbol.dispose]();
       await opened[Symbol.asyncDispose]();
+      loading.files[Symbol.dispose]();
     };
     return new TestApp(
       { instance, shmDirectory, store, app, traffic },

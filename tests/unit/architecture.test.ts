@@ -14,7 +14,7 @@ const layers: Record<string, readonly string[]> = {
   memory: ["memory"],
   cuda: ["memory", "cuda"],
   loaders: ["memory", "loaders"],
-  routes: ["memory", "routes"],
+  routes: ["memory", "loaders", "routes"],
   server: ["memory", "cuda", "loaders", "routes", "server"],
   "main.ts": ["server"],
 };

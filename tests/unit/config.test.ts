@@ -25,6 +25,7 @@ describe("parseConfig", () => {
       instance: "default",
       shmDirectory: "/dev/shm",
       storages: undefined,
+      modelRoots: [],
       memoryLimitBytes: undefined,
       holderTtlMs: 600_000,
       holderSocket: undefined,
@@ -44,6 +45,7 @@ describe("parseConfig", () => {
       instance: ["a-1", "a-1"],
       shmDirectory: ["/mnt/shm", "/mnt/shm"],
       storages: ["memfd, heap", ["memfd", "heap"]],
+      modelRoots: ["/models/, /data/hf", ["/models", "/data/hf"]],
       memoryLimitBytes: ["1073741824", 1_073_741_824],
       holderTtlMs: ["60000", 60_000],
       holderSocket: ["/run/tensord/fd-holder.sock", "/run/tensord/fd-holder.sock"],
@@ -61,6 +63,12 @@ describe("parseConfig", () => {
     const environment = { TENSORD_PORT: "not a port", TENSORD_HOST: "0.0.0.0" };
     expect(parseConfig(environment, { port: "80", host: "localhost" })).toMatchObject({ port: 80, host: "localhost" });
   });
+
+  for (const roots of ["models", "/", "/models,../up"]) {
+    test(`refuses the model roots ${roots}`, () => {
+      expect(failureOf({ TENSORD_MODEL_ROOTS: roots }).message).toContain("want absolute paths");
+    });
+  }
 
   test("turns TCP off with an empty port, and takes empty for the default where there is one", () => {
     expect(parseConfig({ TENSORD_PORT: "" }).port).toBeUndefined();

@@ -12,8 +12,15 @@ import type { Store } from "../state/store.ts";
 
 export type OperationRequest = Pick<Operation, "kind" | "model" | "createdBy" | "requestKey" | "source" | "totalBytes">;
 
-/** @returns the id of the region that it led to, or null. */
-export type Work = (onBytes: (byteSize: number) => void, signal: AbortSignal) => Promise<string | null>;
+/**
+ * @param setTotal says how many bytes there are to do, where that was not known when it began.
+ * @returns the id of the region that it led to, or null.
+ */
+export type Work = (
+  onBytes: (byteSize: number) => void,
+  signal: AbortSignal,
+  setTotal: (byteSize: number) => void,
+) => Promise<string | null>;
 
 /**
  * Begins `work`, which goes on whatever becomes of the client.
@@ -60,9 +67,12 @@ async function follow(store: Store, operation: Operation, work: Work): Promise<v
     toldAt = performance.now();
     store.emit({ type: "tensord.operation.progress", operation });
   };
+  const setTotal = (byteSize: number) => {
+    operation.totalBytes = byteSize;
+  };
   let state: OperationState = "succeeded";
   try {
-    operation.result = await work(onBytes, signal);
+    operation.result = await work(onBytes, signal, setTotal);
     operation.doneBytes = operation.totalBytes;
   } catch (error) {
     state = operation.cancel.signal.aborted && error === operation.cancel.signal.reason ? "cancelled" : "failed";

@@ -45,7 +45,7 @@ type LibraryOfC = ReturnType<typeof bindLibrary>;
 let bound: LibraryOfC | undefined;
 
 /**
- * Binds once in each thread: errno's place differs from thread to thread. For `libc-sockets.ts` and `libc-memory.ts`, which
+ * Binds once in each thread: errno's place differs from thread to thread. For `libc-sockets.ts` and its like, which
  * are parts of this.
  */
 export function library(): LibraryOfC {
@@ -93,6 +93,10 @@ function bindLibrary() {
     prctl: { args: ["i32", "u64"], returns: "i32" },
     // int shutdown(int fd, int how);
     shutdown: { args: ["i32", "i32"], returns: "i32" },
+    // int posix_fadvise(int fd, off_t offset, off_t len, int advice);
+    posix_fadvise: { args: ["i32", "i64", "i64", "i32"], returns: "i32" },
+    // long syscall(long number, …); here of four arguments.
+    syscall: { args: ["i64", "i64", "u64", "u64", "u64"], returns: "i64" },
   });
   return { symbols, errno: symbols.__errno_location() as Address };
 }

@@ -57,7 +57,7 @@ async function fillFrom(
   const { token, dataOffset, byteSize } = region;
   checkLayout(source, region);
   const { bytes } = store.storages.of(region);
-  const from = { fd: file.fd, byteOffset: source.dataOffset };
+  const from = { fd: file.fd, byteOffset: source.dataOffset, isForeign: false };
   const onChunk = (done: number) => {
     if (done > 0) onBytes(done);
     signal.throwIfAborted();

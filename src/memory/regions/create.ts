@@ -34,6 +34,8 @@ export interface CreateRequest {
   /** Whether the caller said so: what there is in another one is then not what is asked for. */
   readonly isStorageSaid: boolean;
   readonly tensors: AskedTensors;
+  /** Where they lie already, in bytes that are kept as they are; undefined: it is laid out. */
+  readonly layout?: LaidOut | undefined;
   readonly owner: Owner;
   readonly ifExists: IfExists;
   readonly labels: Readonly<Record<string, string>>;
@@ -157,18 +159,20 @@ interface Plan {
 async function toPlan(store: Store, request: CreateRequest): Promise<Plan> {
   const token = createToken();
   const { memory, hasHeader } = store.storages.get(request.storage);
-  const layout = await store.layouts.layOut(
-    request.tensors,
-    hasHeader && {
-      // Where there is metadata, transformers 4 refuses a file without it. It says of which library the shapes are.
-      format: "pt",
-      "tensord.region": toRegionId(token),
-      "tensord.model": request.model,
-      ...(request.name === null ? {} : { "tensord.name": request.name }),
-      ...(request.version === "" ? {} : { "tensord.version": request.version }),
-      "tensord.instance": store.instance,
-    },
-  );
+  const layout =
+    request.layout ??
+    (await store.layouts.layOut(
+      request.tensors,
+      hasHeader && {
+        // Where there is metadata, transformers 4 refuses a file without it. It says of which library the shapes are.
+        format: "pt",
+        "tensord.region": toRegionId(token),
+        "tensord.model": request.model,
+        ...(request.name === null ? {} : { "tensord.name": request.name }),
+        ...(request.version === "" ? {} : { "tensord.version": request.version }),
+        "tensord.instance": store.instance,
+      },
+    ));
   const fileBytes = layout.index === undefined ? 0 : toFileBytes(layout.list);
   return { token, layout, poolName: memory.pool, ...toCharges(memory, layout.byteSize, fileBytes) };
 }

@@ -4,7 +4,7 @@ import type { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 
 /** Open: a later server may have others. */
-export const operationKinds = ["copy", "unmap"] as const;
+export const operationKinds = ["copy", "load", "unmap"] as const;
 export const endStates = ["succeeded", "failed", "cancelled"] as const;
 export const operationStates = ["running", ...endStates] as const;
 export type OperationState = (typeof operationStates)[number];
@@ -20,9 +20,10 @@ export interface Operation {
   readonly createdBy: string | null;
   /** What its client calls it, so that a repeated request gets the same one. */
   readonly requestKey: string | null;
-  /** The id of the region that it reads, or of the elastic pool that it changes. */
+  /** The id of the region that it reads, or of the elastic pool that it changes, or where a model file is. */
   readonly source: string;
-  readonly totalBytes: number;
+  /** 0 while that is not known. */
+  totalBytes: number;
   doneBytes: number;
   state: OperationState;
   /** The id of the region that it led to; null also of what leads to none. */

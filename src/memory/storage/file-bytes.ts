@@ -90,7 +90,7 @@ export class FileBytes implements Bytes {
       const { mappedPageBytes } = this;
       for (const { byteOffset: toOffset, ...chunk } of toChunks(dataOffset, byteSize - dataOffset)) {
         const from = { fd: source.fd, byteOffset: source.byteOffset + toOffset - dataOffset };
-        const to = { toFd: file.fd, toOffset, mappedPageBytes };
+        const to = { toFd: file.fd, toOffset, mappedPageBytes, dropsRead: source.isForeign };
         hashes.push(await this.#lane.run({ kind: "copy", ...from, ...chunk, ...to }));
         onChunk(chunk.byteSize);
       }

@@ -17,6 +17,8 @@ export type Job =
       readonly toOffset: number;
       /** Of a file that takes no pwrite(2), its pages; else undefined. */
       readonly mappedPageBytes: number | undefined;
+      /** Whether the kernel need not keep its copy of what was read. */
+      readonly dropsRead: boolean;
     }
   | { readonly kind: "start" }
   | { readonly kind: "close"; readonly fd: number }

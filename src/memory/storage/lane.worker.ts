@@ -8,6 +8,7 @@ import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { readWhole } from "../os/files.ts";
 import { fallocate, readDescriptorLimit } from "../os/libc.ts";
+import { dropCached } from "../os/libc-files.ts";
 import { addSeals, writeMapped } from "../os/libc-memory.ts";
 import { yieldToRequests } from "../os/nice.ts";
 import type { Job, JobReply } from "./lane.ts";
@@ -64,8 +65,10 @@ function hash(fd: number, byteOffset: number, byteSize: number): bigint {
 }
 
 /** What is hashed is what is written, whatever becomes of the source meanwhile. */
-function copy({ fd, byteOffset, byteSize, toFd, toOffset, mappedPageBytes }: Extract<Job, { kind: "copy" }>): bigint {
+function copy(job: Extract<Job, { kind: "copy" }>): bigint {
+  const { fd, byteOffset, byteSize, toFd, toOffset, mappedPageBytes, dropsRead } = job;
   const bytes = readChunk(fd, byteOffset, byteSize);
+  if (dropsRead) dropCached(fd, byteOffset, byteSize);
   for (let done = 0; done < byteSize; ) {
     const piece = bytes.subarray(done, done + limits.hashReadBytes);
     if (mappedPageBytes === undefined) done += writeSync(toFd, piece, 0, piece.length, toOffset + done);

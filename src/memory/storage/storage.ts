@@ -189,6 +189,8 @@ export interface Bytes {
 export interface FillSource {
   readonly fd: number;
   readonly byteOffset: number;
+  /** Whether it lies in a file system of its own: once it was read, the kernel's copy of it would be memory held twice. */
+  readonly isForeign: boolean;
 }
 
 /** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */

@@ -36,6 +36,8 @@ export const rights = {
   openGroup: seeing,
   verifyRegion: seeing,
   copyRegion: working,
+  /** Of files below the roots that whoever runs the server has named: it reads them as itself. */
+  loadModel: working,
   readData: seeing,
   writeData: changing,
   readFile: seeing,

@@ -36,10 +36,14 @@ export const Operation = z
     model: z.string().openapi({ description: "The model that its result is in." }),
     created_by: createdBy,
     key: z.string().nullable().openapi({ description: "What its client calls it." }),
-    source: z.string().openapi(idPattern("reg_")),
+    source: z.string().openapi({
+      description: "What it reads: of a copy the id of a region, of a load the path of a model file.",
+      example: `reg_${"a".repeat(26)}`,
+    }),
     done_bytes: byteCount.openapi({ description: "How much of `total_bytes` is done. It never goes down." }),
     total_bytes: byteCount.openapi({
-      description: "All that it reads and writes: a copy is written once, and read back.",
+      description:
+        "All that it reads and writes: a copy is written once, and read back. 0 of a load that has not opened its file yet.",
     }),
     region: z
       .string()

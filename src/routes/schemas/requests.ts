@@ -58,6 +58,8 @@ const oneOwner = {
   oneOf: [has("ttl_ms"), has("linger_ms"), { ...has("session"), not: has("linger_ms") }, persists],
 };
 const namedIfItPersists = { anyOf: [has("name"), { not: persists }] };
+/** What every new region says that has a name anyway. */
+export const ownedNamedRegion = { allOf: [oneOwner, handsOff] };
 /** What every new region says beside its size. */
 export const ownedRegion = { allOf: [oneOwner, namedIfItPersists, handsOff] };
 const oneOwnerOrNone = {

@@ -12,7 +12,7 @@ type Parts = { readonly memfds: Parameters<typeof createDeviceStorage>[0] };
 const create = (app: TestApp, more: object = {}) => app.create({ storage: "cuda_vmm", byte_size: 100, ...more });
 
 /** As long as a driver has not answered. */
-const awaiting = {
+export const awaiting = {
   storages: () => ({
     storages: [],
     awaited: { reason: "the driver has not answered", found: new Promise<never>(() => {}) },

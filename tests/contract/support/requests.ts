@@ -2,6 +2,7 @@
 
 import { type Operation, operations } from "../../harness/answers.ts";
 import type { Body, TestApp } from "../../harness/app.ts";
+import { tinyUri } from "../../harness/load.ts";
 import { shown, toReport } from "../../harness/made-up-devices.ts";
 import { copyRegion } from "./operations.ts";
 import { claimName, claimPath, openSession, takeLease } from "./sessions.ts";
@@ -83,6 +84,11 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
     await app.seal(id);
     return { method: "POST", path: `/v1/regions/${id}/copy`, body: { ttl_ms: 60_000 } };
   },
+  loadModel: async () => ({
+    method: "POST",
+    path: "/v1/models/default/load",
+    body: { uri: tinyUri, ttl_ms: 60_000 },
+  }),
   listOperations: async () => ({ method: "GET", path: "/v1/operations" }),
   getOperation: async (app) => ({ method: "GET", path: `/v1/operations/${(await copyRegion(app)).id}` }),
   cancelOperation: async (app) => ({ method: "DELETE", path: `/v1/operations/${(await copyRegion(app)).id}` }),

@@ -1,0 +1,68 @@
+/** The route that begins to load a model file. What becomes of it, the routes of operations tell. */
+
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { startLoad } from "../loaders/load.ts";
+import { toModelPath, toRegionName } from "../loaders/source/model-roots.ts";
+import { actorOf } from "./access/authorize.ts";
+import { checkCreation, checkModel } from "./access/checks.ts";
+import { location, preferenceApplied } from "./answer-headers.ts";
+import { body, json } from "./contract.ts";
+import type { Environment, Services } from "./environment.ts";
+import { PreferHeader } from "./headers.ts";
+import { answerBegun } from "./operations.ts";
+import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
+import { toCopyTarget } from "./region-request.ts";
+import { requireBody } from "./require-body.ts";
+import { ModelName } from "./schemas/common.ts";
+import { LoadModel } from "./schemas/load.ts";
+import { Operation } from "./schemas/operation.ts";
+
+const load = createRoute({
+  operationId: "loadModel",
+  middleware: [requireBody] as const,
+  method: "post",
+  path: "/v1/models/{model}/load",
+  tags: ["models"],
+  summary: "Load a model file into a region",
+  description:
+    "The server reads the file as itself, checks it against what its header says, copies it byte for byte, reads it back, and commits " +
+    "the region sealed, with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot " +
+    "do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and " +
+    "nothing is left then.",
+  request: {
+    params: z.object({ model: ModelName }),
+    headers: PreferHeader,
+    body: body(LoadModel),
+  },
+  responses: {
+    202: json("Begun; ask for it until it has ended.", Operation, { ...location, ...preferenceApplied }),
+    200: json("It has ended, within the wait or before.", Operation, { ...location, ...preferenceApplied }),
+    ...declareFailures(
+      ...bodyFailures,
+      ...alwaysPossible,
+      "model-not-found",
+      "session-not-found",
+      "storage-unavailable",
+      "owner-required",
+      "not-ready",
+      "shutting-down",
+    ),
+  },
+});
+
+export function defineLoadRoute(app: OpenAPIHono<Environment>, { store, loading }: Services): void {
+  app.openapi(load, async (c) => {
+    const caller = c.get("caller");
+    const { model } = c.req.valid("param");
+    checkModel(caller, model);
+    store.books.model(model);
+    const { key = null, uri, format = "auto", mode: _, version, ...asked } = c.req.valid("json");
+    const file = toModelPath(uri, loading.roots);
+    const { name = toRegionName(file.path), if_exists = "attach" } = asked;
+    const target = toCopyTarget(store, { ...asked, model, name, if_exists });
+    checkCreation(caller, store, target, asked.session);
+    const wanted = { ...target, version, createdBy: caller.name, actor: actorOf(c) };
+    const operation = startLoad(store, loading.files, file, format, wanted, key);
+    return await answerBegun(c, store, operation, c.req.valid("header").prefer);
+  });
+}

@@ -1,0 +1,46 @@
+/** The zod schema of the body that begins to load a model file. */
+
+import { z } from "@hono/zod-openapi";
+import { limits } from "../../memory/limits.ts";
+import { CopyRegion } from "./operation.ts";
+import { exactly, ownedNamedRegion } from "./requests.ts";
+
+const { model: _model, claim: _claim, if_exists: _ifExists, ...target } = CopyRegion.shape;
+
+export const LoadModel = z
+  .strictObject({
+    uri: z
+      .string()
+      .min(1)
+      .max(limits.uriCharacters)
+      .openapi({
+        description:
+          "Where the file is, as the server sees it: `file:///path`, below one of the folders that whoever runs it has named " +
+          "(`TENSORD_MODEL_ROOTS`).",
+      }),
+    format: z
+      .enum(["auto", "raw"])
+      .optional()
+      .openapi({
+        description:
+          "Default `auto`: what the file is, its bytes say (safetensors, GGUF, .npy, .npz, each also compressed by gzip or zstd), and " +
+          "its tensors are the region's. `raw`: it is bytes, whatever is in them, of one U8 tensor named `data`.",
+      }),
+    mode: z.enum(["copy"]).optional().openapi({
+      description:
+        "Default `copy`: the file's bytes are copied, as they are once they are decompressed, into a region.",
+    }),
+    ...target,
+    if_exists: z.enum(["attach", "fail"]).optional().openapi({
+      description:
+        "What a region means that has this name and version. Default `attach`: it is the result, if its tensors agree.",
+    }),
+  })
+  .openapi("LoadModel", {
+    description:
+      "What to load, and what the region is to be, as in CreateRegion. `name`: the file's, without its suffix, unless it is said. " +
+      "`version`: unless it is said, one that stands for this state of the file, so that it is loaded once, and a file that " +
+      "has changed becomes another version beside. Exactly one owner.",
+    example: { uri: "file:///models/llama-7b/model.safetensors", name: "weights", linger_ms: 600_000 },
+    ...exactly(ownedNamedRegion),
+  });

@@ -1,0 +1,34 @@
+/** Each failure that a load declares, with the world that it needs. */
+
+import type { TestApp } from "../../harness/app.ts";
+import { tinyUri } from "../../harness/load.ts";
+import { awaiting } from "./device-failures.ts";
+import { askInVain, type FailureCase } from "./failure-case.ts";
+import { unknownSession } from "./requests.ts";
+
+const operationId = "loadModel";
+
+function loadInVain(app: TestApp, body: object, model = "default") {
+  return askInVain(app, "POST", `/v1/models/${model}/load`, { uri: tinyUri, ...body });
+}
+
+export const loadCases: readonly FailureCase[] = [
+  { operationId, code: "model-not-found", provoke: (app) => loadInVain(app, { ttl_ms: 1000 }, "nobody") },
+  { operationId, code: "session-not-found", provoke: (app) => loadInVain(app, { session: unknownSession }) },
+  { operationId, code: "storage-unavailable", provoke: (app) => loadInVain(app, { storage: "file", ttl_ms: 1000 }) },
+  { operationId, code: "owner-required", provoke: (app) => loadInVain(app, {}) },
+  {
+    operationId,
+    code: "not-ready",
+    options: awaiting,
+    provoke: (app) => loadInVain(app, { storage: "cuda_vmm", ttl_ms: 1000 }),
+  },
+  {
+    operationId,
+    code: "shutting-down",
+    provoke: async (app) => {
+      app.store.stop();
+      return await loadInVain(app, { ttl_ms: 1000 });
+    },
+  },
+];
