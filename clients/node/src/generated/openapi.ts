@@ -292,6 +292,26 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly "/v1/models/{model}/load": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Load a model file into a region
+     * @description The server reads the file as itself, checks it against what its header says, copies it byte for byte, reads it back, and commits the region sealed, with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and nothing is left then.
+     */
+    readonly post: operations["loadModel"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
   readonly "/v1/models": {
     readonly parameters: {
       readonly query?: never;
@@ -1302,8 +1322,9 @@ export interface components {
       /** @example op_abcdefghijklmnopqrstuvwxyz */
       readonly id: string;
       /**
-       * @description What it does. Known: `copy`. A later server may say others.
+       * @description What it does. Known: `copy`, `load`. A later server may say others.
        * @example copy
+       * @example load
        */
       readonly kind: string;
       /**
@@ -1323,7 +1344,10 @@ export interface components {
       readonly created_by: string | null;
       /** @description What its client calls it. */
       readonly key: string | null;
-      /** @example reg_abcdefghijklmnopqrstuvwxyz */
+      /**
+       * @description What it reads: of a copy the id of a region, of a load the path of a model file.
+       * @example reg_aaaaaaaaaaaaaaaaaaaaaaaaaa
+       */
       readonly source: string;
       /**
        * Format: int64
@@ -1332,7 +1356,7 @@ export interface components {
       readonly done_bytes: number;
       /**
        * Format: int64
-       * @description All that it reads and writes: a copy is written once, and read back.
+       * @description All that it reads and writes: a copy is written once, and read back. 0 of a load that has not opened its file yet.
        */
       readonly total_bytes: number;
       /** @description The id of the region that it led to; null unless it `succeeded`. */
@@ -2323,6 +2347,101 @@ export interface components {
       readonly items: readonly components["schemas"]["Operation"][];
       /** @description For the next page; null at the end. */
       readonly next_cursor: string | null;
+    };
+    /**
+     * @description What to load, and what the region is to be, as in CreateRegion. `name`: the file's, without its suffix, unless it is said. `version`: unless it is said, one that stands for this state of the file, so that it is loaded once, and a file that has changed becomes another version beside. Exactly one owner.
+     * @example {
+     *       "uri": "file:///models/llama-7b/model.safetensors",
+     *       "name": "weights",
+     *       "linger_ms": 600000
+     *     }
+     */
+    readonly LoadModel: {
+      /** @description Where the file is, as the server sees it: `file:///path`, below one of the folders that whoever runs it has named (`TENSORD_MODEL_ROOTS`). */
+      readonly uri: string;
+      /**
+       * @description Default `auto`: what the file is, its bytes say (safetensors, GGUF, .npy, .npz, each also compressed by gzip or zstd), and its tensors are the region's. `raw`: it is bytes, whatever is in them, of one U8 tensor named `data`.
+       * @enum {string}
+       */
+      readonly format?: "auto" | "raw";
+      /**
+       * @description Default `copy`: the file's bytes are copied, as they are once they are decompressed, into a region.
+       * @enum {string}
+       */
+      readonly mode?: "copy";
+      /**
+       * @description A region's name, unique in its model.
+       * @example weights
+       */
+      readonly name?: string;
+      /** @description Which build of the name; versions stand side by side. Default: empty. */
+      readonly version?: string;
+      /**
+       * @description Default: the first that the server has of `shm`, `memfd` and `heap`.
+       * @enum {string}
+       */
+      readonly storage?: "shm" | "memfd" | "file" | "heap" | "cuda_vmm";
+      /**
+       * @description With `cuda_vmm` storage: the device, by its UUID. May be left out where there is exactly one. /v1/stats has a pool for each.
+       * @example GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e
+       */
+      readonly device_uuid?: string;
+      /** @description It has no name that others open, and no uid but the server's may: it is reached by a descriptor from the broker, or as bytes over HTTP. Regions in `memfd` storage are so anyway. Default false. */
+      readonly private?: boolean;
+      /**
+       * @description With `memfd` storage: it is made of reserved pages of this size, or refused. What the host has, capabilities say.
+       * @enum {string}
+       */
+      readonly huge_pages?: "64KiB" | "2MiB" | "32MiB" | "512MiB" | "1GiB" | "16GiB";
+      /**
+       * Format: int64
+       * @description Owner: it ends this long after now.
+       */
+      readonly ttl_ms?: number;
+      /**
+       * Format: int64
+       * @description Owner: it ends this long after the last lease. 0 hands it off: gone when its consumer lets go.
+       */
+      readonly linger_ms?: number;
+      /**
+       * Format: int64
+       * @description With linger_ms 0: how long it waits, once it is sealed and its maker has let go, for a consumer that maps it. Default 60000.
+       */
+      readonly handoff_ms?: number;
+      /**
+       * @description Owner: it ends with this session. With `linger_ms`: who builds it; until it is sealed it ends with this session, too.
+       * @example ses_abcdefghijklmnopqrstuvwxyz
+       */
+      readonly session?: string;
+      /** @description Owner: it ends by DELETE only. Needs a name. false: as if left out. */
+      readonly persist?: boolean;
+      /** @description Once it is sealed and nobody maps it, it may go to make room. Default false. */
+      readonly evictable?: boolean;
+      /**
+       * @description Without room: `fail` (the default), `evict` what may go, or `wait` for it as well, up to `deadline_ms`.
+       * @enum {string}
+       */
+      readonly on_full?: "fail" | "evict" | "wait";
+      /**
+       * Format: int32
+       * @description How long to wait for memory. Default 30000.
+       */
+      readonly deadline_ms?: number;
+      /**
+       * @example {
+       *       "job": "nightly"
+       *     }
+       */
+      readonly labels?: {
+        readonly [key: string]: string;
+      };
+      /** @description What you call this request. Asking again with the same key gets the same operation, should an answer be lost. */
+      readonly key?: string;
+      /**
+       * @description What a region means that has this name and version. Default `attach`: it is the result, if its tensors agree.
+       * @enum {string}
+       */
+      readonly if_exists?: "attach" | "fail";
     };
     /**
      * @example {
@@ -6527,6 +6646,202 @@ export interface operations {
       /** @description `internal`: An unexpected failure inside the server. */
       readonly 500: {
         headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly loadModel: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: {
+        /** @description wait=N waits up to N seconds (at most 300). `attach`, where a region is asked for by name: you are about to map it. Without it you only look, and a hand-off goes on waiting for its consumer. */
+        readonly prefer?: string;
+      };
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["LoadModel"];
+      };
+    };
+    readonly responses: {
+      /** @description It has ended, within the wait or before. */
+      readonly 200: {
+        headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Operation"];
+        };
+      };
+      /** @description Begun; ask for it until it has ended. */
+      readonly 202: {
+        headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Operation"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `session-not-found`: No such session. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. `owner-required`: The region needs an owner. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `not-ready`: The server is not ready yet. `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
           readonly [name: string]: unknown;
         };
         content: {

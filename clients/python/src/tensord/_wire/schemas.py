@@ -652,6 +652,34 @@ class OperationList(TypedDict):
     next_cursor: str | None
 
 
+class LoadModel(TypedDict):
+    """What to load, and what the region is to be, as in CreateRegion. `name`: the file's, without its suffix, unless
+    it is said. `version`: unless it is said, one that stands for this state of the file, so that it is loaded once,
+    and a file that has changed becomes another version beside. Exactly one owner.
+    """
+
+    uri: str
+    format: NotRequired[Literal["auto", "raw"]]
+    mode: NotRequired[Literal["copy"]]
+    name: NotRequired[str]
+    version: NotRequired[str]
+    storage: NotRequired[Literal["shm", "memfd", "file", "heap", "cuda_vmm"]]
+    device_uuid: NotRequired[str]
+    private: NotRequired[bool]
+    huge_pages: NotRequired[Literal["64KiB", "2MiB", "32MiB", "512MiB", "1GiB", "16GiB"]]
+    ttl_ms: NotRequired[int]
+    linger_ms: NotRequired[int]
+    handoff_ms: NotRequired[int]
+    session: NotRequired[str]
+    persist: NotRequired[bool]
+    evictable: NotRequired[bool]
+    on_full: NotRequired[Literal["fail", "evict", "wait"]]
+    deadline_ms: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
+    key: NotRequired[str]
+    if_exists: NotRequired[Literal["attach", "fail"]]
+
+
 class RegisterModel(TypedDict):
     name: str
     memory_limit_bytes: NotRequired[int | None]
