@@ -43,17 +43,27 @@ export async function copy(
     ...(device !== undefined && { storage: "cuda_vmm", device_uuid: device }),
   };
   const id = await toId(api, target, "copy");
-  const begun = await api.call<Operation>("POST", `/v1/regions/${id}/copy`, request).catch(inOurWords);
-  const operation = wait ? await follow(api, begun, running) : begun;
-  const { problem } = operation;
-  if (problem !== null) {
-    const { code, detail, ...facts } = problem;
-    return inOurWords(new TensordError(code as FailureCode, detail, facts as FailureFacts));
-  }
+  const begun = api.call<Operation>("POST", `/v1/regions/${id}/copy`, request);
+  const operation = await toResult(api, begun, wait, running);
   if (asJson) return toJson(operation);
   const region = operation.region === null ? undefined : await api.findRegion(operation.region);
   if (region === undefined) return `${operation.id} has begun; \`tensord operations\` tells how far it is`;
   return toText(target, region);
+}
+
+/** An operation as it ended, or, where nobody waits for that, as it began. @throws what it failed with, in the command line's words. */
+export async function toResult(
+  api: Api,
+  begun: Promise<Operation>,
+  wait: boolean,
+  running: Running,
+): Promise<Operation> {
+  const first = await begun.catch(inOurWords);
+  const operation = wait ? await follow(api, first, running) : first;
+  const { problem } = operation;
+  if (problem === null) return operation;
+  const { code, detail, ...facts } = problem;
+  return inOurWords(new TensordError(code as FailureCode, detail, facts as FailureFacts));
 }
 
 function toText(target: string, { id, model, name, storage }: RegionDetail): string {

@@ -6,7 +6,8 @@ import { toBytes, toSpan } from "./table.ts";
 const barCharacters = 24;
 
 /** A bar that fills, and what it means. */
-export function toProgress({ done_bytes: done, total_bytes: total }: Operation): string {
+export function toProgress({ kind, state, done_bytes: done, total_bytes: total }: Operation): string {
+  if (kind === "load" && state === "running" && total === 0) return "opening the file";
   const part = total === 0 ? 1 : Math.min(1, done / total);
   const filled = Math.floor(part * barCharacters);
   const bar = `${"#".repeat(filled)}${".".repeat(barCharacters - filled)}`;

@@ -16,6 +16,7 @@ import { healthcheck } from "./healthcheck.ts";
 import { hold } from "./hold.ts";
 import { leases } from "./leases.ts";
 import { list, listOffline } from "./list.ts";
+import { load } from "./load.ts";
 import { print, tell } from "./output.ts";
 import { purge } from "./purge.ts";
 import { remove } from "./remove.ts";
@@ -97,6 +98,21 @@ export function createProgram(): Command {
     .action(
       async (target, name, flags) =>
         await print(await copy(toApi(flags), target, name, flags, flags.json === true, untilStopped())),
+    );
+
+  withTarget(withApi(program.command("load")), ["attach", "fail"])
+    .description("load model files into regions, each once; Ctrl-C cancels it")
+    .argument("<files...>", "paths as the server sees them, below its TENSORD_MODEL_ROOTS")
+    .option("--name <name>", "the region's name, of one file (default: as the file)")
+    .option("--as <version>", "the region's version (default: one that stands for the file's state)")
+    .addOption(new Option("--format <format>", "raw takes a file for bytes").choices(["auto", "raw"]))
+    .addOption(
+      new Option("--device <uuid>", "into the memory of this device").conflicts(["storage", "private", "hugePages"]),
+    )
+    .option("--no-wait", "begin it, and end")
+    .action(
+      async (files: string[], flags) =>
+        await print(await load(toApi(flags), files, flags, flags.json === true, untilStopped())),
     );
 
   withApi(program.command("hold"), { json: false })
@@ -199,7 +215,7 @@ function withApi(command: Command, { json = true } = {}): Command {
 }
 
 /** What a new region is to be. */
-function withTarget(command: Command): Command {
+function withTarget(command: Command, ifExists: readonly string[] = ["fail", "attach", "replace"]): Command {
   return command
     .option("--model <name>", "the model (default default)")
     .addOption(
@@ -215,7 +231,7 @@ function withTarget(command: Command): Command {
     .option("--evictable", "once it is sealed and nobody maps it, it may go to make room")
     .addOption(new Option("--on-full <what>", "without room").choices(["fail", "evict", "wait"]))
     .option("--deadline <duration>", "how long --on-full wait waits (default 30s)")
-    .addOption(new Option("--if-exists <what>", "if the name is taken").choices(["fail", "attach", "replace"]))
+    .addOption(new Option("--if-exists <what>", "if the name is taken").choices([...ifExists]))
     .option("--label <key=value>", "a label; repeatable", gather);
 }
 
