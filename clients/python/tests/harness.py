@@ -78,8 +78,12 @@ class Server:
 
     def __init__(self, **settings: str) -> None:
         self.instance = f"py-{TEST_TOKEN}-{secrets.token_hex(6)}"
+        # What the server may load files from.
+        self._models = tempfile.TemporaryDirectory(prefix="tensord-models-")  # cleaned up in stop
+        self.models = Path(self._models.name)
         self.environ = {
             "TENSORD_INSTANCE": self.instance,
+            "TENSORD_MODEL_ROOTS": str(self.models),
             "TENSORD_SHM_DIR": str(SHM_DIRECTORY),
             "TENSORD_PORT": "",
             **settings,
@@ -145,6 +149,7 @@ class Server:
         )
         log = self.log()
         self._log.close()
+        self._models.cleanup()
         assert purged.returncode == 0, f"{purged.stdout}{purged.stderr}\n{log}"
         assert self.names() == []
 

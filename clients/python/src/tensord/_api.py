@@ -296,6 +296,11 @@ class Api:
         path = f"{_region_path(region_id)}/copy"
         return parse_operation(expect(self.transport.request("POST", path, body, repeatable="key" in body)))
 
+    def load_model(self, model: str, body: schemas.LoadModel) -> OperationDescriptor:
+        # As for a copy.
+        path = f"/v1/models/{quote(model, safe='')}/load"
+        return parse_operation(expect(self.transport.request("POST", path, body, repeatable="key" in body)))
+
     def operation(self, operation_id: str, wait_until: float | None = None) -> OperationDescriptor:
         path = _operation_path(operation_id)
         return parse_operation(expect(self.transport.request("GET", path, repeatable=True, wait_until=wait_until)))

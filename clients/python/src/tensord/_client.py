@@ -13,6 +13,7 @@ from ._arguments.kinds import (
     ByteCount,
     Count,
     DeviceName,
+    FilePath,
     Label,
     LabelChanges,
     Labels,
@@ -35,9 +36,10 @@ from ._region.claim import get_or_build
 from ._region.device_region import DeviceRegion, check_device, to_wanted_device
 from ._region.group import Group, open_group, seal_group
 from ._region.heap import is_heap, refuse_ring
+from ._region.load import LoadIfExists, start_load, to_load
 from ._region.make import make_region, open_region
 from ._region.mapper import find_region, keeps_by, open_reference, to_access
-from ._region.operation import Operation, start_copy
+from ._region.operation import Operation, Progress, finish_copy, start_copy
 from ._region.path_hold import PathHold, check_has_path
 from ._region.region import Region
 from ._region.requests import (
@@ -651,6 +653,124 @@ class Client:
             device=device,
         )
         return start_copy(self._api, self._session, self._id_of(region, model, None), to_copy(body, if_exists))
+
+    def load(
+        self,
+        path: FilePath,
+        *,
+        name: Name | None = None,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        raw: bool = False,
+        ttl: Seconds | None = None,
+        linger: Seconds | None = None,
+        handoff: Seconds | None = None,
+        persist: bool = False,
+        if_exists: LoadIfExists = "attach",
+        evictable: bool = False,
+        on_full: OnFull = "fail",
+        deadline: Seconds | None = None,
+        labels: Labels | None = None,
+        storage: StorageKind | None = None,
+        private: bool = False,
+        huge_pages: HugePages | None = None,
+        device: DeviceName | None = None,
+    ) -> Operation:
+        """Has the server load a model file into a region, and returns at once: the ``Operation`` goes on by itself, and
+        ``operation.wait()`` is its end. Safetensors, GGUF, ``.npy`` and ``.npz``, each also compressed as a whole by
+        gzip or zstd, and with ``raw=True`` any file, are kept byte for byte, so that engines find in the region's
+        file what they know. The region is there only when it is whole and sealed.
+
+        ``path`` is as the server sees it, below one of the folders of its ``TENSORD_MODEL_ROOTS``; the server reads it,
+        so this process need not be able to. ``name`` is the file's, without its suffix, unless it is said. ``version``
+        is one that stands for the state of the file, unless it is said: who loads the same file gets the same region,
+        also while it is still loading, and a file that has changed becomes another version beside. With
+        ``if_exists="fail"`` a version that is there is ``NameTaken`` instead.
+
+        All else is what the region is to be, as in ``create``; by default it lingers for 600 seconds after the last
+        process that maps it.
+
+        Raises ``Forbidden`` for a path below no root, ``ModelNotFound``, ``StorageUnavailable``; what goes wrong later,
+        ``Operation.wait`` raises: ``InvalidModelFile``, ``UnsupportedFormat``, ``ReadWriteError``, ``OutOfMemory``.
+        """
+        if ttl is None and not persist and linger is None and handoff is None:
+            linger = LINGER_SECONDS
+        body = to_creation(
+            model=model,
+            name=name,
+            version=version,
+            ttl=ttl,
+            linger=linger,
+            handoff=handoff,
+            persist=persist,
+            evictable=evictable,
+            on_full=on_full,
+            deadline=deadline,
+            labels=labels,
+            storage=storage,
+            private=private,
+            huge_pages=huge_pages,
+            device=device,
+        )
+        # Text by now, whatever kind of path it was.
+        of_model, load = to_load(cast("str", path), body, if_exists, raw=raw)
+        return start_load(self._api, of_model, load)
+
+    def load_model(
+        self,
+        path: FilePath,
+        *,
+        name: Name | None = None,
+        model: Name = DEFAULT_MODEL,
+        version: Version | None = None,
+        raw: bool = False,
+        ttl: Seconds | None = None,
+        linger: Seconds | None = None,
+        handoff: Seconds | None = None,
+        persist: bool = False,
+        if_exists: LoadIfExists = "attach",
+        evictable: bool = False,
+        on_full: OnFull = "fail",
+        deadline: Seconds | None = None,
+        labels: Labels | None = None,
+        storage: StorageKind | None = None,
+        private: bool = False,
+        huge_pages: HugePages | None = None,
+        device: DeviceName | None = None,
+        timeout: Timeout | None = None,
+        progress: Progress | None = None,
+        strict: bool = False,
+    ) -> Region:
+        """Loads a model file as ``load`` does, waits for its end, and maps the region for reading: a mapping of the
+        file's names to tensors. Of N workers that ask one load is made, and all share it; those who come later map what
+        is there.
+
+        ``progress(done_bytes, total_bytes)`` is called about once a second; ``timeout`` in seconds bounds the wait, and
+        cancels the load when it is over. ``strict`` counts as in ``attach``. Raises as ``load``, ``Operation.wait`` and
+        ``attach`` do.
+        """
+        operation = self.load(
+            path,
+            name=name,
+            model=model,
+            version=version,
+            raw=raw,
+            ttl=ttl,
+            linger=linger,
+            handoff=handoff,
+            persist=persist,
+            if_exists=if_exists,
+            evictable=evictable,
+            on_full=on_full,
+            deadline=deadline,
+            labels=labels,
+            storage=storage,
+            private=private,
+            huge_pages=huge_pages,
+            device=device,
+        )
+        region = finish_copy(operation, timeout, progress)
+        return open_region(self._api, self._session, region, None, writable=False, strict=strict)
 
     def operations(self, *, model: Name | None = None, state: OperationState | None = None) -> Iterator[Operation]:
         """The operations that run, and those that ended a while ago, everybody's, page by page as they are consumed."""

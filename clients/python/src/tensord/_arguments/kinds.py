@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -179,6 +180,15 @@ def _or_none(take: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 _NAME_WANT = "text of 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', not beginning with '.'"
+
+
+def _to_path(value: Any) -> str:
+    path = to_text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if path == "" or "\0" in path:
+        raise Unfit
+    return path
+
+
 NAME_KIND = Kind(_NAME_WANT, _to_matching(_NAME, name_hint))
 
 
@@ -198,6 +208,7 @@ def word_kind(words: tuple[str, ...]) -> Kind:
 
 
 Text = Annotated[str, Kind("text", to_text)]
+FilePath = Annotated[str | os.PathLike[str], Kind("a path, or a file:// URI", _to_path)]
 # A region's or a model's.
 Name = Annotated[str, NAME_KIND]
 Version = Annotated[str, Kind("text of at most 128 of A-Z, a-z, 0-9, '.', '_' and '-'", _to_matching(_VERSION))]
