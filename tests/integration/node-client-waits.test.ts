@@ -65,6 +65,8 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           attachOnDevice: (options) => client.attachOnDevice("a", { timeoutMs: 60_000, ...options }),
           hold: (options) => client.hold("a", { timeoutMs: 60_000, ...options }),
           copy: (options) => client.copy(id, options),
+          load: (options) => client.load("/none", options),
+          loadModel: (options) => client.loadModel("/none", options),
           operations: (options) => first(client.operations(options)),
           operation: (options) => client.operation("op_a", options),
           devices: (options) => client.devices(options),

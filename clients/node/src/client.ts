@@ -42,6 +42,8 @@ import {
   type GetOrCreateOptions,
   type HoldOptions,
   type ListOptions,
+  type LoadModelOptions,
+  type LoadOptions,
   type OperationsOptions,
   type PoolLimits,
   type RegisterModelOptions,
@@ -55,6 +57,7 @@ import { holdOnDevice, makeOnDevice } from "./regions/device.ts";
 import type { DeviceHandle } from "./regions/device-handle.ts";
 import { GetOrCreate } from "./regions/get-or-create.ts";
 import { type Group, openGroup, sealGroup } from "./regions/group.ts";
+import { loadAndMap, startLoad } from "./regions/load.ts";
 import { makeRegion, mapExisting } from "./regions/make-region.ts";
 import { findRegion, toAccess } from "./regions/mapper.ts";
 import { Operation, startCopy } from "./regions/operation.ts";
@@ -351,6 +354,33 @@ export class Client {
     checkArgument("copy a region", "it", region, kinds.region);
     checkOptions("copy a region", tables.copy, options);
     return startCopy(this.#asker, idOf(region), options);
+  }
+
+  /**
+   * Has the server load a model file into a region, and resolves at once: the `Operation` goes on by itself, and its `wait` is its end.
+   * Safetensors, GGUF, `.npy` and `.npz`, each also compressed as a whole by gzip or zstd, and with `raw` any file, are kept byte for
+   * byte. `path` is as the server sees it, below one of the folders of its `TENSORD_MODEL_ROOTS`. Who loads the same file gets the same
+   * region, unless a `version` is said: it stands for the state of the file. Without an owner among the options the region lingers for
+   * 10 minutes after its last use.
+   * @throws TensordError `forbidden` for a path below no root, `model-not-found`, `storage-unavailable`; what goes wrong later, `wait`
+   *   throws: `invalid-model-file`, `unsupported-format`, `io-error`
+   */
+  async load(path: string, options: LoadOptions = {}): Promise<Operation> {
+    checkArgument("load a model file", "its path", path, kinds.text);
+    checkOptions("load a model file", tables.load, options);
+    return startLoad(this.#asker, path, options);
+  }
+
+  /**
+   * Loads a model file as `load` does, waits for its end, and maps the region for reading. Of N workers that ask one load is made, and
+   * all share it. After an abort, or when `timeoutMs` is over, the load is cancelled.
+   * @throws TensordError as `load`, `Operation.wait` and `attach`
+   */
+  async loadModel(path: string, options: LoadModelOptions = {}): Promise<Region> {
+    checkArgument("load a model file", "its path", path, kinds.text);
+    checkOptions("load a model file", tables.loadModel, options);
+    checkPlatform("load a model file");
+    return loadAndMap(this.#asker, path, options);
   }
 
   /** The operations that run, and those that ended a while ago, everybody's, page by page as they are consumed. */

@@ -41,6 +41,8 @@ export type {
   GetOrCreateOptions,
   HoldOptions,
   ListOptions,
+  LoadModelOptions,
+  LoadOptions,
   LockOptions,
   OperationsOptions,
   OperationWaitOptions,

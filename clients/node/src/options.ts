@@ -110,6 +110,27 @@ export type CopyOptions = Owner &
     readonly ifExists?: "fail" | "attach" | "replace" | undefined;
   };
 
+export type LoadOptions = Owner &
+  Omit<CommonOptions, "storage"> & {
+    /** Default: the file's, without its suffix. */
+    readonly name?: string | undefined;
+    /** Whether the file is taken for bytes, whatever is in it: one `U8` tensor named `data`. Default: its format's tensors. */
+    readonly raw?: boolean | undefined;
+    /** What the region is made of: as for `create`. */
+    readonly storage?: "shm" | "memfd" | "heap" | undefined;
+    /** The UUID of a device, in whose memory the region is to be, in place of `storage`. */
+    readonly device?: string | undefined;
+    /** What a region means that has this name and version. Default `"attach"`: it is the result, if its tensors agree. */
+    readonly ifExists?: "attach" | "fail" | undefined;
+  };
+
+/** As for `load`, and how its end is waited for. */
+export type LoadModelOptions = LoadOptions &
+  Pick<OperationWaitOptions, "timeoutMs" | "onProgress"> & {
+    /** As for `attach`. */
+    readonly strict?: boolean | undefined;
+  };
+
 export interface OperationsOptions extends WaitOptions {
   readonly model?: string;
   readonly state?: "running" | "succeeded" | "failed" | "cancelled";

@@ -16,6 +16,8 @@ import type {
   GetOrCreateOptions,
   HoldOptions,
   ListOptions,
+  LoadModelOptions,
+  LoadOptions,
   LockOptions,
   OperationsOptions,
   OperationWaitOptions,
@@ -95,6 +97,14 @@ export const copy = tableOf<CopyOptions>()({
   ifExists: kinds.oneOf("fail", "attach", "replace"),
 });
 
+export const load = tableOf<LoadOptions>()({
+  ...made,
+  name: kinds.text,
+  raw: kinds.flag,
+  device: kinds.text,
+  ifExists: kinds.oneOf("attach", "fail"),
+});
+
 export const operations = tableOf<OperationsOptions>()({
   ...wait,
   model: kinds.text,
@@ -105,6 +115,13 @@ export const operationWait = tableOf<OperationWaitOptions>()({
   ...wait,
   timeoutMs: kinds.waitMs,
   onProgress: kinds.callback<NonNullable<OperationWaitOptions["onProgress"]>>(),
+});
+
+export const loadModel = tableOf<LoadModelOptions>()({
+  ...load,
+  timeoutMs: operationWait.timeoutMs,
+  onProgress: operationWait.onProgress,
+  strict: kinds.flag,
 });
 
 export const getOrCreate = tableOf<GetOrCreateOptions>()({

@@ -67,6 +67,7 @@ type Waiting = Pick<Sending, "waitUntil" | "signal">;
 type Revising = Pick<Sending, "ifMatch" | "signal">;
 
 export type NewCopy = Body<Operation<"POST", "/v1/regions/{region}/copy">>;
+export type NewLoad = Body<Operation<"POST", "/v1/models/{model}/load">>;
 export type NewRegion = Body<Operation<"POST", "/v1/regions">>;
 
 type ListPath = "/v1/regions" | "/v1/operations" | "/v1/models" | "/v1/sessions" | "/v1/regions/{region}/leases";
@@ -317,6 +318,12 @@ export class Api {
   copyRegion(id: string, body: NewCopy, signal?: AbortSignal | undefined): Promise<OperationDescriptor> {
     const request = { path: { region: id }, body, isRepeatable: body.key !== undefined, signal };
     return this.#ask("POST", "/v1/regions/{region}/copy", request);
+  }
+
+  /** As of a copy. */
+  loadModel(model: string, body: NewLoad, signal?: AbortSignal | undefined): Promise<OperationDescriptor> {
+    const request = { path: { model }, body, isRepeatable: body.key !== undefined, signal };
+    return this.#ask("POST", "/v1/models/{model}/load", request);
   }
 
   operation(id: string, { signal, waitUntil }: Waiting = {}): Promise<OperationDescriptor> {

@@ -14,7 +14,7 @@ import { copyAll, type RegionSource, type Source, toSources, toSpecs } from "./s
 import { tie } from "./ties.ts";
 
 /** How long what was built under a claim lingers, unless its builder says otherwise. */
-const builtLingerMs = 600_000;
+export const builtLingerMs = 600_000;
 
 /** The right to build a name, and the session that has it. */
 export interface HeldClaim {
