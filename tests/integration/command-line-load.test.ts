@@ -33,7 +33,7 @@ testWith()("load makes sealed regions that stay until room is needed, and the sa
 
   const again = JSON.parse((await server.command("load", tinyPath, "--ttl", "1h", "--json")).stdout) as Operation[];
   expect(again).toMatchObject([{ kind: "load", state: "succeeded", source: tinyPath, region: tiny?.id }]);
-  await server.command("load", tinyPath, "--name", "mine", "--as", "v1", "--format", "raw", "--ttl", "1h");
+  await server.command("load", tinyPath, "--name", "mine", "--as", "v1", "--raw", "--ttl", "1h");
   expect(await server.api.findByName("mine")).toMatchObject({ version: "v1", storage: { format: "raw" } });
   expect((await server.command("operations")).stdout).toContain(` load `);
 });

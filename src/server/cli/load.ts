@@ -15,7 +15,7 @@ import type { Running } from "./until-stopped.ts";
 export interface LoadOptions extends TargetOptions {
   readonly name?: string;
   readonly as?: string;
-  readonly format?: string;
+  readonly raw?: boolean;
   readonly device?: string;
   readonly wait: boolean;
 }
@@ -28,7 +28,7 @@ export interface LoadOptions extends TargetOptions {
 export async function load(
   api: Api,
   paths: readonly string[],
-  { device, wait, name, as: version, format, ...options }: LoadOptions,
+  { device, wait, name, as: version, raw, ...options }: LoadOptions,
   asJson: boolean,
   running: Running,
 ): Promise<string> {
@@ -49,7 +49,7 @@ export async function load(
       ...target,
       ...(name !== undefined && { name }),
       ...(version !== undefined && { version }),
-      ...(format !== undefined && { format }),
+      ...(raw === true && { format: "raw" }),
       ...(device !== undefined && { storage: "cuda_vmm", device_uuid: device }),
     };
     const begun = api.call<Operation>("POST", `/v1/models/${encodeURIComponent(model)}/load`, request);

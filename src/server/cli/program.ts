@@ -105,7 +105,7 @@ export function createProgram(): Command {
     .argument("<files...>", "paths as the server sees them, below its TENSORD_MODEL_ROOTS")
     .option("--name <name>", "the region's name, of one file (default: as the file)")
     .option("--as <version>", "the region's version (default: one that stands for the file's state)")
-    .addOption(new Option("--format <format>", "raw takes a file for bytes").choices(["auto", "raw"]))
+    .option("--raw", "take files for bytes, whatever is in them")
     .addOption(
       new Option("--device <uuid>", "into the memory of this device").conflicts(["storage", "private", "hugePages"]),
     )
