@@ -5,11 +5,11 @@ import { claimName, releaseClaim } from "../memory/regions/claim.ts";
 import { accessClaim, accessSession, checkModel, checkReplacement } from "./access/checks.ts";
 import { answer, answerPieces, toRegionDetailBody } from "./answer.ts";
 import { preferenceApplied } from "./answer-headers.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { requireBody } from "./require-body.ts";
 import { idPattern, ModelName, RegionName, VersionParameter } from "./schemas/common.ts";
 import * as requests from "./schemas/requests.ts";
 import * as schemas from "./schemas/session.ts";
@@ -20,7 +20,6 @@ const tags = ["regions"];
 
 const claim = createRoute({
   operationId: "claimName",
-  middleware: [requireBody] as const,
   method: "post",
   path,
   tags,
@@ -78,7 +77,7 @@ const release = createRoute({
 const readerHead = '{"role":"reader","claim":null,"region":';
 
 export function defineClaimRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(claim, async (c) => {
+  defineBodyRoute(app, claim, async (c) => {
     const { session: id, key = null, version, rebuild } = c.req.valid("json");
     const caller = c.get("caller");
     checkModel(caller, c.req.valid("param").model);

@@ -23,11 +23,12 @@ export function json<Schema extends z.ZodType>(description: string, schema: Sche
   return { description, ...(headers && { headers }), content: { "application/json": { schema } } };
 }
 
+/** For a route of `defineBodyRoute`. */
 export function body<Schema extends z.ZodType>(schema: Schema) {
   return { required: true, content: { "application/json": { schema } } } as const;
 }
 
-/** One that may be left out, with `allowNoBody` before it. */
+/** One that may be left out: then it is an empty object. */
 export function optionalBody<Schema extends z.ZodType>(schema: Schema) {
   return { required: false, content: { "application/json": { schema } } } as const;
 }

@@ -1,5 +1,6 @@
 /** What every handler gets beside the request: the store, and what the transport knows of the request. */
 
+import type { RouteConfig } from "@hono/zod-openapi";
 import type { FileLane } from "../loaders/file-lane.ts";
 import type { Diagnosis } from "../memory/doctor/finding.ts";
 import type { HostCapabilities } from "../memory/host/capabilities.ts";
@@ -85,7 +86,11 @@ export interface Environment {
   };
   Variables: {
     requestId: string;
+    /** Of the document, that answers; undefined where none does. */
+    operation: RouteConfig | undefined;
     caller: Caller;
+    /** The body, if it is JSON; "" if there is none. */
+    body: string | undefined;
     /** The tensors of a large creation, which its body has no longer. */
     tensors: SharedArrayBuffer | undefined;
     /** Aborts when the client goes away. */

@@ -8,16 +8,15 @@ import type { Region } from "../memory/state/region.ts";
 import { actorOf } from "./access/authorize.ts";
 import { checkModel } from "./access/checks.ts";
 import { answer } from "./answer.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { requireBody } from "./require-body.ts";
 import * as schemas from "./schemas/eviction.ts";
 import * as requests from "./schemas/requests.ts";
 
 const request = createRoute({
   operationId: "evict",
-  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/evict",
   tags: ["regions"],
@@ -40,7 +39,7 @@ const request = createRoute({
 });
 
 export function defineEvictionRoute(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(request, async (c) => {
+  defineBodyRoute(app, request, async (c) => {
     c.env?.keepOpen?.();
     store.refuseIfStopping();
     const { bytes, model: name, pool: poolName = hostPool, dry_run: dryRun = false } = c.req.valid("json");

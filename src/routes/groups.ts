@@ -10,11 +10,11 @@ import { actorOf } from "./access/authorize.ts";
 import { accessRegion, checkModel, checkRegionAccess, checkTakeover } from "./access/checks.ts";
 import { answer, answerPieces, toRegionBody } from "./answer.ts";
 import { preferenceApplied } from "./answer-headers.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { requireBody } from "./require-body.ts";
 import * as schemas from "./schemas/group.ts";
 import { sealFailures } from "./seal.ts";
 import { toRegionFacts } from "./to-wire.ts";
@@ -23,7 +23,6 @@ const tags = ["regions"];
 
 const seal = createRoute({
   operationId: "sealGroup",
-  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/seal",
   tags,
@@ -41,7 +40,6 @@ const seal = createRoute({
 
 const open = createRoute({
   operationId: "openGroup",
-  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/open",
   tags,
@@ -66,7 +64,7 @@ const open = createRoute({
 });
 
 export function defineGroupRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(seal, async (c) => {
+  defineBodyRoute(app, seal, async (c) => {
     c.env?.keepOpen?.();
     const { regions: members, checksum = false, stock_writable: stockWritable = false } = c.req.valid("json");
     const regions = members.map(({ region }) => accessRegion(c.get("caller"), "sealGroup", store, region));
@@ -87,7 +85,7 @@ export function defineGroupRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     return answer(c, { items: regions.map((region) => toRegionFacts(store, region)) }, 200);
   });
 
-  app.openapi(open, async (c) => {
+  defineBodyRoute(app, open, async (c) => {
     const { model = "default", names, version } = c.req.valid("json");
     checkModel(c.get("caller"), model);
     const waitMs = parseWaitMs(c.req.valid("header").prefer);

@@ -11,10 +11,10 @@ import { accessLease, accessRegion, accessSession } from "./access/checks.ts";
 import { answer } from "./answer.ts";
 import { location } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json, KeyCursor, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { requireBody } from "./require-body.ts";
 import { idPattern, RegionIdParameter } from "./schemas/common.ts";
 import * as requests from "./schemas/requests.ts";
 import * as schemas from "./schemas/session.ts";
@@ -26,7 +26,6 @@ const tags = ["leases"];
 
 const take = createRoute({
   operationId: "takeLease",
-  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/regions/{region}/leases",
   tags,
@@ -101,7 +100,7 @@ const end = createRoute({
 });
 
 export function defineLeaseRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(take, (c) => {
+  defineBodyRoute(app, take, (c) => {
     const caller = c.get("caller");
     const region = accessRegion(caller, "takeLease", store, c.req.valid("param").region);
     const { ttl_ms, session: id } = c.req.valid("json");

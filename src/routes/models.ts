@@ -17,6 +17,7 @@ import { mayUse } from "./access/rights.ts";
 import { answer } from "./answer.ts";
 import { etag, location } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import {
@@ -29,7 +30,6 @@ import {
   toTaggedModel,
 } from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { requireBody } from "./require-body.ts";
 import { ModelName, Name } from "./schemas/common.ts";
 import * as schemas from "./schemas/model.ts";
 import { Deletion } from "./schemas/region.ts";
@@ -41,7 +41,6 @@ const tags = ["models"];
 
 const register = createRoute({
   operationId: "registerModel",
-  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/models",
   tags,
@@ -95,7 +94,6 @@ const get = createRoute({
 
 const change = createRoute({
   operationId: "changeModel",
-  middleware: [requireBody] as const,
   method: "patch",
   path: "/v1/models/{model}",
   tags,
@@ -147,7 +145,7 @@ const unregister = createRoute({
 });
 
 export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(register, (c) => {
+  defineBodyRoute(app, register, (c) => {
     const { name, ...asked } = c.req.valid("json");
     const model = registerModel(store, name, toLimitChanges(asked));
     c.header("Location", `/v1/models/${name}`);
@@ -172,7 +170,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     return isKnown(c, tagged) ? c.body(null, 304) : answer(c, toModel(model), 200);
   });
 
-  app.openapi(change, (c) => {
+  defineBodyRoute(app, change, (c) => {
     const model = store.books.model(c.req.valid("param").model);
     checkConditions(c, "change", toTaggedModel(model));
     changeModel(store, model, toLimitChanges(c.req.valid("json")));

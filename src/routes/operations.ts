@@ -12,12 +12,12 @@ import { mayUse } from "./access/rights.ts";
 import { answerPieces } from "./answer.ts";
 import { location, preferenceApplied } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json, KeyCursor, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseWaitMs } from "./headers.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { toCopyTarget } from "./region-request.ts";
-import { requireBody } from "./require-body.ts";
 import { ModelName, RegionIdParameter } from "./schemas/common.ts";
 import * as schemas from "./schemas/operation.ts";
 import { toOperation } from "./to-wire.ts";
@@ -28,7 +28,6 @@ const tags = ["operations"];
 
 const copy = createRoute({
   operationId: "copyRegion",
-  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/regions/{region}/copy",
   tags: ["regions"],
@@ -114,7 +113,7 @@ const cancel = createRoute({
 });
 
 export function defineOperationRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(copy, async (c) => {
+  defineBodyRoute(app, copy, async (c) => {
     const caller = c.get("caller");
     const { key = null, ...body } = c.req.valid("json");
     const source = accessRegion(caller, "copyRegion", store, c.req.valid("param").region);

@@ -1,6 +1,8 @@
 /** Reads a body of JSON before any route does: how large it may be, its content type, and its bounds. Data is not read here. */
 
-import type { Context, MiddlewareHandler } from "hono";
+import type { RouteConfig } from "@hono/zod-openapi";
+import { peek } from "bun";
+import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { TensordError } from "../memory/error.ts";
 import { checkJsonBounds } from "../memory/layout/json-bounds.ts";
@@ -9,76 +11,81 @@ import type { Store } from "../memory/state/store.ts";
 import { refuseEncoded } from "./content-encoding.ts";
 import { dataPath } from "./data.ts";
 import type { Environment, Services } from "./environment.ts";
-import type { FindOperation } from "./find-operation.ts";
 import { unsupportedMediaType } from "./problem.ts";
 import { toValidationFailure } from "./validation-failure.ts";
 
-/** @throws TensordError `payload-too-large`, `unsupported-media-type`, `validation-failed`; HTTPException of what is no UTF-8. */
-export function readBody(findOperation: FindOperation, { store, traffic }: Services): MiddlewareHandler<Environment> {
-  return async function readBody(c, next) {
-    if (c.req.method === "GET" || c.req.method === "HEAD") return next();
-    // What is refused whatever its body says is refused at once.
-    const operation = findOperation(c);
-    if (operation === undefined) return next();
-    if (c.req.method === "PUT" && dataPath.test(c.req.path)) return next();
-    const { body } = c.req.raw;
-    if (body === null) return next();
-    refuseEncoded(c.req.header("content-encoding"));
-    const isCreation = operation.operationId === "createRegion";
-    const maximum = isCreation ? limits.createBodyBytes : limits.requestBodyBytes;
-    const parts = await readInTime(c, body, maximum);
-    const byteSize = sizeOf(parts);
-    traffic.receivedBytes += byteSize;
-    if (byteSize > 0 && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
-    const isLarge = isCreation && byteSize > limits.inlineBodyBytes;
-    const text = isLarge ? await readLarge(c, store, parts) : decode(Buffer.concat(parts));
-    // What reads the body from here on, `requireBody` and the validator, finds it decoded.
-    (c.req.bodyCache as { text?: unknown }).text = Promise.resolve(text);
-    checkJsonBounds(text);
-    await next();
-  };
+type Parts = readonly Uint8Array[];
+
+/**
+ * Leaves the body's text to the handler.
+ * @throws TensordError `payload-too-large`, `unsupported-media-type`, `validation-failed`; HTTPException of what is no UTF-8.
+ */
+export async function readBody(
+  c: Context<Environment>,
+  operation: RouteConfig | undefined,
+  { store, traffic }: Services,
+): Promise<void> {
+  if (c.req.method === "GET" || c.req.method === "HEAD") return;
+  // What is refused whatever its body says is refused at once.
+  if (operation === undefined) return;
+  if (c.req.method === "PUT" && dataPath.test(c.req.path)) return;
+  const length = toShortLength(c);
+  // Where the length says it all, the runtime need not make a stream.
+  if (length === undefined && c.req.raw.body === null) return;
+  refuseEncoded(c.req.header("content-encoding"));
+  const isCreation = operation.operationId === "createRegion";
+  const maximum = isCreation ? limits.createBodyBytes : limits.requestBodyBytes;
+  const parts = await readInTime(c, (length === undefined ? readAll : readShort)(c, maximum));
+  const byteSize = sizeOf(parts);
+  traffic.receivedBytes += byteSize;
+  if (byteSize > 0 && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
+  const isLarge = isCreation && byteSize > limits.inlineBodyBytes;
+  const text = isLarge ? await readLarge(c, store, parts) : decode(parts);
+  checkJsonBounds(text);
+  c.set("body", text);
 }
 
-/** The whole body, unless the transport needs the connection for others before it has come. */
-async function readInTime(
-  c: Context<Environment>,
-  body: ReadableStream<Uint8Array>,
-  maximum: number,
-): Promise<readonly Uint8Array[]> {
+/** The length that the sender has said, and that the transport holds it to, if there is a body and it is short. */
+function toShortLength(c: Context<Environment>): number | undefined {
+  const length = Number(c.req.header("content-length") ?? 0);
+  if (length === 0 || length > limits.inlineBodyBytes) return undefined;
+  return c.req.header("transfer-encoding") === undefined ? length : undefined;
+}
+
+/** The whole body, unless the transport needs the connection for others before it has come. Most have come with their head. */
+async function readInTime(c: Context<Environment>, body: Promise<Parts>): Promise<Parts> {
+  if (peek.status(body) === "fulfilled") return body;
   const { promise, reject } = Promise.withResolvers<never>();
   using _ = c.env?.reading?.((failure) => {
     c.header("Connection", "close");
     reject(failure);
   });
-  return await Promise.race([readAll(c, body, maximum), promise]);
+  return await Promise.race([body, promise]);
 }
 
 /** Leaves a creation's tensors to a Worker: neither they nor their text are read here. @returns what else the body says. */
-async function readLarge(c: Context<Environment>, store: Store, parts: readonly Uint8Array[]): Promise<string> {
+async function readLarge(c: Context<Environment>, store: Store, parts: Parts): Promise<string> {
   const { rest, tensors, issues, issueCount } = await store.layouts.readBody(parts);
   if (issueCount > 0) throw toValidationFailure(issues, issueCount);
   c.set("tensors", tensors);
   return rest;
 }
 
+async function readShort(c: Context<Environment>): Promise<Parts> {
+  return [new Uint8Array(await c.req.raw.arrayBuffer())];
+}
+
 /**
  * The whole body, in parts as they came: what is large is never put together on the event loop.
  * @throws TensordError `payload-too-large` as soon as that is known, with the rest left unread.
  */
-async function readAll(
-  c: Context<Environment>,
-  body: ReadableStream<Uint8Array>,
-  maximum: number,
-): Promise<readonly Uint8Array[]> {
+async function readAll(c: Context<Environment>, maximum: number): Promise<Parts> {
   const length = c.req.header("content-length");
-  if (length !== undefined && c.req.header("transfer-encoding") === undefined) {
-    checkSize(Number(length), maximum);
-    // The transport holds the sender to what it said.
-    if (Number(length) <= limits.inlineBodyBytes) return [new Uint8Array(await c.req.arrayBuffer())];
-  }
-  const reader = body.getReader();
+  if (length !== undefined && c.req.header("transfer-encoding") === undefined) checkSize(Number(length), maximum);
+  const parts: Uint8Array[] = [];
+  const reader = c.req.raw.body?.getReader();
+  if (reader === undefined) return parts;
   try {
-    const parts: Uint8Array[] = [];
     for (let byteSize = 0; ; checkSize(byteSize, maximum)) {
       const { value } = await reader.read();
       if (value === undefined) return parts;
@@ -90,7 +97,7 @@ async function readAll(
   }
 }
 
-function sizeOf(parts: readonly Uint8Array[]): number {
+function sizeOf(parts: Parts): number {
   return parts.reduce((sum, { byteLength }) => sum + byteLength, 0);
 }
 
@@ -103,14 +110,15 @@ function checkSize(byteSize: number, maximum: number): void {
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
-function decode(bytes: Uint8Array): string {
+function decode(parts: Parts): string {
+  const [only, ...others] = parts;
   try {
-    return utf8.decode(bytes);
+    return utf8.decode(others.length === 0 ? only : Buffer.concat(parts));
   } catch (cause) {
     throw new HTTPException(400, { cause });
   }
 }
 
 function isJson(contentType: string | undefined): boolean {
-  return /^application\/([a-z.-]+\+)?json\s*(;|$)/i.test(contentType ?? "");
+  return /^application\/([a-z.-]+\+)?json(;\s*[a-z0-9-]+=[^;]+)*$/i.test(contentType ?? "");
 }

@@ -4,9 +4,9 @@
  */
 
 import { type RouteConfig, z } from "@hono/zod-openapi";
-import type { MiddlewareHandler } from "hono";
+import type { Context } from "hono";
 import type { Environment } from "./environment.ts";
-import { type FindOperation, toKey } from "./find-operation.ts";
+import { toKey } from "./find-operation.ts";
 import { toValidationFailure } from "./validation-failure.ts";
 
 /**
@@ -14,19 +14,16 @@ import { toValidationFailure } from "./validation-failure.ts";
  * @throws TensordError `validation-failed` with the names.
  */
 export function refuseUnknownQuery(
-  findOperation: FindOperation,
+  c: Context<Environment>,
+  operation: RouteConfig | undefined,
   others: Readonly<Record<string, z.ZodObject>>,
-): MiddlewareHandler<Environment> {
-  return async function refuseUnknownQuery(c, next) {
-    // Almost no request has a query, and what is no route is not found.
-    if (!c.req.url.includes("?") || toKey(c).endsWith(" /*")) return next();
-    const operation = findOperation(c);
-    const query = operation === undefined ? others[toKey(c)] : toQuery(operation);
-    const known = Object.keys(query?.shape ?? {});
-    const unknown = Object.keys(c.req.queries()).filter((name) => !known.includes(name));
-    if (unknown.length > 0) throw toValidationFailure(unknown.map((name) => toIssue(name, known)));
-    await next();
-  };
+): void {
+  // Almost no request has a query, and what is no route is not found.
+  if (!c.req.url.includes("?") || toKey(c).endsWith(" /*")) return;
+  const query = operation === undefined ? others[toKey(c)] : toQuery(operation);
+  const known = Object.keys(query?.shape ?? {});
+  const unknown = Object.keys(c.req.queries()).filter((name) => !known.includes(name));
+  if (unknown.length > 0) throw toValidationFailure(unknown.map((name) => toIssue(name, known)));
 }
 
 function toQuery(operation: RouteConfig): z.ZodObject | undefined {

@@ -12,6 +12,7 @@ import { accessRegion, checkModel, checkRegionAccess } from "./access/checks.ts"
 import type { Operation } from "./access/rights.ts";
 import { answer, answerPieces, toRegionBody, toRegionDetailBody } from "./answer.ts";
 import { etag, preferenceApplied } from "./answer-headers.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader, parseIsFetch, parseWaitMs } from "./headers.ts";
@@ -28,7 +29,6 @@ import {
 } from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { toOwner } from "./region-request.ts";
-import { requireBody } from "./require-body.ts";
 import { ModelName, RegionIdParameter, RegionName, VersionParameter } from "./schemas/common.ts";
 import * as schemas from "./schemas/region.ts";
 import * as requests from "./schemas/requests.ts";
@@ -87,7 +87,6 @@ const getByName = createRoute({
 
 const change = createRoute({
   operationId: "changeRegion",
-  middleware: [requireBody] as const,
   method: "patch",
   path: "/v1/regions/{region}",
   tags,
@@ -113,7 +112,6 @@ const change = createRoute({
 // What drains has no name any more.
 const changeByName = createRoute({
   operationId: "changeRegionByName",
-  middleware: [requireBody] as const,
   method: "patch",
   path: pathByName,
   tags,
@@ -206,13 +204,13 @@ export function defineRegionRoutes(app: OpenAPIHono<Environment>, { store }: Ser
     return answerDetail(c, store, region, toTaggedName(region));
   });
 
-  app.openapi(change, (c) => {
+  defineBodyRoute(app, change, (c) => {
     const region = accessRegion(c.get("caller"), "changeRegion", store, c.req.valid("param").region);
     checkRegion(c, region, "change", toTaggedRegion(region));
     return answerChange(c, store, region, c.req.valid("json"));
   });
 
-  app.openapi(changeByName, (c) => {
+  defineBodyRoute(app, changeByName, (c) => {
     const region = accessByName(c, "changeRegionByName", store, { ...c.req.valid("param"), ...c.req.valid("query") });
     checkRegion(c, region, "change", toTaggedName(region));
     return answerChange(c, store, region, c.req.valid("json"));

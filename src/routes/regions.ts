@@ -9,12 +9,12 @@ import { accessSession, checkCreation, checkModel } from "./access/checks.ts";
 import { answerPieces, toRegionBody } from "./answer.ts";
 import { etag, location } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { setTag, toTaggedRegion } from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { parseLabel, toCreateRequest } from "./region-request.ts";
-import { requireBody } from "./require-body.ts";
 import { cursorPattern, ModelName, RegionName, SessionId, Version } from "./schemas/common.ts";
 import * as schemas from "./schemas/region.ts";
 import * as requests from "./schemas/requests.ts";
@@ -24,7 +24,6 @@ const tags = ["regions"];
 
 const allocate = createRoute({
   operationId: "createRegion",
-  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/regions",
   tags,
@@ -93,7 +92,7 @@ const list = createRoute({
 });
 
 export function defineRegionsRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(allocate, async (c) => {
+  defineBodyRoute(app, allocate, async (c) => {
     c.env?.keepOpen?.();
     const caller = c.get("caller");
     const body = c.req.valid("json");

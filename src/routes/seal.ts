@@ -6,11 +6,11 @@ import { actorOf } from "./access/authorize.ts";
 import { accessRegion, checkTakeover } from "./access/checks.ts";
 import { answer, answerPieces, toRegionBody } from "./answer.ts";
 import { etag } from "./answer-headers.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { json, optionalBody } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { ChangeConditions, checkRegion, setTag, toTaggedRegion } from "./preconditions.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { allowNoBody } from "./require-body.ts";
 import { RegionIdParameter } from "./schemas/common.ts";
 import * as schemas from "./schemas/region.ts";
 import * as requests from "./schemas/requests.ts";
@@ -36,7 +36,6 @@ export const sealFailures = [
 
 const seal = createRoute({
   operationId: "sealRegion",
-  middleware: [allowNoBody] as const,
   method: "post",
   path: "/v1/regions/{region}/seal",
   tags,
@@ -79,7 +78,7 @@ const verify = createRoute({
 });
 
 export function defineSealRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(seal, async (c) => {
+  defineBodyRoute(app, seal, async (c) => {
     c.env?.keepOpen?.();
     const region = accessRegion(c.get("caller"), "sealRegion", store, c.req.valid("param").region);
     checkTakeover(c.get("caller"), region);

@@ -12,11 +12,11 @@ import { isOwn } from "./access/rights.ts";
 import { answer } from "./answer.ts";
 import { location } from "./answer-headers.ts";
 import { answerPage } from "./answer-page.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json, KeyCursor, Limit } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { toHoldProtocol } from "./hold.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { requireBody } from "./require-body.ts";
 import { SessionId } from "./schemas/common.ts";
 import * as requests from "./schemas/requests.ts";
 import * as schemas from "./schemas/session.ts";
@@ -27,7 +27,6 @@ const tags = ["sessions"];
 
 const open = createRoute({
   operationId: "openSession",
-  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/sessions",
   tags,
@@ -113,7 +112,7 @@ const end = createRoute({
 });
 
 export function defineSessionRoutes(app: OpenAPIHono<Environment>, { store }: Services): void {
-  app.openapi(open, async (c) => {
+  defineBodyRoute(app, open, async (c) => {
     const { name = null, client, quota_bytes = null, ttl_ms = limits.sessionTtlDefaultMs } = c.req.valid("json");
     const createdBy = c.get("caller").name;
     const facts = client === undefined ? null : await toClientFacts(client);

@@ -3,9 +3,10 @@
  * the route's handler asks about (`checks.ts`).
  */
 
-import type { Context, MiddlewareHandler } from "hono";
+import type { RouteConfig } from "@hono/zod-openapi";
+import type { Context } from "hono";
 import type { Environment, Services } from "../environment.ts";
-import { type FindOperation, toKey } from "../find-operation.ts";
+import { toKey } from "../find-operation.ts";
 import { anybody } from "./caller.ts";
 import { checkRole } from "./checks.ts";
 import { isOperation, type Operation, openOperations } from "./rights.ts";
@@ -20,23 +21,21 @@ const others: Readonly<Record<string, Operation>> = {
 const openRoutes = /^GET \/(docs|docs\/:asset|openapi\.json|openapi-3\.0\.json|asyncapi\.json)$/;
 
 /** @throws TensordError `unauthorized`, `too-many-requests`, `forbidden`. */
-export function authorize(findOperation: FindOperation, { authenticate }: Services): MiddlewareHandler<Environment> {
-  return function authorize(c, next) {
-    if (authenticate === undefined) {
-      c.set("caller", anybody);
-      return next();
-    }
-    const key = toKey(c);
-    const name = findOperation(c)?.operationId ?? others[key] ?? "";
-    // What is no route is not found, whoever asks.
-    if (openOperations.has(name) || openRoutes.test(key) || key.endsWith(" /*")) return next();
-    const caller = authenticate(c.req.header("authorization"));
-    c.set("caller", caller);
-    // A route without a row is nobody's but an administrator's.
-    if (isOperation(name)) checkRole(caller, name);
-    else if (caller.role !== "admin") throw new Error(`no right says who may ${key}`);
-    return next();
-  };
+export function authorize(
+  c: Context<Environment>,
+  operation: RouteConfig | undefined,
+  { authenticate }: Pick<Services, "authenticate">,
+): void {
+  if (authenticate === undefined) return c.set("caller", anybody);
+  const key = toKey(c);
+  const name = operation?.operationId ?? others[key] ?? "";
+  // What is no route is not found, whoever asks.
+  if (openOperations.has(name) || openRoutes.test(key) || key.endsWith(" /*")) return;
+  const caller = authenticate(c.req.header("authorization"));
+  c.set("caller", caller);
+  // A route without a row is nobody's but an administrator's.
+  if (isOperation(name)) checkRole(caller, name);
+  else if (caller.role !== "admin") throw new Error(`no right says who may ${key}`);
 }
 
 /** Who asked, as events and logs have it: the token's name, or where there is none the request's id. */
