@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import errno
 import gc
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tensord
-from tensord._mapping import lease
+from tensord._mapping import lease, libc
 from tensord._mapping.attach import Place, map_place, remap_place
 from tensord._mapping.mapping import Access, View
 
 MakePlace = Callable[..., Place]
+LARGE = libc.LARGE_PAGE_SIZE
 
 
 def _map(place: Place, access: Access = Access.PRIVATE) -> View:
@@ -217,3 +221,71 @@ def test_a_mapping_whose_pages_are_gone_is_not_mapped_anew(make_place: MakePlace
     with pytest.raises(tensord.Closed):
         remap_place(place, mapping, Access.PRIVATE)
     assert not lease.is_leased(place.path)
+
+
+def _place_of(view: View) -> int:
+    return ctypes.addressof(view.buffer()[0])
+
+
+@pytest.mark.parametrize("access", list(Access))
+def test_a_mapping_lies_in_its_large_pages_as_the_file_does(make_place: MakePlace, access: Access) -> None:
+    place = make_place(bytes(3 * LARGE + 5))
+    before = _maps()
+    views = [map_place(place, 0, place.byte_size, access) for _ in "abc"]
+    views += [map_place(place, LARGE + offset, LARGE + 1, access) for offset in (0, 4096, LARGE - 4096, 5000)]
+    for view in views:
+        assert (_place_of(view) - view.buffer()[1]) % LARGE == 0
+    assert len({_place_of(view) for view in views}) == len(views)
+    for view in views:
+        view.close()
+    del view
+    views.clear()
+    assert _maps() == before
+
+
+def test_a_mapping_that_cannot_be_placed_is_anywhere(make_place: MakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = make_place(bytes(range(256)) * (LARGE // 128))
+    library = libc._library()
+
+    class Refusing:
+        """Of the library, with an mmap that puts nothing where the caller wants it."""
+
+        munmap = library.munmap
+        fails = ""
+
+        def mmap(self, address: int | None, length: int, prot: int, flags: int, fd: int, offset: int) -> Any:
+            if (self.fails == "reserve" and fd == -1) or (self.fails == "put" and flags & libc.MAP_FIXED):
+                ctypes.set_errno(errno.ENOMEM)
+                return -1 % (1 << 64)
+            # Never where a large page begins.
+            return library.mmap(
+                address and address + 4096 * (not flags & libc.MAP_FIXED), length, prot, flags, fd, offset
+            )
+
+    refusing = Refusing()
+    monkeypatch.setattr(libc, "_library", lambda: refusing)
+    monkeypatch.setattr(libc, "_last_place", [1 << 45])
+    before = _maps()
+    for refusing.fails in ("reserve", "put"):
+        view = _map(place)
+        assert view.bytes(0, 256).tolist() == list(range(256))
+        assert _place_of(view) % LARGE != 0
+        view.close()
+        assert _maps() == before
+
+
+def test_a_remap_stays_in_its_large_pages(make_place: MakePlace) -> None:
+    place = make_place(bytes(2 * LARGE))
+    view = _map(place, Access.WRITE)
+    view.bytes(0, 1)[0] = 9
+    address = _place_of(view)
+    remap_place(place, view.mapping, Access.PRIVATE)
+    assert _place_of(view) == address
+    assert address % LARGE == 0
+    assert view.bytes(0, 2).tolist() == [9, 0]
+
+
+def _maps() -> set[str]:
+    """The ranges of address space that this process has mapped of files in the shared directory, or of nothing."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[0] for line in lines if line.split()[1].startswith("---p") or "/dev/shm/" in line}

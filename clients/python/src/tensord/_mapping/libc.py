@@ -29,6 +29,9 @@ MREMAP_FIXED = 2
 MLOCK_ONFAULT = 1
 MS_INVALIDATE = 2
 
+# What one entry of a page table's middle level maps, on x86-64 and on arm64 with pages of 4 KiB.
+LARGE_PAGE_SIZE = 2 << 20
+
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -83,6 +86,42 @@ def mmap(address: int | None, length: int, prot: int, flags: int, fd: int, offse
     if result is None or result == _MAP_FAILED:
         raise _failed("mmap")
     return int(result)
+
+
+def mmap_aligned(length: int, prot: int, flags: int, fd: int, offset: int) -> int:
+    """As ``mmap``, at an address that lies in its large page as ``offset`` does in the file's: only there large pages
+    of the file are mapped whole. A range smaller than one, and one for which there is no such address, is anywhere.
+    """
+    if length < LARGE_PAGE_SIZE:
+        return mmap(None, length, prot, flags, fd, offset)
+    shift = offset % LARGE_PAGE_SIZE
+    # Where the last one was it is often free again, and then one call does; the kernel takes it for a wish.
+    address = mmap(_last_place[0] + shift, length, prot, flags, fd, offset)
+    if address % LARGE_PAGE_SIZE == shift:
+        return address
+    pages = -(-length // PAGE_SIZE) * PAGE_SIZE
+    around = pages + LARGE_PAGE_SIZE
+    try:
+        reserved = mmap(None, around, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    except OSError:
+        # No room for so much more: ulimit -v, ulimit -l in a locked address space, vm.max_map_count.
+        return address
+    place = reserved + (shift - reserved) % LARGE_PAGE_SIZE
+    try:
+        mmap(place, length, prot, flags | MAP_FIXED, fd, offset)
+    except OSError:
+        munmap(reserved, around)
+        return address
+    munmap(address, pages)
+    if place > reserved:
+        munmap(reserved, place - reserved)
+    munmap(place + pages, reserved + around - place - pages)
+    _last_place[0] = place - shift
+    return place
+
+
+# Where the large page begins in which a map was put that had to be moved; 0 is no wish.
+_last_place = [0]
 
 
 def munmap(address: int, length: int) -> None:

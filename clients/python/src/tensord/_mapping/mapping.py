@@ -56,7 +56,9 @@ def map_file(fd: int, byte_offset: int, byte_size: int, access: Access, page_byt
     # A tensor of no bytes still needs a mapping, since that is what holds its lease.
     length = max(byte_offset + byte_size - start, 1)
     protection, flags = _PROTECTION[access]
-    address = libc.mmap(None, length, protection, flags, fd, start)
+    # Pages of another size the kernel aligns itself.
+    place = libc.mmap_aligned if page_bytes == libc.PAGE_SIZE else functools.partial(libc.mmap, None)
+    address = place(length, protection, flags, fd, start)
     anchor = _array_type(length).from_address(address)
     # Huge pages are unmapped whole; others the kernel rounds up itself.
     finalizer = weakref.finalize(anchor, libc.munmap, address, -(-length // page_bytes) * page_bytes)
