@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import tensord
 from tensord._mapping.attach import Place, map_place
 from tensord._mapping.mapping import Access
 from tensord._region import copy
-from tensord._region.copy import copy_all, to_sources
+from tensord._region.copy import copy_all, suits_write, to_sources, write_all
 
 
 def _stored(data: Any) -> npt.NDArray[np.uint8]:
@@ -147,3 +148,74 @@ def test_a_truncated_file_is_an_error_and_no_signal(make_place: Callable[..., Pl
     os.truncate(place.path, 4096)
     with pytest.raises(tensord.MappingFailed, match="truncate"):
         copy_all([(mapping.bytes(0, array.nbytes), source) for source in to_sources(array)])
+
+
+@pytest.fixture
+def opened(make_place: Callable[..., Place]) -> Iterator[tuple[int, Path]]:
+    """A file of zeros, open for writing, and where it is."""
+    place = make_place(bytes(1 << 20))
+    assert place.path is not None
+    fd = os.open(place.path, os.O_RDWR)
+    yield fd, Path(place.path)
+    os.close(fd)
+
+
+def test_sources_are_written_where_their_tensors_are(opened: tuple[int, Path]) -> None:
+    fd, path = opened
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes gives numpy bf16 and fp8")
+    arrays = [
+        RANDOM.standard_normal((40, 50), np.float32),
+        np.array(3.5),
+        np.zeros((0, 5), np.float64),
+        np.arange(7, dtype=np.int8),
+        RANDOM.standard_normal((3, 4)).astype(ml_dtypes.bfloat16),
+    ]
+    expected, pairs = bytearray(1 << 20), []
+    for number, array in enumerate(arrays):
+        (source,) = to_sources(array)
+        offset = 4096 + 65_543 * number
+        pairs.append((offset, source))
+        expected[offset : offset + array.nbytes] = array.tobytes()
+    assert write_all(fd, pairs)
+    assert path.read_bytes() == expected
+
+
+def test_a_write_that_stops_in_the_middle_goes_on(opened: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    fd, path = opened
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, rest, offset: pwrite(fd, rest[:1000], offset))
+    array = RANDOM.integers(0, 256, 9999, np.uint8)
+    assert write_all(fd, [(77, to_sources(array)[0])])
+    assert path.read_bytes()[77:10_076] == array.tobytes()
+
+
+def test_what_may_not_be_written_to_is_left_to_the_map(opened: tuple[int, Path]) -> None:
+    read_only = os.open(opened[1], os.O_RDONLY)
+    try:
+        assert not write_all(read_only, [(0, to_sources(np.ones(10))[0])])
+    finally:
+        os.close(read_only)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM])
+def test_pages_that_cannot_be_had_for_a_write_are_an_error(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(tensord.OutOfSharedMemory, match="Cannot write 80 bytes") as raised:
+        write_all(-1, [(0, to_sources(np.ones(10))[0])])
+    assert raised.value.fields["requested_bytes"] == 80
+
+
+def test_what_is_written_lies_as_it_shall_and_is_neither_small_nor_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy, "WRITE_BYTES", range(100, 200))
+    for array, suits in (
+        (np.ones(100, np.uint8), True),
+        (np.ones(99, np.uint8), False),
+        (np.ones(200, np.uint8), False),
+        (np.ones((10, 20), np.uint8)[:, ::2], False),
+        (np.ones(50, ">u2"), False),
+    ):
+        assert suits_write(to_sources(array)) is suits
+    assert suits_write([source for size in (60, 60) for source in to_sources(np.ones(size, np.uint8))])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from harness import Server, wait_for
+from harness import Child, Server, wait_for
 
 import tensord
 from tensord._region import make
@@ -304,3 +304,35 @@ def test_an_evictable_region_makes_room_for_whoever_says_evict(full_pool: tensor
     assert not is_made(_build_large, "d")
     wait_for(lambda: is_made(_build_large, "d", on_full="evict"), "another one makes room")
     assert _names(full_pool) == ["c", "d"]
+
+
+def _refuse_to_copy(_: object) -> None:
+    raise AssertionError("it was copied through the map")
+
+
+def test_a_region_of_a_mebibyte_is_written_into_its_file(
+    client: tensord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "copy_all", _refuse_to_copy)
+    tensors = {"w": np.random.default_rng(2).standard_normal((512, 512), np.float32), "b": np.arange(77)}
+    with client.create("written", tensors, ttl=600) as region:
+        assert np.array_equal(region["w"].numpy(), tensors["w"])
+        region.seal()
+    with client.attach("written") as region:
+        assert {name: region[name].bytes().tobytes() for name in region} == {
+            name: array.tobytes() for name, array in tensors.items()
+        }
+
+
+def test_a_limit_of_files_is_none_of_regions(server: Server) -> None:
+    script = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+data = np.arange(1 << 18)
+with tensord.connect() as client, client.create(None, data, ttl=600) as region:
+    say(bool(np.array_equal(region.numpy(), data)))
+"""
+    with Child(script, environ=server.environ) as child:
+        assert child.hear() is True
+        child.finish()

@@ -1,5 +1,6 @@
-"""What a caller may hand to ``create``, and the copy of it into a fresh region: in windows that are populated first,
-on a few threads, with calls that release the GIL. It knows arrays and addresses, no regions.
+"""What a caller may hand to ``create``, and the copy of it into a fresh region: small ones are written into the file,
+large ones copied in windows that are populated first, on a few threads. All calls release the GIL. It knows arrays,
+addresses and descriptors, no regions.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,9 @@ MAX_THREADS = 4
 # Below this a thread costs more than it saves, and a few page faults less than a system call.
 INLINE_BYTES = 8 << 20
 POPULATE_BYTES = 64 << 10
+# Fresh pages that are written into the file are neither zeroed nor mapped first: that takes half the time. Below the
+# first bound it costs more to open the file, from the second on threads are as fast.
+WRITE_BYTES = range(128 << 10, INLINE_BYTES)
 
 LONE_TENSOR = "data"
 
@@ -107,6 +111,44 @@ def _from_torch(name: str, tensor: Any) -> Source:
     return Source(name, dtype, tuple(plain.shape), plain.view(carrier).numpy())
 
 
+def suits_write(sources: Sequence[Source]) -> bool:
+    """Whether ``write_all`` is the faster way to bring these into fresh pages, and can: all lie as they shall."""
+    return (
+        sum(source.array.nbytes for source in sources) in WRITE_BYTES
+        and all(source.array.flags.c_contiguous and source.array.dtype.isnative for source in sources)
+        and not _is_file_size_limited()
+    )
+
+
+def _is_file_size_limited() -> bool:
+    """``ulimit -f``, past which a write ends the process where nobody ignores SIGXFSZ; mapped memory knows none."""
+    import resource  # As in memory_lock.py.
+
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+
+
+def write_all(fd: int, pairs: Iterable[tuple[int, Source]]) -> bool:
+    """Writes each source into the file from its byte offset on. Returns whether all is there: where a file may not be
+    written to though it can be mapped, ``copy_all`` does it.
+
+    Raises ``OutOfSharedMemory`` if the pages cannot be had; what was written until then stays.
+    """
+    for byte_offset, source in pairs:
+        # As one row of bytes, of types that the buffer protocol has no word for as well.
+        rest = source.array.reshape(-1).view(np.uint8).data
+        offset = byte_offset
+        while rest:
+            try:
+                written = os.pwrite(fd, rest, offset)
+            except OSError as error:
+                if error.errno in (errno.ENOMEM, errno.ENOSPC):
+                    raise _out_of_memory(len(rest), error) from error
+                return False
+            offset += written
+            rest = rest[written:]
+    return True
+
+
 def copy_all(pairs: Iterable[tuple[npt.NDArray[np.uint8], Source]]) -> None:
     """Copies each source into its bytes, which must be mapped for writing. Returns when all is there.
 
@@ -158,11 +200,15 @@ def _populate(target: Array) -> None:
         libc.populate_for_writing(target.ctypes.data, target.nbytes)
     except OSError as error:
         if error.errno == errno.ENOMEM:
-            raise OutOfSharedMemory(
-                f"Cannot write {target.nbytes} bytes into the region: {error}",
-                hint="raise this container's memory limit",
-                fields={"requested_bytes": target.nbytes},
-            ) from error
+            raise _out_of_memory(target.nbytes, error) from error
         raise MappingFailed(
             f"Cannot write into the region: {error}", hint="did somebody truncate the region's file?"
         ) from error
+
+
+def _out_of_memory(byte_size: int, error: OSError) -> OutOfSharedMemory:
+    return OutOfSharedMemory(
+        f"Cannot write {byte_size} bytes into the region: {error}",
+        hint="raise this container's memory limit",
+        fields={"requested_bytes": byte_size},
+    )
