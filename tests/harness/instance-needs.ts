@@ -1,11 +1,13 @@
 /** What some tests need of the host. Each need is a reason to skip, or undefined where the host has it. */
 
 import { test } from "bun:test";
-import { existsSync, readFileSync, statfsSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, statfsSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { globalLimit } from "../../src/memory/host/capacity.ts";
 import { findMemoryLimits } from "../../src/memory/host/cgroup.ts";
-import { defaultShmDirectory } from "./instance.ts";
+import { fallocate } from "../../src/memory/os/libc.ts";
+import { collapsePages } from "../../src/memory/os/libc-pages.ts";
+import { defaultShmDirectory, testToken } from "./instance.ts";
 
 /** The repository's root. */
 export const root = join(import.meta.dirname, "../..");
@@ -67,6 +69,20 @@ export function needsRoom(shmBytes: number): string | undefined {
       return `needs ${Math.ceil(shmBytes / MiB)} MiB ${where}: ${Math.floor(bytes / MiB)} are there`;
   }
   return undefined;
+}
+
+/** Whether the kernel makes a huge page of a file's small ones now. One that has none free may have some later. */
+export function needsCollapse(): string | undefined {
+  const path = join(defaultShmDirectory, `collapse-${testToken}-${crypto.randomUUID()}`);
+  const fd = openSync(path, "wx+", 0o600);
+  unlinkSync(path);
+  try {
+    fallocate(fd, 0, 2 * MiB);
+    const { hugeChunks, refusal = "a chunk stayed small" } = collapsePages(fd, 0, 2 * MiB);
+    return hugeChunks === 1 ? undefined : `needs huge pages in ${defaultShmDirectory} (MADV_COLLAPSE: ${refusal})`;
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** @param count of files that a test's server has open at once. `TEST_OPEN_FILES` may allow fewer. */
