@@ -120,10 +120,12 @@ export function toModel(model: memory.Model): z.infer<typeof Model> {
 
 export function toServerPool({
   availableBytes,
+  reserveBytes,
   unaccountedBytes,
   ...pool
 }: ServerPool): z.infer<typeof ServerPoolSchema> {
-  return { ...toPool(pool), available_bytes: availableBytes, unaccounted_bytes: unaccountedBytes };
+  const beside = { available_bytes: availableBytes, reserve_bytes: reserveBytes, unaccounted_bytes: unaccountedBytes };
+  return { ...toPool(pool), ...beside };
 }
 
 /** A limit and its sums. */

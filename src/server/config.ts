@@ -195,6 +195,16 @@ export const settings = {
     schema: emptyOr(integer(16 * MiB, limits.regionBytes)),
     meaning: "All regions together; empty leaves it to the tmpfs (90 %) and the cgroup. The smallest of them counts.",
   },
+  reserveBytes: {
+    variable: "TENSORD_RESERVE_BYTES",
+    flag: "--reserve-bytes",
+    placeholder: "bytes",
+    fallback: "",
+    schema: emptyOr(integer(0, limits.regionBytes)),
+    meaning:
+      "Memory that lies ready for regions to come, in huge pages where the kernel has some; it counts as available, and is given back " +
+      "before anything is refused. 0 is none; empty is none under 4 GiB for all regions, else 5 % of that, at most 1 GiB.",
+  },
   holderTtlMs: {
     variable: "TENSORD_HOLDER_TTL_MS",
     flag: "--holder-ttl-ms",

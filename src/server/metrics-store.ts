@@ -3,6 +3,7 @@
 import Counter from "prom-client/lib/counter.js";
 import Gauge from "prom-client/lib/gauge.js";
 import type Registry from "prom-client/lib/registry.js";
+import { hostPool } from "../memory/naming.ts";
 import { endStates } from "../memory/state/operation.ts";
 import type { Model } from "../memory/state/region.ts";
 import { readStats } from "../memory/state/stats.ts";
@@ -18,7 +19,7 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
   const regions = gauge("tensord_regions", "Regions by state.", "state");
   const memory = gauge(
     "tensord_memory_bytes",
-    "Bytes of a pool by kind: limit, used, draining, available, and unaccounted (of others in it).",
+    "Bytes of a pool by kind: limit, used, draining, available, reserve (ready, and among the available ones), and unaccounted (of others in it).",
     "pool",
     "kind",
   );
@@ -59,6 +60,7 @@ export function defineStoreMetrics(registry: Registry, store: Store): () => void
       memory.set({ pool, kind: "used" }, bytes.usedBytes);
       memory.set({ pool, kind: "draining" }, bytes.drainingBytes);
       memory.set({ pool, kind: "available" }, bytes.availableBytes);
+      if (pool === hostPool) memory.set({ pool, kind: "reserve" }, bytes.reserveBytes);
       if (bytes.unaccountedBytes !== null) memory.set({ pool, kind: "unaccounted" }, bytes.unaccountedBytes);
     }
     journal.set(stats.journalBytes);

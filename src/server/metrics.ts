@@ -8,6 +8,7 @@ import type { Store } from "../memory/state/store.ts";
 import { type MetricsText, toMetricsText } from "./metrics-format.ts";
 import { HttpMetrics } from "./metrics-http.ts";
 import { defineProcessMetrics } from "./metrics-process.ts";
+import { defineReserveMetrics } from "./metrics-reserve.ts";
 import { defineStoreMetrics } from "./metrics-store.ts";
 
 export class Metrics {
@@ -31,7 +32,7 @@ export class Metrics {
 
   /** Adds what the store's books say. */
   watch(store: Store): void {
-    this.#updates.push(defineStoreMetrics(this.#registry, store));
+    this.#updates.push(defineStoreMetrics(this.#registry, store), defineReserveMetrics(this.#registry, store.reserve));
   }
 
   /** @param accept the header of the request, which chooses the format. */

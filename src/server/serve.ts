@@ -62,6 +62,7 @@ export async function startServer(
       holderSocket: config.holderSocket,
       memoryLimitBytes: config.memoryLimitBytes,
       offered: config.storages,
+      reserve: { settingBytes: config.reserveBytes },
       holder: config.holderTtlMs === undefined ? undefined : { ttlMs: config.holderTtlMs, ...kept },
       onWarning,
       toEventText,

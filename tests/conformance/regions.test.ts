@@ -7,6 +7,7 @@ import { expect, test } from "bun:test";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { MiB } from "../../src/memory/limits.ts";
 import { hostPool } from "../../src/memory/naming.ts";
 import type { Eviction } from "../../src/server/cli/answers.ts";
 import { readBytes, writeBytes } from "../contract/support/data-requests.ts";
@@ -22,6 +23,8 @@ interface Life {
   /** What a creation says of its storage, and what the descriptor says then. */
   readonly wish: object;
   readonly told: object;
+  /** Of files that lie ready, in place of files that are made when they are asked for. */
+  readonly isReady?: boolean;
   /** Whether the server reads and writes its bytes. */
   readonly hasBytes?: boolean;
   /** Where the memory is that the test looks at; undefined once it is gone. */
@@ -41,6 +44,20 @@ const lives: readonly Life[] = [
     name: "private shm",
     wish: { private: true },
     told: { kind: "shm", private: true, ...unnamed },
+    find: (app, region) => kept(app, `${tokenOf(region)}.private`),
+  },
+  {
+    name: "shm that lay ready",
+    wish: {},
+    told: { kind: "shm", private: false },
+    isReady: true,
+    find: (app, region) => kept(app, tokenOf(region)),
+  },
+  {
+    name: "private shm that lay ready",
+    wish: { private: true },
+    told: { kind: "shm", private: true, ...unnamed },
+    isReady: true,
     find: (app, region) => kept(app, `${tokenOf(region)}.private`),
   },
   {
@@ -74,7 +91,7 @@ const lives: readonly Life[] = [
   },
 ];
 
-async function withStandIn(use: (app: TestApp) => Promise<void>): Promise<void> {
+async function withStandIn(isReady: boolean, use: (app: TestApp) => Promise<void>): Promise<void> {
   using opened = new DisposableStack();
   standInFolder = mkdtempSync(join(tmpdir(), "stand-in-"));
   const app = await TestApp.open({
@@ -82,9 +99,13 @@ async function withStandIn(use: (app: TestApp) => Promise<void>): Promise<void> 
       const devices = hasDriver ? await openDevices(opened, memfds) : [];
       return { storages: [new StandInStorage(standInFolder), ...devices] };
     },
+    ...(isReady && { reserve: { settingBytes: 16 * MiB } }),
   });
   try {
+    if (isReady) await app.start();
     await use(app);
+    const { hits, misses } = app.store.reserve.counts;
+    if (isReady) expect({ hits: hits.small > 0, misses: misses.small }).toEqual({ hits: true, misses: 0 });
   } finally {
     await app.close();
     rmSync(standInFolder, { recursive: true });
@@ -92,14 +113,14 @@ async function withStandIn(use: (app: TestApp) => Promise<void>): Promise<void> 
   expect(app.mistakes).toEqual([]);
 }
 
-for (const { name, wish, told, hasBytes = true, find } of lives) {
+for (const { name, wish, told, isReady = false, hasBytes = true, find } of lives) {
   const create = (app: TestApp, more: object = {}) =>
     app.create({ ...wish, name: "weights", byte_size: 1000, persist: true, ...more });
   const untilFreed = (app: TestApp, region: Region) =>
     until(`${region.id} is freed`, () => find(app, region) === undefined);
 
   test(`a region of ${name} is created, found, written, sealed, verified, downloaded and deleted`, () =>
-    withStandIn(async (app) => {
+    withStandIn(isReady, async (app) => {
       const region = await create(app);
       expect(region).toMatchObject({ state: "open", storage: told });
       expect(await app.ok(200, "GET", "/v1/models/default/regions/weights")).toMatchObject({ id: region.id });
@@ -130,7 +151,7 @@ for (const { name, wish, told, hasBytes = true, find } of lives) {
     }));
 
   test(`what ends regions ends those of ${name}: replacement, eviction, a session, a TTL`, () =>
-    withStandIn(async (app) => {
+    withStandIn(isReady, async (app) => {
       const [first, next] = [await create(app), await create(app, { if_exists: "replace", evictable: true })];
       await app.seal(next.id);
       await untilFreed(app, first);

@@ -70,7 +70,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
   }
   /** A test's body with a storage of its own. */
   const withStorage = (use: (open: OpenStorage) => Promise<void>) => async () => {
-    using open = await openCase();
+    await using open = await openCase();
     await use(open);
   };
 
@@ -446,7 +446,7 @@ test("the suite runs on every storage that a server has", async () => {
     storageCases
       .filter(({ needs }) => needs === undefined)
       .map(async (one) => {
-        using open = await one.open();
+        await using open = await one.open();
         return open.storage.form;
       }),
   );

@@ -60,7 +60,7 @@ describe("metrics", () => {
         );
       }
       expect(samples.get("tensord_journal_bytes")).toBe(stats.journal_bytes);
-      for (const kind of ["available", "unaccounted"])
+      for (const kind of ["available", "reserve", "unaccounted"])
         expect(samples.has(`tensord_memory_bytes{pool="host",kind="${kind}"}`)).toBeTrue();
       expect(stats.regions).toMatchObject({ sealed: 1, open: 1, draining: 1 });
       expect(samples.get("tensord_models")).toBe(2);

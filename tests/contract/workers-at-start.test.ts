@@ -35,7 +35,9 @@ async function without(worker: string, use: () => Promise<void>): Promise<void> 
 test.each(workers)("without %s a server does not start, and leaves nothing", async (worker) => {
   const place = createInstance();
   const { name: instance, shmDirectory } = place;
-  const settings = { TENSORD_INSTANCE: instance, TENSORD_SHM_DIR: shmDirectory, TENSORD_PORT: "" };
+  const where = { TENSORD_INSTANCE: instance, TENSORD_SHM_DIR: shmDirectory, TENSORD_PORT: "" };
+  // Without a reserve its Worker is not missed.
+  const settings = { ...where, TENSORD_RESERVE_BYTES: "16777216" };
   const config = parseConfig({ ...settings, TENSORD_LOG_LEVEL: "silent" }, {});
   await without(worker, async () => {
     await expect(startServer(config)).rejects.toThrow(`${worker}.missing`);

@@ -35,6 +35,8 @@ export interface AppOptions {
   readonly storages?: StoreOptions["storages"];
   readonly offered?: StoreOptions["offered"];
   readonly fdHolder?: FdHolder;
+  /** What lies ready for regions to come, once the app is started; nothing if it is left out. */
+  readonly reserve?: StoreOptions["reserve"];
   /** What the drivers of devices tell; no driver if it is left out. */
   readonly devices?: DeviceReport;
   /** One that an app before it has left; a new one if it is left out. */
@@ -119,6 +121,7 @@ export class TestApp {
       ...(onStep === undefined ? {} : { onStep }),
       ...(storages === undefined ? {} : { storages }),
       ...(fdHolder === undefined ? {} : { fdHolder }),
+      reserve: options.reserve,
     });
     const { store, directory } = opened;
     const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
@@ -201,12 +204,13 @@ export class TestApp {
     return { usedBytes, drainingBytes, limitBytes, counts: living, models, ...holds, files: this.files() };
   }
 
-  /** Every file of the instance but the journal's own, relative to the shared directory. */
+  /** Every file of the instance but the journal's own, and but what lies ready, which comes and goes by itself; relative to the shared directory. */
   files(): string[] {
     const own = `tensord.${this.instance}`;
     const names = readdirSync(this.shmDirectory).filter((name) => name.startsWith(own));
     for (const folder of ["new", "keep"]) {
-      names.push(...readdirSync(`${this.shmDirectory}/${own}/${folder}`).map((name) => `${own}/${folder}/${name}`));
+      const found = readdirSync(`${this.shmDirectory}/${own}/${folder}`).filter((name) => !name.startsWith("segment-"));
+      names.push(...found.map((name) => `${own}/${folder}/${name}`));
     }
     return names.toSorted();
   }

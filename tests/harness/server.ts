@@ -62,6 +62,8 @@ export class TestServer implements AsyncDisposable {
       TENSORD_PORT: "",
       TENSORD_INSTANCE: this.instance.name,
       TENSORD_SHM_DIR: this.instance.shmDirectory,
+      // Bytes are counted, and many servers run at once: what lies ready is for the tests that ask for it.
+      TENSORD_RESERVE_BYTES: "0",
       ...this.#options.env,
     };
   }

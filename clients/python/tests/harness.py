@@ -86,6 +86,7 @@ class Server:
             "TENSORD_MODEL_ROOTS": str(self.models),
             "TENSORD_SHM_DIR": str(SHM_DIRECTORY),
             "TENSORD_PORT": "",
+            "TENSORD_RESERVE_BYTES": "0",
             **settings,
         }
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed in stop

@@ -107,6 +107,7 @@ STATS: dict[str, Any] = {
             "used_bytes": 2,
             "draining_bytes": 3,
             "available_bytes": 5,
+            "reserve_bytes": 2,
             "unaccounted_bytes": -6,
         },
     ],

@@ -5,6 +5,7 @@
 
 import { TensordError } from "../error.ts";
 import { roundUpToPage } from "../host/capacity.ts";
+import { isOutOfMemory } from "../journal/journal-failure.ts";
 import { describe, type Owner } from "../journal/region-record.ts";
 import { createToken, hostPool, toRegionId } from "../naming.ts";
 import { hasEnded, nextState } from "../state/lifecycle.ts";
@@ -14,7 +15,7 @@ import type { OnFull } from "../state/room-queue.ts";
 import { type Claim, idOfSession, type Session } from "../state/session.ts";
 import type { Store } from "../state/store.ts";
 import type { AskedTensors, LaidOut } from "../storage/layout-lane.ts";
-import type { Memory, StorageForm } from "../storage/storage.ts";
+import type { Identity, Memory, Segment, StorageForm } from "../storage/storage.ts";
 import { toFileBytes } from "../storage/tensor-files.ts";
 import { attachTo } from "./attach.ts";
 import { checkClaim } from "./claim.ts";
@@ -211,9 +212,8 @@ async function make(
   signal.addEventListener("abort", onAbort);
   try {
     store.step("create.reserved");
-    region.identity = await store.storages
-      .of(region)
-      .memory.allocate({ token, byteSize: layout.byteSize, header: layout.header }, cancel.signal);
+    const segment = { token, byteSize: layout.byteSize, header: layout.header };
+    region.identity = await allocate(store, region, segment, cancel.signal);
     if (layout.index !== undefined) {
       region.tensors = await store.tensorFiles.write(token, layout.list, layout.index);
       store.step("create.list-written");
@@ -229,6 +229,20 @@ async function make(
     signal.removeEventListener("abort", onAbort);
     region.creation = null;
     ended.resolve();
+  }
+}
+
+/** What lies ready for regions to come goes before one is refused. */
+async function allocate(store: Store, region: Region, segment: Segment, signal: AbortSignal): Promise<Identity> {
+  const { reserve } = store;
+  const { memory } = store.storages.of(region);
+  if (memory.usesReserve !== true && memory.pool === hostPool && reserve.isInTheWay) await reserve.makeWay();
+  try {
+    return await memory.allocate(segment, signal);
+  } catch (error) {
+    if (!isOutOfMemory(error) || !(await reserve.giveBack())) throw error;
+    await memory.discard(segment.token, segment.byteSize);
+    return await memory.allocate(segment, signal);
   }
 }
 

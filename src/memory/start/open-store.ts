@@ -9,6 +9,7 @@ import type { ElasticContent } from "../journal/elastic-rows.ts";
 import { Journal } from "../journal/journal.ts";
 import { Proofs } from "../journal/proofs.ts";
 import { limits } from "../limits.ts";
+import { hostPool } from "../naming.ts";
 import { stopOperations } from "../operations/run.ts";
 import { expireRegion } from "../regions/expire.ts";
 import { tryFree } from "../regions/free.ts";
@@ -37,6 +38,7 @@ import { makeShmDirectory } from "../storage/shm-directory.ts";
 import { isDeviceForm, type Storage, toDeviceUuid } from "../storage/storage.ts";
 import { type Absences, type OfferedKind, Storages } from "../storage/storages.ts";
 import { type AwaitedDevices, settleDevices, toDevicePool } from "./awaited-devices.ts";
+import { openReserve, type ReserveOptions } from "./open-reserve.ts";
 import { recoverStore } from "./recover.ts";
 
 export interface StoreOptions extends InstanceLocation {
@@ -44,6 +46,8 @@ export interface StoreOptions extends InstanceLocation {
   readonly memoryLimitBytes: number | undefined;
   /** The kinds of storage that new regions may be made of; undefined are all that this host has. */
   readonly offered?: readonly OfferedKind[] | undefined;
+  /** What lies ready for regions to come; undefined: nothing does. */
+  readonly reserve?: ReserveOptions | undefined;
   readonly onWarning: (message: string, error: unknown) => void;
   readonly toEventText: EventWriter;
   /** Hears of each change from the beginning, the recovery's included. */
@@ -129,9 +133,19 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const more = (await options.storages?.({ directory, memfds, formerDevices, onStep, onWarning })) ?? { storages: [] };
   opened.use(more.lanes);
   for (const storage of more.storages) opened.use(storage);
+  const reserve = opened.use(
+    openReserve(options.reserve, {
+      directory,
+      lanes,
+      limitBytes: limit.limitBytes,
+      roomBytes: () => store.books.pools.get(hostPool).freeBytes,
+      onStep,
+      onWarning,
+    }),
+  );
   const all = [
-    new ShmStorage(directory, lanes, { onStep }),
-    new ShmStorage(directory, lanes, { isPrivate: true, onStep }),
+    new ShmStorage(directory, lanes, { onStep, reserve }),
+    new ShmStorage(directory, lanes, { isPrivate: true, onStep, reserve }),
     ...openMemfdStorages(memfds, lanes, onStep),
     ...unlessRefused(() => new HeapStorage(memfds, lanes, onStep)),
     ...more.storages,
@@ -152,6 +166,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     journal,
     proofs,
     storages,
+    reserve,
     tensorFiles: journal.tensorFiles,
     events,
     toEventText: options.toEventText,
@@ -185,7 +200,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     spareInodes,
     holder,
     async start() {
-      await Promise.all([names.started, store.layouts.start(), lanes.start(), more.start?.()]);
+      await Promise.all([names.started, store.layouts.start(), lanes.start(), reserve.start(), more.start?.()]);
     },
     [Symbol.asyncDispose]: () => everything.disposeAsync(),
   };

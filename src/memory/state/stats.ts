@@ -10,6 +10,8 @@ import type { Store } from "./store.ts";
 export interface ServerPool extends Pick<Pool, "name" | "limitBytes" | "usedBytes" | "drainingBytes"> {
   /** What may still be allocated, by the limit and what is free. */
   readonly availableBytes: number;
+  /** Kept ready for regions to come, and counted as available. */
+  readonly reserveBytes: number;
   /** In use there, and not by this instance; null of a device, of which nobody tells without a context there. */
   readonly unaccountedBytes: number | null;
 }
@@ -32,7 +34,7 @@ export interface Seen {
  * @param seen counts what that sees alone; undefined: all. What is left of the server's memory is everybody's to know.
  */
 export function readStats(store: Store, seen?: Seen) {
-  const { books, storages, journal, proofs } = store;
+  const { books, storages, reserve, journal, proofs } = store;
   const space = storages.get("shm").memory.space();
   const journalBytes = journal.byteSize() + proofs.byteSize();
   return {
@@ -40,11 +42,12 @@ export function readStats(store: Store, seen?: Seen) {
       if (pool.name !== hostPool) {
         // On a device of which nobody knows how large it is nothing can be made now.
         const availableBytes = pool.limitBytes === null ? 0 : pool.freeBytes;
-        return { ...pool, availableBytes, unaccountedBytes: null };
+        return { ...pool, availableBytes, reserveBytes: 0, unaccountedBytes: null };
       }
       // Host memory's file system is the journal's, too.
-      const unaccountedBytes = space.usedBytes - (pool.takenBytes - elsewhereOf(store, pool)) - journalBytes;
-      return { ...pool, availableBytes: Math.min(pool.freeBytes, space.freeBytes), unaccountedBytes };
+      const ownBytes = pool.takenBytes - elsewhereOf(store, pool) + reserve.bytes + journalBytes;
+      const availableBytes = Math.min(pool.freeBytes, space.freeBytes + reserve.bytes);
+      return { ...pool, availableBytes, reserveBytes: reserve.bytes, unaccountedBytes: space.usedBytes - ownBytes };
     }),
     journalBytes,
     inodes: { used: space.usedInodes, free: space.freeInodes },

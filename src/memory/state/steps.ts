@@ -4,11 +4,13 @@
  */
 
 import { holderSteps } from "../storage/fd-holder/steps.ts";
+import { reserveSteps } from "../storage/shm/reserve/reserve.ts";
 import { allocationSteps } from "../storage/storage.ts";
 
 export const steps = [
   "create.reserved",
   ...allocationSteps,
+  ...reserveSteps,
   ...holderSteps,
   "create.list-written",
   "create.kept",

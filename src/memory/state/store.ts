@@ -12,6 +12,7 @@ import { describe } from "../journal/region-record.ts";
 import { quote } from "../naming.ts";
 import { Downloads } from "../storage/downloads.ts";
 import { LayoutLane } from "../storage/layout-lane.ts";
+import type { Reserve } from "../storage/shm/reserve/reserve.ts";
 import type { Storages } from "../storage/storages.ts";
 import type { TensorFiles } from "../storage/tensor-files.ts";
 import type { Agenda } from "./agenda.ts";
@@ -39,6 +40,7 @@ export interface StoreParts {
   readonly journal: Journal;
   readonly proofs: Proofs;
   readonly storages: Storages;
+  readonly reserve: Reserve;
   readonly tensorFiles: TensorFiles;
   readonly events: EventLog;
   /** How an event is written down for those who follow. */
@@ -64,6 +66,8 @@ export class Store {
   readonly journal: Journal;
   readonly proofs: Proofs;
   readonly storages: Storages;
+  /** Files that lie ready for regions in `shm` storage. */
+  readonly reserve: Reserve;
   readonly tensorFiles: TensorFiles;
   readonly layouts = new LayoutLane();
   readonly events: EventLog;
@@ -99,6 +103,7 @@ export class Store {
     this.journal = parts.journal;
     this.proofs = parts.proofs;
     this.storages = parts.storages;
+    this.reserve = parts.reserve;
     this.tensorFiles = parts.tensorFiles;
     this.events = parts.events;
     this.feeder = new EventFeeder(parts.events);

@@ -23,6 +23,7 @@ export type Job =
   | { readonly kind: "start" }
   | { readonly kind: "close"; readonly fd: number }
   | { readonly kind: "seal"; readonly fd: number }
+  | { readonly kind: "cut"; readonly fd: number; readonly byteSize: number }
   | { readonly kind: "unlink"; readonly path: string };
 
 /** What a Worker answers: `value` is the hash of what a `hash` or `copy` job read, else 0. */

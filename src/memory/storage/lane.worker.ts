@@ -3,7 +3,7 @@
  * nothing.
  */
 
-import { closeSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, unlinkSync, writeSync } from "node:fs";
 import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { readWhole } from "../os/files.ts";
@@ -45,6 +45,9 @@ function perform(job: Job): bigint {
       return copy(job);
     case "seal":
       addSeals(job.fd, "write");
+      return 0n;
+    case "cut":
+      ftruncateSync(job.fd, job.byteSize);
       return 0n;
     case "close":
       closeSync(job.fd);

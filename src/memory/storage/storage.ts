@@ -106,6 +106,8 @@ export interface Memory {
   space(): Space;
   /** What its regions take outside of the file system that names and journal are in. */
   readonly elsewhereBytes: number;
+  /** Whether it makes regions of what the reserve has, and sees to it that what is left of that is in nobody's way. */
+  readonly usesReserve?: boolean;
   /** Allocates the pages, in windows between which `signal` stops it, and writes the header. Nothing is kept yet. */
   allocate(segment: Segment, signal: AbortSignal): Promise<Identity>;
   /** Removes what `allocate` made and nobody kept. */
@@ -244,5 +246,11 @@ export interface Space {
 }
 
 /** What a storage does on its way through `allocate`, in this order; whoever opens the store may be told of each. */
-export const allocationSteps = ["create.file-made", "create.window-allocated", "create.header-written"] as const;
+export const allocationSteps = [
+  "create.file-made",
+  "create.segment-taken",
+  "create.window-allocated",
+  "create.segment-fitted",
+  "create.header-written",
+] as const;
 export type OnAllocationStep = (step: (typeof allocationSteps)[number]) => void;

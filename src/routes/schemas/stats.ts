@@ -8,6 +8,10 @@ export const ServerPool = z
   .object({
     ...Pool.shape,
     available_bytes: byteCount.openapi({ description: "What may still be allocated, by the limit and what is free." }),
+    reserve_bytes: byteCount.openapi({
+      description:
+        "Kept ready for regions to come (TENSORD_RESERVE_BYTES). It is among what is available, and given back before anything is refused.",
+    }),
     unaccounted_bytes: z.int().nullable().openapi({
       description: "In use there, and not by this instance; null of a device, of which nobody tells.",
     }),

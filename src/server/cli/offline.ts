@@ -37,6 +37,8 @@ export interface Offline {
   readonly orphans: readonly KeptFile[];
   /** How many of those the next start adopts; it frees the others. */
   readonly adopted: number;
+  /** Files that a server was making when it died, or had lying ready; the next start frees them. */
+  readonly making: { readonly files: number; readonly bytes: number };
   /** Rows whose file is gone. */
   readonly lost: number;
   /** What regions take of each device. */
@@ -79,6 +81,7 @@ export async function readOffline(location: InstanceLocation): Promise<Offline> 
     regions,
     orphans: orphans.map(({ file }) => file),
     adopted: orphans.filter(isAdopted).length,
+    making: occupiedBy(directory.path("new")),
     lost,
     devices: others,
     bytes: {
@@ -96,13 +99,16 @@ export async function readOffline(location: InstanceLocation): Promise<Offline> 
 }
 
 /** A sentence for each thing that the next start will have to deal with. */
-export function describeLeftovers({ orphans, adopted, lost, bytes }: Offline): string[] {
+export function describeLeftovers({ orphans, adopted, making, lost, bytes }: Offline): string[] {
   const freed = orphans.length - adopted;
   const deeds = [...(adopted > 0 ? [`adopts ${adopted}`] : []), ...(freed > 0 ? [`frees ${freed}`] : [])];
   const fate = `the next start ${deeds.join(" and ")}`;
   const files = `orphans    ${count(orphans.length, "region")} without a row, ${toBytes(bytes.orphans)}; ${fate}`;
   return [
     ...(orphans.length > 0 ? [files] : []),
+    ...(making.files > 0
+      ? [`unfinished ${count(making.files, "file")}, ${toBytes(making.bytes)}; the next start frees them`]
+      : []),
     ...(lost > 0 ? [`lost       ${count(lost, "region")} whose memory is gone`] : []),
   ];
 }
@@ -219,6 +225,11 @@ function sum(regions: readonly OfflineRegion[]): number {
       (storage.device_uuid === null ? roundUpToPage(storage.byte_size, storage.page_size) : storage.allocation_bytes),
     0,
   );
+}
+
+function occupiedBy(folder: string): Offline["making"] {
+  const names = readdirSync(folder);
+  return { files: names.length, bytes: names.reduce((sum, name) => sum + statSync(folder + name).blocks * 512, 0) };
 }
 
 /** What the journal and the proofs occupy (stat(2): blocks of 512 bytes). */

@@ -11,6 +11,7 @@ import { InstanceDirectory } from "../../../src/memory/storage/instance-director
 import { HostLanes } from "../../../src/memory/storage/lane.ts";
 import { MemfdStorage } from "../../../src/memory/storage/memfd/memfd-storage.ts";
 import { Memfds } from "../../../src/memory/storage/memfd/memfds.ts";
+import { Reserve } from "../../../src/memory/storage/shm/reserve/reserve.ts";
 import { ShmStorage } from "../../../src/memory/storage/shm/shm-storage.ts";
 import {
   type Access,
@@ -22,7 +23,7 @@ import {
 import { defaultShmDirectory, testToken } from "../../harness/instance.ts";
 import { StandInStorage } from "./stand-in-storage.ts";
 
-export interface OpenStorage extends Disposable {
+export interface OpenStorage extends AsyncDisposable {
   readonly storage: Storage;
   /** Any path by which a worker, or the test in its place, reaches the memory of a kept region. */
   pathOf(token: string): string;
@@ -58,6 +59,8 @@ const unnamed = { accesses: ["sealed", "open"] } as const;
 
 export const storageCases: readonly StorageCase[] = [
   { name: "shm on a tmpfs", kind: "shm", ...named, open: () => openShm(defaultShmDirectory) },
+  { name: "shm that lay ready", kind: "shm", ...named, open: () => openReady(false) },
+  { name: "private shm that lay ready", kind: "shm", ...unnamed, isFile: true, open: () => openReady(true) },
   { name: "shm on a disk", kind: "shm", ...named, open: () => openShm(tmpdir()) },
   { name: "private shm", kind: "shm", ...unnamed, isFile: true, open: () => openShm(defaultShmDirectory, true) },
   { name: "memfd", kind: "memfd", ...unnamed, isFile: false, open: () => openMemfd(null) },
@@ -75,12 +78,50 @@ export const storageCases: readonly StorageCase[] = [
 
 function openShm(parent: string, isPrivate = false): OpenStorage {
   using opened = new DisposableStack();
-  const folder = opened.adopt(mkdtempSync(join(parent, `conformance-${testToken}-`)), removeFolder);
-  const directory = opened.use(InstanceDirectory.open({ shmDirectory: folder, instance: "test" }));
+  const directory = openDirectory(opened, parent);
   const storage = new ShmStorage(directory, opened.use(new HostLanes()), { isPrivate });
-  const all = opened.move();
+  return toOpen(opened.move(), directory, storage);
+}
+
+/** With a reserve that is full when the suite begins: of whatever pages this kernel has. */
+async function openReady(isPrivate: boolean): Promise<OpenStorage> {
+  using opened = new DisposableStack();
+  const directory = openDirectory(opened, defaultShmDirectory);
+  const lanes = opened.use(new HostLanes());
+  const reserve = new Reserve({
+    budgetBytes: 64 * MiB,
+    pathOf: (name) => directory.path("new", name),
+    roomBytes: () => Number.MAX_SAFE_INTEGER,
+    freeBytes: () => Number.MAX_SAFE_INTEGER,
+    lanes,
+    onStep: undefined,
+    onWarning: () => {},
+    hugeAfterMs: 0,
+  });
+  const storage = new ShmStorage(directory, lanes, { isPrivate, reserve });
+  await reserve.start();
+  await reserve.settled();
+  const open = toOpen(opened.move(), directory, storage);
+  const close = async () => {
+    await reserve[Symbol.asyncDispose]();
+    await open[Symbol.asyncDispose]();
+  };
+  return { ...open, [Symbol.asyncDispose]: close };
+}
+
+function openDirectory(opened: DisposableStack, parent: string): InstanceDirectory {
+  const folder = opened.adopt(mkdtempSync(join(parent, `conformance-${testToken}-`)), removeFolder);
+  return opened.use(InstanceDirectory.open({ shmDirectory: folder, instance: "test" }));
+}
+
+function toOpen(all: DisposableStack, directory: InstanceDirectory, storage: ShmStorage): OpenStorage {
+  const { isPrivate } = storage;
   const suffix = isPrivate ? ".private" : "";
-  return { storage, pathOf: (token) => directory.path("keep", token + suffix), [Symbol.dispose]: () => all.dispose() };
+  return {
+    storage,
+    pathOf: (token) => directory.path("keep", token + suffix),
+    [Symbol.asyncDispose]: async () => all.dispose(),
+  };
 }
 
 async function openMemfd(hugePage: HugePage | null): Promise<OpenStorage> {
@@ -89,7 +130,7 @@ async function openMemfd(hugePage: HugePage | null): Promise<OpenStorage> {
   const storage = new MemfdStorage(memfds, opened.use(new HostLanes()), hugePage);
   const all = opened.move();
   const pathOf = (token: string) => `/proc/self/fd/${memfds.find(token)?.fd ?? "none"}`;
-  return { storage, pathOf, [Symbol.dispose]: () => all.dispose() };
+  return { storage, pathOf, [Symbol.asyncDispose]: async () => all.dispose() };
 }
 
 async function openHeap(): Promise<OpenStorage> {
@@ -98,7 +139,7 @@ async function openHeap(): Promise<OpenStorage> {
   const storage = new HeapStorage(memfds, opened.use(new HostLanes()));
   const all = opened.move();
   const pathOf = (token: string) => `/proc/self/fd/${memfds.find(token)?.fd ?? "none"}`;
-  return { storage, pathOf, [Symbol.dispose]: () => all.dispose() };
+  return { storage, pathOf, [Symbol.asyncDispose]: async () => all.dispose() };
 }
 
 async function openDevice(): Promise<OpenStorage> {
@@ -108,7 +149,7 @@ async function openDevice(): Promise<OpenStorage> {
   if (storage === undefined) throw new Error("the driver shows no device that can be used");
   const all = opened.move();
   const pathOf = (token: string) => `/proc/self/fd/${memfds.find(token)?.fd ?? "none"}`;
-  return { storage, pathOf, [Symbol.dispose]: () => all.dispose() };
+  return { storage, pathOf, [Symbol.asyncDispose]: async () => all.dispose() };
 }
 
 /** The storages of all devices that the driver shows, disposed of with `opened`. */
@@ -129,7 +170,7 @@ function openStandIn(): OpenStorage {
   const folder = opened.adopt(mkdtempSync(join(tmpdir(), "conformance-")), removeFolder);
   const storage = opened.use(new StandInStorage(folder));
   const all = opened.move();
-  return { storage, pathOf: (token) => storage.pathOf(token), [Symbol.dispose]: () => all.dispose() };
+  return { storage, pathOf: (token) => storage.pathOf(token), [Symbol.asyncDispose]: async () => all.dispose() };
 }
 
 function removeFolder(path: string): void {

@@ -30,6 +30,7 @@ export class ServerProcess implements AsyncDisposable {
         TENSORD_INSTANCE: instance.name,
         TENSORD_PORT: "",
         TENSORD_SHM_DIR: instance.shmDirectory,
+        TENSORD_RESERVE_BYTES: "0",
       },
       stdin: "ignore",
       stdout: "pipe",

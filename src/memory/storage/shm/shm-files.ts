@@ -26,6 +26,8 @@ export class ShmFiles implements Files {
   readonly isPrivate: boolean;
   readonly modes: AccessModes;
   readonly keptDescriptors = 0;
+  /** Files in `new/` that are called otherwise than what will be made of them: segments that were taken, by token. */
+  readonly #taken = new Map<string, string>();
 
   constructor(directory: InstanceDirectory, isPrivate: boolean) {
     this.#directory = directory;
@@ -35,7 +37,17 @@ export class ShmFiles implements Files {
 
   /** A file on its way to become a region, or a spare name; without a name the folder. */
   newPath(name = ""): string {
-    return this.#directory.path("new", name);
+    return this.#directory.path("new", this.#taken.get(name) ?? name);
+  }
+
+  /** From here on the file `name` in `new/` is the one that becomes the region, until it is kept or discarded. */
+  takeFor(token: string, name: string): void {
+    this.#taken.set(token, name);
+  }
+
+  /** There is no such file any more. */
+  forgetTaken(token: string): void {
+    this.#taken.delete(token);
   }
 
   /** The keeper's link. */

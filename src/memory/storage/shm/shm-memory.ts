@@ -1,8 +1,9 @@
 /** Pages of the `shm` storage: files of a tmpfs, made in `new/`, asked for their locks, and freed by their last unlink. */
 
-import { closeSync, constants, fchmodSync, fstatSync, statfsSync, statSync } from "node:fs";
+import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, statfsSync, statSync } from "node:fs";
 import { limits } from "../../limits.ts";
 import { hostPool } from "../../naming.ts";
+import type { Stay } from "../../os/descriptors.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
 import { askLocks } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
@@ -11,6 +12,9 @@ import type { DataAccess } from "../data-file.ts";
 import type { HostLanes } from "../lane.ts";
 import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
 import { writeInSlices } from "../write-in-slices.ts";
+import { toWholeChunks } from "./reserve/plan.ts";
+import type { Reserve } from "./reserve/reserve.ts";
+import type { ReadySegment } from "./reserve/segments.ts";
 import { ignoreMissing, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
@@ -21,11 +25,14 @@ export class ShmMemory implements Memory {
   readonly #files: ShmFiles;
   readonly #lanes: HostLanes;
   readonly #onStep: OnAllocationStep | undefined;
+  readonly #reserve: Reserve | undefined;
+  readonly usesReserve = true;
 
-  constructor(files: ShmFiles, lanes: HostLanes, onStep: OnAllocationStep | undefined) {
+  constructor(files: ShmFiles, lanes: HostLanes, onStep: OnAllocationStep | undefined, reserve: Reserve | undefined) {
     this.#files = files;
     this.#lanes = lanes;
     this.#onStep = onStep;
+    this.#reserve = reserve;
     this.pageSize = statfsSync(files.newPath()).bsize;
   }
 
@@ -36,14 +43,13 @@ export class ShmMemory implements Memory {
   }
 
   async allocate(segment: Segment, signal: AbortSignal): Promise<Identity> {
-    const path = this.#files.newPath(segment.token);
-    const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
-    // A large one is open for as long as its pages take.
-    const stay = segment.byteSize <= limits.inlineBytes ? "short" : "long";
-    const fd = this.#files.translated(() => openFile(path, flags, this.#files.modes.open, stay));
+    const ready = this.#reserve?.take(segment.byteSize);
+    // What was charged just now is in nobody's place but the reserve's, if that is left too much.
+    if (this.#reserve?.isInTheWay === true) await this.#reserve.makeWay();
+    const fd = this.#files.translated(() => (ready === undefined ? this.#make(segment) : this.#open(segment, ready)));
     try {
-      this.#onStep?.("create.file-made");
-      await this.#allocatePages(fd, segment.byteSize, signal);
+      if (ready === undefined) await this.#allocatePages(fd, 0, segment.byteSize, signal);
+      else await this.#fit(fd, ready, segment.byteSize, signal);
       await writeInSlices(fd, segment.header, 0);
       // The umask may have taken some of it.
       fchmodSync(fd, this.#files.modes.open);
@@ -56,17 +62,46 @@ export class ShmMemory implements Memory {
     }
   }
 
-  async #allocatePages(fd: number, byteSize: number, signal: AbortSignal): Promise<void> {
-    if (byteSize <= limits.inlineBytes) {
-      fallocate(fd, 0, byteSize);
+  #make({ token, byteSize }: Segment): number {
+    const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
+    const fd = openFile(this.#files.newPath(token), flags, this.#files.modes.open, stayOf(byteSize));
+    this.#onStep?.("create.file-made");
+    return fd;
+  }
+
+  /** A segment's file has its own name in `new/` until it is kept; nobody but this uid may open it before the header is there. */
+  #open({ token, byteSize }: Segment, ready: ReadySegment): number {
+    this.#files.takeFor(token, ready.name);
+    const fd = ready.fd ?? openFile(this.#files.newPath(token), O_RDWR | O_NOFOLLOW, undefined, stayOf(byteSize));
+    this.#onStep?.("create.segment-taken");
+    return fd;
+  }
+
+  /**
+   * Cuts or extends a segment's file to the byte. A huge page is never cut: what is behind the last whole chunk is of small pages, so
+   * that the file takes what the books say.
+   */
+  async #fit(fd: number, ready: ReadySegment, byteSize: number, signal: AbortSignal): Promise<void> {
+    const keptBytes = Math.min(ready.byteSize, ready.kind === "huge" ? toWholeChunks(byteSize) : byteSize);
+    const cutBytes = ready.byteSize - keptBytes;
+    if (cutBytes > limits.inlineBytes) await this.#lanes.filling.run({ kind: "cut", fd, byteSize: keptBytes });
+    else if (cutBytes > 0) ftruncateSync(fd, keptBytes);
+    await this.#allocatePages(fd, keptBytes, byteSize, signal);
+    this.#onStep?.("create.segment-fitted");
+  }
+
+  /** Allocates `[from, to)` of the file, which it grows to. */
+  async #allocatePages(fd: number, from: number, to: number, signal: AbortSignal): Promise<void> {
+    if (to - from <= limits.inlineBytes) {
+      if (to > from) fallocate(fd, from, to - from);
       this.#onStep?.("create.window-allocated");
       return;
     }
-    for (let done = 0; done < byteSize; done += limits.allocateWindowBytes) {
+    for (let done = from; done < to; done += limits.allocateWindowBytes) {
       signal.throwIfAborted();
       // Somebody else may fill the file system meanwhile: stop at once instead of taking its last page.
-      this.#files.checkSpace(byteSize - done);
-      const windowBytes = Math.min(limits.allocateWindowBytes, byteSize - done);
+      this.#files.checkSpace(to - done);
+      const windowBytes = Math.min(limits.allocateWindowBytes, to - done);
       await this.#lanes.filling.run({ kind: "allocate", fd, byteOffset: done, byteSize: windowBytes });
       this.#onStep?.("create.window-allocated");
     }
@@ -75,6 +110,7 @@ export class ShmMemory implements Memory {
 
   async discard(token: string, byteSize: number): Promise<void> {
     await this.#unlink(this.#files.newPath(token), byteSize);
+    this.#files.forgetTaken(token);
   }
 
   async discardAll(): Promise<void> {
@@ -140,6 +176,11 @@ export class ShmMemory implements Memory {
       throw this.#files.translate(error, 0);
     }
   }
+}
+
+/** A large one is open for as long as its pages take. */
+function stayOf(byteSize: number): Stay {
+  return byteSize <= limits.inlineBytes ? "short" : "long";
 }
 
 const sealed = Promise.resolve(true);

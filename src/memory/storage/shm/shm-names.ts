@@ -18,6 +18,7 @@ export class ShmNames implements Names {
 
   keep(token: string): void {
     this.#files.translated(() => renameSync(this.#files.newPath(token), this.#files.keptPath(token)));
+    this.#files.forgetTaken(token);
   }
 
   kept(): readonly KeptFile[] {

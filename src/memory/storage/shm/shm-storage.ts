@@ -8,6 +8,7 @@ import type { InstanceDirectory } from "../instance-directory.ts";
 import type { HostLanes } from "../lane.ts";
 import type { Names, OnAllocationStep, Storage } from "../storage.ts";
 import { PrivateNames } from "./private-names.ts";
+import type { Reserve } from "./reserve/reserve.ts";
 import { ShmFiles } from "./shm-files.ts";
 import { ShmMemory } from "./shm-memory.ts";
 import { ShmNames } from "./shm-names.ts";
@@ -15,6 +16,8 @@ import { ShmNames } from "./shm-names.ts";
 export interface ShmOptions {
   readonly isPrivate?: boolean;
   readonly onStep?: OnAllocationStep | undefined;
+  /** Of files that lie ready, shared by all storages of the directory; undefined: each is made when it is asked for. */
+  readonly reserve?: Reserve | undefined;
 }
 
 export class ShmStorage implements Storage {
@@ -30,11 +33,11 @@ export class ShmStorage implements Storage {
   readonly names: Names;
   readonly bytes: FileBytes;
 
-  constructor(directory: InstanceDirectory, lanes: HostLanes, { isPrivate = false, onStep }: ShmOptions = {}) {
+  constructor(directory: InstanceDirectory, lanes: HostLanes, { isPrivate = false, onStep, reserve }: ShmOptions = {}) {
     this.isPrivate = isPrivate;
     this.form = isPrivate ? "shm-private" : "shm";
     const files = new ShmFiles(directory, isPrivate);
-    this.memory = new ShmMemory(files, lanes, onStep);
+    this.memory = new ShmMemory(files, lanes, onStep, reserve);
     this.names = new (isPrivate ? PrivateNames : ShmNames)(files, directory);
     this.bytes = new FileBytes(files, lanes.filling);
   }

@@ -25,12 +25,14 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class ServerPool(Pool):
-    """As ``Pool``, of the whole server: ``available_bytes`` may still be had, by the limit and what is free, and
-    ``unaccounted_bytes`` others use there (``None`` of a device, of which nobody tells).
+    """As ``Pool``, of the whole server: ``available_bytes`` may still be had, by the limit and what is free;
+    ``unaccounted_bytes`` others use there (``None`` of a device, of which nobody tells); ``reserve_bytes`` of the
+    available ones lie ready for regions to come.
     """
 
     available_bytes: int
     unaccounted_bytes: int | None
+    reserve_bytes: int
 
 
 def to_pool(value: schemas.Pool) -> Pool:
@@ -50,4 +52,6 @@ def to_server_pool(value: schemas.ServerPool) -> ServerPool:
         draining_bytes=int(value["draining_bytes"]),
         available_bytes=int(value["available_bytes"]),
         unaccounted_bytes=value["unaccounted_bytes"],
+        # A server of before the reserve says nothing of it.
+        reserve_bytes=int(value.get("reserve_bytes", 0)),
     )

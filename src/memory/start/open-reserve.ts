@@ -1,0 +1,44 @@
+/** The reserve as this host and its operator want it. */
+
+import { statfsSync } from "node:fs";
+import { readCapabilities } from "../host/capabilities.ts";
+import type { InstanceDirectory } from "../storage/instance-directory.ts";
+import { toDefaultReserve } from "../storage/shm/reserve/plan.ts";
+import { Reserve, type ReserveParts } from "../storage/shm/reserve/reserve.ts";
+
+export interface ReserveOptions extends Pick<ReserveParts, "readPressure" | "hugeAfterMs"> {
+  /** What it may take; undefined leaves it to what all regions may take. */
+  readonly settingBytes: number | undefined;
+}
+
+interface Place extends Pick<ReserveParts, "lanes" | "roomBytes" | "onStep" | "onWarning"> {
+  readonly directory: InstanceDirectory;
+  /** What all regions may take. */
+  readonly limitBytes: number;
+}
+
+/** None where files of the shared directory are no pages of memory, or are huge ones by themselves. */
+export function openReserve(
+  options: ReserveOptions | undefined,
+  { directory, lanes, limitBytes, roomBytes, onStep, onWarning }: Place,
+): Reserve {
+  const { fileSystem, hugePages } = readCapabilities(directory.shmDirectory).shm;
+  const isOffered = options !== undefined && fileSystem === "tmpfs" && hugePages === "never";
+  return new Reserve({
+    budgetBytes: isOffered ? (options.settingBytes ?? toDefaultReserve(limitBytes)) : 0,
+    pathOf: (name) => directory.path("new", name),
+    roomBytes,
+    freeBytes: () => readFreeBytes(directory.shmPath),
+    lanes,
+    onStep,
+    onWarning,
+    readPressure: options?.readPressure,
+    hugeAfterMs: options?.hugeAfterMs,
+  });
+}
+
+/** A tmpfs that is mounted with size=0 has no bound, and says 0. */
+function readFreeBytes(path: string): number {
+  const { blocks, bavail, bsize } = statfsSync(path);
+  return blocks === 0 ? Number.MAX_SAFE_INTEGER : bavail * bsize;
+}

@@ -1,0 +1,335 @@
+/**
+ * The reserve: fresh files whose pages are there before anybody asks for them, huge ones where the kernel can. It fills itself
+ * when nothing else is to be done, and gives everything back before anything is refused. What becomes of a segment that was
+ * taken is `shm-memory.ts`'s.
+ */
+
+import { closeSync } from "node:fs";
+import { limits } from "../../../limits.ts";
+import { readDescriptorLimit } from "../../../os/libc.ts";
+import type { Collapsed } from "../../../os/libc-pages.ts";
+import type { HostLanes } from "../../lane.ts";
+import { ignoreMissing } from "../shm-files.ts";
+import { compareSizes, planHuge, type SmallClass, smallClasses } from "./plan.ts";
+import { isPressed, type PressureTexts, readPressure } from "./pressure.ts";
+import { ReserveLane } from "./reserve-lane.ts";
+import { reserveLimits } from "./reserve-limits.ts";
+import { type ReadySegment, Segments } from "./segments.ts";
+
+/** What filling the reserve does, in this order; whoever opens the store may be told of each. */
+export const reserveSteps = ["reserve.file-made", "reserve.window-grown", "reserve.filled", "reserve.removed"] as const;
+export type OnReserveStep = (step: (typeof reserveSteps)[number]) => void;
+
+export interface ReserveParts {
+  /** What it may take; 0: there is none. */
+  readonly budgetBytes: number;
+  /** A file in `new/`. */
+  readonly pathOf: (name: string) => string;
+  /** What regions may still be charged. */
+  readonly roomBytes: () => number;
+  /** What the file system has free. */
+  readonly freeBytes: () => number;
+  /** Why this host gives no huge pages; undefined if that is to be tried. */
+  readonly smallOnly?: string | undefined;
+  readonly lanes: HostLanes;
+  readonly onStep: OnReserveStep | undefined;
+  readonly onWarning: (message: string, error: unknown) => void;
+  readonly readPressure?: (() => PressureTexts) | undefined;
+  /** How long the start goes on without huge segments. */
+  readonly hugeAfterMs?: number | undefined;
+}
+
+/** What has happened since the start. */
+export interface ReserveCounts {
+  hits: { small: number; huge: number };
+  misses: { small: number; huge: number };
+  refills: number;
+  hugeChunks: number;
+  smallChunks: number;
+  givenBackBytes: number;
+}
+
+const shortages = new Set(["ENOSPC", "ENOMEM", "EMFILE", "ENFILE"]);
+
+export class Reserve implements AsyncDisposable {
+  readonly budgetBytes: number;
+  readonly counts: ReserveCounts = {
+    hits: { small: 0, huge: 0 },
+    misses: { small: 0, huge: 0 },
+    refills: 0,
+    hugeChunks: 0,
+    smallChunks: 0,
+    givenBackBytes: 0,
+  };
+  readonly lane = new ReserveLane();
+  readonly #parts: ReserveParts;
+  readonly #segments = new Segments();
+  /** Pages of the segment that is being made, and of those that are being removed. */
+  #makingBytes = 0;
+  #goingBytes = 0;
+  readonly #going = new Set<Promise<void>>();
+  /** Sizes that were asked for, the latest first. */
+  #asked: number[] = [];
+  #smallOnly: string | undefined;
+  #isRunning = false;
+  #isPressed = false;
+  #hugeAt = Number.POSITIVE_INFINITY;
+  #made = 0;
+  #filling: { readonly cancel: AbortController; readonly ended: Promise<void> } | undefined;
+  #fillTimer: Timer | undefined;
+  #lookTimer: Timer | undefined;
+
+  constructor(parts: ReserveParts) {
+    this.#parts = parts;
+    this.budgetBytes = parts.budgetBytes;
+    this.#smallOnly = parts.smallOnly;
+  }
+
+  /** What it takes now, of the file system and of what the limit leaves. */
+  get bytes(): number {
+    return this.#segments.bytes + this.#makingBytes + this.#goingBytes;
+  }
+
+  /** Whether huge pages can be had here, as was tried at the start. */
+  get givesHugePages(): boolean {
+    return this.#isRunning && this.#smallOnly === undefined;
+  }
+
+  /** Why there are no huge pages; undefined if there are. */
+  get smallOnly(): string | undefined {
+    return this.#smallOnly;
+  }
+
+  /** Whether others need memory: nothing is to be made ready. */
+  get isPressed(): boolean {
+    return this.#isPressed;
+  }
+
+  /** Brings the Worker up, finds out whether huge pages can be had, and makes the small segments. */
+  async start(): Promise<void> {
+    if (this.budgetBytes === 0) return;
+    await this.lane.start();
+    if (this.#smallOnly === undefined) this.#smallOnly = await this.#tryHugePage();
+    this.#isRunning = true;
+    this.#hugeAt = performance.now() + (this.#parts.hugeAfterMs ?? reserveLimits.startMs);
+    this.#look();
+    this.#lookTimer = setInterval(() => this.#look(), reserveLimits.lookMs);
+    this.#lookTimer.unref();
+    this.#fill();
+    await this.#filling?.ended;
+  }
+
+  /** A segment for a file of `byteSize` bytes, which is the caller's from here on; undefined: there is none that suits. */
+  take(byteSize: number): ReadySegment | undefined {
+    if (!this.#isRunning) return undefined;
+    const segment = this.#segments.take(byteSize);
+    const kind = byteSize <= (smallClasses.at(-1)?.byteSize ?? 0) ? "small" : "huge";
+    this.counts[segment === undefined ? "misses" : "hits"][kind] += 1;
+    if (kind === "huge") this.#asked = [byteSize, ...this.#asked].slice(0, reserveLimits.remembered);
+    this.#fillSoon();
+    return segment;
+  }
+
+  /** Whether it takes more than the limit leaves, now that something was charged: `makeWay` is owed. */
+  get isInTheWay(): boolean {
+    return this.bytes > this.#parts.roomBytes();
+  }
+
+  /** Gives back what is more than the limit leaves, before pages of others take its place. */
+  async makeWay(): Promise<void> {
+    await this.giveBack(this.#parts.roomBytes());
+  }
+
+  /** Gives back all but `mostBytes`. @returns whether there was anything to give. */
+  async giveBack(mostBytes = 0): Promise<boolean> {
+    const hadBytes = this.bytes;
+    if (this.#segments.bytes + this.#makingBytes > mostBytes) await this.#stopFilling();
+    for (;;) {
+      const excess = this.#segments.bytes + this.#makingBytes - mostBytes;
+      const segment = excess > 0 ? this.#segments.takeFor(excess) : undefined;
+      if (segment === undefined) break;
+      this.counts.givenBackBytes += segment.byteSize;
+      void this.#remove(segment);
+    }
+    await Promise.all(this.#going);
+    return hadBytes > mostBytes;
+  }
+
+  /** Counts chunks of which huge pages were to be made. */
+  count({ hugeChunks, smallChunks }: Collapsed): void {
+    this.counts.hugeChunks += hugeChunks;
+    this.counts.smallChunks += smallChunks;
+  }
+
+  /** Resolves once nothing is missing that can be made now. */
+  async settled(): Promise<void> {
+    while (this.#filling !== undefined || this.#fillTimer !== undefined) {
+      await (this.#filling?.ended ?? new Promise((resolve) => setTimeout(resolve, 1)));
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isRunning = false;
+    clearInterval(this.#lookTimer);
+    clearTimeout(this.#fillTimer);
+    this.#fillTimer = undefined;
+    await this.giveBack();
+    this.lane[Symbol.dispose]();
+  }
+
+  /** One chunk tells. @returns why not; undefined if it can be done. */
+  async #tryHugePage(): Promise<string | undefined> {
+    const name = this.#nextName();
+    try {
+      const fd = await this.lane.make(this.#parts.pathOf(name), 0);
+      try {
+        const { refusal } = await this.lane.grow(fd, 0, limits.hugePageBytes);
+        if (refusal === "EINVAL") return "the kernel does not make them of a file's pages (Linux 6.1, shmem_enabled)";
+        return undefined;
+      } finally {
+        closeSync(fd);
+        await this.#unlink(name);
+      }
+    } catch {
+      return "there was no memory to try it";
+    }
+  }
+
+  /** Looks whether others need the memory, and fills what is missing if they do not. */
+  #look(): void {
+    this.#isPressed = isPressed((this.#parts.readPressure ?? readPressure)(), this.#isPressed);
+    if (this.#isPressed || this.#parts.freeBytes() < reserveLimits.freeBytes) void this.giveBack();
+    else this.#fill();
+  }
+
+  #fillSoon(): void {
+    if (this.#fillTimer !== undefined) return;
+    this.#fillTimer = setTimeout(() => {
+      this.#fillTimer = undefined;
+      this.#fill();
+    }, reserveLimits.refillMs);
+    this.#fillTimer.unref();
+  }
+
+  #fill(): void {
+    if (!this.#isRunning || this.#filling !== undefined) return;
+    const cancel = new AbortController();
+    const ended = this.#fillAll(cancel.signal)
+      .catch((error) => this.#tellUnlessShort(error))
+      .finally(() => {
+        this.#filling = undefined;
+      });
+    this.#filling = { cancel, ended };
+  }
+
+  /** That there is no memory or descriptor for it is nothing to tell of: the next look tries again. */
+  #tellUnlessShort(error: unknown): void {
+    const { code = "" } = error as NodeJS.ErrnoException;
+    if (!shortages.has(code)) this.#parts.onWarning("Cannot fill the reserve now; it is tried again", error);
+  }
+
+  async #stopFilling(): Promise<void> {
+    this.#filling?.cancel.abort();
+    await this.#filling?.ended;
+  }
+
+  async #fillAll(signal: AbortSignal): Promise<void> {
+    if (this.#isPressed) return;
+    if (readDescriptorLimit().soft >= BigInt(reserveLimits.leastDescriptors)) {
+      for (const [index, each] of smallClasses.entries()) await this.#fillClass(index, each, signal);
+    }
+    while (this.givesHugePages && performance.now() >= this.#hugeAt && !signal.aborted) {
+      const size = await this.#nextHuge();
+      if (size === undefined || !(await this.#makeHuge(size, signal))) return;
+    }
+  }
+
+  async #fillClass(index: number, { byteSize, count }: SmallClass, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && (this.#segments.smallCounts[index] ?? 0) < count && this.#hasRoom(byteSize)) {
+      const name = this.#nextName();
+      this.#makingBytes = byteSize;
+      try {
+        const fd = await this.lane.make(this.#parts.pathOf(name), byteSize);
+        this.#segments.add({ name, byteSize, kind: "small", fd });
+      } finally {
+        this.#makingBytes = 0;
+      }
+      this.counts.refills += 1;
+    }
+  }
+
+  /** The size of the huge segment to be made next; what nobody asks for goes for it. */
+  async #nextHuge(): Promise<number | undefined> {
+    const forSmall = smallClasses.reduce((sum, { byteSize, count }) => sum + byteSize * count, 0);
+    const plan = planHuge(Math.max(0, this.budgetBytes - forSmall), this.#asked);
+    const { missing, spare } = compareSizes(plan, this.#segments.hugeSizes);
+    const [first] = missing;
+    while (first !== undefined && this.bytes + first > this.budgetBytes && spare.length > 0) {
+      const segment = this.#segments.takeHuge(spare.pop() ?? 0);
+      if (segment !== undefined) await this.#remove(segment);
+    }
+    return missing.find((size) => this.#hasRoom(size));
+  }
+
+  /** Whether `byteSize` bytes more are within the budget, and nobody else's. */
+  #hasRoom(byteSize: number): boolean {
+    const wanted = this.bytes + byteSize;
+    if (wanted > this.budgetBytes || wanted > this.#parts.roomBytes()) return false;
+    return this.#parts.freeBytes() - byteSize >= 2 * reserveLimits.freeBytes;
+  }
+
+  /** @returns whether to go on: not if the kernel gave no more huge pages, or somebody needs the memory. */
+  async #makeHuge(byteSize: number, signal: AbortSignal): Promise<boolean> {
+    const name = this.#nextName();
+    const fd = await this.lane.make(this.#parts.pathOf(name), 0);
+    this.#parts.onStep?.("reserve.file-made");
+    let done = 0;
+    let isRefused = false;
+    try {
+      while (done < byteSize && !isRefused && !signal.aborted && !this.isInTheWay) {
+        const windowBytes = Math.min(reserveLimits.windowBytes, byteSize - done);
+        this.#makingBytes = done + windowBytes;
+        const collapsed = await this.lane.grow(fd, done, windowBytes);
+        this.count(collapsed);
+        this.#parts.onStep?.("reserve.window-grown");
+        isRefused = collapsed.refusal !== undefined;
+        done += isRefused ? (collapsed.hugeChunks + collapsed.smallChunks) * limits.hugePageBytes : windowBytes;
+      }
+    } finally {
+      closeSync(fd);
+      this.#makingBytes = 0;
+      const segment = { name, byteSize: done, kind: "huge", fd: undefined } as const;
+      // What the kernel gave before it gave no more is as good.
+      if (done === byteSize || (isRefused && done > 0)) this.#segments.add(segment);
+      else void this.#remove(segment);
+    }
+    if (isRefused) this.#hugeAt = performance.now() + reserveLimits.refusedMs;
+    this.counts.refills += 1;
+    this.#parts.onStep?.("reserve.filled");
+    return !isRefused && !signal.aborted;
+  }
+
+  #nextName(): string {
+    this.#made += 1;
+    return `segment-${this.#made}`;
+  }
+
+  #remove({ name, byteSize, fd }: ReadySegment): Promise<void> {
+    // Its file has a name still, so this frees nothing.
+    if (fd !== undefined) closeSync(fd);
+    this.#goingBytes += byteSize;
+    const going = this.#unlink(name)
+      .catch((error) => this.#parts.onWarning("Cannot remove a segment of the reserve; the next start will", error))
+      .finally(() => {
+        this.#goingBytes -= byteSize;
+        this.#going.delete(going);
+        this.#parts.onStep?.("reserve.removed");
+      });
+    this.#going.add(going);
+    return going;
+  }
+
+  async #unlink(name: string): Promise<void> {
+    await this.#parts.lanes.freeing.run({ kind: "unlink", path: this.#parts.pathOf(name) }).catch(ignoreMissing);
+  }
+}
