@@ -1,0 +1,119 @@
+/**
+ * SIGKILL of the server at each step of what fills the reserve, of what gives it back, and of what makes a region of it. A segment is
+ * nobody's: the next start frees it, and of the region there is the whole or nothing.
+ */
+
+import { afterAll, expect } from "bun:test";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import type { Step } from "../../src/memory/state/steps.ts";
+import { smallClasses } from "../../src/memory/storage/shm/reserve/plan.ts";
+import { hostOf } from "../../src/server/cli/pools.ts";
+import { assertNothingLeft } from "../harness/instance.ts";
+import { needsCollapse, testWith } from "../harness/instance-needs.ts";
+import { type KillPoint, TestServer } from "../harness/server.ts";
+import { NoAnswer, type Region } from "../harness/server-api.ts";
+import { until } from "../harness/server-wait.ts";
+import { forgetStore } from "./lost-store-regions.ts";
+import { at, MiB } from "./scenario.ts";
+
+afterAll(assertNothingLeft);
+
+const smallBytes = smallClasses.reduce((sum, { byteSize, count }) => sum + byteSize * count, 0);
+const reserveBytes = 24 * MiB;
+const env = { TENSORD_RESERVE_BYTES: `${reserveBytes}`, TENSORD_MEMORY_LIMIT_BYTES: `${72 * MiB}` };
+
+/** From here on the region stands, whether its client knows of it or not. */
+const entered: readonly Step[] = ["create.journaled", "create.proved", "create.published"];
+const using = at("create.segment-taken", "create.segment-fitted", "create.header-written", "create.kept", ...entered);
+const filling = at("reserve.file-made", "reserve.window-grown", "reserve.filled");
+
+function look(folder: string): Map<string, number> {
+  const stats = readdirSync(folder).map((name) => statSync(join(folder, name)));
+  return new Map(stats.map(({ ino, blocks }) => [String(ino), blocks * 512]));
+}
+
+const sum = (files: ReadonlyMap<string, number>): number => [...files.values()].reduce((all, bytes) => all + bytes, 0);
+
+/** What lies ready, and what regions take, is what the server says. Filling goes on beside it. */
+async function settle({ api, instance }: TestServer, leastBytes: number): Promise<void> {
+  await until("as much lies ready as the server says", async () => {
+    const before = hostOf(await api.stats()).reserve_bytes;
+    return before >= leastBytes && sum(look(instance.new)) === before;
+  });
+  const { used_bytes, draining_bytes } = hostOf(await api.stats());
+  expect(sum(look(instance.keep))).toBe(used_bytes + draining_bytes);
+}
+
+function isAnswered(request: Promise<unknown>): Promise<boolean> {
+  return request.then(
+    () => true,
+    (error) => {
+      if (error instanceof NoAnswer) return false;
+      throw error;
+    },
+  );
+}
+
+/** Lets the server die while it makes a region, and looks at what the next one finds. */
+async function check(server: TestServer, kill: KillPoint, byteSize: number, leastBytes: number): Promise<void> {
+  const { api, instance } = server;
+  await settle(server, leastBytes);
+  server.killAfter(kill);
+  const isAcknowledged = await isAnswered(api.create({ name: "new", byte_size: byteSize, persist: true }));
+  expect(await server.exited(), `the server died after ${kill.step}`).toBe("SIGKILL");
+  const left = look(instance.new);
+  server.killAfter(undefined);
+  await server.start();
+  const region = (await api.findByName("new")) as Region | undefined;
+  const stands = isAcknowledged || entered.includes(kill.step);
+  expect(region !== undefined, `after ${kill.step} it ${stands ? "stands" : "is not there"}`).toBe(stands);
+  const found = look(instance.new);
+  expect([...left.keys()].filter((ino) => found.has(ino))).toEqual([]);
+  if (region === undefined) return await settle(server, 0);
+  const bytes = readFileSync(region.storage.path ?? "");
+  expect(bytes.length).toBe(region.storage.byte_size);
+  expect(bytes.subarray(region.tensors[0]?.byte_offset).every((byte) => byte === 0)).toBeTrue();
+  await settle(server, 0);
+  expect(await api.delete(region.id)).toMatchObject({ state: "deleted" });
+}
+
+async function checkAll(kills: readonly KillPoint[], byteSize: number, leastBytes: number): Promise<void> {
+  await using server = new TestServer({ env, isStepped: true });
+  // One that was entered and never published gets its name at the start.
+  server.log.expect(/^tensord\.region\.relinked$/);
+  await server.start();
+  for (const kill of kills) await check(server, kill, byteSize, leastBytes);
+}
+
+testWith()("a small region, made of what lies ready", () => checkAll(using, 64 * 1024, smallBytes));
+
+const collapse = needsCollapse();
+/** The largest is ready when the next one is begun. */
+const someHuge = smallBytes + 10 * MiB;
+
+testWith(collapse)("a large region, made of what lies ready", () => checkAll(using, 9 * MiB, someHuge));
+
+testWith(collapse)("what fills the reserve again after that", () => checkAll(filling, 9 * MiB, someHuge));
+
+testWith(collapse)("what gives it back for a region that needs its place", () =>
+  checkAll(at("reserve.removed"), 60 * MiB, someHuge),
+);
+
+testWith()("the next start frees what lay ready, also when the store is lost", async () => {
+  await using server = new TestServer({ env });
+  await server.start();
+  const { id } = await server.api.create({ name: "kept", byte_size: 64 * 1024, persist: true });
+  await settle(server, smallBytes);
+  await server.kill("SIGKILL");
+  const left = look(server.instance.new);
+  expect(left.size).toBeGreaterThan(0);
+  const { stdout } = await server.command("status", "--offline");
+  expect(stdout).toMatch(/^unfinished \d+ files, .*; the next start frees them$/m);
+  forgetStore(server);
+  await server.start();
+  const found = look(server.instance.new);
+  expect([...left.keys()].filter((ino) => found.has(ino))).toEqual([]);
+  expect((await server.api.findByName("kept"))?.id).toBe(id);
+  await settle(server, smallBytes);
+});
