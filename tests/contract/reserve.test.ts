@@ -97,6 +97,32 @@ testWith(collapse)(
   }),
 );
 
+testWith(collapse)(
+  "a region that did not lie ready gets huge pages after its seal, and neither its bytes nor the books change",
+  withReserve(
+    async (app) => {
+      const { counts, sealed } = app.store.reserve;
+      const region = await app.create({ byte_size: 40 * MiB });
+      expect(counts.misses.huge).toBe(1);
+      const bytes = Buffer.alloc(40 * MiB, "some weights ");
+      writeFileSync(pathOf(region), Buffer.concat([readFileSync(pathOf(region)).subarray(0, 4096), bytes]), {
+        flag: "r+",
+      });
+      const before = counts.hugeChunks + counts.smallChunks;
+      await app.seal(region.id, { checksum: true });
+      await sealed.settled();
+      // A machine whose memory is in pieces has none, and ends it before.
+      expect(counts.hugeChunks + counts.smallChunks - before).toBeLessThanOrEqual(20);
+      expect(counts.hugeChunks).toBeGreaterThan(0);
+      expect((await app.verify(region.id)).ok).toBeTrue();
+      expect(readData(region).equals(bytes)).toBeTrue();
+      expect(occupied(pathOf(region))).toBe(toCharge(region.storage.byte_size));
+      expect(await app.remove(region.id)).toMatchObject({ state: "deleted" });
+    },
+    { reserve: { ...reserve, settingBytes: 16 * MiB } },
+  ),
+);
+
 test(
   "no region has bytes of another one: each is of an inode that was none before",
   withReserve(async (app) => {

@@ -141,10 +141,19 @@ function commit(
   for (const region of regions) {
     endClaim(store, region);
     store.emit({ type: "tensord.region.sealed", region });
+    collapseLater(store, region);
   }
   for (const { model, name } of regions) if (name !== null) store.waiters.wake(model, name);
   for (const holder of holders) tellEnd(store, holder, actor);
   void freeAll(store, holders, actor);
+}
+
+/** Readers of huge pages pay for far fewer of them. */
+function collapseLater(store: Store, region: Region): void {
+  const { memory } = store.storages.of(region);
+  if (memory.usesReserve !== true) return;
+  const path = memory.descriptionPath(region.token);
+  store.reserve.sealed.add({ path, byteSize: region.byteSize, isWanted: () => region.state === "sealed" });
 }
 
 /** Their memory goes one by one: the row of each says already that it drains. */

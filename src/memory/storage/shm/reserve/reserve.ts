@@ -10,6 +10,7 @@ import { readDescriptorLimit } from "../../../os/libc.ts";
 import type { Collapsed } from "../../../os/libc-pages.ts";
 import type { HostLanes } from "../../lane.ts";
 import { ignoreMissing } from "../shm-files.ts";
+import { Collapser } from "./collapser.ts";
 import { compareSizes, planHuge, type SmallClass, smallClasses } from "./plan.ts";
 import { isPressed, type PressureTexts, readPressure } from "./pressure.ts";
 import { ReserveLane } from "./reserve-lane.ts";
@@ -49,7 +50,7 @@ export interface ReserveCounts {
   givenBackBytes: number;
 }
 
-const shortages = new Set(["ENOSPC", "ENOMEM", "EMFILE", "ENFILE"]);
+const shortages = new Set(["ENOENT", "ENOSPC", "ENOMEM", "EMFILE", "ENFILE"]);
 
 export class Reserve implements AsyncDisposable {
   readonly budgetBytes: number;
@@ -61,7 +62,9 @@ export class Reserve implements AsyncDisposable {
     smallChunks: 0,
     givenBackBytes: 0,
   };
-  readonly lane = new ReserveLane();
+  /** Regions that were sealed, and may get huge pages yet. */
+  readonly sealed: Collapser;
+  readonly #lane = new ReserveLane();
   readonly #parts: ReserveParts;
   readonly #segments = new Segments();
   /** Pages of the segment that is being made, and of those that are being removed. */
@@ -83,6 +86,12 @@ export class Reserve implements AsyncDisposable {
     this.#parts = parts;
     this.budgetBytes = parts.budgetBytes;
     this.#smallOnly = parts.smallOnly;
+    this.sealed = new Collapser({
+      lane: this.#lane,
+      mayWork: () => this.givesHugePages && !this.#isPressed,
+      onCollapsed: (collapsed) => this.#count(collapsed),
+      onFailure: (error) => this.#tellUnlessShort(error),
+    });
   }
 
   /** What it takes now, of the file system and of what the limit leaves. */
@@ -100,15 +109,10 @@ export class Reserve implements AsyncDisposable {
     return this.#smallOnly;
   }
 
-  /** Whether others need memory: nothing is to be made ready. */
-  get isPressed(): boolean {
-    return this.#isPressed;
-  }
-
   /** Brings the Worker up, finds out whether huge pages can be had, and makes the small segments. */
   async start(): Promise<void> {
     if (this.budgetBytes === 0) return;
-    await this.lane.start();
+    await this.#lane.start();
     if (this.#smallOnly === undefined) this.#smallOnly = await this.#tryHugePage();
     this.#isRunning = true;
     this.#hugeAt = performance.now() + (this.#parts.hugeAfterMs ?? reserveLimits.startMs);
@@ -156,7 +160,7 @@ export class Reserve implements AsyncDisposable {
   }
 
   /** Counts chunks of which huge pages were to be made. */
-  count({ hugeChunks, smallChunks }: Collapsed): void {
+  #count({ hugeChunks, smallChunks }: Collapsed): void {
     this.counts.hugeChunks += hugeChunks;
     this.counts.smallChunks += smallChunks;
   }
@@ -174,16 +178,16 @@ export class Reserve implements AsyncDisposable {
     clearTimeout(this.#fillTimer);
     this.#fillTimer = undefined;
     await this.giveBack();
-    this.lane[Symbol.dispose]();
+    this.#lane[Symbol.dispose]();
   }
 
   /** One chunk tells. @returns why not; undefined if it can be done. */
   async #tryHugePage(): Promise<string | undefined> {
     const name = this.#nextName();
     try {
-      const fd = await this.lane.make(this.#parts.pathOf(name), 0);
+      const fd = await this.#lane.make(this.#parts.pathOf(name), 0);
       try {
-        const { refusal } = await this.lane.grow(fd, 0, limits.hugePageBytes);
+        const { refusal } = await this.#lane.grow(fd, 0, limits.hugePageBytes);
         if (refusal === "EINVAL") return "the kernel does not make them of a file's pages (Linux 6.1, shmem_enabled)";
         return undefined;
       } finally {
@@ -222,10 +226,10 @@ export class Reserve implements AsyncDisposable {
     this.#filling = { cancel, ended };
   }
 
-  /** That there is no memory or descriptor for it is nothing to tell of: the next look tries again. */
+  /** That there is no memory or descriptor for it, or no such file any more, is nothing to tell of. */
   #tellUnlessShort(error: unknown): void {
     const { code = "" } = error as NodeJS.ErrnoException;
-    if (!shortages.has(code)) this.#parts.onWarning("Cannot fill the reserve now; it is tried again", error);
+    if (!shortages.has(code)) this.#parts.onWarning("Cannot make pages ready now; it is tried again", error);
   }
 
   async #stopFilling(): Promise<void> {
@@ -249,7 +253,7 @@ export class Reserve implements AsyncDisposable {
       const name = this.#nextName();
       this.#makingBytes = byteSize;
       try {
-        const fd = await this.lane.make(this.#parts.pathOf(name), byteSize);
+        const fd = await this.#lane.make(this.#parts.pathOf(name), byteSize);
         this.#segments.add({ name, byteSize, kind: "small", fd });
       } finally {
         this.#makingBytes = 0;
@@ -281,7 +285,7 @@ export class Reserve implements AsyncDisposable {
   /** @returns whether to go on: not if the kernel gave no more huge pages, or somebody needs the memory. */
   async #makeHuge(byteSize: number, signal: AbortSignal): Promise<boolean> {
     const name = this.#nextName();
-    const fd = await this.lane.make(this.#parts.pathOf(name), 0);
+    const fd = await this.#lane.make(this.#parts.pathOf(name), 0);
     this.#parts.onStep?.("reserve.file-made");
     let done = 0;
     let isRefused = false;
@@ -289,8 +293,8 @@ export class Reserve implements AsyncDisposable {
       while (done < byteSize && !isRefused && !signal.aborted && !this.isInTheWay) {
         const windowBytes = Math.min(reserveLimits.windowBytes, byteSize - done);
         this.#makingBytes = done + windowBytes;
-        const collapsed = await this.lane.grow(fd, done, windowBytes);
-        this.count(collapsed);
+        const collapsed = await this.#lane.grow(fd, done, windowBytes);
+        this.#count(collapsed);
         this.#parts.onStep?.("reserve.window-grown");
         isRefused = collapsed.refusal !== undefined;
         done += isRefused ? (collapsed.hugeChunks + collapsed.smallChunks) * limits.hugePageBytes : windowBytes;
