@@ -6,20 +6,19 @@ import { toModelPath, toRegionName } from "../loaders/source/model-roots.ts";
 import { actorOf } from "./access/authorize.ts";
 import { checkCreation, checkModel } from "./access/checks.ts";
 import { location, preferenceApplied } from "./answer-headers.ts";
+import { defineBodyRoute } from "./body-route.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader } from "./headers.ts";
 import { answerBegun } from "./operations.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
 import { toCopyTarget } from "./region-request.ts";
-import { requireBody } from "./require-body.ts";
 import { ModelName } from "./schemas/common.ts";
 import { LoadModel } from "./schemas/load.ts";
 import { Operation } from "./schemas/operation.ts";
 
 const load = createRoute({
   operationId: "loadModel",
-  middleware: [requireBody] as const,
   method: "post",
   path: "/v1/models/{model}/load",
   tags: ["models"],
@@ -51,7 +50,7 @@ const load = createRoute({
 });
 
 export function defineLoadRoute(app: OpenAPIHono<Environment>, { store, loading }: Services): void {
-  app.openapi(load, async (c) => {
+  defineBodyRoute(app, load, async (c) => {
     const caller = c.get("caller");
     const { model } = c.req.valid("param");
     checkModel(caller, model);

@@ -761,6 +761,9 @@ export interface components {
       readonly "tensord.operation.progress": components["schemas"]["Operation"];
       readonly "tensord.operation.finished": components["schemas"]["Operation"];
       readonly "tensord.pool.pressure": components["schemas"]["PoolPressure"];
+      readonly "tensord.vmm.mapped": components["schemas"]["PagesMapped"];
+      readonly "tensord.vmm.unmapped": components["schemas"]["PagesUnmapped"];
+      readonly "tensord.vmm.moved": components["schemas"]["PagesMoved"];
       readonly "tensord.stream.opened": components["schemas"]["StreamStart"];
       readonly "tensord.stream.gap": components["schemas"]["StreamLoss"];
     };
@@ -1322,9 +1325,10 @@ export interface components {
       /** @example op_abcdefghijklmnopqrstuvwxyz */
       readonly id: string;
       /**
-       * @description What it does. Known: `copy`, `load`. A later server may say others.
+       * @description What it does. Known: `copy`, `load`, `unmap`. A later server may say others.
        * @example copy
        * @example load
+       * @example unmap
        */
       readonly kind: string;
       /**
@@ -1392,7 +1396,7 @@ export interface components {
       /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
       readonly detail: string;
       /**
-       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `operation-not-found`, `tensor-not-found`, `device-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `unsupported-format`, `invalid-model-file`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
+       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `operation-not-found`, `tensor-not-found`, `device-not-found`, `vmm-pool-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `vmm-pool-exists`, `already-mapped`, `not-mapped`, `in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `invalid-page-size`, `out-of-range`, `unsupported-format`, `invalid-model-file`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
        * @example malformed-body
        * @example unauthorized
        * @example forbidden
@@ -1405,9 +1409,14 @@ export interface components {
        * @example operation-not-found
        * @example tensor-not-found
        * @example device-not-found
+       * @example vmm-pool-not-found
        * @example method-not-allowed
        * @example model-exists
        * @example model-in-use
+       * @example vmm-pool-exists
+       * @example already-mapped
+       * @example not-mapped
+       * @example in-use
        * @example name-taken
        * @example name-claimed
        * @example region-sealed
@@ -1421,6 +1430,8 @@ export interface components {
        * @example unsupported-media-type
        * @example range-not-satisfiable
        * @example validation-failed
+       * @example invalid-page-size
+       * @example out-of-range
        * @example unsupported-format
        * @example invalid-model-file
        * @example owner-required
@@ -1576,6 +1587,88 @@ export interface components {
       /** Format: int64 */
       readonly limit_bytes: number;
     };
+    /** @description Pages of an elastic pool that are there, to be taken and mapped. */
+    readonly PagesMapped: {
+      readonly model: string;
+      readonly device_uuid: string;
+      /** @example vmm_abcdefghijklmnopqrstuvwxyz */
+      readonly pool: string;
+      /** Format: int64 */
+      readonly page_size: number;
+      readonly runs: readonly {
+        /** Format: int64 */
+        readonly byte_offset: number;
+        /** Format: int64 */
+        readonly byte_size: number;
+        /**
+         * Format: int64
+         * @description The number of its first page; the others follow in a row.
+         */
+        readonly first_page: number;
+        readonly evictable: boolean;
+        readonly session: string | null;
+      }[];
+      /**
+       * @description `undone`: they were announced to go, and stay. Known: `request`, `undone`. A later server may say others.
+       * @example request
+       * @example undone
+       */
+      readonly reason: string;
+    };
+    /** @description Pages of an elastic pool that go as soon as every worker has let go of them. */
+    readonly PagesUnmapped: {
+      readonly model: string;
+      readonly device_uuid: string;
+      /** @example vmm_abcdefghijklmnopqrstuvwxyz */
+      readonly pool: string;
+      /** Format: int64 */
+      readonly page_size: number;
+      readonly runs: readonly {
+        /** Format: int64 */
+        readonly byte_offset: number;
+        /** Format: int64 */
+        readonly byte_size: number;
+        /**
+         * Format: int64
+         * @description The number of its first page; the others follow in a row.
+         */
+        readonly first_page: number;
+      }[];
+      /**
+       * @description Why they go. `lost`: they are gone already, by no request. Known: `request`, `session`, `evicted`, `trimmed`, `deleted`, `lost`. A later server may say others.
+       * @example request
+       * @example session
+       * @example evicted
+       * @example trimmed
+       * @example deleted
+       * @example lost
+       */
+      readonly reason: string;
+      /** @description The id of the request that had them go; null if none did. */
+      readonly actor: string | null;
+    };
+    /** @description The same pages of an elastic pool lie elsewhere in its range: unmap all of them where they were, then map each where it is. */
+    readonly PagesMoved: {
+      readonly model: string;
+      readonly device_uuid: string;
+      /** @example vmm_abcdefghijklmnopqrstuvwxyz */
+      readonly pool: string;
+      /** Format: int64 */
+      readonly page_size: number;
+      readonly moves: readonly {
+        /** Format: int64 */
+        readonly from_byte_offset: number;
+        /** Format: int64 */
+        readonly to_byte_offset: number;
+        /** Format: int64 */
+        readonly byte_size: number;
+        /**
+         * Format: int64
+         * @description The number of its first page; the others follow in a row.
+         */
+        readonly first_page: number;
+      }[];
+    };
     /** @description Where the stream begins. */
     readonly StreamStart: {
       /**
@@ -1619,9 +1712,14 @@ export interface components {
       | "operation-not-found"
       | "tensor-not-found"
       | "device-not-found"
+      | "vmm-pool-not-found"
       | "method-not-allowed"
       | "model-exists"
       | "model-in-use"
+      | "vmm-pool-exists"
+      | "already-mapped"
+      | "not-mapped"
+      | "in-use"
       | "name-taken"
       | "name-claimed"
       | "region-sealed"
@@ -1635,6 +1733,8 @@ export interface components {
       | "unsupported-media-type"
       | "range-not-satisfiable"
       | "validation-failed"
+      | "invalid-page-size"
+      | "out-of-range"
       | "unsupported-format"
       | "invalid-model-file"
       | "owner-required"
@@ -2512,7 +2612,7 @@ export interface components {
       /** @example /tensord/default */
       readonly source: string;
       /**
-       * @description What happened. Known: `tensord.region.allocated`, `tensord.region.sealed`, `tensord.region.changed`, `tensord.region.draining`, `tensord.region.deleted`, `tensord.region.lost`, `tensord.region.relinked`, `tensord.model.registered`, `tensord.model.changed`, `tensord.model.unregistered`, `tensord.session.opened`, `tensord.session.ended`, `tensord.operation.progress`, `tensord.operation.finished`, `tensord.pool.pressure`, `tensord.stream.opened`, `tensord.stream.gap`. A later server may say others.
+       * @description What happened. Known: `tensord.region.allocated`, `tensord.region.sealed`, `tensord.region.changed`, `tensord.region.draining`, `tensord.region.deleted`, `tensord.region.lost`, `tensord.region.relinked`, `tensord.model.registered`, `tensord.model.changed`, `tensord.model.unregistered`, `tensord.session.opened`, `tensord.session.ended`, `tensord.operation.progress`, `tensord.operation.finished`, `tensord.pool.pressure`, `tensord.vmm.mapped`, `tensord.vmm.unmapped`, `tensord.vmm.moved`, `tensord.stream.opened`, `tensord.stream.gap`. A later server may say others.
        * @example tensord.region.allocated
        * @example tensord.region.sealed
        * @example tensord.region.changed
@@ -2528,6 +2628,9 @@ export interface components {
        * @example tensord.operation.progress
        * @example tensord.operation.finished
        * @example tensord.pool.pressure
+       * @example tensord.vmm.mapped
+       * @example tensord.vmm.unmapped
+       * @example tensord.vmm.moved
        * @example tensord.stream.opened
        * @example tensord.stream.gap
        */
@@ -2824,6 +2927,11 @@ export interface components {
        * @description What may still be allocated, by the limit and what is free.
        */
       readonly available_bytes: number;
+      /**
+       * Format: int64
+       * @description Kept ready for regions to come (TENSORD_RESERVE_BYTES). It is among what is available, and given back before anything is refused.
+       */
+      readonly reserve_bytes: number;
       /**
        * Format: int64
        * @description In use there, and not by this instance; null of a device, of which nobody tells.

@@ -182,6 +182,62 @@ class PoolPressure(TypedDict):
     limit_bytes: int
 
 
+class PagesMappedRunsItem(TypedDict):
+    byte_offset: int
+    byte_size: int
+    first_page: int
+    evictable: bool
+    session: str | None
+
+
+class PagesMapped(TypedDict):
+    """Pages of an elastic pool that are there, to be taken and mapped."""
+
+    model: str
+    device_uuid: str
+    pool: str
+    page_size: int
+    runs: list[PagesMappedRunsItem]
+    reason: str
+
+
+class PagesUnmappedRunsItem(TypedDict):
+    byte_offset: int
+    byte_size: int
+    first_page: int
+
+
+class PagesUnmapped(TypedDict):
+    """Pages of an elastic pool that go as soon as every worker has let go of them."""
+
+    model: str
+    device_uuid: str
+    pool: str
+    page_size: int
+    runs: list[PagesUnmappedRunsItem]
+    reason: str
+    actor: str | None
+
+
+class PagesMovedMovesItem(TypedDict):
+    from_byte_offset: int
+    to_byte_offset: int
+    byte_size: int
+    first_page: int
+
+
+class PagesMoved(TypedDict):
+    """The same pages of an elastic pool lie elsewhere in its range: unmap all of them where they were, then map each
+    where it is.
+    """
+
+    model: str
+    device_uuid: str
+    pool: str
+    page_size: int
+    moves: list[PagesMovedMovesItem]
+
+
 class StreamStart(TypedDict):
     """Where the stream begins."""
 
@@ -214,6 +270,9 @@ KnownEvents = TypedDict(
         "tensord.operation.progress": Operation,
         "tensord.operation.finished": Operation,
         "tensord.pool.pressure": PoolPressure,
+        "tensord.vmm.mapped": PagesMapped,
+        "tensord.vmm.unmapped": PagesUnmapped,
+        "tensord.vmm.moved": PagesMoved,
         "tensord.stream.opened": StreamStart,
         "tensord.stream.gap": StreamLoss,
     },
@@ -353,9 +412,14 @@ FailureCode: TypeAlias = Literal[
     "operation-not-found",
     "tensor-not-found",
     "device-not-found",
+    "vmm-pool-not-found",
     "method-not-allowed",
     "model-exists",
     "model-in-use",
+    "vmm-pool-exists",
+    "already-mapped",
+    "not-mapped",
+    "in-use",
     "name-taken",
     "name-claimed",
     "region-sealed",
@@ -369,6 +433,8 @@ FailureCode: TypeAlias = Literal[
     "unsupported-media-type",
     "range-not-satisfiable",
     "validation-failed",
+    "invalid-page-size",
+    "out-of-range",
     "unsupported-format",
     "invalid-model-file",
     "owner-required",
@@ -862,6 +928,7 @@ class ServerPool(TypedDict):
     used_bytes: int
     draining_bytes: int
     available_bytes: int
+    reserve_bytes: int
     unaccounted_bytes: int | None
 
 
