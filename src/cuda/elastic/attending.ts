@@ -82,18 +82,22 @@ export class Attending {
       }
     }
     const descriptors: number[] = [];
+    let fresh: readonly number[] = [];
     try {
       for (const page of pages) descriptors.push(await pool.memory.export(pool.toPageName(page)));
       if (worker.isGone) throw poolIsGone(pool);
       // In the books before it is on its way: nothing goes that somebody may map.
-      for (const page of pages) pool.addTaken(worker, page);
+      fresh = pages.filter((page) => pool.addTaken(worker, page));
     } catch (error) {
       for (const fd of descriptors) closeSync(fd);
       throw error;
     } finally {
       for (const page of pages) this.#departing.letGo(hand, page);
     }
-    return { pages, gone, descriptors };
+    const takeBack = () => {
+      for (const page of fresh) this.#departing.letGo(worker, page);
+    };
+    return { pages, gone, descriptors, takeBack };
   }
 
   letGo(worker: PoolMember, ranges: readonly PageRange[], sequence: number): void {

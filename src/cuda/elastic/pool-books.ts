@@ -190,13 +190,17 @@ export class PoolBooks implements RunPool {
     }
   }
 
-  /** Has it in the books that a worker has a page that is in the map. One that leaves already is waited for, then. */
-  addTaken(worker: PoolMember, page: number): void {
-    if (worker.taken.has(page)) return;
+  /**
+   * Has it in the books that a worker has a page that is in the map. One that leaves already is waited for, then.
+   * @returns whether it had not before.
+   */
+  addTaken(worker: PoolMember, page: number): boolean {
+    if (worker.taken.has(page)) return false;
     worker.taken.add(page);
     this.takers.set(page, (this.takers.get(page) ?? 0) + 1);
     const departure = this.runOf.get(page)?.departure;
     if (departure !== undefined) departure.outstanding += 1;
+    return true;
   }
 
   /** @returns the departure that nobody keeps any more by it, if there is one. */

@@ -188,6 +188,8 @@ export interface Taken {
   readonly pages: readonly number[];
   /** Those that are mapped no longer. */
   readonly gone: readonly number[];
+  /** To be called if the worker will not get them: it has then what it had before. */
+  readonly takeBack: () => void;
   /** The caller's to send and close. */
   readonly descriptors: readonly number[];
 }
