@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import socket
+import termios
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from harness import wait_for
 
 Answer = tuple[int, Any] | bytes | None
 
@@ -33,6 +37,8 @@ class FakeServer:
     answer: Callable[[Request], Answer]
     requests: list[Request] = field(default_factory=list)
     keep_alive: bool = True
+    # So many bytes of an answer come first, and the rest once they were taken.
+    cut: int | None = None
 
     def __enter__(self) -> FakeServer:
         self._listener = socket.socket(socket.AF_UNIX)
@@ -80,11 +86,23 @@ class FakeServer:
                     answer = self.answer(request)
                     if answer is None:
                         return
-                    sock.sendall(answer if isinstance(answer, bytes) else _format(*answer))
+                    data = answer if isinstance(answer, bytes) else _format(*answer)
+                    if self.cut is not None:
+                        sock.sendall(data[: self.cut])
+                        _wait_until_taken(sock)
+                        data = data[self.cut :]
+                    sock.sendall(data)
                     if not self.keep_alive:
                         return
             except OSError:
                 return
+
+
+def _wait_until_taken(sock: socket.socket) -> None:
+    def is_taken() -> bool:
+        return fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)) == bytes(4)
+
+    wait_for(is_taken, "the client has taken what was sent")
 
 
 def _read(stream: Any, number: int) -> Request | None:

@@ -14,6 +14,7 @@ from fake_server import Answer, FakeServer, Request
 from harness import wait_for
 
 import tensord
+from tensord._transport import transport as transports
 from tensord._transport.endpoint import Endpoint
 from tensord._transport.transport import Transport
 
@@ -286,3 +287,80 @@ def _fork() -> int:
         # Python 3.12 and later warn about forking beside the fake server's threads; the child touches none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
+
+
+_PLAIN = b'HTTP/1.1 200 OK\r\nContent-Type: application/json;charset=utf-8\r\nContent-Length: 12\r\n\r\n{"ok": true}'
+_END = b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _PLAIN,
+        _PLAIN.replace(b"Content-Length: 12", b"CONTENT-length:12 "),
+        _PLAIN.replace(b"application/json;", b"APPLICATION/JSON ;"),
+        b"HTTP/1.1 100 Continue\r\n\r\n" + _PLAIN,
+        _PLAIN.replace(_END, b"\r\nConnection: keep-alive\r\n\r\n"),
+        _PLAIN.replace(_END, b"\r\nX-Folded: a\r\n b\r\n\r\n"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b'3\r\n{"o\r\n9\r\nk": true}\r\n0\r\n\r\n'
+        ),
+        _PLAIN.replace(_END, b"\r\nX-Long: " + b"x" * 60_000 + _END),
+    ],
+    ids=["plain", "spelling", "type", "continue", "keep-alive", "folded", "chunked", "long"],
+)
+@pytest.mark.parametrize("cut", ["nowhere", "in the head", "behind the head", "in the body"])
+def test_an_answer_of_any_form_is_read_in_any_pieces(
+    path: Path, make_transport: MakeTransport, answer: bytes, cut: str
+) -> None:
+    behind = answer.index(_END) + len(_END)
+    at = {"nowhere": len(answer), "in the head": 20, "behind the head": behind, "in the body": behind + 5}[cut]
+    with FakeServer(path, lambda _: answer, cut=at) as fake:
+        transport = make_transport()
+        for _ in range(2):
+            reply = transport.request("GET", "/x", repeatable=False)
+            assert (reply.status, reply.body) == (200, {"ok": True})
+        assert fake.connections == 1
+
+
+@pytest.mark.parametrize("answer", [_PLAIN[:-1], b""], ids=["body", "nothing"])
+def test_an_answer_that_ends_early_is_lost(path: Path, make_transport: MakeTransport, answer: bytes) -> None:
+    with FakeServer(path, lambda _: answer, keep_alive=False):
+        with pytest.raises(tensord.ServerUnavailable, match="Cannot get an answer"):
+            make_transport().request("POST", "/x", {}, repeatable=False)
+
+
+@pytest.mark.parametrize("ending", [b"Connection: close\r\n", b"Connection: close\r\nTransfer-Encoding: chunked\r\n"])
+def test_a_connection_that_the_server_means_to_end_is_not_kept(
+    path: Path, make_transport: MakeTransport, ending: bytes
+) -> None:
+    body = b"2\r\n{}\r\n0\r\n\r\n" if b"chunked" in ending else b""
+    length = b"" if body else b"Content-Length: 0\r\n"
+    answer = b"HTTP/1.1 200 OK\r\n" + ending + length + b"\r\n" + body
+    with FakeServer(path, lambda _: answer) as fake:
+        transport = make_transport()
+        for _ in range(2):
+            transport.request("GET", "/x", repeatable=False)
+        assert fake.connections == 2
+
+
+def test_an_answer_that_is_too_long_is_not_read(
+    path: Path, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transports, "MAX_ANSWER_BYTES", 11)
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nc\r\n" + b"x" * 12 + b"\r\n0\r\n\r\n"
+    for answer in (_PLAIN, chunked):
+        with FakeServer(path, lambda _, answer=answer: answer):
+            with pytest.raises(tensord.ServerFault, match="more than 11 bytes"):
+                make_transport().request("GET", "/x", repeatable=True)
+
+
+@pytest.mark.parametrize(("target", "prefer"), [("/x y", None), ("/x\r\nA: b", None), ("/x", "a\r\nB: c")])
+def test_nothing_that_would_end_a_line_is_sent(
+    path: Path, make_transport: MakeTransport, target: str, prefer: str | None
+) -> None:
+    with FakeServer(path, lambda _: (200, {})) as fake:
+        with pytest.raises((ValueError, tensord.TensordError)):
+            make_transport().request("GET", target, repeatable=True, prefer=prefer)
+        assert fake.requests == []

@@ -25,7 +25,7 @@ from tensord._errors import (
     refuse_without_descriptor,
 )
 
-from .connection import Connection
+from .connection import Answer, Connection, TooLong
 from .endpoint import Endpoint, how_to_reach
 from .long_answer import LongAnswer
 
@@ -35,6 +35,10 @@ MAX_ANSWER_BYTES = 256 << 20
 DOWNLOAD_PIECE_BYTES = 1 << 20
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25
+
+
+# Kept: json.dumps makes one for each call that has options.
+_to_json = json.JSONEncoder(allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ class Transport:
         ``AccessDenied``, ``Closed``, ``ServerFault``, ``OutOfDescriptors`` if this process has none.
         """
         is_data = isinstance(body, memoryview)
-        payload = body if body is None or is_data else json.dumps(body, allow_nan=False).encode()
+        payload = body if body is None or is_data else _to_json(body).encode()
         kind = "application/octet-stream" if is_data else "application/json"
         headers = {} if payload is None else {"Content-Type": kind}
         headers.update({} if if_match is None else {"If-Match": f'"{if_match}"'})
@@ -245,18 +249,12 @@ class Transport:
         complete = False
         try:
             connection.expect_within(answer_seconds)
-            connection.request(method, path, payload, headers)
-            response = connection.getresponse()
-            if into is not None and response.status == 200:
-                into.take(response)
-                complete = response.isclosed()
-                connection.used_at = time.monotonic()
-                return response.status, None
-            content = response.read(MAX_ANSWER_BYTES + 1)
-            complete = response.isclosed()
-            if not complete and len(content) <= MAX_ANSWER_BYTES:
-                # Asked for an upper bound, http.client takes an early end for all there is.
-                raise http.client.IncompleteRead(content)
+            answer = connection.ask(
+                method, path, payload, headers, MAX_ANSWER_BYTES, None if into is None else into.take
+            )
+            complete = True
+        except TooLong as error:
+            raise ServerFault(f"Cannot read the server's answer: it has more than {MAX_ANSWER_BYTES} bytes") from error
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TensordError):
                 # Of who takes the bytes, which have no place here.
@@ -267,7 +265,7 @@ class Transport:
             if not complete:
                 connection.close()
         connection.used_at = time.monotonic()
-        return response.status, _parse_body(response, content)
+        return answer.status, _parse_body(answer)
 
     def _connection(self) -> Connection:
         if self._pid != os.getpid():
@@ -320,13 +318,11 @@ class _AnswerLost(Exception):
     """The connection broke: the server may have seen the request, and may have done what it asks."""
 
 
-def _parse_body(response: http.client.HTTPResponse, content: bytes) -> Any:
-    if len(content) > MAX_ANSWER_BYTES:
-        raise ServerFault(f"Cannot read the server's answer: it has more than {MAX_ANSWER_BYTES} bytes")
-    if "json" not in (response.headers.get_content_type() if response.headers else ""):
+def _parse_body(answer: Answer) -> Any:
+    if "json" not in answer.content_type:
         return None
     try:
-        return json.loads(content)
+        return json.loads(answer.content)
     except (ValueError, RecursionError) as error:
         raise ServerFault(f"Cannot read the server's answer: it is no JSON ({error})") from error
 
