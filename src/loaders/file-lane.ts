@@ -6,9 +6,10 @@
 import { type FailureCode, type FailureFacts, SystemError, TensordError } from "../memory/error.ts";
 import { Tensors } from "../memory/layout/tensors.ts";
 import type { CreateRequest } from "../memory/regions/create.ts";
-import { WorkerQueue } from "../memory/storage/lane.ts";
+import { Lane, WorkerQueue } from "../memory/storage/lane.ts";
 import type { LaidOut, LaidOutBytes } from "../memory/storage/layout-lane.ts";
 import type { Compression } from "./formats/format.ts";
+import { fileLimits } from "./limits.ts";
 import type { ModelPath } from "./source/model-roots.ts";
 
 /** How a file may be taken: `raw` are bytes, whatever is in them. */
@@ -56,6 +57,8 @@ export interface OpenedFile extends Omit<OpenedBytes, "layout"> {
 }
 
 export class FileLane implements Disposable {
+  /** What copies a file's bytes, several parts of it at a time. */
+  readonly copying: readonly Lane[] = Array.from({ length: fileLimits.copyingLanes }, () => new Lane());
   readonly #queue = new WorkerQueue<FileJob, FileReply>({
     start: () => new Worker(new URL("./file-lane.worker.ts", import.meta.url).href),
     transfers: () => [],
@@ -67,9 +70,9 @@ export class FileLane implements Disposable {
     },
   });
 
-  /** Brings the Worker up. Without it the first job does, which takes descriptors and time. */
+  /** Brings the Workers up. Without it the first job does, which takes descriptors and time. */
   async start(): Promise<void> {
-    await this.#queue.run({ kind: "start" });
+    await Promise.all([this.#queue.run({ kind: "start" }), ...this.copying.map((lane) => lane.start())]);
   }
 
   /**
@@ -93,5 +96,6 @@ export class FileLane implements Disposable {
 
   [Symbol.dispose](): void {
     this.#queue[Symbol.dispose]();
+    for (const lane of this.copying) lane[Symbol.dispose]();
   }
 }

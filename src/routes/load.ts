@@ -24,7 +24,7 @@ const load = createRoute({
   tags: ["models"],
   summary: "Load a model file into a region",
   description:
-    "The server reads the file as itself, checks it against what its header says, copies it byte for byte, reads it back, and commits " +
+    "The server reads the file as itself, checks it against what its header says, copies it byte for byte, and commits " +
     "the region sealed, with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot " +
     "do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and " +
     "nothing is left then.",

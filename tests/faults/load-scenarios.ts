@@ -25,7 +25,7 @@ function loading(format: "auto" | "raw", storage: "shm" | "memfd"): Scenario {
   return {
     claim: `a load of a file as ${format} into ${storage}`,
     env: { TENSORD_MODEL_ROOTS: modelFolder },
-    kills: at("load.opened", "load.filled", "load.read-back", "create.journaled", "create.published"),
+    kills: at("load.opened", "load.filled", "create.journaled", "create.published"),
     prepare: async (api) => ({
       act: () => load(api, { format, storage }),
       check: async (_, { step }) => {

@@ -14,8 +14,14 @@ export interface Checksum {
   readonly value: string;
 }
 
+/** A part of a file. */
+export interface Chunk {
+  readonly byteOffset: number;
+  readonly byteSize: number;
+}
+
 /** Cuts `[byteOffset, byteOffset + byteSize)` into chunks; no bytes have no chunk. */
-export function* toChunks(byteOffset: number, byteSize: number): Generator<{ byteOffset: number; byteSize: number }> {
+export function* toChunks(byteOffset: number, byteSize: number): Generator<Chunk> {
   for (let done = 0; done < byteSize; done += limits.checksumChunkBytes) {
     yield { byteOffset: byteOffset + done, byteSize: Math.min(limits.checksumChunkBytes, byteSize - done) };
   }

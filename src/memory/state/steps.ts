@@ -22,7 +22,6 @@ export const steps = [
   "copy.read-back",
   "load.opened",
   "load.filled",
-  "load.read-back",
   "seal.begun",
   "seal.mode-set",
   "seal.writers-asked",

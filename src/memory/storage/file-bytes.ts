@@ -1,7 +1,7 @@
 /** Bytes of regions that are files, by descriptor only: nothing is mapped, so no worker kills us by truncating one. */
 
 import { closeSync, readSync } from "node:fs";
-import { toChunks } from "../layout/checksum.ts";
+import { type Chunk, toChunks } from "../layout/checksum.ts";
 import type { Stay } from "../os/descriptors.ts";
 import { type DataAccess, DataFile } from "./data-file.ts";
 import type { Lane } from "./lane.ts";
@@ -85,15 +85,17 @@ export class FileBytes implements Bytes {
     onChunk: (byteSize: number) => void,
   ): Promise<readonly bigint[]> {
     using file = this.open(token, "write");
+    const lanes = source.lanes ?? [this.#lane];
+    const chunks = [...toChunks(dataOffset, byteSize - dataOffset)];
+    const hashes: bigint[] = [];
+    const copy = async (lane: Lane, index: number, { byteOffset: toOffset, ...chunk }: Chunk) => {
+      const from = { fd: source.fd, byteOffset: source.byteOffset + toOffset - dataOffset };
+      const to = { toFd: file.fd, toOffset, mappedPageBytes: this.mappedPageBytes, dropsRead: source.isForeign };
+      hashes[index] = await lane.run({ kind: "copy", ...from, ...chunk, ...to });
+      onChunk(chunk.byteSize);
+    };
     try {
-      const hashes: bigint[] = [];
-      const { mappedPageBytes } = this;
-      for (const { byteOffset: toOffset, ...chunk } of toChunks(dataOffset, byteSize - dataOffset)) {
-        const from = { fd: source.fd, byteOffset: source.byteOffset + toOffset - dataOffset };
-        const to = { toFd: file.fd, toOffset, mappedPageBytes, dropsRead: source.isForeign };
-        hashes.push(await this.#lane.run({ kind: "copy", ...from, ...chunk, ...to }));
-        onChunk(chunk.byteSize);
-      }
+      await inTurn(lanes, chunks, copy);
       return hashes;
     } catch (error) {
       throw this.#files.translate(error, byteSize);
@@ -117,4 +119,23 @@ export class FileBytes implements Bytes {
       throw this.#files.translate(error, 0);
     }
   }
+}
+
+/** Each lane takes the next item until none is left, or one has failed. Resolves, or throws the first failure, when all lanes are idle. */
+async function inTurn<Item>(
+  lanes: readonly Lane[],
+  items: readonly Item[],
+  work: (lane: Lane, index: number, item: Item) => Promise<void>,
+): Promise<void> {
+  const left = items.entries();
+  const failures: unknown[] = [];
+  await Promise.all(
+    lanes.map(async (lane) => {
+      for (const [index, item] of left) {
+        if (failures.length > 0) return;
+        await work(lane, index, item).catch((error: unknown) => failures.push(error));
+      }
+    }),
+  );
+  if (failures.length > 0) throw failures[0];
 }

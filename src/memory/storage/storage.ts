@@ -7,6 +7,7 @@
 import type { StorageEnd } from "../host/capabilities.ts";
 import type { Locks } from "../os/kernel-lease.ts";
 import type { DataAccess, DataFile } from "./data-file.ts";
+import type { Lane } from "./lane.ts";
 
 /**
  * Every kind that there is a word for. An implementation, its place in `open-store.ts`, and its conformance make one that
@@ -174,7 +175,7 @@ export interface Bytes {
     onChunk: (byteSize: number) => void,
   ): Promise<readonly bigint[]>;
   /**
-   * Fills `[dataOffset, byteSize)` of the region from another's file, chunk by chunk.
+   * Fills `[dataOffset, byteSize)` of the region from another's file, chunk by chunk, in no order where there are several lanes.
    * @param onChunk as of `hash`.
    * @returns the hashes of what was read there, as `hash` would.
    */
@@ -193,6 +194,8 @@ export interface FillSource {
   readonly byteOffset: number;
   /** Whether it lies in a file system of its own: once it was read, the kernel's copy of it would be memory held twice. */
   readonly isForeign: boolean;
+  /** What copies, each a part of the chunks at the same time; the storage's own lane if they are left out. */
+  readonly lanes?: readonly Lane[] | undefined;
 }
 
 /** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */

@@ -43,7 +43,8 @@ export const Operation = z
     done_bytes: byteCount.openapi({ description: "How much of `total_bytes` is done. It never goes down." }),
     total_bytes: byteCount.openapi({
       description:
-        "All that it reads and writes: a copy is written once, and read back. 0 of a load that has not opened its file yet.",
+        "All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened " +
+        "its file yet.",
     }),
     region: z
       .string()
