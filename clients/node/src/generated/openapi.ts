@@ -303,7 +303,7 @@ export interface paths {
     readonly put?: never;
     /**
      * Load a model file into a region
-     * @description The server reads the file as itself, checks it against what its header says, copies it byte for byte, reads it back, and commits the region sealed, with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and nothing is left then.
+     * @description The server reads the file as itself, checks it against what its header says, copies it byte for byte, and commits the region sealed, with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and nothing is left then.
      */
     readonly post: operations["loadModel"];
     readonly delete?: never;
@@ -1360,7 +1360,7 @@ export interface components {
       readonly done_bytes: number;
       /**
        * Format: int64
-       * @description All that it reads and writes: a copy is written once, and read back. 0 of a load that has not opened its file yet.
+       * @description All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened its file yet.
        */
       readonly total_bytes: number;
       /** @description The id of the region that it led to; null unless it `succeeded`. */
