@@ -32,6 +32,8 @@ export interface Services {
   readonly version: string;
   /** Which folders' files are loaded, and what opens them. */
   readonly loading: { readonly roots: readonly string[]; readonly files: FileLane };
+  /** @throws TensordError `not-ready`, `shutting-down` while requests should go elsewhere; left out: the store's word counts. */
+  readonly refuseUnlessReady?: (() => void) | undefined;
   readonly traffic: Traffic;
   /**
    * Who asks, by the header Authorization; undefined: nobody needs a token here.

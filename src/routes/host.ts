@@ -38,13 +38,13 @@ const readyz = createRoute({
   method: "get",
   path: "/readyz",
   tags,
-  summary: "Whether requests are welcome: not before recovery is done, not while the server stops",
+  summary: "Whether requests are welcome: not before recovery and preload are done, not while it stops",
   description: "For load balancers and orchestrators: 503 with the reason as long as requests should go elsewhere.",
   responses: { 200: json("They are.", Probe), ...declareFailures(...alwaysPossible, "not-ready", "shutting-down") },
 });
 
 export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Services): void {
-  const { store, traffic } = services;
+  const { store, traffic, refuseUnlessReady = () => store.refuseIfStopping() } = services;
   app.openapi(stats, (c) => {
     const { requests, receivedBytes, sentBytes } = traffic;
     const http = { requests, received_bytes: receivedBytes, sent_bytes: sentBytes };
@@ -65,7 +65,7 @@ export function defineHostRoutes(app: OpenAPIHono<Environment>, services: Servic
   app.openapi(livez, (c) => answer(c, { status: "ok" } as const, 200));
 
   app.openapi(readyz, (c) => {
-    store.refuseIfStopping();
+    refuseUnlessReady();
     return answer(c, { status: "ok" } as const, 200);
   });
 }

@@ -2,7 +2,6 @@
 
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { startLoad } from "../loaders/load.ts";
-import { toModelPath, toRegionName } from "../loaders/source/model-roots.ts";
 import { actorOf } from "./access/authorize.ts";
 import { checkCreation, checkModel } from "./access/checks.ts";
 import { location, preferenceApplied } from "./answer-headers.ts";
@@ -10,9 +9,9 @@ import { defineBodyRoute } from "./body-route.ts";
 import { body, json } from "./contract.ts";
 import type { Environment, Services } from "./environment.ts";
 import { PreferHeader } from "./headers.ts";
+import { toLoad } from "./load-request.ts";
 import { answerBegun } from "./operations.ts";
 import { alwaysPossible, bodyFailures, declareFailures } from "./problem.ts";
-import { toCopyTarget } from "./region-request.ts";
 import { ModelName } from "./schemas/common.ts";
 import { LoadModel } from "./schemas/load.ts";
 import { Operation } from "./schemas/operation.ts";
@@ -55,13 +54,12 @@ export function defineLoadRoute(app: OpenAPIHono<Environment>, { store, loading 
     const { model } = c.req.valid("param");
     checkModel(caller, model);
     store.books.model(model);
-    const { key = null, uri, format = "auto", mode: _, version, ...asked } = c.req.valid("json");
-    const file = toModelPath(uri, loading.roots);
-    const { name = toRegionName(file.path), if_exists = "attach" } = asked;
-    const target = toCopyTarget(store, { ...asked, model, name, if_exists });
-    checkCreation(caller, store, target, asked.session);
-    const wanted = { ...target, version, createdBy: caller.name, actor: actorOf(c) };
-    const operation = startLoad(store, loading.files, file, format, wanted, key);
+    const asked = c.req.valid("json");
+    const { file, format, target } = toLoad(store, loading.roots, model, asked);
+    // Nothing is replaced by it: which version it would be, the file says.
+    checkCreation(caller, store, { ...target, version: "" }, asked.session);
+    const wanted = { ...target, createdBy: caller.name, actor: actorOf(c) };
+    const operation = startLoad(store, loading.files, file, format, wanted, asked.key ?? null);
     return await answerBegun(c, store, operation, c.req.valid("header").prefer);
   });
 }

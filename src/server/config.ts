@@ -187,6 +187,16 @@ export const settings = {
       "Folders whose files workers may have the server load, comma separated, absolute: it reads them as itself. Empty: it loads no " +
       "files.",
   },
+  preload: {
+    variable: "TENSORD_PRELOAD",
+    flag: "--preload",
+    placeholder: "path",
+    fallback: "",
+    schema: emptyOr(absolutePath),
+    meaning:
+      "A file of models that are loaded before the server is ready, a list in YAML or JSON (docs/models.md). Its files lie below " +
+      "TENSORD_MODEL_ROOTS.",
+  },
   memoryLimitBytes: {
     variable: "TENSORD_MEMORY_LIMIT_BYTES",
     flag: "--memory-limit-bytes",

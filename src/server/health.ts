@@ -5,7 +5,6 @@
 
 import { TensordError } from "../memory/error.ts";
 import { KiB } from "../memory/limits.ts";
-import type { Store } from "../memory/state/store.ts";
 import { toProblem, toProblemResponse } from "../routes/problem.ts";
 import { secure } from "./access/secure.ts";
 import type { HealthAddress } from "./config.ts";
@@ -23,7 +22,7 @@ export class HealthListener {
   readonly #onUnexpected: OnUnexpected;
   readonly #connections: Connections;
   #server: Bun.Server<undefined> | undefined;
-  #store: Store | undefined;
+  #refuse: (() => void) | undefined;
 
   constructor(metrics: Metrics, onUnexpected: OnUnexpected, connections: Connections) {
     this.#connections = connections;
@@ -66,9 +65,9 @@ export class HealthListener {
     }
   }
 
-  /** From now on it is ready for as long as `store` does not stop. */
-  ready(store: Store): void {
-    this.#store = store;
+  /** From now on it is ready whenever `refuseUnlessReady` throws nothing. */
+  ready(refuseUnlessReady: () => void): void {
+    this.#refuse = refuseUnlessReady;
   }
 
   async stop(): Promise<void> {
@@ -117,7 +116,7 @@ export class HealthListener {
   }
 
   #refuseUnlessReady(): void {
-    if (this.#store !== undefined) return this.#store.refuseIfStopping();
+    if (this.#refuse !== undefined) return this.#refuse();
     throw new TensordError("not-ready", "Cannot take requests yet: the server is still bringing its regions back", {
       hint: "Ask again in a moment.",
     });

@@ -19,6 +19,8 @@ import { HealthListener } from "./health.ts";
 import { createHost } from "./host.ts";
 import { createLog, logEvent, type ServerLog } from "./log.ts";
 import { Metrics } from "./metrics.ts";
+import { readPreload } from "./preload/preload-file.ts";
+import { Preloader } from "./preload/preloader.ts";
 import { Transport } from "./transport.ts";
 
 export interface RunningServer {
@@ -50,6 +52,7 @@ export async function startServer(
   if (config.healthAddress !== undefined) log.info(`probes on ${health.start(config.healthAddress)}`);
   // Before anything is made: with a file that cannot be used nothing starts.
   const authority = config.tokensFile === undefined ? undefined : started.use(openTokens(config.tokensFile, log));
+  const preloads = config.preload === undefined ? [] : readPreload(config.preload, config.modelRoots);
   const onWarning = (message: string, error: unknown) => log.warn({ err: error }, message);
   const kept = { onOpen: (fd: number) => connections.keep(fd), onClose: (fd: number) => connections.forgetKept(fd) };
   const devices = started.use(new DeviceHost(deviceOptions));
@@ -112,7 +115,25 @@ export async function startServer(
     store.listen((event) => event.type === "tensord.session.ended" && authority.revoke(event.session.token));
   }
   const { version } = packageJson;
-  const app = createApp({ store, host, version, loading, traffic, observe, onUnexpected, authenticate });
+  const preloader = new Preloader(preloads, {
+    store,
+    loading,
+    onFailure: onWarning,
+    onLoaded: (message) => log.info(message),
+  });
+  started.defer(() => preloader.ended());
+  const refuseUnlessReady = () => preloader.refuseUnlessReady();
+  const app = createApp({
+    store,
+    host,
+    version,
+    loading,
+    refuseUnlessReady,
+    traffic,
+    observe,
+    onUnexpected,
+    authenticate,
+  });
   const transport = new Transport(app, traffic, onUnexpected, connections);
   started.defer(() => transport.stop(0));
   urls.push(await spareInodes.lend(`listen on ${socket}`, () => transport.listenUnix(socket)));
@@ -124,7 +145,8 @@ export async function startServer(
   warnOfFileSystem(directory, onWarning);
   connections.start();
   broker.bound(connections.room?.connections);
-  health.ready(store);
+  preloader.start();
+  health.ready(refuseUnlessReady);
   const { open, sealed, draining } = store.books.counts;
   log.info({ limit_bytes: limit.limitBytes, reason: limit.reason }, "memory limit");
   tellRoom(log, connections.room);

@@ -43,7 +43,8 @@ const exempt: Readonly<Record<string, string>> = {
   "isLive too-many-requests": "as it needs no token, nobody's rate is asked",
   "isReady unauthorized": "it needs no token",
   "isReady too-many-requests": "as it needs no token, nobody's rate is asked",
-  "isReady not-ready": "the health listener alone is there before the app is; health.test.ts asks it",
+  "isReady not-ready":
+    "before the app is there the health listener says so, and then what is loaded first; health.test.ts and preload.test.ts ask them",
 };
 
 const declared = operations.flatMap(({ operationId, responses }) =>

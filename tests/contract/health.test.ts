@@ -62,7 +62,7 @@ describe("while regions are brought back", () => {
 test("once there is a store the process is ready, until it stops; and it stays live", async () => {
   const app = await TestApp.open();
   await withHealth(async (url, health) => {
-    health.ready(app.store);
+    health.ready(() => app.store.refuseIfStopping());
     expect(await ask(`${url}/readyz`)).toMatchObject({ status: 200, body: { status: "ok" } });
     app.store.stop();
     const answer = await ask(`${url}/readyz`);
@@ -129,7 +129,7 @@ describe("the health listener", () => {
         return (await client.last())?.status;
       };
       expect(await states()).toBe(503);
-      health.ready(app.store);
+      health.ready(() => app.store.refuseIfStopping());
       expect(await states()).toBe(204);
       app.store.stop();
       expect(await states()).toBe(503);
@@ -200,7 +200,7 @@ describe("the health listener", () => {
       const mistakes: unknown[] = [];
       const broken = { render: () => Promise.reject(new Error("the key is under the mat")) } as unknown as Metrics;
       const health = new HealthListener(broken, (error) => mistakes.push(error), unwatched());
-      health.ready(app.store);
+      health.ready(() => app.store.refuseIfStopping());
       const answer = await ask(`${health.start({ host: "127.0.0.1", port: 0 })}/metrics`);
       await health.stop();
       expect(answer).toMatchObject({ status: 500, body: { code: "internal" } });
