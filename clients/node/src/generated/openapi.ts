@@ -608,7 +608,7 @@ export interface paths {
       readonly cookie?: never;
     };
     /**
-     * Whether requests are welcome: not before recovery is done, not while the server stops
+     * Whether requests are welcome: not before recovery and preload are done, not while it stops
      * @description For load balancers and orchestrators: 503 with the reason as long as requests should go elsewhere.
      */
     readonly get: operations["isReady"];
