@@ -109,6 +109,16 @@ test(
 );
 
 test(
+  "quantised blocks of a GGUF file are bytes that say what they stand for",
+  withFolder(async (app, folder) => {
+    const content = ggufFile({ tensors: [{ name: "q", type: 12, extents: [256, 2], begin: 0 }], data: 288 });
+    const id = await load(app, folder.write("q.gguf", content));
+    const logical = { type: "Q4_K", shape: [2, 256] };
+    expect((await app.get(id)).tensors).toMatchObject([{ name: "q", dtype: "U8", shape: [2, 144], logical }]);
+  }),
+);
+
+test(
   "whatever is in a file, raw takes it for bytes",
   withFolder(async (app, folder) => {
     const path = folder.write("model.onnx", "anything at all");

@@ -11,7 +11,7 @@ export function tomorrows(word: string): string {
 }
 
 /** Members whose names are their users', so that a further one would be one of theirs. */
-const maps = new Set(["labels", "logical"]);
+const maps = new Set(["labels"]);
 const words = findWords(document.components.schemas);
 
 export function startTomorrow(url: string) {

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import type { Tensor } from "../../src/memory/layout/layout.ts";
+import { layOutRegion, type Tensor } from "../../src/memory/layout/layout.ts";
 import { findPlaces, toTensorIndex } from "../../src/memory/layout/tensor-index.ts";
 import { Tensors, toBeginning } from "../../src/memory/layout/tensors.ts";
 
@@ -20,6 +20,7 @@ const tensor = fc.record(
     byteSize: fc.nat(),
     aligned: fc.boolean(),
     aliasOf: name,
+    logical: fc.record({ type: name, shape: fc.array(fc.nat(), { maxLength: 3 }) }),
   },
   { requiredKeys: ["name", "dtype", "shape", "byteOffset", "byteSize", "aligned"] },
 );
@@ -43,8 +44,8 @@ describe("tensors", () => {
       fc.property(lists, (list: Tensor[]) => {
         const tensors = Tensors.of(list);
         expect(tensors.count).toBe(list.length);
-        const expected = list.map(({ byteOffset, byteSize, aliasOf = null, ...rest }) => {
-          return { ...rest, byte_offset: byteOffset, byte_size: byteSize, alias_of: aliasOf, logical: null };
+        const expected = list.map(({ byteOffset, byteSize, aliasOf = null, logical = null, ...rest }) => {
+          return { ...rest, byte_offset: byteOffset, byte_size: byteSize, alias_of: aliasOf, logical };
         });
         expect(JSON.parse(toText(tensors))).toEqual(expected);
       }),
@@ -60,6 +61,19 @@ describe("tensors", () => {
       expect(wrong).toThrow();
     }
     expect(() => Tensors.parse(1, Buffer.from("{}"))).toThrow();
+  });
+
+  test("are asked for once more with what they stand for, and laid out with it", () => {
+    const logical = { type: "Q4_K", shape: [2, 256] };
+    const specs = [
+      { name: "q", dtype: "U8", shape: [2, 144], logical },
+      { name: "w", dtype: "F32", shape: [2] },
+    ] as const;
+    for (const metadata of [{}, false] as const) {
+      const tensors = Tensors.of(layOutRegion(specs, metadata).tensors);
+      expect(tensors.find("q")).toMatchObject({ byteSize: 288, logical });
+      expect(tensors.toSpecs()).toEqual(specs);
+    }
   });
 
   test("say what keeps them apart from what is asked for", () => {

@@ -62,7 +62,7 @@ REGION: dict[str, Any] = {
             "byte_size": 4,
             "aligned": True,
             "alias_of": "v",
-            "logical": {"kind": "datetime64"},
+            "logical": {"type": "Q4_K", "shape": [2, 256]},
         }
     ],
     "checksum": {"algorithm": "xxh3-64-tree", "chunk_bytes": 1 << 26, "value": "2d06800538d394c2"},
@@ -210,7 +210,7 @@ def test_records_have_records_inside() -> None:
     trainer = tensord.ClientDescriptor("trainer", None, None, None, None, None, {"job": "7"})
     assert region.owner == tensord.Owner("linger", linger_ms=0, handoff_ms=5)
     assert region.storage == tensord.Storage("shm", "/dev/shm/x", None, (1 << 64) - 1, 4711, 4100, maker_byte=True)
-    assert region.tensors == (tensord.TensorInfo("w", "U8", (4,), 4096, 4, "v", {"kind": "datetime64"}),)
+    assert region.tensors == (tensord.TensorInfo("w", "U8", (4,), 4096, 4, "v", {"type": "Q4_K", "shape": [2, 256]}),)
     assert region.checksum == tensord.Checksum("xxh3-64-tree", 1 << 26, "2d06800538d394c2")
     assert region.holders == (tensord.Holder("ses_a", trainer, 2, writable=False),)
     assert region.drain == tensord.Drain("deleted", "lease")

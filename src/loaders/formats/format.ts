@@ -23,9 +23,7 @@ export interface RangeReader {
 }
 
 /** A tensor with its place in the file's content: in what the file is once it is decompressed. */
-export interface FileTensor extends Pick<Tensor, "name" | "dtype" | "shape" | "byteOffset" | "byteSize" | "aligned"> {
-  /** What its opaque bytes stand for: blocks of a type that has no dtype, by the format's own name, and the shape in elements. */
-  readonly logical?: { readonly type: string; readonly shape: readonly number[] };
+export interface FileTensor extends Omit<Tensor, "aliasOf"> {
   /** Of one in an archive. Only `streamTensor` reads one that is deflated. */
   readonly member?: ArchiveMember;
 }

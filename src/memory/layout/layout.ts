@@ -21,6 +21,15 @@ export interface TensorSpec {
   readonly aliasOf?: string | undefined;
   /** Of an alias: where it begins in that tensor, 0 unless it says so. */
   readonly aliasByteOffset?: number | undefined;
+  readonly logical?: Logical | undefined;
+}
+
+/** What a tensor's bytes stand for where no dtype says it, such as blocks of quantised elements; nobody here looks into them. */
+export interface Logical {
+  /** By the name that the file's format has for it: `Q4_K` of ggml. */
+  readonly type: string;
+  /** In elements of that type, outermost dimension first. */
+  readonly shape: readonly number[];
 }
 
 /** A tensor with its place. */
@@ -220,7 +229,7 @@ export type TensorType = Pick<TensorSpec, "dtype" | "shape">;
  */
 export function tensorDifference(
   asked: readonly TensorSpec[],
-  existing: readonly TensorSpec[],
+  existing: readonly (TensorType & Pick<TensorSpec, "name">)[],
 ): TensorDifference | undefined {
   const rest = new Map(existing.map((tensor) => [tensor.name, tensor]));
   const missing: string[] = [];
@@ -289,9 +298,9 @@ function tooManyNames(): TensordError {
 }
 
 function toTensor(spec: TensorSpec, byteOffset: number, byteSize: number): Tensor {
-  const { name, dtype, shape, aliasOf } = spec;
+  const { name, dtype, shape, aliasOf, logical } = spec;
   const tensor = { name, dtype, shape, byteOffset, byteSize, aligned: byteOffset % elementBytes(dtype) === 0 };
-  return aliasOf === undefined ? tensor : { ...tensor, aliasOf };
+  return { ...tensor, ...(aliasOf !== undefined && { aliasOf }), ...(logical !== undefined && { logical }) };
 }
 
 function checkTensorCount(count: number): void {

@@ -6,7 +6,7 @@
 
 import assert from "node:assert/strict";
 import type { Dtype } from "./dtype.ts";
-import { type Tensor, type TensorDifference, type TensorSpec, tensorDifference } from "./layout.ts";
+import { type Logical, type Tensor, type TensorDifference, type TensorSpec, tensorDifference } from "./layout.ts";
 
 /** A tensor in the JSON of `docs/protocol.md`. `name` is its first member: `find` relies on it. */
 interface ListedTensor {
@@ -17,7 +17,7 @@ interface ListedTensor {
   readonly byte_size: number;
   readonly aligned: boolean;
   readonly alias_of: string | null;
-  readonly logical: null;
+  readonly logical: Logical | null;
 }
 
 /** The list of a region's tensors, wherever it is. */
@@ -93,10 +93,11 @@ export class Tensors implements TensorList {
   toSpecs(): readonly TensorSpec[] {
     const listed = JSON.parse(toBuffer(this.bytes).toString("utf8")) as ListedTensor[];
     const begins = new Map(listed.map(({ name, byte_offset }) => [name, byte_offset]));
-    return listed.map(({ name, dtype, shape, byte_offset, alias_of }) => {
-      if (alias_of === null) return { name, dtype, shape };
+    return listed.map(({ name, dtype, shape, byte_offset, alias_of, logical }) => {
+      const spec = { name, dtype, shape, ...(logical !== null && { logical }) };
+      if (alias_of === null) return spec;
       const aliasByteOffset = byte_offset - (begins.get(alias_of) ?? byte_offset);
-      return { name, dtype, shape, aliasOf: alias_of, aliasByteOffset };
+      return { ...spec, aliasOf: alias_of, aliasByteOffset };
     });
   }
 }
@@ -112,14 +113,14 @@ export function readTensor(text: Buffer): Tensor {
   return toTensor(JSON.parse(text.toString("utf8", 0, next === -1 ? text.lastIndexOf("]") : next)));
 }
 
-function toListed({ name, dtype, shape, byteOffset, byteSize, aligned, aliasOf }: Tensor): ListedTensor {
+function toListed({ name, dtype, shape, byteOffset, byteSize, aligned, aliasOf, logical }: Tensor): ListedTensor {
   const place = { byte_offset: byteOffset, byte_size: byteSize, aligned };
-  return { name, dtype, shape, ...place, alias_of: aliasOf ?? null, logical: null };
+  return { name, dtype, shape, ...place, alias_of: aliasOf ?? null, logical: logical ?? null };
 }
 
-function toTensor({ name, dtype, shape, byte_offset, byte_size, aligned, alias_of }: ListedTensor): Tensor {
+function toTensor({ name, dtype, shape, byte_offset, byte_size, aligned, alias_of, logical }: ListedTensor): Tensor {
   const tensor = { name, dtype, shape, byteOffset: byte_offset, byteSize: byte_size, aligned };
-  return alias_of === null ? tensor : { ...tensor, aliasOf: alias_of };
+  return { ...tensor, ...(alias_of !== null && { aliasOf: alias_of }), ...(logical !== null && { logical }) };
 }
 
 /** The same memory. */

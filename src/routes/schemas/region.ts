@@ -15,6 +15,16 @@ import {
   StorageKind,
 } from "./words.ts";
 
+const Logical = z
+  .object({
+    type: z.string().openapi({ description: "By the name that the file's format has for it.", example: "Q4_K" }),
+    shape: Shape.openapi({ description: "In elements of that type." }),
+  })
+  .openapi("Logical", {
+    description:
+      "What the bytes stand for where no dtype says it, such as blocks of quantised elements of a GGUF file.",
+  });
+
 export const Tensor = z
   .object({
     name: TensorName,
@@ -27,10 +37,8 @@ export const Tensor = z
       .string()
       .nullable()
       .openapi({ description: "The tensor whose bytes these are, whole or inside it, if they are another's." }),
-    logical: z
-      .looseObject({})
-      .nullable()
-      .openapi({ description: "What the elements stand for, if it is more than their dtype says." }),
+    // Not `nullable`, as below.
+    logical: z.union([Logical, z.null()]),
   })
   .openapi("Tensor");
 

@@ -39,9 +39,9 @@ export type ListedRegion = FromWire<Schemas["RegionFacts"]>;
 
 /**
  * A tensor of a region: `byteOffset` counts from the start of the region's file. `aliasOf` names the tensor whose bytes these
- * are, if they are another's.
+ * are, if they are another's; `logical` says what they stand for where no dtype does, such as blocks of quantised elements.
  */
-export type TensorInfo = Omit<FromWire<Schemas["Tensor"]>, "aligned" | "logical">;
+export type TensorInfo = Omit<FromWire<Schemas["Tensor"]>, "aligned">;
 
 /** A tensor to lay out in a new region. */
 export type TensorRequest = FromWire<Schemas["TensorRequest"]>;

@@ -131,7 +131,7 @@ export function toTensorReference(reference: AnyReference): TensorReference {
 /** The reference to a tensor of the file at `place`. @throws TensordError `validation-failed` if that is no region's file */
 export function toReference(
   { region, storage = shm, instance, path, dev, ino }: Place,
-  { byteOffset, byteSize, dtype, shape }: Omit<TensorInfo, "name" | "aliasOf">,
+  { byteOffset, byteSize, dtype, shape }: Omit<TensorInfo, "name" | "aliasOf" | "logical">,
   generation = 0,
 ): TensorReference {
   return TensorReference.parse({

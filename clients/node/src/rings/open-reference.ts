@@ -83,7 +83,7 @@ function tryOpen(
 ): OpenedTensor | undefined {
   try {
     if (reference.generation !== 0) return tryOpenSlot(reference, place, access, () => map(reference, access));
-    return new OpenedTensor(map(reference, access), { name: "", aliasOf: null, ...reference });
+    return new OpenedTensor(map(reference, access), { name: "", aliasOf: null, logical: null, ...reference });
   } catch (error) {
     throw error instanceof Mismatch ? toStale(error) : error;
   }

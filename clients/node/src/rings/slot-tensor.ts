@@ -18,7 +18,7 @@ export class SlotTensor extends OpenedTensor {
   readonly #slotLock: TensorLock;
 
   constructor(attached: Attached, reference: TensorReference, slotLock: TensorLock) {
-    super(attached, { name: "", aliasOf: null, ...reference });
+    super(attached, { name: "", aliasOf: null, logical: null, ...reference });
     this.#reference = reference;
     this.#slotLock = slotLock;
     // If nobody closes it, the collector does.

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A tensor of a region: ``byte_offset`` counts from the start of the region's file. ``alias_of`` names the tensor
-    whose bytes these are, if they are another's; ``logical`` says what the elements stand for, if ``dtype`` does not.
+    whose bytes these are, if they are another's; ``logical`` says what they stand for where no dtype does, as a
+    ``type`` and a ``shape`` in elements of it: blocks of quantised elements of a GGUF file.
     """
 
     name: str
