@@ -14,7 +14,8 @@ import type { FileJob, FileReply, OpenedBytes, Signature, WantedFormat } from ".
 import { toContent } from "./formats/content.ts";
 import type { ModelFile, RangeReader } from "./formats/format.ts";
 import { openModelFile } from "./formats/open-model-file.ts";
-import { quotePath } from "./formats/refusal.ts";
+import { quotePath, unsupported, withPath } from "./formats/refusal.ts";
+import { checkMembers } from "./formats/stream-content.ts";
 import type { ModelPath } from "./source/model-roots.ts";
 
 declare const self: Worker;
@@ -70,6 +71,7 @@ async function open(file: ModelPath, format: WantedFormat): Promise<OpenedBytes>
     const reader = toReader(fd, Number(status.size));
     const found = await openModelFile(reader, file.path, format === "raw" ? { format } : {});
     refuseDeflated(found);
+    await checkMembers(reader, found);
     const { compression, byteSize } = found;
     const tensors = found.tensors.length > 0 ? found.tensors : [toOne(byteSize)];
     await using content = toContent(reader, compression);
@@ -146,9 +148,8 @@ function toReader(fd: number, byteSize: number): RangeReader {
 /** Bytes are kept as they are, and so an array that has to be inflated by itself could not be mapped. */
 function refuseDeflated({ path, tensors }: ModelFile): void {
   if (!tensors.some(({ member }) => member?.isDeflated)) return;
-  throw new TensordError("unsupported-format", `Cannot load ${quotePath(path)}: its arrays are compressed one by one`, {
-    hint: "Save it by numpy.savez, and compress the whole file by zstd or gzip if it is to be small.",
-  });
+  const hint = "Save it by numpy.savez, and compress the whole file by zstd or gzip if it is to be small.";
+  throw withPath(path, unsupported("its arrays are compressed one by one, want them as they are", hint));
 }
 
 function toLayout(

@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import type { ModelFile } from "../../src/loaders/formats/format.ts";
 import { openModelFile } from "../../src/loaders/formats/open-model-file.ts";
-import { streamContent, streamTensor } from "../../src/loaders/formats/stream-content.ts";
+import { checkMembers, streamContent, streamTensor } from "../../src/loaders/formats/stream-content.ts";
 import { fileLimits } from "../../src/loaders/limits.ts";
 import {
   collect,
@@ -151,6 +151,18 @@ describe("an .npz file", () => {
     const large = await openModelFile(readerOf(zipFile(members, 2, true)), "/models/x.npz");
     const plain = await openModelFile(readerOf(zipFile(members)), "/models/x.npz");
     expect(large.tensors).toEqual(plain.tensors);
+  });
+
+  test("has its checksums compared in one pass, also where it is compressed", async () => {
+    const many = Array.from({ length: 20 }, (_, i) => ({ name: `${i}.npy`, bytes: array, isDeflated: i % 2 === 1 }));
+    const reader = readerOf(gzipSync(zipFile(many)));
+    const opened = await openModelFile(reader, "/models/x.npz.gz");
+    const before = reader.readBytes;
+    await checkMembers(reader, opened);
+    expect(reader.readBytes - before).toBe(reader.byteSize);
+    const bent = readerOf(zipFile([...many, { name: "bent.npy", bytes: array, crc: 1 }]));
+    const other = await openModelFile(bent, "/models/x.npz");
+    expect((await refusalOf(() => checkMembers(bent, other))).message).toContain('the array "bent" has the checksum');
   });
 
   test("may have a comment, also one that looks like its end", async () => {

@@ -47,6 +47,23 @@ export async function* streamTensor(reader: RangeReader, file: ModelFile, tensor
   }
 }
 
+/**
+ * Reads an archive's arrays to their ends, in one pass. Files that are none have nothing to compare.
+ * @throws TensordError `invalid-model-file` of an array that is not what the archive's checksum says.
+ */
+export async function checkMembers(reader: RangeReader, file: ModelFile): Promise<void> {
+  try {
+    await using content = toContent(reader, file.compression);
+    for (const tensor of file.tensors) {
+      if (tensor.member === undefined) continue;
+      // Each piece is looked at as it comes.
+      for await (const _ of streamMember(content, tensor, tensor.member));
+    }
+  } catch (error) {
+    throw withPath(file.path, error);
+  }
+}
+
 async function* streamMember(
   content: Content,
   { name, byteSize }: FileTensor,
