@@ -1951,10 +1951,23 @@ export interface components {
       readonly aligned: boolean;
       /** @description The tensor whose bytes these are, whole or inside it, if they are another's. */
       readonly alias_of: string | null;
-      /** @description What the elements stand for, if it is more than their dtype says. */
-      readonly logical: {
-        readonly [key: string]: unknown;
-      } | null;
+      readonly logical: components["schemas"]["Logical"] | null;
+    };
+    /** @description What the bytes stand for where no dtype says it, such as blocks of quantised elements of a GGUF file. */
+    readonly Logical: {
+      /**
+       * @description By the name that the file's format has for it.
+       * @example Q4_K
+       */
+      readonly type: string;
+      /**
+       * @description In elements of that type.
+       * @example [
+       *       1024,
+       *       1024
+       *     ]
+       */
+      readonly shape: readonly number[];
     };
     /**
      * @description Exactly one of `tensors` and `byte_size`, and exactly one owner: `session`, `ttl_ms`, `linger_ms` or `persist`; `linger_ms` may have the `session` that builds it beside it.

@@ -507,7 +507,14 @@ class Tensor(TypedDict):
     byte_size: int
     aligned: bool
     alias_of: str | None
-    logical: dict[str, Any] | None
+    logical: Logical | None
+
+
+class Logical(TypedDict):
+    """What the bytes stand for where no dtype says it, such as blocks of quantised elements of a GGUF file."""
+
+    type: str
+    shape: list[int]
 
 
 class CreateRegion(TypedDict):
