@@ -255,10 +255,10 @@ export const limits = {
   /** How often the server looks whether the file of tokens is another one. */
   tokensLookMs: 1000,
   /** Hosts that the operator lets TCP be called by. */
-  modelRoots: 64,
-  /** Of a model file's place. */
-  uriCharacters: 4096,
   allowedHosts: 100,
+  /** Directories below which model files are loaded, and the text of a model file's place. */
+  modelRoots: 64,
+  uriCharacters: 4096,
   /** How long requests may go on after SIGTERM. */
   shutdownGraceMs: 10_000,
   /** Creations that are still under way are cancelled this long before the grace ends, so that they can undo. */

@@ -2,6 +2,7 @@
 
 import { afterAll, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { purge } from "../../src/server/cli/purge.ts";
 import { parseConfig } from "../../src/server/config.ts";
@@ -36,8 +37,8 @@ test.each(workers)("without %s a server does not start, and leaves nothing", asy
   const place = createInstance();
   const { name: instance, shmDirectory } = place;
   const where = { TENSORD_INSTANCE: instance, TENSORD_SHM_DIR: shmDirectory, TENSORD_PORT: "" };
-  // Without a reserve its Worker is not missed.
-  const settings = { ...where, TENSORD_RESERVE_BYTES: "16777216" };
+  // Without a reserve its Worker is not missed, nor that of model files without a place for them.
+  const settings = { ...where, TENSORD_RESERVE_BYTES: "16777216", TENSORD_MODEL_ROOTS: tmpdir() };
   const config = parseConfig({ ...settings, TENSORD_LOG_LEVEL: "silent" }, {});
   await without(worker, async () => {
     await expect(startServer(config)).rejects.toThrow(`${worker}.missing`);
