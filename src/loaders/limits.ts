@@ -6,6 +6,9 @@
 import { GiB, KiB, MiB } from "../memory/limits.ts";
 
 export const fileLimits = {
+  /** Folders whose files may be loaded, and the characters that say where one is. */
+  modelRoots: 64,
+  uriCharacters: 4096,
   /** What is read of a file at first: most headers are shorter. How many of those bytes say what it is: of a tar archive the 262nd. */
   prefixBytes: 64 * KiB,
   sniffedBytes: 512,

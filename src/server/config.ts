@@ -6,6 +6,7 @@
 import { isIP, isIPv4 } from "node:net";
 import { isAbsolute } from "node:path";
 import { z } from "@hono/zod-openapi";
+import { fileLimits } from "../loaders/limits.ts";
 import { TensordError } from "../memory/error.ts";
 import { limits, MiB } from "../memory/limits.ts";
 import { instancePattern } from "../memory/naming.ts";
@@ -76,7 +77,7 @@ const storageKindList = z
   .transform((text) => text.split(",").map((part) => part.trim()))
   .pipe(z.array(z.enum(offeredKinds, `want some of ${offeredKinds.join(", ")}, comma separated`)));
 
-const wantFewer = `want at most ${limits.modelRoots} paths`;
+const wantFewer = `want at most ${fileLimits.modelRoots} paths`;
 const wantFolder = "want absolute paths, comma separated, none of them /";
 
 const pathList = z
@@ -86,7 +87,7 @@ const pathList = z
   .pipe(
     z
       .array(z.string().refine((path) => isAbsolute(path) && path !== "/", wantFolder))
-      .max(limits.modelRoots, wantFewer),
+      .max(fileLimits.modelRoots, wantFewer),
   );
 
 const allowedHosts = z

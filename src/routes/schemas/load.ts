@@ -1,7 +1,7 @@
 /** The zod schema of the body that begins to load a model file. */
 
 import { z } from "@hono/zod-openapi";
-import { limits } from "../../memory/limits.ts";
+import { fileLimits } from "../../loaders/limits.ts";
 import { CopyRegion } from "./operation.ts";
 import { exactly, ownedNamedRegion } from "./requests.ts";
 
@@ -12,7 +12,7 @@ export const LoadModel = z
     uri: z
       .string()
       .min(1)
-      .max(limits.uriCharacters)
+      .max(fileLimits.uriCharacters)
       .openapi({
         description:
           "Where the file is, as the server sees it: `file:///path`, below one of the folders that whoever runs it has named " +
