@@ -28,17 +28,23 @@ export class BenchServer implements AsyncDisposable {
 
   readonly #preload: readonly string[];
 
-  private constructor(tcpPort: string, preload: string | undefined) {
+  private constructor(tcpPort: string, preload: string | undefined, settings: Readonly<Record<string, string>>) {
     this.#preload = preload === undefined ? [] : ["--preload", preload];
-    this.#environment = { TENSORD_INSTANCE: this.instance, TENSORD_PORT: tcpPort, TENSORD_LOG_LEVEL: "info" };
+    const own = { TENSORD_INSTANCE: this.instance, TENSORD_PORT: tcpPort, TENSORD_LOG_LEVEL: "info" };
+    this.#environment = { ...own, ...settings };
   }
 
   /**
    * @param withTcp whether it listens on a port of loopback too.
    * @param preload the path of what its process runs first.
+   * @param settings by variable; where none says so, nothing lies ready: what is measured is what the server does by itself.
    */
-  static async start({ withTcp = false, preload = undefined as string | undefined } = {}): Promise<BenchServer> {
-    const server = new BenchServer(withTcp ? "0" : "", preload);
+  static async start({
+    withTcp = false,
+    preload = undefined as string | undefined,
+    settings = { TENSORD_RESERVE_BYTES: "0" } as Readonly<Record<string, string>>,
+  } = {}): Promise<BenchServer> {
+    const server = new BenchServer(withTcp ? "0" : "", preload, settings);
     try {
       await server.start();
       return server;

@@ -213,8 +213,9 @@ export const settings = {
     fallback: "",
     schema: emptyOr(integer(0, limits.regionBytes)),
     meaning:
-      "Memory that lies ready for regions to come, in huge pages where the kernel has some; it counts as available, and is given back " +
-      "before anything is refused. 0 is none; empty is none under 4 GiB for all regions, else 5 % of that, at most 1 GiB.",
+      "Memory that lies ready for regions to come, in huge pages where the kernel has some, beside 6 MiB for small regions; it counts as " +
+      "available, and is given back before anything is refused. 0 is none; empty is none under 4 GiB for all regions, else 5 % of that, at most " +
+      "1 GiB.",
   },
   holderTtlMs: {
     variable: "TENSORD_HOLDER_TTL_MS",

@@ -4,7 +4,7 @@ import { expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { KiB, limits, MiB } from "../../src/memory/limits.ts";
-import { smallClasses } from "../../src/memory/storage/shm/reserve/plan.ts";
+import { smallBytes } from "../../src/memory/storage/shm/reserve/plan.ts";
 import type { PressureTexts } from "../../src/memory/storage/shm/reserve/pressure.ts";
 import { reserveLimits } from "../../src/memory/storage/shm/reserve/reserve-limits.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
@@ -21,7 +21,6 @@ const readFixtures = (meminfo: string, pressure: string): PressureTexts => ({
 const calm = readFixtures("meminfo-plenty", "pressure-calm");
 const stalled = readFixtures("meminfo-plenty", "pressure-stalled");
 
-const smallBytes = smallClasses.reduce((sum, { byteSize, count }) => sum + byteSize * count, 0);
 const reserve = { settingBytes: 40 * MiB, hugeAfterMs: 0, readPressure: () => calm };
 
 /** An app with a reserve that is full. */

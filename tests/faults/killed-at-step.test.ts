@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { type Step, steps } from "../../src/memory/state/steps.ts";
-import { reserveSteps } from "../../src/memory/storage/shm/reserve/reserve.ts";
+import { reserveSteps } from "../../src/memory/storage/shm/reserve/reserve-parts.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { AcknowledgedRegions } from "../harness/instance-acknowledged.ts";

@@ -23,13 +23,13 @@ describe("a reserve that nobody gave a size", () => {
 
 describe("the plan", () => {
   test("has halves of what there is, so that there is something for every size", () => {
-    expect(planHuge(16 * MiB, [])).toEqual(huge(8, 4, 2));
+    expect(planHuge(16 * MiB, [])).toEqual(huge(2, 4, 8));
     expect(planHuge(3 * MiB, [])).toEqual([]);
   });
 
   test("keeps what was asked for twice lately, and not what was asked for once", () => {
     expect(planHuge(256 * MiB, [100 * MiB, 64 * MiB + 4096, 64 * MiB + 8192])).toEqual(
-      huge(64, 64, 64, 32, 16, 8, 4, 2),
+      huge(64, 64, 2, 4, 8, 16, 32, 64),
     );
     expect(planHuge(64 * MiB, [100 * MiB, 100 * MiB])).toEqual(planHuge(64 * MiB, []));
   });

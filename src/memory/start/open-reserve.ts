@@ -4,7 +4,8 @@ import { statfsSync } from "node:fs";
 import { readCapabilities } from "../host/capabilities.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { toDefaultReserve } from "../storage/shm/reserve/plan.ts";
-import { Reserve, type ReserveParts } from "../storage/shm/reserve/reserve.ts";
+import { Reserve } from "../storage/shm/reserve/reserve.ts";
+import type { ReserveParts } from "../storage/shm/reserve/reserve-parts.ts";
 
 export interface ReserveOptions extends Pick<ReserveParts, "readPressure" | "hugeAfterMs"> {
   /** What it may take; undefined leaves it to what all regions may take. */

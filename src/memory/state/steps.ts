@@ -4,7 +4,7 @@
  */
 
 import { holderSteps } from "../storage/fd-holder/steps.ts";
-import { reserveSteps } from "../storage/shm/reserve/reserve.ts";
+import { reserveSteps } from "../storage/shm/reserve/reserve-parts.ts";
 import { allocationSteps } from "../storage/storage.ts";
 
 export const steps = [

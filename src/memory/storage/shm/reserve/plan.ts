@@ -18,6 +18,9 @@ export const smallClasses: readonly SmallClass[] = reserveLimits.classes.map(({ 
   count,
 }));
 
+/** What all small segments take. */
+export const smallBytes = smallClasses.reduce((sum, { byteSize, count }) => sum + byteSize * count, 0);
+
 /** How large a reserve is where nobody says so, in a server whose regions may take `limitBytes`. */
 export function toDefaultReserve(limitBytes: number): number {
   if (limitBytes < reserveLimits.leastLimitBytes) return 0;
@@ -29,29 +32,29 @@ export function toWholeChunks(byteSize: number): number {
   return byteSize - (byteSize % hugePageBytes);
 }
 
+/** Of sizes of regions' files, the whole chunks of those that were asked for twice: each as often as it was. */
+export function findRepeated(asked: readonly number[]): number[] {
+  const sizes = asked.map(toWholeChunks).filter((size) => size > 0);
+  return sizes.filter((size) => sizes.filter((other) => other === size).length > 1);
+}
+
 /**
- * The sizes of huge segments in a reserve of `budgetBytes`: what was asked for twice lately, the latest first and as often as that,
- * then halves of what is left, so that there is something for every size.
+ * The sizes of huge segments in a reserve of `budgetBytes`, in the order in which they are to be made: what was asked for twice lately, as
+ * often as that, then halves of what is left, the smallest first, so that there is something for every size.
  * @param asked sizes of regions' files, the latest first.
  */
 export function planHuge(budgetBytes: number, asked: readonly number[]): number[] {
-  const sizes = asked.map(toWholeChunks).filter((size) => size > 0);
-  const repeated = sizes.filter((size) => sizes.filter((other) => other === size).length > 1);
-  const plan: number[] = [];
+  const wanted: number[] = [];
   let left = budgetBytes;
-  for (const size of repeated) {
+  for (const size of findRepeated(asked)) {
     if (size > left) continue;
-    plan.push(size);
+    wanted.push(size);
     left -= size;
   }
-  for (
-    let size = toWholeChunks(Math.floor(left / 2));
-    size >= hugePageBytes;
-    size = toWholeChunks(Math.floor(size / 2))
-  ) {
-    plan.push(size);
-  }
-  return plan;
+  const halves: number[] = [];
+  let size = toWholeChunks(Math.floor(left / 2));
+  for (; size > 0; size = toWholeChunks(Math.floor(size / 2))) halves.unshift(size);
+  return [...wanted, ...halves];
 }
 
 /** What a plan has and `ready` lacks, and what is ready without being planned; both as sizes. */

@@ -6,49 +6,16 @@
 
 import { closeSync } from "node:fs";
 import { limits } from "../../../limits.ts";
-import { readDescriptorLimit } from "../../../os/libc.ts";
 import type { Collapsed } from "../../../os/libc-pages.ts";
-import type { HostLanes } from "../../lane.ts";
 import { ignoreMissing } from "../shm-files.ts";
 import { Collapser } from "./collapser.ts";
-import { compareSizes, planHuge, type SmallClass, smallClasses } from "./plan.ts";
-import { isPressed, type PressureTexts, readPressure } from "./pressure.ts";
+import { Filler } from "./filler.ts";
+import { smallClasses } from "./plan.ts";
+import { isPressed, readPressure } from "./pressure.ts";
 import { ReserveLane } from "./reserve-lane.ts";
 import { reserveLimits } from "./reserve-limits.ts";
+import type { ReserveCounts, ReserveParts } from "./reserve-parts.ts";
 import { type ReadySegment, Segments } from "./segments.ts";
-
-/** What filling the reserve does, in this order; whoever opens the store may be told of each. */
-export const reserveSteps = ["reserve.file-made", "reserve.window-grown", "reserve.filled", "reserve.removed"] as const;
-export type OnReserveStep = (step: (typeof reserveSteps)[number]) => void;
-
-export interface ReserveParts {
-  /** What it may take; 0: there is none. */
-  readonly budgetBytes: number;
-  /** A file in `new/`. */
-  readonly pathOf: (name: string) => string;
-  /** What regions may still be charged. */
-  readonly roomBytes: () => number;
-  /** What the file system has free. */
-  readonly freeBytes: () => number;
-  /** Why this host gives no huge pages; undefined if that is to be tried. */
-  readonly smallOnly?: string | undefined;
-  readonly lanes: HostLanes;
-  readonly onStep: OnReserveStep | undefined;
-  readonly onWarning: (message: string, error: unknown) => void;
-  readonly readPressure?: (() => PressureTexts) | undefined;
-  /** How long the start goes on without huge segments. */
-  readonly hugeAfterMs?: number | undefined;
-}
-
-/** What has happened since the start. */
-export interface ReserveCounts {
-  hits: { small: number; huge: number };
-  misses: { small: number; huge: number };
-  refills: number;
-  hugeChunks: number;
-  smallChunks: number;
-  givenBackBytes: number;
-}
 
 const shortages = new Set(["ENOENT", "ENOSPC", "ENOMEM", "EMFILE", "ENFILE"]);
 
@@ -67,8 +34,8 @@ export class Reserve implements AsyncDisposable {
   readonly #lane = new ReserveLane();
   readonly #parts: ReserveParts;
   readonly #segments = new Segments();
-  /** Pages of the segment that is being made, and of those that are being removed. */
-  #makingBytes = 0;
+  readonly #filler: Filler;
+  /** Pages of segments that are being removed. */
   #goingBytes = 0;
   readonly #going = new Set<Promise<void>>();
   /** Sizes that were asked for, the latest first. */
@@ -77,7 +44,6 @@ export class Reserve implements AsyncDisposable {
   #isRunning = false;
   #isPressed = false;
   #hugeAt = Number.POSITIVE_INFINITY;
-  #made = 0;
   #filling: { readonly cancel: AbortController; readonly ended: Promise<void> } | undefined;
   #fillTimer: Timer | undefined;
   #lookTimer: Timer | undefined;
@@ -86,6 +52,18 @@ export class Reserve implements AsyncDisposable {
     this.#parts = parts;
     this.budgetBytes = parts.budgetBytes;
     this.#smallOnly = parts.smallOnly;
+    this.#filler = new Filler({
+      ...parts,
+      lane: this.#lane,
+      segments: this.#segments,
+      takenBytes: () => this.bytes,
+      asked: () => this.#asked,
+      onMade: () => {
+        this.counts.refills += 1;
+      },
+      onCollapsed: (collapsed) => this.#count(collapsed),
+      remove: (segment) => this.#remove(segment),
+    });
     this.sealed = new Collapser({
       lane: this.#lane,
       mayWork: () => this.givesHugePages && !this.#isPressed,
@@ -96,7 +74,7 @@ export class Reserve implements AsyncDisposable {
 
   /** What it takes now, of the file system and of what the limit leaves. */
   get bytes(): number {
-    return this.#segments.bytes + this.#makingBytes + this.#goingBytes;
+    return this.#segments.bytes + this.#filler.makingBytes + this.#goingBytes;
   }
 
   /** Whether huge pages can be had here, as was tried at the start. */
@@ -147,9 +125,9 @@ export class Reserve implements AsyncDisposable {
   /** Gives back all but `mostBytes`. @returns whether there was anything to give. */
   async giveBack(mostBytes = 0): Promise<boolean> {
     const hadBytes = this.bytes;
-    if (this.#segments.bytes + this.#makingBytes > mostBytes) await this.#stopFilling();
+    if (this.#segments.bytes + this.#filler.makingBytes > mostBytes) await this.#stopFilling();
     for (;;) {
-      const excess = this.#segments.bytes + this.#makingBytes - mostBytes;
+      const excess = this.#segments.bytes + this.#filler.makingBytes - mostBytes;
       const segment = excess > 0 ? this.#segments.takeFor(excess) : undefined;
       if (segment === undefined) break;
       this.counts.givenBackBytes += segment.byteSize;
@@ -183,7 +161,7 @@ export class Reserve implements AsyncDisposable {
 
   /** One chunk tells. @returns why not; undefined if it can be done. */
   async #tryHugePage(): Promise<string | undefined> {
-    const name = this.#nextName();
+    const name = this.#filler.nextName();
     try {
       const fd = await this.#lane.make(this.#parts.pathOf(name), 0);
       try {
@@ -239,83 +217,10 @@ export class Reserve implements AsyncDisposable {
 
   async #fillAll(signal: AbortSignal): Promise<void> {
     if (this.#isPressed) return;
-    if (readDescriptorLimit().soft >= BigInt(reserveLimits.leastDescriptors)) {
-      for (const [index, each] of smallClasses.entries()) await this.#fillClass(index, each, signal);
-    }
-    while (this.givesHugePages && performance.now() >= this.#hugeAt && !signal.aborted) {
-      const size = await this.#nextHuge();
-      if (size === undefined || !(await this.#makeHuge(size, signal))) return;
-    }
-  }
-
-  async #fillClass(index: number, { byteSize, count }: SmallClass, signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && (this.#segments.smallCounts[index] ?? 0) < count && this.#hasRoom(byteSize)) {
-      const name = this.#nextName();
-      this.#makingBytes = byteSize;
-      try {
-        const fd = await this.#lane.make(this.#parts.pathOf(name), byteSize);
-        this.#segments.add({ name, byteSize, kind: "small", fd });
-      } finally {
-        this.#makingBytes = 0;
-      }
-      this.counts.refills += 1;
-    }
-  }
-
-  /** The size of the huge segment to be made next; what nobody asks for goes for it. */
-  async #nextHuge(): Promise<number | undefined> {
-    const forSmall = smallClasses.reduce((sum, { byteSize, count }) => sum + byteSize * count, 0);
-    const plan = planHuge(Math.max(0, this.budgetBytes - forSmall), this.#asked);
-    const { missing, spare } = compareSizes(plan, this.#segments.hugeSizes);
-    const [first] = missing;
-    while (first !== undefined && this.bytes + first > this.budgetBytes && spare.length > 0) {
-      const segment = this.#segments.takeHuge(spare.pop() ?? 0);
-      if (segment !== undefined) await this.#remove(segment);
-    }
-    return missing.find((size) => this.#hasRoom(size));
-  }
-
-  /** Whether `byteSize` bytes more are within the budget, and nobody else's. */
-  #hasRoom(byteSize: number): boolean {
-    const wanted = this.bytes + byteSize;
-    if (wanted > this.budgetBytes || wanted > this.#parts.roomBytes()) return false;
-    return this.#parts.freeBytes() - byteSize >= 2 * reserveLimits.freeBytes;
-  }
-
-  /** @returns whether to go on: not if the kernel gave no more huge pages, or somebody needs the memory. */
-  async #makeHuge(byteSize: number, signal: AbortSignal): Promise<boolean> {
-    const name = this.#nextName();
-    const fd = await this.#lane.make(this.#parts.pathOf(name), 0);
-    this.#parts.onStep?.("reserve.file-made");
-    let done = 0;
-    let isRefused = false;
-    try {
-      while (done < byteSize && !isRefused && !signal.aborted && !this.isInTheWay) {
-        const windowBytes = Math.min(reserveLimits.windowBytes, byteSize - done);
-        this.#makingBytes = done + windowBytes;
-        const collapsed = await this.#lane.grow(fd, done, windowBytes);
-        this.#count(collapsed);
-        this.#parts.onStep?.("reserve.window-grown");
-        isRefused = collapsed.refusal !== undefined;
-        done += isRefused ? (collapsed.hugeChunks + collapsed.smallChunks) * limits.hugePageBytes : windowBytes;
-      }
-    } finally {
-      closeSync(fd);
-      this.#makingBytes = 0;
-      const segment = { name, byteSize: done, kind: "huge", fd: undefined } as const;
-      // What the kernel gave before it gave no more is as good.
-      if (done === byteSize || (isRefused && done > 0)) this.#segments.add(segment);
-      else void this.#remove(segment);
-    }
+    await this.#filler.fillSmall(signal);
+    if (!this.givesHugePages || performance.now() < this.#hugeAt) return;
+    const isRefused = await this.#filler.fillHuge(signal);
     if (isRefused) this.#hugeAt = performance.now() + reserveLimits.refusedMs;
-    this.counts.refills += 1;
-    this.#parts.onStep?.("reserve.filled");
-    return !isRefused && !signal.aborted;
-  }
-
-  #nextName(): string {
-    this.#made += 1;
-    return `segment-${this.#made}`;
   }
 
   #remove({ name, byteSize, fd }: ReadySegment): Promise<void> {
