@@ -57,6 +57,13 @@ const metrics = createRoute({
 
 const nameCharacters = 128;
 
+function toReserve({ budgetBytes, givesHugePages, absence, smallOnly }: Services["store"]["reserve"]) {
+  const told = budgetBytes === 0 ? "The server is told to have none, or regions may take less than 4 GiB." : null;
+  const found = absence ?? smallOnly;
+  const reason = found === undefined ? told : `${found[0]?.toUpperCase()}${found.slice(1)}.`;
+  return { bytes: budgetBytes, huge_pages: givesHugePages, reason: givesHugePages ? null : reason };
+}
+
 export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: Services): void {
   app.openapi(capabilities, async (c) => {
     const [{ shm, hugePages, ...platform }, devices] = await Promise.all([
@@ -76,6 +83,7 @@ export function defineDiagnosisRoutes(app: OpenAPIHono<Environment>, services: S
         huge_pages: shm.hugePages,
         page_size: shm.pageSize,
       },
+      reserve: toReserve(services.store.reserve),
       broker: toBroker(services.host.brokerPath()),
       huge_pages: hugePages.map(({ pageBytes, totalBytes, freeBytes }) => ({
         page_size: pageBytes,

@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { statfsSync } from "node:fs";
 import type { z } from "@hono/zod-openapi";
 import { dtypes } from "../../src/memory/layout/dtype.ts";
+import { MiB } from "../../src/memory/limits.ts";
 import type * as hosts from "../../src/routes/schemas/host.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
 
@@ -38,6 +39,30 @@ describe("capabilities", () => {
         expect(reason === null).toBe(available);
       }
     }),
+  );
+
+  test(
+    "say what may lie ready, and why nothing does",
+    withApp(async (app) => {
+      expect((await ask(app)).reserve).toEqual({
+        bytes: 0,
+        huge_pages: false,
+        reason: "The server is told to have none, or regions may take less than 4 GiB.",
+      });
+    }),
+  );
+
+  test(
+    "say of a reserve whether it is of huge pages",
+    withApp(
+      async (app) => {
+        await app.start();
+        const { reserve } = await ask(app);
+        expect(reserve).toMatchObject({ bytes: 8 * MiB, huge_pages: reserve.reason === null });
+        expect(reserve.huge_pages).toBe(app.store.reserve.givesHugePages);
+      },
+      { reserve: { settingBytes: 8 * MiB } },
+    ),
   );
 
   test(

@@ -53,6 +53,14 @@ const healthyServer: ServerFacts = {
   draining: [],
   barred: new Map(),
   descriptors: { limit: 20_000, connections: 19_900 },
+  reserve: {
+    budgetBytes: 1 * GiB,
+    bytes: 1 * GiB,
+    absence: null,
+    smallOnly: null,
+    hugeChunks: 500,
+    smallChunks: 11,
+  },
   toBeHeld: 2,
 };
 
@@ -116,6 +124,7 @@ describe("a diagnosis", () => {
       "other-instances",
       "pool-limit",
       "swap",
+      "reserve",
       "remove-ipc",
       "loopback-tcp",
       "name-watch",

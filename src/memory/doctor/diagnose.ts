@@ -18,6 +18,7 @@ import { judgeHolder } from "./judge-holder.ts";
 import { judgeBarred, judgeDraining, judgeForeign, judgeInstances, judgeLimit, judgeSwap } from "./judge-memory.ts";
 import { judgePages } from "./judge-pages.ts";
 import { judgeOpenFiles, judgeRemoveIpc, judgeServer, judgeTcp, judgeWatch } from "./judge-process.ts";
+import { judgeReserve } from "./judge-reserve.ts";
 
 /** Each gives one finding, or none where there is nothing to look at; that of devices one for each that cannot be used. */
 const judges: readonly ((facts: Facts) => Finding | readonly Finding[] | undefined)[] = [
@@ -35,6 +36,7 @@ const judges: readonly ((facts: Facts) => Finding | readonly Finding[] | undefin
   judgeInstances,
   judgeLimit,
   judgeSwap,
+  judgeReserve,
   judgeRemoveIpc,
   judgeTcp,
   judgeWatch,

@@ -15,6 +15,7 @@ import type { HeldDescriptors } from "../storage/fd-holder/held-descriptors.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { diagnose } from "./diagnose.ts";
 import type { DescriptorFacts, DrainingRegion, HostFacts, Question, ServerFacts } from "./facts.ts";
+import type { DescriptorFacts, DrainingRegion, HostFacts, Question, ReserveFacts } from "./facts.ts";
 import type { Diagnosis } from "./finding.ts";
 import { Gatherer } from "./gatherer.ts";
 import { lookAtHolder } from "./look-at-holder.ts";
@@ -97,6 +98,7 @@ export class Doctor implements Disposable {
       draining,
       ...lookAtPages(store),
       descriptors: this.#parts.descriptors() ?? null,
+      reserve: toReserveFacts(store.reserve),
       toBeHeld: holder?.count ?? null,
       barred: new Map(host.barred.files.map(({ token }) => [token, describeToken(store, token)])),
     };
@@ -134,6 +136,10 @@ function lookAtPages({ elastic }: Store): Pick<ServerFacts, "elasticPools" | "ov
 
 function describePool(pool: ElasticPool): string {
   return `${idOfPool(pool)} (model ${quote(pool.model.name)})`;
+function toReserveFacts({ budgetBytes, bytes, absence, smallOnly, counts }: Store["reserve"]): ReserveFacts {
+  const { hugeChunks, smallChunks } = counts;
+  const why = { absence: absence ?? null, smallOnly: smallOnly ?? null };
+  return { budgetBytes, bytes, ...why, hugeChunks, smallChunks };
 }
 
 function describeToken(store: Store, token: string): string {

@@ -149,6 +149,7 @@ export interface ServerFacts {
   readonly owed: readonly OwedFacts[];
   /** null: it may open any number of files. */
   readonly descriptors: DescriptorFacts | null;
+  readonly reserve: ReserveFacts;
   /** How many descriptors its fd holder should have; null if the server has none kept (TENSORD_HOLDER_TTL_MS). */
   readonly toBeHeld: number | null;
 }
@@ -170,6 +171,18 @@ export interface OwedFacts {
   readonly sinceMs: number;
   /** What the last try failed with. */
   readonly reason: string;
+/** What lies ready for regions to come. */
+export interface ReserveFacts {
+  /** What it may take, and takes. */
+  readonly budgetBytes: number;
+  readonly bytes: number;
+  /** Why there can be none on this host; null if there can. */
+  readonly absence: string | null;
+  /** Why it makes no huge pages; null if it does. */
+  readonly smallOnly: string | null;
+  /** Of which huge pages were made, and of which not. */
+  readonly hugeChunks: number;
+  readonly smallChunks: number;
 }
 
 export interface DescriptorFacts {

@@ -1,7 +1,7 @@
 /** The reserve as this host and its operator want it. */
 
 import { statfsSync } from "node:fs";
-import { readCapabilities } from "../host/capabilities.ts";
+import { type HugePages, readCapabilities } from "../host/capabilities.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { toDefaultReserve } from "../storage/shm/reserve/plan.ts";
 import { Reserve } from "../storage/shm/reserve/reserve.ts";
@@ -24,10 +24,12 @@ export function openReserve(
   { directory, lanes, limitBytes, roomBytes, onStep, onWarning }: Place,
 ): Reserve {
   const { fileSystem, hugePages } = readCapabilities(directory.shmDirectory).shm;
-  const isOffered = options !== undefined && fileSystem === "tmpfs" && hugePages === "never";
+  const absence = toAbsence(directory.shmDirectory, fileSystem, hugePages);
+  const isOffered = options !== undefined && absence === undefined;
   return new Reserve({
     budgetBytes: isOffered ? (options.settingBytes ?? toDefaultReserve(limitBytes)) : 0,
     pathOf: (name) => directory.path("new", name),
+    absence,
     roomBytes,
     freeBytes: () => readFreeBytes(directory.shmPath),
     lanes,
@@ -36,6 +38,11 @@ export function openReserve(
     readPressure: options?.readPressure,
     hugeAfterMs: options?.hugeAfterMs,
   });
+}
+
+function toAbsence(path: string, fileSystem: string, hugePages: HugePages): string | undefined {
+  if (fileSystem !== "tmpfs") return `${path} is no tmpfs`;
+  return hugePages === "never" ? undefined : `files of ${path} are of huge pages by themselves (huge=${hugePages})`;
 }
 
 /** A tmpfs that is mounted with size=0 has no bound, and says 0. */

@@ -24,6 +24,19 @@ const ShmCapability = z
   })
   .openapi("ShmCapability");
 
+const ReserveCapability = z
+  .object({
+    bytes: byteCount.openapi({
+      description: "What may lie ready for regions to come; 0: nothing does.",
+      example: 1_073_741_824,
+    }),
+    huge_pages: z.boolean().openapi({
+      description: "Whether large regions are made of huge pages: clients gain by mapping at a multiple of 2 MiB.",
+    }),
+    reason: z.string().nullable().openapi({ description: "Why not." }),
+  })
+  .openapi("ReserveCapability");
+
 const BrokerCapability = z
   .object({
     path: z.string().openapi({
@@ -88,6 +101,7 @@ export const Capabilities = z
     }),
     platform: Platform,
     shm: ShmCapability,
+    reserve: ReserveCapability,
     broker: z.union([BrokerCapability, z.null()]).openapi({ description: "null: this server has none." }),
     huge_pages: z.array(HugePageCapability).openapi({
       description: "Sizes of huge pages that this host has, and how much of each is reserved: for `memfd` storage.",

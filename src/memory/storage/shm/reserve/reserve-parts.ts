@@ -16,8 +16,8 @@ export interface ReserveParts {
   readonly roomBytes: () => number;
   /** What the file system has free. */
   readonly freeBytes: () => number;
-  /** Why this host gives no huge pages; undefined if that is to be tried. */
-  readonly smallOnly?: string | undefined;
+  /** Why there is none here, in words that end a sentence; undefined: only the operator may have said so. */
+  readonly absence?: string | undefined;
   readonly lanes: HostLanes;
   readonly onStep: OnReserveStep | undefined;
   readonly onWarning: (message: string, error: unknown) => void;

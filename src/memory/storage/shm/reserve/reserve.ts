@@ -21,6 +21,8 @@ const shortages = new Set(["ENOENT", "ENOSPC", "ENOMEM", "EMFILE", "ENFILE"]);
 
 export class Reserve implements AsyncDisposable {
   readonly budgetBytes: number;
+  /** Why there can be none on this host; undefined if there can. */
+  readonly absence: string | undefined;
   readonly counts: ReserveCounts = {
     hits: { small: 0, huge: 0 },
     misses: { small: 0, huge: 0 },
@@ -51,7 +53,7 @@ export class Reserve implements AsyncDisposable {
   constructor(parts: ReserveParts) {
     this.#parts = parts;
     this.budgetBytes = parts.budgetBytes;
-    this.#smallOnly = parts.smallOnly;
+    this.absence = parts.absence;
     this.#filler = new Filler({
       ...parts,
       lane: this.#lane,
@@ -82,7 +84,7 @@ export class Reserve implements AsyncDisposable {
     return this.#isRunning && this.#smallOnly === undefined;
   }
 
-  /** Why there are no huge pages; undefined if there are. */
+  /** Why it makes no huge pages, as was found out at the start; undefined if it does. */
   get smallOnly(): string | undefined {
     return this.#smallOnly;
   }
@@ -91,7 +93,7 @@ export class Reserve implements AsyncDisposable {
   async start(): Promise<void> {
     if (this.budgetBytes === 0) return;
     await this.#lane.start();
-    if (this.#smallOnly === undefined) this.#smallOnly = await this.#tryHugePage();
+    this.#smallOnly = await this.#tryHugePage();
     this.#isRunning = true;
     this.#hugeAt = performance.now() + (this.#parts.hugeAfterMs ?? reserveLimits.startMs);
     this.#look();
@@ -166,14 +168,15 @@ export class Reserve implements AsyncDisposable {
       const fd = await this.#lane.make(this.#parts.pathOf(name), 0);
       try {
         const { refusal } = await this.#lane.grow(fd, 0, limits.hugePageBytes);
-        if (refusal === "EINVAL") return "the kernel does not make them of a file's pages (Linux 6.1, shmem_enabled)";
+        if (refusal === "EINVAL")
+          return "this kernel makes no huge page of a file's small ones (Linux 6.1, and shmem_enabled other than deny, are wanted)";
         return undefined;
       } finally {
         closeSync(fd);
         await this.#unlink(name);
       }
     } catch {
-      return "there was no memory to try it";
+      return "there was no memory to try whether this kernel makes huge pages";
     }
   }
 
