@@ -3001,6 +3001,7 @@ export interface components {
       readonly features: readonly string[];
       readonly platform: components["schemas"]["Platform"];
       readonly shm: components["schemas"]["ShmCapability"];
+      readonly reserve: components["schemas"]["ReserveCapability"];
       /** @description null: this server has none. */
       readonly broker: components["schemas"]["BrokerCapability"] | null;
       /** @description Sizes of huge pages that this host has, and how much of each is reserved: for `memfd` storage. */
@@ -3046,6 +3047,18 @@ export interface components {
        * @example 4096
        */
       readonly page_size: number;
+    };
+    readonly ReserveCapability: {
+      /**
+       * Format: int64
+       * @description What may lie ready for regions to come; 0: nothing does.
+       * @example 1073741824
+       */
+      readonly bytes: number;
+      /** @description Whether large regions are made of huge pages: clients gain by mapping at a multiple of 2 MiB. */
+      readonly huge_pages: boolean;
+      /** @description Why not. */
+      readonly reason: string | null;
     };
     /** @description What hands out descriptors to those who cannot reach a region's name. */
     readonly BrokerCapability: {

@@ -950,6 +950,7 @@ class Capabilities(TypedDict):
     features: list[str]
     platform: Platform
     shm: ShmCapability
+    reserve: ReserveCapability
     broker: BrokerCapability | None
     huge_pages: list[HugePageCapability]
     storages: list[StorageCapability]
@@ -970,6 +971,12 @@ class ShmCapability(TypedDict):
     total_bytes: int | None
     huge_pages: str
     page_size: int
+
+
+class ReserveCapability(TypedDict):
+    bytes: int
+    huge_pages: bool
+    reason: str | None
 
 
 class BrokerCapability(TypedDict):
