@@ -316,10 +316,10 @@ export const limits = {
   elasticPages: 65_536,
   elasticPageBytesMax: 1 * GiB,
   elasticPageBytesDefault: 64 * MiB,
-  /** Workers of one pool, pages in one message to a worker, and what one answer lists of a pool. */
+  /** Workers of one pool, what one answer lists of a pool, and runs of its map that are written down in one turn of the event loop. */
   elasticWorkers: 1024,
-  elasticTaken: 250,
   elasticListed: 1000,
+  elasticSlice: 4096,
   /** How long room is waited for that workers have to let go of, where nobody says. */
   elasticEvictMs: 10_000,
   /** Processes that copy to devices at once, and how often each is looked at. */

@@ -11,6 +11,8 @@ import { defineDeviceRoutes } from "./devices.ts";
 import { defineDiagnosisRoutes } from "./diagnosis.ts";
 import { defineDocsPage } from "./docs-page.ts";
 import { defineDocuments } from "./documents.ts";
+import { defineElasticPageRoutes } from "./elastic-pages.ts";
+import { defineElasticPoolRoutes } from "./elastic-pools.ts";
 import type { Environment, Services } from "./environment.ts";
 import { defineEventRoutes, socketQueries } from "./events.ts";
 import { defineEvictionRoute } from "./eviction.ts";
@@ -70,6 +72,8 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineHostRoutes(app, services);
   defineDiagnosisRoutes(app, services);
   defineDeviceRoutes(app, services);
+  defineElasticPoolRoutes(app, services);
+  defineElasticPageRoutes(app, services);
   defineIndexPage(app, services);
   defineDocsPage(app);
   defineDocuments(app, services);

@@ -32,6 +32,7 @@ export function toDocument(app: OpenAPIHono<Environment>, version: string) {
       { name: "sessions", description: "One worker's stay each: what it owns ends with it." },
       { name: "leases", description: "For readers that cannot hold a kernel lock." },
       { name: "operations", description: "Long work that goes on by itself, such as copies." },
+      { name: "elastic-pools", description: "Pages of a device that come and go in one range of addresses." },
       { name: "events", description: "Every change, live and by page." },
       { name: "host", description: "The server itself." },
     ],

@@ -9,6 +9,7 @@ import type { Context } from "hono";
 import { TensordError } from "../memory/error.ts";
 import { describe, idOf } from "../memory/journal/region-record.ts";
 import { quote } from "../memory/naming.ts";
+import { type ElasticPool, idOfPool } from "../memory/state/elastic.ts";
 import { actions, hasEnded, type LifecycleEvent, nextState } from "../memory/state/lifecycle.ts";
 import type { Model, Region } from "../memory/state/region.ts";
 import { etag } from "./answer-headers.ts";
@@ -65,6 +66,15 @@ export function toTaggedBytes(region: Region): Tagged {
 /** A model: when it was registered, since its name may be registered again, and its revision, which will do. */
 export function toTaggedModel({ name, createdAt, revision }: Model): Tagged {
   return { what: `model ${quote(name)}`, tags: [`${createdAt.toString(36)}.${revision}`, `${revision}`] };
+}
+
+/** An elastic pool: its id and revision, which is of its limits alone; the revision will do. */
+export function toTaggedPool(pool: ElasticPool): Tagged {
+  const { model, deviceUuid, revision } = pool;
+  return {
+    what: `the elastic pool of model ${quote(model.name)} on ${deviceUuid}`,
+    tags: [`${idOfPool(pool)}.${revision}`, `${revision}`],
+  };
 }
 
 /**

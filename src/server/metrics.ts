@@ -5,6 +5,7 @@
 import Gauge from "prom-client/lib/gauge.js";
 import Registry from "prom-client/lib/registry.js";
 import type { Store } from "../memory/state/store.ts";
+import { defineElasticMetrics } from "./metrics-elastic.ts";
 import { type MetricsText, toMetricsText } from "./metrics-format.ts";
 import { HttpMetrics } from "./metrics-http.ts";
 import { defineProcessMetrics } from "./metrics-process.ts";
@@ -32,7 +33,11 @@ export class Metrics {
 
   /** Adds what the store's books say. */
   watch(store: Store): void {
-    this.#updates.push(defineStoreMetrics(this.#registry, store), defineReserveMetrics(this.#registry, store.reserve));
+    this.#updates.push(
+      defineStoreMetrics(this.#registry, store),
+      defineReserveMetrics(this.#registry, store.reserve),
+      defineElasticMetrics(this.#registry, store),
+    );
   }
 
   /** @param accept the header of the request, which chooses the format. */

@@ -11,9 +11,11 @@ import {
   whose,
 } from "../../src/routes/access/cells.ts";
 import { isOperation, may, type Operation, openOperations, reachOf } from "../../src/routes/access/rights.ts";
+import { fakeDevice } from "../conformance/support/fake-device.ts";
 import { type Answer, operations, toAnswer } from "../harness/answers.ts";
 import { TestApp } from "../harness/app.ts";
 import { tokenOf } from "../harness/tokens-file.ts";
+import { withPools } from "./support/pools.ts";
 import { goodRequest, type PlainRequest } from "./support/requests.ts";
 import { openSession } from "./support/sessions.ts";
 
@@ -46,7 +48,7 @@ const parts: Readonly<Record<string, (app: TestApp, asker: string) => Promise<Pl
     };
   },
 };
-const ofBroker: readonly Operation[] = ["attachRegion", "attachRegionForWriting"];
+const ofBroker: readonly Operation[] = ["attachRegion", "attachRegionForWriting", "attachToElasticPool"];
 const asked = rightOperations.filter((operation) => !ofBroker.includes(operation));
 
 /** What the maker made, asked for by another token; everything is taken away again. */
@@ -71,6 +73,7 @@ async function clear(app: TestApp): Promise<void> {
     await app.request("DELETE", `/v1/sessions/ses_${token}`);
   for (const { token } of [...app.store.books.regions.after(0)])
     await app.request("DELETE", `/v1/regions/reg_${token}`);
+  await app.request("DELETE", `/v1/models/default/vmm/${fakeDevice.uuid}`);
   await app.request("DELETE", "/v1/models/llama?drain=true");
 }
 
@@ -82,7 +85,7 @@ function isDone({ status, body }: Answer): boolean {
 function withOneApp(): () => TestApp {
   let app: TestApp | undefined;
   beforeAll(async () => {
-    app = await TestApp.open({ tokens: lines });
+    app = await TestApp.open({ ...withPools, tokens: lines });
   });
   afterAll(async () => await app?.close());
   return () => app as TestApp;

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Problem, Region } from "../harness/answers.ts";
 import { withApp } from "../harness/app.ts";
-import { goodRequest, withBody } from "./support/requests.ts";
+import { goodRequest, optionsFor, withBody } from "./support/requests.ts";
 
 const body = JSON.stringify({ byte_size: 64, ttl_ms: 60_000 });
 /** Nothing in it is required, so that nobody would miss it if it were not read. */
@@ -125,7 +125,7 @@ describe("a body that is not there", () => {
         });
         expect(app.footprint()).toEqual(before);
         expect(revisions()).toEqual(revisionsBefore);
-      }),
+      }, optionsFor(operationId)),
     );
   }
 });

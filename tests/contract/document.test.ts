@@ -7,6 +7,7 @@ import { failures } from "../../src/memory/error.ts";
 import { problemMediaType } from "../../src/routes/problem.ts";
 import { checkSchema, declaredCodes, document, operations } from "../harness/answers.ts";
 import { withApp } from "../harness/app.ts";
+import { poolPath, withPools } from "./support/pools.ts";
 import { withBody } from "./support/requests.ts";
 import { claimPath, evict, openSession, takeLease } from "./support/sessions.ts";
 
@@ -145,6 +146,10 @@ describe("each operation", () => {
       await app.ok(200, "POST", claimPath, { ...exampleOf("ClaimRequest"), session: session.id });
       await takeLease(app, region.id, exampleOf("TakeLease"));
       await evict(app, exampleOf("EvictRequest"));
+      await app.ok(201, "PUT", poolPath(), exampleOf("CreateElasticPool"));
+      await app.ok(200, "PATCH", poolPath(), exampleOf("ChangeElasticPool"));
+      await app.ok(200, "POST", `${poolPath()}/map`, exampleOf("MapPages"));
+      await app.ok(202, "POST", `${poolPath()}/unmap`, exampleOf("UnmapPages"));
       const regions = [
         "createRegion",
         "changeRegion",
@@ -157,10 +162,11 @@ describe("each operation", () => {
         "registerModel",
         "changeModel",
       ];
+      const pools = ["createElasticPool", "changeElasticPool", "mapPages", "unmapPages"];
       expect(withBody.map(({ operationId }) => operationId).toSorted()).toEqual(
-        [...regions, "openSession", "claimName", "takeLease", "evict"].toSorted(),
+        [...regions, ...pools, "openSession", "claimName", "takeLease", "evict"].toSorted(),
       );
-    }),
+    }, withPools),
   );
 });
 

@@ -25,8 +25,9 @@ import { fullGroupCases, groupCases } from "./support/group-failures.ts";
 import { loadCases } from "./support/load-failures.ts";
 import { modelCases } from "./support/model-failures.ts";
 import { operationCases } from "./support/operation-failures.ts";
+import { fullPoolCases, poolCases } from "./support/pool-failures.ts";
 import { regionCases } from "./support/region-failures.ts";
-import { bareRequest, goodRequest, goodRequests } from "./support/requests.ts";
+import { bareRequest, goodRequest, goodRequests, optionsFor } from "./support/requests.ts";
 import { fullSessionCases, sessionCases } from "./support/session-failures.ts";
 import { noMountBecause, SmallTmpfs, smallTmpfsBytes } from "./support/small-tmpfs.ts";
 import { withTcp } from "./support/socket.ts";
@@ -74,13 +75,13 @@ describe("operations", () => {
       withApp(async (app) => {
         const { method, path, body } = await goodRequest(app, operationId);
         expect((await app.request(method, path, body)).status).toBeOneOf([200, 201, 202]);
-      }),
+      }, optionsFor(operationId)),
     );
   }
 });
 
 describe("a declared failure", () => {
-  for (const { operationId, code, provoke, options } of [
+  for (const { operationId, code, provoke, options = optionsFor(operationId) } of [
     ...bodyCases,
     ...strayBodyCases,
     ...missingCases,
@@ -96,6 +97,7 @@ describe("a declared failure", () => {
     ...sessionCases,
     ...operationCases,
     ...loadCases,
+    ...poolCases,
   ]) {
     test(
       claim(operationId, code),
@@ -105,7 +107,12 @@ describe("a declared failure", () => {
 });
 
 describe(`in a file system without room (${noMountBecause ?? "a small tmpfs"})`, () => {
-  for (const { operationId, code, provoke } of [...fullCases, ...fullGroupCases, ...fullSessionCases]) {
+  for (const { operationId, code, provoke } of [
+    ...fullCases,
+    ...fullGroupCases,
+    ...fullSessionCases,
+    ...fullPoolCases,
+  ]) {
     test.skipIf(noMountBecause !== undefined)(claim(operationId, code), async () => {
       using tmpfs = new SmallTmpfs();
       const use = withApp(
@@ -116,7 +123,7 @@ describe(`in a file system without room (${noMountBecause ?? "a small tmpfs"})`,
             tmpfs.drain();
           }
         },
-        { shmDirectory: tmpfs.path, memoryLimitBytes: smallTmpfsBytes },
+        { ...optionsFor(operationId), shmDirectory: tmpfs.path, memoryLimitBytes: smallTmpfsBytes },
       );
       await use();
     });
@@ -159,7 +166,7 @@ const goodBodies = new Map<string, Promise<unknown>>();
 /** The body of a request that would succeed. */
 function goodBody(operationId: string): Promise<unknown> {
   return goodBodies.getOrInsertComputed(operationId, async () => {
-    const app = await TestApp.open();
+    const app = await TestApp.open(optionsFor(operationId));
     try {
       return (await goodRequest(app, operationId)).body;
     } finally {

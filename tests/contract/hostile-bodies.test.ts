@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { FailureCode } from "../../src/memory/error.ts";
 import { withApp } from "../harness/app.ts";
-import { goodRequest, withBody } from "./support/requests.ts";
+import { goodRequest, optionsFor, withBody } from "./support/requests.ts";
 
 const folder = join(import.meta.dirname, "../hostile");
 const files = readdirSync(join(folder, "bodies")).toSorted();
@@ -40,7 +40,7 @@ describe("hostile bodies", () => {
           const body = readFileSync(join(folder, "bodies", file), "utf8");
           const problem = await app.refused(code as FailureCode, method, path, body);
           expect(problem.detail).toContain(words);
-        }),
+        }, optionsFor(operationId)),
       );
     }
   }

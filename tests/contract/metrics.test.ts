@@ -4,10 +4,12 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { operatingPath } from "../../scripts/settings.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
+import { fakeDevice } from "../conformance/support/fake-device.ts";
 import { type TestApp, toCharge, withApp } from "../harness/app.ts";
 import { needsStockPython, stockPython, testWith } from "../harness/instance-needs.ts";
 import { runScript } from "../harness/worker.ts";
 import { lease } from "./support/lease.ts";
+import { makePool, mapAt, pagesBytes, poolSize, withPools } from "./support/pools.ts";
 
 const openMetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -157,11 +159,29 @@ describe("metrics", () => {
     }),
   );
 
+  test(
+    "say what each elastic pool has, and how often its pages came and went",
+    withApp(async (app) => {
+      expect((await scrape(app)).get('tensord_vmm_changes_total{kind="mapped"}')).toBe(0);
+      await makePool(app);
+      await mapAt(app, 0, 2 * pagesBytes);
+      const samples = await scrape(app);
+      const of = (kind: string) =>
+        samples.get(`tensord_vmm_bytes{model="default",device="${fakeDevice.uuid}",kind="${kind}"}`);
+      expect(["virtual", "physical", "mapped", "unreleased", "stuck"].map(of)).toEqual([
+        ...[poolSize, 2 * pagesBytes, 2 * pagesBytes],
+        ...[0, 0],
+      ]);
+      expect(samples.get('tensord_vmm_changes_total{kind="mapped"}')).toBe(1);
+    }, withPools),
+  );
+
   testWith(needsStockPython)(
     "as OpenMetrics are taken by the parser that Prometheus has for Python, name by name as the documents have them",
     withApp(async (app) => {
       await app.register("llama", 1_000_000);
       await app.request("GET", "/v1/stats");
+      await makePool(app);
       const { body } = await app.request("GET", "/metrics", undefined, { headers: { accept: openMetrics } });
       const families = await runScript<Family[]>(stockPython, "openmetrics_read.py", body as string);
       const documented = readFileSync(operatingPath, "utf8").matchAll(/^\| `(tensord_\w+)` \| (\w+) \| (.+) \|$/gm);
@@ -172,6 +192,6 @@ describe("metrics", () => {
       expect(families.filter(({ samples }) => samples.length === 0).map(({ name }) => name)).toEqual([]);
       const cut = runScript(stockPython, "openmetrics_read.py", (body as string).replace("# EOF\n", ""));
       await expect(cut).rejects.toThrow("Missing # EOF at end");
-    }),
+    }, withPools),
   );
 });

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { operations, type Problem, toAnswer } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
-import { goodRequest } from "./support/requests.ts";
+import { goodRequest, optionsFor } from "./support/requests.ts";
 import { openSession } from "./support/sessions.ts";
 import { withTcp } from "./support/socket.ts";
 
@@ -29,7 +29,7 @@ describe("a query parameter that is not the operation's", () => {
         const issues = await refusedQuery(app, operationId, "surprise=1&__proto__=2");
         expect(issues.map(({ path }) => path)).toEqual(["surprise", "__proto__"]);
         for (const { message } of issues) expect(message).toBe(`there is no such query parameter, ${want}`);
-      }),
+      }, optionsFor(operationId)),
     );
   }
 

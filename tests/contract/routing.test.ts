@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { limits } from "../../src/memory/limits.ts";
 import { operations } from "../harness/answers.ts";
 import { withApp } from "../harness/app.ts";
-import { bareRequest, goodRequest, withoutBody } from "./support/requests.ts";
+import { bareRequest, goodRequest, optionsFor, withoutBody } from "./support/requests.ts";
 
 const methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const tooMuch = " ".repeat(limits.requestBodyBytes + 1);
@@ -147,7 +147,7 @@ describe("HEAD", () => {
         expect(head.status).toBe(get.status);
         expect(head.body).toBeUndefined();
         for (const name of ["content-type", "etag"]) expect(head.headers.get(name)).toBe(get.headers.get(name));
-      }),
+      }, optionsFor(operationId)),
     );
   }
 
@@ -259,7 +259,7 @@ describe("a body that the operation does not take", () => {
           if (status < 400) return;
           expect(app.footprint()).toEqual(before);
           expect((await app.request(method, path)).status).toBe(200);
-        }),
+        }, optionsFor(operationId)),
       );
     }
   }

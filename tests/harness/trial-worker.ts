@@ -143,7 +143,7 @@ export class TrialWorker {
     this.letGo();
     if (this.#worker === undefined) return 0;
     const wanted = [...this.places.values()].filter((page) => !this.held.has(page));
-    const asked = wanted.slice(0, Math.min(most, limits.elasticTaken)).map((page): PageRange => [page, 1]);
+    const asked = wanted.slice(0, Math.min(most, limits.brokerDescriptors)).map((page): PageRange => [page, 1]);
     const { pages, gone, descriptors } = await this.#store.elastic.take(this.#worker, asked);
     if (this.#worker === undefined || this.#connections !== connection) {
       // An answer that comes over a connection which has ended reaches nobody.

@@ -29,6 +29,7 @@ const operationOf: Readonly<Record<(typeof features)[number], string>> = {
   private: "createRegion",
   "huge-pages": "createRegion",
   devices: "getDevice",
+  "elastic-pools": "createElasticPool",
   doctor: "diagnose",
   metrics: "getMetrics",
 };

@@ -14,8 +14,7 @@ import type { Store } from "../state/store.ts";
 import type { HeldDescriptors } from "../storage/fd-holder/held-descriptors.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { diagnose } from "./diagnose.ts";
-import type { DescriptorFacts, DrainingRegion, HostFacts, Question, ServerFacts } from "./facts.ts";
-import type { DescriptorFacts, DrainingRegion, HostFacts, Question, ReserveFacts } from "./facts.ts";
+import type { DescriptorFacts, DrainingRegion, HostFacts, Question, ReserveFacts, ServerFacts } from "./facts.ts";
 import type { Diagnosis } from "./finding.ts";
 import { Gatherer } from "./gatherer.ts";
 import { lookAtHolder } from "./look-at-holder.ts";
@@ -136,6 +135,8 @@ function lookAtPages({ elastic }: Store): Pick<ServerFacts, "elasticPools" | "ov
 
 function describePool(pool: ElasticPool): string {
   return `${idOfPool(pool)} (model ${quote(pool.model.name)})`;
+}
+
 function toReserveFacts({ budgetBytes, bytes, absence, smallOnly, counts }: Store["reserve"]): ReserveFacts {
   const { hugeChunks, smallChunks } = counts;
   const why = { absence: absence ?? null, smallOnly: smallOnly ?? null };

@@ -171,6 +171,8 @@ export interface OwedFacts {
   readonly sinceMs: number;
   /** What the last try failed with. */
   readonly reason: string;
+}
+
 /** What lies ready for regions to come. */
 export interface ReserveFacts {
   /** What it may take, and takes. */

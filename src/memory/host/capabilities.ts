@@ -35,6 +35,7 @@ export const features = [
   "private",
   "huge-pages",
   "devices",
+  "elastic-pools",
   "doctor",
   "metrics",
 ] as const;

@@ -65,6 +65,15 @@ export const rights = {
   listEvents: asking,
   getStats: asking,
   getCapabilities: asking,
+  createElasticPool: working,
+  listElasticPools: asking,
+  getElasticPool: seeing,
+  changeElasticPool: working,
+  deleteElasticPool: working,
+  mapPages: working,
+  unmapPages: working,
+  trimPool: working,
+  compactPool: working,
   listDevices: asking,
   getDevice: asking,
   getMetrics: { worker: "every-model", reader: "every-model" },
@@ -76,6 +85,8 @@ export const rights = {
   /** Through the broker, by a descriptor. */
   attachRegion: seeing,
   attachRegionForWriting: changing,
+  /** Through the broker, by descriptors that may be mapped for writing: what hands out pages, and holds them. */
+  attachToElasticPool: working,
 } as const satisfies Readonly<Record<string, Right>>;
 
 export type Operation = keyof typeof rights;

@@ -20,7 +20,7 @@ export const CloudEvent = z
     subject: z
       .string()
       .optional()
-      .openapi({ description: "The region's, session's or operation's id, or the model's name." }),
+      .openapi({ description: "The region's, session's, operation's or elastic pool's id, or the model's name." }),
     datacontenttype: z.enum(["application/json"]),
     dataschema: z.string().openapi({
       description:

@@ -37,19 +37,20 @@ export const Operation = z
     created_by: createdBy,
     key: z.string().nullable().openapi({ description: "What its client calls it." }),
     source: z.string().openapi({
-      description: "What it reads: of a copy the id of a region, of a load the path of a model file.",
+      description:
+        "What it reads or changes: of a copy the id of a region, of a load the path of a model file, of pages that are unmapped the id of " +
+        "their elastic pool.",
       example: `reg_${"a".repeat(26)}`,
     }),
     done_bytes: byteCount.openapi({ description: "How much of `total_bytes` is done. It never goes down." }),
     total_bytes: byteCount.openapi({
       description:
         "All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened " +
-        "its file yet.",
+        "its file yet. Of pages that are unmapped, their bytes.",
     }),
-    region: z
-      .string()
-      .nullable()
-      .openapi({ description: "The id of the region that it led to; null unless it `succeeded`." }),
+    region: z.string().nullable().openapi({
+      description: "The id of the region that it led to; null unless it `succeeded`, and of what leads to none.",
+    }),
     problem: z.union([Problem, z.null()]).openapi({
       description: "What it failed with, or that it was cancelled; null while it runs and after it succeeded.",
     }),

@@ -27,6 +27,37 @@ const TensorDifference = z
   })
   .openapi("TensorDifference", { description: "Of each list only its beginning is told." });
 
+const PoolNumbers = z
+  .object({
+    virtual_capacity: byteCount,
+    page_size: byteCount,
+    minimum_bytes: byteCount,
+    maximum_bytes: byteCount.nullable(),
+  })
+  .openapi("PoolNumbers", {
+    description: "With `vmm-pool-exists`: what the pool was made with, and what was asked for.",
+  });
+
+/** What failures of elastic pools tell. */
+const poolFacts = {
+  pool: z.string().optional().openapi({ description: "The elastic pool that was asked." }),
+  model: z.string().optional().openapi({ description: "Whose pool there is none of." }),
+  device_uuid: z.string().optional().openapi({ description: "The device on which there is none." }),
+  byte_offset: byteCount.optional().openapi({ description: "Where pages are in the way, or missing." }),
+  byte_size: byteCount.optional().openapi({ description: "How many bytes are in the way there." }),
+  largest_free_bytes: byteCount.optional().openapi({ description: "The largest hole." }),
+  virtual_capacity: byteCount.optional(),
+  page_size: byteCount.optional(),
+  granularity: byteCount.optional().openapi({ description: "The smallest page of the device." }),
+  maximum_page_size: byteCount.optional(),
+  maximum_pages: z.int().optional(),
+  minimum_bytes: byteCount.optional(),
+  maximum_bytes: byteCount.nullable().optional(),
+  existing: PoolNumbers.optional(),
+  requested: PoolNumbers.optional(),
+  workers: z.array(z.string()).optional().openapi({ description: "The workers in the way." }),
+};
+
 /** What several failures tell, or one. Whoever throws with another member names it here. */
 const facts = {
   issues: z.array(Issue).optional().openapi({ description: "With `validation-failed`: its first mistakes." }),
@@ -43,6 +74,7 @@ const facts = {
   difference: TensorDifference.optional(),
   complete_length: byteCount.optional().openapi({ description: "The bytes of what a range was asked of." }),
   accept_encoding: z.string().optional().openapi({ description: "What Content-Encoding is taken instead." }),
+  ...poolFacts,
 };
 
 export const Problem = z

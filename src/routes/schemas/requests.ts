@@ -49,7 +49,7 @@ export const TensorRequest = z
   })
   .openapi("TensorRequest", { description: "A tensor to lay out in a new region." });
 
-const has = (...required: string[]) => ({ required });
+export const has = (...required: string[]) => ({ required });
 const persists = { ...has("persist"), properties: { persist: { const: true } } };
 const handsOff = { dependentRequired: { handoff_ms: ["linger_ms"] } };
 const oneSize = { oneOf: [has("tensors"), has("byte_size")] };

@@ -7,6 +7,9 @@ import type { TestServer } from "../../harness/server.ts";
 import { until } from "../../harness/server-wait.ts";
 import { lease } from "./lease.ts";
 
+/** What `provokeEveryEvent` has a server tell that has a device, and no other. */
+export const deviceEvents: readonly string[] = ["tensord.vmm.mapped", "tensord.vmm.unmapped", "tensord.vmm.moved"];
+
 /** The server's log warns of what was relinked and what was lost. */
 export async function provokeEveryEvent({ api, instance }: TestServer): Promise<void> {
   await api.call("POST", "/v1/models", { name: "llama-7b" });
@@ -30,10 +33,24 @@ export async function provokeEveryEvent({ api, instance }: TestServer): Promise<
     await api.delete(id);
   }
   await api.untilGone(id);
+  await provokePoolEvents(api);
   const nameless = await api.create({ byte_size: 1, ttl_ms: 600_000 });
   unlinkSync(nameless.storage.path);
   await api.get(nameless.id);
   unlinkSync(join(instance.keep, tokenOf(nameless.id)));
   unlinkSync(nameless.storage.path);
   await api.untilGone(nameless.id);
+}
+
+/** On the first device that can be used, if there is one. */
+async function provokePoolEvents(api: TestServer["api"]): Promise<void> {
+  const { items } = await api.call<{ items: { uuid: string; usable: boolean }[] }>("GET", "/v1/devices");
+  const device = items.find(({ usable }) => usable);
+  if (device === undefined) return;
+  const path = `/v1/models/default/vmm/${device.uuid}`;
+  const page = 2 ** 21;
+  await api.call("PUT", path, { virtual_capacity: 8 * page, page_size: page });
+  await api.call("POST", `${path}/map`, { byte_offset: page, byte_size: page });
+  await api.call("POST", `${path}/compact`);
+  await api.call("DELETE", path);
 }

@@ -113,8 +113,8 @@ export const missingCases: readonly FailureCase[] = operations.flatMap((operatio
   if (operation.path.includes("{session}")) return [{ operationId, code: "session-not-found", provoke }];
   if (operation.path.includes("{operation}")) return [{ operationId, code: "operation-not-found", provoke }];
   if (operation.path.includes("{lease}")) return [{ operationId, code: "lease-not-found", provoke }];
-  if (operation.path.includes("{device_uuid}")) return [{ operationId, code: "device-not-found", provoke }];
   if (operation.path.includes("{model}")) return [{ operationId, code: "model-not-found", provoke }];
+  if (operation.path.includes("{device_uuid}")) return [{ operationId, code: "device-not-found", provoke }];
   return [];
 });
 
@@ -152,6 +152,7 @@ export const parameterCases: readonly FailureCase[] = [
   refusedParameter("endLease", "DELETE", `/v1/leases/${unknownLease.repeat(3)}`),
   refusedParameter("listEvents", "GET", "/v1/events?after=yesterday"),
   refusedParameter("getDevice", "GET", `/v1/devices/${"x".repeat(1000)}`),
+  refusedParameter("listElasticPools", "GET", "/v1/vmm?cursor=-1"),
   refusedParameter("listModels", "GET", "/v1/models?limit=1001"),
   refusedParameter("getModel", "GET", "/v1/models/.hidden"),
   refusedParameter("unregisterModel", "DELETE", "/v1/models/default?drain=maybe"),

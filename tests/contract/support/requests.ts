@@ -1,10 +1,11 @@
 /** One request for each operation that it answers with success, and the operations by what they have in common. */
 
 import { type Operation, operations } from "../../harness/answers.ts";
-import type { Body, TestApp } from "../../harness/app.ts";
+import type { AppOptions, Body, TestApp } from "../../harness/app.ts";
 import { tinyUri } from "../../harness/load.ts";
 import { shown, toReport } from "../../harness/made-up-devices.ts";
 import { copyRegion } from "./operations.ts";
+import { makePool, mapAt, pagesBytes, poolPath, poolSize, withPools } from "./pools.ts";
 import { claimName, claimPath, openSession, takeLease } from "./sessions.ts";
 
 export interface PlainRequest {
@@ -110,6 +111,23 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
   evict: async () => ({ method: "POST", path: "/v1/evict", body: { bytes: 4096 } }),
   listEvents: async () => ({ method: "GET", path: "/v1/events" }),
   getCapabilities: async () => ({ method: "GET", path: "/v1/capabilities" }),
+  createElasticPool: async () => ({
+    method: "PUT",
+    path: poolPath(),
+    body: { virtual_capacity: poolSize, page_size: pagesBytes },
+  }),
+  listElasticPools: async () => ({ method: "GET", path: "/v1/vmm" }),
+  getElasticPool: async (app) => ofPool(app, "GET"),
+  changeElasticPool: async (app) => ({ ...(await ofPool(app, "PATCH")), body: { maximum_bytes: poolSize } }),
+  deleteElasticPool: async (app) => ofPool(app, "DELETE"),
+  mapPages: async (app) => ({ ...(await ofPool(app, "POST", "/map")), body: { byte_size: pagesBytes } }),
+  unmapPages: async (app) => {
+    const request = await ofPool(app, "POST", "/unmap");
+    await mapAt(app, 0, pagesBytes);
+    return { ...request, body: { byte_offset: 0, byte_size: pagesBytes } };
+  },
+  trimPool: async (app) => ofPool(app, "POST", "/trim"),
+  compactPool: async (app) => ofPool(app, "POST", "/compact"),
   listDevices: async () => ({ method: "GET", path: "/v1/devices" }),
   getDevice: async (app) => {
     app.devices.report = toReport(shown);
@@ -122,6 +140,18 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
   isLive: async () => ({ method: "GET", path: "/livez" }),
   isReady: async () => ({ method: "GET", path: "/readyz" }),
 };
+
+/** With a pool to ask about. */
+async function ofPool(app: TestApp, method: string, more = ""): Promise<PlainRequest> {
+  await makePool(app);
+  return { method, path: `${poolPath()}${more}` };
+}
+
+/** What an app needs to have for the request of `goodRequest`. */
+export function optionsFor(operationId: string): AppOptions {
+  const { path } = operations.find((operation) => operation.operationId === operationId) ?? { path: "" };
+  return path.includes("/vmm") ? withPools : {};
+}
 
 export function goodRequest(app: TestApp, operationId: string): Promise<PlainRequest> {
   const make = goodRequests[operationId];
