@@ -11,6 +11,7 @@ import { type TestApp, until } from "../harness/app.ts";
 import { type Attached, BrokerClient } from "../harness/broker-client.ts";
 import { tokenOf } from "../harness/instance.ts";
 import { withBroker } from "./support/broker.ts";
+import { makePool, mapAt, withPools } from "./support/pools.ts";
 import { unknownRegion } from "./support/requests.ts";
 import { endSession, openSession } from "./support/sessions.ts";
 
@@ -506,36 +507,56 @@ test("the vectors of docs/protocol.md are taken, and answered as they stand ther
   const refused = section.slice(section.indexOf("Refused, each"));
   const [closing = "", keeping = ""] = refused.split("Refused with `validation-failed`");
   const quoted = (part: string) => [...part.matchAll(/`(\{.*?\}|\[\])`/g)].map(([, vector = ""]) => vector);
-  expect([hello.length, requests.length, quoted(closing).length, quoted(keeping).length]).toEqual([27, 5, 6, 3]);
-  await withBroker(async ({ app, path }) => {
-    using client = new BrokerClient(path);
-    client.send(hello);
-    const expected = `{"id":1,"ok":true,"v":1,"instance":"${app.instance}","epoch":${app.store.epoch}}`;
-    expect((await client.answer()).text).toBe(expected);
-    const { id } = await app.create({ name: "weights" });
-    using asking = new BrokerClient(path);
-    const beginnings = [
-      '{"id":1,"ok":true,"v":1,"instance":',
-      `{"id":2,"ok":true,"region":{"id":"${id}","model":"default","name":"weights",`,
-      `{"id":3,"ok":true,"region":{"id":"${id}",`,
-      '{"id":4,"ok":true}',
-      '{"id":5,"ok":true}',
-    ];
-    const fds = [undefined, ["region", "tensors"], ["region", "region"], undefined, undefined];
-    for (const [index, request] of requests.entries()) {
-      asking.send(request.replace("reg_abcdefghijklmnopqrstuvwxyz", id));
-      const { text: answer, reply } = await asking.answer();
-      expect(answer.slice(0, beginnings[index]?.length)).toBe(beginnings[index] ?? "");
-      expect(reply.fds).toEqual(fds[index]);
-    }
-    for (const vector of [...quoted(closing).filter((each) => !each.includes("…")), Buffer.of(0xff)]) {
-      using closed = await BrokerClient.open(path);
-      closed.send(vector);
-      expect(await closed.closing()).toMatchObject({ id: null, ok: false, problem: { code: "malformed-body" } });
-    }
-    for (const vector of quoted(keeping)) {
-      client.send(vector);
-      expect((await client.answer()).reply).toMatchObject({ id: 1, ok: false, problem: { code: "validation-failed" } });
-    }
-  })();
+  expect([hello.length, requests.length, quoted(closing).length, quoted(keeping).length]).toEqual([27, 9, 6, 3]);
+  await withBroker(
+    async ({ app, path }) => {
+      using client = new BrokerClient(path);
+      client.send(hello);
+      const expected = `{"id":1,"ok":true,"v":1,"instance":"${app.instance}","epoch":${app.store.epoch}}`;
+      expect((await client.answer()).text).toBe(expected);
+      const { id } = await app.create({ name: "weights" });
+      const { id: pool } = await makePool(app, { virtual_capacity: 2 ** 37, page_size: 2 ** 26 });
+      await mapAt(app, 0, 2 ** 27);
+      using asking = new BrokerClient(path);
+      const beginnings = [
+        '{"id":1,"ok":true,"v":1,"instance":',
+        `{"id":2,"ok":true,"region":{"id":"${id}","model":"default","name":"weights",`,
+        `{"id":3,"ok":true,"region":{"id":"${id}",`,
+        '{"id":4,"ok":true}',
+        '{"id":5,"ok":true}',
+        `{"id":6,"ok":true,"pool":"${pool}","slot":0,"virtual_capacity":137438953472,"page_size":67108864,"sequence":"`,
+        '{"id":7,"ok":true,"pages":[1,2],"gone":[],"fds":["handle","handle"]}',
+        '{"id":8,"ok":true}',
+        '{"id":9,"ok":true}',
+      ];
+      const fds = [undefined, ["region", "tensors"], ["region", "region"], undefined, undefined];
+      fds.push(["slot", "runs"], ["handle", "handle"], undefined, undefined);
+      const runs = /^5b5b[0-9a-f]+$/m.exec(section)?.[0] ?? "";
+      for (const [index, request] of requests.entries()) {
+        asking.send(
+          request.replace("reg_abcdefghijklmnopqrstuvwxyz", id).replace("vmm_abcdefghijklmnopqrstuvwxyz", pool),
+        );
+        const { text: answer, reply, descriptors } = await asking.answer();
+        expect(answer.slice(0, beginnings[index]?.length)).toBe(beginnings[index] ?? "");
+        expect(reply.fds).toEqual(fds[index]);
+        if (reply.runs_byte_size === undefined) continue;
+        expect(readAll(descriptors[1] ?? -1, 17).toString("hex")).toBe(runs);
+      }
+      for (const vector of [...quoted(closing).filter((each) => !each.includes("…")), Buffer.of(0xff)]) {
+        using closed = await BrokerClient.open(path);
+        closed.send(vector);
+        expect(await closed.closing()).toMatchObject({ id: null, ok: false, problem: { code: "malformed-body" } });
+      }
+      for (const vector of quoted(keeping)) {
+        client.send(vector);
+        expect((await client.answer()).reply).toMatchObject({
+          id: 1,
+          ok: false,
+          problem: { code: "validation-failed" },
+        });
+      }
+    },
+    {},
+    withPools,
+  )();
 });

@@ -32,8 +32,15 @@ function toOddValue(random: Random): unknown {
 }
 
 /** A request, mostly with one thing or two about it that is not as it should be. */
-export function toOddRequest(random: Random, regions: readonly string[], id: number): string {
+export function toOddRequest(
+  random: Random,
+  regions: readonly string[],
+  id: number,
+  { device = "GPU-0", pools = [] }: { readonly device?: string; readonly pools?: readonly string[] } = {},
+): string {
   const region = random.pick([...regions, "reg_aaaaaaaaaaaaaaaaaaaaaaaaaa", "reg_", "ses_aaaaaaaaaaaaaaaaaaaaaaaaaa"]);
+  const pool = random.pick([...pools, "vmm_aaaaaaaaaaaaaaaaaaaaaaaaaa", "reg_"]);
+  const pages = random.pick([[[1, 1]], [[1, 2]], [[1, 251]], [[2 ** 31, 1]], [[1, 0]], [[1]], [], [[1, 65_536]]]);
   const lease = random.pick(["consumer", "maker", "both"]);
   const request: Record<string, unknown> = random.pick<() => Record<string, unknown>>([
     () => ({ id, op: "hello", v: 1 }),
@@ -42,6 +49,17 @@ export function toOddRequest(random: Random, regions: readonly string[], id: num
     () => ({ id, op: "attach", region, access: "ro", tensors: true, count: random.integer(0, 250) }),
     () => ({ id, op: "attach", model: "default", name: random.pick(["weights", "absent"]), access: "ro" }),
     () => ({ id, op: "release", region, lease }),
+    () => ({
+      id,
+      op: "pool",
+      model: random.pick(["default", "absent"]),
+      device_uuid: device,
+      moves: random.isTrue(0.5),
+    }),
+    () => ({ id, op: "pool", device_uuid: device, moves: true, slot: random.pick([0, 1, 4096]), taken: pages }),
+    () => ({ id, op: "take", pool, pages }),
+    () => ({ id, op: "let_go", pool, pages, sequence: random.pick(["0", "1795000000000123", "-1"]) }),
+    () => ({ id, op: "leave", pool }),
     () => ({ id, op: "report", reports: [{ attach: region, writable: random.isTrue(0.5) }, { detach: region }] }),
   ])();
   for (let count = random.pick([0, 0, 1, 1, 2]); count > 0; count--) {

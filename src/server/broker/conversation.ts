@@ -32,8 +32,10 @@ import { takeReport } from "../../routes/hold.ts";
 import type { ClientRequest } from "../../routes/schemas/requests.ts";
 import { toRegionFacts, toSession } from "../../routes/to-wire.ts";
 import type { Authority } from "../access/authority.ts";
+import { type BrokerAnswer, toAnswer } from "./answer.ts";
 import type { Handed } from "./fast-lane.ts";
 import type { Frame } from "./frames.ts";
+import { PoolDesk } from "./pool-desk.ts";
 import {
   type AttachRequest,
   type HelloRequest,
@@ -41,16 +43,6 @@ import {
   type ReleaseRequest,
   type ReportRequest,
 } from "./requests.ts";
-
-/** What is answered, beside `id` and `ok`. Dispose of it once it was sent, or will not be. */
-export interface BrokerAnswer extends Disposable {
-  readonly members: Readonly<Record<string, unknown>>;
-  readonly descriptors: readonly number[];
-  /** What was handed out, in the simplest way: it may be so again without being asked for here. */
-  readonly region?: Region | undefined;
-  /** To be called once the peer has it: what counts only then. */
-  readonly sent: () => void;
-}
 
 /** Who finds out who somebody is. */
 export type BrokerAccess = Pick<Authority, "authenticate" | "issue">;
@@ -63,13 +55,17 @@ export class Conversation {
   readonly #close: () => void;
   /** Who it is, once that was said. */
   #caller: Caller | undefined;
+  /** What its process calls itself. */
+  #clientName: string | null = null;
   #session: Session | undefined;
   #release: ((closedBy: "peer" | "server") => void) | undefined;
   /** Set when we end it: that the connection then ends is no sign of the worker's death. */
   #isOurs = false;
+  readonly #pools: PoolDesk;
 
   constructor(store: Store, peer: Peer, close: () => void, access: BrokerAccess) {
     this.#store = store;
+    this.#pools = new PoolDesk(store);
     this.#peer = peer;
     this.#close = close;
     this.#access = access;
@@ -91,7 +87,13 @@ export class Conversation {
       throw refused(`Cannot ${request.op}: the connection has not said who it is`, "Send hello first.");
     }
     if (request.op === "attach") return this.#attach(this.#caller, request);
-    return request.op === "report" ? this.#takeReports(this.#caller, request) : this.#letGo(request);
+    if (request.op === "report") return this.#takeReports(this.#caller, request);
+    if (request.op === "release") return this.#letGo(request);
+    return this.#pools.answer(request, {
+      caller: this.#caller,
+      session: this.#isHolding(this.#session) ? this.#session : null,
+      client: this.#clientName,
+    });
   }
 
   #greet({ v, token, client, session }: HelloRequest): BrokerAnswer {
@@ -99,6 +101,7 @@ export class Conversation {
     const caller = this.#access.authenticate({ token, peer: this.#peer });
     const held = session === undefined ? undefined : this.#sessionOf(caller, session, client);
     this.#caller = caller;
+    this.#clientName = client?.name ?? held?.client?.name ?? null;
     caller.revoked.addEventListener("abort", this.#end);
     if (held !== undefined) this.#hold(held);
     const { instance, epoch } = this.#store;
@@ -246,17 +249,11 @@ export class Conversation {
 
   /** The connection is over. */
   ended(closedBy: "peer" | "server"): void {
+    this.#pools.ended();
     this.#session?.closers.delete(this.#end);
     this.#caller?.revoked.removeEventListener("abort", this.#end);
     this.#release?.(this.#isOurs || this.#store.stopping.aborted ? "server" : closedBy);
   }
-}
-
-function toAnswer(
-  members: BrokerAnswer["members"],
-  rest: Omit<BrokerAnswer, "members"> = { descriptors: [], sent: () => {}, [Symbol.dispose]: () => {} },
-): BrokerAnswer {
-  return { members, ...rest };
 }
 
 /** The kernel knows the process of a connection; where it cannot be seen from here, nobody else is taken for it. */
