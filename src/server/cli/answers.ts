@@ -2,6 +2,7 @@
 
 import type { z } from "@hono/zod-openapi";
 import type * as ofDevices from "../../routes/schemas/device.ts";
+import type * as elastic from "../../routes/schemas/elastic-pool.ts";
 import type * as evictions from "../../routes/schemas/eviction.ts";
 import type * as models from "../../routes/schemas/model.ts";
 import type * as operations from "../../routes/schemas/operation.ts";
@@ -21,3 +22,9 @@ export type Session = z.infer<typeof sessions.Session>;
 export type Device = z.infer<typeof ofDevices.Device>;
 export type Devices = z.infer<typeof ofDevices.DeviceList>;
 export type Lease = z.infer<typeof sessions.Lease>;
+export type ElasticPool = z.infer<typeof elastic.ElasticPool>;
+export type ElasticPoolDetail = z.infer<typeof elastic.ElasticPoolDetail>;
+export type MappedPages = z.infer<typeof elastic.MappedPages>;
+export type PoolDeletion = z.infer<typeof elastic.PoolDeletion>;
+export type Trim = z.infer<typeof elastic.Trim>;
+export type Compaction = z.infer<typeof elastic.Compaction>;

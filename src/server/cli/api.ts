@@ -11,6 +11,8 @@ import type { RegionDetail } from "./answers.ts";
 const mostWaits = 10;
 const longestWaitSeconds = 10;
 
+export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+
 /** What a success answered with. */
 export interface Answer<Body> {
   readonly status: number;
@@ -31,17 +33,29 @@ export class Api {
   }
 
   /** @throws the server's failure, or one that says that nobody answers. */
-  async ask<Body>(method: "GET" | "POST" | "DELETE", path: string, request?: unknown): Promise<Answer<Body>> {
+  async ask<Body>(
+    method: Method,
+    path: string,
+    request?: unknown,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<Answer<Body>> {
     const json =
-      request === undefined ? {} : { body: JSON.stringify(request), headers: { "content-type": "application/json" } };
+      request === undefined
+        ? { headers }
+        : { body: JSON.stringify(request), headers: { ...headers, "content-type": "application/json" } };
     const response = await this.#fetch(path, { method, ...json });
     if (!response.ok) throw await this.#toFailure(response);
     return { status: response.status, body: (await this.#read(response)) as Body };
   }
 
   /** @returns the answer's body. @throws as `ask` does. */
-  async call<Body>(method: "GET" | "POST" | "DELETE", path: string, request?: unknown): Promise<Body> {
-    return (await this.ask<Body>(method, path, request)).body;
+  async call<Body>(
+    method: Method,
+    path: string,
+    request?: unknown,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<Body> {
+    return (await this.ask<Body>(method, path, request, headers)).body;
   }
 
   /** The region, and who maps it, or undefined if it is gone. The server takes the question for a use. */

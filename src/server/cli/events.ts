@@ -77,6 +77,14 @@ function toOperationFacts({ kind, state, source, region, problem, ...bytes }: Op
   return facts;
 }
 
+/** Of an elastic pool: which pages, and why. */
+function toPageFacts({ model, device_uuid: device, runs, moves, reason }: Event["data"]): string[] {
+  const pages = (runs ?? moves ?? []) as readonly { readonly byte_size: number }[];
+  const bytes = pages.reduce((sum, { byte_size: size }) => sum + size, 0);
+  const why = typeof reason === "string" && reason !== "request" ? [`reason ${reason}`] : [];
+  return [`${model} on ${device}`, toBytes(bytes), ...why];
+}
+
 /** What each type carries says asyncapi.yaml; what is not there is left out. */
 function toFacts(type: string, subject: string | undefined, data: Event["data"]): string {
   if (type === gapType) {
@@ -107,6 +115,7 @@ function toFacts(type: string, subject: string | undefined, data: Event["data"])
   if (type.startsWith("tensord.operation.")) {
     facts.push(...toOperationFacts(data as unknown as Operation));
   }
+  if (type.startsWith("tensord.vmm.")) facts.push(...toPageFacts(data));
   if (type.startsWith("tensord.region.")) {
     const { byte_size: byteSize } = (data.storage ?? {}) as { byte_size?: number };
     facts.unshift(`${data.model}/${data.name ?? data.former_name ?? "-"}`);

@@ -10,6 +10,7 @@ import { completion, type Shell, shells } from "./completion/completion.ts";
 import { copy, operations } from "./copy.ts";
 import { devices } from "./devices.ts";
 import { doctor } from "./doctor.ts";
+import { type PoolAction, pool, poolActions, pools } from "./elastic.ts";
 import { events } from "./events.ts";
 import { free } from "./free.ts";
 import { healthcheck } from "./healthcheck.ts";
@@ -79,6 +80,20 @@ export function createProgram(): Command {
   withApi(program.command("devices"))
     .description("list the GPUs: how much of each is taken, and why one cannot be used")
     .action(async (flags) => await print(await devices(toApi(flags), flags.json === true)));
+
+  withApi(program.command("pools"))
+    .description("list the elastic pools: how much of each is mapped, and what it takes of its device")
+    .option("--model <name>", "only this model's")
+    .action(async (flags) => await print(await pools(toApi(flags), flags, flags.json === true)));
+
+  withPool(withApi(program.command("pool")))
+    .description(
+      "make an elastic pool, show it, change its limits, map and unmap its pages, trim, compact or delete it",
+    )
+    .action(
+      async (action: PoolAction, model, device, flags) =>
+        await print(await pool(toApi(flags), action, { model, device }, flags, flags.json === true)),
+    );
 
   withTarget(withApi(program.command("alloc")))
     .description("allocate a region")
@@ -233,6 +248,25 @@ function withTarget(command: Command, ifExists: readonly string[] = ["fail", "at
     .option("--deadline <duration>", "how long --on-full wait waits (default 30s)")
     .addOption(new Option("--if-exists <what>", "if the name is taken").choices([...ifExists]))
     .option("--label <key=value>", "a label; repeatable", gather);
+}
+
+/** What is done to an elastic pool, and with what: the first argument decides which options count. */
+function withPool(command: Command): Command {
+  return command
+    .addArgument(new Argument("<action>", "what to do").choices([...poolActions]))
+    .argument("<model>", "whose it is")
+    .argument("<device>", "the device's UUID")
+    .option("--capacity <bytes>", "create: the size of its range, as 128GiB")
+    .option("--page-size <bytes>", "create: what is mapped at once (default 64MiB)")
+    .option("--minimum <bytes>", "create, change: what is charged for it at least")
+    .option("--maximum <bytes>", "create, change: what its pages may take; none: no limit of its own")
+    .option("--size <bytes>", "map, unmap: how much, in whole pages")
+    .option("--offset <bytes>", "map, unmap: where, in whole pages; map without it takes the first hole that fits")
+    .option("--session <id>", "map: the pages go with this session")
+    .option("--evictable", "map: the pages may go to make room")
+    .addOption(new Option("--on-full <what>", "map: without room").choices(["fail", "evict", "wait"]))
+    .option("--deadline <duration>", "map: how long --on-full wait waits (default 30s)")
+    .option("--no-wait", "unmap: begin it, and end");
 }
 
 /** Collects what a repeatable option was given. */
