@@ -11,11 +11,13 @@ import { checkArgument } from "./check/value.ts";
 import { TensordError } from "./errors.ts";
 import { EventStream } from "./events/event-stream.ts";
 import { Api } from "./http/api.ts";
+import { PoolApi } from "./http/pool-api.ts";
 import type { Transport } from "./http/transport.ts";
 import type {
   Deletion,
   Device,
   DeviceList,
+  ElasticPoolDescriptor,
   Eviction,
   Lease,
   ListedRegion,
@@ -46,12 +48,14 @@ import {
   type LoadOptions,
   type OperationsOptions,
   type PoolLimits,
+  type PoolsOptions,
   type RegisterModelOptions,
   type RevisionOptions,
   type RingOptions,
   type SealGroupOptions,
   type UnregisterModelOptions,
 } from "./options.ts";
+import { ElasticPool } from "./pools/elastic-pool.ts";
 import type { Asker } from "./regions/asker.ts";
 import { holdOnDevice, makeOnDevice } from "./regions/device.ts";
 import type { DeviceHandle } from "./regions/device-handle.ts";
@@ -350,7 +354,7 @@ export class Client {
    * Without an owner among the options it ends with this client's session.
    * @throws TensordError `region-not-found`, `region-not-sealed`, `storage-unavailable`; what goes wrong later, `wait` throws
    */
-  async copy(region: AnyRegion, options: CopyOptions = {}): Promise<Operation> {
+  async copy(region: AnyRegion, options: CopyOptions = {}): Promise<Operation<RegionDescriptor>> {
     checkArgument("copy a region", "it", region, kinds.region);
     checkOptions("copy a region", tables.copy, options);
     return startCopy(this.#asker, idOf(region), options);
@@ -456,6 +460,19 @@ export class Client {
     checkArgument("get a device", "its UUID", uuid, kinds.text);
     checkOptions("get a device", tables.wait, options);
     return this.#api.device(uuid, options.signal);
+  }
+
+  /** Elastic pools in the order in which they were made, with their sums, page by page as they are consumed. */
+  pools(options: PoolsOptions = {}): AsyncGenerator<ElasticPoolDescriptor, void, undefined> {
+    checkOptions("list elastic pools", tables.pools, options);
+    return new PoolApi(this.#api).list(options.model, options.signal);
+  }
+
+  /** The elastic pool of a model on a device, to be made or asked about: no server is asked yet. Its pages are not mapped here. */
+  pool(model: string, deviceUuid: string): ElasticPool {
+    checkArgument("name an elastic pool", "its model", model, kinds.text);
+    checkArgument("name an elastic pool", "its device", deviceUuid, kinds.text);
+    return new ElasticPool(new PoolApi(this.#api), model, deviceUuid);
   }
 
   /**

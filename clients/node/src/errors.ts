@@ -87,6 +87,8 @@ const ownHints: Readonly<Record<string, string>> = {
     "client.create(name, array, { ttlMs }) makes it, client.attach(name, { timeoutMs: 30_000 }) waits for it",
   "model-not-found": "client.registerModel(name)",
   "device-not-found": "client.devices() lists them",
+  "vmm-pool-not-found": "client.pool(model, deviceUuid).create({ virtualCapacity })",
+  "vmm-pool-exists": "client.pool(model, deviceUuid).describe() says what is there, change() its limits",
   "model-exists": "client.changeModel(name, { memoryLimitBytes })",
   "model-in-use": "client.unregisterModel(name, { drain: true })",
   "name-taken": '{ ifExists: "attach" } or "replace"',

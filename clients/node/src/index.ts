@@ -8,19 +8,25 @@ export { type ClientCode, type ErrorCode, isTensordError, type ServerCode, Tenso
 export type { RegionEventData, TensordEvent } from "./events/event.ts";
 export type { EventStream } from "./events/event-stream.ts";
 export type {
+  Compaction,
   Deletion,
   Device,
   DeviceList,
+  ElasticPoolDescriptor,
+  ElasticPoolDetail,
   Eviction,
   Lease,
   ListedRegion,
+  MappedPages,
   Model,
   OperationDescriptor,
+  PoolDeletion,
   RegionDescriptor,
   SessionDescriptor,
   SessionEnd,
   Stats,
   TensorInfo,
+  Trim,
   Verification,
 } from "./http/wire.ts";
 export type { MemoryLock } from "./memory/memory-lock.ts";
@@ -31,10 +37,13 @@ export type {
   AttachOnDeviceOptions,
   AttachOptions,
   ChangeOptions,
+  ChangePoolOptions,
   ConnectOptions,
   CopyOptions,
   CreateOnDeviceOptions,
   CreateOptions,
+  CreatePoolOptions,
+  DescribePoolOptions,
   EventOptions,
   EvictOptions,
   GetOptions,
@@ -44,15 +53,19 @@ export type {
   LoadModelOptions,
   LoadOptions,
   LockOptions,
+  MapOptions,
   OperationsOptions,
   OperationWaitOptions,
   Owner,
+  PoolEventOptions,
+  PoolsOptions,
   RingOptions,
   SealGroupOptions,
   SealOptions,
   SessionOptions,
   SlotOptions,
 } from "./options.ts";
+export type { ElasticPool, PoolEvent } from "./pools/elastic-pool.ts";
 export type { DeviceHandle } from "./regions/device-handle.ts";
 export type { Group } from "./regions/group.ts";
 export type { Operation } from "./regions/operation.ts";

@@ -295,3 +295,47 @@ export interface EventOptions extends WaitOptions {
   /** Whether to connect again when the connection ends, for as long as it takes. Default: true. */
   readonly reconnect?: boolean | undefined;
 }
+
+export interface PoolsOptions extends WaitOptions {
+  /** Only this model's. */
+  readonly model?: string;
+}
+
+export interface CreatePoolOptions extends WaitOptions {
+  /** The bytes of its range, in whole pages. */
+  readonly virtualCapacity: number;
+  /** A power of two, from the device's granularity to 1 GiB. Default: 64 MiB. */
+  readonly pageSize?: number;
+  /** What is charged for it at least, so that nobody else takes it. Default: 0. */
+  readonly minimumBytes?: number;
+  /** What its pages may take; null, the default: no limit of its own. */
+  readonly maximumBytes?: number | null;
+}
+
+export interface ChangePoolOptions extends RevisionOptions {
+  readonly minimumBytes?: number;
+  /** null removes the limit. */
+  readonly maximumBytes?: number | null;
+}
+
+/** A range of which is to be said whether all of it is mapped; half a range goes to the end, or from the beginning. */
+export interface DescribePoolOptions extends WaitOptions {
+  readonly byteOffset?: number;
+  readonly byteSize?: number;
+}
+
+export interface MapOptions extends WaitOptions {
+  /** Where, in whole pages. Default: the first hole that fits. */
+  readonly byteOffset?: number;
+  /** The session with which the pages go, or its id. Default: none. */
+  readonly session?: string | { readonly id: string };
+  /** They may go to make room, least recently used first. Default: false. */
+  readonly evictable?: boolean;
+  /** Without room: "fail", the default; "evict" what may go; "wait" for it, and for others to let go. */
+  readonly onFull?: "fail" | "evict" | "wait";
+  /** How long "wait" waits. */
+  readonly deadlineMs?: number;
+}
+
+/** As of all events; the model and the types are the pool's. */
+export type PoolEventOptions = Pick<EventOptions, "after" | "reconnect" | "signal">;

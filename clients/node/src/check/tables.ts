@@ -6,10 +6,13 @@ import type {
   AttachOptions,
   ChangeModelOptions,
   ChangeOptions,
+  ChangePoolOptions,
   ConnectOptions,
   CopyOptions,
   CreateOnDeviceOptions,
   CreateOptions,
+  CreatePoolOptions,
+  DescribePoolOptions,
   EventOptions,
   EvictOptions,
   GetOptions,
@@ -19,8 +22,11 @@ import type {
   LoadModelOptions,
   LoadOptions,
   LockOptions,
+  MapOptions,
   OperationsOptions,
   OperationWaitOptions,
+  PoolEventOptions,
+  PoolsOptions,
   RegisterModelOptions,
   RevisionOptions,
   RingOptions,
@@ -206,3 +212,33 @@ export const events = tableOf<EventOptions>()({
 export const seal = tableOf<SealOptions>()({ ...revision, checksum: kinds.flag, stockWritable: kinds.flag });
 
 export const sealGroup = tableOf<SealGroupOptions>()({ ...seal, ifMatch: kinds.listOf(kinds.count) });
+
+export const pools = tableOf<PoolsOptions>()({ ...wait, model: kinds.text });
+
+const poolLimits = { minimumBytes: kinds.bytes, maximumBytes: kinds.orNull(kinds.bytes) } as const;
+
+export const createPool = tableOf<CreatePoolOptions>()({
+  ...wait,
+  ...poolLimits,
+  virtualCapacity: kinds.bytes,
+  pageSize: kinds.bytes,
+});
+
+export const changePool = tableOf<ChangePoolOptions>()({ ...revision, ...poolLimits });
+
+export const describePool = tableOf<DescribePoolOptions>()({
+  ...wait,
+  byteOffset: kinds.bytes,
+  byteSize: kinds.bytes,
+});
+
+export const mapPages = tableOf<MapOptions>()({
+  ...wait,
+  byteOffset: kinds.bytes,
+  session: kinds.identified,
+  evictable: kinds.flag,
+  onFull: kinds.oneOf("fail", "evict", "wait"),
+  deadlineMs: kinds.wholeMs,
+});
+
+export const poolEvents = tableOf<PoolEventOptions>()({ ...wait, after: kinds.text, reconnect: kinds.flag });

@@ -15,7 +15,7 @@ interface CloudEvent<Type extends string, Data> {
   readonly source: string;
   /** RFC 3339 */
   readonly time: string;
-  /** The region's, session's or operation's id, or the model's name. */
+  /** The region's, session's, operation's or elastic pool's id, or the model's name. */
   readonly subject?: string;
   /** Which start of the server it comes from. */
   readonly tensordepoch: string;

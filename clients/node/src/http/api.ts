@@ -64,13 +64,19 @@ export interface NamedRegion {
 type Waiting = Pick<Sending, "waitUntil" | "signal">;
 
 /** Which revision is to be changed, and what ends the wait for it. */
-type Revising = Pick<Sending, "ifMatch" | "signal">;
+export type Revising = Pick<Sending, "ifMatch" | "signal">;
 
 export type NewCopy = Body<Operation<"POST", "/v1/regions/{region}/copy">>;
 export type NewLoad = Body<Operation<"POST", "/v1/models/{model}/load">>;
 export type NewRegion = Body<Operation<"POST", "/v1/regions">>;
 
-type ListPath = "/v1/regions" | "/v1/operations" | "/v1/models" | "/v1/sessions" | "/v1/regions/{region}/leases";
+type ListPath =
+  | "/v1/regions"
+  | "/v1/operations"
+  | "/v1/models"
+  | "/v1/sessions"
+  | "/v1/vmm"
+  | "/v1/regions/{region}/leases";
 type ListQuery<P extends ListPath> = Parameters<Operation<"GET", P>>["query"];
 type ListItem<P extends ListPath> = Answer<Operation<"GET", P>>["items"][number];
 
@@ -93,11 +99,11 @@ export class Api {
   }
 
   async isReady(signal?: AbortSignal | undefined): Promise<boolean> {
-    return (await this.#send("GET", "/readyz", { isRepeatable: false, signal })).status === 200;
+    return (await this.send("GET", "/readyz", { isRepeatable: false, signal })).status === 200;
   }
 
   capabilities(signal?: AbortSignal | undefined): Promise<Capabilities> {
-    return this.#ask("GET", "/v1/capabilities", { isRepeatable: true, signal });
+    return this.ask("GET", "/v1/capabilities", { isRepeatable: true, signal });
   }
 
   async createRegion(body: NewRegion, signal?: AbortSignal | undefined): Promise<Creation> {
@@ -106,7 +112,7 @@ export class Api {
     const isRepeatable = body.ifExists === "attach" || (body.ifExists === "replace" && body.claim !== undefined);
     const askedAt = Date.now();
     const answerMs = longMs + (body.deadlineMs ?? 0);
-    const reply = await this.#send("POST", "/v1/regions", { body, isRepeatable, answerMs, signal });
+    const reply = await this.send("POST", "/v1/regions", { body, isRepeatable, answerMs, signal });
     const region = parseDescriptor(expectSuccess(reply));
     if (reply.status === 201) return { region, isCreated: true };
     return { region, isCreated: reply.isRepeated && (await this.#isFrom(region, askedAt)) };
@@ -123,7 +129,7 @@ export class Api {
 
   async region(id: string, signal?: AbortSignal | undefined): Promise<RegionDescriptor> {
     const request = { path: { region: id }, isRepeatable: true, signal };
-    const reply = await this.#send("GET", "/v1/regions/{region}", request);
+    const reply = await this.send("GET", "/v1/regions/{region}", request);
     return parseDescriptor(expectSuccess(reply));
   }
 
@@ -154,7 +160,7 @@ export class Api {
     // Who only looks takes no hand-off from its consumer.
     const prefer = isToMap ? "attach" : undefined;
     const request = { path: { model, name }, query: { version }, isRepeatable: true, signal, waitUntil, prefer };
-    return parseDescriptor(expectSuccess(await this.#send("GET", "/v1/models/{model}/regions/{name}", request)));
+    return parseDescriptor(expectSuccess(await this.send("GET", "/v1/models/{model}/regions/{name}", request)));
   }
 
   async seal(
@@ -163,7 +169,7 @@ export class Api {
     { ifMatch, signal }: Revising = {},
   ): Promise<RegionDescriptor> {
     const request = { path: { region: id }, body, isRepeatable: true, answerMs: longMs, ifMatch, signal };
-    const reply = await this.#send("POST", "/v1/regions/{region}/seal", request);
+    const reply = await this.send("POST", "/v1/regions/{region}/seal", request);
     try {
       return parseDescriptor(expectSuccess(reply));
     } catch (error) {
@@ -178,7 +184,7 @@ export class Api {
     body: Body<Operation<"POST", "/v1/seal">>,
     signal?: AbortSignal | undefined,
   ): Promise<readonly ListedRegion[]> {
-    const reply = await this.#send("POST", "/v1/seal", { body, isRepeatable: true, answerMs: longMs, signal });
+    const reply = await this.send("POST", "/v1/seal", { body, isRepeatable: true, answerMs: longMs, signal });
     try {
       return parseGroup(expectSuccess(reply), parseListedRegion);
     } catch (error) {
@@ -197,12 +203,12 @@ export class Api {
     { signal, waitUntil }: Waiting = {},
   ): Promise<readonly RegionDescriptor[]> {
     const request = { body, isRepeatable: true, signal, waitUntil };
-    return parseGroup(expectSuccess(await this.#send("POST", "/v1/open", request)), parseDescriptor);
+    return parseGroup(expectSuccess(await this.send("POST", "/v1/open", request)), parseDescriptor);
   }
 
   verify(id: string, signal?: AbortSignal | undefined): Promise<Verification> {
     const request = { path: { region: id }, isRepeatable: true, answerMs: longMs, signal };
-    return this.#ask("POST", "/v1/regions/{region}/verify", request);
+    return this.ask("POST", "/v1/regions/{region}/verify", request);
   }
 
   async changeRegion(
@@ -212,12 +218,12 @@ export class Api {
   ): Promise<RegionDescriptor> {
     // A repeat would find the revision that a lost request has made.
     const request = { path: { region: id }, body, isRepeatable: ifMatch === undefined, ifMatch, signal };
-    return parseDescriptor(expectSuccess(await this.#send("PATCH", "/v1/regions/{region}", request)));
+    return parseDescriptor(expectSuccess(await this.send("PATCH", "/v1/regions/{region}", request)));
   }
 
   async deleteRegion(id: string, { ifMatch, signal }: Revising = {}): Promise<Deletion> {
     const request = { path: { region: id }, isRepeatable: true, answerMs: longMs, ifMatch, signal };
-    const reply = await this.#send("DELETE", "/v1/regions/{region}", request);
+    const reply = await this.send("DELETE", "/v1/regions/{region}", request);
     try {
       return parseObject(expectSuccess(reply));
     } catch (error) {
@@ -230,24 +236,24 @@ export class Api {
     query: ListQuery<"/v1/regions">,
     signal?: AbortSignal | undefined,
   ): AsyncGenerator<ListedRegion, void, undefined> {
-    for await (const item of this.#pages("/v1/regions", query, signal)) yield parseListedRegion(item);
+    for await (const item of this.pages("/v1/regions", query, signal)) yield parseListedRegion(item);
   }
 
   async *leases(id: string, signal?: AbortSignal | undefined): AsyncGenerator<Lease, void, undefined> {
     const path = "/v1/regions/{region}/leases";
-    for await (const item of this.#pages(path, {}, signal, { region: id })) yield parseObject(item);
+    for await (const item of this.pages(path, {}, signal, { region: id })) yield parseObject(item);
   }
 
   registerModel(body: Body<Operation<"POST", "/v1/models">>, signal?: AbortSignal | undefined): Promise<Model> {
-    return this.#ask("POST", "/v1/models", { body, isRepeatable: false, signal });
+    return this.ask("POST", "/v1/models", { body, isRepeatable: false, signal });
   }
 
   async *models(signal?: AbortSignal | undefined): AsyncGenerator<Model, void, undefined> {
-    for await (const item of this.#pages("/v1/models", {}, signal)) yield parseObject(item);
+    for await (const item of this.pages("/v1/models", {}, signal)) yield parseObject(item);
   }
 
   model(name: string, signal?: AbortSignal | undefined): Promise<Model> {
-    return this.#ask("GET", "/v1/models/{model}", { path: { model: name }, isRepeatable: true, signal });
+    return this.ask("GET", "/v1/models/{model}", { path: { model: name }, isRepeatable: true, signal });
   }
 
   changeModel(
@@ -256,31 +262,31 @@ export class Api {
     { ifMatch, signal }: Revising = {},
   ): Promise<Model> {
     const request = { path: { model: name }, body, isRepeatable: ifMatch === undefined, ifMatch, signal };
-    return this.#ask("PATCH", "/v1/models/{model}", request);
+    return this.ask("PATCH", "/v1/models/{model}", request);
   }
 
   unregisterModel(name: string, isDraining: boolean, { ifMatch, signal }: Revising = {}): Promise<Deletion> {
     const query = isDraining ? ({ drain: "true" } as const) : undefined;
     const request = { path: { model: name }, query, isRepeatable: true, answerMs: longMs, ifMatch, signal };
-    return this.#ask("DELETE", "/v1/models/{model}", request);
+    return this.ask("DELETE", "/v1/models/{model}", request);
   }
 
   openSession(body: Body<Operation<"POST", "/v1/sessions">>): Promise<SessionDescriptor> {
     // One whose answer was lost is held by nobody, and its TTL ends it.
-    return this.#ask("POST", "/v1/sessions", { body, isRepeatable: true, isForToken: true });
+    return this.ask("POST", "/v1/sessions", { body, isRepeatable: true, isForToken: true });
   }
 
   session(id: string, signal?: AbortSignal | undefined): Promise<SessionDescriptor> {
-    return this.#ask("GET", "/v1/sessions/{session}", { path: { session: id }, isRepeatable: true, signal });
+    return this.ask("GET", "/v1/sessions/{session}", { path: { session: id }, isRepeatable: true, signal });
   }
 
   async *sessions(signal?: AbortSignal | undefined): AsyncGenerator<SessionDescriptor, void, undefined> {
-    for await (const item of this.#pages("/v1/sessions", {}, signal)) yield parseObject(item);
+    for await (const item of this.pages("/v1/sessions", {}, signal)) yield parseObject(item);
   }
 
   endSession(id: string, signal?: AbortSignal | undefined): Promise<SessionEnd> {
     const request = { path: { session: id }, isRepeatable: true, answerMs: longMs, signal };
-    return this.#ask("DELETE", "/v1/sessions/{session}", request);
+    return this.ask("DELETE", "/v1/sessions/{session}", request);
   }
 
   /**
@@ -294,12 +300,12 @@ export class Api {
   ): Promise<Claim> {
     const body = { session, key, version, rebuild };
     const request = { path: { model, name }, body, isRepeatable: true, signal, waitUntil };
-    return parseClaim(expectSuccess(await this.#send("POST", "/v1/models/{model}/regions/{name}/claim", request)));
+    return parseClaim(expectSuccess(await this.send("POST", "/v1/models/{model}/regions/{name}/claim", request)));
   }
 
   async releaseClaim({ model, name, version }: NamedRegion, claim: string): Promise<void> {
     const request = { path: { model, name }, query: { claim, version }, isRepeatable: true };
-    const reply = await this.#send("DELETE", "/v1/models/{model}/regions/{name}/claim", request);
+    const reply = await this.send("DELETE", "/v1/models/{model}/regions/{name}/claim", request);
     // Whoever does not hold it has released it.
     if (reply.status !== 404) expectSuccess(reply);
   }
@@ -307,17 +313,17 @@ export class Api {
   /** If the answer is lost there are two, and both end with the session. While that is held, neither runs out. */
   async takeLease(region: string, session: string, signal?: AbortSignal | undefined): Promise<string> {
     const request = { path: { region }, body: { session, ttlMs: leaseTtlMs }, isRepeatable: true, signal };
-    return (await this.#ask("POST", "/v1/regions/{region}/leases", request)).id;
+    return (await this.ask("POST", "/v1/regions/{region}/leases", request)).id;
   }
 
   async endLease(lease: string): Promise<void> {
-    await this.#ask("DELETE", "/v1/leases/{lease}", { path: { lease }, isRepeatable: true });
+    await this.ask("DELETE", "/v1/leases/{lease}", { path: { lease }, isRepeatable: true });
   }
 
   /** With its key a repeat finds what the lost request has begun. */
   copyRegion(id: string, body: NewCopy, signal?: AbortSignal | undefined): Promise<OperationDescriptor> {
     const request = { path: { region: id }, body, isRepeatable: body.key !== undefined, signal };
-    return this.#ask("POST", "/v1/regions/{region}/copy", request);
+    return this.ask("POST", "/v1/regions/{region}/copy", request);
   }
 
   /** As of a copy. */
@@ -328,39 +334,40 @@ export class Api {
 
   operation(id: string, { signal, waitUntil }: Waiting = {}): Promise<OperationDescriptor> {
     const request = { path: { operation: id }, isRepeatable: true, signal, waitUntil };
-    return this.#ask("GET", "/v1/operations/{operation}", request);
+    return this.ask("GET", "/v1/operations/{operation}", request);
   }
 
   async *operations(
     query: ListQuery<"/v1/operations">,
     signal?: AbortSignal | undefined,
   ): AsyncGenerator<OperationDescriptor, void, undefined> {
-    for await (const item of this.#pages("/v1/operations", query, signal)) yield parseObject(item);
+    for await (const item of this.pages("/v1/operations", query, signal)) yield parseObject(item);
   }
 
   cancelOperation(id: string, signal?: AbortSignal | undefined): Promise<OperationDescriptor> {
     const request = { path: { operation: id }, isRepeatable: true, answerMs: longMs, signal };
-    return this.#ask("DELETE", "/v1/operations/{operation}", request);
+    return this.ask("DELETE", "/v1/operations/{operation}", request);
   }
 
   evict(body: Body<Operation<"POST", "/v1/evict">>, signal?: AbortSignal | undefined): Promise<Eviction> {
     // What a lost request freed, another one would not count, and free as much again.
-    return this.#ask("POST", "/v1/evict", { body, isRepeatable: body.dryRun === true, answerMs: longMs, signal });
+    return this.ask("POST", "/v1/evict", { body, isRepeatable: body.dryRun === true, answerMs: longMs, signal });
   }
 
   stats(signal?: AbortSignal | undefined): Promise<Stats> {
-    return this.#ask("GET", "/v1/stats", { isRepeatable: true, signal });
+    return this.ask("GET", "/v1/stats", { isRepeatable: true, signal });
   }
 
   devices(signal?: AbortSignal | undefined): Promise<DeviceList> {
-    return this.#ask("GET", "/v1/devices", { isRepeatable: true, signal });
+    return this.ask("GET", "/v1/devices", { isRepeatable: true, signal });
   }
 
   device(uuid: string, signal?: AbortSignal | undefined): Promise<Device> {
-    return this.#ask("GET", "/v1/devices/{device_uuid}", { path: { device_uuid: uuid }, isRepeatable: true, signal });
+    return this.ask("GET", "/v1/devices/{device_uuid}", { path: { device_uuid: uuid }, isRepeatable: true, signal });
   }
 
-  async *#pages<P extends ListPath>(
+  /** The items of a list, as the wire has them, page by page. */
+  async *pages<P extends ListPath>(
     path: P,
     query: ListQuery<P>,
     signal: AbortSignal | undefined,
@@ -381,15 +388,16 @@ export class Api {
   }
 
   /** Asks, and reads an answer of whose fields nothing here relies on. */
-  async #ask<M extends Method, P extends Path<M>>(
+  async ask<M extends Method, P extends Path<M>>(
     method: M,
     path: P,
     request: Sending & Parameters<Operation<M, P>>,
   ): Promise<FromWire<Answer<Operation<M, P>>>> {
-    return parseObject(expectSuccess(await this.#send(method, path, request)));
+    return parseObject(expectSuccess(await this.send(method, path, request)));
   }
 
-  #send<M extends Method, P extends Path<M>>(
+  /** Asks, and gives the answer as it came. */
+  send<M extends Method, P extends Path<M>>(
     method: M,
     path: P,
     request: Sending & Parameters<Operation<M, P>>,

@@ -7,7 +7,7 @@ import { TensordError } from "../errors.ts";
 import type { paths } from "../generated/openapi.ts";
 import type { FromWire } from "./wire.ts";
 
-export type Method = "GET" | "POST" | "PATCH" | "DELETE";
+export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
 /** The paths that have this method. */
 export type Path<M extends Method> = {

@@ -64,6 +64,24 @@ export type Device = FromWire<Schemas["Device"]>;
 /** The devices of the server's host, and why none can be used if that is so. */
 export type DeviceList = FromWire<Schemas["DeviceList"]>;
 
+/** An elastic pool in a list: its sums, without its pages. */
+export type ElasticPoolDescriptor = FromWire<Schemas["ElasticPool"]>;
+
+/** An elastic pool at one moment, which `sequence` is: its pages, its holes, its workers. */
+export type ElasticPoolDetail = FromWire<Schemas["ElasticPoolDetail"]>;
+
+/** Pages side by side that were mapped at once, and the event at which they are there. */
+export type MappedPages = FromWire<Schemas["MappedPages"]>;
+
+/** What was given back of a pool that is gone. */
+export type PoolDeletion = FromWire<Schemas["PoolDeletion"]>;
+
+/** What a trim gave back. */
+export type Trim = FromWire<Schemas["Trim"]>;
+
+/** Which pages lie elsewhere now. */
+export type Compaction = FromWire<Schemas["Compaction"]>;
+
 /** A recomputed checksum beside the recorded one. `ok` and `expected` are null if none was recorded. */
 export type Verification = FromWire<Schemas["Verification"]>;
 

@@ -20,9 +20,9 @@ const pollMs = 50;
 
 /**
  * Long work of the server, such as a copy. It goes on whatever becomes of this process, until it has ended or is cancelled; what has
- * ended is told of for ten minutes. Made by `client.copy`, listed by `client.operations`.
+ * ended is told of for ten minutes. Made by `client.copy` and by `pool.unmap`, listed by `client.operations`.
  */
-export class Operation {
+export class Operation<Result extends RegionDescriptor | undefined = RegionDescriptor | undefined> {
   readonly #api: Api;
   #descriptor: OperationDescriptor;
 
@@ -49,7 +49,7 @@ export class Operation {
     return this.#descriptor.doneBytes;
   }
 
-  /** All that it reads and writes: a copy is written once, and read back. */
+  /** All that it reads and writes: a copy is written once, and read back. Of pages that are unmapped, their bytes. */
   get totalBytes(): number {
     return this.#descriptor.totalBytes;
   }
@@ -69,10 +69,10 @@ export class Operation {
 
   /**
    * Waits until it has ended. After an abort, or when the time is over, it goes on.
-   * @returns the region that it led to
+   * @returns the region that it led to; undefined of what leads to none, such as pages that are unmapped
    * @throws TensordError what it failed with; `cancelled`; `deadline-exceeded`; `operation-not-found` if the server that did it is gone
    */
-  async wait(options: OperationWaitOptions = {}): Promise<RegionDescriptor> {
+  async wait(options: OperationWaitOptions = {}): Promise<Result> {
     checkOptions("wait for an operation", tables.operationWait, options);
     const { timeoutMs = Number.POSITIVE_INFINITY, onProgress, signal } = options;
     const deadline = deadlineAfter(timeoutMs);
@@ -89,7 +89,8 @@ export class Operation {
       if (performance.now() - askedAt < pollMs) await pause(Math.min(pollMs, deadline - performance.now()), { signal });
     }
     if (this.error !== undefined) throw this.error;
-    return this.#api.region(this.#descriptor.region ?? "", signal);
+    const { region } = this.#descriptor;
+    return (region === null ? undefined : await this.#api.region(region, signal)) as Result;
   }
 
   #late(timeoutMs: number): TensordError {
@@ -121,7 +122,11 @@ export class Operation {
 }
 
 /** Begins a copy of the region `source`, owned by the session if no owner is said. */
-export async function startCopy({ api, session }: Asker, source: string, options: CopyOptions): Promise<Operation> {
+export async function startCopy(
+  { api, session }: Asker,
+  source: string,
+  options: CopyOptions,
+): Promise<Operation<RegionDescriptor>> {
   const { model = defaultModel, name, private: isPrivate, device, ifExists = "fail", signal } = options;
   const { version, storage, hugePages, evictable, onFull, deadlineMs, labels } = options;
   if (device !== undefined && (storage !== undefined || isPrivate === true || hugePages !== undefined)) {
