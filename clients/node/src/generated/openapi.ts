@@ -720,6 +720,138 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly "/v1/models/{model}/vmm/{device_uuid}": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * An elastic pool: its pages, its holes, its workers
+     * @description What is mapped and what leaves, what is owed to the device, and who is attached and has followed how far. With `byte_offset` and `byte_size` also whether all of that range is mapped.
+     */
+    readonly get: operations["getElasticPool"];
+    /**
+     * Make a model's elastic pool on a device
+     * @description A range of bytes in which pages come and go, as they are mapped and unmapped. Every worker that is attached reserves as much of its own addresses; offsets are what they share. No page is mapped yet, and nothing is taken but `minimum_bytes`. With the values of a pool that is there the answer is that pool.
+     */
+    readonly put: operations["createElasticPool"];
+    readonly post?: never;
+    /**
+     * Delete an elastic pool, and all of its pages
+     * @description Refused while a worker is attached: it may be using them.
+     */
+    readonly delete: operations["deleteElasticPool"];
+    readonly options?: never;
+    readonly head?: never;
+    /**
+     * Change the limits of an elastic pool, at once
+     * @description A maximum below what is mapped takes nothing away: it refuses what is mapped from then on. With `If-Match` only the revision that you know is changed.
+     */
+    readonly patch: operations["changeElasticPool"];
+    readonly trace?: never;
+  };
+  readonly "/v1/vmm": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * List elastic pools in the order in which they were made
+     * @description Each with its sums, and without its pages.
+     */
+    readonly get: operations["listElasticPools"];
+    readonly put?: never;
+    readonly post?: never;
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/models/{model}/vmm/{device_uuid}/map": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Map pages: all that are asked for, or none
+     * @description At `byte_offset`, or into the first hole that fits. The pages are there, and told as `tensord.vmm.mapped`, when the answer comes; their bytes are whatever they are.
+     */
+    readonly post: operations["mapPages"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/models/{model}/vmm/{device_uuid}/unmap": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Unmap pages, as soon as every worker has let go of them
+     * @description Announced as `tensord.vmm.unmapped`, and an operation that goes on until the memory is given back: no page is taken from under a worker that uses it. Cancelling it maps the pages again, until the first is given back.
+     */
+    readonly post: operations["unmapPages"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/models/{model}/vmm/{device_uuid}/trim": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Give back the pages that no worker has taken
+     * @description Whatever a worker uses stays.
+     */
+    readonly post: operations["trimPool"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/models/{model}/vmm/{device_uuid}/compact": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Close the holes between pages
+     * @description Every run moves to the lowest offset that is free, whole and in its order, with the bytes that it has: workers map the same pages elsewhere. Told as `tensord.vmm.moved`. Refused while a worker is attached that did not agree to moves, and while pages leave.
+     */
+    readonly post: operations["compactPool"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
   readonly "/": {
     readonly parameters: {
       readonly query?: never;
@@ -1349,7 +1481,7 @@ export interface components {
       /** @description What its client calls it. */
       readonly key: string | null;
       /**
-       * @description What it reads: of a copy the id of a region, of a load the path of a model file.
+       * @description What it reads or changes: of a copy the id of a region, of a load the path of a model file, of pages that are unmapped the id of their elastic pool.
        * @example reg_aaaaaaaaaaaaaaaaaaaaaaaaaa
        */
       readonly source: string;
@@ -1360,10 +1492,10 @@ export interface components {
       readonly done_bytes: number;
       /**
        * Format: int64
-       * @description All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened its file yet.
+       * @description All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened its file yet. Of pages that are unmapped, their bytes.
        */
       readonly total_bytes: number;
-      /** @description The id of the region that it led to; null unless it `succeeded`. */
+      /** @description The id of the region that it led to; null unless it `succeeded`, and of what leads to none. */
       readonly region: string | null;
       /** @description What it failed with, or that it was cancelled; null while it runs and after it succeeded. */
       readonly problem: components["schemas"]["Problem"] | null;
@@ -1499,6 +1631,48 @@ export interface components {
       readonly complete_length?: number;
       /** @description What Content-Encoding is taken instead. */
       readonly accept_encoding?: string;
+      /** @description The elastic pool that was asked. */
+      readonly pool?: string;
+      /** @description Whose pool there is none of. */
+      readonly model?: string;
+      /** @description The device on which there is none. */
+      readonly device_uuid?: string;
+      /**
+       * Format: int64
+       * @description Where pages are in the way, or missing.
+       */
+      readonly byte_offset?: number;
+      /**
+       * Format: int64
+       * @description How many bytes are in the way there.
+       */
+      readonly byte_size?: number;
+      /**
+       * Format: int64
+       * @description The largest hole.
+       */
+      readonly largest_free_bytes?: number;
+      /** Format: int64 */
+      readonly virtual_capacity?: number;
+      /** Format: int64 */
+      readonly page_size?: number;
+      /**
+       * Format: int64
+       * @description The smallest page of the device.
+       */
+      readonly granularity?: number;
+      /** Format: int64 */
+      readonly maximum_page_size?: number;
+      /** Format: int64 */
+      readonly maximum_pages?: number;
+      /** Format: int64 */
+      readonly minimum_bytes?: number;
+      /** Format: int64 */
+      readonly maximum_bytes?: number | null;
+      readonly existing?: components["schemas"]["PoolNumbers"];
+      readonly requested?: components["schemas"]["PoolNumbers"];
+      /** @description The workers in the way. */
+      readonly workers?: readonly string[];
     } & {
       readonly [key: string]: unknown;
     };
@@ -1566,6 +1740,17 @@ export interface components {
        *     ]
        */
       readonly shape: readonly number[];
+    };
+    /** @description With `vmm-pool-exists`: what the pool was made with, and what was asked for. */
+    readonly PoolNumbers: {
+      /** Format: int64 */
+      readonly virtual_capacity: number;
+      /** Format: int64 */
+      readonly page_size: number;
+      /** Format: int64 */
+      readonly minimum_bytes: number;
+      /** Format: int64 */
+      readonly maximum_bytes: number | null;
     };
     /** @description How full a pool is. */
     readonly PoolPressure: {
@@ -2653,7 +2838,7 @@ export interface components {
        * @example 2026-11-21T12:00:00.000Z
        */
       readonly time: string;
-      /** @description The region's, session's or operation's id, or the model's name. */
+      /** @description The region's, session's, operation's or elastic pool's id, or the model's name. */
       readonly subject?: string;
       /** @enum {string} */
       readonly datacontenttype: "application/json";
@@ -2994,6 +3179,7 @@ export interface components {
        *       "private",
        *       "huge-pages",
        *       "devices",
+       *       "elastic-pools",
        *       "doctor",
        *       "metrics"
        *     ]
@@ -3375,6 +3561,435 @@ export interface components {
       readonly detail: string | null;
       /** @description What to do about it. */
       readonly hint: string | null;
+    };
+    readonly ElasticPoolDetail: {
+      /** @example vmm_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly model: string;
+      /**
+       * @description As its driver writes it: GPU-…, or MIG-… of an instance.
+       * @example GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e
+       */
+      readonly device_uuid: string;
+      /** Format: int64 */
+      readonly virtual_capacity: number;
+      /** Format: int64 */
+      readonly page_size: number;
+      /**
+       * Format: int64
+       * @description What is charged for it at least, so that nobody else takes it.
+       * @example 0
+       */
+      readonly minimum_bytes: number;
+      /**
+       * Format: int64
+       * @description What its pages may take; null: no limit of its own.
+       */
+      readonly maximum_bytes: number | null;
+      /** Format: int64 */
+      readonly revision: number;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      /**
+       * Format: int64
+       * @description What its pages take, those that leave or are owed too.
+       */
+      readonly physical_bytes: number;
+      /** Format: int64 */
+      readonly mapped_bytes: number;
+      /** Format: int64 */
+      readonly run_count: number;
+      /**
+       * Format: int64
+       * @description Of the range: where nothing lies.
+       */
+      readonly free_bytes: number;
+      /** Format: int64 */
+      readonly largest_free_bytes: number;
+      /** @description 1 − `largest_free_bytes` ÷ `free_bytes`; 0 where nothing is free. */
+      readonly fragmentation: number;
+      /**
+       * @description The id of the event at which this is true: follow the events behind it.
+       * @example 1795000000000123
+       */
+      readonly sequence: string;
+      /** @description Whether every page is kept while no server runs. */
+      readonly survives_restart: boolean;
+      /** @description What is mapped, or leaves. The first 1000, by offset. */
+      readonly runs: readonly components["schemas"]["PageRun"][];
+      /** @description Where nothing lies. The first 1000, by offset. */
+      readonly free_runs: readonly components["schemas"]["FreeRun"][];
+      /** @description What goes, and who has it still. */
+      readonly leaving: readonly components["schemas"]["LeavingRun"][];
+      /** @description Pages that the driver did not take back; tried again. */
+      readonly unreleased: readonly components["schemas"]["OwedPage"][];
+      /** @description Pages whose undoing failed; tried again. */
+      readonly stuck: readonly components["schemas"]["OwedPage"][];
+      readonly workers: readonly components["schemas"]["PoolWorker"][];
+      /** @description Whether every page of the range that was asked about is mapped; left out if none was. */
+      readonly is_mapped?: boolean;
+    };
+    /** @description Pages side by side that were mapped at once, or what is left of them. */
+    readonly PageRun: {
+      /** Format: int64 */
+      readonly byte_offset: number;
+      /** Format: int64 */
+      readonly byte_size: number;
+      /**
+       * Format: int64
+       * @description The number of its first page, the others follow in a row. No number is used twice in a pool.
+       */
+      readonly first_page: number;
+      /**
+       * @description `leaving`: announced to go, as soon as every worker has let go. Known: `mapped`, `leaving`. A later server may say others.
+       * @example mapped
+       * @example leaving
+       */
+      readonly state: string;
+      readonly evictable: boolean;
+      /** @description The session that it goes with. */
+      readonly session: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly mapped_at: string;
+      /**
+       * Format: date-time
+       * @description When a worker last took a page of it.
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
+    };
+    readonly FreeRun: {
+      /** Format: int64 */
+      readonly byte_offset: number;
+      /** Format: int64 */
+      readonly byte_size: number;
+    };
+    readonly LeavingRun: {
+      /** Format: int64 */
+      readonly byte_offset: number;
+      /** Format: int64 */
+      readonly byte_size: number;
+      /**
+       * Format: int64
+       * @description The number of its first page, the others follow in a row. No number is used twice in a pool.
+       */
+      readonly first_page: number;
+      /**
+       * @description `leaving`: announced to go, as soon as every worker has let go. Known: `mapped`, `leaving`. A later server may say others.
+       * @example mapped
+       * @example leaving
+       */
+      readonly state: string;
+      readonly evictable: boolean;
+      /** @description The session that it goes with. */
+      readonly session: string | null;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly mapped_at: string;
+      /**
+       * Format: date-time
+       * @description When a worker last took a page of it.
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly last_used_at: string;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly since: string;
+      /** @description Slots of the workers that have pages of it. */
+      readonly taken_by: readonly number[];
+    };
+    /** @description A page that is charged, though nothing maps it: it was not given back yet. */
+    readonly OwedPage: {
+      /**
+       * Format: int64
+       * @description Its number.
+       */
+      readonly page: number;
+      /** Format: int64 */
+      readonly byte_size: number;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly since: string;
+      /** @description What the driver said last. */
+      readonly reason: string;
+    };
+    /** @description A process that is attached to the pool. */
+    readonly PoolWorker: {
+      /**
+       * Format: int64
+       * @description The byte that it has locked in the pool's lease file.
+       */
+      readonly slot: number;
+      readonly session: string | null;
+      /**
+       * @description What its process is called.
+       * @example trainer
+       */
+      readonly client: string | null;
+      /** @description Whether pages may be moved while it is attached. */
+      readonly agrees_to_moves: boolean;
+      /** Format: int64 */
+      readonly taken_bytes: number;
+      /** Format: int64 */
+      readonly taken_pages: number;
+      /** @description The id of the event that it has followed to. */
+      readonly acknowledged: string;
+      /** @description false: its lock says that it lives all the same. */
+      readonly is_connected: boolean;
+      /** @description What left long ago, and it still has. */
+      readonly overdue: readonly components["schemas"]["OverduePages"][];
+    };
+    readonly OverduePages: {
+      /** Format: int64 */
+      readonly byte_offset: number;
+      /** Format: int64 */
+      readonly byte_size: number;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly since: string;
+    };
+    /**
+     * @example {
+     *       "virtual_capacity": 137438953472,
+     *       "page_size": 67108864
+     *     }
+     */
+    readonly CreateElasticPool: {
+      /**
+       * Format: int64
+       * @description The bytes of its range: whole pages, at most 65536 of them. They cost nothing until pages are mapped.
+       * @example 137438953472
+       */
+      readonly virtual_capacity: number;
+      /**
+       * Format: int64
+       * @description A power of two, from the device's `granularity` to 1 GiB: what is mapped and unmapped at once. Default 67108864.
+       */
+      readonly page_size?: number;
+      /**
+       * Format: int64
+       * @description What is charged for it at least, so that nobody else takes it.
+       * @example 0
+       */
+      readonly minimum_bytes?: number;
+      /**
+       * Format: int64
+       * @description What its pages may take; null: no limit of its own.
+       */
+      readonly maximum_bytes?: number | null;
+    };
+    readonly ElasticPoolList: {
+      readonly items: readonly components["schemas"]["ElasticPool"][];
+      /** @description For the next page; null at the end. */
+      readonly next_cursor: string | null;
+    };
+    /** @description The pages of a model on a device, in one range that grows and shrinks. */
+    readonly ElasticPool: {
+      /** @example vmm_abcdefghijklmnopqrstuvwxyz */
+      readonly id: string;
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly model: string;
+      /**
+       * @description As its driver writes it: GPU-…, or MIG-… of an instance.
+       * @example GPU-8f6d3f2a-1c5b-4f0e-9b1d-2f3a4b5c6d7e
+       */
+      readonly device_uuid: string;
+      /** Format: int64 */
+      readonly virtual_capacity: number;
+      /** Format: int64 */
+      readonly page_size: number;
+      /**
+       * Format: int64
+       * @description What is charged for it at least, so that nobody else takes it.
+       * @example 0
+       */
+      readonly minimum_bytes: number;
+      /**
+       * Format: int64
+       * @description What its pages may take; null: no limit of its own.
+       */
+      readonly maximum_bytes: number | null;
+      /** Format: int64 */
+      readonly revision: number;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      /**
+       * Format: int64
+       * @description What its pages take, those that leave or are owed too.
+       */
+      readonly physical_bytes: number;
+      /** Format: int64 */
+      readonly mapped_bytes: number;
+      /** Format: int64 */
+      readonly run_count: number;
+      /**
+       * Format: int64
+       * @description Of the range: where nothing lies.
+       */
+      readonly free_bytes: number;
+      /** Format: int64 */
+      readonly largest_free_bytes: number;
+      /** @description 1 − `largest_free_bytes` ÷ `free_bytes`; 0 where nothing is free. */
+      readonly fragmentation: number;
+      /**
+       * @description The id of the event at which this is true: follow the events behind it.
+       * @example 1795000000000123
+       */
+      readonly sequence: string;
+      /** @description Whether every page is kept while no server runs. */
+      readonly survives_restart: boolean;
+    };
+    /**
+     * @example {
+     *       "maximum_bytes": 34359738368
+     *     }
+     */
+    readonly ChangeElasticPool: {
+      /**
+       * Format: int64
+       * @description What is charged for it at least, so that nobody else takes it.
+       * @example 0
+       */
+      readonly minimum_bytes?: number;
+      /**
+       * Format: int64
+       * @description What its pages may take; null: no limit of its own.
+       */
+      readonly maximum_bytes?: number | null;
+    };
+    readonly PoolDeletion: {
+      /**
+       * @description What became of it. Known: `deleted`. A later server may say others.
+       * @example deleted
+       */
+      readonly state: string;
+      /** Format: int64 */
+      readonly freed_bytes: number;
+    };
+    readonly MappedPages: {
+      readonly run: components["schemas"]["PageRun"];
+      /**
+       * @description The id of the event at which this is true: follow the events behind it.
+       * @example 1795000000000123
+       */
+      readonly sequence: string;
+    };
+    /**
+     * @example {
+     *       "byte_size": 134217728,
+     *       "evictable": true,
+     *       "on_full": "evict"
+     *     }
+     */
+    readonly MapPages: {
+      /**
+       * Format: int64
+       * @description Whole pages.
+       * @example 67108864
+       */
+      readonly byte_size: number;
+      /**
+       * Format: int64
+       * @description Where, in whole pages. Default: the first hole that fits.
+       * @example 0
+       */
+      readonly byte_offset?: number;
+      /**
+       * @description The pages go with this session.
+       * @example ses_abcdefghijklmnopqrstuvwxyz
+       */
+      readonly session?: string;
+      /** @description They may go to make room, least recently used first. Default false. */
+      readonly evictable?: boolean;
+      /**
+       * @description Without room: `fail` (default), `evict` what may go, or `wait` for it and for others to let go.
+       * @enum {string}
+       */
+      readonly on_full?: "fail" | "evict" | "wait";
+      /**
+       * Format: int32
+       * @description How long `wait` waits. Default 30000.
+       */
+      readonly deadline_ms?: number;
+    };
+    /**
+     * @example {
+     *       "byte_offset": 0,
+     *       "byte_size": 67108864
+     *     }
+     */
+    readonly UnmapPages: {
+      /**
+       * Format: int64
+       * @description From the beginning of the range, in whole pages.
+       * @example 0
+       */
+      readonly byte_offset: number;
+      /**
+       * Format: int64
+       * @description Whole pages.
+       * @example 67108864
+       */
+      readonly byte_size: number;
+    };
+    readonly Trim: {
+      /**
+       * Format: int64
+       * @description Given back: nobody had taken it.
+       */
+      readonly freed_bytes: number;
+      /**
+       * @description The id of the event at which this is true: follow the events behind it.
+       * @example 1795000000000123
+       */
+      readonly sequence: string;
+    };
+    readonly Compaction: {
+      /** @description In the order of their offsets. */
+      readonly moves: readonly components["schemas"]["PageMove"][];
+      /**
+       * @description The id of the event at which this is true: follow the events behind it.
+       * @example 1795000000000123
+       */
+      readonly sequence: string;
+    };
+    /** @description The same pages, elsewhere in the range. */
+    readonly PageMove: {
+      /** Format: int64 */
+      readonly from_byte_offset: number;
+      /** Format: int64 */
+      readonly to_byte_offset: number;
+      /** Format: int64 */
+      readonly byte_size: number;
+      /**
+       * Format: int64
+       * @description The number of its first page, the others follow in a row. No number is used twice in a pool.
+       */
+      readonly first_page: number;
     };
     readonly Index: {
       /** @example tensord */
@@ -10193,6 +10808,1419 @@ export interface operations {
         };
       };
       /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly getElasticPool: {
+    readonly parameters: {
+      readonly query?: {
+        /** @description Where a range begins, in whole pages. Default: 0. */
+        readonly byte_offset?: number;
+        /** @description How long it is, in whole pages. Default: to the end. */
+        readonly byte_size?: number;
+      };
+      readonly header?: never;
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description As its driver writes it: GPU-…, or MIG-… of an instance. */
+        readonly device_uuid: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description As of now. */
+      readonly 200: {
+        headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
+           */
+          readonly ETag?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["ElasticPoolDetail"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `vmm-pool-not-found`: The model has no elastic pool there. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. `out-of-range`: The range lies outside of the pool, or is no whole pages. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly createElasticPool: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description As its driver writes it: GPU-…, or MIG-… of an instance. */
+        readonly device_uuid: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["CreateElasticPool"];
+      };
+    };
+    readonly responses: {
+      /** @description It was there, with these values. */
+      readonly 200: {
+        headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
+           */
+          readonly ETag?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["ElasticPoolDetail"];
+        };
+      };
+      /** @description Made. */
+      readonly 201: {
+        headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
+           */
+          readonly ETag?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["ElasticPoolDetail"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `device-not-found`: No such device. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `vmm-pool-exists`: The elastic pool exists with other values. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. `invalid-page-size`: Pages cannot have that size. `out-of-range`: The range lies outside of the pool, or is no whole pages. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `not-ready`: The server is not ready yet. `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `model-limit-exceeded`: The model's memory limit is reached. `pool-full`: The server's memory limit is reached. `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly deleteElasticPool: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: {
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
+      };
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description As its driver writes it: GPU-…, or MIG-… of an instance. */
+        readonly device_uuid: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description Deleted. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["PoolDeletion"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `vmm-pool-not-found`: The model has no elastic pool there. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `in-use`: A worker is in the way. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly changeElasticPool: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: {
+        /** @description Only if the ETag is one of these, or, with `*`, whatever it is; else 412. */
+        readonly "if-match"?: string;
+        /** @description Only if the ETag is none of these; else 412. */
+        readonly "if-none-match"?: string;
+      };
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description As its driver writes it: GPU-…, or MIG-… of an instance. */
+        readonly device_uuid: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["ChangeElasticPool"];
+      };
+    };
+    readonly responses: {
+      /** @description Changed. */
+      readonly 200: {
+        headers: {
+          /**
+           * @description What `If-Match` and `If-None-Match` compare.
+           * @example "reg_abcdefghijklmnopqrstuvwxyz.3"
+           */
+          readonly ETag?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["ElasticPoolDetail"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `vmm-pool-not-found`: The model has no elastic pool there. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `revision-mismatch`: The revision is not the expected one. */
+      readonly 412: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. `out-of-range`: The range lies outside of the pool, or is no whole pages. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `model-limit-exceeded`: The model's memory limit is reached. `pool-full`: The server's memory limit is reached. `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly listElasticPools: {
+    readonly parameters: {
+      readonly query?: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model?: string;
+        readonly limit?: number;
+        readonly cursor?: string;
+      };
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description One page. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["ElasticPoolList"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly mapPages: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description As its driver writes it: GPU-…, or MIG-… of an instance. */
+        readonly device_uuid: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["MapPages"];
+      };
+    };
+    readonly responses: {
+      /** @description Mapped. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["MappedPages"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `vmm-pool-not-found`: The model has no elastic pool there. `session-not-found`: No such session. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `already-mapped`: Pages lie there already. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. `out-of-range`: The range lies outside of the pool, or is no whole pages. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `not-ready`: The server is not ready yet. `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `deadline-exceeded`: The time for it is over. */
+      readonly 504: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `model-limit-exceeded`: The model's memory limit is reached. `pool-full`: The server's memory limit is reached. `out-of-device-memory`: The device has no such memory free. `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly unmapPages: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: {
+        /** @description wait=N waits up to N seconds (at most 300). `attach`, where a region is asked for by name: you are about to map it. Without it you only look, and a hand-off goes on waiting for its consumer. */
+        readonly prefer?: string;
+      };
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description As its driver writes it: GPU-…, or MIG-… of an instance. */
+        readonly device_uuid: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["UnmapPages"];
+      };
+    };
+    readonly responses: {
+      /** @description Unmapped, within the wait. */
+      readonly 200: {
+        headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Operation"];
+        };
+      };
+      /** @description Announced; ask for it until it has ended. */
+      readonly 202: {
+        headers: {
+          /**
+           * @description The path of what was made.
+           * @example /v1/regions/reg_abcdefghijklmnopqrstuvwxyz
+           */
+          readonly Location?: string;
+          /**
+           * @description The wait that was granted.
+           * @example wait=30
+           */
+          readonly "Preference-Applied"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Operation"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `vmm-pool-not-found`: The model has no elastic pool there. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `not-mapped`: No page lies there. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. `out-of-range`: The range lies outside of the pool, or is no whole pages. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly trimPool: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description As its driver writes it: GPU-…, or MIG-… of an instance. */
+        readonly device_uuid: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description What was given back. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Trim"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `vmm-pool-not-found`: The model has no elastic pool there. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly compactPool: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        /** @description A model's name; write org/name as org--name. */
+        readonly model: string;
+        /** @description As its driver writes it: GPU-…, or MIG-… of an instance. */
+        readonly device_uuid: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description What moved; nothing, if there was no hole. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Compaction"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `model-not-found`: No such model. `vmm-pool-not-found`: The model has no elastic pool there. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `in-use`: A worker is in the way. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `shutting-down`: The server is shutting down. */
+      readonly 503: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-shared-memory`: The shared memory file system is full. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;

@@ -329,7 +329,7 @@ export class Api {
   /** As of a copy. */
   loadModel(model: string, body: NewLoad, signal?: AbortSignal | undefined): Promise<OperationDescriptor> {
     const request = { path: { model }, body, isRepeatable: body.key !== undefined, signal };
-    return this.#ask("POST", "/v1/models/{model}/load", request);
+    return this.ask("POST", "/v1/models/{model}/load", request);
   }
 
   operation(id: string, { signal, waitUntil }: Waiting = {}): Promise<OperationDescriptor> {

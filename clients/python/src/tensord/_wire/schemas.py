@@ -366,6 +366,22 @@ class Problem(TypedDict):
     difference: NotRequired[TensorDifference]
     complete_length: NotRequired[int]
     accept_encoding: NotRequired[str]
+    pool: NotRequired[str]
+    model: NotRequired[str]
+    device_uuid: NotRequired[str]
+    byte_offset: NotRequired[int]
+    byte_size: NotRequired[int]
+    largest_free_bytes: NotRequired[int]
+    virtual_capacity: NotRequired[int]
+    page_size: NotRequired[int]
+    granularity: NotRequired[int]
+    maximum_page_size: NotRequired[int]
+    maximum_pages: NotRequired[int]
+    minimum_bytes: NotRequired[int]
+    maximum_bytes: NotRequired[int | None]
+    existing: NotRequired[PoolNumbers]
+    requested: NotRequired[PoolNumbers]
+    workers: NotRequired[list[str]]
 
 
 class Issue(TypedDict):
@@ -397,6 +413,15 @@ class DifferentTensor(TypedDict):
 class TensorType(TypedDict):
     dtype: str
     shape: list[int]
+
+
+class PoolNumbers(TypedDict):
+    """With `vmm-pool-exists`: what the pool was made with, and what was asked for."""
+
+    virtual_capacity: int
+    page_size: int
+    minimum_bytes: int
+    maximum_bytes: int | None
 
 
 FailureCode: TypeAlias = Literal[
@@ -1080,6 +1105,175 @@ class Device(TypedDict):
     reason: str | None
     detail: str | None
     hint: str | None
+
+
+class ElasticPoolDetail(TypedDict):
+    id: str
+    model: str
+    device_uuid: str
+    virtual_capacity: int
+    page_size: int
+    minimum_bytes: int
+    maximum_bytes: int | None
+    revision: int
+    created_at: str
+    physical_bytes: int
+    mapped_bytes: int
+    run_count: int
+    free_bytes: int
+    largest_free_bytes: int
+    fragmentation: float
+    sequence: str
+    survives_restart: bool
+    runs: list[PageRun]
+    free_runs: list[FreeRun]
+    leaving: list[LeavingRun]
+    unreleased: list[OwedPage]
+    stuck: list[OwedPage]
+    workers: list[PoolWorker]
+    is_mapped: NotRequired[bool]
+
+
+class PageRun(TypedDict):
+    """Pages side by side that were mapped at once, or what is left of them."""
+
+    byte_offset: int
+    byte_size: int
+    first_page: int
+    state: str
+    evictable: bool
+    session: str | None
+    mapped_at: str
+    last_used_at: str
+
+
+class FreeRun(TypedDict):
+    byte_offset: int
+    byte_size: int
+
+
+class LeavingRun(TypedDict):
+    byte_offset: int
+    byte_size: int
+    first_page: int
+    state: str
+    evictable: bool
+    session: str | None
+    mapped_at: str
+    last_used_at: str
+    since: str
+    taken_by: list[int]
+
+
+class OwedPage(TypedDict):
+    """A page that is charged, though nothing maps it: it was not given back yet."""
+
+    page: int
+    byte_size: int
+    since: str
+    reason: str
+
+
+class PoolWorker(TypedDict):
+    """A process that is attached to the pool."""
+
+    slot: int
+    session: str | None
+    client: str | None
+    agrees_to_moves: bool
+    taken_bytes: int
+    taken_pages: int
+    acknowledged: str
+    is_connected: bool
+    overdue: list[OverduePages]
+
+
+class OverduePages(TypedDict):
+    byte_offset: int
+    byte_size: int
+    since: str
+
+
+class CreateElasticPool(TypedDict):
+    virtual_capacity: int
+    page_size: NotRequired[int]
+    minimum_bytes: NotRequired[int]
+    maximum_bytes: NotRequired[int | None]
+
+
+class ElasticPoolList(TypedDict):
+    items: list[ElasticPool]
+    next_cursor: str | None
+
+
+class ElasticPool(TypedDict):
+    """The pages of a model on a device, in one range that grows and shrinks."""
+
+    id: str
+    model: str
+    device_uuid: str
+    virtual_capacity: int
+    page_size: int
+    minimum_bytes: int
+    maximum_bytes: int | None
+    revision: int
+    created_at: str
+    physical_bytes: int
+    mapped_bytes: int
+    run_count: int
+    free_bytes: int
+    largest_free_bytes: int
+    fragmentation: float
+    sequence: str
+    survives_restart: bool
+
+
+class ChangeElasticPool(TypedDict):
+    minimum_bytes: NotRequired[int]
+    maximum_bytes: NotRequired[int | None]
+
+
+class PoolDeletion(TypedDict):
+    state: str
+    freed_bytes: int
+
+
+class MappedPages(TypedDict):
+    run: PageRun
+    sequence: str
+
+
+class MapPages(TypedDict):
+    byte_size: int
+    byte_offset: NotRequired[int]
+    session: NotRequired[str]
+    evictable: NotRequired[bool]
+    on_full: NotRequired[Literal["fail", "evict", "wait"]]
+    deadline_ms: NotRequired[int]
+
+
+class UnmapPages(TypedDict):
+    byte_offset: int
+    byte_size: int
+
+
+class Trim(TypedDict):
+    freed_bytes: int
+    sequence: str
+
+
+class Compaction(TypedDict):
+    moves: list[PageMove]
+    sequence: str
+
+
+class PageMove(TypedDict):
+    """The same pages, elsewhere in the range."""
+
+    from_byte_offset: int
+    to_byte_offset: int
+    byte_size: int
+    first_page: int
 
 
 class IndexLinks(TypedDict):
