@@ -215,7 +215,7 @@ def test_records_have_records_inside() -> None:
     assert region.holders == (tensord.Holder("ses_a", trainer, 2, writable=False),)
     assert region.drain == tensord.Drain("deleted", "lease")
     assert parse_session(SESSION).client == trainer
-    assert parse_stats(STATS).pools == (tensord.ServerPool("host", 1, 2, 3, 5, -6),)
+    assert parse_stats(STATS).pools == (tensord.ServerPool("host", 1, 2, 3, 5, -6, 2),)
     assert parse_model(MODEL).pools == (tensord.Pool("host", None, 1, 2),)
     assert parse_stats(STATS).inodes == tensord.InodeStats(1, 2)
     assert parse_stats(STATS).regions == tensord.RegionStats(1, 2, 3, 4, 5)
