@@ -18,10 +18,10 @@ FLOORS = (
     {"_api", "_tensor"},
     {"_session", "_events"},
     {"_region"},
-    {"_ring"},
+    {"_ring", "_elastic"},
     {"_client"},
     {"_connect"},
-    {"__init__"},
+    {"__init__", "cuda"},
     {"testing"},
 )
 _floor_of = {part: number for number, floor in enumerate(FLOORS) for part in floor}

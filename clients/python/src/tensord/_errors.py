@@ -21,6 +21,7 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── OperationNotFound                 it ended a while ago, or with another server
     │   ├── RouteNotFound
     │   ├── DeviceNotFound
+    │   ├── ElasticPoolNotFound
     │   └── TensorNotFound                    raised by this package: the region has no such tensor
     ├── Conflict
     │   ├── ModelExists
@@ -33,6 +34,10 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── RegionHasWriters
     │   ├── RegionBusy
     │   ├── RevisionMismatch
+    │   ├── ElasticPoolExists                 with other values than those asked for
+    │   ├── InUse                             by workers, which the message names
+    │   ├── AlreadyMapped
+    │   ├── NotMapped
     │   └── Cancelled
     ├── InvalidRequest     [ValueError]
     │   ├── ValidationFailed                  also raised by this package, before anything is sent
@@ -41,6 +46,8 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     │   ├── MethodNotAllowed
     │   ├── PayloadTooLarge
     │   ├── RangeNotSatisfiable
+    │   ├── OutOfRange                        of an elastic pool: not whole pages, outside of it, or without a hole
+    │   ├── InvalidPageSize
     │   ├── UnsupportedMediaType
     │   ├── InvalidModelFile                  the file is broken, or not what it says
     │   ├── UnsupportedFormat                 the server loads no such file, whole as it may be
@@ -237,6 +244,13 @@ class DeviceNotFound(NotFound):
     python_hint = "client.devices() lists them"
 
 
+class ElasticPoolNotFound(NotFound):
+    """The model has no elastic pool on that device."""
+
+    code = "vmm-pool-not-found"
+    python_hint = "client.pool(model, device, capacity) makes it"
+
+
 class TensorNotFound(NotFound, KeyError):
     """The region has no tensor of that name. Raised by this package."""
 
@@ -313,6 +327,31 @@ class RevisionMismatch(Conflict):
     code = "revision-mismatch"
 
 
+class ElasticPoolExists(Conflict):
+    """The model has an elastic pool on that device already, with other values than those asked for."""
+
+    code = "vmm-pool-exists"
+    python_hint = "client.pool(model, device) follows it as it is"
+
+
+class InUse(Conflict):
+    """Workers use the elastic pool; the message names them."""
+
+    code = "in-use"
+
+
+class AlreadyMapped(Conflict):
+    """Pages of that range are mapped already; the message says which."""
+
+    code = "already-mapped"
+
+
+class NotMapped(Conflict):
+    """Pages of that range are not mapped; the message says which."""
+
+    code = "not-mapped"
+
+
 class Cancelled(Conflict):
     """The work was cancelled by another request."""
 
@@ -360,6 +399,18 @@ class RangeNotSatisfiable(InvalidRequest):
     """The range of bytes lies outside of the region or tensor."""
 
     code = "range-not-satisfiable"
+
+
+class OutOfRange(InvalidRequest):
+    """The range is not of whole pages, lies outside of the elastic pool, or no hole of it is as large."""
+
+    code = "out-of-range"
+
+
+class InvalidPageSize(InvalidRequest):
+    """An elastic pool cannot have pages of that size: want a power of two, from the device's granularity to 1 GiB."""
+
+    code = "invalid-page-size"
 
 
 class UnsupportedMediaType(InvalidRequest):

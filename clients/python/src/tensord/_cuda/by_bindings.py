@@ -18,6 +18,8 @@ class BindingsDriver(Driver):
         try:
             self._fd_type = module.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
             self._location_type = module.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+            self._pinned = module.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+            self._minimum = module.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
             self._uuid_call = "cuDeviceGetUuid_v2" if hasattr(module, "cuDeviceGetUuid_v2") else "cuDeviceGetUuid"
         except AttributeError as error:
             raise ImportError(f"cuda.bindings is another one than this package knows: {error}") from error
@@ -61,6 +63,19 @@ class BindingsDriver(Driver):
 
     def synchronize(self) -> None:
         self._call("cuCtxSynchronize")
+
+    def granularity(self, ordinal: int) -> int:
+        return int(self._call("cuMemGetAllocationGranularity", self._properties(ordinal), self._minimum))
+
+    def create(self, byte_size: int, ordinal: int) -> int:
+        return int(self._call("cuMemCreate", byte_size, self._properties(ordinal), 0))
+
+    def _properties(self, ordinal: int) -> Any:
+        properties = self._module.CUmemAllocationProp()
+        properties.type = self._pinned
+        properties.location.type = self._location_type
+        properties.location.id = ordinal
+        return properties
 
     def import_fd(self, fd: int) -> int:
         return int(self._call("cuMemImportFromShareableHandle", fd, self._fd_type))

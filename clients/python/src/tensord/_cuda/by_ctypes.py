@@ -22,6 +22,19 @@ class _AccessDesc(ctypes.Structure):
     _fields_ = (("type", _INT), ("id", _INT), ("flags", _INT))
 
 
+class _Properties(ctypes.Structure):
+    # CUmemAllocationProp {int type, requestedHandleTypes; CUmemLocation {int type, id} location; void
+    # *win32HandleMetaData; allocFlags}, 32 bytes.
+    _fields_ = (
+        ("type", _INT),
+        ("handle_types", _INT),
+        ("location_type", _INT),
+        ("location_id", _INT),
+        ("metadata", _POINTER),
+        ("flags", ctypes.c_uint8 * 8),
+    )
+
+
 # CUresult name(…), by <cuda.h>. An output is the address of what it is written to.
 _PARAMETERS: dict[str, Sequence[Any]] = {
     "cuInit": (ctypes.c_uint,),
@@ -33,6 +46,8 @@ _PARAMETERS: dict[str, Sequence[Any]] = {
     "cuCtxPushCurrent_v2": (_POINTER,),
     "cuCtxPopCurrent_v2": (_POINTER,),
     "cuCtxSynchronize": (),
+    "cuMemGetAllocationGranularity": (_POINTER, _POINTER, _INT),
+    "cuMemCreate": (_POINTER, _SIZE, _POINTER, _U64),
     "cuMemImportFromShareableHandle": (_POINTER, _POINTER, _INT),
     "cuMemRelease": (_U64,),
     "cuMemAddressReserve": (_POINTER, _SIZE, _SIZE, _U64, _U64),
@@ -97,6 +112,17 @@ class CtypesDriver(Driver):
     def synchronize(self) -> None:
         self._call("cuCtxSynchronize")
 
+    def granularity(self, ordinal: int) -> int:
+        granularity, properties = _SIZE(), _to_properties(ordinal)
+        addresses = ctypes.addressof(granularity), ctypes.addressof(properties)
+        self._call("cuMemGetAllocationGranularity", *addresses, driver.GRANULARITY_MINIMUM)
+        return granularity.value
+
+    def create(self, byte_size: int, ordinal: int) -> int:
+        handle, properties = _U64(), _to_properties(ordinal)
+        self._call("cuMemCreate", ctypes.addressof(handle), byte_size, ctypes.addressof(properties), 0)
+        return handle.value
+
     def import_fd(self, fd: int) -> int:
         handle = _U64()
         self._call("cuMemImportFromShareableHandle", ctypes.addressof(handle), fd, driver.POSIX_FD)
@@ -137,3 +163,9 @@ class CtypesDriver(Driver):
         text = ctypes.c_char_p()
         self._calls[call](result, ctypes.addressof(text))
         return None if text.value is None else text.value.decode(errors="replace")
+
+
+def _to_properties(ordinal: int) -> _Properties:
+    return _Properties(
+        type=driver.ALLOCATION_PINNED, handle_types=0, location_type=driver.LOCATION_DEVICE, location_id=ordinal
+    )

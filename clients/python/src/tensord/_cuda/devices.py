@@ -11,7 +11,7 @@ import re
 import threading
 from dataclasses import dataclass
 
-from tensord._errors import DriverFailed, FeatureUnavailable, ValidationFailed
+from tensord._errors import DeviceNotFound, DriverFailed, FeatureUnavailable, ValidationFailed
 
 from .by_bindings import BindingsDriver
 from .by_ctypes import LIBRARY, CtypesDriver
@@ -134,6 +134,25 @@ def choose_device(wanted: str) -> str:
             hint="CUDA_VISIBLE_DEVICES says which",
         )
     return _to_text(driver.device_uuid(ordinal))
+
+
+def find_usable_device(wanted: str) -> tuple[Driver, Device]:
+    """The device that a caller's word means, as ``choose_device``, and its driver. Raises ``DeviceNotFound`` for one
+    that this process does not see, ``ValidationFailed`` for no word of a device, ``FeatureUnavailable``,
+    ``DriverFailed``.
+    """
+    driver = usable_driver()
+    match = _ORDINAL.fullmatch(wanted)
+    if match is not None and int(match[1] or 0) >= (count := driver.device_count()):
+        raise DeviceNotFound(
+            f"Cannot reach device {wanted}: this process sees {count} devices, numbered from 0",
+            hint="CUDA_VISIBLE_DEVICES says which",
+        )
+    uuid = choose_device(wanted)
+    try:
+        return driver, find_device(driver, uuid)
+    except FeatureUnavailable as error:
+        raise DeviceNotFound(error.detail, hint=error.hint, fields=error.fields) from None
 
 
 def is_same(uuid: str, other: str) -> bool:

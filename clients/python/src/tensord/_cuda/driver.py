@@ -18,7 +18,9 @@ NOT_INITIALIZED = 3
 NO_DEVICE = 100
 OPERATING_SYSTEM = 304
 POSIX_FD = 1
+ALLOCATION_PINNED = 1
 LOCATION_DEVICE = 1
+GRANULARITY_MINIMUM = 0
 ACCESS_READ = 1
 ACCESS_READ_WRITE = 3
 
@@ -57,6 +59,14 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def synchronize(self) -> None:
         """``cuCtxSynchronize``: returns when all that was begun in this thread's context is done."""
+
+    @abc.abstractmethod
+    def granularity(self, ordinal: int) -> int:
+        """``cuMemGetAllocationGranularity``, the least: what the size of every allocation there is a multiple of."""
+
+    @abc.abstractmethod
+    def create(self, byte_size: int, ordinal: int) -> int:
+        """``cuMemCreate``: a handle of new memory of a device, which only this process can map."""
 
     @abc.abstractmethod
     def import_fd(self, fd: int) -> int:

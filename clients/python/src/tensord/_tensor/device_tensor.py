@@ -14,16 +14,13 @@ from tensord._cuda.devices import Device
 from tensord._errors import DriverFailed, FeatureUnavailable, ValidationFailed
 from tensord._wire.tensors import TensorInfo
 
+from .device_protocols import COPY_HINT, to_array_interface, to_torch
 from .dlpack import CUDA_DEVICE_TYPE, to_device_capsule
-from .dtype import import_torch, to_numpy_dtype, to_torch_dtype
+from .dtype import to_numpy_dtype
 from .tensor import OpenedTensor, Tensor
 
 if TYPE_CHECKING:
     from torch import Tensor as TorchTensor
-
-COPY_HINT = (
-    "copy_to_host() copies it; torch, cupy and numba take it where it is (torch(), DLPack, the CUDA array interface)"
-)
 
 
 @checked_class
@@ -124,39 +121,15 @@ class DeviceTensor(Tensor):
         Raises ``Closed``, ``FeatureUnavailable`` if torch is missing, cannot use CUDA here, or has no such type.
         """
         _ = self._view
-        dtype = to_torch_dtype(self.dtype)
-        module = import_torch()
-        if not module.cuda.is_available():
-            raise FeatureUnavailable(
-                f"Cannot make a torch tensor of {self.name!r}: this torch cannot use CUDA here",
-                hint="want a build of torch for CUDA, on a machine with its driver",
-            )
-        if self.byte_size == 0:
-            empty: TorchTensor = module.empty(self.shape, dtype=dtype, device=self.device)
-            return empty
-        shared: TorchTensor = module.from_dlpack(self)
-        return shared
+        return to_torch(self, self._info, self.device)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """The CUDA array interface, version 3, for numba, cupy and torch. Whoever reads it keeps this object. bf16 and
         fp8 it cannot name: ``FeatureUnavailable``, use DLPack. Raises ``Closed``.
         """
-        dtype = to_numpy_dtype(self.dtype)
-        if dtype.kind == "V" or dtype.type.__module__ != "numpy":
-            raise FeatureUnavailable(
-                f"Cannot show {self.dtype} by the CUDA array interface: it has no such type",
-                hint="use DLPack, or torch()",
-            )
-        return {
-            "shape": self.shape,
-            "typestr": dtype.str,
-            # Of nothing there is no address.
-            "data": (self.address if self.byte_size > 0 else 0, not self.writable),
-            "strides": None,
-            "stream": None,
-            "version": 3,
-        }
+        address = self.address if self.byte_size > 0 else 0
+        return to_array_interface(self._info, address, writable=self.writable)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """DLPack: memory of a CUDA device, by its number in this process."""

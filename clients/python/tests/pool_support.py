@@ -1,0 +1,82 @@
+"""Elastic pools on the stand-in for a driver, in the processes of tests that the stand-in's environment leads to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cuda_stand_in import calls, in_use, order
+
+import tensord
+from tensord.cuda import Pool
+
+MIB = 1 << 20
+PAGE = 2 * MIB
+FOLDER = Path(os.environ["STAND_IN_CUDA_DIR"])
+
+
+def physical() -> int:
+    """What the stand-in has in use of its cards' memory."""
+    return PAGE * sum("memory" in each for each in in_use(FOLDER))
+
+
+def fill(pool: Pool, byte_offset: int, byte_size: int, value: int) -> None:
+    pool.tensor(byte_offset, byte_size, "U8").copy_from_host(np.full(byte_size, value, np.uint8))
+
+
+def content(pool: Pool) -> dict[int, int]:
+    """What is in each mapped page, which has to be one value throughout, by its offset."""
+    found = {}
+    for offset in range(0, pool.capacity, PAGE):
+        if pool.is_mapped(offset, PAGE):
+            values = np.unique(pool.tensor(offset, PAGE, "U8").copy_to_host())
+            assert len(values) == 1, (offset, values)
+            found[offset] = int(values[0])
+    return found
+
+
+def check_books(pool: Pool) -> None:
+    """The books, added up in two ways, are what the stand-in has."""
+    told = pool.statistics()
+    assert told.physical_bytes == physical(), (told, in_use(FOLDER))
+    kept = PAGE * (len(told.stuck) + len(told.unreleased))
+    assert told.physical_bytes == told.mapped_bytes + kept == sum(run.byte_size for run in told.runs) + kept
+    assert told.free_bytes == sum(run.byte_size for run in told.free_runs)
+
+
+def failures(
+    prepare: Callable[[], Pool], act: Callable[[Pool], Any], look: Callable[[Pool, int, bool], None]
+) -> list[str]:
+    """Does ``act`` on a pool as ``prepare`` makes it, as often as it makes calls: each fails once, and once with one
+    of the next twelve after it. ``look`` sees the pool then, and whether something raised. The calls of one ``act``.
+    """
+    order(FOLDER, "none 1 2")
+    pool = prepare()
+    start = len(calls(FOLDER))
+    act(pool)
+    made = [name for name in calls(FOLDER)[start:] if name not in ("cuGetErrorName", "cuGetErrorString")]
+    pool.close()
+    for k in range(1, len(made) + 1):
+        for second in (None, *range(1, 13)):
+            pool = prepare()
+            # The driver is asked for its words in between, two calls each time.
+            also = [] if second is None else [f"* {k + 2 + second} 999"]
+            order(FOLDER, f"* {k} 999", *also)
+            try:
+                act(pool)
+                raised = False
+            except tensord.DriverFailed:
+                raised = True
+            order(FOLDER, "none 1 2")
+            look(pool, k, raised)
+            # What was refused is tried again.
+            pool.trim()
+            told = pool.statistics()
+            assert (told.unreleased, told.stuck) == ((), ()), (k, second, told)
+            check_books(pool)
+            pool.close()
+            assert physical() == 0, (k, second)
+    return made
