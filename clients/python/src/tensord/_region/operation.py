@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from uuid import uuid4
 
 from tensord._api import Api
@@ -20,6 +20,8 @@ from tensord._wire.region import RegionDescriptor
 if TYPE_CHECKING:
     from tensord._wire import schemas
 
+Result = TypeVar("Result", bound=RegionDescriptor | None)
+
 Progress = Callable[[int, int], object]
 """Hears how many bytes are done, and of how many."""
 
@@ -32,7 +34,7 @@ POLL_SECONDS = 0.05
 
 
 @checked_class
-class Operation:
+class Operation(Generic[Result]):
     """Long work of the server, such as a copy. It goes on whatever becomes of this process, until it has ended or is
     cancelled; what has ended is told of for ten minutes. Made by ``Client.copy``, listed by ``Client.operations``.
     """
@@ -75,8 +77,9 @@ class Operation:
         self._descriptor = self._api.operation(self.id)
         return self._descriptor
 
-    def wait(self, timeout: Timeout | None = None, *, progress: Progress | None = None) -> RegionDescriptor:
-        """Waits until it has ended, and returns the region that it led to. ``progress(done_bytes, total_bytes)`` is
+    def wait(self, timeout: Timeout | None = None, *, progress: Progress | None = None) -> Result:
+        """Waits until it has ended, and returns the region that it led to: ``None`` of the unmapping of pages, which
+        leads to none. ``progress(done_bytes, total_bytes)`` is
         called about once a second.
 
         Raises what it failed with, ``Cancelled``, ``DeadlineExceeded`` if it goes on after ``timeout`` seconds, and
@@ -100,7 +103,8 @@ class Operation:
         error = self.error
         if error is not None:
             raise error
-        return self._api.region(cast("str", self._descriptor.region))
+        region = self._descriptor.region
+        return cast("Result", None if region is None else self._api.region(region))
 
     def _late(self, timeout: float | None) -> DeadlineExceeded:
         return DeadlineExceeded(
@@ -123,7 +127,7 @@ class Operation:
         )
 
 
-def start_copy(api: Api, session: Session | None, source: str, body: schemas.CopyRegion) -> Operation:
+def start_copy(api: Api, session: Session | None, source: str, body: schemas.CopyRegion) -> Operation[RegionDescriptor]:
     """Begins a copy of the region ``source``, owned by the session if ``body`` names no owner."""
     keyed: schemas.CopyRegion = {**body, "key": uuid4().hex}
     if session is not None and OWNERS.isdisjoint(body):
@@ -131,7 +135,9 @@ def start_copy(api: Api, session: Session | None, source: str, body: schemas.Cop
     return Operation(api, api.copy_region(source, keyed))
 
 
-def finish_copy(operation: Operation, timeout: float | None, progress: Progress | None) -> RegionDescriptor:
+def finish_copy(
+    operation: Operation[RegionDescriptor], timeout: float | None, progress: Progress | None
+) -> RegionDescriptor:
     """Waits for it, and cancels it if that ends otherwise."""
     try:
         return operation.wait(timeout, progress=progress)

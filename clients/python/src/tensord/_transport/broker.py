@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import socket
 import threading
 import time
@@ -229,35 +230,73 @@ class Broker:
     def _exchange(self, sock: socket.socket, request: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
         """One question, and the answer to it with its descriptors. Raises ``_Lost``, and what the server says."""
         self._last_id += 1
-        payload = json.dumps({"id": self._last_id, **request}).encode()
         complete = False
         try:
-            try:
-                sock.send(payload, socket.MSG_NOSIGNAL)
-                frame, fds, flags, _ = socket.recv_fds(
-                    sock, MAX_FRAME_BYTES, MAX_DESCRIPTORS, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-                )
-            except OSError as error:
-                raise _Lost(str(error) or type(error).__name__) from error
-            try:
-                reply = _parse(frame, fds, flags, self._last_id)
-                complete = True
-                if not reply.get("ok"):
-                    raise to_error(reply)
-            except BaseException:
-                _close(fds)
-                raise
-            return reply, fds
+            reply, fds = _exchange(sock, self._last_id, request)
+            complete = True
+            return _succeed(reply, fds)
         finally:
             # An interrupt between the two would leave a connection on which the next answer is not ours.
             if not complete:
                 self._sock = None
                 sock.close()
 
+    def open_line(self) -> Line:
+        """A connection of the caller's own, which has said hello. Raises ``Unreachable``, ``ServerUnavailable``; what
+        the server says; ``OutOfDescriptors`` if this process has none.
+        """
+        line = Line(self.dial())
+        try:
+            line.ask({"op": "hello", "v": VERSION, **self._transport.credentials()})
+        except BaseException:
+            line.close()
+            raise
+        return line
+
     def __del__(self) -> None:
         # The socket's own finalizer would warn.
         with contextlib.suppress(Exception):
             self._drop()
+
+
+class Line:
+    """A connection to the broker that is its owner's alone: what was said over it ends with it. One thread asks."""
+
+    # Whoever waits for its end has nothing to send.
+    has_unsent = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._last_id = 0
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def ask(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        """One question, and the answer to it with its descriptors, which are the caller's. Raises
+        ``ServerUnavailable`` once the connection is over, ``OutOfDescriptors`` if one did not arrive, and what the
+        server says.
+        """
+        self._last_id += 1
+        try:
+            return _succeed(*_exchange(self._sock, self._last_id, request))
+        except _Lost as lost:
+            raise _unavailable(lost) from lost
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the server has ended it, as seen while no answer is waited for."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def end(self) -> None:
+        """Ends a question that waits in another thread."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._sock.close()
 
 
 class _Lost(Exception):
@@ -284,6 +323,30 @@ def _open_socket() -> socket.socket:
         raise Unreachable(FeatureUnavailable(f"Cannot ask the broker: {error}")) from error
     sock.settimeout(ANSWER_SECONDS)
     return sock
+
+
+def _exchange(sock: socket.socket, request_id: int, request: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    payload = json.dumps({"id": request_id, **request}).encode()
+    try:
+        sock.send(payload, socket.MSG_NOSIGNAL)
+        frame, fds, flags, _ = socket.recv_fds(
+            sock, MAX_FRAME_BYTES, MAX_DESCRIPTORS, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        )
+    except OSError as error:
+        raise _Lost(str(error) or type(error).__name__) from error
+    try:
+        return _parse(frame, fds, flags, request_id), fds
+    except BaseException:
+        _close(fds)
+        raise
+
+
+def _succeed(reply: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+    """An answer that is a success. Raises what it says otherwise."""
+    if not reply.get("ok"):
+        _close(fds)
+        raise to_error(reply)
+    return reply, fds
 
 
 def _parse(frame: bytes, fds: list[int], flags: int, request_id: int) -> dict[str, Any]:
