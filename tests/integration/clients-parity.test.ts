@@ -34,7 +34,7 @@ function readTables(): Row[] {
  */
 const pythonSurface = `
 import ast, dataclasses, inspect, json, textwrap
-import tensord
+import tensord, tensord.cuda
 
 def attributes(kind):
     init = vars(kind).get("__init__")
@@ -53,11 +53,13 @@ def members(kind):
     return {name for name in {*vars(kind), *attributes(kind)} - fields if not name.startswith("_")}
 
 names = []
-for name in tensord.__all__:
-    exported = getattr(tensord, name)
-    names.append(name)
-    if inspect.isclass(exported):
-        names += [f"{name}.{member}" for member in members(exported)]
+for module in (tensord, tensord.cuda):
+    for name in module.__all__:
+        exported = getattr(module, name)
+        shown = f"cuda.{name}" if module is tensord.cuda else name
+        names.append(shown)
+        if inspect.isclass(exported):
+            names += [f"{shown}.{member}" for member in members(exported)]
 print(json.dumps(names))
 `;
 

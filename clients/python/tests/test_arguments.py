@@ -16,6 +16,7 @@ import pytest
 from harness import Server
 
 import tensord
+from tensord import cuda
 from tensord._wire.operation import parse_operation
 
 # What people pass by mistake, and what must not come through by accident.
@@ -81,8 +82,9 @@ TAKES: dict[str, set[str]] = {
     "evictable": FLAGS,
     "raw": FLAGS,
     "hand_off": OR_NONE | FLAGS,
-    **dict.fromkeys(("slots", "slot_bytes"), COUNTS),
-    "byte_size": COUNTS,
+    **dict.fromkeys(("slots", "slot_bytes", "byte_size", "byte_offset", "count"), COUNTS),
+    **dict.fromkeys(("capacity", "page_size", "minimum", "maximum"), OR_NONE | COUNTS),
+    "moves": FLAGS,
     "if_match": OR_NONE | COUNTS,
     **dict.fromkeys(("quota_bytes", "memory_limit_bytes"), OR_NONE | COUNTS),
     **{name: set() for name in ("if_exists", "on_full", "ref", "attachment")},
@@ -115,6 +117,10 @@ EXCEPTIONS: dict[str, set[str]] = {
     "Region.to_device.name": OR_NONE | NAMES,
     "Client.operations.model": OR_NONE | NAMES,
     "Region.to_device.device": set(),
+    **{f"Client.{call}.device": set() for call in ("pool", "delete_pool")},
+    "Client.pools.model": OR_NONE | NAMES,
+    **dict.fromkeys(("Pool.map.byte_offset", "SharedPool.map.byte_offset"), OR_NONE | COUNTS),
+    "PoolTensor.copy_from_host.data": set(JUNK),
     **{f"Client.{call}": OR_NONE | NAMES for call in ("list.model", "list.name", "evict.model", "events.model")},
     "Client.change.evictable": OR_NONE | FLAGS,
     "Client.change.labels": OR_NONE | {"labels", "removal"},
@@ -227,6 +233,10 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
             "Slot.array": Call(slot.array, {"shape": 2, "dtype": "F32"}),
             "Slot.bytes": Call(slot.bytes, {"shape": 2, "dtype": "F32"}),
             "Slot.take_back": Call(slot.take_back, {}),
+            "Client.pool": Call(client.pool, {"model": "default", "device": "cuda:0", "capacity": 1}),
+            "Client.pools": Call(client.pools, {}),
+            "Client.delete_pool": Call(client.delete_pool, {"model": "default", "device": "cuda:0"}),
+            **_pool_calls(),
             "Session.use": Call(session.use, {"call": len}),
             "Session.own": Call(session.own, {"call": len}),
             "Session.later": Call(session.later, {"chore": len}),
@@ -234,10 +244,27 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
         }
 
 
+def _pool_calls() -> dict[str, Call]:
+    """Of pools that were never made, since no call that is refused gets as far as a device."""
+    pool, shared, tensor = (kind.__new__(kind) for kind in (cuda.Pool, cuda.SharedPool, cuda.PoolTensor))
+    place = {"byte_offset": 0, "byte_size": 1}
+    return {
+        "Pool.map": Call(pool.map, {"byte_size": 1}),
+        "Pool.unmap": Call(pool.unmap, place),
+        "Pool.is_mapped": Call(pool.is_mapped, place),
+        "Pool.tensor": Call(pool.tensor, {"byte_offset": 0, "shape": 2, "dtype": "F32"}),
+        "Pool.pages": Call(pool.pages, {"count": 1}),
+        "SharedPool.map": Call(shared.map, {"byte_size": 1}),
+        "SharedPool.unmap": Call(shared.unmap, place),
+        "SharedPool.change": Call(shared.change, {"minimum": 0}),
+        "PoolTensor.copy_from_host": Call(tensor.copy_from_host, {"data": [1.0]}),
+    }
+
+
 def _public_calls() -> Iterator[tuple[str, inspect.Signature]]:
     """Every public function, and every public method of a class that is no record and no exception."""
-    for name in tensord.__all__:
-        member = getattr(tensord, name)
+    members = [(name, getattr(module, name)) for module in (tensord, cuda) for name in module.__all__]
+    for name, member in members:
         if inspect.isfunction(member):
             yield name, inspect.signature(member)
         elif inspect.isclass(member) and not hasattr(member, "__dataclass_fields__"):

@@ -15,10 +15,28 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from ._arguments.kinds import NAME_KIND
-from ._errors import RegionNotFound, RegionSealed, ServerFault, ServerUnavailable, ValidationFailed, from_problem
+from ._errors import (
+    ElasticPoolNotFound,
+    RegionNotFound,
+    RegionSealed,
+    ServerFault,
+    ServerUnavailable,
+    ValidationFailed,
+    from_problem,
+)
 from ._transport.broker import Broker
 from ._transport.transport import ANSWER_SECONDS, Download, Reply, Transport
 from ._wire.device import Device, DeviceList, parse_device, parse_devices
+from ._wire.elastic_pool import (
+    Compacted,
+    MappedRun,
+    PoolStatistics,
+    Trimmed,
+    parse_compacted,
+    parse_mapped_run,
+    parse_pool_statistics,
+    parse_trimmed,
+)
 from ._wire.eviction import Eviction, parse_eviction
 from ._wire.model import Model, parse_model
 from ._wire.operation import OperationDescriptor, parse_operation
@@ -317,6 +335,54 @@ class Api:
         reply = self.transport.request("POST", "/v1/evict", body, repeatable=False, answer_seconds=LONG_SECONDS)
         return parse_eviction(expect(reply))
 
+    def create_elastic_pool(self, model: str, device_uuid: str, body: schemas.CreateElasticPool) -> PoolStatistics:
+        # The same values again find the pool that there is.
+        path = _elastic_path(model, device_uuid)
+        return parse_pool_statistics(expect(self.transport.request("PUT", path, body, repeatable=True)))
+
+    def elastic_pool(self, model: str, device_uuid: str) -> PoolStatistics:
+        return parse_pool_statistics(self._get(_elastic_path(model, device_uuid)))
+
+    def elastic_pools(self, query: Mapping[str, str | None]) -> Iterator[PoolStatistics]:
+        yield from map(parse_pool_statistics, self._pages("/v1/vmm", query))
+
+    def change_elastic_pool(
+        self, model: str, device_uuid: str, body: schemas.ChangeElasticPool, if_match: int | None = None
+    ) -> PoolStatistics:
+        return parse_pool_statistics(self._patch(_elastic_path(model, device_uuid), body, if_match))
+
+    def delete_elastic_pool(self, model: str, device_uuid: str, if_match: int | None = None) -> Deletion:
+        path = _elastic_path(model, device_uuid)
+        reply = self.transport.request("DELETE", path, repeatable=True, if_match=if_match, answer_seconds=LONG_SECONDS)
+        try:
+            return parse_deletion(expect(reply))
+        except ElasticPoolNotFound:
+            if reply.repeated:
+                return Deletion("deleted", 0)
+            raise
+
+    def map_pages(self, model: str, device_uuid: str, body: schemas.MapPages) -> MappedRun:
+        # A repeat after a lost answer would map as much again.
+        path = f"{_elastic_path(model, device_uuid)}/map"
+        patience = LONG_SECONDS + body.get("deadline_ms", 0) / 1000
+        reply = self.transport.request("POST", path, body, repeatable=False, answer_seconds=patience)
+        return parse_mapped_run(expect(reply))
+
+    def unmap_pages(self, model: str, device_uuid: str, body: schemas.UnmapPages) -> OperationDescriptor:
+        path = f"{_elastic_path(model, device_uuid)}/unmap"
+        return parse_operation(expect(self.transport.request("POST", path, body, repeatable=False)))
+
+    def trim_pool(self, model: str, device_uuid: str) -> Trimmed:
+        path = f"{_elastic_path(model, device_uuid)}/trim"
+        reply = self.transport.request("POST", path, repeatable=True, answer_seconds=LONG_SECONDS)
+        return parse_trimmed(expect(reply))
+
+    def compact_pool(self, model: str, device_uuid: str) -> Compacted:
+        # A repeat would not tell what the lost request has moved.
+        path = f"{_elastic_path(model, device_uuid)}/compact"
+        reply = self.transport.request("POST", path, repeatable=False, answer_seconds=LONG_SECONDS)
+        return parse_compacted(expect(reply))
+
     def stats(self) -> Stats:
         return parse_stats(self._get("/v1/stats"))
 
@@ -381,7 +447,12 @@ def _to_group(value: schemas.SealedGroup | schemas.OpenedGroup) -> list[RegionDe
 
 
 def _to_page(
-    value: schemas.RegionList | schemas.ModelList | schemas.SessionList | schemas.LeaseList | schemas.OperationList,
+    value: schemas.RegionList
+    | schemas.ModelList
+    | schemas.ElasticPoolList
+    | schemas.SessionList
+    | schemas.LeaseList
+    | schemas.OperationList,
 ) -> tuple[list[Any], str | None]:
     return [*value["items"]], value["next_cursor"]
 
@@ -397,6 +468,10 @@ def _region_path(region_id: str) -> str:
 
 def _operation_path(operation_id: str) -> str:
     return f"/v1/operations/{quote(operation_id, safe='')}"
+
+
+def _elastic_path(model: str, device_uuid: str) -> str:
+    return f"{_model_path(model)}/vmm/{quote(device_uuid, safe='')}"
 
 
 def _session_path(session_id: str) -> str:

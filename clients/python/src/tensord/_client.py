@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, overload
@@ -29,6 +30,8 @@ from ._arguments.kinds import (
     Timeout,
     Version,
 )
+from ._cuda.devices import choose_device
+from ._elastic.shared_pool import SharedPool, open_pool
 from ._errors import TensordError, ValidationFailed
 from ._events.event_stream import EventStream
 from ._region.asked import asked_by
@@ -66,6 +69,7 @@ from ._tensor.tensor import OpenedTensor
 from ._transport.endpoint import Endpoint
 from ._transport.transport import Transport
 from ._wire.device import Device, DeviceList
+from ._wire.elastic_pool import PoolStatistics
 from ._wire.eviction import Eviction
 from ._wire.model import Model
 from ._wire.region import Deletion, RegionDescriptor, Verification
@@ -109,6 +113,7 @@ class Client:
         self._api = Api(self._transport)
         self._asked = asked_by(self._api)
         self._session: Session | None = None
+        self._pools: weakref.WeakSet[SharedPool] = weakref.WeakSet()
         if session:
             request = to_session(quota_bytes=quota_bytes, ttl=session_ttl)
             self._session = Session(self._api, Hold(self._transport, request, name, hold))
@@ -622,7 +627,7 @@ class Client:
         private: bool = False,
         huge_pages: HugePages | None = None,
         device: DeviceName | None = None,
-    ) -> Operation:
+    ) -> Operation[RegionDescriptor]:
         """Has the server copy a sealed region into a new one, of any storage, and returns at once: the ``Operation``
         goes on by itself, and ``operation.wait()`` is its end. The copy is read back, compared, and there only when it
         is whole and sealed. Its source is kept until then.
@@ -675,7 +680,7 @@ class Client:
         private: bool = False,
         huge_pages: HugePages | None = None,
         device: DeviceName | None = None,
-    ) -> Operation:
+    ) -> Operation[RegionDescriptor]:
         """Has the server load a model file into a region, and returns at once: the ``Operation`` goes on by itself, and
         ``operation.wait()`` is its end. Safetensors, GGUF, ``.npy`` and ``.npz``, each also compressed as a whole by
         gzip or zstd, and with ``raw=True`` any file, are kept byte for byte, so that engines find in the region's
@@ -772,12 +777,14 @@ class Client:
         region = finish_copy(operation, timeout, progress)
         return open_region(self._api, self._session, region, None, writable=False, strict=strict)
 
-    def operations(self, *, model: Name | None = None, state: OperationState | None = None) -> Iterator[Operation]:
+    def operations(
+        self, *, model: Name | None = None, state: OperationState | None = None
+    ) -> Iterator[Operation[RegionDescriptor | None]]:
         """The operations that run, and those that ended a while ago, everybody's, page by page as they are consumed."""
         for descriptor in self._api.operations({"model": model, "state": state}):
             yield Operation(self._api, descriptor)
 
-    def operation(self, operation_id: Text) -> Operation:
+    def operation(self, operation_id: Text) -> Operation[RegionDescriptor | None]:
         """The operation with that id, as it is now. Raises ``OperationNotFound``."""
         return Operation(self._api, self._api.operation(operation_id))
 
@@ -853,6 +860,64 @@ class Client:
         """One of them, by its UUID. Raises ``DeviceNotFound``."""
         return self._api.device(device_uuid)
 
+    def pool(
+        self,
+        model: Name,
+        device: DeviceName,
+        capacity: ByteCount | None = None,
+        *,
+        page_size: ByteCount | None = None,
+        minimum: ByteCount | None = None,
+        maximum: ByteCount | None = None,
+        moves: bool = False,
+    ) -> SharedPool:
+        """A model's elastic pool on a device (``"cuda:0"``, or a UUID): a range of addresses that stays, into which
+        pages are mapped and out of which they go, in every process that follows it. Of ``capacity`` bytes it is made,
+        or, without, found; all that is mapped in it is mapped here when this returns. Close it, or use it in ``with``;
+        ``Client.close`` does.
+
+        ``page_size`` is a power of two, 64 MiB if it is not said. At least ``minimum`` bytes are kept for it, and at
+        most ``maximum`` are taken. ``moves=True`` lets ``compact`` move pages while this process follows.
+
+        Raises ``ElasticPoolExists`` for another one with other values, ``ElasticPoolNotFound``, ``ModelNotFound``,
+        ``InvalidPageSize``, ``PoolFull``, ``DeviceNotFound``, ``FeatureUnavailable``, ``DriverFailed``.
+        """
+        if capacity is None and (page_size, minimum, maximum) != (None, None, None):
+            raise ValidationFailed(
+                "Cannot find an elastic pool by its values: page_size, minimum or maximum is there without capacity",
+                hint="pass the capacity, which makes the pool if there is none",
+            )
+        pool = open_pool(
+            self._api,
+            self._session,
+            model,
+            choose_device(device),
+            capacity=capacity,
+            page_size=page_size,
+            minimum=minimum,
+            maximum=maximum,
+            moves=moves,
+            open_events=self._follow_pools,
+        )
+        self._pools.add(pool)
+        return pool
+
+    def pools(self, *, model: Name | None = None) -> Iterator[PoolStatistics]:
+        """The elastic pools of every model, or of one, with their sums and without their runs, page by page as they are
+        consumed.
+        """
+        return self._api.elastic_pools({"model": model})
+
+    def delete_pool(self, model: Name, device: DeviceName, *, if_match: Revision | None = None) -> Deletion:
+        """Deletes an elastic pool with all that is mapped in it. With ``if_match`` only one of that ``revision``.
+        Raises ``InUse`` while a process follows it, ``ElasticPoolNotFound``, ``RevisionMismatch``.
+        """
+        return self._api.delete_elastic_pool(model, choose_device(device), if_match)
+
+    def _follow_pools(self, after: str, model: str) -> EventStream:
+        query = {"after": after, "model": model, "types": "tensord.vmm."}
+        return EventStream(self._transport, query, reconnect=True)
+
     def events(
         self,
         *,
@@ -886,13 +951,16 @@ class Client:
         return region if is_region_id(region) else self._api.region_by_name(NamedRegion(model, region, version)).id
 
     def close(self) -> None:
-        """Ends the session, and with it what it owns; closes the connections; event streams raise ``Closed``. Safe to
-        call twice. Regions stay mapped.
+        """Closes elastic pools, ends the session, and with it what it owns; closes the connections; event streams raise
+        ``Closed``. Safe to call twice. Regions stay mapped.
         """
-        if self._session is not None:
-            self._session.end()
-        self._api.broker.close()
-        self._transport.close()
+        with contextlib.ExitStack() as ending:
+            ending.callback(self._transport.close)
+            ending.callback(self._api.broker.close)
+            if self._session is not None:
+                ending.callback(self._session.end)
+            for pool in list(self._pools):
+                ending.callback(pool.close)
 
     def __enter__(self) -> Client:
         return self

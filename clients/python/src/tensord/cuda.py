@@ -5,9 +5,21 @@
 
 from ._elastic.pool import PAGE_SIZE, Pool
 from ._elastic.pool_tensor import PoolTensor
+from ._elastic.shared_pool import SharedPool
 from ._wire.elastic_pool import FreeRun, KeptPage, Move, PoolStatistics, PoolWorker, Run
 
-__all__ = ["PAGE_SIZE", "FreeRun", "KeptPage", "Move", "Pool", "PoolStatistics", "PoolTensor", "PoolWorker", "Run"]
+__all__ = [
+    "PAGE_SIZE",
+    "FreeRun",
+    "KeptPage",
+    "Move",
+    "Pool",
+    "PoolStatistics",
+    "PoolTensor",
+    "PoolWorker",
+    "Run",
+    "SharedPool",
+]
 
 # What a traceback and a pickle call them: the name that a caller can import.
 for _name in __all__:

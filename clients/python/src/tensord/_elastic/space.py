@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from tensord._cuda.devices import Device
@@ -63,6 +63,8 @@ class Space:
         self.at: dict[int, Page] = {}
         self.stuck: list[Page] = []
         self.unreleased: list[Page] = []
+        # Called once, when nothing is left after ``destroy``.
+        self.at_end: Callable[[], None] | None = None
         # Rises with every change of what lies where.
         self.change = 0
         self._driver = driver
@@ -240,6 +242,9 @@ class Space:
             try:
                 self._driver.release_context(self.device.ordinal)
                 self._context = None
+                at_end, self.at_end = self.at_end, None
+                if at_end is not None:
+                    at_end()
             except DriverFailed as error:
                 first = first or error
         if self._context is not None:

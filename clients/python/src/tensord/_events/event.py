@@ -26,13 +26,15 @@ class Event:
 
     ``type`` is ``tensord.region.`` and ``allocated``, ``sealed``, ``changed``, ``draining``, ``deleted``, ``lost`` or
     ``relinked``; ``tensord.session.`` and ``opened`` or ``ended``; ``tensord.model.`` and ``registered``, ``changed``
-    or ``unregistered``; ``tensord.operation.`` and ``progress`` or ``finished``; ``tensord.pool.pressure``; or
-    ``tensord.stream.gap``: events are missing here, so list again.
-    ``subject`` is the region's, session's or operation's id or the model's name, ``data`` the descriptor without its
-    tensors, the session, the operation, the model, or how full the pool is: ``KnownEvents`` in ``openapi.yaml`` has the
-    fields for each type, and a newer server may tell of others. ``id`` is a decimal number that rises from event to
-    event and never repeats. That of a ``tensord.stream.gap`` is no number; ``EventStream.after`` is where the stream
-    stands behind either. ``epoch`` tells which start of the server it is from.
+    or ``unregistered``; ``tensord.operation.`` and ``progress`` or ``finished``; ``tensord.vmm.`` and ``mapped``,
+    ``unmapped`` or ``moved``; ``tensord.pool.pressure``; or ``tensord.stream.gap``: events are missing here, so list
+    again.
+    ``subject`` is the region's, session's, operation's or elastic pool's id or the model's name, ``data`` the
+    descriptor without its tensors, the session, the operation, the model, the pages, or how full the pool is:
+    ``KnownEvents`` in ``openapi.yaml`` has the fields for each type, and a newer server may tell of others. ``id`` is a
+    decimal number that rises from event to event and never repeats. That of a ``tensord.stream.gap`` is no number;
+    ``EventStream.after`` is where the stream stands behind either. ``epoch`` tells which start of the server it is
+    from.
     """
 
     id: str

@@ -15,7 +15,8 @@ class Run:
     which is page ``first_page``. Page numbers rise by one along a run, and none is used twice in its pool.
 
     ``session`` is whose it is, if anybody's, ``evictable`` whether the server may take it for others; ``state`` is
-    ``"mapped"``, or ``"leaving"`` once it was announced that it goes, and others may come. The times are the server's.
+    ``"mapped"``, or ``"leaving"`` once it was announced that it goes, while the workers of the slots ``taken_by``
+    have it; others may come. The times are the server's.
     """
 
     byte_offset: int
@@ -26,7 +27,7 @@ class Run:
     session: str | None = None
     mapped_at: str | None = None
     last_used_at: str | None = None
-    taken_by: tuple[str, ...] = ()
+    taken_by: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:
@@ -72,7 +73,7 @@ class PoolWorker:
 
     slot: int
     session: str | None
-    client: Mapping[str, Any] | None
+    client: str | None
     agrees_to_moves: bool
     taken_bytes: int
     taken_pages: int
@@ -184,7 +185,7 @@ def _to_run(value: Any) -> Run:
         session=value["session"],
         mapped_at=value.get("mapped_at"),
         last_used_at=value.get("last_used_at"),
-        taken_by=tuple(map(str, taken_by)),
+        taken_by=tuple(map(int, taken_by)),
     )
 
 
