@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
 from tensord._api import Api
+from tensord._wire.region import RegionDescriptor
 
 from .operation import Operation
 
@@ -35,6 +36,6 @@ def to_uri(path: str) -> str:
     return path if path.startswith("file://") else Path(path).absolute().as_uri()
 
 
-def start_load(api: Api, model: str, body: schemas.LoadModel) -> Operation:
+def start_load(api: Api, model: str, body: schemas.LoadModel) -> Operation[RegionDescriptor]:
     """Begins to load a file into a region that has an owner."""
     return Operation(api, api.load_model(model, {**body, "key": uuid4().hex}))
