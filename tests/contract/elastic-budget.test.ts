@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test";
 import { MiB } from "../../src/memory/limits.ts";
-import { changeModel, unregisterModel } from "../../src/memory/sessions/models.ts";
+import { changeModel, registerModel, unregisterModel } from "../../src/memory/sessions/models.ts";
 import { endSession, openSession } from "../../src/memory/sessions/sessions.ts";
 import { until } from "../harness/app.ts";
 import { trialDevice } from "../harness/trial-card.ts";
@@ -33,7 +33,11 @@ test("pages are charged to the model's pool of the device and to the device's, o
   expect(await refusalOf(() => trial.map(ofDevice))).toBe("pool-full");
   await trial.unmap(1, 2).ended;
   expect(model.pools.get(device).usedBytes).toBe(3 * pageSize);
-  expect(await refusalOf(() => unregisterModel(store, model, true))).toBe("model-in-use");
+  const other = registerModel(store, "other", new Map());
+  const pool = await trial.make({ model: "other" });
+  expect(await refusalOf(() => unregisterModel(store, other, true))).toBe("model-in-use");
+  await store.elastic.remove(pool, undefined);
+  await unregisterModel(store, other, true);
 });
 
 test("a minimum is charged from the beginning, and is nobody else's", async () => {
@@ -65,6 +69,7 @@ test("a maximum is the pool's own limit, which a change moves, and which names i
     facts: { requested_bytes: 2 * pageSize, available_bytes: pageSize, maximum_bytes: 4 * pageSize },
   });
   const waiting = trial.map(2, { onFull: "wait" });
+  await until("it waits", () => trial.app.store.room.size === 1);
   // Somebody who has room under his own maximum is not held up by one who has none.
   await trial.map(1, { onFull: "wait" });
   trial.app.store.elastic.change(trial.pool, { maximumBytes: 6 * pageSize });

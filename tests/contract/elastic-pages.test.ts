@@ -109,6 +109,20 @@ test("unmap waits for each worker that has a page, and can be undone until nobod
   ]);
 });
 
+test("an unmapping that nobody keeps is not undone any more", async () => {
+  await using trial = await TrialPool.open();
+  await trial.map(2);
+  const { promise: held, resolve: goOn } = Promise.withResolvers<void>();
+  trial.card.pause = () => held;
+  const operation = trial.unmap(0, 2);
+  // The driver is about to release them.
+  await until("the row is gone", () => trial.describe().leaving.length === 0);
+  const cancelled = cancelOperation(operation);
+  goOn();
+  await cancelled;
+  expect([operation.state, trial.runs, trial.charged]).toEqual(["succeeded", [], 0]);
+});
+
 test("a page that the driver does not take back is out of the map, charged, and tried again", async () => {
   await using trial = await TrialPool.open();
   await trial.map(3);

@@ -8,6 +8,7 @@ import { clientsMutations } from "./clients.mjs";
 import { copiesMutations } from "./copies.mjs";
 import { deviceMutations } from "./devices.mjs";
 import { doorMutations } from "./door.mjs";
+import { elasticMutations } from "./elastic.mjs";
 import { holderMutations } from "./holder.mjs";
 import { holdsMutations } from "./holds.mjs";
 import { journalMutations } from "./journal.mjs";
@@ -30,6 +31,7 @@ export const mutations = [
   ...doorMutations,
   ...deviceMutations,
   ...copiesMutations,
+  ...elasticMutations,
   ...brokerMutations,
   ...clientsMutations,
   ...holdsMutations,

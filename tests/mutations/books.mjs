@@ -69,7 +69,7 @@ export const booksMutations = [
   {
     name: "small requests starve a large one that waits for the server's memory",
     file: `${state}/room-queue.ts`,
-    find: `} else if (shortage.code === "pool-full") full.add(poolName);`,
+    find: `} else if (shortage.code === "pool-full" && shortage.own === undefined) full.add(poolName);`,
     replace: "}",
     test: ["tests/unit/room-queue.test.ts", "and one that waits for the server's memory does not"],
   },
