@@ -87,7 +87,8 @@ export class Attending {
       for (const page of pages) descriptors.push(await pool.memory.export(pool.toPageName(page)));
       if (worker.isGone) throw poolIsGone(pool);
       // In the books before it is on its way: nothing goes that somebody may map.
-      fresh = pages.filter((page) => pool.addTaken(worker, page));
+      fresh = pages.filter((page) => !worker.taken.has(page));
+      for (const page of fresh) pool.addTaken(worker, page);
     } catch (error) {
       for (const fd of descriptors) closeSync(fd);
       throw error;
