@@ -88,7 +88,8 @@ function readNode(): string[] {
 }
 
 function membersOf(name: string, declarations: string): string[] {
-  const body = new RegExp(`^export declare class ${name} [^\\n]*\\{\\n(.*?)^\\}`, "ms").exec(declarations)?.[1] ?? "";
+  const body =
+    new RegExp(`^export declare class ${name}[ <][^\\n]*\\{\\n(.*?)^\\}`, "ms").exec(declarations)?.[1] ?? "";
   const pattern = /^ {4}((?:static |readonly |override |get )*)(?!constructor\b|private\b)(\w+)[(<:]/gm;
   const found = [...body.matchAll(pattern)].filter(
     ([, modifiers]) => !(modifiers?.includes("readonly") && records.includes(name)),
