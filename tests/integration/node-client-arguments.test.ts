@@ -46,6 +46,17 @@ const optionsOf = {
   "Client.endSession": tables.wait,
   "Client.sessions": tables.wait,
   "Client.events": tables.events,
+  "Client.pools": tables.pools,
+  "Client.pool": false,
+  "ElasticPool.create": tables.createPool,
+  "ElasticPool.describe": tables.describePool,
+  "ElasticPool.change": tables.changePool,
+  "ElasticPool.map": tables.mapPages,
+  "ElasticPool.unmap": tables.wait,
+  "ElasticPool.trim": tables.wait,
+  "ElasticPool.compact": tables.wait,
+  "ElasticPool.delete": tables.revision,
+  "ElasticPool.events": tables.poolEvents,
   "Region.tensor": false,
   "Region.seal": tables.seal,
   "Region.refresh": tables.wait,
@@ -102,6 +113,17 @@ const argumentsOf = `{
   "Client.endSession": [],
   "Client.sessions": [],
   "Client.events": [],
+  "Client.pools": [],
+  "Client.pool": ["m", "GPU-1"],
+  "ElasticPool.create": [],
+  "ElasticPool.describe": [],
+  "ElasticPool.change": [],
+  "ElasticPool.map": [1],
+  "ElasticPool.unmap": [0, 1],
+  "ElasticPool.trim": [],
+  "ElasticPool.compact": [],
+  "ElasticPool.delete": [],
+  "ElasticPool.events": [],
   "Region.tensor": ["data"],
   "Region.seal": [],
   "Region.refresh": [],
@@ -135,7 +157,7 @@ const objects = `
   const slot = await ring.acquire();
   const [reference, slotReference] = [region.tensor().ref(), await ring.put(new Uint8Array(1))];
   const lock = await region.tensor().lockRead();
-  const objects = { Client: client, Region: region, Tensor: region.tensor(), Ring: ring, Slot: slot, Rings: client.rings(), TensorLock: lock };
+  const objects = { Client: client, Region: region, Tensor: region.tensor(), Ring: ring, Slot: slot, Rings: client.rings(), TensorLock: lock, ElasticPool: client.pool("m", "GPU-1") };
   const refusal = async (action) => {
     try {
       await action();

@@ -71,6 +71,16 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           operation: (options) => client.operation("op_a", options),
           devices: (options) => client.devices(options),
           device: (options) => client.device("GPU-1", options),
+          pools: (options) => first(client.pools(options)),
+          createPool: (options) => client.pool("a", "GPU-1").create({ virtualCapacity: 1, ...options }),
+          describePool: (options) => client.pool("a", "GPU-1").describe(options),
+          changePool: (options) => client.pool("a", "GPU-1").change({ minimumBytes: 1, ...options }),
+          map: (options) => client.pool("a", "GPU-1").map(1, options),
+          unmap: (options) => client.pool("a", "GPU-1").unmap(0, 1, options),
+          trim: (options) => client.pool("a", "GPU-1").trim(options),
+          compact: (options) => client.pool("a", "GPU-1").compact(options),
+          deletePool: (options) => client.pool("a", "GPU-1").delete(options),
+          poolEvents: (options) => first(client.pool("a", "GPU-1").events(options)),
           models: (options) => first(client.models(options)),
           model: (options) => client.model("a", options),
           registerModel: (options) => client.registerModel("a", options),
@@ -93,7 +103,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     );
     expect(Object.entries(seen.ended).filter(([, isEnded]) => isEnded !== true)).toEqual([]);
     // Those that ask no server; openWhenFree is tried below.
-    expect(seen.others).toEqual(["close", "constructor", "open", "openWhenFree", "rings", "url"]);
+    expect(seen.others).toEqual(["close", "constructor", "open", "openWhenFree", "pool", "rings", "url"]);
   });
 
   claim(`${runtime}: a signal ends the waits for others: for a name, a lock and a slot`, async () => {

@@ -108,8 +108,12 @@ export class ElasticPool {
   }
 
   /** What happens to its pages, as it happens, or from the event `after` on: the `sequence` of an answer, to miss nothing behind it. */
-  async *events(options: PoolEventOptions = {}): AsyncGenerator<PoolEvent, void, undefined> {
+  events(options: PoolEventOptions = {}): AsyncGenerator<PoolEvent, void, undefined> {
     checkOptions("follow an elastic pool", tables.poolEvents, options);
+    return this.#follow(options);
+  }
+
+  async *#follow(options: PoolEventOptions): AsyncGenerator<PoolEvent, void, undefined> {
     const wanted = { ...options, model: this.model, types: ["tensord.vmm."] };
     for await (const event of new EventStream(this.#api.routes.transport, wanted)) {
       if (event.type === "tensord.stream.gap") yield event;
