@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 from cuda_stand_in import calls, in_use, order
 
 import tensord
-from tensord.cuda import Pool
+from tensord.cuda import Pool, SharedPool
 
 MIB = 1 << 20
 PAGE = 2 * MIB
@@ -80,3 +81,45 @@ def failures(
             pool.close()
             assert physical() == 0, (k, second)
     return made
+
+
+def numbers(pool: Pool) -> dict[int, int]:
+    """Which page lies where, by offset."""
+    with pool._open() as space:
+        return {index * PAGE: page.number for index, page in sorted(space.at.items())}
+
+
+def cut(pool: SharedPool, *, at_events_end: bool) -> None:
+    """Breaks both connections of a pool's. With ``at_events_end`` the stream of events ends, and what came meanwhile
+    nobody tells; else it goes on where it was.
+    """
+    follower = pool._follower
+    follower._attachment.interrupt()
+    stream = follower._stream
+    if stream is not None and at_events_end:
+        stream.close()
+    elif stream is not None and stream._answer is not None:
+        stream._answer.interrupt()
+
+
+def change_at_random(pool: SharedPool, seed: int, count: int) -> int:
+    """Maps, marks each page by its number, and unmaps what this process has mapped. How often there was no room."""
+    chance = Random(seed)
+    with pool._open():
+        mine: list[range] = pool.__dict__.setdefault("mine", [])
+    refused = 0
+    for _ in range(count):
+        if mine and chance.random() < 0.5:
+            pool._give_back(mine.pop(chance.randrange(len(mine))))
+            continue
+        try:
+            run = pool.map(chance.randint(1, 3) * PAGE, persist=True)
+        except tensord.OutOfRange:
+            refused += 1
+            if mine:
+                pool._give_back(mine.pop(0))
+            continue
+        mine.append(range(run.first_page, run.first_page + run.byte_size // PAGE))
+        for i, number in enumerate(mine[-1]):
+            fill(pool, run.byte_offset + i * PAGE, PAGE, number % 251)
+    return refused

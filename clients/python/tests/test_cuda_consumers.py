@@ -74,3 +74,52 @@ gc.collect()
 assert not memory.is_leased
 """,
     )
+
+
+@_needs("numba_cuda", "numba-cuda==0.30.4")
+def test_numba_reads_and_writes_the_pages_of_an_elastic_pool(cuda: StandIn) -> None:
+    run(
+        cuda,
+        """
+import warnings
+warnings.simplefilter("ignore")
+from numba import cuda
+from tensord.cuda import Pool
+pool = Pool(16 * MIB, 2 * MIB)
+pool.map(4 * MIB)
+tensor = pool.tensor(0, (4, 8), "F32")
+shown = cuda.as_cuda_array(tensor)
+shown.copy_to_device(array)
+assert (tensor.copy_to_host() == array).all()
+pool.tensor(0, (4, 8), "F32").copy_from_host(array * 2)
+assert (shown.copy_to_host() == array * 2).all()
+# What it made keeps the pool, though not its pages.
+del pool, tensor
+gc.collect()
+assert (shown.copy_to_host() == array * 2).all()
+del shown
+gc.collect()
+# numba keeps its context.
+assert [each for each in what_is_there() if "memory" in each] == []
+""",
+    )
+
+
+@_needs("cuda.core", "cuda-core==1.2.2")
+def test_cuda_core_sees_a_tensor_of_an_elastic_pool_by_both_protocols(cuda: StandIn) -> None:
+    run(
+        cuda,
+        """
+from cuda.core.utils import StridedMemoryView
+from tensord.cuda import Pool
+with Pool(16 * MIB, 2 * MIB) as pool:
+    pool.map(4 * MIB)
+    tensor = pool.tensor(2 * MIB, (4, 8), "F32")
+    for view in (
+        StridedMemoryView.from_cuda_array_interface(tensor, stream_ptr=-1),
+        StridedMemoryView.from_dlpack(tensor, stream_ptr=-1),
+    ):
+        assert (view.ptr, view.shape, view.dtype) == (pool.base_address + 2 * MIB, (4, 8), np.float32), view
+        assert not view.readonly and view.device_id == 0 and view.is_device_accessible
+""",
+    )

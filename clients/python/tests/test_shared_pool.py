@@ -5,12 +5,13 @@ does.
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 
 import pytest
 from cuda_stand_in import LACKS_STAND_IN, UUIDS, StandIn, stand_in
-from harness import Child, Server, wait_for
+from harness import Child, Server, rounds_of, wait_for
 
 import tensord
 import tensord.cuda
@@ -233,3 +234,61 @@ hear()
             assert client.delete_pool("default", UUIDS[0]).freed_bytes == 2 * PAGE
         finally:
             os.kill(grandchild, signal.SIGKILL)
+
+
+def test_two_follow_many_changes_and_cut_connections_and_have_the_same_pages_with_the_same_bytes(
+    cuda: StandIn, cuda_server: Server
+) -> None:
+    seed = random.randrange(1 << 32)
+    turns = rounds_of("elastic-followed")
+    with worker(cuda, cuda_server) as first, worker(cuda, cuda_server) as second:
+        workers = first, second
+        for each in workers:
+            each.hear()
+        for turn in range(turns):
+            for number, each in enumerate(workers):
+                each.say(f"change_at_random(pool, {seed + 2 * turn + number}, 50)")
+            for each in workers:
+                assert isinstance(each.hear(), int)
+            ask(workers[turn % 2], f"cut(pool, at_events_end={turn % 3 == 0})")
+            # Pages move, and nobody marks them meanwhile.
+            assert isinstance(ask(first, "len(pool.compact())"), int)
+            with cuda_server.connect() as client:
+                told = {
+                    str(run.byte_offset + at): run.first_page + at // PAGE
+                    for run in pool_of(client).runs
+                    for at in range(0, run.byte_size, PAGE)
+                }
+            marks = {offset: number % 251 for offset, number in told.items()}
+            for each in workers:
+                wait_for(
+                    lambda each=each, told=told: ask(each, "numbers(pool)") == told,
+                    f"it has the server's map, at turn {turn} of seed {seed}",
+                )
+                assert ask(each, "content(pool)") == marks, f"turn {turn} of seed {seed}"
+        for each in workers:
+            ask(each, "[pool._give_back(mine) for mine in pool.mine]")
+        assert pages_in_use(cuda) == 0
+
+
+def test_a_process_without_descriptors_says_so_and_has_the_pages_once_it_has_some(
+    cuda: StandIn, cuda_server: Server
+) -> None:
+    script = WORKER.replace(
+        "for line",
+        """
+from test_descriptors import no_descriptor
+def without():
+    with no_descriptor():
+        pool.map(2 * PAGE, persist=True)
+for line""",
+    )
+    with worker(cuda, cuda_server) as first, worker(cuda, cuda_server, script) as second:
+        first.hear(), second.hear()
+        answer = ask(second, "without()")
+        assert isinstance(answer, list), answer
+        assert (answer[0], "EMFILE" in answer[1]) == ("OutOfDescriptors", True), answer
+        # It was mapped for nobody then.
+        wait_for(lambda: pages_in_use(cuda) == 0, "all is given back")
+        assert ask(first, "pool.map(2 * PAGE, persist=True).byte_offset") == 0
+        wait_for(lambda: ask(second, "pool.is_mapped(0, 2 * PAGE)") is True, "the other has it, too")
