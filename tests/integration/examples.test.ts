@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
+import { CudaStandIn, needsStandIn } from "../harness/cuda-stand-in.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsStockPython, root, stockPython, testWith } from "../harness/instance-needs.ts";
 import { needsNodeClient, node } from "../harness/node-program.ts";
@@ -27,8 +28,8 @@ function start(server: TestServer, command: readonly string[], more: Readonly<Re
 }
 
 /** Runs a program to its end. @returns what it printed */
-async function run(server: TestServer, command: readonly string[]): Promise<string> {
-  const child = start(server, command);
+async function run(server: TestServer, command: readonly string[], more = {}): Promise<string> {
+  const child = start(server, command, more);
   try {
     const ending = Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
     const [stdout, stderr, status] = await within(`${command.join(" ")} ends`, ending);
@@ -141,6 +142,24 @@ testWith(needsTorch)("the workers of a DataLoader read one copy", async () => {
   const events = await server.api.call<{ items: unknown[] }>("GET", "/v1/events?types=tensord.region.sealed");
   expect(events.items).toHaveLength(1);
 });
+
+testWith(needsStockPython ?? needsStandIn)("two models' KV caches take turns with one GPU's memory", async () => {
+  const page = 2 * 2 ** 20;
+  // Less than both peaks together.
+  await using cuda = new CudaStandIn({ devices: [{ bytes: 30 * page }] });
+  await using server = await startServer({ env: cuda.env });
+  const lines = (await run(server, [stockPython, "kv_cache.py"], cuda.env)).trim().split("\n");
+  const told = lines.map((line) => JSON.parse(line) as Record<string, unknown>).sort(byModel);
+  const each = { peak_bytes: 20 * page, whole: true, moved: false };
+  expect(told).toEqual([
+    { model: "chat", ...each },
+    { model: "search", ...each },
+  ]);
+  await until("the memory is free", () => cuda.inUse().every(({ kind }) => kind !== "memory"));
+});
+
+const byModel = (a: Record<string, unknown>, b: Record<string, unknown>) =>
+  String(a["model"]).localeCompare(String(b["model"]));
 
 testWith(needsNodeClient)("the workers of Node's cluster serve from one copy", async () => {
   await using server = await startServer();
