@@ -369,7 +369,7 @@ export class Client {
    * @throws TensordError `forbidden` for a path below no root, `model-not-found`, `storage-unavailable`; what goes wrong later, `wait`
    *   throws: `invalid-model-file`, `unsupported-format`, `io-error`
    */
-  async load(path: string, options: LoadOptions = {}): Promise<Operation> {
+  async load(path: string, options: LoadOptions = {}): Promise<Operation<RegionDescriptor>> {
     checkArgument("load a model file", "its path", path, kinds.text);
     checkOptions("load a model file", tables.load, options);
     return startLoad(this.#asker, path, options);

@@ -5,6 +5,7 @@ import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { TensordError } from "../errors.ts";
 import type { NewLoad } from "../http/api.ts";
+import type { RegionDescriptor } from "../http/wire.ts";
 import { defaultModel, type LoadModelOptions, type LoadOptions } from "../options.ts";
 import type { Asker } from "./asker.ts";
 import { builtLingerMs, mapExisting } from "./make-region.ts";
@@ -14,7 +15,11 @@ import { toOwner } from "./owner.ts";
 import type { Region } from "./region.ts";
 
 /** Begins to load a file into a region, which lingers if no owner is said. */
-export async function startLoad({ api }: Asker, path: string, options: LoadOptions): Promise<Operation> {
+export async function startLoad(
+  { api }: Asker,
+  path: string,
+  options: LoadOptions,
+): Promise<Operation<RegionDescriptor>> {
   const { model = defaultModel, name, version, raw, private: isPrivate, device, signal } = options;
   const { storage, hugePages, evictable, onFull, deadlineMs, labels, ifExists } = options;
   if (device !== undefined && (storage !== undefined || isPrivate === true || hugePages !== undefined)) {
