@@ -13,7 +13,7 @@ import { findRequested, startOperation } from "../memory/operations/run.ts";
 import { toOutOfDescriptors } from "../memory/os/descriptors.ts";
 import { type CreateRequest, createRegion } from "../memory/regions/create.ts";
 import type { Operation } from "../memory/state/operation.ts";
-import type { Region } from "../memory/state/region.ts";
+import { isRecovered, type Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
 import type { FileLane, OpenedFile, WantedFormat } from "./file-lane.ts";
 import type { RangeReader } from "./formats/format.ts";
@@ -72,16 +72,28 @@ async function load(
   signal: AbortSignal,
 ): Promise<Region> {
   const { hasHeader } = store.storages.get(target.storage);
-  const { layout } = source;
+  const { layout, tensors } = source;
+  const version = target.version ?? source.key;
   const request = {
     ...target,
-    version: target.version ?? source.key,
-    tensors: source.tensors,
+    version,
+    ifExists: (await isLessRecovered(store, { ...target, version, tensors })) ? ("replace" as const) : target.ifExists,
+    tensors,
     // Where no header is set apart, it is among the bytes.
     layout: hasHeader ? layout : { ...layout, header: new Uint8Array(0), dataOffset: 0 },
     fill: (region: Region, stop: AbortSignal) => fill(store, files, source, region, onBytes, stop),
   };
   return (await createRegion(store, request, signal)).region;
+}
+
+/** Whether the name is held by what came back without its row as plain bytes, of which the file knows more. */
+async function isLessRecovered(
+  store: Store,
+  { model, name, version, tensors }: Pick<CreateRequest, "model" | "name" | "version" | "tensors">,
+): Promise<boolean> {
+  const holder = name === null ? undefined : store.books.model(model).names.get(name, version);
+  if (holder === undefined || !isRecovered(holder) || holder.format !== "raw") return false;
+  return (await store.layouts.compare(tensors, holder.tensors)) !== undefined;
 }
 
 async function fill(

@@ -9,6 +9,7 @@ import type { RegionRecord } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { scheduleExpiry } from "../regions/expire.ts";
 import { defaultModelName } from "../state/books.ts";
+import { recoveredLabels } from "../state/region.ts";
 import type { Store } from "../state/store.ts";
 import type { KeptFile, Storage } from "../storage/storage.ts";
 import { isLong } from "../storage/tensor-files.ts";
@@ -42,7 +43,7 @@ export async function adoptRegion(
     // The proof does not tell: it is an administrator's to give away.
     createdBy: null,
     evictable: false,
-    labels: { "tensord.recovered": "true" },
+    labels: recoveredLabels,
     // Above what its proof tells of, and what a client may know.
     revision: (store.proofs.find(file.token)?.revision ?? 0) + 1,
     storageForm: storage.form,

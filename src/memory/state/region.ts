@@ -52,6 +52,13 @@ export function toRegion(entry: RegionEntry): Region {
   };
 }
 
+/** On what was adopted, its row lost: its file told all that is known of it. */
+export const recoveredLabels = { "tensord.recovered": "true" } as const;
+
+export function isRecovered({ labels }: Pick<Region, "labels">): boolean {
+  return labels["tensord.recovered"] === recoveredLabels["tensord.recovered"];
+}
+
 /** What is known of the consumers of a sealed hand-off. After a restart its wait begins anew. Times in ms since the epoch. */
 export interface HandOff {
   /** When its wait began. */
