@@ -248,6 +248,6 @@ export function withOpenFiles(count: string | number | undefined): string[] {
 }
 
 /** A command line's beginning that drops root for `uid`, with the group of the same number and no other. */
-function asUser(uid: number | undefined): string[] {
+export function asUser(uid: number | undefined): string[] {
   return uid === undefined ? [] : ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
 }

@@ -1,13 +1,14 @@
 /** `tensord load` against a real server: what it makes and prints, and what it says of files that cannot be loaded. */
 
 import { afterAll, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { chmodSync, readFileSync } from "node:fs";
 import type { Operation } from "../../src/server/cli/answers.ts";
 import { toProgress } from "../../src/server/cli/operation-text.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
-import { testWith } from "../harness/instance-needs.ts";
+import { needsReadableCheckout, needsRoot, testWith } from "../harness/instance-needs.ts";
 import { ModelFolder, modelFolder, tinyPath } from "../harness/load.ts";
-import { startServer } from "../harness/server.ts";
+import { asUser, startServer } from "../harness/server.ts";
+import { runTensord } from "../harness/server-command.ts";
 
 afterAll(assertNothingLeft);
 
@@ -63,3 +64,18 @@ testWith()("load says of each file why it cannot be loaded, and what to do", asy
   ]);
   expect(await server.api.list()).toEqual([]);
 });
+
+testWith(needsRoot, needsReadableCheckout())(
+  "whoever may load has the server read a file below a root that his own user may not",
+  async () => {
+    using folder = new ModelFolder();
+    const env = { TENSORD_MODEL_ROOTS: folder.path, TENSORD_PORT: "0" };
+    await using server = await startServer({ env });
+    const secret = folder.writeTensor("secret.safetensors", Buffer.alloc(10));
+    chmodSync(secret, 0o600);
+    const url = await server.readUrl();
+    const { status, stderr } = await runTensord(["load", secret, "--url", url], {}, asUser(65_534));
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(await server.api.findByName("secret")).toMatchObject({ state: "sealed" });
+  },
+);
