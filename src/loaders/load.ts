@@ -15,6 +15,7 @@ import { type CreateRequest, createRegion } from "../memory/regions/create.ts";
 import type { Operation } from "../memory/state/operation.ts";
 import { isRecovered, type Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
+import { fileLabel, toFileLabel } from "./file-label.ts";
 import type { FileLane, OpenedFile, WantedFormat } from "./file-lane.ts";
 import type { RangeReader } from "./formats/format.ts";
 import { quotePath } from "./formats/refusal.ts";
@@ -78,6 +79,7 @@ async function load(
     ...target,
     version,
     ifExists: (await isLessRecovered(store, { ...target, version, tensors })) ? ("replace" as const) : target.ifExists,
+    labels: { [fileLabel]: toFileLabel(source.path), ...target.labels },
     tensors,
     // Where no header is set apart, it is among the bytes.
     layout: hasHeader ? layout : { ...layout, header: new Uint8Array(0), dataOffset: 0 },

@@ -1,7 +1,8 @@
 /** Model files become regions: byte for byte, once, whatever they are packed in; and what becomes of files that change. */
 
 import { describe, expect, test } from "bun:test";
-import { appendFileSync, readFileSync, renameSync, utimesSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync, renameSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { limits, MiB } from "../../src/memory/limits.ts";
 import { type AppOptions, type TestApp, withApp } from "../harness/app.ts";
@@ -126,6 +127,21 @@ test(
     const region = await app.get(await load(app, path, { format: "raw", name: "onnx" }));
     expect(region.tensors).toMatchObject([{ name: "data", dtype: "U8", shape: [15], byte_offset: 0 }]);
     expect(readFileSync(region.storage.path as string, "utf8")).toBe("anything at all");
+  }),
+);
+
+test(
+  "a region says of which file it is, by its end where that is long, unless its maker says otherwise",
+  withFolder(async (app, folder) => {
+    const folders = "x".repeat(200);
+    mkdirSync(join(folder.path, folders, folders), { recursive: true });
+    const path = folder.writeTensor(`${folders}/${folders}/w.safetensors`, Buffer.alloc(1));
+    const { labels } = await app.get(await load(app, path));
+    expect(labels["tensord.file"]).toHaveLength(limits.labelValueCharacters);
+    expect(labels["tensord.file"]).toStartWith("…x");
+    expect(labels["tensord.file"]).toEndWith("x/w.safetensors");
+    const asked = { version: "other", labels: { a: "b", "tensord.file": "mine" } };
+    expect((await app.get(await load(app, path, asked))).labels).toEqual({ a: "b", "tensord.file": "mine" });
   }),
 );
 

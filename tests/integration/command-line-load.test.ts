@@ -32,6 +32,12 @@ testWith()("load makes sealed regions that stay until room is needed, and the sa
   expect(tiny).toMatchObject({ state: "sealed", evictable: true, owner: { kind: "persist" } });
   expect(readFileSync(tiny?.storage.path ?? "").equals(readFileSync(tinyPath))).toBeTrue();
 
+  const { stdout: listed } = await server.command("ls");
+  expect(listed).toMatch(/^REGION .* USED +FILE$/m);
+  expect(listed).toMatch(new RegExp(`^${tiny?.id} .* ${tinyPath}$`, "m"));
+  const { stdout: found } = await server.command("ls", "--label", `tensord.file=${other}`, "--json");
+  expect(JSON.parse(found)).toMatchObject([{ name: "other" }]);
+
   const again = JSON.parse((await server.command("load", tinyPath, "--ttl", "1h", "--json")).stdout) as Operation[];
   expect(again).toMatchObject([{ kind: "load", state: "succeeded", source: tinyPath, region: tiny?.id }]);
   await server.command("load", tinyPath, "--name", "mine", "--as", "v1", "--raw", "--ttl", "1h");

@@ -1,5 +1,6 @@
 /** `ls`: every region, one a line, of a running server or of an instance whose server is not running. */
 
+import { fileLabel } from "../../loaders/file-label.ts";
 import { TensordError } from "../../memory/error.ts";
 import type { InstanceLocation } from "../../memory/storage/instance-directory.ts";
 import type { RegionDetail, RegionFacts } from "./answers.ts";
@@ -70,6 +71,8 @@ const columns: readonly Column<Listed>[] = [
   ["OWNER", toOwner],
   ["CREATED", ({ created_at }) => toAgo(created_at)],
 ];
+/** Only where there is a region of a loaded file. */
+const fileColumn: Column<Pick<Listed, "labels">> = ["FILE", ({ labels }) => labels[fileLabel] ?? "-"];
 const usedColumn: Column<RegionFacts> = ["USED", ({ last_used_at }) => toAgo(last_used_at)];
 const holdersColumn: Column<RegionDetail> = ["HOLDERS", (region) => toHolders(region).join("; ") || "-"];
 const mappedColumn: Column<OfflineRegion> = [
@@ -81,8 +84,12 @@ function toAgo(time: string): string {
   return `${toSpan(Date.now() - Date.parse(time))} ago`;
 }
 
-function toText<Item>(shown: readonly Column<Item>[], regions: readonly Item[]): string {
+function toText<Item extends Pick<Listed, "labels">>(
+  always: readonly Column<Item>[],
+  regions: readonly Item[],
+): string {
   if (regions.length === 0) return "no regions";
+  const shown = regions.some(({ labels }) => labels[fileLabel] !== undefined) ? [...always, fileColumn] : always;
   return toTable(
     shown.map(([head]) => head),
     regions.map((region) => shown.map(([, toCell]) => toCell(region))),
