@@ -4,10 +4,11 @@
  */
 
 import { afterAll, expect } from "bun:test";
-import { existsSync, lstatSync, readFileSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { needsReadableCheckout, root, testWith } from "../harness/instance-needs.ts";
+import { ModelFolder, toUri } from "../harness/load.ts";
 import {
   anybodysPython,
   cgroupVersion,
@@ -18,7 +19,7 @@ import {
   serverUid,
 } from "../harness/pod.ts";
 import { claimOf } from "../harness/pod-table.ts";
-import { ServerApi } from "../harness/server-api.ts";
+import { type Region, ServerApi } from "../harness/server-api.ts";
 import { tensord } from "../harness/server-program.ts";
 import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
@@ -198,6 +199,28 @@ test(claimOf("ownUsers"), async () => {
   await sidecar.start();
   expect(await app.digest("r")).toBe(whole);
   expect((await sidecar.api.get(region.id)).in_use).toBeTrue();
+});
+
+test(claimOf("preloaded"), async () => {
+  using folder = new ModelFolder();
+  chmodSync(folder.path, 0o755);
+  const file = join(folder.path, "late.safetensors");
+  const preload = folder.write("models.yaml", `- uri: ${toUri(file)}\n`);
+  await using pod = await Pod.up();
+  await using sidecar = new Sidecar(pod, { TENSORD_MODEL_ROOTS: folder.path, TENSORD_PRELOAD: preload });
+  const started = sidecar.start();
+  const ask =
+    "import urllib.request as r, urllib.error as e\ntry: r.urlopen('http://127.0.0.1:7412/readyz')\nexcept e.URLError as u: print(u.read().decode() if hasattr(u, 'read') else u)";
+  await until("a probe is told what is missing", () => pod.probe("python3", "-c", ask).includes("late.safetensors"));
+  folder.writeTensor("late.safetensors", Buffer.alloc(1000, 5));
+  await started;
+  const region = await sidecar.api.findByName("late");
+  expect(region).toMatchObject({ state: "sealed", owner: { kind: "persist" } });
+  await using app = startApp(pod, 1000);
+  await app.attach("r", region as Region);
+  expect(await sidecar.end("SIGTERM")).toBe(0);
+  await sidecar.start();
+  expect((await sidecar.api.findByName("late"))?.id).toBe(region?.id);
 });
 
 test(claimOf("podDeleted"), async () => {

@@ -28,6 +28,10 @@ export const podRows = {
     "a user namespace of the pod's own (`hostUsers: false`), and SIGKILL to the sidecar",
     "all, as without one",
   ],
+  preloaded: [
+    "a model of `TENSORD_PRELOAD`, in a new pod, and after SIGTERM to the sidecar",
+    "it is there before the sidecar is ready, and with it before an app; the restart finds the same region",
+  ],
   podDeleted: ["the pod is deleted", "nothing: volume, processes and cgroups are gone"],
 } as const satisfies Record<string, readonly [event: string, survives: string]>;
 

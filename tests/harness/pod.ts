@@ -175,14 +175,16 @@ export class Sidecar implements AsyncDisposable {
   readonly instance: Instance;
   readonly api: ServerApi;
   readonly #pod: Pod;
+  readonly #settings: Readonly<Record<string, string>>;
   #process: Bun.Subprocess<"ignore", "pipe", "pipe"> | undefined;
   #text = "";
   #reading: Promise<unknown> = Promise.resolve();
   cgroup = "";
 
   /** `api` and `instance` are seen from the host, by the volume's own path. */
-  constructor(pod: Pod) {
+  constructor(pod: Pod, settings: Readonly<Record<string, string>> = {}) {
     this.#pod = pod;
+    this.#settings = settings;
     this.instance = createInstance(join(pod.volume.path, "t"));
     this.api = new ServerApi(this.instance.socket);
   }
@@ -205,7 +207,7 @@ export class Sidecar implements AsyncDisposable {
   async start(): Promise<this> {
     const { prefix, cgroup } = this.#pod.container({ uid: serverUid, memoryBytes: 640 * MiB, hasVolume: true });
     this.cgroup = cgroup;
-    const env = { ...this.env, TENSORD_PORT: "", TENSORD_HEALTH_ADDRESS: ":7412" };
+    const env = { ...this.env, TENSORD_PORT: "", TENSORD_HEALTH_ADDRESS: ":7412", ...this.#settings };
     const child = Bun.spawn([...prefix, ...tensord, "serve"], {
       cwd: root,
       env,
