@@ -29,7 +29,7 @@ if (await findRoom(3 * GiB)) {
     question: "create and write 1 GiB from a worker (miss path), over one single-threaded memcpy into warm pages",
     ratios: [
       {
-        what: "create and write over memcpy (the target of 1 is for a reserve hit)",
+        what: "create and write over memcpy without a reserve (`reserve` has the other)",
         ratio: p50("create_and_write") / p50("memcpy"),
       },
       { what: "SharedMemory(create=True) and the same copy, over memcpy", ratio: p50("shared_memory") / p50("memcpy") },

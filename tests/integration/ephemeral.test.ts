@@ -36,6 +36,8 @@ for (const ending of ["its input ends", "it is told to stop"] as const) {
     await api.create({ name: "kept", byte_size: 100_000, persist: true });
     await api.create({ name: "nameless", storage: "memfd", byte_size: 100_000, persist: true });
     expect(listNames(instance)).toHaveLength(2);
+    const { reserve } = await api.call<{ reserve: { bytes: number } }>("GET", "/v1/capabilities");
+    expect(reserve.bytes, "nothing lies ready in it").toBe(0);
     if (ending === "its input ends") await server.stdin?.end();
     else server.kill("SIGTERM");
     expect(await server.exited).toBe(0);

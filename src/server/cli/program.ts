@@ -44,7 +44,12 @@ export function createProgram(): Command {
   withSettings(program.command("serve"), Object.keys(settings) as SettingName[])
     .description("run the server until it is told to stop (SIGTERM, SIGINT)")
     .option("--ephemeral", "for tests: end when standard input does, and leave nothing of the instance behind")
-    .action(async (flags) => serve(toConfig(flags), flags.ephemeral === true));
+    .action(async (flags) => {
+      const config = toConfig(flags);
+      // Many test servers run at once, for a moment each: nothing lies ready in them unless somebody says so.
+      if (flags.ephemeral === true) await serve({ ...config, reserveBytes: config.reserveBytes ?? 0 }, true);
+      else await serve(config, false);
+    });
 
   withApi(program.command("status"))
     .description("memory, regions, models and sessions")
