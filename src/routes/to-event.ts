@@ -1,18 +1,19 @@
 /** How a change becomes an event on the wire: CloudEvents 1.0 in JSON. `asyncapi.yaml` documents each type. */
 
 import type { EventGap } from "../memory/events/event-cursor.ts";
+import type { UnwrittenEvent } from "../memory/events/event-log.ts";
 import { idOf } from "../memory/journal/region-record.ts";
 import { toSessionId } from "../memory/naming.ts";
 import { idOfPool } from "../memory/state/elastic.ts";
 import { idOfOperation } from "../memory/state/operation.ts";
 import { idOfSession } from "../memory/state/session.ts";
 import type { Store } from "../memory/state/store.ts";
-import type { StoreEvent } from "../memory/state/store-event.ts";
+import type { EventRegion, StoreEvent } from "../memory/state/store-event.ts";
 import { dataSchemaOf, type EventType, gapType, openedType } from "./schemas/event-data.ts";
-import { toModel, toOperation, toRegionFacts, toSession } from "./to-wire.ts";
+import { type FactsOfRegion, toModel, toOperation, toRegionFacts, toSession } from "./to-wire.ts";
 
-/** An event as it is kept and sent. */
-export function toEventText(store: Store, event: StoreEvent, sequence: number): string {
+/** An event as it is kept and sent; that of a region, of which there are the most, is written once somebody reads it. */
+export function toEventText(store: Store, event: StoreEvent, sequence: number): string | UnwrittenEvent {
   const id = String(sequence);
   if (event.type === "tensord.session.opened" || event.type === "tensord.session.ended") {
     return toSessionEventText(store, event, id);
@@ -27,11 +28,62 @@ export function toEventText(store: Store, event: StoreEvent, sequence: number): 
   }
   if ("elastic" in event) return toElasticEventText(store, event, id);
   if (!("region" in event)) return toText(store, id, event.type, toModel(event.model), event.model.name);
-  return toText(store, id, event.type, { ...toRegionFacts(store, event.region), ...toMore(event) }, idOf(event.region));
+  return toUnwritten(store, event, id);
+}
+
+type RegionEvent = Extract<StoreEvent, { region: unknown }>;
+
+/** What an event of a region takes beside its names and labels. */
+const factsBytes = 1536;
+
+function toUnwritten(store: Store, event: RegionEvent, id: string): UnwrittenEvent {
+  const { type } = event;
+  const region = takeDown(event.region);
+  const more = toMore(event);
+  const time = store.now();
+  return {
+    byteSize: factsBytes + sizeOfWords(region),
+    write: () => toText(store, id, type, { ...toRegionFacts(store, region), ...more }, idOf(region), time),
+  };
+}
+
+/** A region as it is now: what changes of it later is put in another object's place, and never in its own. */
+function takeDown(region: EventRegion): FactsOfRegion {
+  return {
+    token: region.token,
+    model: region.model,
+    name: region.name,
+    version: region.version,
+    pendingName: region.pendingName,
+    state: region.state,
+    revision: region.revision,
+    owner: region.owner,
+    session: region.session,
+    expiresAt: region.expiresAt,
+    evictable: region.evictable,
+    labels: region.labels,
+    storageForm: region.storageForm,
+    format: region.format,
+    identity: region.identity,
+    byteSize: region.byteSize,
+    checksum: region.checksum,
+    createdAt: region.createdAt,
+    createdBy: region.createdBy,
+    sealedAt: region.sealedAt,
+    lastUsedAt: region.lastUsedAt,
+    // The list itself may be long, and is not told.
+    tensors: { count: region.tensors.count },
+  };
+}
+
+function sizeOfWords({ model, name, version, pendingName, labels }: FactsOfRegion): number {
+  let bytes = model.length + (name?.length ?? 0) + version.length + (pendingName?.length ?? 0);
+  for (const key in labels) bytes += 8 + key.length + (labels[key]?.length ?? 0);
+  return bytes;
 }
 
 /** What an event of a region carries beside the region itself. */
-function toMore(event: Extract<StoreEvent, { region: unknown }>): object {
+function toMore(event: RegionEvent): object {
   const { region } = event;
   if ("actor" in event) {
     return { former_name: region.formerName, reason: region.reason, actor: event.actor ?? null };
@@ -101,13 +153,20 @@ function toStreamText(store: Store, type: EventType, data: { readonly after: str
   return toText(store, crypto.randomUUID(), type, data);
 }
 
-function toText(store: Store, id: string, type: EventType, data: object, subject?: string): string {
+function toText(
+  store: Store,
+  id: string,
+  type: EventType,
+  data: object,
+  subject?: string,
+  time: number = store.now(),
+): string {
   return JSON.stringify({
     specversion: "1.0",
     id,
     source: `/tensord/${store.instance}`,
     type,
-    time: new Date(store.now()).toISOString(),
+    time: new Date(time).toISOString(),
     ...(subject === undefined ? {} : { subject }),
     datacontenttype: "application/json",
     dataschema: dataSchemaOf(type),

@@ -22,8 +22,34 @@ import type { ClientDescriptor, Owner, RegionDetail, RegionFacts } from "./schem
 import type { Lease as LeaseSchema, Session as SessionSchema } from "./schemas/session.ts";
 import type { ServerPool as ServerPoolSchema } from "./schemas/stats.ts";
 
+/** What a descriptor tells of a region beside its tensors, and all that `toRegionFacts` reads of it. */
+export type FactsOfRegion = Pick<
+  EventRegion,
+  | "token"
+  | "model"
+  | "name"
+  | "version"
+  | "pendingName"
+  | "state"
+  | "revision"
+  | "owner"
+  | "session"
+  | "expiresAt"
+  | "evictable"
+  | "labels"
+  | "storageForm"
+  | "format"
+  | "identity"
+  | "byteSize"
+  | "checksum"
+  | "createdAt"
+  | "createdBy"
+  | "sealedAt"
+  | "lastUsedAt"
+> & { readonly tensors: { readonly count: number } };
+
 /** A descriptor but for its tensors, of which there may be thousands. */
-export function toRegionFacts(store: Store, region: EventRegion): z.infer<typeof RegionFacts> {
+export function toRegionFacts(store: Store, region: FactsOfRegion): z.infer<typeof RegionFacts> {
   const { owner, checksum } = region;
   const { kind, memory, names, isMappable, isPrivate, hugePage, endsWith, device } = store.storages.of(region);
   const { path, shmName } = names.address(region.token);

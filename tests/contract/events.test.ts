@@ -41,6 +41,27 @@ describe("a page of events", () => {
   );
 
   test(
+    "tells each event of what was so when it was told, however late it is read first",
+    withApp(async (app) => {
+      const { id } = await app.create({ labels: { step: "1" } });
+      const told = Date.now();
+      while (Date.now() === told) await Bun.sleep(1);
+      await app.ok(200, "PATCH", `/v1/regions/${id}`, { labels: { step: "2" } });
+      await app.ok(200, "DELETE", `/v1/regions/${id}`);
+      const { items } = await readPage(app, "?types=tensord.region.");
+      const facts = items.map(({ type, time, data }) => {
+        const { state, labels, revision } = data as { state: string; labels: object; revision: number };
+        return { type, isEarly: Date.parse(time as string) <= told, state, labels, revision };
+      });
+      expect(facts.slice(0, 2)).toEqual([
+        { type: "tensord.region.allocated", isEarly: true, state: "open", labels: { step: "1" }, revision: 1 },
+        { type: "tensord.region.changed", isEarly: false, state: "open", labels: { step: "2" }, revision: 2 },
+      ]);
+      expect(facts.at(-1)).toMatchObject({ type: "tensord.region.deleted", state: "deleted" });
+    }),
+  );
+
+  test(
     "begins with the oldest kept event, has 100, and the next one goes on where it ended",
     withApp(async (app) => {
       const first = tell(app, 250);

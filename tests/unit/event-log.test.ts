@@ -60,6 +60,24 @@ describe("the event log", () => {
     );
   });
 
+  test("has an event written by its first reader, once, and counts what it takes before and after", () => {
+    const log = new EventLog({ next: start, events: [] }, () => true);
+    let written = 0;
+    const write = () => `written ${++written} times`;
+    const topic = { model: null, session: null };
+    for (let index = 0; index < limits.keptEvents; index++) {
+      log.append("tensord.region.allocated", topic, () => ({ byteSize: 100, write }));
+    }
+    expect({ written, byteSize: log.byteSize }).toEqual({ written: 0, byteSize: 100 * limits.keptEvents });
+    expect([log.at(start + 1).text, log.at(start + 1).text]).toEqual(["written 1 times", "written 1 times"]);
+    expect(log.byteSize).toBe(100 * (limits.keptEvents - 1) + "written 1 times".length);
+    // What goes out of the ring takes with it what was counted for it.
+    log.append("tensord.region.allocated", topic, () => "x");
+    log.append("tensord.region.allocated", topic, () => "x");
+    expect({ written, byteSize: log.byteSize }).toEqual({ written: 1, byteSize: 100 * (limits.keptEvents - 2) + 2 });
+    expect(log.history().events.at(0)?.text).toBe("written 2 times");
+  });
+
   test("tells its listeners after each event, until they stop listening", () => {
     const log = new EventLog({ next: start, events: [] }, () => true);
     const heard: number[] = [];

@@ -20,6 +20,21 @@ export interface KeptEvent extends EventTopic {
   readonly text: string;
 }
 
+/** An event that is written once somebody reads it: most are read by nobody. */
+export interface UnwrittenEvent {
+  /** About what its text will have, or a little more. */
+  readonly byteSize: number;
+  /** Writes the text, of what was so when it was told. */
+  readonly write: () => string;
+}
+
+/** A kept event, whose text may still have to be written. */
+interface Slot extends EventTopic {
+  readonly sequence: number;
+  readonly type: string;
+  text: string | UnwrittenEvent;
+}
+
 /** What an earlier server kept, and the first number that none of its events has. */
 export interface EventHistory {
   readonly next: number;
@@ -27,7 +42,7 @@ export interface EventHistory {
 }
 
 export class EventLog {
-  readonly #slots: (KeptEvent | undefined)[] = new Array(limits.keptEvents);
+  readonly #slots: (Slot | undefined)[] = new Array(limits.keptEvents);
   readonly #reserve: (end: number) => boolean;
   readonly #listeners = new Set<() => void>();
   #first: number;
@@ -58,6 +73,7 @@ export class EventLog {
     return this.#next - this.#first;
   }
 
+  /** Of the texts; of one that nobody has read yet, what was said of it. */
   get byteSize(): number {
     return this.#bytes;
   }
@@ -66,11 +82,16 @@ export class EventLog {
   at(sequence: number): KeptEvent {
     const event = this.#slots[sequence % limits.keptEvents];
     if (event?.sequence !== sequence) throw new RangeError(`event ${sequence} is not kept`);
-    return event;
+    if (typeof event.text !== "string") {
+      this.#bytes -= event.text.byteSize;
+      event.text = event.text.write();
+      this.#bytes += event.text.length;
+    }
+    return event as KeptEvent;
   }
 
   /** Keeps an event under the next number, which `toText` gets to write it. */
-  append(type: string, topic: EventTopic, toText: (sequence: number) => string): void {
+  append(type: string, topic: EventTopic, toText: (sequence: number) => string | UnwrittenEvent): void {
     if (this.#next >= this.#reservedEnd) {
       const end = this.#next + limits.sequenceBlock;
       if (this.#reserve(end)) this.#reservedEnd = end;
@@ -82,16 +103,16 @@ export class EventLog {
     for (const listener of this.#listeners) listener();
   }
 
-  #keep(event: KeptEvent): void {
+  #keep(event: Slot): void {
     if (event.sequence - this.#first >= limits.keptEvents) this.#drop();
     this.#slots[event.sequence % limits.keptEvents] = event;
-    this.#bytes += event.text.length;
+    this.#bytes += sizeOf(event);
     while (this.#bytes > limits.keptEventBytes && this.#first < event.sequence) this.#drop();
   }
 
   #drop(): void {
     const slot = this.#first % limits.keptEvents;
-    this.#bytes -= this.#slots[slot]?.text.length ?? 0;
+    this.#bytes -= sizeOf(this.#slots[slot]);
     this.#slots[slot] = undefined;
     this.#first += 1;
   }
@@ -106,4 +127,9 @@ export class EventLog {
     const events = Array.from({ length: this.size }, (_, index) => this.at(this.#first + index));
     return { next: this.#next, events };
   }
+}
+
+function sizeOf(event: Slot | undefined): number {
+  if (event === undefined) return 0;
+  return typeof event.text === "string" ? event.text.length : event.text.byteSize;
 }

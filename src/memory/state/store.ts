@@ -5,7 +5,7 @@
 
 import { TensordError } from "../error.ts";
 import { EventFeeder } from "../events/event-feeder.ts";
-import type { EventLog } from "../events/event-log.ts";
+import type { EventLog, UnwrittenEvent } from "../events/event-log.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Proofs } from "../journal/proofs.ts";
 import { describe } from "../journal/region-record.ts";
@@ -32,7 +32,8 @@ import type { RequestedLease, Session } from "./session.ts";
 import type { OnStep, Step } from "./steps.ts";
 import { type StoreEvent, toTopic } from "./store-event.ts";
 
-export type EventWriter = (store: Store, event: StoreEvent, sequence: number) => string;
+/** Writes an event down, or takes down what it needs to do so later. */
+export type EventWriter = (store: Store, event: StoreEvent, sequence: number) => string | UnwrittenEvent;
 
 export interface StoreParts {
   readonly instance: string;
