@@ -11,8 +11,9 @@ export const instancePattern = /^[a-z0-9-]{1,32}$/;
 /** 26 characters of RFC 4648's base32 alphabet in lower case: 130 random bits. */
 export const tokenPattern = /^[a-z2-7]{26}$/;
 
-const alphabet = "abcdefghijklmnopqrstuvwxyz234567";
-const tokenCharacters = 26;
+const alphabet = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
+/** Where a token's characters are made: text that grows by a character would be 26 strings. */
+const tokenBytes = Buffer.alloc(26);
 
 /** The pool of host memory. Others are called by their device. */
 export const hostPool = "host";
@@ -22,10 +23,9 @@ export type SessionId = `ses_${string}`;
 
 /** A fresh token. Not a secret: permissions protect a region, its name only has to be unique. */
 export function createToken(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(tokenCharacters));
-  let token = "";
-  for (const byte of bytes) token += alphabet[byte & 31];
-  return token;
+  crypto.getRandomValues(tokenBytes);
+  for (let at = 0; at < tokenBytes.length; at++) tokenBytes[at] = alphabet[(tokenBytes[at] ?? 0) & 31] ?? 0;
+  return tokenBytes.toString("latin1");
 }
 
 export function toRegionId(token: string): RegionId {

@@ -24,7 +24,7 @@ export function createLog(level: string, instance: string): ServerLog {
   const destination = pino.destination({
     dest: 1,
     sync: false,
-    minLength: 4 * KiB,
+    minLength: 8 * KiB,
     maxLength: 16 * MiB,
     periodicFlush: 100,
   });

@@ -124,7 +124,7 @@ export function tensorByteSize(spec: TensorSpec): number {
     const want = `want at most ${limits.tensorDimensions}`;
     throw refused(`Cannot size tensor ${quote(name)}: it has ${shape.length} dimensions, ${want}`);
   }
-  let product = 1n;
+  let bits: number = dtypeBits[dtype];
   let isEmpty = false;
   for (const dimension of shape) {
     if (!Number.isSafeInteger(dimension) || dimension < 0) {
@@ -132,20 +132,28 @@ export function tensorByteSize(spec: TensorSpec): number {
       throw refused(`Cannot size tensor ${quote(name)}: a dimension is ${dimension}, ${want}`);
     }
     if (dimension === 0) isEmpty = true;
-    else product *= BigInt(dimension);
+    else bits *= dimension;
   }
-  const bits = product * BigInt(dtypeBits[dtype]);
-  if (bits > BigInt(limits.regionBytes) * 8n) {
+  // What was rounded on its way is not safe at its end.
+  const exact = Number.isSafeInteger(bits) ? bits : multiply(spec);
+  if (typeof exact === "bigint" && exact > BigInt(limits.regionBytes) * 8n) {
     const state = `${dtype} of shape [${shape.join(", ")}] overflows`;
     throw refused(`Cannot size tensor ${quote(name)}: ${state}, want at most ${limits.regionBytes} bytes`);
   }
   if (isEmpty) return 0;
-  if (bits % 8n !== 0n) {
-    const state = `${dtype} of shape [${shape.join(", ")}] has ${bits} bits`;
+  const isWhole = typeof exact === "bigint" ? exact % 8n === 0n : exact % 8 === 0;
+  if (!isWhole) {
+    const state = `${dtype} of shape [${shape.join(", ")}] has ${exact} bits`;
     const hint = `Ask for a number of elements that is a multiple of ${dtypeBits[dtype] === 4 ? 2 : 4}.`;
     throw refused(`Cannot size tensor ${quote(name)}: ${state}, want a multiple of 8`, hint);
   }
-  return Number(bits / 8n);
+  return typeof exact === "bigint" ? Number(exact / 8n) : exact / 8;
+}
+
+/** The bits of a tensor whose dimensions are valid, dimensions of 0 left out, however many. */
+function multiply({ shape, dtype }: TensorSpec): bigint {
+  const factors = shape.filter((dimension) => dimension > 0);
+  return factors.reduce((product, dimension) => product * BigInt(dimension), BigInt(dtypeBits[dtype]));
 }
 
 /**
@@ -263,26 +271,35 @@ function writeHeader(inDataOrder: readonly Slot[], metadata: Readonly<Record<str
     const place = `"shape":[${shape.join(",")}],"data_offsets":[${begin},${begin + byteSize}]`;
     return `${JSON.stringify(name)}:{"dtype":"${dtype}",${place}}`;
   });
-  const pairs = Object.entries(metadata);
-  if (
-    pairs.length > limits.headerMetadataEntries ||
-    !pairs.every((pair) => pair.every((text) => text.isWellFormed()))
-  ) {
-    const want = `want at most ${limits.headerMetadataEntries} of Unicode text`;
-    throw refused(`Cannot lay out region: one of its ${pairs.length} metadata entries cannot be written, ${want}`);
-  }
-  const words = pairs.map(([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`);
-  if (words.length > 0) members.unshift(`"__metadata__":{${words.join(",")}}`);
-  const json = Buffer.from(`{${members.join(",")}}`);
+  const words = toMetadataText(metadata);
+  if (words !== "") members.unshift(`"__metadata__":{${words}}`);
+  const json = `{${members.join(",")}}`;
+  const jsonBytes = Buffer.byteLength(json);
   const alignment = limits.dataAlignmentBytes;
-  const dataOffset = Math.ceil((lengthBytes + json.length) / alignment) * alignment;
+  const dataOffset = Math.ceil((lengthBytes + jsonBytes) / alignment) * alignment;
   if (dataOffset - lengthBytes > limits.headerBytes) {
-    throw refused(`Cannot lay out region: its header has ${json.length} bytes, want at most ${limits.headerBytes}`);
+    throw refused(`Cannot lay out region: its header has ${jsonBytes} bytes, want at most ${limits.headerBytes}`);
   }
-  const header = new Uint8Array(dataOffset).fill(0x20);
-  new DataView(header.buffer).setBigUint64(0, BigInt(dataOffset - lengthBytes), true);
-  header.set(json, lengthBytes);
-  return header;
+  const header = new Uint8Array(dataOffset);
+  // The same memory, with what writes text and numbers in place.
+  const view = Buffer.from(header.buffer);
+  view.writeUInt32LE(dataOffset - lengthBytes, 0);
+  view.write(json, lengthBytes);
+  return header.fill(0x20, lengthBytes + jsonBytes);
+}
+
+function toMetadataText(metadata: Readonly<Record<string, string>>): string {
+  let text = "";
+  let isWellFormed = true;
+  const keys = Object.keys(metadata);
+  for (const key of keys) {
+    const value = metadata[key] ?? "";
+    isWellFormed &&= key.isWellFormed() && value.isWellFormed();
+    text += `${text === "" ? "" : ","}${JSON.stringify(key)}:${JSON.stringify(value)}`;
+  }
+  if (isWellFormed && keys.length <= limits.headerMetadataEntries) return text;
+  const want = `want at most ${limits.headerMetadataEntries} of Unicode text`;
+  throw refused(`Cannot lay out region: one of its ${keys.length} metadata entries cannot be written, ${want}`);
 }
 
 function toJsonBytes(name: string): number {

@@ -110,12 +110,13 @@ export function failureOf(call: string, errno: number): SystemError {
 }
 
 export function checkDescriptor(fd: number): void {
-  assert(Number.isInteger(fd) && fd >= 0 && fd < 2 ** 31, `not a file descriptor: ${fd}`);
+  // The sentence is written only where it is said, here and below: every call of an allocation passes.
+  if (!Number.isInteger(fd) || fd < 0 || fd >= 2 ** 31) assert.fail(`not a file descriptor: ${fd}`);
 }
 
 function toOffset(value: number | bigint): bigint {
   const offset = BigInt(value);
-  assert(offset >= 0n && offset <= maxOffset, `not a file offset: ${offset}`);
+  if (offset < 0n || offset > maxOffset) assert.fail(`not a file offset: ${offset}`);
   return offset;
 }
 

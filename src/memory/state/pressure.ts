@@ -22,18 +22,20 @@ export class PressureGauge {
 
   /** What a charge to `model`, or a change of its limits, has to tell. */
   look(books: Books, model: Model): readonly Pressure[] {
-    const server = [...books.pools.all].flatMap((pool) => this.#lookAt(pool, null));
-    return [...server, ...[...model.pools.all].flatMap((pool) => this.#lookAt(pool, model.name))];
+    const told: Pressure[] = [];
+    for (const pool of books.pools.all) this.#lookAt(pool, null, told);
+    for (const pool of model.pools.all) this.#lookAt(pool, model.name, told);
+    return told;
   }
 
-  #lookAt(pool: Pool, model: string | null): readonly Pressure[] {
+  #lookAt(pool: Pool, model: string | null, told: Pressure[]): void {
     const { name, takenBytes, usableBytes } = pool;
     const isHigh = this.#high.has(pool);
     const share = usableBytes === 0 ? 100 : (100 * takenBytes) / usableBytes;
-    if (isHigh ? share >= limits.pressureLowPercent : share < limits.pressureHighPercent) return [];
+    if (isHigh ? share >= limits.pressureLowPercent : share < limits.pressureHighPercent) return;
     if (isHigh) this.#high.delete(pool);
     else this.#high.add(pool);
     const level = isHigh ? "normal" : "high";
-    return [{ level, pool: name, model, usedBytes: takenBytes, limitBytes: usableBytes }];
+    told.push({ level, pool: name, model, usedBytes: takenBytes, limitBytes: usableBytes });
   }
 }

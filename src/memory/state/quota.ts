@@ -41,30 +41,30 @@ export interface Charge {
 }
 
 /** What keeps the charge from being made now, or undefined. */
-export function findShortage(
-  books: Books,
-  { model, poolName, session, bytes, listBytes, own }: Charge,
-): Shortage | undefined {
+export function findShortage(books: Books, charge: Charge): Shortage | undefined {
+  const { poolName, session, bytes, listBytes, own } = charge;
   if (own !== undefined && own.requestedBytes > own.freeBytes) {
     const { requestedBytes, freeBytes: availableBytes } = own;
     return { code: "pool-full", poolName, requestedBytes, availableBytes, own };
   }
-  const ofPool = (
-    name: string,
-    requestedBytes: number,
-  ): readonly (readonly [Shortage["code"], string, number, number])[] => [
-    ["model-limit-exceeded", name, requestedBytes, model.pools.get(name).freeBytes],
-    ["pool-full", name, requestedBytes, books.pools.get(name).freeBytes],
-  ];
-  const asked = [
-    ["session-quota-exceeded", poolName, bytes + listBytes, freeOf(session)] as const,
-    ...ofPool(poolName, bytes),
-    ...(listBytes === 0 ? [] : ofPool(hostPool, listBytes)),
-  ];
-  const lacking = asked.find(([, , requestedBytes, availableBytes]) => requestedBytes > availableBytes);
-  if (lacking === undefined) return undefined;
-  const [code, name, requestedBytes, availableBytes] = lacking;
-  return { code, poolName: name, requestedBytes, availableBytes };
+  const ofSession = toShortage("session-quota-exceeded", poolName, bytes + listBytes, freeOf(session));
+  const ofPool = ofSession ?? findPoolShortage(books, charge, poolName, bytes);
+  if (ofPool !== undefined || listBytes === 0) return ofPool;
+  return findPoolShortage(books, charge, hostPool, listBytes);
+}
+
+function findPoolShortage(books: Books, { model }: Charge, name: string, bytes: number): Shortage | undefined {
+  const ofModel = toShortage("model-limit-exceeded", name, bytes, model.pools.get(name).freeBytes);
+  return ofModel ?? toShortage("pool-full", name, bytes, books.pools.get(name).freeBytes);
+}
+
+function toShortage(
+  code: Shortage["code"],
+  poolName: string,
+  requestedBytes: number,
+  availableBytes: number,
+): Shortage | undefined {
+  return requestedBytes > availableBytes ? { code, poolName, requestedBytes, availableBytes } : undefined;
 }
 
 function freeOf(session: Session | null): number {

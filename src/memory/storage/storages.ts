@@ -33,6 +33,8 @@ export interface FoundDevices {
 export class Storages {
   readonly #byForm: Map<string, Storage>;
   readonly #withheld: ReadonlySet<StorageKind>;
+  /** Found out once for what `#byForm` has. */
+  #offered: readonly Storage[] | undefined;
   #absences: Absences;
   /** Why it is not known yet which devices there are; undefined once it is. */
   #awaited: string | undefined;
@@ -62,6 +64,7 @@ export class Storages {
   /** From here on it is known which devices there are. */
   settleDevices({ storages, absence, refusals }: FoundDevices): void {
     for (const storage of storages) this.#byForm.set(storage.form, storage);
+    this.#offered = undefined;
     if (absence !== undefined) this.#absences = { ...this.#absences, cuda_vmm: absence };
     this.#refusals = refusals;
     this.#awaited = undefined;
@@ -83,7 +86,8 @@ export class Storages {
 
   /** What new regions may be made of. */
   get offered(): readonly Storage[] {
-    return [...this.all].filter(({ kind }) => !this.#withheld.has(kind));
+    this.#offered ??= [...this.all].filter(({ kind }) => !this.#withheld.has(kind));
+    return this.#offered;
   }
 
   /** The kinds of which there is a storage that new regions may not be made of. */
