@@ -39,10 +39,15 @@ class Server:
     """One kept connection, as a client has it."""
 
     def __init__(self, path):
+        self._path = path
         self.client = tensord.connect(f"unix://{path}", wait=10)
+        self.connect()
+
+    def connect(self):
+        """Connects anew: a connection on which nobody asks is ended."""
         self._http = http.client.HTTPConnection("localhost")
         self._http.sock = socket.socket(socket.AF_UNIX)
-        self._http.sock.connect(path)
+        self._http.sock.connect(self._path)
 
     def call(self, method, path, body=None):
         headers = {} if body is None else {"content-type": "application/json"}
@@ -76,6 +81,7 @@ class Server:
         """Waits until so many bytes lie ready, and are no more and no less for a while: on a busy machine that takes long."""
         deadline = time.monotonic() + LONGEST_WAIT
         last, since = 0, time.monotonic()
+        self.connect()
         while (time.monotonic() - since < 0.3 or last < size) and time.monotonic() < deadline:
             now = json.loads(self.call("GET", "/v1/stats"))["pools"][0]["reserve_bytes"]
             if now != last:
@@ -88,9 +94,9 @@ class Server:
 
 
 def main():
-    ready, plain = Server(sys.argv[1]), Server(sys.argv[2])
     source = np.arange(int(sys.argv[3]) // 8, dtype=np.int64)
     warm = np.ones_like(source)
+    ready, plain = Server(sys.argv[1]), Server(sys.argv[2])
 
     def by_client(server):
         made = server.client.create(None, source, ttl=600)
@@ -122,6 +128,7 @@ def main():
                 # A start makes huge segments after 2 s.
                 time.sleep(3 if number == -2 else 0)
                 ready.settle(source.nbytes)
+            plain.connect()
             begin = time.perf_counter()
             release = way()
             elapsed = (time.perf_counter() - begin) * 1e3

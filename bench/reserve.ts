@@ -13,7 +13,7 @@ import { summarize } from "./lib/statistics.ts";
 
 const MiB = 2 ** 20;
 const GiB = 2 ** 30;
-const sizes = [MiB, 64 * MiB, GiB];
+const sizes = (process.env.BENCH_MIB ?? "1,64,1024").split(",").map((count) => Number(count) * MiB);
 
 /** What `reserve.py` times, in ms, and how many of the rounds found a segment. */
 interface Timings {

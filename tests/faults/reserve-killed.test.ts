@@ -104,6 +104,8 @@ testWith()("the next start frees what lay ready, also when the store is lost", a
   await server.start();
   const { id } = await server.api.create({ name: "kept", byte_size: 64 * 1024, persist: true });
   await settle(server, smallBytes);
+  const online = await server.command("status");
+  expect(online.stdout).toMatch(/^memory .* available, .* of it ready$/m);
   await server.kill("SIGKILL");
   const left = look(server.instance.new);
   expect(left.size).toBeGreaterThan(0);

@@ -24,9 +24,10 @@ export async function status(api: Api, asJson: boolean): Promise<string> {
   const host = hostOf(stats);
   const limit = host.limit_bytes ?? host.used_bytes + host.draining_bytes + host.available_bytes;
   const used = Math.round((100 * (host.used_bytes + host.draining_bytes)) / limit);
+  const ready = host.reserve_bytes > 0 ? `, ${toBytes(host.reserve_bytes)} of it ready` : "";
   return [
     `instance   ${stats.instance}, tensord ${stats.version}, epoch ${stats.epoch}`,
-    `memory     ${toBytes(host.used_bytes)} used of ${toBytes(limit)} (${used} %), ${toBytes(host.available_bytes)} available`,
+    `memory     ${toBytes(host.used_bytes)} used of ${toBytes(limit)} (${used} %), ${toBytes(host.available_bytes)} available${ready}`,
     ...devicesOf(stats).map(
       (pool) =>
         `device     ${toBytes(pool.used_bytes + pool.draining_bytes)} used of ${toSize(pool.limit_bytes)} on ${pool.pool}`,
