@@ -96,6 +96,7 @@ async function openReady(isPrivate: boolean): Promise<OpenStorage> {
     lanes,
     onStep: undefined,
     onWarning: () => {},
+    readPressure: () => ({ meminfo: undefined, pressure: undefined }),
     hugeAfterMs: 0,
   });
   const storage = new ShmStorage(directory, lanes, { isPrivate, reserve });
