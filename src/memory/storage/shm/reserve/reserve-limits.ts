@@ -1,14 +1,14 @@
 /** Every bound and tuned number of the reserve, one line each. Tuned ones are `bench/create-write.ts`'s. */
 
-import { GiB, KiB, MiB } from "../../../limits.ts";
+import { GiB, KiB, limits, MiB } from "../../../limits.ts";
 
 export const reserveLimits = {
   /** How large it is where nobody says: none below this limit of all regions, else this share of it up to that size. */
   leastLimitBytes: 4 * GiB,
   defaultPercent: 5,
   defaultBytes: 1 * GiB,
-  /** Nice value of the thread that fills it: it works in what nobody else wants. */
-  nice: 19,
+  /** Nice value of the thread that fills it: as other lanes, since whoever needs the memory waits for its last window. */
+  nice: limits.laneNice,
   /** Data of small regions for which segments lie ready, each with an open descriptor, and how many of each. */
   classes: [
     { dataBytes: 64 * KiB, count: 8 },

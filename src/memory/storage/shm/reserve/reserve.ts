@@ -43,7 +43,9 @@ export class Reserve implements AsyncDisposable {
   /** Sizes that were asked for, the latest first. */
   #asked: number[] = [];
   #smallOnly: string | undefined;
+  #beginning: Promise<void> | undefined;
   #isRunning = false;
+  #isEnding = false;
   #isPressed = false;
   #hugeAt = Number.POSITIVE_INFINITY;
   #filling: { readonly cancel: AbortController; readonly ended: Promise<void> } | undefined;
@@ -89,18 +91,23 @@ export class Reserve implements AsyncDisposable {
     return this.#smallOnly;
   }
 
-  /** Brings the Worker up, finds out whether huge pages can be had, and makes the small segments. */
+  /** Brings the Worker up. Nobody waits for more of it: on a busy machine it has its turn last, and a server is to be ready all the same. */
   async start(): Promise<void> {
     if (this.budgetBytes === 0) return;
     await this.#lane.start();
+    this.#beginning = this.#begin();
+  }
+
+  /** Finds out whether huge pages can be had, and goes on to make what is missing. */
+  async #begin(): Promise<void> {
     this.#smallOnly = await this.#tryHugePage();
+    if (this.#isEnding) return;
     this.#isRunning = true;
     this.#hugeAt = performance.now() + (this.#parts.hugeAfterMs ?? reserveLimits.startMs);
     this.#look();
     this.#lookTimer = setInterval(() => this.#look(), reserveLimits.lookMs);
     this.#lookTimer.unref();
     this.#fill();
-    await this.#filling?.ended;
   }
 
   /** A segment for a file of `byteSize` bytes, which is the caller's from here on; undefined: there is none that suits. */
@@ -147,12 +154,15 @@ export class Reserve implements AsyncDisposable {
 
   /** Resolves once nothing is missing that can be made now. */
   async settled(): Promise<void> {
+    await this.#beginning;
     while (this.#filling !== undefined || this.#fillTimer !== undefined) {
       await (this.#filling?.ended ?? new Promise((resolve) => setTimeout(resolve, 1)));
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isEnding = true;
+    await this.#beginning;
     this.#isRunning = false;
     clearInterval(this.#lookTimer);
     clearTimeout(this.#fillTimer);

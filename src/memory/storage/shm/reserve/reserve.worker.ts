@@ -13,8 +13,6 @@ declare const self: Worker;
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
-yieldToRequests(reserveLimits.nice);
-
 self.onmessage = (event: MessageEvent<ReserveJob>) => {
   self.postMessage(run(event.data));
 };
@@ -32,8 +30,9 @@ function run(job: ReserveJob): ReserveReply {
 function perform(job: ReserveJob): number | Collapsed {
   switch (job.kind) {
     case "start":
-      // Binds the C library, so that nothing is loaded later.
+      // Binds the C library, so that nothing is loaded later. A start waits for this, and for nothing behind it.
       readDescriptorLimit();
+      queueMicrotask(() => yieldToRequests(reserveLimits.nice));
       return 0;
     case "make":
       return make(job.path, job.byteSize);
