@@ -300,6 +300,8 @@ export class TrialParty {
     for (let sequence = Math.max(this.#heard, events.floor) + 1; sequence <= events.last; sequence++) {
       const { type, data } = JSON.parse(events.at(sequence).text);
       if (!type.startsWith("tensord.vmm.")) continue;
+      // Not the last of all: what ends while a server stops may be told after the events were kept for the next.
+      this.#heard = sequence;
       expect(data.reason).not.toBe("lost");
       const told = this.#told.get(data.model);
       if (told === undefined) throw new Error(`nobody has a pool of ${data.model}`);
@@ -320,7 +322,6 @@ export class TrialParty {
         }
       }
     }
-    this.#heard = events.last;
   }
 
   /** Nothing of a card is left once workers and pools are gone. */
