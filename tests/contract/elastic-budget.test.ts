@@ -149,6 +149,24 @@ test("pages wait for memory in the line of regions, and are told of pressure", a
   expect(pressures().length).toBe(2);
 });
 
+test("who waits for room in a pool that is deleted, or in a server that stops, is told so", async () => {
+  await using trial = await TrialPool.open({ ...wide, maximumBytes: pageSize });
+  await trial.map(1);
+  const { store } = trial.app;
+  trial.app.store.elastic.change(trial.pool, { maximumBytes: 2 * pageSize });
+  const waiting = refusalOf(() => trial.map(2, { onFull: "wait" }));
+  await until("it waits", () => store.room.size === 1);
+  await store.elastic.remove(trial.pool, undefined);
+  expect(await waiting).toBe("vmm-pool-not-found");
+  await trial.make({ maximumBytes: pageSize });
+  await trial.map(1);
+  trial.app.store.elastic.change(trial.pool, { maximumBytes: 2 * pageSize });
+  const late = refusalOf(() => trial.map(2, { onFull: "wait" }));
+  await until("it waits", () => store.room.size === 1);
+  await trial.restart();
+  expect(await late).toBe("shutting-down");
+});
+
 test("the pages of a session leave when it ends, others stay", async () => {
   await using trial = await TrialPool.open();
   const { store } = trial.app;
