@@ -1,6 +1,7 @@
 /** Mapping pages: room is made, each page created and kept, and only then told: all of them, or none. */
 
 import { TensordError } from "../../memory/error.ts";
+import { toSessionId } from "../../memory/naming.ts";
 import { hasRoom, makeRoom } from "../../memory/regions/make-room.ts";
 import { sessionNotFound } from "../../memory/state/books.ts";
 import { idOfPool, type MapRequest, type Run } from "../../memory/state/elastic.ts";
@@ -112,7 +113,7 @@ export class Mapping {
   #commit(pool: PoolBooks, run: PoolRun): Mapped {
     const store = this.#store;
     if (run.session !== null && store.books.findSession(run.session)?.end !== null) {
-      throw sessionNotFound(`ses_${run.session}`);
+      throw sessionNotFound(toSessionId(run.session));
     }
     run.mappedAt = store.now();
     run.lastUsedAt = run.mappedAt;

@@ -62,8 +62,6 @@ export class PoolBooks implements RunPool {
   mappedPages = 0;
   runCount = 0;
   chargedBytes = 0;
-  /** Looks whether workers live whose connections have ended. */
-  lookTimer: Timer | undefined;
 
   constructor(row: ElasticPoolRow, model: Model, memory: DevicePages, leaseFd: number) {
     this.key = row.key;
