@@ -210,7 +210,7 @@ export class TrialParty {
   #orderFailures(): void {
     const random = this.#random;
     const share = random.pick([0, 0, 0.1, 0.5]);
-    const only = random.pick([undefined, "create", "export", "release"] as const);
+    const only = random.pick([undefined, undefined, undefined, "create", "export", "release"] as const);
     const isSlow = random.isTrue(0.5);
     this.#card.fails = (call) => (only === undefined || call === only) && random.isTrue(share);
     this.#card.pause = async () => {
