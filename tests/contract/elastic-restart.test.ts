@@ -101,3 +101,18 @@ test("a run whose session did not come back leaves at the start", async () => {
   expect(trial.runs).toEqual([[2, 1, 3]]);
   await until("they are free", () => trial.charged === 1);
 });
+
+test("without an fd holder the pool is there again, all of its pages are told lost, and its workers attach anew", async () => {
+  await using trial = await TrialPool.open({}, false);
+  await trial.map(2);
+  expect(trial.describe().survivesRestart).toBeFalse();
+  const worker = trial.attach();
+  await worker.take();
+  worker.disconnect();
+  await trial.restart();
+  expect([trial.runs, trial.charged, trial.describe().workers]).toEqual([[], 0, []]);
+  expect(trial.told.at(-1)).toMatchObject({ data: { reason: "lost", runs: [{ first_page: 1, byte_size: 2 ** 22 }] } });
+  expect(await refusalOf(() => worker.reconnect(trial.app.store, trial.pool))).toBe("lease-not-found");
+  expect(trial.attach().slot).toBe(0);
+  expect(await trial.map(1)).toMatchObject({ firstPage: 3 });
+});

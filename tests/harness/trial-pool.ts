@@ -19,21 +19,26 @@ interface Told {
 export class TrialPool implements AsyncDisposable {
   readonly card: TrialCard;
   readonly holder: TestHolder;
+  readonly #isKept: boolean;
   app: TestApp;
   readonly #workers: TrialWorker[] = [];
 
-  private constructor(app: TestApp, card: TrialCard, holder: TestHolder) {
+  private constructor(app: TestApp, card: TrialCard, holder: TestHolder, isKept: boolean) {
+    this.#isKept = isKept;
     this.app = app;
     this.card = card;
     this.holder = holder;
   }
 
-  /** A pool of 16 pages of the model "default". */
-  static async open(more: Partial<PoolRequest> = {}): Promise<TrialPool> {
+  /**
+   * A pool of 16 pages of the model "default".
+   * @param isKept whether there is an fd holder.
+   */
+  static async open(more: Partial<PoolRequest> = {}, isKept = true): Promise<TrialPool> {
     const card = new TrialCard();
     const fdHolder = new TestHolder();
-    const app = await TestApp.open({ storages: card.storages, fdHolder });
-    const trial = new TrialPool(app, card, fdHolder);
+    const app = await TestApp.open({ storages: card.storages, ...(isKept && { fdHolder }) });
+    const trial = new TrialPool(app, card, fdHolder, isKept);
     await trial.make(more);
     return trial;
   }
@@ -101,7 +106,11 @@ export class TrialPool implements AsyncDisposable {
   /** A server after one that has stopped. */
   async reopen(use: (app: TestApp) => void = () => {}): Promise<void> {
     const { instance } = this.app;
-    this.app = await TestApp.open({ storages: this.card.storages, fdHolder: this.holder, instance });
+    this.app = await TestApp.open({
+      storages: this.card.storages,
+      instance,
+      ...(this.#isKept && { fdHolder: this.holder }),
+    });
     use(this.app);
   }
 
