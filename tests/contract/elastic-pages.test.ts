@@ -137,6 +137,22 @@ test("a page that the driver does not take back is out of the map, charged, and 
   expect([trial.charged, trial.card.pages.size]).toEqual([3, 3]);
 });
 
+test("a driver that does not answer is waited for once, whatever else goes", async () => {
+  await using trial = await TrialPool.open();
+  await trial.map(4);
+  let releases = 0;
+  trial.card.failure = "deadline-exceeded";
+  trial.card.fails = (call) => {
+    if (call === "release") releases += 1;
+    return call === "release";
+  };
+  await trial.unmap(0, 4).ended;
+  expect([releases, trial.describe().unreleased.length, trial.charged]).toEqual([1, 4, 4]);
+  trial.card.fails = () => false;
+  await trial.untilNothingOwed();
+  expect([trial.charged, trial.card.pages.size]).toEqual([0, 0]);
+});
+
 test("a worker whose connection has ended keeps what it has as long as it lives, and not a moment longer", async () => {
   await using trial = await TrialPool.open();
   await trial.map(2);

@@ -9,7 +9,7 @@ import type { DeviceDriver } from "../../src/cuda/device-lane.ts";
 import { DeviceState } from "../../src/cuda/device-state.ts";
 import { DeviceStorage } from "../../src/cuda/device-storage.ts";
 import { reopenPools } from "../../src/cuda/elastic/reopen.ts";
-import { TensordError } from "../../src/memory/error.ts";
+import { type FailureCode, TensordError } from "../../src/memory/error.ts";
 import { MiB } from "../../src/memory/limits.ts";
 import { duplicateDescriptor } from "../../src/memory/os/libc.ts";
 import { createMemfd } from "../../src/memory/os/libc-memory.ts";
@@ -31,6 +31,8 @@ export class TrialCard {
   readonly device: UsableDevice;
   /** Whether a call fails, asked at each. */
   fails: (call: TrialCall) => boolean = () => false;
+  /** What a call fails with. */
+  failure: FailureCode = "io-error";
   /** Waits in place of a driver that takes its time. */
   pause: () => Promise<void> = async () => {};
   /** Pages that were given back though somebody had them: there must be none. */
@@ -73,7 +75,7 @@ export class TrialCard {
       await this.pause();
       if (isOver) throw new TensordError("shutting-down", `Cannot ${name}: the server stops`, { hint: "Ask again." });
       if (this.fails(name))
-        throw new TensordError("io-error", `Cannot ${name}: the test says so`, { hint: "Ask again." });
+        throw new TensordError(this.failure, `Cannot ${name}: the test says so`, { hint: "Ask again." });
     };
     const close = (fd: number) => {
       this.#lookAtRelease(fd);

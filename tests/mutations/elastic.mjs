@@ -22,16 +22,24 @@ export const elasticMutations = [
   {
     name: "a mapping that fails leaves the pages that it made",
     file: "src/cuda/elastic/mapping.ts",
-    find: "    for (const page of made.toReversed()) await this.#departing.free(pool, page, true);\n",
+    find: "    for (const page of made.toReversed()) await this.#departing.freeUndone(pool, page);\n",
     replace: "",
     test: [pages, "or none"],
   },
   {
     name: "a page that is not given back is charged no longer",
     file: "src/cuda/elastic/departing.ts",
-    find: "      this.#owe(pool, page, isUndone, error);\n",
-    replace: "      this.#owe(pool, page, isUndone, error);\n      this.#discharge(pool);\n",
+    find: "        else this.#owe(pool, page, false, failure);\n",
+    replace:
+      "        else this.#owe(pool, page, false, failure);\n        if (failure !== undefined) this.#discharge(pool);\n",
     test: [pages, "does not take back"],
+  },
+  {
+    name: "a driver that does not answer is waited for page by page",
+    file: "src/cuda/elastic/departing.ts",
+    find: "const failure = silence ?? (await",
+    replace: "const failure = (await",
+    test: [pages, "waited for once"],
   },
   {
     name: "a worker whose connection has ended counts as dead",

@@ -3,6 +3,7 @@
  * undone; what the driver does not take back after that is owed, and tried again.
  */
 
+import { TensordError } from "../../memory/error.ts";
 import type { ElasticRunRow } from "../../memory/journal/elastic-rows.ts";
 import { limits } from "../../memory/limits.ts";
 import { Agenda } from "../../memory/state/agenda.ts";
@@ -25,6 +26,7 @@ export class Departing implements Disposable {
     this.#keepTrack(pool, this.#retry(pool, owed)),
   );
   readonly #looks = new Map<PoolBooks, Timer>();
+  #isStopped = false;
 
   constructor(store: Store) {
     this.#store = store;
@@ -51,11 +53,6 @@ export class Departing implements Disposable {
     if (runs?.size === 0) this.#ofSessions.delete(run.session);
   }
 
-  /** Runs of a session that leave not yet. */
-  ofSession(token: string): PoolRun[] {
-    return [...(this.#ofSessions.get(token) ?? [])].filter((run) => run.isMapped);
-  }
-
   /**
    * All runs in a range, those that reach over its ends cut there; their rows first.
    * @throws TensordError `out-of-shared-memory`.
@@ -73,6 +70,25 @@ export class Departing implements Disposable {
       this.#index(parts[1]);
     }
     return [...pool.map.in(index, count)];
+  }
+
+  /** From here on nothing is announced any more: what would leave stays, and its next server sees to it. */
+  stop(): void {
+    this.#isStopped = true;
+  }
+
+  /** Has a run go that may be evicted. @returns the bytes that are free by it. */
+  async evict(run: PoolRun, actor: string | undefined): Promise<number> {
+    if (this.#isStopped) return 0;
+    return await this.announce(run.pool, [run], { reason: "evicted", actor }).done;
+  }
+
+  /** Has the runs of a session go. */
+  endSession(token: string, actor: string | undefined): void {
+    if (this.#isStopped) return;
+    const leaving = [...(this.#ofSessions.get(token) ?? [])].filter((run) => run.isMapped);
+    const byPool = Map.groupBy(leaving, ({ pool }) => pool);
+    for (const [pool, runs] of byPool) this.announceEach(pool, runs, { reason: "session", actor });
   }
 
   /** Tells that runs go, each as soon as nobody has it. */
@@ -177,9 +193,14 @@ export class Departing implements Disposable {
     pool.departures.delete(departure);
     for (const run of runs) pool.withdraw(run);
     let freedBytes = 0;
+    let silence: TensordError | undefined;
     for (const run of runs) {
       for (const page of run.pages()) {
-        if (await this.free(pool, page)) freedBytes += pool.pageSize;
+        // A driver that does not answer is waited for once, and not page by page.
+        const failure = silence ?? (await this.#tryFree(pool, page));
+        if (failure === undefined) freedBytes += pool.pageSize;
+        else this.#owe(pool, page, false, failure);
+        if (failure instanceof TensordError && failure.code === "deadline-exceeded") silence = failure;
         onBytes(pool.pageSize);
       }
       this.#forget(run);
@@ -187,17 +208,22 @@ export class Departing implements Disposable {
     return freedBytes;
   }
 
-  /** Gives a page back that lies in no map. What fails is owed from then on. @returns whether it is free. */
-  async free(pool: PoolBooks, page: number, isUndone = false): Promise<boolean> {
+  /** Gives back a page of a mapping that is undone. One that fails is stuck from then on. */
+  async freeUndone(pool: PoolBooks, page: number): Promise<void> {
+    const failure = await this.#tryFree(pool, page);
+    if (failure !== undefined) this.#owe(pool, page, true, failure);
+  }
+
+  /** @returns what it failed with. */
+  async #tryFree(pool: PoolBooks, page: number): Promise<unknown> {
     try {
       await pool.memory.free(pool.toPageName(page));
     } catch (error) {
-      this.#owe(pool, page, isUndone, error);
-      return false;
+      return error;
     }
     this.#discharge(pool);
     this.#store.step("vmm.page-freed");
-    return true;
+    return undefined;
   }
 
   #discharge(pool: PoolBooks): void {
@@ -214,16 +240,14 @@ export class Departing implements Disposable {
   }
 
   async #retry(pool: PoolBooks, owed: OwedInBooks): Promise<void> {
-    try {
-      await pool.memory.free(pool.toPageName(owed.page));
-    } catch (error) {
-      owed.reason = toReason(error);
-      owed.retryMs = Math.min(2 * owed.retryMs, thresholds.retryMaxMs);
-      this.#retries.schedule([pool, owed], this.#store.now() + owed.retryMs);
+    const failure = await this.#tryFree(pool, owed.page);
+    if (failure === undefined) {
+      pool.owed.delete(owed.page);
       return;
     }
-    pool.owed.delete(owed.page);
-    this.#discharge(pool);
+    owed.reason = toReason(failure);
+    owed.retryMs = Math.min(2 * owed.retryMs, thresholds.retryMaxMs);
+    this.#retries.schedule([pool, owed], this.#store.now() + owed.retryMs);
   }
 
   /** A worker has let go of a page. */

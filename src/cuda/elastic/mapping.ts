@@ -83,9 +83,7 @@ export class Mapping {
     pool.nextPage += count;
     const session = request.session?.token ?? null;
     const facts = { index, count, firstPage, evictable: request.evictable, session, mappedAt: store.now() };
-    const run = new ElasticRun(pool, facts, (one, actor) => {
-      return this.#departing.announce(pool, [one], { reason: "evicted", actor }).done;
-    });
+    const run = new ElasticRun(pool, facts, (one, actor) => this.#departing.evict(one, actor));
     run.isComing = true;
     pool.map.add(run);
     pool.physicalPages += count;
@@ -132,7 +130,7 @@ export class Mapping {
     pool.map.remove(run);
     pool.physicalPages -= run.count - made.length;
     pool.settleCharge(store.books);
-    for (const page of made.toReversed()) await this.#departing.free(pool, page, true);
+    for (const page of made.toReversed()) await this.#departing.freeUndone(pool, page);
     store.onCharge(pool.model.name);
   }
 }

@@ -146,7 +146,7 @@ export class DeviceElasticPools implements ElasticPools {
 
   /** What has the runs go that come back. */
   get evict(): (run: PoolRun, actor: string | undefined) => Promise<number> {
-    return (run, actor) => this.#departing.announce(run.pool, [run], { reason: "evicted", actor }).done;
+    return (run, actor) => this.#departing.evict(run, actor);
   }
 
   /** Ends runs of sessions that are no more. */
@@ -289,8 +289,7 @@ export class DeviceElasticPools implements ElasticPools {
   }
 
   endSession({ token }: Session, actor: string | undefined): void {
-    const byPool = Map.groupBy(this.#departing.ofSession(token), ({ pool }) => pool);
-    for (const [pool, runs] of byPool) this.#departing.announceEach(pool, runs, { reason: "session", actor });
+    this.#departing.endSession(token, actor);
   }
 
   get overdue(): readonly Overdue[] {
@@ -319,6 +318,7 @@ export class DeviceElasticPools implements ElasticPools {
   }
 
   async stop(): Promise<void> {
+    this.#departing.stop();
     const pools = [...this.#pools.after(0), ...this.#closed];
     for (const pool of pools) {
       for (const departure of [...pool.departures]) this.#departing.undo(pool, departure);
