@@ -45,4 +45,25 @@ export const brokerMutations = [
     replace: "",
     test: ["tests/contract/broker-connections.test.ts", "is answered in order once it reads"],
   },
+  {
+    name: "pages whose answer was not sent stay with the worker",
+    file: `${broker}/pool-desk.ts`,
+    find: "    opened.defer(() => isSent || takeBack());\n",
+    replace: "",
+    test: ["tests/contract/broker-pools.test.ts", "an answer that was not sent is taken back"],
+  },
+  {
+    name: "a worker of an elastic pool is connected for ever",
+    file: `${broker}/pool-desk.ts`,
+    find: "    for (const worker of this.#workers.values()) this.#store.elastic.disconnected(worker);\n",
+    replace: "",
+    test: ["tests/contract/broker-pools.test.ts", "keep what a worker has whose connection has ended"],
+  },
+  {
+    name: "a reader attaches to an elastic pool",
+    file: `${broker}/pool-desk.ts`,
+    find: `    checkRole(caller, "attachToElasticPool");\n`,
+    replace: "",
+    test: ["tests/contract/broker-pools.test.ts", "what a reader may not attach to is forbidden"],
+  },
 ];
