@@ -27,8 +27,8 @@ export interface Signature {
 export type FileJob =
   | { readonly kind: "start" }
   | { readonly kind: "open"; readonly file: ModelPath; readonly format: WantedFormat }
-  | { readonly kind: "look"; readonly fd: number; readonly signature: Signature }
-  | { readonly kind: "close"; readonly fd: number };
+  | { readonly kind: "look"; readonly files: readonly OpenPart[] }
+  | { readonly kind: "close"; readonly files: readonly OpenPart[] };
 
 export type FileReply =
   | { readonly ok: true; readonly value: unknown }
@@ -39,10 +39,20 @@ export type FileReply =
       readonly system?: { readonly call: string; readonly errno: number; readonly code: string };
     };
 
-/** What the Worker says of a file that it has opened. */
-export interface OpenedBytes {
+/** One file that is open. */
+export interface OpenPart {
   readonly fd: number;
   readonly signature: Signature;
+}
+
+/** How many numbers of `pieces` are a piece: its file's place in `files`, from where of it, how many bytes, to where of the region. */
+export const pieceNumbers = 4;
+
+/** What the Worker says of a file that it has opened, or of all files of a sharded model, the index first. */
+export interface OpenedBytes {
+  readonly files: readonly OpenPart[];
+  /** Of a sharded model: where its tensors lie and are to go. Undefined of one file, whose bytes stay in their order. */
+  readonly pieces: Float64Array | undefined;
   readonly compression: Compression;
   /** Names this state of the file: another one has another. */
   readonly key: string;
@@ -85,13 +95,13 @@ export class FileLane implements Disposable {
     return { ...opened, layout: { ...rest, list: Tensors.written(count, bytes) } };
   }
 
-  /** Whether it is what it was when it was opened. */
-  isSame({ fd, signature }: Pick<OpenedFile, "fd" | "signature">): Promise<boolean> {
-    return this.#queue.run({ kind: "look", fd, signature }) as Promise<boolean>;
+  /** Whether each of its files is what it was when it was opened. */
+  isSame({ files }: Pick<OpenedFile, "files">): Promise<boolean> {
+    return this.#queue.run({ kind: "look", files }) as Promise<boolean>;
   }
 
-  async close({ fd }: Pick<OpenedFile, "fd">): Promise<void> {
-    await this.#queue.run({ kind: "close", fd });
+  async close({ files }: Pick<OpenedFile, "files">): Promise<void> {
+    await this.#queue.run({ kind: "close", files });
   }
 
   [Symbol.dispose](): void {

@@ -1,8 +1,9 @@
 /** The Worker behind a file lane: opens a file below a root, reads its header, and says what is in it. It reads no tensor. */
 
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { SystemError, TensordError } from "../memory/error.ts";
-import type { Tensor } from "../memory/layout/layout.ts";
+import { layOutRegion, type Tensor } from "../memory/layout/layout.ts";
 import { toTensorIndex } from "../memory/layout/tensor-index.ts";
 import { Tensors } from "../memory/layout/tensors.ts";
 import { readDescriptorLimit } from "../memory/os/libc.ts";
@@ -10,11 +11,12 @@ import { openBeneath } from "../memory/os/libc-files.ts";
 import { yieldToRequests } from "../memory/os/nice.ts";
 import type { LaidOutBytes } from "../memory/storage/layout-lane.ts";
 import { isLong } from "../memory/storage/tensor-files.ts";
-import type { FileJob, FileReply, OpenedBytes, Signature, WantedFormat } from "./file-lane.ts";
+import type { FileJob, FileReply, OpenedBytes, OpenPart, Signature, WantedFormat } from "./file-lane.ts";
 import { toContent } from "./formats/content.ts";
 import type { ModelFile, RangeReader } from "./formats/format.ts";
 import { openModelFile } from "./formats/open-model-file.ts";
 import { quotePath, unsupported, withPath } from "./formats/refusal.ts";
+import { isShardIndex, openShards } from "./formats/shards.ts";
 import { checkMembers } from "./formats/stream-content.ts";
 import type { ModelPath } from "./source/model-roots.ts";
 
@@ -53,22 +55,21 @@ async function perform(job: FileJob): Promise<OpenedBytes | boolean | undefined>
       readDescriptorLimit();
       return undefined;
     case "open":
-      return await open(job.file, job.format);
+      return await (job.format === "auto" && isShardIndex(job.file.path)
+        ? openSharded(job.file)
+        : open(job.file, job.format));
     case "look":
-      return isSame(toSignature(fstatSync(job.fd, { bigint: true })), job.signature);
+      return job.files.every(({ fd, signature }) => isSame(toSignature(fstatSync(fd, { bigint: true })), signature));
     case "close":
-      closeSync(job.fd);
+      closeAll(job.files);
       return undefined;
   }
 }
 
 async function open(file: ModelPath, format: WantedFormat): Promise<OpenedBytes> {
-  const fd = openFile(file);
+  const part = openPart(file);
   try {
-    const status = fstatSync(fd, { bigint: true });
-    if (!status.isFile()) throw noFile(file.path, status);
-    const signature = toSignature(status);
-    const reader = toReader(fd, Number(status.size));
+    const reader = toReader(part);
     const found = await openModelFile(reader, file.path, format === "raw" ? { format } : {});
     refuseDeflated(found);
     await checkMembers(reader, found);
@@ -79,11 +80,75 @@ async function open(file: ModelPath, format: WantedFormat): Promise<OpenedBytes>
     const isRegion = found.format === "safetensors";
     const [header, dataOffset] = isRegion ? [beginning, found.dataOffset] : [new Uint8Array(0), 0];
     const layout = toLayout(tensors, header, { dataOffset, byteSize });
-    return { fd, signature, compression, key: toKey(signature, beginning), tensors: toAsked(tensors), layout };
+    const key = toKey([part], [beginning]);
+    return { files: [part], pieces: undefined, compression, key, tensors: toAsked(tensors), layout };
   } catch (error) {
-    closeSync(fd);
+    closeAll([part]);
     throw error;
   }
+}
+
+/** All files of a model become one region, whose header is laid out anew: what is loaded together is there together. */
+async function openSharded({ path, root, below }: ModelPath): Promise<OpenedBytes> {
+  const files = [openPart({ path, root, below })];
+  try {
+    const [index] = files as [OpenPart];
+    const { shards } = await openShards(toReader(index), path, async (name) => {
+      const shard = openPart({ path: join(dirname(path), name), root, below: join(dirname(below), name) });
+      files.push(shard);
+      return toReader(shard);
+    });
+    refusePackedShards(shards);
+    const specs = shards.flatMap(({ tensors }) => tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape })));
+    const { tensors, header, ...rest } = layOutRegion(specs, { format: "pt" });
+    const places = new Map(tensors.map(({ name, byteOffset }) => [name, byteOffset]));
+    const headers: Uint8Array[] = [];
+    for (const [at, { dataOffset }] of shards.entries()) {
+      headers.push(await toReader(files[at + 1] as OpenPart).read(0, dataOffset));
+    }
+    const layout = toLayout(tensors, header, rest);
+    const [key, pieces] = [toKey(files, headers), toPieces(shards, places)];
+    return { files, pieces, compression: "none", key, tensors: toAsked(tensors), layout };
+  } catch (error) {
+    closeAll(files);
+    throw error;
+  }
+}
+
+function refusePackedShards(shards: readonly ModelFile[]): void {
+  const packed = shards.find(({ compression }) => compression !== "none");
+  if (packed === undefined) return;
+  const error = unsupported("it is a shard that is compressed", "Decompress the model's files, and load its index.");
+  throw withPath(packed.path, error);
+}
+
+/** Tensors that follow each other in a file and in the region are one piece. */
+function toPieces(shards: readonly ModelFile[], places: ReadonlyMap<string, number>): Float64Array {
+  const pieces: [file: number, from: number, byteSize: number, to: number][] = [];
+  for (const [at, { tensors }] of shards.entries()) {
+    for (const { name, byteOffset: from, byteSize } of tensors.toSorted((a, b) => a.byteOffset - b.byteOffset)) {
+      if (byteSize === 0) continue;
+      // The index is the first file.
+      const [file, to] = [at + 1, places.get(name) ?? 0];
+      const last = pieces.at(-1);
+      if (last?.[0] === file && last[1] + last[2] === from && last[3] + last[2] === to) last[2] += byteSize;
+      else pieces.push([file, from, byteSize, to]);
+    }
+  }
+  return Float64Array.from(pieces.flat());
+}
+
+/** Opens a regular file. The caller closes it. */
+function openPart(file: ModelPath): OpenPart {
+  const fd = openFile(file);
+  const status = fstatSync(fd, { bigint: true });
+  if (status.isFile()) return { fd, signature: toSignature(status) };
+  closeSync(fd);
+  throw noFile(file.path, status);
+}
+
+function closeAll(files: readonly OpenPart[]): void {
+  for (const { fd } of files) closeSync(fd);
 }
 
 function openFile({ path, root, below }: ModelPath): number {
@@ -129,9 +194,9 @@ function noFile(path: string, status: BigIntStats): TensordError {
   });
 }
 
-function toReader(fd: number, byteSize: number): RangeReader {
+function toReader({ fd, signature }: OpenPart): RangeReader {
   return {
-    byteSize,
+    byteSize: Number(signature.size),
     async read(byteOffset, wanted) {
       const bytes = new Uint8Array(wanted);
       let done = 0;
@@ -184,8 +249,9 @@ function isSame(now: Signature, then: Signature): boolean {
   return (Object.keys(then) as (keyof Signature)[]).every((field) => now[field] === then[field]);
 }
 
-function toKey(signature: Signature, header: Uint8Array): string {
-  const text = Object.values(signature).join(" ");
-  const hash = Bun.hash.xxHash3(text, Bun.hash.xxHash3(header));
-  return `file-${BigInt(hash).toString(16).padStart(16, "0")}`;
+/** What tells one state of the files from another: who they are, and what stands before their data. */
+function toKey(files: readonly OpenPart[], headers: readonly Uint8Array[]): string {
+  const text = files.map(({ signature }) => Object.values(signature).join(" ")).join();
+  const hash = headers.reduce((seed, header) => Bun.hash.xxHash3(header, seed), Bun.hash.xxHash3(text));
+  return `file-${hash.toString(16).padStart(16, "0")}`;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,21 @@ def test_a_relative_path_counts_from_the_folder_of_this_process(
     os.utime(path, (1, 1))
     with client.load_model(path) as changed:
         assert changed.version != again.version
+
+
+def test_a_model_in_several_files_is_one_mapping(server: Server, client: tensord.Client) -> None:
+    parts: list[dict[str, Any]] = [{"a": np.arange(4.0)}, {"b": np.arange(3, dtype=np.int8), "c": np.ones((2, 2))}]
+    names = [f"big-0000{at}-of-00002.safetensors" for at in (1, 2)]
+    for name, tensors in zip(names, parts, strict=True):
+        _save(server, name, tensors)
+    weights_of = {tensor: name for name, part in zip(names, parts, strict=True) for tensor in part}
+    path = server.models / "big.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 67}, "weight_map": weights_of}))
+    with client.load_model(path) as weights:
+        assert (weights.name, sorted(weights)) == ("big", ["a", "b", "c"])
+        for part in parts:
+            for tensor, array in part.items():
+                assert np.array_equal(weights[tensor].numpy(), array)
+        stock = pytest.importorskip("safetensors.numpy").load_file(weights.descriptor.storage.path)
+        assert sorted(stock) == ["a", "b", "c"]
+        assert np.array_equal(stock["c"], parts[1]["c"])

@@ -61,7 +61,7 @@ function refused(uri: string, state: string): TensordError {
 /** What a region is called whose maker gave no name: as its file, without the suffixes, in the characters of names. */
 export function toRegionName(path: string): string {
   const base = path.slice(path.lastIndexOf("/") + 1).replace(/\.(gz|zst)$/i, "");
-  const stem = base.replace(/\.(safetensors|gguf|npy|npz)$/i, "") || base;
+  const stem = base.replace(/\.(safetensors(\.index\.json)?|gguf|npy|npz)$/i, "") || base;
   const name = stem.replaceAll(/[^A-Za-z0-9._-]/g, "-").replace(/^\.+/, "");
   return name.slice(0, nameCharacters) || "model";
 }

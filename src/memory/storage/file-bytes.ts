@@ -4,6 +4,7 @@ import { closeSync, readSync } from "node:fs";
 import { type Chunk, toChunks } from "../layout/checksum.ts";
 import type { Stay } from "../os/descriptors.ts";
 import { type DataAccess, DataFile } from "./data-file.ts";
+import { inTurn } from "./in-turn.ts";
 import type { Lane } from "./lane.ts";
 import { resized } from "./resized.ts";
 import type { Bytes, FillSource } from "./storage.ts";
@@ -119,23 +120,4 @@ export class FileBytes implements Bytes {
       throw this.#files.translate(error, 0);
     }
   }
-}
-
-/** Each lane takes the next item until none is left, or one has failed. Resolves, or throws the first failure, when all lanes are idle. */
-async function inTurn<Item>(
-  lanes: readonly Lane[],
-  items: readonly Item[],
-  work: (lane: Lane, index: number, item: Item) => Promise<void>,
-): Promise<void> {
-  const left = items.entries();
-  const failures: unknown[] = [];
-  await Promise.all(
-    lanes.map(async (lane) => {
-      for (const [index, item] of left) {
-        if (failures.length > 0) return;
-        await work(lane, index, item).catch((error: unknown) => failures.push(error));
-      }
-    }),
-  );
-  if (failures.length > 0) throw failures[0];
 }

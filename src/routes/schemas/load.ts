@@ -16,7 +16,7 @@ export const LoadModel = z
       .openapi({
         description:
           "Where the file is, as the server sees it: `file:///path`, below one of the folders that whoever runs it has named " +
-          "(`TENSORD_MODEL_ROOTS`).",
+          "(`TENSORD_MODEL_ROOTS`). Of a model in several files their index, `*.safetensors.index.json`: all of them become one region.",
       }),
     format: z
       .enum(["auto", "raw"])

@@ -684,7 +684,8 @@ class Client:
         """Has the server load a model file into a region, and returns at once: the ``Operation`` goes on by itself, and
         ``operation.wait()`` is its end. Safetensors, GGUF, ``.npy`` and ``.npz``, each also compressed as a whole by
         gzip or zstd, and with ``raw=True`` any file, are kept byte for byte, so that engines find in the region's
-        file what they know. The region is there only when it is whole and sealed.
+        file what they know; a model in several files is one region, by its ``.safetensors.index.json``. The region is
+        there only when it is whole and sealed.
 
         ``path`` is as the server sees it, below one of the folders of its ``TENSORD_MODEL_ROOTS``; the server reads it,
         so this process need not be able to. ``name`` is the file's, without its suffix, unless it is said. ``version``

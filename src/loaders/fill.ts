@@ -1,0 +1,170 @@
+/**
+ * The bytes of a loaded region: copied from its file as they lie there, decompressed, or, of a sharded model, each tensor to its place; and
+ * the file looked at once more.
+ */
+
+import assert from "node:assert/strict";
+import { read as readCallback } from "node:fs";
+import { promisify } from "node:util";
+import { SystemError, TensordError } from "../memory/error.ts";
+import { type Checksum, toChecksum, toChunks } from "../memory/layout/checksum.ts";
+import type { Region } from "../memory/state/region.ts";
+import type { Store } from "../memory/state/store.ts";
+import { inTurn } from "../memory/storage/in-turn.ts";
+import type { Lane } from "../memory/storage/lane.ts";
+import { hugePageBytes } from "../memory/storage/storage.ts";
+import { type FileLane, type OpenedFile, type OpenPart, pieceNumbers } from "./file-lane.ts";
+import type { RangeReader } from "./formats/format.ts";
+import { quotePath } from "./formats/refusal.ts";
+import { streamContent } from "./formats/stream-content.ts";
+import type { ModelPath } from "./source/model-roots.ts";
+
+export type Source = OpenedFile & Pick<ModelPath, "path">;
+
+/** Of one file: the only one. */
+function fileOf({ files }: Source): OpenPart {
+  const [file] = files;
+  assert(file !== undefined, "a file is open");
+  return file;
+}
+
+const readAsync = promisify(readCallback);
+
+/**
+ * Writes the data of a region that nobody sees yet.
+ * @param onBytes hears of the bytes that are done since the last time.
+ * @returns its checksum.
+ * @throws TensordError `invalid-model-file` if the file is not what its header says, or changed meanwhile; `io-error`.
+ */
+export async function fill(
+  store: Store,
+  files: FileLane,
+  source: Source,
+  region: Region,
+  onBytes: (byteSize: number) => void,
+  signal: AbortSignal,
+): Promise<Checksum> {
+  const onChunk = (done: number) => {
+    if (done > 0) onBytes(done);
+    signal.throwIfAborted();
+  };
+  const checksum = await copy(store, files, source, region, onChunk).catch(async (error: unknown) => {
+    signal.throwIfAborted();
+    // A file that is shorter by now is what its reader stumbled over.
+    if (!(await files.isSame(source))) throw changed(source);
+    throw toFailure(source, error);
+  });
+  if (!(await files.isSame(source))) throw changed(source);
+  store.step("load.filled");
+  return checksum;
+}
+
+/** @returns the checksum of what was written: of what was read, or, of what was decompressed, as it reads in the region. */
+async function copy(
+  store: Store,
+  files: FileLane,
+  source: Source,
+  region: Region,
+  onChunk: (byteSize: number) => void,
+): Promise<Checksum> {
+  const { token, dataOffset, byteSize } = region;
+  const { bytes } = store.storages.of(region);
+  const { compression, pieces } = source;
+  if (pieces !== undefined) await place(store, files.copying, { ...source, pieces }, region, onChunk);
+  else if (compression === "none") {
+    const from = { fd: fileOf(source).fd, byteOffset: dataOffset, isForeign: true, lanes: files.copying };
+    return toChecksum(await bytes.fill(token, dataOffset, byteSize, from, onChunk));
+  } else await decompress(store, source, region, onChunk);
+  return toChecksum(await bytes.hash(token, dataOffset, byteSize, () => onChunk(0)));
+}
+
+async function decompress(
+  store: Store,
+  source: Source,
+  region: Region,
+  onChunk: (byteSize: number) => void,
+): Promise<void> {
+  const { token, dataOffset } = region;
+  const { bytes } = store.storages.of(region);
+  using file = bytes.open(token, "write");
+  let at = 0;
+  for await (const piece of streamContent(toReader(fileOf(source)), toModelFile(source))) {
+    // The header stands there already.
+    const data = piece.subarray(Math.max(0, Math.min(piece.length, dataOffset - at)));
+    if (data.length > 0) file.write(data, at + piece.length - data.length);
+    at += piece.length;
+    onChunk(data.length);
+  }
+}
+
+/** One piece, or a part of one, on its way. */
+interface Piece {
+  readonly fd: number;
+  readonly byteOffset: number;
+  readonly byteSize: number;
+  readonly toOffset: number;
+}
+
+/** Brings each piece of a sharded model to its place. */
+async function place(
+  store: Store,
+  lanes: readonly Lane[],
+  source: Source & { readonly pieces: Float64Array },
+  region: Region,
+  onChunk: (byteSize: number) => void,
+): Promise<void> {
+  const { bytes, hugePage } = store.storages.of(region);
+  const mappedPageBytes = hugePage === null ? undefined : hugePageBytes[hugePage];
+  using file = bytes.open(region.token, "write");
+  // Where no header is set apart, it is among the bytes.
+  if (region.dataOffset === 0) file.write(source.layout.header, 0);
+  const parts = [...toParts(source)];
+  await inTurn(lanes, parts, async (lane, _, part) => {
+    await lane.run({ kind: "copy", ...part, toFd: file.fd, mappedPageBytes, dropsRead: true });
+    onChunk(part.byteSize);
+  });
+}
+
+function* toParts({ files, pieces }: Pick<Source, "files"> & { readonly pieces: Float64Array }): Generator<Piece> {
+  for (let at = 0; at < pieces.length; at += pieceNumbers) {
+    const [index = 0, from = 0, size = 0, to = 0] = pieces.subarray(at, at + pieceNumbers);
+    const fd = files[index]?.fd;
+    assert(fd !== undefined, "a piece is of a file that is open");
+    for (const { byteOffset, byteSize } of toChunks(from, size)) {
+      yield { fd, byteOffset, byteSize, toOffset: to + byteOffset - from };
+    }
+  }
+}
+
+function toModelFile({ path, compression, layout }: Source) {
+  const { dataOffset, byteSize } = layout;
+  return { path, format: "raw", compression, tensors: [], metadata: {}, dataOffset, byteSize } as const;
+}
+
+function toReader({ fd, signature }: OpenPart): RangeReader {
+  return {
+    byteSize: Number(signature.size),
+    async read(byteOffset, wanted) {
+      const bytes = new Uint8Array(wanted);
+      const { bytesRead } = await readAsync(fd, bytes, 0, wanted, byteOffset);
+      return bytes.subarray(0, bytesRead);
+    },
+  };
+}
+
+function changed({ path }: Source): TensordError {
+  return new TensordError("invalid-model-file", `Cannot load ${quotePath(path)}: it changed while it was loaded`, {
+    hint: "Load it again once nobody writes to it. Replace a model file by a rename, so that it is whole at any time.",
+  });
+}
+
+/** What the system says of the file itself; what is said of the region has its words. */
+export function toFailure({ path }: Pick<ModelPath, "path">, error: unknown): unknown {
+  if (!(error instanceof SystemError)) return error;
+  return new TensordError(
+    "io-error",
+    `Cannot load ${quotePath(path)}: ${error.message}`,
+    { errno: error.code },
+    { cause: error },
+  );
+}
