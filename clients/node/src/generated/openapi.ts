@@ -2655,7 +2655,7 @@ export interface components {
      *     }
      */
     readonly LoadModel: {
-      /** @description Where the file is, as the server sees it: `file:///path`, below one of the folders that whoever runs it has named (`TENSORD_MODEL_ROOTS`). */
+      /** @description Where the file is, as the server sees it: `file:///path`, below one of the folders that whoever runs it has named (`TENSORD_MODEL_ROOTS`). Of a model in several files their index, `*.safetensors.index.json`: all of them become one region. */
       readonly uri: string;
       /**
        * @description Default `auto`: what the file is, its bytes say (safetensors, GGUF, .npy, .npz, each also compressed by gzip or zstd), and its tensors are the region's. `raw`: it is bytes, whatever is in them, of one U8 tensor named `data`.
