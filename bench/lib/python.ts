@@ -11,14 +11,16 @@ const triesMost = 4;
 /**
  * Runs `bench/<script>` until a run was undisturbed, and gives what it printed; of the last try whatever it was.
  * @param pids processes whose work is part of what is measured.
+ * @param environment what it has beside this process's.
  */
 export async function runPython<Output>(
   script: string,
   args: readonly string[],
   pids: readonly number[],
+  environment: Readonly<Record<string, string>> = {},
 ): Promise<Output> {
   for (let tries = 1; ; tries++) {
-    const { output, others } = await runOnce(script, args, pids);
+    const { output, others } = await runOnce(script, args, pids, environment);
     if (others.isQuiet) return JSON.parse(output) as Output;
     const cores = `others used ${round(others.cores)} cores during ${script}`;
     if (tries === triesMost) {
@@ -29,10 +31,15 @@ export async function runPython<Output>(
   }
 }
 
-async function runOnce(script: string, args: readonly string[], pids: readonly number[]) {
+async function runOnce(
+  script: string,
+  args: readonly string[],
+  pids: readonly number[],
+  environment: Readonly<Record<string, string>>,
+) {
   const watch = new OthersWatch([process.pid, ...pids]);
   const child = Bun.spawn([python, join(repository, "bench", script), ...args], {
-    env: { ...process.env, PYTHONPATH: join(repository, "clients/python/src") },
+    env: { ...process.env, PYTHONPATH: join(repository, "clients/python/src"), ...environment },
     stdio: ["ignore", "pipe", "inherit"],
   });
   const output = await child.stdout.text();

@@ -159,7 +159,7 @@ testWith(needsStockPython ?? needsStandIn)("two models' KV caches take turns wit
 });
 
 const byModel = (a: Record<string, unknown>, b: Record<string, unknown>) =>
-  String(a["model"]).localeCompare(String(b["model"]));
+  String(a.model).localeCompare(String(b.model));
 
 testWith(needsNodeClient)("the workers of Node's cluster serve from one copy", async () => {
   await using server = await startServer();

@@ -22,7 +22,7 @@ def check_sizes(capacity: int, page_size: int, granularity: int) -> None:
         raise InvalidPageSize(
             f"Cannot make an elastic pool with pages of {page_size} bytes: want a power of two from {granularity}, "
             f"which is the device's granularity, to {MAX_PAGE_SIZE}",
-            fields={"page_size": page_size, "granularity": granularity, "maximum": MAX_PAGE_SIZE},
+            fields={"page_size": page_size, "granularity": granularity, "maximum_page_size": MAX_PAGE_SIZE},
         )
     if capacity <= 0 or capacity % page_size != 0 or capacity // page_size > MAX_PAGES:
         raise ValidationFailed(
