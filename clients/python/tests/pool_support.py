@@ -28,15 +28,17 @@ def fill(pool: Pool, byte_offset: int, byte_size: int, value: int) -> None:
     pool.tensor(byte_offset, byte_size, "U8").copy_from_host(np.full(byte_size, value, np.uint8))
 
 
+def mark_of(pool: Pool, byte_offset: int) -> int:
+    """What is in a page, which has to be one value throughout."""
+    values = pool.tensor(byte_offset, PAGE, "U8").copy_to_host()
+    assert values.min() == values.max(), (byte_offset, values)
+    return int(values[0])
+
+
 def content(pool: Pool) -> dict[int, int]:
-    """What is in each mapped page, which has to be one value throughout, by its offset."""
-    found = {}
-    for offset in range(0, pool.capacity, PAGE):
-        if pool.is_mapped(offset, PAGE):
-            values = np.unique(pool.tensor(offset, PAGE, "U8").copy_to_host())
-            assert len(values) == 1, (offset, values)
-            found[offset] = int(values[0])
-    return found
+    """What is in each mapped page, by its offset."""
+    there = [offset for offset in range(0, pool.capacity, PAGE) if pool.is_mapped(offset, PAGE)]
+    return {offset: mark_of(pool, offset) for offset in there}
 
 
 def check_books(pool: Pool) -> None:

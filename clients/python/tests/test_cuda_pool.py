@@ -4,10 +4,12 @@ what a GPU does.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
 from cuda_stand_in import LACKS_STAND_IN, StandIn, calls, stand_in
+from harness import rounds_of
 from test_cuda_memory import BACKENDS
 from test_cuda_memory import run as run_script
 
@@ -186,6 +188,65 @@ assert seen == {"stuck", "unreleased"}, seen
     for call in ("cuMemCreate", "cuMemMap", "cuMemSetAccess", "cuCtxSynchronize", "cuMemUnmap", "cuMemRelease"):
         assert call in said
     assert "cuMemAddressReserve" not in said
+
+
+def test_at_random_the_books_are_what_the_driver_has_and_no_byte_is_lost(cuda: StandIn) -> None:
+    """Maps, unmaps and compacts, while one call in some fails; each page has its number in it."""
+    seed = random.randrange(1 << 32)
+    run(
+        cuda,
+        f"""
+import random
+chance = random.Random({seed})
+pool = Pool(12 * PAGE, PAGE, limit_bytes=10 * PAGE)
+def look(step):
+    check_books(pool)
+    here = {{number: offset for offset, number in numbers(pool).items()}}
+    assert {{number: mark_of(pool, offset) for number, offset in here.items()}} == {{
+        number: number % 251 for number in here
+    }}, step
+    return set(here)
+whole = set()
+for step in range({rounds_of("elastic-pool-at-random")}):
+    fails = chance.random() < 0.6
+    orders = [f"* {{chance.randint(1, 30)}} 999" for _ in range(chance.randint(1, 3))] if fails else ["none 1 2"]
+    order(FOLDER, *orders)
+    what = f"seed {seed}, step {{step}}, {{orders}}"
+    try:
+        act = chance.choice(("map", "map", "unmap", "compact", "trim"))
+        if act == "map":
+            before = set(numbers(pool).values())
+            pool.map(chance.randint(1, 3) * PAGE)
+        elif act == "unmap":
+            offset = chance.randrange(12) * PAGE
+            pool.unmap(offset, min(chance.randint(1, 3) * PAGE, 12 * PAGE - offset))
+        elif act == "compact":
+            pool.compact()
+        else:
+            pool.trim()
+        succeeded = True
+    except tensord.DriverFailed:
+        succeeded = False
+    except (tensord.OutOfRange, tensord.PoolFull, tensord.NotMapped):
+        succeeded = None
+    order(FOLDER, "none 1 2")
+    if act == "map" and succeeded:
+        for offset, number in numbers(pool).items():
+            if number > max(whole, default=0) and number not in before:
+                fill(pool, offset, PAGE, number % 251)
+    now = look(what)
+    stuck = {{page.number for page in pool._space.stuck if page.home is not None}}
+    if act != "unmap" or not succeeded:
+        # What was there is there, or is stuck on its way back.
+        assert whole <= now | stuck, what
+    whole = now | stuck
+pool.trim()
+look("end")
+assert set(numbers(pool).values()) == whole
+pool.close()
+assert physical() == 0
+""",
+    )
 
 
 def test_runs_in_a_row_get_one_call_for_access_and_the_device_is_waited_for_before_an_unmap(cuda: StandIn) -> None:

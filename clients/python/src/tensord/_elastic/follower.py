@@ -313,12 +313,13 @@ class Follower:
                 for number in gone:
                     # It has left since, and the event that tells it is on its way.
                     self._wanted.pop(places[number], None)
-                brought: dict[int, tuple[int, Page]] = {}
-                for number, fd in handed:
-                    try:
-                        brought[number] = places[number], self._space.import_page(fd, number, 0)
-                    except DriverFailed as error:
-                        self._failures[number] = error
+                try:
+                    pages, failures = self._space.import_pages(handed)
+                except DriverFailed as error:
+                    # Without a context nothing was asked.
+                    pages, failures = [], {number: error for number, _ in handed}
+                self._failures.update(failures)
+                brought = {page.number: (places[page.number], page) for page in pages}
                 self._place(brought)
 
     def _place(self, brought: dict[int, tuple[int, Page]]) -> None:

@@ -120,10 +120,19 @@ class Space:
                 raise
         return made
 
-    def import_page(self, fd: int, number: int, run: int) -> Page:
-        """The memory behind a descriptor, which stays the caller's."""
+    def import_pages(self, handed: Iterable[tuple[int, int]]) -> tuple[list[Page], dict[int, DriverFailed]]:
+        """The memory behind descriptors, which stay the caller's, by their pages' numbers; and why some of it could not
+        be had.
+        """
+        pages: list[Page] = []
+        failures: dict[int, DriverFailed] = {}
         with self.current():
-            return Page(number, self._driver.import_fd(fd), 0, run)
+            for number, fd in handed:
+                try:
+                    pages.append(Page(number, self._driver.import_fd(fd), 0, 0))
+                except DriverFailed as error:
+                    failures[number] = error
+        return pages, failures
 
     def place(self, placed: Sequence[tuple[int, Page]]) -> None:
         """Maps pages at indices, one by one, and lets the device use them, with one call for those in a row. If a call
