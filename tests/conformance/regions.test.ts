@@ -106,6 +106,7 @@ async function withStandIn(isReady: boolean, use: (app: TestApp) => Promise<void
   });
   try {
     if (isReady) await app.start();
+    await app.store.reserve.settled();
     await use(app);
     if (isReady) expect(app.store.reserve.counts.hits.small).toBeGreaterThan(0);
   } finally {

@@ -57,6 +57,7 @@ describe("capabilities", () => {
     withApp(
       async (app) => {
         await app.start();
+        await app.store.reserve.settled();
         const { reserve } = await ask(app);
         expect(reserve).toMatchObject({ bytes: 8 * MiB, huge_pages: reserve.reason === null });
         expect(reserve.huge_pages).toBe(app.store.reserve.givesHugePages);

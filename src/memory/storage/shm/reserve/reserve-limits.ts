@@ -1,14 +1,16 @@
 /** Every bound and tuned number of the reserve, one line each. Tuned ones are `bench/create-write.ts`'s. */
 
-import { GiB, KiB, limits, MiB } from "../../../limits.ts";
+import { GiB, KiB, MiB } from "../../../limits.ts";
 
 export const reserveLimits = {
   /** How large it is where nobody says: none below this limit of all regions, else this share of it up to that size. */
   leastLimitBytes: 4 * GiB,
   defaultPercent: 5,
   defaultBytes: 1 * GiB,
-  /** Nice value of the thread that fills it: as other lanes, since whoever needs the memory waits for its last window. */
-  nice: limits.laneNice,
+  /** Nice value of the thread that fills it: more than other lanes', so nobody waits for it. On a machine with no core free it hardly moves. */
+  nice: 15,
+  /** How long a stop waits for what is being made. What is left then the next start frees. */
+  stopMs: 5000,
   /** Data of small regions for which segments lie ready, each with an open descriptor, and how many of each. */
   classes: [
     { dataBytes: 64 * KiB, count: 8 },
@@ -17,8 +19,8 @@ export const reserveLimits = {
   ],
   /** Of fewer descriptors than this none is held open for that. */
   leastDescriptors: 1024,
-  /** A huge segment is made in windows of this size, between which it can be given up. */
-  windowBytes: 16 * MiB,
+  /** Huge pages are made in windows of this size: who needs the memory waits for one of them, by a thread that others go before. */
+  windowBytes: 4 * MiB,
   /** A larger segment is cut to a region of at least this part of it, and extended to one of up to so many times its size. */
   cutShare: 2,
   extendShare: 4,

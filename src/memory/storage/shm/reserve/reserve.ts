@@ -43,9 +43,9 @@ export class Reserve implements AsyncDisposable {
   /** Sizes that were asked for, the latest first. */
   #asked: number[] = [];
   #smallOnly: string | undefined;
-  #beginning: Promise<void> | undefined;
   #isRunning = false;
-  #isEnding = false;
+  #isEnded = false;
+  #beginning: Promise<void> | undefined;
   #isPressed = false;
   #hugeAt = Number.POSITIVE_INFINITY;
   #filling: { readonly cancel: AbortController; readonly ended: Promise<void> } | undefined;
@@ -91,17 +91,17 @@ export class Reserve implements AsyncDisposable {
     return this.#smallOnly;
   }
 
-  /** Brings the Worker up. Nobody waits for more of it: on a busy machine it has its turn last, and a server is to be ready all the same. */
+  /** Brings the Worker up. What it makes nobody waits for: on a busy machine that takes long. */
   async start(): Promise<void> {
     if (this.budgetBytes === 0) return;
     await this.#lane.start();
     this.#beginning = this.#begin();
   }
 
-  /** Finds out whether huge pages can be had, and goes on to make what is missing. */
+  /** Finds out whether huge pages can be had, and begins to fill. */
   async #begin(): Promise<void> {
     this.#smallOnly = await this.#tryHugePage();
-    if (this.#isEnding) return;
+    if (this.#isEnded) return;
     this.#isRunning = true;
     this.#hugeAt = performance.now() + (this.#parts.hugeAfterMs ?? reserveLimits.startMs);
     this.#look();
@@ -161,13 +161,13 @@ export class Reserve implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isEnding = true;
-    await this.#beginning;
+    this.#isEnded = true;
     this.#isRunning = false;
     clearInterval(this.#lookTimer);
     clearTimeout(this.#fillTimer);
     this.#fillTimer = undefined;
-    await this.giveBack();
+    const late = new Promise((resolve) => setTimeout(resolve, reserveLimits.stopMs).unref());
+    await Promise.race([Promise.all([this.#beginning, this.giveBack()]), late]);
     this.#lane[Symbol.dispose]();
   }
 

@@ -13,6 +13,8 @@ declare const self: Worker;
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
+let isNice = false;
+
 self.onmessage = (event: MessageEvent<ReserveJob>) => {
   self.postMessage(run(event.data));
 };
@@ -28,11 +30,13 @@ function run(job: ReserveJob): ReserveReply {
 }
 
 function perform(job: ReserveJob): number | Collapsed {
+  // A server's start waits for its Workers, so this one comes up like any other.
+  if (job.kind !== "start" && !isNice) yieldToRequests(reserveLimits.nice);
+  isNice ||= job.kind !== "start";
   switch (job.kind) {
     case "start":
-      // Binds the C library, so that nothing is loaded later. A start waits for this, and for nothing behind it.
+      // Binds the C library, so that nothing is loaded later.
       readDescriptorLimit();
-      queueMicrotask(() => yieldToRequests(reserveLimits.nice));
       return 0;
     case "make":
       return make(job.path, job.byteSize);
