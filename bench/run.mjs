@@ -3,7 +3,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Failure, root, run } from "../scripts/lib/process.mjs";
-import { setUpPython } from "../scripts/lib/python-packages.mjs";
+import { setUpPeers, setUpPython } from "../scripts/lib/python-packages.mjs";
 import { bun, setUpPackages } from "../scripts/lib/server-packages.mjs";
 
 const folder = join(root, "bench");
@@ -20,6 +20,7 @@ export async function runBenchmarks(names) {
   if (unknown !== undefined) throw new Failure(`Cannot run the benchmark ${unknown}: want one of ${known.join(", ")}.`);
   await setUpPackages();
   await setUpPython();
+  if (names.length === 0 || names.includes("peers")) await setUpPeers();
   let failures = 0;
   for (const name of names.length > 0 ? names : known) {
     console.log(`\n${name}`);

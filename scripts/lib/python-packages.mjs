@@ -155,6 +155,28 @@ export async function setUpDemoPackages() {
   });
 }
 
+const peersPackages = "bench/peers/requirements.txt";
+
+/** Makes `.tmp/peers` what its list says: the systems that are measured beside ours. The environment must be set up. */
+export async function setUpPeers() {
+  const { command, identity } = await needPython();
+  const environment = join(root, ".tmp/peers");
+  const packages = ["--no-deps", "--require-hashes", "--requirements", join(root, peersPackages)];
+  await once({
+    title: "Installing Ray, vineyard, iceoryx2 and ZeroMQ, which are measured beside ours (600 MB)",
+    lock: "python-packages",
+    stamp: ".tmp/peers/.tensord-packages",
+    result: ".tmp/peers/bin/python",
+    fingerprint: fingerprint([peersPackages], [identity, process.platform, process.arch, root]),
+    work: async (onStart) => {
+      await uv("make an environment", ["venv", "--no-project", "--clear", "--python", command, environment], onStart);
+      const interpreter = join(environment, "bin/python");
+      const what = `install what is measured beside ours (one of them may have no package for ${identity.split(" ")[0]})`;
+      await uv(what, ["pip", "install", "--python", interpreter, ...packages], onStart);
+    },
+  });
+}
+
 const fuzzerPath = ".tmp/schemathesis/bin/schemathesis";
 const fuzzerPackages = "tests/faults/api-fuzz/requirements.txt";
 
