@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import tensord
+from tensord._mapping.mapping import Mapping
 
 torch = pytest.importorskip("torch", reason="torch is an extra")
 
@@ -115,6 +117,46 @@ def test_a_state_dict_is_loaded_without_a_copy(client: tensord.Client) -> None:
             assert parameter.data_ptr() == attached[name].bytes().ctypes.data
     x = torch.randn(2, 16, dtype=torch.bfloat16)
     assert torch.equal(loaded(x), module(x))
+
+
+def test_tensors_of_a_state_dict_have_storages_of_their_own_and_each_keeps_the_pages(
+    client: tensord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"layer.{index}" for index in range(40)]
+    arrays = {name: np.full((index + 1, 3), index, np.float32) for index, name in enumerate(names)}
+    arrays["none"] = np.zeros((0, 3), np.float32)
+    with client.create("many", arrays, ttl=600) as region:
+        region.seal()
+    calls: list[int] = []
+    will_write = Mapping.will_write
+
+    def count(mapping: Mapping, root: Any, address: int, length: int) -> None:
+        calls.append(length)
+        will_write(mapping, root, address, length)
+
+    monkeypatch.setattr(Mapping, "will_write", count)
+    with client.attach("many") as region:
+        state = region.state_dict()
+        path = region.descriptor.storage.path
+    # For all of them at once.
+    assert len(calls) == 1
+    assert list(state) == [*arrays]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
+    assert len(storages) == len(arrays)
+    last = state[names[-1]]
+    assert storages[last.untyped_storage().data_ptr()] == last.nbytes
+    assert state["none"].shape == (0, 3)
+    # Private to this process.
+    state[names[0]].fill_(9)
+    del state
+    gc.collect()
+    assert torch.equal(last, torch.full((40, 3), 39.0))
+    assert path in Path("/proc/self/maps").read_text()
+    del last
+    gc.collect()
+    assert path not in Path("/proc/self/maps").read_text()
+    with client.attach("many") as region:
+        assert region[names[0]].numpy().tolist() == [[0, 0, 0]]
 
 
 def test_a_reference_opens_as_torch(client: tensord.Client) -> None:

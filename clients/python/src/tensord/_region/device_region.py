@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tensord._api import Api
 from tensord._arguments.checked import checked_class
@@ -14,10 +14,14 @@ from tensord._errors import FeatureUnavailable
 from tensord._mapping.attachment import Attachment
 from tensord._tensor.device_tensor import DeviceTensor
 from tensord._wire.region import RegionDescriptor
+from tensord._wire.tensors import TensorInfo
 
 from .copy import Source
 from .pin import Register, Unregister
 from .region import Region
+
+if TYPE_CHECKING:
+    from torch import Tensor as TorchTensor
 
 # Whichever it is on.
 ANY_DEVICE = "cuda"
@@ -52,6 +56,9 @@ class DeviceRegion(Region):
 
     def __getitem__(self, name: str) -> DeviceTensor:
         return DeviceTensor(self._device_attachment, self._info(name))
+
+    def _to_torch(self, infos: Sequence[TensorInfo]) -> dict[str, TorchTensor]:
+        return {info.name: self[info.name].torch() for info in infos}
 
     def copy_to_host(self) -> Any:
         """The only tensor's ``DeviceTensor.copy_to_host()``. Raises ``TypeError`` if there are several."""

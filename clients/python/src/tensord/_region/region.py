@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
@@ -22,7 +22,7 @@ from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._mapping.memory_lock import MemoryLock
 from tensord._tensor.reference import TensorReference
-from tensord._tensor.tensor import Tensor, to_torch_alias
+from tensord._tensor.tensor import Tensor, to_torch_alias, to_torch_tensors
 from tensord._tensor.tensor_lock import TensorLock
 from tensord._wire.region import RegionDescriptor, is_hand_off
 from tensord._wire.tensors import TensorInfo, TensorInfos
@@ -191,8 +191,12 @@ class Region:
 
         Aliases are in the storage of the tensor whose bytes they show: tied weights are tied.
         """
-        whole = {name: self[name].torch() for name, info in self._infos.items() if info.alias_of not in self._infos}
-        return {name: whole[name] if name in whole else self._alias(name, whole) for name in self._infos}
+        infos = dict(self._infos.items())
+        whole = self._to_torch([info for info in infos.values() if info.alias_of not in infos])
+        return {name: whole[name] if name in whole else self._alias(name, whole) for name in infos}
+
+    def _to_torch(self, infos: Sequence[TensorInfo]) -> dict[str, TorchTensor]:
+        return to_torch_tensors(self._attachment, infos)
 
     def _alias(self, name: str, whole: Mapping[str, TorchTensor]) -> TorchTensor:
         target = self._infos[name].alias_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -105,15 +106,8 @@ class Tensor:
                 f"Cannot show tensor {self.name!r} privately: it is mapped for writing, and writes reach the others",
                 hint="attach the region without writable=True, or copy() the array",
             )
-        self._check_not_strict(view, f"make a private array of tensor {self.name!r}")
+        _check_not_strict(view, f"make a private array of tensor {self.name!r}")
         return view.writable(self.byte_offset, self.byte_size)
-
-    def _check_not_strict(self, view: View, action: str) -> None:
-        if view.access is Access.STRICT:
-            raise FeatureUnavailable(
-                f"Cannot {action}: it is mapped with strict=True, or pinned, where a write ends the process",
-                hint="attach without strict: such writes then stay private to this process",
-            )
 
     def torch(self) -> TorchTensor:
         """A contiguous CPU tensor of ``shape``, sharing the memory.
@@ -123,18 +117,7 @@ class Tensor:
         has no such type, or the region was attached with ``strict=True``, where such an operation would be a crash;
         ``MappingFailed``.
         """
-        view = self._view
-        self._check_not_strict(view, f"make a torch tensor of {self.name!r}")
-        dtype = to_torch_dtype(self.dtype)
-        module = import_torch()
-        if self.byte_size == 0:
-            # frombuffer refuses to make tensors of no elements.
-            empty: TorchTensor = module.empty(self.shape, dtype=dtype)
-            return empty
-        raw = view.writable(self.byte_offset, self.byte_size)
-        flat = module.frombuffer(raw, dtype=dtype, count=math.prod(self.shape))
-        shaped: TorchTensor = flat.reshape(self.shape)
-        return shaped
+        return to_torch_tensors(self._attachment, [self._info])[self.name]
 
     def ref(self) -> TensorReference:
         """What another process of this machine needs to map this tensor without the server: ``client.open(ref)``.
@@ -224,6 +207,39 @@ class Tensor:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mapped tensor cannot be pickled or copied: send tensor.ref() and open it there")
+
+
+def to_torch_tensors(attachment: Attachment, infos: Sequence[TensorInfo]) -> dict[str, TorchTensor]:
+    """Tensors of one mapping as ``Tensor.torch`` makes them, each with a storage of its own; the pages become writable
+    once for all of them, and stay as long as any of them does. Raises as ``Tensor.torch``.
+    """
+    view = attachment.view
+    if infos:
+        _check_not_strict(view, f"make a torch tensor of {infos[0].name!r}")
+    dtypes = {dtype: to_torch_dtype(dtype) for dtype in dict.fromkeys(info.dtype for info in infos)}
+    module = import_torch()
+    filled = [info for info in infos if info.byte_size > 0]
+    begin = min((info.byte_offset for info in filled), default=0)
+    end = max((info.byte_offset + info.byte_size for info in filled), default=0)
+    raw = view.writable(begin, end - begin)
+    made: dict[str, TorchTensor] = {}
+    for info in infos:
+        dtype = dtypes[info.dtype]
+        if info.byte_size == 0:
+            # frombuffer refuses to make tensors of no elements.
+            made[info.name] = module.empty(info.shape, dtype=dtype)
+        else:
+            count, offset = math.prod(info.shape), info.byte_offset - begin
+            made[info.name] = module.frombuffer(raw, dtype=dtype, count=count, offset=offset).view(info.shape)
+    return made
+
+
+def _check_not_strict(view: View, action: str) -> None:
+    if view.access is Access.STRICT:
+        raise FeatureUnavailable(
+            f"Cannot {action}: it is mapped with strict=True, or pinned, where a write ends the process",
+            hint="attach without strict: such writes then stay private to this process",
+        )
 
 
 def to_torch_alias(alias: Tensor, target: Tensor, torch_target: TorchTensor) -> TorchTensor:
