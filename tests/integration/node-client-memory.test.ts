@@ -217,6 +217,42 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     expect(states).toEqual(["0", true, false, true, false, true, "closed", 0]);
   });
 
+  claim(`${runtime}: a mapping lies in its large pages as the file does, and leaves nothing`, async () => {
+    const placed = `
+      const large = 2n ** 21n;
+      const regions = [];
+      for (const options of [{}, { strict: true }]) regions.push(await attached(options), await attached(options));
+      regions.push(await create());
+      const places = regions.map(({ descriptor }) => placeOf(descriptor.storage.path));
+      const bytes = regions.map((region) => region.tensor().bytes()[byteSize - 1]);
+      await regions.at(-1).seal();
+      const after = placeOf(regions.at(-1).descriptor.storage.path);
+      for (const region of regions) {
+        region.close();
+        await client.delete(region.descriptor);
+      }
+      const paths = regions.map(({ descriptor }) => descriptor.storage.path);
+      for (let turns = 0; turns < 1000 && paths.some((path) => readFileSync("/proc/self/maps", "utf8").includes(path)); turns++) {
+        await collect();
+      }
+      tell({
+        shifts: places.map(([start]) => Number(start % large)),
+        lengths: places.map(([, length]) => length - byteSize),
+        isMoved: after[0] !== places.at(-1)[0],
+        bytes,
+        left: paths.filter((path) => readFileSync("/proc/self/maps", "utf8").includes(path)).length,
+      });
+    `;
+    const told = await runProgram<Record<string, unknown>>(runtime, server.env, forms + placed);
+    expect(told).toEqual({
+      shifts: [0, 0, 0, 0, 0],
+      lengths: [4096, 4096, 4096, 4096, 4096],
+      isMoved: false,
+      bytes: [0, 0, 0, 0, 0],
+      left: 0,
+    });
+  });
+
   claim(`${runtime}: a write goes where docs/memory.md says`, async () => {
     const written = `
       const map = Object.values(forms)[await receive()].ways[0];

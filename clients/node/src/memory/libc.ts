@@ -115,7 +115,7 @@ export function pageSize(): number {
   return library().pageSize;
 }
 
-/** mmap(2). `address` is 0n unless the flags say `MAP_FIXED`. @returns the address. @throws SystemError */
+/** mmap(2). Unless the flags say `MAP_FIXED`, `address` is a wish, and 0n none. @returns the address. @throws SystemError */
 export function mmap(
   address: bigint,
   length: number,

@@ -5,6 +5,7 @@
 
 import * as libc from "./libc.ts";
 import { Lifetime } from "./lifetime.ts";
+import { mapPlaced } from "./placed.ts";
 import { unmapAtThreadEnd } from "./thread-end.ts";
 
 /**
@@ -95,7 +96,8 @@ export class Pages {
 
 function mapAs(access: Access, fd: number, length: number, start: number, over?: bigint): bigint {
   const [protection, flags] = protections[access];
-  return libc.mmap(over ?? 0n, length, protection, over === undefined ? flags : flags | libc.MAP_FIXED, fd, start);
+  if (over === undefined) return mapPlaced(length, protection, flags, fd, start);
+  return libc.mmap(over, length, protection, flags | libc.MAP_FIXED, fd, start);
 }
 
 /**
@@ -103,7 +105,7 @@ function mapAs(access: Access, fd: number, length: number, start: number, over?:
  * before mmap returns: so it is writable last, when each page is locked only once it is there (docs/memory.md).
  */
 function mapPrivately(fd: number, length: number, start: number): bigint {
-  const address = libc.mmap(0n, length, libc.PROT_READ, protections.private[1], fd, start);
+  const address = mapPlaced(length, libc.PROT_READ, protections.private[1], fd, start);
   try {
     if (libc.isLocked(address, length)) libc.lockOnFault(address, length);
     libc.mprotect(address, length, protections.private[0]);
