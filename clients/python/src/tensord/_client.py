@@ -39,6 +39,7 @@ from ._region.claim import get_or_build
 from ._region.device_region import DeviceRegion, check_device, to_wanted_device
 from ._region.group import Group, open_group, seal_group
 from ._region.heap import is_heap, refuse_ring
+from ._region.known_sealed import KnownSealed
 from ._region.load import LoadIfExists, start_load, to_load
 from ._region.make import make_region, open_region
 from ._region.mapper import find_region, keeps_by, open_reference, to_access
@@ -112,6 +113,8 @@ class Client:
         self._transport = Transport(endpoint, retry)
         self._api = Api(self._transport)
         self._asked = asked_by(self._api)
+        # What is kept is used only where a session tells the server of each mapping: it evicts what was used least.
+        self._known_sealed = KnownSealed()
         self._session: Session | None = None
         self._pools: weakref.WeakSet[SharedPool] = weakref.WeakSet()
         if session:
@@ -353,7 +356,9 @@ class Client:
         ``Region``s in that order; the rest counts for each of them.
 
         ``version`` names one build of the name. Without it the name alone is meant: the newest version that is sealed,
-        or, where none is, the newest; so it is with a ``timeout`` in every moment of the wait.
+        or, where none is, the newest; so it is with a ``timeout`` in every moment of the wait. A sealed version that
+        this client has attached before costs no request as long as it stands, and ``descriptor`` is what the server
+        said of it then.
 
         ``timeout=0`` maps it at once, open or sealed; an open one shows what its writers write. With a ``timeout`` in
         seconds a reader waits until the region is there *and sealed*, a writer until it is there. ``writable=True``
@@ -371,19 +376,24 @@ class Client:
             # A tuple by now, whatever it was.
             if device is not None:
                 raise ValidationFailed("Cannot attach a group with device=: say it for one region", hint="leave it out")
-            named = NamedGroup(model, tuple(region), version)
-            return open_group(self._api, self._session, named, timeout, writable=writable, strict=strict)
+            group = NamedGroup(model, tuple(region), version)
+            return open_group(self._api, self._session, group, timeout, writable=writable, strict=strict)
         wanted = None if device is None else to_wanted_device(device)
         if isinstance(region, RegionDescriptor):
             check_device(region, wanted)
             return open_region(self._api, self._session, region, None, writable=writable, strict=strict)
 
+        named = NamedRegion(model, region, version)
+
         def find() -> RegionDescriptor:
-            found = find_region(self._api, NamedRegion(model, region, version), timeout, writable=writable)
+            found = find_region(self._api, named, timeout, writable=writable)
             check_device(found, wanted)
+            if self._session is not None:
+                self._known_sealed.note(self._api, named, found)
             return found
 
-        return open_region(self._api, self._session, find(), find, writable=writable, strict=strict)
+        known = None if writable or wanted is not None else self._known_sealed.get(self._api, named)
+        return open_region(self._api, self._session, known or find(), find, writable=writable, strict=strict)
 
     def hold(
         self,
@@ -955,6 +965,7 @@ class Client:
         """Closes elastic pools, ends the session, and with it what it owns; closes the connections; event streams raise
         ``Closed``. Safe to call twice. Regions stay mapped.
         """
+        self._known_sealed.clear()
         with contextlib.ExitStack() as ending:
             ending.callback(self._transport.close)
             ending.callback(self._api.broker.close)
