@@ -34,7 +34,7 @@ function readTables(): Row[] {
  */
 const pythonSurface = `
 import ast, dataclasses, inspect, json, textwrap
-import tensord, tensord.cuda
+import tensord, tensord.cuda, tensord.torch
 
 def attributes(kind):
     init = vars(kind).get("__init__")
@@ -53,10 +53,10 @@ def members(kind):
     return {name for name in {*vars(kind), *attributes(kind)} - fields if not name.startswith("_")}
 
 names = []
-for module in (tensord, tensord.cuda):
+for module in (tensord, tensord.cuda, tensord.torch):
     for name in module.__all__:
         exported = getattr(module, name)
-        shown = f"cuda.{name}" if module is tensord.cuda else name
+        shown = name if module is tensord else f"{module.__name__.removeprefix('tensord.')}.{name}"
         names.append(shown)
         if inspect.isclass(exported):
             names += [f"{shown}.{member}" for member in members(exported)]

@@ -16,6 +16,7 @@ import pytest
 from harness import Server
 
 import tensord
+import tensord.torch
 from tensord import cuda
 from tensord._wire.operation import parse_operation
 
@@ -107,6 +108,14 @@ TAKES: dict[str, set[str]] = {
     "dtype": DTYPES,
     **{name: {"function", "class"} for name in ("build", "call", "chore", "register")},
     "unregister": OR_NONE | {"function", "class"},
+    "build_empty": OR_NONE | {"function", "class"},
+    "client": OR_NONE,
+    # What JSON has.
+    "fingerprint": TEXTS
+    | FLAGS
+    | {"5", "-1", "1.5", "huge", "half", "list", "texts", "pair"}
+    | {"dict", "labels", "removal", "surrogate label"},
+    "module": set(),
 }
 # Where the same word takes something else.
 EXCEPTIONS: dict[str, set[str]] = {
@@ -185,6 +194,10 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
             "create_shared_tensor": Call(tensord.create_shared_tensor, {"name": "x", "array": [1], "ttl": 60}),
             "attach_shared_tensor": Call(tensord.attach_shared_tensor, {"name": "region"}),
             "get_or_create": Call(tensord.get_or_create, {"name": "x", "build": lambda: [1]}),
+            "torch.share_module": Call(
+                tensord.torch.share_module, {"name": "x", "build": lambda: [1], "fingerprint": "1"}
+            ),
+            "torch.private_bytes": Call(tensord.torch.private_bytes, {"module": [1]}),
             "Client.device": Call(client.device, {"device_uuid": "GPU-1"}),
             "Client.create": Call(client.create, {"name": "x", "data": [1], "ttl": 60}),
             "Client.get_or_create": Call(client.get_or_create, {"name": "x", "build": lambda: [1]}),
@@ -264,6 +277,7 @@ def _pool_calls() -> dict[str, Call]:
 def _public_calls() -> Iterator[tuple[str, inspect.Signature]]:
     """Every public function, and every public method of a class that is no record and no exception."""
     members = [(name, getattr(module, name)) for module in (tensord, cuda) for name in module.__all__]
+    members += [(f"torch.{name}", getattr(tensord.torch, name)) for name in tensord.torch.__all__]
     for name, member in members:
         if inspect.isfunction(member):
             yield name, inspect.signature(member)

@@ -104,7 +104,9 @@ def attach(
     strict: bool = False,
 ) -> Region | Group:
     """``Client.attach`` on the server that the environment names."""
-    return _client().attach(region, model=model, version=version, timeout=timeout, writable=writable, strict=strict)
+    return process_client().attach(
+        region, model=model, version=version, timeout=timeout, writable=writable, strict=strict
+    )
 
 
 @checked
@@ -116,7 +118,7 @@ def hold(
     timeout: Timeout = 0.0,
 ) -> PathHold:
     """``Client.hold`` on the server that the environment names: ``with tensord.hold("weights") as path:``."""
-    return _client().hold(region, model=model, version=version, timeout=timeout)
+    return process_client().hold(region, model=model, version=version, timeout=timeout)
 
 
 @checked
@@ -137,7 +139,7 @@ def create_shared_tensor(
     huge_pages: HugePages | None = None,
 ) -> Region:
     """``Client.create`` of one array on the server that the environment names. It is open: write on, then ``seal``."""
-    return _client().create(
+    return process_client().create(
         name,
         {"data": array},
         model=model,
@@ -178,7 +180,7 @@ def get_or_create(
     huge_pages: HugePages | None = None,
 ) -> Region:
     """``Client.get_or_create`` on the server that the environment names, with the same options."""
-    return _client().get_or_create(
+    return process_client().get_or_create(
         name,
         build,
         model=model,
@@ -242,7 +244,8 @@ def _check_lone(region: Region, shape: Shape | None, dtype: Any) -> None:
         )
 
 
-def _client() -> Client:
+def process_client() -> Client:
+    """This process's client of the server that the environment names."""
     # One a server and process: the environment may change, as in tests, and then the old one's regions still need it.
     endpoint = find_endpoint()
     return _clients.get(endpoint) or _clients.setdefault(endpoint, Client(endpoint))

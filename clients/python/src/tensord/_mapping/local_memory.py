@@ -23,6 +23,9 @@ if sys.platform != "win32":
     # As in lease.py.
     import fcntl
 
+# What the kernel calls it in /proc/<pid>/maps, before the region's id.
+COPY_NAME = "tensord-copy."
+
 # <linux/fcntl.h>; the module `fcntl` has them too, but not under every C library.
 _F_ADD_SEALS = 1033
 _F_SEAL_SHRINK_GROW = 0x2 | 0x4
@@ -41,7 +44,7 @@ class LocalMemory:
         # Before anything can fail: it is what the finalizer closes.
         self._fd = -1
         try:
-            self._fd = os.memfd_create(f"tensord-copy.{region}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            self._fd = os.memfd_create(f"{COPY_NAME}{region}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(self._fd, byte_size)
         except AttributeError as error:
             raise FeatureUnavailable(
