@@ -46,16 +46,27 @@ interface Served {
   readonly last: number;
 }
 
+interface Scored {
+  readonly pid: number;
+  readonly score: number;
+  readonly private: number;
+}
+
 /** Asks web workers behind a socket until two of them have answered, and stops them. @returns an answer of each */
-async function askTwo(server: TestServer, socket: string, command: readonly string[], more = {}): Promise<Served[]> {
+async function askTwo<Answer extends { pid: number } = Served>(
+  server: TestServer,
+  socket: string,
+  command: readonly string[],
+  more = {},
+): Promise<Answer[]> {
   const web = start(server, command, more);
   const errors = web.stderr.text();
-  const answers = new Map<number, Served>();
+  const answers = new Map<number, Answer>();
   const ask = async () => {
     if (web.exitCode !== null) throw new Error(`the web server has ended: ${await errors}`);
     const answer = await fetch("http://localhost/", { unix: socket, keepalive: false }).catch(() => undefined);
     if (answer?.status !== 200) return false;
-    const served = (await answer.json()) as Served;
+    const served = (await answer.json()) as Answer;
     answers.set(served.pid, served);
     return answers.size > 1;
   };
@@ -134,6 +145,19 @@ testWith(needsStockPython)("two processes of the ASGI application serve from one
 const needsTorch =
   needsStockPython ??
   (Bun.spawnSync([stockPython, "-c", "import torch"]).success ? undefined : "needs torch in the Python");
+
+testWith(needsTorch)("gunicorn's workers use one copy of a module's weights", async () => {
+  await using server = await startServer();
+  const socket = join(folder, "torch.sock");
+  // torch is imported once, before the workers are forked, and nobody counts how long they take.
+  const options = ["--preload", "--timeout", "0", "--workers", "2", "--no-control-socket", "--bind", `unix:${socket}`];
+  const command = [stockPython, "-m", "gunicorn", ...options, "torch_module:application"];
+  const answers = await askTwo<Scored>(server, socket, command);
+  expect(new Set(answers.map(({ score }) => score)).size).toBe(1);
+  expect(answers.map((answer) => answer.private)).toEqual([0, 0]);
+  const events = await server.api.call<{ items: unknown[] }>("GET", "/v1/events?types=tensord.region.sealed");
+  expect(events.items).toHaveLength(1);
+});
 
 testWith(needsTorch)("the workers of a DataLoader read one copy", async () => {
   await using server = await startServer();
