@@ -1,7 +1,8 @@
 /** What README.md shows is run as it is printed, on a server of the test's own. */
 
 import { afterAll, expect } from "bun:test";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Example, findExamples, runExamples } from "../harness/examples.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
@@ -103,10 +104,14 @@ testWith(needsStockPython ?? needsNodeClient)(
  */
 const endless = ["events", "top"];
 const offline = ["ls --offline", "purge"];
+/** What it calls the folder of model files. */
+const theModels = "/models/";
 
 testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it is printed", async () => {
   using _room = await takeRoom();
-  await using server = await startServer({ env: { TENSORD_PORT: "0" } });
+  const models = mkdtempSync(join(tmpdir(), "tensord-models-"));
+  writeFileSync(join(models, "llama.safetensors"), "\x08\0\0\0\0\0\0\0{}      ");
+  await using server = await startServer({ env: { TENSORD_PORT: "0", TENSORD_MODEL_ROOTS: models } });
   // What some worker has made.
   const { id } = await server.api.create({ name: "weights", byte_size: 1000, ttl_ms: 3_600_000 });
   await server.api.seal(id);
@@ -115,7 +120,7 @@ testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it 
   expect(commands).toContain("status");
   for (const command of commands.filter((each) => !offline.includes(each))) {
     const isEndless = endless.includes(command);
-    const { status, stdout, stderr } = await runCommand(server, command, isEndless);
+    const { status, stdout, stderr } = await runCommand(server, command.replace(theModels, `${models}/`), isEndless);
     expect({ command, stderr }).toEqual({ command, stderr: "" });
     expect(status, command).toBeOneOf(command === "doctor" || command.startsWith("free ") ? [0, 1] : [0]);
     expect(stdout, command).not.toBe("");
@@ -126,6 +131,7 @@ testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it 
     expect(commands).toContain(command);
     expect(await runCommand(server, command)).toMatchObject({ status: 0, stderr: "" });
   }
+  rmSync(models, { recursive: true });
 });
 
 /** Runs one line, and stops it by Ctrl-C's signal once it has shown something, if it would not end. */

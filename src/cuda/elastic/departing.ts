@@ -264,7 +264,7 @@ export class Departing implements Disposable {
   /** Takes those out of the books who are dead. */
   reap(pool: PoolBooks): void {
     for (const worker of [...pool.workers.values()]) {
-      if (!worker.isConnected && !isSlotLocked(pool, worker.slot)) this.removeWorker(worker);
+      if (!isSlotLocked(pool, worker.slot)) this.removeWorker(worker);
     }
   }
 
