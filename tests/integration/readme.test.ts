@@ -110,7 +110,8 @@ const theModels = "/models/";
 testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it is printed", async () => {
   using _room = await takeRoom();
   const models = mkdtempSync(join(tmpdir(), "tensord-models-"));
-  writeFileSync(join(models, "llama.safetensors"), "\x08\0\0\0\0\0\0\0{}      ");
+  const header = '{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}    ';
+  writeFileSync(join(models, "llama.safetensors"), `${String.fromCharCode(header.length)}${"\0".repeat(7)}${header}x`);
   await using server = await startServer({ env: { TENSORD_PORT: "0", TENSORD_MODEL_ROOTS: models } });
   // What some worker has made.
   const { id } = await server.api.create({ name: "weights", byte_size: 1000, ttl_ms: 3_600_000 });
