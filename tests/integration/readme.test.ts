@@ -113,6 +113,8 @@ testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it 
   const header = '{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}    ';
   writeFileSync(join(models, "llama.safetensors"), `${String.fromCharCode(header.length)}${"\0".repeat(7)}${header}x`);
   await using server = await startServer({ env: { TENSORD_PORT: "0", TENSORD_MODEL_ROOTS: models } });
+  // The engine that it runs.
+  writeFileSync(join(models, "llama-server"), '#!/bin/sh\nls "$2"\n', { mode: 0o755 });
   // What some worker has made.
   const { id } = await server.api.create({ name: "weights", byte_size: 1000, ttl_ms: 3_600_000 });
   await server.api.seal(id);
@@ -121,7 +123,8 @@ testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it 
   expect(commands).toContain("status");
   for (const command of commands.filter((each) => !offline.includes(each))) {
     const isEndless = endless.includes(command);
-    const { status, stdout, stderr } = await runCommand(server, command.replace(theModels, `${models}/`), isEndless);
+    const line = command.replace(theModels, `${models}/`);
+    const { status, stdout, stderr } = await runCommand(server, line, isEndless, models);
     expect({ command, stderr }).toEqual({ command, stderr: "" });
     expect(status, command).toBeOneOf(command === "doctor" || command.startsWith("free ") ? [0, 1] : [0]);
     expect(stdout, command).not.toBe("");
@@ -136,11 +139,11 @@ testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it 
 });
 
 /** Runs one line, and stops it by Ctrl-C's signal once it has shown something, if it would not end. */
-async function runCommand({ instance, api }: TestServer, command: string, isEndless = false) {
+async function runCommand({ instance, api }: TestServer, command: string, isEndless = false, programs = "/nowhere") {
   const child = Bun.spawn([node, join(root, "scripts/tensord.mjs"), ...command.split(" ")], {
     cwd: root,
     env: {
-      PATH: process.env.PATH ?? "",
+      PATH: `${programs}:${process.env.PATH}`,
       HOME: process.env.HOME ?? "",
       TENSORD_SHM_DIR: instance.shmDirectory,
       TENSORD_INSTANCE: instance.name,
