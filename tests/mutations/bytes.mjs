@@ -8,8 +8,8 @@ export const bytesMutations = [
   {
     name: "a shape whose product overflows is laid out",
     file: `${layout}/layout.ts`,
-    find: "if (bits > BigInt(limits.regionBytes) * 8n) {",
-    replace: "if (bits < 0n) {",
+    find: "exact > BigInt(limits.regionBytes) * 8n) {",
+    replace: "exact < 0n) {",
     test: ["tests/unit/layout.test.ts", "tensorByteSize"],
   },
   {
@@ -162,7 +162,7 @@ export const bytesMutations = [
   {
     name: "an allocation takes the last page though somebody fills the file system meanwhile",
     file: `${shm}/shm-memory.ts`,
-    find: "      this.#files.checkSpace(byteSize - done);\n",
+    find: "      this.#files.checkSpace(to - done);\n",
     replace: "",
     test: ["tests/faults/full-memory.test.ts", "an allocation takes no window more"],
   },

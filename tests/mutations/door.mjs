@@ -14,7 +14,7 @@ export const doorMutations = [
   {
     name: "a body may nest as deep as it likes",
     file: `${routes}/read-body.ts`,
-    find: "    checkJsonBounds(text);\n",
+    find: "  checkJsonBounds(text);\n",
     replace: "",
     test: ["tests/contract/large-bodies.test.ts", "a hostile body of megabytes"],
   },
@@ -28,8 +28,8 @@ export const doorMutations = [
   {
     name: "a query parameter that no route takes is ignored",
     file: `${routes}/refuse-unknown-query.ts`,
-    find: "    if (unknown.length > 0) throw toValidationFailure(",
-    replace: "    if (unknown.length < 0) throw toValidationFailure(",
+    find: "if (unknown.length > 0) throw toValidationFailure(",
+    replace: "if (unknown.length < 0) throw toValidationFailure(",
     test: ["tests/contract/queries.test.ts", "is refused whatever its value"],
   },
   {
@@ -112,7 +112,7 @@ export const doorMutations = [
   {
     name: "Workers come up at their first job",
     file: "src/server/serve.ts",
-    find: "  await Promise.all([host.start(), opened.start()]);\n",
+    find: "  await Promise.all([host.start(), opened.start(), loading.roots.length === 0 ? undefined : loading.files.start()]);\n",
     replace: "",
     test: ["tests/faults/few-descriptors.test.ts", "is up, with its Workers"],
   },

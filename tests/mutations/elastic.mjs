@@ -44,7 +44,7 @@ export const elasticMutations = [
   {
     name: "a worker whose connection has ended counts as dead",
     file: "src/cuda/elastic/departing.ts",
-    find: "if (!worker.isConnected && !isSlotLocked(pool, worker.slot)) this.removeWorker(worker);",
+    find: "if (!isSlotLocked(pool, worker.slot)) this.removeWorker(worker);",
     replace: "if (!worker.isConnected) this.removeWorker(worker);",
     test: [pages, "keeps what it has as long as it lives"],
   },

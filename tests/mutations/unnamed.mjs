@@ -59,7 +59,7 @@ export const unnamedMutations = [
   {
     name: "what lies in a memfd is taken for others' in the file system",
     file: "src/memory/state/stats.ts",
-    find: "(pool.takenBytes - elsewhereOf(store, pool))",
+    find: "pool.takenBytes - elsewhereOf(store, pool)",
     replace: "pool.takenBytes",
     test: [contract, "is nothing that others have"],
   },

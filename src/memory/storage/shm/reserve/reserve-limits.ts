@@ -1,4 +1,4 @@
-/** Every bound and tuned number of the reserve, one line each. Tuned ones are `bench/create-write.ts`'s. */
+/** Every bound and chosen number of the reserve, one line each. `bench/create-write.ts` says what they are worth together. */
 
 import { GiB, KiB, MiB } from "../../../limits.ts";
 
