@@ -156,8 +156,12 @@ export const poolCases: readonly FailureCase[] = [
   ),
 ];
 
-/** Pools of as many models as are asked in vain, each with two pages, of which a worker, if there is one, has the first. */
-async function makeMany(app: TestApp, isAttached: boolean): Promise<void> {
+/**
+ * Pools of as many models as are asked in vain, each with two pages, of which a worker, if there is one, has the first.
+ * @returns the workers' ends.
+ */
+async function makeMany(app: TestApp, isAttached: boolean): Promise<Disposable> {
+  const workers = new DisposableStack();
   for (let index = 0; index < attempts; index++) {
     const model = `model-${index}`;
     await app.register(model);
@@ -168,8 +172,10 @@ async function makeMany(app: TestApp, isAttached: boolean): Promise<void> {
     const asked = { slot: undefined, taken: [], agreesToMoves: true, session: null, client: null };
     const { worker, slotFd } = app.store.elastic.attachWorker(pool, asked);
     const { descriptors } = await app.store.elastic.take(worker, [[1, 1]]);
-    for (const fd of [slotFd, ...descriptors]) if (fd !== undefined) closeSync(fd);
+    for (const fd of descriptors) closeSync(fd);
+    if (slotFd !== undefined) workers.adopt(slotFd, closeSync);
   }
+  return workers;
 }
 
 function inFull(operationId: string, method: string, more: string, body?: object): FullCase {
@@ -177,8 +183,10 @@ function inFull(operationId: string, method: string, more: string, body?: object
     operationId,
     code: "out-of-shared-memory",
     provoke: async (app, tmpfs) => {
-      await makeMany(app, operationId !== "deleteElasticPool");
-      return untilRefused(app, tmpfs, (attempt) => app.request(method, `${poolPath(`model-${attempt}`)}${more}`, body));
+      using _workers = await makeMany(app, operationId !== "deleteElasticPool");
+      return await untilRefused(app, tmpfs, (attempt) =>
+        app.request(method, `${poolPath(`model-${attempt}`)}${more}`, body),
+      );
     },
   };
 }
