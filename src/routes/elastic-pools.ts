@@ -201,7 +201,7 @@ export function defineElasticPoolRoutes(app: OpenAPIHono<Environment>, { store }
     const pool = accessPool(c.get("caller"), store, c.req.valid("param"));
     checkConditions(c, "delete", toTaggedPool(pool));
     const { freedBytes } = await store.elastic.remove(pool, actorOf(c));
-    return answer(c, { state: "deleted", freed_bytes: freedBytes }, 200);
+    return answer(c, { state: "deleted" as const, freed_bytes: freedBytes }, 200);
   });
 }
 

@@ -229,6 +229,7 @@ describe("a word", () => {
       "CloudEvent.specversion",
       "Deletion.state",
       "Ended.state",
+      "PoolDeletion.state",
       "Probe.status",
       "RegionState",
       "SessionEnd.state",

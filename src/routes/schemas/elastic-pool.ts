@@ -180,9 +180,7 @@ export const ElasticPoolList = z
 
 export const MappedPages = z.object({ run: PageRun, sequence }).openapi("MappedPages");
 
-export const PoolDeletion = z
-  .object({ state: openWord("What became of it.", ["deleted"]), freed_bytes: byteCount })
-  .openapi("PoolDeletion");
+export const PoolDeletion = z.object({ state: z.enum(["deleted"]), freed_bytes: byteCount }).openapi("PoolDeletion");
 
 export const Trim = z
   .object({ freed_bytes: byteCount.openapi({ description: "Given back: nobody had taken it." }), sequence })

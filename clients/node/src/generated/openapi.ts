@@ -3882,11 +3882,8 @@ export interface components {
       readonly maximum_bytes?: number | null;
     };
     readonly PoolDeletion: {
-      /**
-       * @description What became of it. Known: `deleted`. A later server may say others.
-       * @example deleted
-       */
-      readonly state: string;
+      /** @enum {string} */
+      readonly state: "deleted";
       /** Format: int64 */
       readonly freed_bytes: number;
     };

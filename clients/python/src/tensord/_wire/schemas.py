@@ -1234,7 +1234,7 @@ class ChangeElasticPool(TypedDict):
 
 
 class PoolDeletion(TypedDict):
-    state: str
+    state: Literal["deleted"]
     freed_bytes: int
 
 
