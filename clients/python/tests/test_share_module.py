@@ -308,7 +308,11 @@ def test_what_is_no_module_is_refused_and_the_turn_given_on(client: tensord.Clie
     assert private_bytes(share_module("net", lambda: nn.Linear(2, 2), fingerprint="1", client=client)) == 0
 
 
-@pytest.mark.parametrize("fingerprint", [None, object(), {"dtype": torch.float16}, float("nan"), {1, 2}], ids=str)
+@pytest.mark.parametrize(
+    "fingerprint",
+    [None, object(), {"dtype": torch.float16}, float("nan"), {1, 2}],
+    ids=["nothing", "an object", "a dtype", "no number", "a set"],
+)
 def test_a_fingerprint_is_the_same_in_every_process_or_refused(client: tensord.Client, fingerprint: Any) -> None:
     with pytest.raises(tensord.ValidationFailed, match=r"fingerprint is .*, want text, numbers, lists and mappings"):
         share_module("net", _fail, fingerprint=fingerprint, client=client)
