@@ -61,8 +61,11 @@ testWith()(
     await using server = await startServer({ env: { TENSORD_PORT: "0" } });
     const places = [await server.readUrl(), `unix://${server.instance.socket}`];
     const { id } = await server.api.create({ byte_size: 10, ttl_ms: 3_600_000 });
+    // Events are written for who reads them first, and are kept as they were written: so somebody reads from the beginning.
+    const reader = await Subscriber.open(places[0] ?? "", "websocket");
     await pass(server, id, warmUpCount);
     const { mostBytes: awakeMost } = await pass(server, id, eventCount);
+    await reader[Symbol.asyncDispose]();
 
     using sleeping = new DisposableStack();
     const before = await readLastId(server.api);
