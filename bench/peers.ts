@@ -58,7 +58,7 @@ async function runPart(
 ): Promise<Part> {
   const before = await lookAround();
   const { works, absent } = await (async () => {
-    await using server = await BenchServer.start();
+    await using server = await BenchServer.start({ settings: {} });
     return await run(`unix://${server.socket}`);
   })();
   const after = await lookAround();
