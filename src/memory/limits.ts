@@ -256,9 +256,6 @@ export const limits = {
   tokensLookMs: 1000,
   /** Hosts that the operator lets TCP be called by. */
   allowedHosts: 100,
-  /** Directories below which model files are loaded, and the text of a model file's place. */
-  modelRoots: 64,
-  uriCharacters: 4096,
   /** How long requests may go on after SIGTERM. */
   shutdownGraceMs: 10_000,
   /** Creations that are still under way are cancelled this long before the grace ends, so that they can undo. */

@@ -261,7 +261,7 @@ export class Departing implements Disposable {
     for (const departure of worker.pool.removeWorker(worker)) this.settleIfFree(departure);
   }
 
-  /** Takes those out of the books who are dead. */
+  /** Takes those out of the books who are dead or have left: whoever holds no slot maps nothing, also before its connection has ended. */
   reap(pool: PoolBooks): void {
     for (const worker of [...pool.workers.values()]) {
       if (!isSlotLocked(pool, worker.slot)) this.removeWorker(worker);
