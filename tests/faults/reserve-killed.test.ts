@@ -28,7 +28,8 @@ const using = at("create.segment-taken", "create.segment-fitted", "create.header
 const filling = at("reserve.file-made", "reserve.window-grown", "reserve.filled");
 
 function look(folder: string): Map<string, number> {
-  const stats = readdirSync(folder).map((name) => statSync(join(folder, name)));
+  // What fills it removes files meanwhile.
+  const stats = readdirSync(folder).flatMap((name) => statSync(join(folder, name), { throwIfNoEntry: false }) ?? []);
   return new Map(stats.map(({ ino, blocks }) => [String(ino), blocks * 512]));
 }
 
