@@ -5,6 +5,7 @@ processes took before they loaded, over the bytes that each of them uses.
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -79,6 +80,58 @@ def work(way, folder, url):
     sys.stdin.readline()
 
 
+def fork(tensors, stay):
+    """Workers of a master: each reads what the master has, tells, and stays until the master, who keeps ``stay`` open, goes."""
+    pids = []
+    reading, writing = os.pipe()
+    for _ in range(WORKERS):
+        pid = os.fork()
+        if pid == 0:
+            os.close(stay[1])
+            touch(tensors)
+            os.write(writing, b".")
+            os.read(stay[0], 1)
+            os._exit(0)
+        pids.append(pid)
+    for _ in pids:
+        os.read(reading, 1)
+    return pids
+
+
+def lead(folder):
+    """A master that forks its workers, as ``gunicorn --preload`` does: without the model, then with it."""
+    # The threads of torch do not come along in a fork.
+    torch.set_num_threads(1)
+    stay = os.pipe()
+    idle = fork({}, stay)
+    print(json.dumps([[os.getpid(), *idle], 0]), flush=True)
+    sys.stdin.readline()
+    tensors = cast(folder)
+    pids = fork(tensors, stay)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    print(json.dumps([[os.getpid(), *idle, *pids], size]), flush=True)
+    sys.stdin.readline()
+    os._exit(0)
+
+
+def measure_forks(folder):
+    command = [sys.executable, __file__, "master", str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    master = subprocess.Popen(command, **pipes)
+
+    def taken():
+        pids, size = json.loads(master.stdout.readline())
+        return sum(map(proportional_bytes, pids)), size
+
+    before, _ = taken()
+    master.stdin.write("\n")
+    master.stdin.flush()
+    after, size = taken()
+    master.stdin.close()
+    master.wait()
+    return (after - before) / size
+
+
 def proportional_bytes(pid):
     """What a process takes, pages that it shares counted by their share: proc(5), smaps_rollup."""
     for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -122,10 +175,13 @@ def main():
         }
         save_file(model, folder / "model.safetensors")
         torch.save(model, folder / "model.pt")
-        print(json.dumps({way: measure(way, folder, url) for way in WAYS}))
+        copies = {way: measure(way, folder, url) for way in WAYS}
+        print(json.dumps({**copies, "cast_by_a_master_that_forks": measure_forks(folder)}))
 
 
-if sys.argv[1] == "worker":
+if sys.argv[1] == "master":
+    lead(pathlib.Path(sys.argv[2]))
+elif sys.argv[1] == "worker":
     work(sys.argv[2], pathlib.Path(sys.argv[3]), sys.argv[4])
 else:
     main()

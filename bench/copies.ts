@@ -1,6 +1,7 @@
 /**
  * When does a region save memory, and when not? What four workers take that load one model of 512 MiB in F32: mapped from its
- * file, read from it, in a region; and cast to BF16 by each of them, or once. Bytes, so that others at work do not matter.
+ * file, read from it, in a region; and cast to BF16 by each of them, once, or by a master that
+ * forks them. Bytes, so that others at work do not matter.
  */
 
 import { join } from "node:path";

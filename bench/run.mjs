@@ -3,7 +3,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Failure, root, run } from "../scripts/lib/process.mjs";
-import { setUpPeers, setUpPython } from "../scripts/lib/python-packages.mjs";
+import { setUpEngines, setUpPeers, setUpPython } from "../scripts/lib/python-packages.mjs";
 import { bun, setUpPackages } from "../scripts/lib/server-packages.mjs";
 
 const folder = join(root, "bench");
@@ -21,6 +21,7 @@ export async function runBenchmarks(names) {
   await setUpPackages();
   await setUpPython();
   if (names.length === 0 || names.includes("peers")) await setUpPeers();
+  if (names.length === 0 || names.includes("engines")) await setUpEngines();
   let failures = 0;
   for (const name of names.length > 0 ? names : known) {
     console.log(`\n${name}`);

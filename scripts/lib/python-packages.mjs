@@ -155,46 +155,49 @@ export async function setUpDemoPackages() {
   });
 }
 
-const peersPackages = "bench/peers/requirements.txt";
-
-/** Makes `.tmp/peers` what its list says: the systems that are measured beside ours. The environment must be set up. */
-export async function setUpPeers() {
+/** Makes `.tmp/<name>`, an environment of its own, what a list with hashes says. The environment must be set up. */
+async function makeEnvironment({ title, name, list, what }) {
   const { command, identity } = await needPython();
-  const environment = join(root, ".tmp/peers");
-  const packages = ["--no-deps", "--require-hashes", "--requirements", join(root, peersPackages)];
+  const environment = join(root, ".tmp", name);
+  const packages = ["--no-deps", "--require-hashes", "--requirements", join(root, list)];
   await once({
+    title,
+    lock: "python-packages",
+    stamp: `.tmp/${name}/.tensord-packages`,
+    result: `.tmp/${name}/bin/python`,
+    fingerprint: fingerprint([list], [identity, process.platform, process.arch, root]),
+    work: async (onStart) => {
+      await uv("make an environment", ["venv", "--no-project", "--clear", "--python", command, environment], onStart);
+      await uv(what, ["pip", "install", "--python", join(environment, "bin/python"), ...packages], onStart);
+    },
+  });
+}
+
+/** The systems that are measured beside ours. The environment must be set up. */
+export const setUpPeers = () =>
+  makeEnvironment({
     title: "Installing Ray, vineyard, iceoryx2 and ZeroMQ, which are measured beside ours (600 MB)",
-    lock: "python-packages",
-    stamp: ".tmp/peers/.tensord-packages",
-    result: ".tmp/peers/bin/python",
-    fingerprint: fingerprint([peersPackages], [identity, process.platform, process.arch, root]),
-    work: async (onStart) => {
-      await uv("make an environment", ["venv", "--no-project", "--clear", "--python", command, environment], onStart);
-      const interpreter = join(environment, "bin/python");
-      const what = `install what is measured beside ours (one of them may have no package for ${identity.split(" ")[0]})`;
-      await uv(what, ["pip", "install", "--python", interpreter, ...packages], onStart);
-    },
+    name: "peers",
+    list: "bench/peers/requirements.txt",
+    what: "install what is measured beside ours (one of them may have no package for this Python)",
   });
+
+/** Makes `.tmp/transformers-5` and `-4` what their lists say: libraries that have models. The environment must be set up. */
+export async function setUpEngines() {
+  for (const version of ["transformers-5", "transformers-4"])
+    await makeEnvironment({
+      title: `Installing ${version}, sentence-transformers and a model of it (250 MB)`,
+      name: version,
+      list: `bench/engines/${version}.txt`,
+      what: `install ${version}`,
+    });
 }
 
-const fuzzerPath = ".tmp/schemathesis/bin/schemathesis";
-const fuzzerPackages = "tests/faults/api-fuzz/requirements.txt";
-
-/** Makes `.tmp/schemathesis` what its list says, beside the environment, which must be set up. */
-export async function setUpFuzzer() {
-  const { command, identity } = await needPython();
-  const environment = join(root, ".tmp/schemathesis");
-  const packages = ["--no-deps", "--require-hashes", "--requirements", join(root, fuzzerPackages)];
-  await once({
+/** What makes requests from the document, beside the environment, which must be set up. */
+export const setUpFuzzer = () =>
+  makeEnvironment({
     title: "Installing schemathesis, which makes requests from the document (30 MB)",
-    lock: "python-packages",
-    stamp: ".tmp/schemathesis/.tensord-packages",
-    result: fuzzerPath,
-    fingerprint: fingerprint([fuzzerPackages], [identity, process.platform, process.arch, root]),
-    work: async (onStart) => {
-      await uv("make an environment", ["venv", "--no-project", "--clear", "--python", command, environment], onStart);
-      const interpreter = join(environment, "bin/python");
-      await uv("install schemathesis", ["pip", "install", "--python", interpreter, ...packages], onStart);
-    },
+    name: "schemathesis",
+    list: "tests/faults/api-fuzz/requirements.txt",
+    what: "install schemathesis",
   });
-}
