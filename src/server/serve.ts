@@ -5,6 +5,7 @@ import { DeviceHost, type DeviceOptions } from "../cuda/device-host.ts";
 import { FileLane } from "../loaders/file-lane.ts";
 import { limits } from "../memory/limits.ts";
 import { stopCreations } from "../memory/regions/create.ts";
+import type { ReserveOptions } from "../memory/start/open-reserve.ts";
 import { openStore } from "../memory/start/open-store.ts";
 import { warnOfFileSystem } from "../memory/start/warn-of-file-system.ts";
 import type { OnStep } from "../memory/state/steps.ts";
@@ -32,13 +33,14 @@ export interface RunningServer {
 
 /**
  * Starts a server.
- * @param onStep told after each step that changes the books; for fault tests, as `deviceOptions` are.
+ * @param onStep told after each step that changes the books; for fault tests, as what follows is.
  * @throws TensordError with what to do, and everything taken back.
  */
 export async function startServer(
   config: Config,
   onStep?: OnStep,
   deviceOptions: DeviceOptions = {},
+  reserveOptions: Omit<ReserveOptions, "settingBytes"> = {},
 ): Promise<RunningServer> {
   const { log, close } = createLog(config.logLevel, config.instance);
   await using started = new AsyncDisposableStack();
@@ -65,7 +67,7 @@ export async function startServer(
       holderSocket: config.holderSocket,
       memoryLimitBytes: config.memoryLimitBytes,
       offered: config.storages,
-      reserve: { settingBytes: config.reserveBytes },
+      reserve: { ...reserveOptions, settingBytes: config.reserveBytes },
       holder: config.holderTtlMs === undefined ? undefined : { ttlMs: config.holderTtlMs, ...kept },
       onWarning,
       toEventText,

@@ -102,7 +102,7 @@ async function withStandIn(isReady: boolean, use: (app: TestApp) => Promise<void
       const devices = hasDriver ? await openDevices(opened, memfds) : [];
       return { storages: [new StandInStorage(standInFolder), ...devices] };
     },
-    ...(isReady && { reserve: { settingBytes: 16 * MiB, readPressure: () => calm } }),
+    ...(isReady && { reserve: { settingBytes: 16 * MiB, nice: 0, readPressure: () => calm } }),
   });
   try {
     if (isReady) await app.start();

@@ -62,7 +62,7 @@ describe("capabilities", () => {
         expect(reserve).toMatchObject({ bytes: 8 * MiB, huge_pages: reserve.reason === null });
         expect(reserve.huge_pages).toBe(app.store.reserve.givesHugePages);
       },
-      { reserve: { settingBytes: 8 * MiB } },
+      { reserve: { settingBytes: 8 * MiB, nice: 0 } },
     ),
   );
 

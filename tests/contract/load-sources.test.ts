@@ -2,11 +2,12 @@
 
 import { describe, expect, test } from "bun:test";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readdirSync, readlinkSync, symlinkSync } from "node:fs";
+import { mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { toModelPath, toRegionName } from "../../src/loaders/source/model-roots.ts";
 import { withApp } from "../harness/app.ts";
 import { ModelFolder } from "../harness/load.ts";
+import { openBelow } from "../harness/open-files.ts";
 import { load, loadFile } from "./support/load.ts";
 
 const refusalOf = (uri: string, roots: readonly string[] = ["/models"]) => {
@@ -142,19 +143,6 @@ test(
     expect(hint).toContain("TENSORD_MODEL_ROOTS");
   }),
 );
-
-/** What this process has open there. */
-function openBelow(folder: string): string[] {
-  return readdirSync("/proc/self/fd").flatMap((fd) => {
-    try {
-      const target = readlinkSync(`/proc/self/fd/${fd}`);
-      return target.startsWith(folder) ? [target] : [];
-    } catch {
-      // It was closed meanwhile, as that of this very look is.
-      return [];
-    }
-  });
-}
 
 function makeFolder(folder: ModelFolder): string {
   const path = join(folder.path, "folder.safetensors");

@@ -12,6 +12,7 @@ import type { Region } from "../harness/answers.ts";
 import { type AppOptions, type TestApp, toCharge, until, withApp } from "../harness/app.ts";
 import { needsCollapse, needsRoot, testWith } from "../harness/instance-needs.ts";
 import { lockPageBytes, Tmpfs } from "../harness/instance-tmpfs.ts";
+import { patienceMs } from "../harness/server-wait.ts";
 
 const fixtures = join(import.meta.dir, "../unit/fixtures/reserve-pressure");
 const readFixtures = (meminfo: string, pressure: string): PressureTexts => ({
@@ -21,7 +22,13 @@ const readFixtures = (meminfo: string, pressure: string): PressureTexts => ({
 const calm = readFixtures("meminfo-plenty", "pressure-calm");
 const stalled = readFixtures("meminfo-plenty", "pressure-stalled");
 
-const reserve = { settingBytes: 40 * MiB, hugeAfterMs: 0, readPressure: () => calm };
+const reserve = {
+  settingBytes: 40 * MiB,
+  hugeAfterMs: 0,
+  nice: 0,
+  stopMs: patienceMs,
+  readPressure: () => calm,
+};
 
 /** An app with a reserve that is full. */
 function withReserve(use: (app: TestApp) => Promise<void>, options: AppOptions = {}): () => Promise<void> {
@@ -38,15 +45,27 @@ function withReserve(use: (app: TestApp) => Promise<void>, options: AppOptions =
 const pathOf = ({ storage }: Region): string => storage.path ?? "";
 const occupied = (path: string): number => statSync(path).blocks * 512;
 
-/** The files of segments, and of what is being made. */
+/** The files of segments, and of what is being made: any of them may go, and others come, while they are looked at. */
 function segments({ shmDirectory, instance }: TestApp): string[] {
   const folder = join(shmDirectory, `tensord.${instance}`, "new");
   return readdirSync(folder).map((name) => join(folder, name));
 }
 
+const statsOfSegments = (app: TestApp) =>
+  segments(app).flatMap((path) => statSync(path, { throwIfNoEntry: false }) ?? []);
+
 /** All bytes behind the header. */
 function readData(region: Region): Buffer {
   return readFileSync(pathOf(region)).subarray(region.tensors[0]?.byte_offset);
+}
+
+function readIfThere(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
 }
 
 const collapse = needsCollapse();
@@ -58,8 +77,8 @@ test(
     expect(segments(app).length).toBeGreaterThanOrEqual(
       reserveLimits.classes.reduce((sum, { count }) => sum + count, 0),
     );
-    for (const path of segments(app)) expect(statSync(path)).toMatchObject({ nlink: 1 });
-    for (const path of segments(app)) expect(statSync(path).mode & 0o7777).toBe(0o600);
+    for (const { nlink } of statsOfSegments(app)) expect(nlink).toBe(1);
+    for (const { mode } of statsOfSegments(app)) expect(mode & 0o7777).toBe(0o600);
     expect(app.files()).toEqual([`tensord.${app.instance}`]);
   }),
 );
@@ -75,9 +94,12 @@ test(
       expect(readData(region).every((byte) => byte === 0)).toBeTrue();
       await app.store.reserve.settled();
     }
-    const { reserve_bytes } = hostOf(await app.stats());
-    expect(reserve_bytes).toBeGreaterThanOrEqual(smallBytes);
-    expect(segments(app).reduce((sum, path) => sum + occupied(path), 0)).toBe(reserve_bytes);
+    expect(hostOf(await app.stats()).reserve_bytes).toBeGreaterThanOrEqual(smallBytes);
+    // It is looked after beside this, once a second.
+    await until("what lies ready is what stats say", async () => {
+      const { reserve_bytes } = hostOf(await app.stats());
+      return statsOfSegments(app).reduce((sum, { blocks }) => sum + blocks * 512, 0) === reserve_bytes;
+    });
     expect(app.store.reserve.counts.hits.small).toBe(4);
   }),
 );
@@ -101,22 +123,25 @@ testWith(collapse)(
   withReserve(
     async (app) => {
       const { counts, sealed } = app.store.reserve;
-      const region = await app.create({ byte_size: 40 * MiB });
-      expect(counts.misses.huge).toBe(1);
       const bytes = Buffer.alloc(40 * MiB, "some weights ");
-      writeFileSync(pathOf(region), Buffer.concat([readFileSync(pathOf(region)).subarray(0, 4096), bytes]), {
-        flag: "r+",
-      });
-      const before = counts.hugeChunks + counts.smallChunks;
-      await app.seal(region.id, { checksum: true });
-      await sealed.settled();
-      // A machine whose memory is in pieces has none, and ends it before.
-      expect(counts.hugeChunks + counts.smallChunks - before).toBeLessThanOrEqual(20);
-      expect(counts.hugeChunks).toBeGreaterThan(0);
-      expect((await app.verify(region.id)).ok).toBeTrue();
-      expect(readData(region).equals(bytes)).toBeTrue();
-      expect(occupied(pathOf(region))).toBe(toCharge(region.storage.byte_size));
-      expect(await app.remove(region.id)).toMatchObject({ state: "deleted" });
+      for (let misses = 1; ; misses++) {
+        const region = await app.create({ byte_size: 40 * MiB });
+        expect(counts.misses.huge).toBe(misses);
+        writeFileSync(pathOf(region), Buffer.concat([readFileSync(pathOf(region)).subarray(0, 4096), bytes]), {
+          flag: "r+",
+        });
+        const before = counts.hugeChunks + counts.smallChunks;
+        await app.seal(region.id, { checksum: true });
+        await sealed.settled();
+        const tried = counts.hugeChunks + counts.smallChunks - before;
+        expect(tried).toBeLessThanOrEqual(20);
+        expect((await app.verify(region.id)).ok).toBeTrue();
+        expect(readData(region).equals(bytes)).toBeTrue();
+        expect(occupied(pathOf(region))).toBe(toCharge(region.storage.byte_size));
+        expect(await app.remove(region.id)).toMatchObject({ state: "deleted" });
+        // A machine whose memory is in pieces has no huge page, which ends it, and a moment later it may have some.
+        if (tried > 0 || needsCollapse() !== undefined) return;
+      }
     },
     { reserve: { ...reserve, settingBytes: 16 * MiB } },
   ),
@@ -135,7 +160,8 @@ test(
       writeFileSync(pathOf(region), Buffer.alloc(region.storage.byte_size, "secret"), { flag: "r+" });
       expect(await app.remove(region.id)).toMatchObject({ state: "deleted" });
     }
-    for (const path of segments(app)) expect(readFileSync(path).includes("secret")).toBeFalse();
+    await app.store.reserve.settled();
+    for (const path of segments(app)) expect(readIfThere(path)?.includes("secret")).not.toBeTrue();
   }),
 );
 
@@ -175,8 +201,7 @@ test("it is given back while tasks wait for memory, and made again after that", 
     async (app) => {
       expect(app.store.reserve.bytes).toBeGreaterThan(0);
       texts = stalled;
-      await until("it is given back", () => app.store.reserve.bytes === 0);
-      expect(segments(app)).toEqual([]);
+      await until("it is given back", () => app.store.reserve.bytes === 0 && segments(app).length === 0);
       texts = calm;
       await until("it is there again", () => app.store.reserve.bytes >= smallBytes);
     },

@@ -4,7 +4,7 @@
  */
 
 import { afterAll, expect } from "bun:test";
-import { readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { CudaStandIn, needsStandIn, standInUuid } from "../harness/cuda-stand-in.ts";
 import {
@@ -17,6 +17,7 @@ import {
 } from "../harness/device-server.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { openBelow } from "../harness/open-files.ts";
 import { type KillPoint, startServer, TestServer } from "../harness/server.ts";
 import { NoAnswer, type Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
@@ -296,10 +297,7 @@ testOnStandIn(
     const env = { ...cuda.env, TEST_DEVICE_NODE: node };
     await using server = await startServer({ env, isStepped: true });
     const isKept = async () => {
-      const holder = await holderOf(server);
-      return [...new Bun.Glob("*").scanSync({ cwd: `/proc/${holder}/fd`, onlyFiles: false })].some(
-        (fd) => readlinkSync(`/proc/${holder}/fd/${fd}`) === node,
-      );
+      return openBelow(node, await holderOf(server)).length > 0;
     };
     const first = await create(server, "first");
     const second = await create(server, "second");

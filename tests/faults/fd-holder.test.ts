@@ -18,8 +18,9 @@ import {
 import { findHolder } from "../../src/memory/storage/fd-holder/holder-connection.ts";
 import { holderSteps } from "../../src/memory/storage/fd-holder/steps.ts";
 import { InstanceDirectory } from "../../src/memory/storage/instance-directory.ts";
-import { descriptorsOf, HolderPlayground, type HolderStatus, type KeepingServer } from "../harness/holder-process.ts";
+import { HolderPlayground, type HolderStatus, type KeepingServer } from "../harness/holder-process.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
+import { descriptorsOf } from "../harness/open-files.ts";
 import { until } from "../harness/server-wait.ts";
 
 afterAll(assertNothingLeft);

@@ -140,7 +140,7 @@ async function waitForClaim({ instance }: TestServer, session: string): Promise<
   const response = await fetch("http://localhost/v1/models/default/regions/new/claim", {
     unix: instance.socket,
     method: "POST",
-    headers: { "content-type": "application/json", prefer: "wait=20" },
+    headers: { "content-type": "application/json", prefer: "wait=180" },
     body: JSON.stringify({ session }),
   });
   if (!response.ok) throw new Error(`the claim answered ${response.status}: ${await response.text()}`);

@@ -35,14 +35,25 @@ function look(folder: string): Map<string, number> {
 
 const sum = (files: ReadonlyMap<string, number>): number => [...files.values()].reduce((all, bytes) => all + bytes, 0);
 
-/** What lies ready, and what regions take, is what the server says. Filling goes on beside it. */
-async function settle({ api, instance }: TestServer, leastBytes: number): Promise<void> {
-  await until("as much lies ready as the server says", async () => {
-    const before = hostOf(await api.stats()).reserve_bytes;
-    return before >= leastBytes && sum(look(instance.new)) === before;
-  });
-  const { used_bytes, draining_bytes } = hostOf(await api.stats());
-  expect(sum(look(instance.keep))).toBe(used_bytes + draining_bytes);
+/**
+ * Waits until what lies ready, and what regions take, is what the server says. Filling goes on beside it.
+ * @returns false if the kernel has no huge page any more, of which there have to be some for so many bytes.
+ */
+async function settle({ api, instance }: TestServer, leastBytes: number): Promise<boolean> {
+  let told = "";
+  try {
+    return await until("as much lies ready as the server says", async () => {
+      const { reserve_bytes, used_bytes, draining_bytes } = hostOf(await api.stats());
+      const [ready, kept] = [sum(look(instance.new)), sum(look(instance.keep))];
+      told = JSON.stringify({ reserve_bytes, ready, used_bytes, draining_bytes, kept, leastBytes });
+      return reserve_bytes >= leastBytes && ready === reserve_bytes && kept === used_bytes + draining_bytes;
+    });
+  } catch {
+    const refusal = leastBytes > smallBytes ? needsCollapse() : undefined;
+    if (refusal === undefined) throw new Error(`the books never become what there is: ${told}`);
+    console.log(`not tried: ${refusal}`);
+    return false;
+  }
 }
 
 function isAnswered(request: Promise<unknown>): Promise<boolean> {
@@ -58,7 +69,7 @@ function isAnswered(request: Promise<unknown>): Promise<boolean> {
 /** Lets the server die while it makes a region, and looks at what the next one finds. */
 async function check(server: TestServer, kill: KillPoint, byteSize: number, leastBytes: number): Promise<void> {
   const { api, instance } = server;
-  await settle(server, leastBytes);
+  if (!(await settle(server, leastBytes))) return;
   server.killAfter(kill);
   const isAcknowledged = await isAnswered(api.create({ name: "new", byte_size: byteSize, persist: true }));
   expect(await server.exited(), `the server died after ${kill.step}`).toBe("SIGKILL");
@@ -67,10 +78,12 @@ async function check(server: TestServer, kill: KillPoint, byteSize: number, leas
   await server.start();
   const region = (await api.findByName("new")) as Region | undefined;
   const stands = isAcknowledged || entered.includes(kill.step);
-  expect(region !== undefined, `after ${kill.step} it ${stands ? "stands" : "is not there"}`).toBe(stands);
+  // Filling goes on beside a creation: whether that was entered when the server died nobody can say who was not answered.
+  const isKnown = stands || !filling.some(({ step }) => step === kill.step);
+  if (isKnown) expect(region !== undefined, `after ${kill.step} it ${stands ? "stands" : "is not there"}`).toBe(stands);
   const found = look(instance.new);
   expect([...left.keys()].filter((ino) => found.has(ino))).toEqual([]);
-  if (region === undefined) return await settle(server, 0);
+  if (region === undefined) return void (await settle(server, 0));
   const bytes = readFileSync(region.storage.path ?? "");
   expect(bytes.length).toBe(region.storage.byte_size);
   expect(bytes.subarray(region.tensors[0]?.byte_offset).every((byte) => byte === 0)).toBeTrue();
@@ -101,7 +114,7 @@ testWith(collapse)("what gives it back for a region that needs its place", () =>
 );
 
 testWith()("the next start frees what lay ready, also when the store is lost", async () => {
-  await using server = new TestServer({ env });
+  await using server = new TestServer({ env, isStepped: true });
   await server.start();
   const { id } = await server.api.create({ name: "kept", byte_size: 64 * 1024, persist: true });
   await settle(server, smallBytes);

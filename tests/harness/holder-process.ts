@@ -1,7 +1,6 @@
 /** The two processes of `fd-holder.test.ts` and what is known of them: a server that keeps descriptors, and its fd holder. */
 
-import { readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { createInstance, type Instance } from "./instance.ts";
 import { root } from "./instance-needs.ts";
 import { readText } from "./server-command.ts";
@@ -141,10 +140,4 @@ function isHolderOf({ name }: Instance, pid: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** What a process has open, as the kernel calls it. */
-export function descriptorsOf(pid: number): string[] {
-  const folder = `/proc/${pid}/fd`;
-  return readdirSync(folder).map((fd) => readlinkSync(join(folder, fd)));
 }

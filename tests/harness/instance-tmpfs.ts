@@ -20,7 +20,7 @@ import { join } from "node:path";
 export const lockPageBytes = 4096;
 
 /** How long a process may take to end. */
-const endingMs = 10_000;
+const endingMs = 180_000;
 
 export interface TmpfsOptions {
   readonly sizeBytes: number;

@@ -2,12 +2,13 @@
  * A server that kills itself, or the process `pid`, with SIGKILL after a step that a test chooses while it runs: the file `TEST_KILL_FILE`
  * names the step and, for the Nth time it gets there from then on, says `count`. `TEST_DRIVER_ANSWER_MS` is how long it waits for a device's
  * driver, or `TEST_GIVE_UP_FILE` the file by which a test says that this is over; `TEST_DEVICE_NODE` is the node of every device, and
- * `TEST_KERNEL_DRIVER` where the kernel's driver has its files. The production entry has no such hook; everything else is the real
+ * `TEST_KERNEL_DRIVER` where the kernel's driver has its files. Its reserve is filled whatever else the machine does. The production entry has no such hook; everything else is the real
  * composition.
  */
 
 import { existsSync } from "node:fs";
 import { copierCommand } from "../../src/cuda/copier-job.ts";
+import type { DeviceOptions } from "../../src/cuda/device-host.ts";
 import { readTextIfThere } from "../../src/memory/os/files.ts";
 import type { Step } from "../../src/memory/state/steps.ts";
 import { holderCommand } from "../../src/memory/storage/fd-holder/protocol.ts";
@@ -57,10 +58,12 @@ function askAgain(path: string, giveUp: () => void): Disposable {
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
-const server = await startServer(parseConfig(environment), onStep, {
+const deviceOptions: DeviceOptions = {
   ...(answerMs === undefined ? {} : { answerMs: Number(answerMs) }),
   ...(node === undefined ? {} : { nodeOf: () => node }),
   kernelFolder,
   ...(giveUpFile === undefined ? {} : { patience: (giveUp) => askAgain(giveUpFile, giveUp) }),
-});
+};
+const reserveOptions = { hugeAfterMs: 0, nice: 0, readPressure: () => ({ meminfo: undefined, pressure: undefined }) };
+const server = await startServer(parseConfig(environment), onStep, deviceOptions, reserveOptions);
 process.once("SIGTERM", () => void server.stop().then(() => process.exit(0)));

@@ -95,7 +95,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const made = await client.create("made-${runtime}", { w: new Float32Array([1, 2, 3]), h: new Float32Array(1024) }, { ttlMs: 3_600_000 });
         const kept = made.tensor("w").array("F32");
         seen.made = [made.attachedBy, (await client.getById(made.id)).inUse];
-        const lock = await made.tensor("w").lockWrite({ timeoutMs: 20_000 });
+        const lock = await made.tensor("w").lockWrite({ timeoutMs: 180_000 });
         seen.locked = await codeOf(() => made.tensor("w").lockRead({ timeoutMs: 0 }));
         seen.whileLocked = await codeOf(() => made.seal());
         lock.release();
@@ -105,7 +105,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
 
         // A slot, and a reference in a thread.
         const ring = await client.ring({ slots: 2, slotBytes: 64 });
-        const slot = await ring.put(new Float32Array([4, 5]), { timeoutMs: 20_000 });
+        const slot = await ring.put(new Float32Array([4, 5]), { timeoutMs: 180_000 });
         const rings = client.rings();
         const values = (tensor) => { const copy = [...tensor.array("F32")]; tensor.close(); return copy; };
         seen.slots = [values(rings.open(slot)), values(client.open(slot)), values(await client.openWhenFree(slot))];
@@ -120,7 +120,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const exited = new Promise((resolve) => worker.once("exit", resolve));
         worker.terminate();
         await exited;
-        for (const end = Date.now() + 20_000; Date.now() < end && (opened() > before[0] || mapped() > before[1]); ) await new Promise((go) => setTimeout(go, 20));
+        for (const end = Date.now() + 180_000; Date.now() < end && (opened() > before[0] || mapped() > before[1]); ) await new Promise((go) => setTimeout(go, 20));
         seen.afterThread = [opened() > before[0], mapped() > before[1]];
         tell(seen);
 
@@ -196,7 +196,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           const { path, private: isPrivate } = region.descriptor.storage;
           const reference = region.tensor().ref();
           references.push(reference);
-          const lock = await region.tensor().lockWrite({ timeoutMs: 20_000 });
+          const lock = await region.tensor().lockWrite({ timeoutMs: 180_000 });
           lock.release();
           const writer = await client.attach(kind + "-${runtime}", { writable: true });
           const refused = await codeOf(() => region.seal());
@@ -212,7 +212,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         }
         const ring = await client.ring({ slots: 1, slotBytes: 8, storage: "memfd" });
         const rings = client.rings();
-        const slot = await ring.put(new Float32Array([3, 4]), { timeoutMs: 20_000 });
+        const slot = await ring.put(new Float32Array([3, 4]), { timeoutMs: 180_000 });
         seen.slot = values(rings.open(slot));
         rings.close();
 

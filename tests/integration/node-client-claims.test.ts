@@ -166,7 +166,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const late = await codeOf(() => client.getOrCreate("built", () => new Uint8Array(1), { timeoutMs: 60 }));
         const negative = await codeOf(() => client.getOrCreate("built", () => new Uint8Array(1), { timeoutMs: -1 }));
         release(new Uint8Array([7]));
-        const [mine, theirs] = [await slow, await client.getOrCreate("built", () => new Uint8Array(1), { timeoutMs: 5_000, strict: true })];
+        const [mine, theirs] = [await slow, await client.getOrCreate("built", () => new Uint8Array(1), { timeoutMs: 180_000, strict: true })];
         tell({ error: error.message, bad, full, claims, open: regions.open, late, negative,
           created: [mine.isCreated, theirs.isCreated], values: [mine.tensor().array()[0], theirs.tensor().array()[0]] });
       `,

@@ -34,7 +34,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         first.release();
         first.release();
         const stillRead = await codeOf(() => a.lockWrite({ timeoutMs: 20 }));
-        const waiting = a.lockWrite({ timeoutMs: 10_000 });
+        const waiting = a.lockWrite({ timeoutMs: 180_000 });
         second.release();
         const writer = await waiting;
         const whileWritten = await codeOf(() => a.lockRead(now));
@@ -87,7 +87,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           const theirs = await codeOf(() => region.tensor().lockRead({ timeoutMs: 0 }));
           tell(theirs);
           await receive();
-          const mine = await region.tensor().lockWrite({ timeoutMs: 10_000 });
+          const mine = await region.tensor().lockWrite({ timeoutMs: 180_000 });
           tell("locked again");
           await receive();
         `,
@@ -103,7 +103,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           except tensord.DeadlineExceeded:
               tell("locked")
           receive()
-          lock = tensor.lock_write(timeout=10)
+          lock = tensor.lock_write(timeout=180)
           tell("mine")
           receive()
         `,

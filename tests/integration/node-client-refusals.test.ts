@@ -119,8 +119,8 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         server.env,
         `
         const client = await connect();
-        const reading = client.attach("awaited", { timeoutMs: 20_000 });
-        const writing = client.attach("awaited", { timeoutMs: 20_000, writable: true });
+        const reading = client.attach("awaited", { timeoutMs: 180_000 });
+        const writing = client.attach("awaited", { timeoutMs: 180_000, writable: true });
         await client.stats();
         tell("waiting");
         const writer = await writing;

@@ -104,7 +104,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const theirs = client.open(reference, { writable: true });
         theirs.array("I32").set([1, 2, 3, 4]);
         const locked = [await codeOf(() => client.open(reference)), await codeOf(() => result.takeBack(now)), await codeOf(() => client.openWhenFree(reference, { timeoutMs: 20 }))];
-        const waiting = client.openWhenFree(reference, { timeoutMs: 10_000 });
+        const waiting = client.openWhenFree(reference, { timeoutMs: 180_000 });
         theirs.close();
         (await waiting).close();
         const values = Array.from(result.array("I32", [4]));
@@ -120,7 +120,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         other[Symbol.dispose]();
         other.close();
         const over = await codeOf(() => other.array("U8", [1]));
-        const nothing = await ring.put({ dtype: "F32", shape: [0, 3] }, { timeoutMs: 5_000 });
+        const nothing = await ring.put({ dtype: "F32", shape: [0, 3] }, { timeoutMs: 180_000 });
         client.open(nothing).close();
         const wire = nothing.toJSON();
         const hostile = await codeOf(() => client.open(TensorReference.parse({ ...wire, generation: 4096 + 4095 })));
@@ -187,7 +187,7 @@ const producers = {
     const take = async () => {
       const taken = [];
       try {
-        while (taken.length < ${slots}) taken.push(await ring.acquire({ timeoutMs: 2_000 }));
+        while (taken.length < ${slots}) taken.push(await ring.acquire({ timeoutMs: 180_000 }));
       } catch (error) {
         if (error.code !== "deadline-exceeded") throw error;
       }
@@ -201,7 +201,7 @@ const producers = {
         tell(await take());
         continue;
       }
-      const slot = await ring.acquire({ timeoutMs: 10_000 });
+      const slot = await ring.acquire({ timeoutMs: 180_000 });
       const array = slot.array("U32", [1000 + number]);
       for (let piece = 0; piece <= ${pieces}; piece++) {
         if (piece === dieAt) process.kill(process.pid, "SIGKILL");
@@ -220,7 +220,7 @@ const producers = {
         taken = []
         try:
             while len(taken) < ${slots}:
-                taken.append(ring.acquire(timeout=2))
+                taken.append(ring.acquire(timeout=180))
         except tensord.DeadlineExceeded:
             pass
         for slot in taken:
@@ -233,7 +233,7 @@ const producers = {
         if number == "take all":
             tell(take())
             continue
-        slot = ring.acquire(timeout=10)
+        slot = ring.acquire(timeout=180)
         array = slot.array((1000 + number,), np.uint32)
         for piece in range(${pieces} + 1):
             if piece == asked["dieAt"]:
@@ -264,7 +264,7 @@ const consumers = {
       if (what !== "let go") {
         const [number, reference] = what;
         try {
-          const tensor = await client.openWhenFree(TensorReference.parse(reference), { timeoutMs: 10_000 });
+          const tensor = await client.openWhenFree(TensorReference.parse(reference), { timeoutMs: 180_000 });
           const array = tensor.array("U32");
           const values = new Set();
           for (let piece = 0; piece <= ${pieces}; piece++) {
@@ -299,7 +299,7 @@ const consumers = {
         if asked["what"] != "let go":
             number, reference = asked["what"]
             try:
-                tensor = client.open(tensord.TensorReference.from_dict(reference), timeout=10)
+                tensor = client.open(tensord.TensorReference.from_dict(reference), timeout=180)
                 array = tensor.numpy()
                 values = set()
                 for piece in range(${pieces} + 1):

@@ -67,19 +67,19 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           if (ending === "terminate") worker.terminate();
           await exited;
           // The ring's only slot, and the whole tensor, are free again.
-          const again = await ring.put(new Uint8Array(8), { timeoutMs: 20_000 }).then(() => "free", ({ code }) => code);
-          const lock = await made.tensor().lockWrite({ timeoutMs: 20_000 });
+          const again = await ring.put(new Uint8Array(8), { timeoutMs: 180_000 }).then(() => "free", ({ code }) => code);
+          const lock = await made.tensor().lockWrite({ timeoutMs: 180_000 });
           lock.release();
-          for (const end = Date.now() + 20_000; Date.now() < end && (mapped() > before[0] || opened() > before[1]); ) await new Promise((go) => setTimeout(go, 20));
+          for (const end = Date.now() + 180_000; Date.now() < end && (mapped() > before[0] || opened() > before[1]); ) await new Promise((go) => setTimeout(go, 20));
           const left = async () => (await client.list({ name: "of-the-thread-" + ending }).next()).value;
-          for (const end = Date.now() + 20_000; Date.now() < end && (await left()) !== undefined; ) await new Promise((go) => setTimeout(go, 20));
+          for (const end = Date.now() + 180_000; Date.now() < end && (await left()) !== undefined; ) await new Promise((go) => setTimeout(go, 20));
           seen[ending] = [mapped() - before[0], opened() - before[1], again, (await left())?.state ?? "gone"];
         }
         // Nor a lease: the region is gone with the last mapping here.
         made.close();
         await client.delete(made);
         let draining;
-        for (const end = Date.now() + 20_000; Date.now() < end && (draining = (await client.stats()).regions.draining) !== 0; ) await collect();
+        for (const end = Date.now() + 180_000; Date.now() < end && (draining = (await client.stats()).regions.draining) !== 0; ) await collect();
         tell({ seen, draining });
       `,
     );

@@ -68,7 +68,7 @@ for (const runtime of both) {
       const seen = await runPython(
         server.env,
         `
-        region = tensord.attach("weights", timeout=5)
+        region = tensord.attach("weights", timeout=180)
         values = {name: tensor.numpy().astype(np.float64).tolist() for name, tensor in region.tensors.items()}
         with tensord.connect() as client:
             opened = client.open(tensord.TensorReference.from_dict(json.loads(r'''${JSON.stringify(told.reference)}''')))
@@ -126,7 +126,7 @@ for (const runtime of both) {
         server.env,
         `
         const client = await connect();
-        const region = await client.attach("weights", { timeoutMs: 5_000 });
+        const region = await client.attach("weights", { timeoutMs: 180_000 });
         const show = (tensor) => [tensor.array().constructor.name, ...Array.from(tensor.array(), Number)];
         const values = Object.fromEntries([...region.tensors].map(([name, tensor]) => [name, show(tensor)]));
         const opened = client.open(TensorReference.parse(${JSON.stringify(reference)}));

@@ -1,7 +1,7 @@
 /** Spare descriptors: who gets them, when, and that nothing keeps one that it could not use. */
 
 import { afterEach, describe, expect, test } from "bun:test";
-import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TensordError } from "../../src/memory/error.ts";
@@ -14,6 +14,7 @@ import { DataFile } from "../../src/memory/storage/data-file.ts";
 import { Downloads } from "../../src/memory/storage/downloads.ts";
 import { parsePoll } from "../../src/server/listeners.ts";
 import { withApp } from "../harness/app.ts";
+import { openBelow } from "../harness/open-files.ts";
 import { until } from "../harness/server-wait.ts";
 
 const spare = 6;
@@ -108,7 +109,7 @@ test("an upload that cannot begin leaves no descriptor behind", () => {
     const path = join(folder, "file");
     writeFileSync(path, "0123456789");
     using file = DataFile.open(path, "write", (error) => error);
-    const count = () => readdirSync("/proc/self/fd").length;
+    const count = () => openBelow(path).length;
     const before = count();
     const body = new ReadableStream<Uint8Array>();
     body.getReader();
@@ -169,7 +170,8 @@ test(
     };
     // A Worker that comes up opens some of its own.
     await app.start();
-    const before = listDirectory("/proc/self/fd").length;
+    const count = () => openBelow(`${app.shmDirectory}/tensord.${app.instance}`).length;
+    const before = count();
     for (const [name, call] of Object.entries(calls)) {
       setDescriptorLimit({ soft: 3n, hard: untouched.hard });
       const failure = await Promise.resolve()
@@ -178,7 +180,7 @@ test(
       setDescriptorLimit(untouched);
       expect([name, (failure as TensordError).code]).toEqual([name, "out-of-descriptors"]);
     }
-    expect(listDirectory("/proc/self/fd").length).toBe(before);
+    expect(count()).toBe(before);
   }),
 );
 

@@ -8,7 +8,7 @@ import {
   ftruncateSync,
   mkdtempSync,
   openSync,
-  readdirSync,
+  readlinkSync,
   readSync,
   rmSync,
   writeSync,
@@ -37,8 +37,10 @@ import {
   sendMessage,
 } from "../../src/memory/os/libc-unix.ts";
 import { createSealedFile } from "../../src/memory/os/sealed-file.ts";
+import { openBelow } from "../harness/open-files.ts";
 
-const countOpen = () => readdirSync("/proc/self/fd").length;
+/** Descriptors of what this one is of. */
+const countOpen = (fd: number) => openBelow(readlinkSync(`/proc/self/fd/${fd}`)).length;
 
 /** Both ends of a connection. */
 function withPair(use: (client: number, server: number) => void): void {
@@ -102,7 +104,7 @@ test("descriptors travel, as many as a message may carry, and are the same open 
 
 test("descriptors that nobody wants are opened by nobody, and it is told that there were some", () => {
   withPair((client, server) => {
-    const before = countOpen();
+    const before = countOpen(client);
     sendMessage(client, "x", [client, client, client]);
     expect(read(server)).toMatchObject({ text: "x", descriptors: [], isShort: true });
     sendMessage(client, "y", [client, client, client]);
@@ -110,7 +112,7 @@ test("descriptors that nobody wants are opened by nobody, and it is told that th
     const descriptors = typeof short === "object" ? short.descriptors : [];
     expect([descriptors.length, typeof short === "object" && short.isShort]).toEqual([2, true]);
     for (const fd of descriptors) closeSync(fd);
-    expect(countOpen()).toBe(before);
+    expect(countOpen(client)).toBe(before);
   });
 });
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import wait_for
+from harness import DEADLINE_SECONDS, wait_for
 
 Answer = tuple[int, Any] | bytes | None
 
@@ -55,7 +55,7 @@ class FakeServer:
         self._listener.close()
         self.hang_up()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(DEADLINE_SECONDS)
 
     def hang_up(self) -> None:
         """Ends every connection, as a server does with idle ones."""

@@ -32,7 +32,7 @@ def build() -> dict[str, Any]:
 def application(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Answers who served it, and what of the weights it saw."""
     if not kept:
-        kept.append(client.get_or_create("weights", build, timeout=30))
+        kept.append(client.get_or_create("weights", build, timeout=180))
     assert client.session is not None
     answer = {
         "pid": os.getpid(),

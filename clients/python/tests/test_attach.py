@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from harness import Server, wait_for
+from harness import DEADLINE_SECONDS, Server, wait_for
 
 import tensord
 from tensord import _api
@@ -27,7 +27,7 @@ def test_an_array_is_stored_and_attached_without_a_copy(server: Server, client: 
     region.numpy()[0, 0] = 42
     region.seal(checksum=True)
 
-    attached = tensord.attach("weights", timeout=30)
+    attached = tensord.attach("weights", timeout=DEADLINE_SECONDS)
     assert not attached.created
     assert not attached.writable
     assert attached.state == "sealed"
@@ -77,7 +77,7 @@ def test_attach_waits_until_the_region_is_there_and_sealed(server: Server, clien
     attached: list[Any] = []
 
     def attach() -> None:
-        with tensord.attach("later", timeout=30) as region:
+        with tensord.attach("later", timeout=DEADLINE_SECONDS) as region:
             attached.append((region.state, region.numpy().tolist()))
 
     thread = threading.Thread(target=attach)
@@ -86,7 +86,7 @@ def test_attach_waits_until_the_region_is_there_and_sealed(server: Server, clien
         region.numpy()[1] = 3
         assert thread.is_alive()
         region.seal()
-        thread.join(30)
+        thread.join(DEADLINE_SECONDS)
     assert attached == [("sealed", [1, 3])]
 
 
@@ -109,13 +109,13 @@ def test_a_writer_waits_only_until_the_region_is_there(server: Server, client: t
     done: list[str] = []
 
     def attach() -> None:
-        with server.connect() as other, other.attach("later", writable=True, timeout=30) as region:
+        with server.connect() as other, other.attach("later", writable=True, timeout=DEADLINE_SECONDS) as region:
             done.append(region.state)
 
     thread = threading.Thread(target=attach)
     thread.start()
     with client.create("later", [1], ttl=600):
-        thread.join(30)
+        thread.join(DEADLINE_SECONDS)
     assert done == ["open"]
     with pytest.raises(tensord.RegionNotFound):
         client.attach("absent", writable=True, timeout=0.1)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_descriptors import count_open
 
 import tensord
 from tensord._mapping import attach, lease, libc
@@ -124,11 +125,10 @@ def test_a_write_lock_on_the_lease_byte_is_a_clear_error(make_place: MakePlace) 
 
 def test_descriptors_are_closed_whatever_happens(make_place: MakePlace) -> None:
     place = make_place()
-    before = len(os.listdir("/proc/self/fd"))
     mapping = map_place(place, 0, 1, Access.PRIVATE)
     with pytest.raises(Mismatch):
         map_place(replace(place, ino=1), 0, 1, Access.PRIVATE)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_open(place.path) == 0
     mapping.close()
 
 

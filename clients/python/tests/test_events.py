@@ -183,7 +183,7 @@ with tensord.connect() as client:
     connection = events._answer
     read, write = os.pipe()
     if os.fork() == 0:
-        signal.alarm(20)
+        signal.alarm(180)
         os.write(write, json.dumps(before + names(15)).encode())
         events.close()
         os._exit(0)
@@ -192,7 +192,7 @@ with tensord.connect() as client:
         client.create(f"r{number}", [number], ttl=600).close()
     child = json.loads(os.fdopen(read).read())
     os.wait()
-    signal.alarm(20)
+    signal.alarm(180)
     say([child, before + names(15)])
     say(events._answer is connection)
     events.close()
@@ -225,11 +225,11 @@ while not names:
 connection = events._answer
 pid = os.fork()
 if pid == 0:
-    signal.alarm(20)
+    signal.alarm(180)
     {ending}
 assert os.waitpid(pid, 0)[1] == 0
 client.create("end", [1], ttl=600).close()
-thread.join(20)
+thread.join(180)
 say(names)
 say(events._answer is connection)
 client.close()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from harness import Child, Server, wait_for
+from test_descriptors import links
 
 import tensord
 from tensord._api import Api
@@ -100,8 +101,7 @@ with tensord.connect() as client:
     assert len(downloads) == 1
     del array, each, first, second, opened, third, group
     gc.collect()
-    fds = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.exists(entry.path)]
-    assert not [name for name in fds if "tensord-copy" in name]
+    assert not [name for name in links() if "tensord-copy" in name]
     client.attach("weights").close()
     assert len(downloads) == 2
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
-from harness import Child, Server, wait_for
+from harness import DEADLINE_SECONDS, Child, Server, wait_for
 
 import tensord
 from tensord._mapping import lease
@@ -27,7 +27,7 @@ def _in_threads(count: int, work: Callable[[int], None]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(DEADLINE_SECONDS)
     assert errors == []
 
 
@@ -41,7 +41,7 @@ def test_of_many_that_create_one_name_exactly_one_has_created_it(server: Server,
                 if region.created:
                     made.append(number)
                     _seal_when_free(region)
-            with client.attach(name, timeout=30) as attached:
+            with client.attach(name, timeout=DEADLINE_SECONDS) as attached:
                 assert (attached.numpy() == data).all()
 
         _in_threads(6, work)
@@ -103,7 +103,7 @@ client = tensord.connect()
 say("ready")
 last = -1
 while last < 99:
-    with client.attach("current", timeout=30) as region:
+    with client.attach("current", timeout=DEADLINE_SECONDS) as region:
         array = region.numpy()
         first = int(array[0])
         assert region.state == "sealed" and (array == first).all() and first >= last

@@ -27,7 +27,7 @@ def test_a_reference_opens_in_the_moment_in_which_its_name_is_gone(client: tenso
             with client.open(reference) as tensor:
                 assert tensor.numpy().tolist() == [0, 1, 2, 3, 4]
             os.unlink(path)
-            with region.lock_read(timeout=30):
+            with region.lock_read(timeout=180):
                 pass
 
 

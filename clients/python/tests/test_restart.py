@@ -99,12 +99,12 @@ def test_calls_wait_for_a_server_that_restarts(own_server: Server) -> None:
             run("change", lambda: dict(client.change(region, labels={"a": "b"}).labels)),
             run("seal", lambda: region.seal().state),
             run("create", None),
-            run("attach", lambda: client.attach("kept", timeout=30).numpy().tolist()),
+            run("attach", lambda: client.attach("kept", timeout=DEADLINE_SECONDS).numpy().tolist()),
         ]
         wait_for(lambda: all(thread.is_alive() for thread in threads), "the requests are under way")
         own_server.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(DEADLINE_SECONDS)
         assert results == {"get": region.id, "change": {"a": "b"}, "seal": "sealed", "create": True, "attach": [1, 2]}
         region.close()
         _free(own_server, client)
@@ -131,7 +131,7 @@ def test_a_wait_for_a_name_goes_on_through_a_restart(own_server: Server) -> None
         own_server.start()
         with client.create("later", [4, 5], ttl=600) as region:
             region.seal()
-            thread.join(30)
+            thread.join(DEADLINE_SECONDS)
         assert found == [[4, 5]]
         _free(own_server, client)
 
@@ -139,12 +139,12 @@ def test_a_wait_for_a_name_goes_on_through_a_restart(own_server: Server) -> None
 def test_a_client_may_come_before_its_server() -> None:
     server = Server()
     clients: list[tensord.Client] = []
-    thread = threading.Thread(target=lambda: clients.append(server.connect(wait=60)))
+    thread = threading.Thread(target=lambda: clients.append(server.connect(wait=DEADLINE_SECONDS)))
     thread.start()
     wait_for(thread.is_alive, "the client waits")
     try:
         server.start()
-        thread.join(30)
+        thread.join(DEADLINE_SECONDS)
         with clients[0] as client:
             assert client.stats().instance == server.instance
     finally:

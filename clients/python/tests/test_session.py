@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import Child, Server, room, wait_for
+from harness import DEADLINE_SECONDS, Child, Server, room, wait_for
 
 import tensord
 from tensord._session import hold
@@ -235,7 +235,7 @@ def test_a_process_that_ends_before_its_session_is_held_ends_it(client: tensord.
 def refuse(*_): raise ConnectionRefusedError
 tensord._session.ways.HoldSocket = refuse
 sys.excepthook = lambda *_: None
-region = tensord.connect().create("left", [1])
+region = tensord.connect(session_ttl=3600).create("left", [1])
 say(region.descriptor.session)
 hear()
 {ending}
@@ -244,7 +244,7 @@ hear()
         session = child.hear()
         assert [each.held for each in client.sessions() if each.id == session] == [False]
         child.say("end")
-        wait_for(lambda: session not in {each.id for each in client.sessions()}, "its session has ended", 20)
+        wait_for(lambda: session not in {each.id for each in client.sessions()}, "its session has ended")
     wait_for(lambda: not any(client.list()), "its region is gone")
 
 
@@ -332,7 +332,7 @@ def test_a_chore_that_fails_is_told_once_and_the_thread_lives(
         session = _session_of(owner)
         for chore in (fail, refuse, fail, lambda _: done.set()):
             session.later(chore)
-        assert done.wait(60)
+        assert done.wait(DEADLINE_SECONDS)
         told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
         assert told == [
             "Cannot tidy up behind a session: in a chore",
@@ -363,7 +363,7 @@ def test_a_chore_that_fails_for_the_moment_is_done_later(
     with server.connect(name="chores") as owner:
         owner.create("mine", [1]).close()
         _session_of(owner).later(chore)
-        assert done.wait(60)
+        assert done.wait(DEADLINE_SECONDS)
     assert len(tries) == 3
     assert caplog.text == ""
 

@@ -107,7 +107,7 @@ def test_a_state_dict_is_loaded_without_a_copy(client: tensord.Client) -> None:
     module = build()
     with client.create("model", module.state_dict(), ttl=600) as region:
         region.seal()
-    with client.attach("model", timeout=5) as attached:
+    with client.attach("model", timeout=180) as attached:
         state = attached.state_dict()
         with torch.device("meta"):
             loaded = build()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fake_server import Answer, FakeServer, Request
-from harness import wait_for
+from harness import DEADLINE_SECONDS, wait_for
 
 import tensord
 from tensord._transport import transport as transports
@@ -134,7 +134,7 @@ def test_a_server_that_was_there_is_waited_for(path: Path, make_transport: MakeT
     thread.start()
     wait_for(thread.is_alive, "the request is under way")
     with FakeServer(path, lambda _: (201, {})):
-        thread.join(10)
+        thread.join(DEADLINE_SECONDS)
     assert replies == [201]
 
 
@@ -170,7 +170,7 @@ def test_connect_says_what_it_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_connect_waits_until_the_server_is_ready(path: Path) -> None:
     not_ready: Answer = (503, {"code": "not-ready"})
     with FakeServer(path, lambda _: not_ready if len(fake.requests) < 3 else (200, {})) as fake:
-        tensord.connect(f"unix://{path}", wait=10).close()
+        tensord.connect(f"unix://{path}", wait=DEADLINE_SECONDS).close()
         assert [request.path for request in fake.requests] == ["/readyz"] * 3
 
 
@@ -183,7 +183,7 @@ def test_a_server_that_does_not_answer_in_time_is_not_asked_again(path: Path, ma
     free = threading.Event()
 
     def answer(_: Request) -> Answer:
-        free.wait(10)
+        free.wait(DEADLINE_SECONDS)
         return None
 
     with FakeServer(path, answer) as fake:

@@ -41,7 +41,7 @@ def test_the_name_alone_means_the_newest_sealed_or_where_none_is_the_newest(clie
     third = _make(client, "3", 3)
     _make(client, "4", 4, sealed=False)
     assert client.get("weights").id == third.id
-    with client.attach("weights", timeout=5) as attached:
+    with client.attach("weights", timeout=180) as attached:
         assert attached.id == third.id
 
 

@@ -7,7 +7,7 @@ import { toDefaultReserve } from "../storage/shm/reserve/plan.ts";
 import { Reserve } from "../storage/shm/reserve/reserve.ts";
 import type { ReserveParts } from "../storage/shm/reserve/reserve-parts.ts";
 
-export interface ReserveOptions extends Pick<ReserveParts, "readPressure" | "hugeAfterMs"> {
+export interface ReserveOptions extends Pick<ReserveParts, "readPressure" | "hugeAfterMs" | "nice" | "stopMs"> {
   /** What it may take; undefined leaves it to what all regions may take. */
   readonly settingBytes: number | undefined;
 }
@@ -37,6 +37,8 @@ export function openReserve(
     onWarning,
     readPressure: options?.readPressure,
     hugeAfterMs: options?.hugeAfterMs,
+    nice: options?.nice,
+    stopMs: options?.stopMs,
   });
 }
 

@@ -114,7 +114,13 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     memoryLimits: findMemoryLimits(readIfThere),
   });
   const spareInodes = opened.use(new SpareInodes(directory));
-  const journal = opened.use(await spareInodes.lend("open the journal", () => Journal.open(directory)));
+  const journal = await spareInodes.lend("open the journal", () => Journal.open(directory));
+  let events: EventLog | undefined;
+  opened.defer(() => {
+    // In one turn: whatever is done until then has its event, which is kept, and nothing is done after it.
+    journal[Symbol.dispose]();
+    if (events !== undefined) keepEvents(journal, events, options.onWarning);
+  });
   if (journal.damage !== undefined) {
     const { setAsideAs, cause } = journal.damage;
     options.onWarning(`The journal is damaged and was set aside as ${setAsideAs}; regions are adopted`, cause);
@@ -151,8 +157,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     ...more.storages,
   ];
   const storages = new Storages(all, options.offered, more.absences, more.awaited?.reason);
-  const events = openEvents(journal, options.onWarning);
-  opened.defer(() => keepEvents(journal, events, options.onWarning));
+  events = openEvents(journal, options.onWarning);
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void tryFree(store, region));
   const expiring = new Agenda<Region>(limits.drainPollSlice, (region) => void expireRegion(store, region));
   const mending = new Agenda<Region>(limits.drainPollSlice, (region) => inspectName(store, region));

@@ -98,6 +98,7 @@ async function openReady(isPrivate: boolean): Promise<OpenStorage> {
     onWarning: () => {},
     readPressure: () => ({ meminfo: undefined, pressure: undefined }),
     hugeAfterMs: 0,
+    nice: 0,
   });
   const storage = new ShmStorage(directory, lanes, { isPrivate, reserve });
   await reserve.start();

@@ -11,7 +11,7 @@ from cloudevents.core.v1.event import CloudEvent
 url, last = sys.argv[1:]
 texts = []
 place = ""
-with urlopen(Request(url, headers={"Accept": "text/event-stream"}), timeout=20) as stream:
+with urlopen(Request(url, headers={"Accept": "text/event-stream"}), timeout=180) as stream:
     for line in stream:
         field, _, value = line.decode().rstrip("\n").partition(": ")
         if field == "id":

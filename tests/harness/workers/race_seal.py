@@ -60,7 +60,7 @@ def race(child, regions, shared):
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path):
-        super().__init__("localhost", timeout=10)
+        super().__init__("localhost", timeout=180)
         self.path = path
 
     def connect(self):
@@ -76,7 +76,7 @@ def post(connection, path, body):
 
 
 def wait_for(what, condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 180
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(what)

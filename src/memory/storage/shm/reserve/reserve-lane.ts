@@ -5,7 +5,8 @@ import type { Collapsed } from "../../../os/libc-pages.ts";
 import { WorkerQueue } from "../../lane.ts";
 
 export type ReserveJob =
-  | { readonly kind: "start" }
+  /** The first; all others run at this nice value. */
+  | { readonly kind: "start"; readonly nice: number }
   /** Makes a file that must not be there, of `byteSize` bytes. */
   | { readonly kind: "make"; readonly path: string; readonly byteSize: number }
   /** Adds `byteSize` bytes to it, and makes huge pages of them. */
@@ -28,8 +29,8 @@ export class ReserveLane implements Disposable {
   });
 
   /** Brings the Worker up. */
-  async start(): Promise<void> {
-    await this.#queue.run({ kind: "start" });
+  async start(nice: number): Promise<void> {
+    await this.#queue.run({ kind: "start", nice });
   }
 
   /** @returns its descriptor, the caller's to close. @throws SystemError, and then there is no file. */

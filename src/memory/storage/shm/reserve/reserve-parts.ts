@@ -24,6 +24,10 @@ export interface ReserveParts {
   readonly readPressure?: (() => PressureTexts) | undefined;
   /** How long the start goes on without huge segments. */
   readonly hugeAfterMs?: number | undefined;
+  /** Nice value of the thread that fills it. */
+  readonly nice?: number | undefined;
+  /** How long a stop waits. */
+  readonly stopMs?: number | undefined;
 }
 
 /** What has happened since the start. */

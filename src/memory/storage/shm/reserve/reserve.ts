@@ -94,7 +94,7 @@ export class Reserve implements AsyncDisposable {
   /** Brings the Worker up. What it makes nobody waits for: on a busy machine that takes long. */
   async start(): Promise<void> {
     if (this.budgetBytes === 0) return;
-    await this.#lane.start();
+    await this.#lane.start(this.#parts.nice ?? reserveLimits.nice);
     this.#beginning = this.#begin();
   }
 
@@ -166,7 +166,7 @@ export class Reserve implements AsyncDisposable {
     clearInterval(this.#lookTimer);
     clearTimeout(this.#fillTimer);
     this.#fillTimer = undefined;
-    const late = new Promise((resolve) => setTimeout(resolve, reserveLimits.stopMs).unref());
+    const late = new Promise((resolve) => setTimeout(resolve, this.#parts.stopMs ?? reserveLimits.stopMs).unref());
     await Promise.race([Promise.all([this.#beginning, this.giveBack()]), late]);
     this.#lane[Symbol.dispose]();
   }

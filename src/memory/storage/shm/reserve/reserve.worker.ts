@@ -7,13 +7,12 @@ import { fallocate, readDescriptorLimit } from "../../../os/libc.ts";
 import { type Collapsed, collapsePages } from "../../../os/libc-pages.ts";
 import { yieldToRequests } from "../../../os/nice.ts";
 import type { ReserveJob, ReserveReply } from "./reserve-lane.ts";
-import { reserveLimits } from "./reserve-limits.ts";
 
 declare const self: Worker;
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
-let isNice = false;
+let nice: number | undefined;
 
 self.onmessage = (event: MessageEvent<ReserveJob>) => {
   self.postMessage(run(event.data));
@@ -31,10 +30,13 @@ function run(job: ReserveJob): ReserveReply {
 
 function perform(job: ReserveJob): number | Collapsed {
   // A server's start waits for its Workers, so this one comes up like any other.
-  if (job.kind !== "start" && !isNice) yieldToRequests(reserveLimits.nice);
-  isNice ||= job.kind !== "start";
+  if (job.kind !== "start" && nice !== undefined) {
+    yieldToRequests(nice);
+    nice = undefined;
+  }
   switch (job.kind) {
     case "start":
+      nice = job.nice;
       // Binds the C library, so that nothing is loaded later.
       readDescriptorLimit();
       return 0;
