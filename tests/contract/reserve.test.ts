@@ -4,6 +4,7 @@ import { expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { KiB, limits, MiB } from "../../src/memory/limits.ts";
+import { openSession } from "../../src/memory/sessions/sessions.ts";
 import { smallBytes } from "../../src/memory/storage/shm/reserve/plan.ts";
 import type { PressureTexts } from "../../src/memory/storage/shm/reserve/pressure.ts";
 import { reserveLimits } from "../../src/memory/storage/shm/reserve/reserve-limits.ts";
@@ -194,6 +195,28 @@ testWith(needsRoot)("it is given back where the file system has no more, and nob
     { shmDirectory: tmpfs.path, memoryLimitBytes: 200 * MiB },
   )();
 });
+
+testWith(needsRoot)(
+  "what is written of regions, sessions and lists takes its pages where nobody else has any",
+  async () => {
+    using tmpfs = new Tmpfs({ sizeBytes: 256 * MiB });
+    await withReserve(
+      async (app) => {
+        const facts = { client: null, quotaBytes: null, ttlMs: 600_000, createdBy: null };
+        const many = Array.from({ length: 20_000 }, (_, index) => ({ name: `t${index}`, dtype: "U8", shape: [1] }));
+        const before = app.store.reserve.bytes;
+        // All of this in one turn, in which nobody looks whether there is room.
+        tmpfs.fill();
+        for (let count = 0; count < 200; count++) openSession(app.store, { ...facts, name: "x".repeat(4000) });
+        expect(app.store.reserve.bytes).toBeLessThan(before);
+        expect(app.store.reserve.bytes).toBeGreaterThan(0);
+        tmpfs.fill();
+        await app.create({ tensors: many });
+      },
+      { shmDirectory: tmpfs.path, memoryLimitBytes: 200 * MiB },
+    )();
+  },
+);
 
 test("it is given back while tasks wait for memory, and made again after that", async () => {
   let texts = calm;

@@ -298,10 +298,9 @@ export class TrialParty {
   #hear(): void {
     const { events } = this.#app.store;
     for (let sequence = Math.max(this.#heard, events.floor) + 1; sequence <= events.last; sequence++) {
+      this.#heard = sequence;
       const { type, data } = JSON.parse(events.at(sequence).text);
       if (!type.startsWith("tensord.vmm.")) continue;
-      // Not the last of all: what ends while a server stops may be told after the events were kept for the next.
-      this.#heard = sequence;
       expect(data.reason).not.toBe("lost");
       const told = this.#told.get(data.model);
       if (told === undefined) throw new Error(`nobody has a pool of ${data.model}`);

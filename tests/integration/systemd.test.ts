@@ -19,7 +19,7 @@ const program = `${process.execPath} ${join(root, "src/main.ts")}`;
 
 /** As they are, but for the program, the user, who is not there, and the instance. PrivateTmp may hide this checkout. */
 function readUnits(instance: string): Record<string, string> {
-  const dropIn = `[Service]\nBindReadOnlyPaths=${root}\nEnvironment=TENSORD_INSTANCE=${instance}\n`;
+  const dropIn = `[Service]\nBindReadOnlyPaths=${root}\nEnvironment=TENSORD_INSTANCE=${instance} TENSORD_RESERVE_BYTES=0\n`;
   const units = names.map((name) => [
     name,
     readFileSync(join(root, "deploy/systemd", name), "utf8")

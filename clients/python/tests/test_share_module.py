@@ -129,20 +129,24 @@ def test_another_fingerprint_is_another_version_and_the_log_says_what_differs(
         marks = {"config": {"layers": layers}, "code": code}
         return share_module("net", lambda: nn.Linear(2, layers), fingerprint=marks, client=client)
 
+    def told() -> list[str]:
+        # A machine that stands still for long has the client tell of its session, too.
+        return [message for message in caplog.messages if "fingerprint" in message]
+
     with caplog.at_level(logging.WARNING, "tensord"):
         old, again = share(3, "a"), share(3, "a")
-        assert caplog.messages == []
+        assert told() == []
         new = share(4, "a")
         assert (old.out_features, again.out_features, new.out_features) == (3, 3, 4)
         versions = {region.version for region in client.list(name="net")}
         assert len(versions) == 2
-        (message,) = caplog.messages
+        (message,) = told()
         assert all(version in message for version in versions)
         assert message.endswith("since its fingerprint differs: fingerprint.config.layers is 4, was 3")
         # Both stand, and neither is built again.
         assert torch.equal(share(3, "a").weight, old.weight)
         assert torch.equal(share(4, "a").weight, new.weight)
-        assert len(caplog.messages) == 1
+        assert len(told()) == 1
 
 
 def test_versions_of_the_libraries_are_in_the_fingerprint(

@@ -41,6 +41,8 @@ export class Journal implements Disposable {
    * keeper without a row is then adopted instead of drained.
    */
   readonly isAdopting: boolean;
+  /** Frees pages that are nobody's yet, for a write that finds the file system full; false if there are none. */
+  makeRoom: () => boolean = () => false;
   /** The damage for which an earlier journal was set aside just now, and where it lies; or undefined. */
   readonly damage: OpenDatabase["damage"];
 
@@ -236,20 +238,20 @@ export class Journal implements Disposable {
   }
 
   #charging(write: () => void): void {
-    try {
-      write();
-    } catch (error) {
-      throw translate(error);
-    }
+    this.#write(write, this.makeRoom);
   }
 
   /** A write that leads to free memory gets the ballast's pages when there are no others. */
   #freeing(write: () => void): void {
+    this.#write(write, () => this.makeRoom() || this.#ballast.giveUp());
+  }
+
+  #write(write: () => void, makeRoom: () => boolean): void {
     for (;;) {
       try {
         return write();
       } catch (error) {
-        if (!isFull(error) || !this.#ballast.giveUp()) throw translate(error);
+        if (!isFull(error) || !makeRoom()) throw translate(error);
       }
     }
   }

@@ -27,6 +27,8 @@ export class Proofs implements Disposable {
   #found: (ProofStamp | undefined)[] | undefined = [];
   /** Why what lay there before is not believed; undefined if it is. */
   readonly distrust: string | undefined;
+  /** Frees pages that are nobody's yet, for a write that finds the file system full; false if there are none. */
+  makeRoom: () => boolean = () => false;
 
   /** Opens the file at `path`, or makes it; without room for it, the first proof tries again. */
   constructor(path: string) {
@@ -138,10 +140,14 @@ export class Proofs implements Disposable {
     const { token } = record;
     const slot = this.#slots.get(token) ?? this.#count;
     this.#written.write(record);
-    try {
-      writeSync(this.#open(), this.#written.bytes, 0, proofBytes, slot * proofBytes);
-    } catch (error) {
-      throw isFull(error) ? noRoom(this.#fd === undefined, error) : error;
+    for (let isWritten = false; !isWritten; ) {
+      try {
+        writeSync(this.#open(), this.#written.bytes, 0, proofBytes, slot * proofBytes);
+        isWritten = true;
+      } catch (error) {
+        if (!isFull(error)) throw error;
+        if (this.#fd === undefined || !this.makeRoom()) throw noRoom(this.#fd === undefined, error);
+      }
     }
     this.#tell(slot, undefined);
     this.#slots.set(token, slot);

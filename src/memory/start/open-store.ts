@@ -149,6 +149,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
       onWarning,
     }),
   );
+  for (const each of [journal, proofs, journal.tensorFiles]) each.makeRoom = () => reserve.giveUp();
   const all = [
     new ShmStorage(directory, lanes, { onStep, reserve }),
     new ShmStorage(directory, lanes, { isPrivate: true, onStep, reserve }),

@@ -88,6 +88,8 @@ export class TensorFile implements TensorList {
 }
 
 export class TensorFiles {
+  /** Frees pages that are nobody's yet, for a write that finds the file system full; false if there are none. */
+  makeRoom: () => boolean = () => false;
   readonly #directory: InstanceDirectory;
 
   constructor(directory: InstanceDirectory) {
@@ -105,21 +107,27 @@ export class TensorFiles {
    * @throws TensordError `out-of-shared-memory`, `out-of-inodes`; nothing is left then.
    */
   async write(token: string, list: Tensors, index: Uint8Array): Promise<TensorFile> {
-    const path = this.#path(token);
-    try {
-      mkdirSync(this.#path(), { recursive: true, mode: 0o700 });
-      const fd = openFile(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600);
+    for (;;) {
       try {
-        await writeInSlices(fd, list.bytes, 0);
-        await writeInSlices(fd, index, list.byteSize);
-      } finally {
-        closeSync(fd);
+        await this.#write(this.#path(token), list, index);
+        return this.of(token, list.count);
+      } catch (error) {
+        if (isWithoutPage(error) && this.makeRoom()) continue;
+        await this.remove(token);
+        throw translate(error);
       }
-    } catch (error) {
-      await this.remove(token);
-      throw translate(error);
     }
-    return this.of(token, list.count);
+  }
+
+  async #write(path: string, list: Tensors, index: Uint8Array): Promise<void> {
+    mkdirSync(this.#path(), { recursive: true, mode: 0o700 });
+    const fd = openFile(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600);
+    try {
+      await writeInSlices(fd, list.bytes, 0);
+      await writeInSlices(fd, index, list.byteSize);
+    } finally {
+      closeSync(fd);
+    }
   }
 
   /** Removes the list of a region, if it has a file. Off the event loop: a large one takes a millisecond. */
@@ -151,11 +159,16 @@ function read(fd: number, byteOffset: number, byteSize: number): Buffer {
   return bytes.subarray(0, readSync(fd, bytes, 0, byteSize, byteOffset));
 }
 
-function translate(error: unknown): unknown {
+/** Without a free inode not even an empty file can be made; this one could be. */
+function isWithoutPage(error: unknown): boolean {
   const { code, syscall } = error as NodeJS.ErrnoException;
+  return code === "ENOSPC" && syscall !== "open" && syscall !== "mkdir";
+}
+
+function translate(error: unknown): unknown {
+  const { code } = error as NodeJS.ErrnoException;
   if (code !== "ENOSPC") return error;
-  // Without a free inode not even an empty file can be made.
-  const isInodes = syscall === "open" || syscall === "mkdir";
+  const isInodes = !isWithoutPage(error);
   return new TensordError(
     isInodes ? "out-of-inodes" : "out-of-shared-memory",
     "Cannot keep the list of the region's tensors: the shared memory file system is full",

@@ -4,7 +4,7 @@
  * taken is `shm-memory.ts`'s.
  */
 
-import { closeSync } from "node:fs";
+import { closeSync, truncateSync, unlinkSync } from "node:fs";
 import { limits } from "../../../limits.ts";
 import type { Collapsed } from "../../../os/libc-pages.ts";
 import { ignoreMissing } from "../shm-files.ts";
@@ -144,6 +144,29 @@ export class Reserve implements AsyncDisposable {
     }
     await Promise.all(this.#going);
     return hadBytes > mostBytes;
+  }
+
+  /**
+   * Frees some of it in this very turn, for what can wait for nobody: no more than a moment takes.
+   * @returns whether there was anything to give.
+   */
+  giveUp(): boolean {
+    const segment = this.#segments.takeFor(limits.hugePageBytes);
+    if (segment === undefined) return false;
+    const { name, byteSize, kind, fd } = segment;
+    const leftBytes = kind === "huge" ? byteSize - limits.hugePageBytes : 0;
+    try {
+      if (fd !== undefined) closeSync(fd);
+      if (leftBytes === 0) unlinkSync(this.#parts.pathOf(name));
+      else {
+        truncateSync(this.#parts.pathOf(name), leftBytes);
+        this.#segments.add({ ...segment, byteSize: leftBytes });
+      }
+      this.counts.givenBackBytes += byteSize - leftBytes;
+    } catch (error) {
+      this.#parts.onWarning("Cannot free a segment of the reserve; the next start will", error);
+    }
+    return true;
   }
 
   /** Counts chunks of which huge pages were to be made. */
