@@ -158,7 +158,7 @@ for (const { name, wish, told, isReady = false, hasBytes = true, find } of lives
       const [first, next] = [await create(app), await create(app, { if_exists: "replace", evictable: true })];
       await app.seal(next.id);
       await untilFreed(app, first);
-      const session = await app.ok<{ id: string }>(201, "POST", "/v1/sessions", {});
+      const session = await app.ok<{ id: string }>(201, "POST", "/v1/sessions", { ttl_ms: 600_000 });
       const own = await app.create({ ...wish, byte_size: 1, session: session.id });
       await app.ok(200, "DELETE", `/v1/sessions/${session.id}`);
       const timed = await app.create({ ...wish, byte_size: 1, ttl_ms: 1 });

@@ -88,7 +88,10 @@ describe("a region in memfd storage", () => {
   test(
     "is charged to the same pool, model and session",
     withApp(async (app) => {
-      const session = await app.ok<{ id: string }>(201, "POST", "/v1/sessions", { quota_bytes: 4 * MiB });
+      const session = await app.ok<{ id: string }>(201, "POST", "/v1/sessions", {
+        quota_bytes: 4 * MiB,
+        ttl_ms: 600_000,
+      });
       const region = await create(app, { byte_size: 3 * MiB, session: session.id });
       const charge = toCharge(region.storage.byte_size);
       expect(hostOf(await app.stats()).used_bytes).toBe(charge);

@@ -35,7 +35,7 @@ describe("a new session", () => {
       expect(session).toMatchObject({ name: "first", client, quota_bytes: MiB, ttl_ms: 60_000, held: false });
       expect(session).toMatchObject({ id: expect.stringMatching(/^ses_[a-z2-7]{26}$/), used_bytes: 0, regions: 0 });
       expect(Date.parse(session.expires_at ?? "")).toBeWithin(before + 60_000, Date.now() + 60_001);
-      const plain = await openSession(app, { client: {} });
+      const plain = await openSession(app, { client: {}, ttl_ms: undefined });
       expect(plain).toMatchObject({ name: null, quota_bytes: null, ttl_ms: 30_000 });
       const unsaid = { name: null, pid: null, pid_namespace: null, namespace_pid: null, hostname: null, version: null };
       expect(plain.client).toEqual({ ...unsaid, labels: {} });

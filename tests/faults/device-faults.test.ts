@@ -279,7 +279,7 @@ testOnStandIn(
       await server.api.delete(id);
       await server.api.untilGone(id);
       server.killAfter(undefined);
-      expect(await holderOf(server), kill.step).not.toBe(pid);
+      await until(`another fd holder is there, after ${kill.step}`, async () => (await holderOf(server)) !== pid);
       await untilAsBefore(server, cuda, before);
     }
     // What the last one was given keeps everything over a crash, too.

@@ -2,6 +2,7 @@
 
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { createInstance, type Instance } from "./instance.ts";
+import { killIfThere } from "./instance-doomed.ts";
 import { root } from "./instance-needs.ts";
 import { readText } from "./server-command.ts";
 import { until, within } from "./server-wait.ts";
@@ -126,7 +127,7 @@ export class HolderPlayground implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const server of this.#servers) await server.kill();
-    for (const pid of this.holders()) process.kill(pid, "SIGKILL");
+    for (const pid of this.holders()) killIfThere(pid);
     rmSync(this.instance.directory, { recursive: true, force: true });
   }
 }

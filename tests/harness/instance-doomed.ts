@@ -98,7 +98,8 @@ export class DoomedWorkers implements AsyncDisposable {
   }
 }
 
-function killIfThere(pid: number): void {
+/** SIGKILL to a process that may have ended by itself. */
+export function killIfThere(pid: number): void {
   try {
     process.kill(pid, "SIGKILL");
   } catch (error) {

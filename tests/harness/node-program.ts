@@ -30,6 +30,8 @@ export const prelude = `
   import { createInterface } from "node:readline";
   import { connect, isTensordError, TensordError, TensorReference } from "@tensord/client";
   const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+  // For connect, where the server is away for a while: a start takes long on a busy machine.
+  const patient = { retryMs: 180_000 };
   const receive = async () => JSON.parse((await input.next()).value);
   const tell = (value) => process.stdout.write(JSON.stringify(value) + "\\n");
   const codeOf = async (action) => {

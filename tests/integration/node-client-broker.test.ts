@@ -85,7 +85,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         known,
         `
         import { Worker } from "node:worker_threads";
-        const client = await connect();
+        const client = await connect(patient);
         const seen = {};
         const found = await client.attach("open-${runtime}", { writable: true });
         found.tensor().array("U8")[0] = 42;

@@ -22,7 +22,7 @@ afterAll(endLentServers);
 
 /** Waits for its turn, says so when it builds, and goes on when it is told to. */
 const builder = `
-  const client = await connect();
+  const client = await connect(patient);
   // A server that answered once is waited for when it is away.
   await client.stats();
   tell("ready");

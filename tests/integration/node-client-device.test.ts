@@ -182,7 +182,7 @@ testOnEach("a lease outlives the server, which finds it and is told of it again"
     runtime,
     server.env,
     `
-      const client = await connect();
+      const client = await connect(patient);
       const handle = await client.attachOnDevice("open", { writable: true });
       tell(handle.id);
       await receive();

@@ -20,7 +20,7 @@ afterAll(endLentServers);
 
 /** Follows the events and tells each; says "following" as soon as the stream stands. */
 const follow = `
-  const client = await connect();
+  const client = await connect(patient);
   const stream = client.events(options);
   const events = stream[Symbol.asyncIterator]();
   const first = events.next();

@@ -86,7 +86,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     await using program = startProgram(
       runtime,
       own.env,
-      `const client = await connect({ session: { name: "stays", hold: "broker" } });
+      `const client = await connect({ ...patient, session: { name: "stays", hold: "broker" } });
        globalThis.region = await client.create("kept", new Float32Array(4));
        const { id } = await client.session();
        tell(id);
@@ -117,7 +117,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     await using program = startProgram(
       runtime,
       { ...own.env, TENSORD_TOKENS_FILE: "" },
-      `const client = await connect({ session: { name: "known" } });
+      `const client = await connect({ ...patient, session: { name: "known" } });
        const found = [];
        // The first request is one that opens no session.
        for await (const region of client.list()) found.push(region);

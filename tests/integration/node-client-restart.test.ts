@@ -18,7 +18,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       runtime,
       server.env,
       `
-        const client = await connect();
+        const client = await connect(patient);
         const region = await client.create("survivor", new Uint8Array(4096).fill(7), { ttlMs: 600_000 });
         const array = region.tensor().array("U8");
         const { epoch } = await client.stats();

@@ -221,7 +221,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       runtime,
       server.env,
       `
-        const client = await connect();
+        const client = await connect(patient);
         globalThis.region = await client.create("survivor", new Uint8Array(4096).fill(7));
         tell((await client.session()).id);
         await receive();

@@ -137,7 +137,10 @@ def test_an_id_that_is_not_kept_is_a_gap(client: tensord.Client) -> None:
 
 
 def test_a_stream_goes_on_through_a_restart_without_loss(own_server: Server) -> None:
-    with own_server.connect(retry=30) as client, client.events(types="tensord.region.allocated") as events:
+    with (
+        own_server.connect(retry=DEADLINE_SECONDS) as client,
+        client.events(types="tensord.region.allocated") as events,
+    ):
         for number in range(3):
             client.create(f"before-{number}", [1], ttl=600).close()
         assert next(events).data["name"] == "before-0"
@@ -149,7 +152,10 @@ def test_a_stream_goes_on_through_a_restart_without_loss(own_server: Server) -> 
 
 
 def test_a_thread_that_waits_goes_on_after_a_crash_and_is_told_of_the_gap(own_server: Server) -> None:
-    with own_server.connect(retry=30) as client, client.events(types="tensord.region.allocated") as events:
+    with (
+        own_server.connect(retry=DEADLINE_SECONDS) as client,
+        client.events(types="tensord.region.allocated") as events,
+    ):
         seen: list[tensord.Event] = []
 
         def follow() -> None:

@@ -82,7 +82,7 @@ def test_a_build_goes_on_through_a_restart_of_the_server(number: signal.Signals)
     server = Server()
     server.start()
     try:
-        with server.connect(retry=30) as client, server.connect(retry=30) as other:
+        with server.connect(retry=DEADLINE_SECONDS) as client, server.connect(retry=DEADLINE_SECONDS) as other:
             begun, go_on = threading.Event(), threading.Event()
             results: list[tuple[bool, list[int]]] = []
 

@@ -77,7 +77,7 @@ def test_a_server_that_only_the_session_has_met_is_waited_for(own_server: Server
 
 
 def test_calls_wait_for_a_server_that_restarts(own_server: Server) -> None:
-    with own_server.connect(retry=30) as client:
+    with own_server.connect(retry=DEADLINE_SECONDS) as client:
         region = client.create("kept", [1, 2], ttl=600)
         own_server.signal(signal.SIGKILL)
         results: dict[str, object] = {}
@@ -111,7 +111,7 @@ def test_calls_wait_for_a_server_that_restarts(own_server: Server) -> None:
 
 
 def test_a_wait_for_a_name_goes_on_through_a_restart(own_server: Server) -> None:
-    with own_server.connect(retry=30, session=False) as client:
+    with own_server.connect(retry=DEADLINE_SECONDS, session=False) as client:
         before, own = client.stats().http.requests, 0
         found: list[list[int]] = []
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from harness import Child, Server, wait_for
+from harness import DEADLINE_SECONDS, Child, Server, wait_for
 
 import tensord
 
@@ -83,7 +83,7 @@ for url in ({own_server.url!r}, {own_server.tcp_url!r}):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_session_and_what_it_owns_come_through_a_restart(own_server: Server, number: signal.Signals) -> None:
-    with own_server.connect(retry=30) as client:
+    with own_server.connect(retry=DEADLINE_SECONDS) as client:
         region = client.create("mine", np.arange(3))
         before = _held(client)
         for _ in range(2):
@@ -98,7 +98,7 @@ def test_a_session_and_what_it_owns_come_through_a_restart(own_server: Server, n
 
 
 def test_what_changed_while_the_server_was_away_is_reported(own_server: Server) -> None:
-    with own_server.connect(retry=30) as client:
+    with own_server.connect(retry=DEADLINE_SECONDS) as client:
         first, second = (client.create(name, [1], ttl=600) for name in ("first", "second"))
         wait_for(lambda: client.get("first").holders and client.get("second").holders, "both are reported")
         own_server.signal(signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_what_changed_while_the_server_was_away_is_reported(own_server: Server) 
 
 def test_a_session_that_ended_while_its_client_was_stopped_is_replaced(own_server: Server) -> None:
     script = """
-c = tensord.connect(session_ttl=1, retry=30)
+c = tensord.connect(session_ttl=1, retry=180)
 r = c.create("mine", [1, 2])
 say(c.session.id)
 hear()
@@ -123,7 +123,10 @@ say(c.create("again", [3]).descriptor.session)
 say([r.numpy().tolist(), c.session.refresh().ttl_ms])
 hear()
 """
-    with own_server.connect(session=False, retry=30) as client, Child(script, environ=own_server.environ) as child:
+    with (
+        own_server.connect(session=False, retry=DEADLINE_SECONDS) as client,
+        Child(script, environ=own_server.environ) as child,
+    ):
         first = child.hear()
         wait_for(lambda: [each.held for each in client.sessions()] == [True], "it is held")
         os.kill(child.pid, signal.SIGSTOP)

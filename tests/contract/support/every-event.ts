@@ -15,7 +15,7 @@ export async function provokeEveryEvent({ api, instance }: TestServer): Promise<
   await api.call("POST", "/v1/models", { name: "llama-7b" });
   await api.call("PATCH", "/v1/models/llama-7b", { memory_limit_bytes: 2 ** 20 });
   await api.call("DELETE", "/v1/models/llama-7b");
-  const session = await api.call<{ id: string }>("POST", "/v1/sessions", { name: "trainer" });
+  const session = await api.call<{ id: string }>("POST", "/v1/sessions", { name: "trainer", ttl_ms: 600_000 });
   await api.call("DELETE", `/v1/sessions/${session.id}`);
   // Its data and its header take all of a pool of two pages, and so more than what is told of.
   await api.call("POST", "/v1/models", { name: "small", memory_limit_bytes: 8192 });

@@ -19,8 +19,9 @@ export const shortestTtlMs = 1000;
 /** Short enough to be waited for, long enough for what a test does before it is over, on a machine that is busy too. */
 export const shortTtlMs = 2000;
 
+/** For longer than any test, unless it says otherwise: nobody renews it. */
 export function openSession(app: TestApp, body: object = {}): Promise<Session> {
-  return app.ok<Session>(201, "POST", "/v1/sessions", body);
+  return app.ok<Session>(201, "POST", "/v1/sessions", { ttl_ms: 3_600_000, ...body });
 }
 
 export function getSession(app: TestApp, { id }: Session): Promise<Session> {
