@@ -3,7 +3,10 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { toTensorIndex } from "../../src/memory/layout/tensor-index.ts";
+import { Tensors } from "../../src/memory/layout/tensors.ts";
 import { KiB, limits, MiB } from "../../src/memory/limits.ts";
+import { createToken } from "../../src/memory/naming.ts";
 import { openSession } from "../../src/memory/sessions/sessions.ts";
 import { smallBytes } from "../../src/memory/storage/shm/reserve/plan.ts";
 import type { PressureTexts } from "../../src/memory/storage/shm/reserve/pressure.ts";
@@ -203,7 +206,9 @@ testWith(needsRoot)(
     await withReserve(
       async (app) => {
         const facts = { client: null, quotaBytes: null, ttlMs: 600_000, createdBy: null };
-        const many = Array.from({ length: 20_000 }, (_, index) => ({ name: `t${index}`, dtype: "U8", shape: [1] }));
+        const tensor = { dtype: "U8", shape: [1], byteOffset: 0, byteSize: 1, aligned: true } as const;
+        const list = Tensors.of(Array.from({ length: 20_000 }, (_, index) => ({ ...tensor, name: `t${index}` })));
+        const index = toTensorIndex(list);
         const before = app.store.reserve.bytes;
         // All of this in one turn, in which nobody looks whether there is room.
         tmpfs.fill();
@@ -211,7 +216,9 @@ testWith(needsRoot)(
         expect(app.store.reserve.bytes).toBeLessThan(before);
         expect(app.store.reserve.bytes).toBeGreaterThan(0);
         tmpfs.fill();
-        await app.create({ tensors: many });
+        const token = createToken();
+        expect((await app.store.tensorFiles.write(token, list, index)).count).toBe(list.count);
+        await app.store.tensorFiles.remove(token);
       },
       { shmDirectory: tmpfs.path, memoryLimitBytes: 200 * MiB },
     )();

@@ -39,9 +39,31 @@ export const journalMutations = [
   {
     name: "a write that frees memory is not given the ballast's pages",
     file: `${journal}/journal.ts`,
-    find: "if (!isFull(error) || !this.#ballast.giveUp()) throw translate(error);",
-    replace: "throw translate(error);",
+    find: "() => this.makeRoom() || this.#ballast.giveUp()",
+    replace: "this.makeRoom",
     test: ["tests/faults/full-memory.test.ts", "DELETE works with not a page free"],
+  },
+  {
+    name: "a write of the journal is refused though the reserve has pages",
+    file: `${journal}/journal.ts`,
+    find: "if (!isFull(error) || !makeRoom()) throw translate(error);",
+    replace: "if (!isFull(error) || makeRoom === this.makeRoom || !makeRoom()) throw translate(error);",
+    test: ["tests/contract/reserve.test.ts", "takes its pages where nobody else has any"],
+  },
+  {
+    name: "a list is refused though the reserve has pages",
+    file: "src/memory/storage/tensor-files.ts",
+    find: "if (isWithoutPage(error) && this.makeRoom()) continue;",
+    replace: "if (isWithoutPage(error) && !this.makeRoom()) continue;",
+    test: ["tests/contract/reserve.test.ts", "takes its pages where nobody else has any"],
+  },
+  {
+    name: "what happens while a server stops is told by nobody",
+    file: "src/memory/start/open-store.ts",
+    find: "opened.defer(() => store.close());",
+    replace:
+      "opened.defer(() => { store.close(); keepEvents(journal, events, options.onWarning); events = undefined; });",
+    test: ["tests/contract/events-at-stop.test.ts"],
   },
   {
     name: "a damaged journal is used as it is",
