@@ -1,7 +1,7 @@
 /** Regions in `memfd` storage over HTTP: what is different where nothing has a name, and what the kernel itself refuses. */
 
 import { describe, expect, test } from "bun:test";
-import { closeSync, openSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, openSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { listHugePageBytes } from "../../src/memory/host/memory-space.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
@@ -11,6 +11,7 @@ import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, toCharge, until, withApp } from "../harness/app.ts";
 import { findMemfd, memfdPath } from "../harness/memfd.ts";
+import { descriptorsOf } from "../harness/open-files.ts";
 import { readBytes, writeBytes } from "./support/data-requests.ts";
 import { lease } from "./support/lease.ts";
 import { mapForWriting } from "./support/mapping.ts";
@@ -171,7 +172,7 @@ describe("a region in memfd storage", () => {
         ...{ storage: "memfd", byte_size: 1024 * MiB, ttl_ms: 1000 },
       });
       expect(detail).toContain("536870912");
-      expect(readdirSync("/proc/self/fd").filter((fd) => findMemfd(fd) !== undefined)).toEqual([]);
+      expect(descriptorsOf("self").filter((link) => link.startsWith(`/memfd:tensord.${app.instance}.`))).toEqual([]);
     }),
   );
 

@@ -2,8 +2,8 @@
  * A server that kills itself, or the process `pid`, with SIGKILL after a step that a test chooses while it runs: the file `TEST_KILL_FILE`
  * names the step and, for the Nth time it gets there from then on, says `count`. `TEST_DRIVER_ANSWER_MS` is how long it waits for a device's
  * driver, or `TEST_GIVE_UP_FILE` the file by which a test says that this is over; `TEST_DEVICE_NODE` is the node of every device, and
- * `TEST_KERNEL_DRIVER` where the kernel's driver has its files. Its reserve is filled whatever else the machine does. The production entry has no such hook; everything else is the real
- * composition.
+ * `TEST_KERNEL_DRIVER` where the kernel's driver has its files. Its reserve is filled whatever else the machine does. The production entry
+ * has no such hook; everything else is the real composition.
  */
 
 import { existsSync } from "node:fs";

@@ -53,8 +53,8 @@ export const journalMutations = [
   {
     name: "a list is refused though the reserve has pages",
     file: "src/memory/storage/tensor-files.ts",
-    find: "if (isWithoutPage(error) && this.makeRoom()) continue;",
-    replace: "if (isWithoutPage(error) && !this.makeRoom()) continue;",
+    find: "if (isWithoutPage(error) && (await this.makeRoom())) continue;",
+    replace: "if (isWithoutPage(error) && !(await this.makeRoom())) continue;",
     test: ["tests/contract/reserve.test.ts", "takes its pages where nobody else has any"],
   },
   {

@@ -149,7 +149,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
       onWarning,
     }),
   );
-  for (const each of [journal, proofs, journal.tensorFiles]) each.makeRoom = () => reserve.giveUp();
+  for (const each of [journal, proofs]) each.makeRoom = () => reserve.giveUp();
+  journal.tensorFiles.makeRoom = () => reserve.giveBack();
   const all = [
     new ShmStorage(directory, lanes, { onStep, reserve }),
     new ShmStorage(directory, lanes, { isPrivate: true, onStep, reserve }),

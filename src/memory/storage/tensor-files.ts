@@ -89,7 +89,7 @@ export class TensorFile implements TensorList {
 
 export class TensorFiles {
   /** Frees pages that are nobody's yet, for a write that finds the file system full; false if there are none. */
-  makeRoom: () => boolean = () => false;
+  makeRoom: () => Promise<boolean> = async () => false;
   readonly #directory: InstanceDirectory;
 
   constructor(directory: InstanceDirectory) {
@@ -112,7 +112,7 @@ export class TensorFiles {
         await this.#write(this.#path(token), list, index);
         return this.of(token, list.count);
       } catch (error) {
-        if (isWithoutPage(error) && this.makeRoom()) continue;
+        if (isWithoutPage(error) && (await this.makeRoom())) continue;
         await this.remove(token);
         throw translate(error);
       }
