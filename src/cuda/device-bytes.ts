@@ -59,6 +59,18 @@ export class DeviceBytes implements Bytes {
     return this.#run(token, byteSize, source, onChunk);
   }
 
+  async resident(token: string): Promise<never> {
+    throw this.#refusal("count the resident bytes", token);
+  }
+
+  async advise(token: string): Promise<never> {
+    throw this.#refusal("advise the kernel on the bytes", token);
+  }
+
+  async flush(token: string): Promise<never> {
+    throw this.#refusal("flush the bytes", token);
+  }
+
   /** Data begins at the first byte. */
   async #run(
     token: string,

@@ -39,6 +39,14 @@ export type FileReply =
       readonly system?: { readonly call: string; readonly errno: number; readonly code: string };
     };
 
+/** Whose file it is, and where. */
+export interface Standing {
+  readonly uid: number;
+  readonly mode: number;
+  /** The number that statfs(2) has of its file system. */
+  readonly fileSystem: number;
+}
+
 /** One file that is open. */
 export interface OpenPart {
   readonly fd: number;
@@ -54,6 +62,8 @@ export interface OpenedBytes {
   /** Of a sharded model: where its tensors lie and are to go. Undefined of one file, whose bytes stay in their order. */
   readonly pieces: Float64Array | undefined;
   readonly compression: Compression;
+  /** Of the first file. */
+  readonly standing: Standing;
   /** Names this state of the file: another one has another. */
   readonly key: string;
   readonly tensors: CreateRequest["tensors"];

@@ -1,6 +1,6 @@
 /** The Worker behind a file lane: opens a file below a root, reads its header, and says what is in it. It reads no tensor. */
 
-import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync, statfsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { SystemError, TensordError } from "../memory/error.ts";
 import { layOutRegion, type Tensor } from "../memory/layout/layout.ts";
@@ -11,7 +11,7 @@ import { openBeneath } from "../memory/os/libc-files.ts";
 import { yieldToRequests } from "../memory/os/nice.ts";
 import type { LaidOutBytes } from "../memory/storage/layout-lane.ts";
 import { isLong } from "../memory/storage/tensor-files.ts";
-import type { FileJob, FileReply, OpenedBytes, OpenPart, Signature, WantedFormat } from "./file-lane.ts";
+import type { FileJob, FileReply, OpenedBytes, OpenPart, Signature, Standing, WantedFormat } from "./file-lane.ts";
 import { toContent } from "./formats/content.ts";
 import type { ModelFile, RangeReader } from "./formats/format.ts";
 import { openModelFile } from "./formats/open-model-file.ts";
@@ -81,7 +81,8 @@ async function open(file: ModelPath, format: WantedFormat): Promise<OpenedBytes>
     const [header, dataOffset] = isRegion ? [beginning, found.dataOffset] : [new Uint8Array(0), 0];
     const layout = toLayout(tensors, header, { dataOffset, byteSize });
     const key = toKey([part], [beginning]);
-    return { files: [part], pieces: undefined, compression, key, tensors: toAsked(tensors), layout };
+    const standing = toStanding(part);
+    return { files: [part], pieces: undefined, compression, standing, key, tensors: toAsked(tensors), layout };
   } catch (error) {
     closeAll([part]);
     throw error;
@@ -108,7 +109,7 @@ async function openSharded({ path, root, below }: ModelPath): Promise<OpenedByte
     }
     const layout = toLayout(tensors, header, rest);
     const [key, pieces] = [toKey(files, headers), toPieces(shards, places)];
-    return { files, pieces, compression: "none", key, tensors: toAsked(tensors), layout };
+    return { files, pieces, compression: "none", standing: toStanding(index), key, tensors: toAsked(tensors), layout };
   } catch (error) {
     closeAll(files);
     throw error;
@@ -145,6 +146,11 @@ function openPart(file: ModelPath): OpenPart {
   if (status.isFile()) return { fd, signature: toSignature(status) };
   closeSync(fd);
   throw noFile(file.path, status);
+}
+
+function toStanding({ fd }: OpenPart): Standing {
+  const { uid, mode } = fstatSync(fd);
+  return { uid, mode, fileSystem: statfsSync(`/proc/self/fd/${fd}`).type };
 }
 
 function closeAll(files: readonly OpenPart[]): void {

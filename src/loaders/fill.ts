@@ -19,7 +19,7 @@ import { quotePath } from "./formats/refusal.ts";
 import { streamContent } from "./formats/stream-content.ts";
 import type { ModelPath } from "./source/model-roots.ts";
 
-export type Source = OpenedFile & Pick<ModelPath, "path">;
+export type Source = OpenedFile & ModelPath;
 
 /** Of one file: the only one. */
 function fileOf({ files }: Source): OpenPart {
@@ -152,7 +152,7 @@ function toReader({ fd, signature }: OpenPart): RangeReader {
   };
 }
 
-function changed({ path }: Source): TensordError {
+export function changed({ path }: Source): TensordError {
   return new TensordError("invalid-model-file", `Cannot load ${quotePath(path)}: it changed while it was loaded`, {
     hint: "Load it again once nobody writes to it. Replace a model file by a rename, so that it is whole at any time.",
   });

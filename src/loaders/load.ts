@@ -1,5 +1,5 @@
 /**
- * A model file becomes a region, byte for byte, as an operation: opened below its root, checked against what its header says, copied,
+ * A model file becomes a region, as an operation: the file itself, where it is mapped, or its bytes, one by one: opened below its root, checked against what its header says, copied,
  * looked at once more, and committed sealed. Which build of the name it is, the file's state says, so that one file is
  * loaded once, and a changed one stands beside what it was.
  */
@@ -14,12 +14,20 @@ import type { Store } from "../memory/state/store.ts";
 import { fileLabel, toFileLabel } from "./file-label.ts";
 import type { FileLane, WantedFormat } from "./file-lane.ts";
 import { fill, type Source, toFailure } from "./fill.ts";
+import { bindTo } from "./map.ts";
+import { chooseMode, type WantedMode } from "./mode.ts";
 import type { ModelPath } from "./source/model-roots.ts";
 
 /** What the region is to be. */
 export interface LoadTarget extends Omit<CreateRequest, "tensors" | "layout" | "fill" | "version"> {
   /** Undefined: the file's state says it. */
   readonly version: string | undefined;
+}
+
+/** How the file is taken. */
+export interface Wanted {
+  readonly format: WantedFormat;
+  readonly mode: WantedMode;
 }
 
 /**
@@ -31,7 +39,7 @@ export function startLoad(
   store: Store,
   files: FileLane,
   file: ModelPath,
-  format: WantedFormat,
+  { format, mode }: Wanted,
   target: LoadTarget,
   requestKey: string | null,
 ): Operation {
@@ -40,40 +48,58 @@ export function startLoad(
   if (known !== undefined) return known;
   store.books.model(model);
   const request = { kind: "load", model, createdBy, requestKey, source: file.path, totalBytes: 0 } as const;
-  return startOperation(store, request, async (onBytes, signal, setTotal) => {
+  return startOperation(store, request, async (onBytes, signal, { setTotal, setChoice }) => {
     const opened = await files.open(file, format).catch((error: unknown) => {
       throw toOutOfDescriptors(error) ?? toFailure(file, error);
     });
     try {
       store.step("load.opened");
-      setTotal(opened.layout.byteSize);
-      return idOf(await load(store, files, { ...file, ...opened }, target, onBytes, signal));
+      const source = { ...file, ...opened };
+      const choice = chooseMode(mode, source, target.isStorageSaid, process.geteuid?.() ?? 0);
+      setChoice(choice);
+      // Who maps a file reads and writes nothing of it here.
+      setTotal(choice.mode === "map" ? 0 : opened.layout.byteSize);
+      const asked = mode === "auto" ? target : { ...target, isStorageSaid: target.isStorageSaid || mode === "map" };
+      const how =
+        choice.mode === "map" ? asMap(store, files, source, asked) : asCopy(store, files, source, asked, onBytes);
+      return idOf(await load(store, source, how, signal));
     } finally {
       await files.close(opened);
     }
   });
 }
 
-async function load(
+/** What the region is to be, with its version, and what brings its bytes. */
+type Made = LoadTarget & Pick<CreateRequest, "version"> & Required<Pick<CreateRequest, "fill">>;
+
+/** Under versions of their own, so that who cannot open the file finds the copy, and not this one. */
+function asMap(store: Store, files: FileLane, source: Source, target: LoadTarget): Made {
+  const version = target.version ?? source.key.replace(/^file/, "map");
+  return { ...target, version, storage: "file", fill: (region) => bindTo(store, files, source, region) };
+}
+
+function asCopy(
   store: Store,
   files: FileLane,
   source: Source,
   target: LoadTarget,
   onBytes: (byteSize: number) => void,
-  signal: AbortSignal,
-): Promise<Region> {
+): Made {
+  const version = target.version ?? source.key;
+  return { ...target, version, fill: (region, stop) => fill(store, files, source, region, onBytes, stop) };
+}
+
+async function load(store: Store, source: Source, target: Made, signal: AbortSignal): Promise<Region> {
   const { hasHeader } = store.storages.get(target.storage);
   const { layout, tensors } = source;
-  const version = target.version ?? source.key;
+  const { version } = target;
   const request = {
     ...target,
-    version,
     ifExists: (await isLessRecovered(store, { ...target, version, tensors })) ? ("replace" as const) : target.ifExists,
     labels: { [fileLabel]: toFileLabel(source.path), ...target.labels },
     tensors,
     // Where no header is set apart, it is among the bytes.
     layout: hasHeader ? layout : { ...layout, header: new Uint8Array(0), dataOffset: 0 },
-    fill: (region: Region, stop: AbortSignal) => fill(store, files, source, region, onBytes, stop),
   };
   return (await createRegion(store, request, signal)).region;
 }

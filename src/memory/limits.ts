@@ -207,6 +207,8 @@ export const limits = {
    * waits for a few ms only. 2 % slower than 32 MiB. `bench/latency-under-allocation.ts`.
    */
   allocateWindowBytes: 16 * MiB,
+  /** What is asked of, or told, the kernel about a file's pages at a time. */
+  adviseWindowBytes: 64 * MiB,
   /** Nice value of a lane's thread. It keeps others' p99 within 2x of idle, and costs speed only where every core is busy. */
   laneNice: 10,
   /** A huge page, of x86-64 and of arm64 with pages of 4 KiB. */
@@ -252,6 +254,8 @@ export const limits = {
   tokens: 1000,
   tokensFileBytes: 1 * MiB,
   tokenUids: 1000,
+  /** Folders that one token is held to. */
+  tokenRoots: 64,
   /** How often the server looks whether the file of tokens is another one. */
   tokensLookMs: 1000,
   /** Hosts that the operator lets TCP be called by. */

@@ -27,6 +27,7 @@ import { defineModelRoutes } from "./models.ts";
 import { noRoute } from "./no-route.ts";
 import { observe } from "./observe.ts";
 import { defineOperationRoutes } from "./operations.ts";
+import { definePageRoutes } from "./pages.ts";
 import { toProblem, toProblemResponse } from "./problem.ts";
 import { readBody } from "./read-body.ts";
 import { refuseUnknownQuery } from "./refuse-unknown-query.ts";
@@ -58,6 +59,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   defineRegionsRoutes(app, services);
   defineRegionRoutes(app, services);
   defineSealRoutes(app, services);
+  definePageRoutes(app, services);
   defineGroupRoutes(app, services);
   defineDataRoutes(app, services);
   defineFileRoutes(app, services);

@@ -1,8 +1,8 @@
 /** What a request, or a file of models to load at the start, says of a load becomes what the operation takes. */
 
 import type { z } from "@hono/zod-openapi";
-import type { WantedFormat } from "../loaders/file-lane.ts";
-import type { LoadTarget } from "../loaders/load.ts";
+import type { LoadTarget, Wanted } from "../loaders/load.ts";
+import { refuseTarget } from "../loaders/mode.ts";
 import { type ModelPath, toModelPath, toRegionName } from "../loaders/source/model-roots.ts";
 import type { Store } from "../memory/state/store.ts";
 import { toCopyTarget } from "./region-request.ts";
@@ -11,7 +11,7 @@ import type { LoadModel } from "./schemas/load.ts";
 /** A load as it is asked for, whoever asks. */
 export interface AskedLoad {
   readonly file: ModelPath;
-  readonly format: WantedFormat;
+  readonly wanted: Wanted;
   readonly target: Omit<LoadTarget, "createdBy">;
 }
 
@@ -20,9 +20,19 @@ export function toLoad(
   store: Store,
   roots: readonly string[],
   model: string,
-  { uri, format = "auto", mode: _, key: _key, version, if_exists = "attach", ...asked }: z.infer<typeof LoadModel>,
+  {
+    uri,
+    format = "auto",
+    mode = "copy",
+    key: _key,
+    version,
+    if_exists = "attach",
+    ...asked
+  }: z.infer<typeof LoadModel>,
 ): AskedLoad {
   const file = toModelPath(uri, roots);
   const { name = toRegionName(file.path) } = asked;
-  return { file, format, target: { ...toCopyTarget(store, { ...asked, model, name, if_exists }), version } };
+  const target = { ...toCopyTarget(store, { ...asked, model, name, if_exists }), version };
+  if (mode === "map" && target.isStorageSaid) throw refuseTarget(file.path);
+  return { file, wanted: { format, mode }, target };
 }

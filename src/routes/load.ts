@@ -3,7 +3,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { startLoad } from "../loaders/load.ts";
 import { actorOf } from "./access/authorize.ts";
-import { checkCreation, checkModel } from "./access/checks.ts";
+import { checkCreation, checkModel, rootsOf } from "./access/checks.ts";
 import { location, preferenceApplied } from "./answer-headers.ts";
 import { defineBodyRoute } from "./body-route.ts";
 import { body, json } from "./contract.ts";
@@ -23,8 +23,8 @@ const load = createRoute({
   tags: ["models"],
   summary: "Load a model file into a region",
   description:
-    "The server reads the file as itself, checks it against what its header says, copies it byte for byte, and commits " +
-    "the region sealed, with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot " +
+    "The server reads the file as itself, checks it against what its header says, copies it byte for byte, or has it mapped where it " +
+    "lies, and commits the region sealed, a copy with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot " +
     "do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and " +
     "nothing is left then.",
   request: {
@@ -55,11 +55,11 @@ export function defineLoadRoute(app: OpenAPIHono<Environment>, { store, loading 
     checkModel(caller, model);
     store.books.model(model);
     const asked = c.req.valid("json");
-    const { file, format, target } = toLoad(store, loading.roots, model, asked);
+    const { file, wanted: how, target } = toLoad(store, rootsOf(caller, loading.roots), model, asked);
     // Nothing is replaced by it: which version it would be, the file says.
     checkCreation(caller, store, { ...target, version: "" }, asked.session);
     const wanted = { ...target, createdBy: caller.name, actor: actorOf(c) };
-    const operation = startLoad(store, loading.files, file, format, wanted, asked.key ?? null);
+    const operation = startLoad(store, loading.files, file, how, wanted, asked.key ?? null);
     return await answerBegun(c, store, operation, c.req.valid("header").prefer);
   });
 }

@@ -51,7 +51,7 @@ export type FactsOfRegion = Pick<
 /** A descriptor but for its tensors, of which there may be thousands. */
 export function toRegionFacts(store: Store, region: FactsOfRegion): z.infer<typeof RegionFacts> {
   const { owner, checksum } = region;
-  const { kind, memory, names, isMappable, isPrivate, hugePage, endsWith, device } = store.storages.of(region);
+  const { kind, memory, names, isMappable, isPrivate, hugePage, endsWith, device, origin } = store.storages.of(region);
   const { path, shmName } = names.address(region.token);
   return {
     id: idOf(region),
@@ -80,9 +80,12 @@ export function toRegionFacts(store: Store, region: FactsOfRegion): z.infer<type
       huge_pages: hugePage,
       device_uuid: device?.uuid ?? null,
       handle_type: device?.handleType ?? null,
-      allocation_bytes: roundUpToPage(Math.max(1, region.byteSize), memory.pageSize),
+      allocation_bytes: memory.isCharged === false ? 0 : roundUpToPage(Math.max(1, region.byteSize), memory.pageSize),
       granularity: device === null ? null : memory.pageSize,
       maker_byte: true,
+      immutable: origin === undefined,
+      mtime_ns: origin?.mtimeNs(region.token) ?? null,
+      changed: origin?.changeOf(region.token) ?? null,
     },
     tensor_count: region.tensors.count,
     checksum:
@@ -208,6 +211,8 @@ export function toOperation(operation: Operation): z.infer<typeof OperationSchem
     source: operation.source,
     done_bytes: operation.doneBytes,
     total_bytes: operation.totalBytes,
+    mode: operation.choice?.mode ?? null,
+    reason: operation.choice?.reason ?? null,
     region: operation.result,
     problem: failure === null ? null : toWorkProblem(failure),
     started_at: new Date(operation.startedAt).toISOString(),

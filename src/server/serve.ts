@@ -67,6 +67,7 @@ export async function startServer(
       holderSocket: config.holderSocket,
       memoryLimitBytes: config.memoryLimitBytes,
       offered: config.storages,
+      modelRoots: config.modelRoots,
       reserve: { ...reserveOptions, settingBytes: config.reserveBytes },
       holder: config.holderTtlMs === undefined ? undefined : { ttlMs: config.holderTtlMs, ...kept },
       onWarning,

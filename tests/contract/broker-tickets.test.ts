@@ -164,10 +164,10 @@ describe("the loop is asked", () => {
   test("by whoever may not do it to any region: to write for a worker, and at all for a token of other models", async () => {
     const { signal: revoked } = new AbortController();
     const callers: Record<string, Caller> = {
-      admin: { name: "boss", role: "admin", models: null, revoked },
-      worker: { name: "w", role: "worker", models: null, revoked },
-      reader: { name: "r", role: "reader", models: null, revoked },
-      other: { name: "o", role: "worker", models: new Set(["other"]), revoked },
+      admin: { name: "boss", role: "admin", models: null, roots: null, revoked },
+      worker: { name: "w", role: "worker", models: null, roots: null, revoked },
+      reader: { name: "r", role: "reader", models: null, roots: null, revoked },
+      other: { name: "o", role: "worker", models: new Set(["other"]), roots: null, revoked },
     };
     const access: BrokerAccess = {
       authenticate: ({ token = "" }) => callers[token] as Caller,

@@ -1,7 +1,8 @@
 /** Loads in flight when the server dies: there is a whole region, sealed, or none, and the file can be loaded again. */
 
 import { expect } from "bun:test";
-import { modelFolder, shardedUri, tinyUri } from "../harness/load.ts";
+import { statSync } from "node:fs";
+import { modelFolder, shardedUri, tinyPath, tinyUri } from "../harness/load.ts";
 import type { ServerApi } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { at, type Scenario } from "./scenario.ts";
@@ -44,8 +45,43 @@ function loading(what: string, body: { uri: string; storage: "shm" | "memfd"; fo
   };
 }
 
+/** The file that is mapped is nobody's to change, whenever the server dies. */
+function mapping(): Scenario {
+  const body = { uri: tinyUri, mode: "map" };
+  const before = toState();
+  return {
+    claim: "a file that is mapped where it lies",
+    env: { TENSORD_MODEL_ROOTS: modelFolder },
+    kills: at("load.bound", "create.journaled", "delete.keeper-unlinked"),
+    prepare: async (api) => ({
+      act: async () => {
+        const id = await load(api, body);
+        await api.delete(id as string);
+      },
+      check: async (_, { step }) => {
+        const found = await api.findByName("tiny");
+        const isWhole = step === "create.journaled";
+        expect(found !== undefined, `after ${step} it is ${isWhole ? "whole" : "not there"}`).toBe(isWhole);
+        const id = await load(api, body);
+        if (found !== undefined) expect(id).toBe(found.id);
+        const { state, storage } = await api.get(id as string);
+        expect(state).toBe("sealed");
+        expect(storage).toMatchObject({ kind: "file", path: tinyPath, changed: null });
+        expect(await api.delete(id as string)).toMatchObject({ state: "deleted", freed_bytes: 0 });
+        expect(toState()).toEqual(before);
+      },
+    }),
+  };
+}
+
+function toState() {
+  const { ino, mode, nlink, size, mtimeNs, ctimeNs } = statSync(tinyPath, { bigint: true });
+  return { ino, mode, nlink, size, mtimeNs, ctimeNs };
+}
+
 export const loadScenarios: readonly Scenario[] = [
   loading("a file", { uri: tinyUri, storage: "shm" }),
   loading("a file as bytes", { uri: tinyUri, storage: "memfd", format: "raw" }),
   loading("a model in several files", { uri: shardedUri, storage: "shm" }),
+  mapping(),
 ];

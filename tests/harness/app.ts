@@ -108,6 +108,7 @@ export class TestApp {
 
   static async open(options: AppOptions = {}): Promise<TestApp> {
     const { shmDirectory = defaultShmDirectory, memoryLimitBytes = 512 * MiB, onStep, storages, offered } = options;
+    const { modelRoots = ["/models", modelFolder] } = options;
     const { fdHolder, instance = createInstance(shmDirectory).name } = options;
     const warnings: string[] = [];
     const mistakes: string[] = [];
@@ -122,6 +123,7 @@ export class TestApp {
       ...(storages === undefined ? {} : { storages }),
       ...(fdHolder === undefined ? {} : { fdHolder }),
       reserve: options.reserve,
+      modelRoots,
     });
     const { store, directory } = opened;
     const traffic = { requests: 0, receivedBytes: 0, sentBytes: 0 };
@@ -145,7 +147,7 @@ export class TestApp {
     const observe = metrics.http.observe.bind(metrics.http);
     const tokensFile = options.tokens && new TokensFile(options.tokens, store);
     const authenticate = tokensFile?.authenticate;
-    const loading = { roots: options.modelRoots ?? ["/models", modelFolder], files: new FileLane() };
+    const loading = { roots: modelRoots, files: new FileLane() };
     const app = createApp({ store, host, version: "0.0.0", loading, traffic, observe, onUnexpected, authenticate });
     const closeStore = async () => {
       tokensFile?.[Symbol.dispose]();

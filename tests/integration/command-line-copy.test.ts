@@ -24,6 +24,8 @@ const operation: Operation = {
   source: `reg_${"a".repeat(26)}`,
   done_bytes: 512,
   total_bytes: 1024,
+  mode: null,
+  reason: null,
   region: null,
   problem: null,
   started_at: new Date().toISOString(),

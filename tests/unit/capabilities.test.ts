@@ -30,6 +30,9 @@ const operationOf: Readonly<Record<(typeof features)[number], string>> = {
   "huge-pages": "createRegion",
   devices: "getDevice",
   "elastic-pools": "createElasticPool",
+  map: "loadModel",
+  advise: "adviseRegion",
+  flush: "flushRegion",
   doctor: "diagnose",
   metrics: "getMetrics",
 };

@@ -22,6 +22,7 @@ export type {
   OperationDescriptor,
   PoolDeletion,
   RegionDescriptor,
+  Residency,
   SessionDescriptor,
   SessionEnd,
   Stats,
@@ -31,6 +32,7 @@ export type {
 } from "./http/wire.ts";
 export type { MemoryLock } from "./memory/memory-lock.ts";
 export type { AttachedBy } from "./memory/open.ts";
+export type { Advice } from "./memory/page-advice.ts";
 export type {
   AccessOptions,
   AnyRegion,

@@ -116,6 +116,13 @@ export type LoadOptions = Owner &
     readonly name?: string | undefined;
     /** Whether the file is taken for bytes, whatever is in it: one `U8` tensor named `data`. Default: its format's tensors. */
     readonly raw?: boolean | undefined;
+    /**
+     * Default `"copy"`: the file's bytes are copied into a region. `"map"`: the region is the file itself; nothing is copied or charged,
+     * every process maps the file and so must be able to read it, and who writes to it changes what is mapped. `"auto"` maps one file
+     * that is not compressed, lies on a file system of this machine, and that no worker may write to, and copies any other; the
+     * operation's descriptor has the `mode` and the `reason`.
+     */
+    readonly mode?: "auto" | "map" | "copy" | undefined;
     /** What the region is made of: as for `create`. */
     readonly storage?: "shm" | "memfd" | "heap" | undefined;
     /** The UUID of a device, in whose memory the region is to be, in place of `storage`. */

@@ -36,6 +36,9 @@ export const features = [
   "huge-pages",
   "devices",
   "elastic-pools",
+  "map",
+  "advise",
+  "flush",
   "doctor",
   "metrics",
 ] as const;
@@ -61,7 +64,6 @@ export interface StorageCapability {
   readonly reason: string | null;
 }
 
-const notYet = "This version of the server does not have it.";
 const notOffered = "This server is told not to offer it (TENSORD_STORAGES).";
 const noMemfd = "The kernel, or a filter before it, refuses memfd_create.";
 
@@ -69,7 +71,7 @@ const noMemfd = "The kernel, or a filter before it, refuses memfd_create.";
 const absences: readonly Omit<StorageCapability, "available" | "endsWith">[] = [
   { kind: "shm", survivesRestart: true, reason: "There is no shared memory directory." },
   { kind: "memfd", survivesRestart: false, reason: noMemfd },
-  { kind: "file", survivesRestart: true, reason: notYet },
+  { kind: "file", survivesRestart: true, reason: "This server is told of no files (TENSORD_MODEL_ROOTS)." },
   { kind: "heap", survivesRestart: false, reason: noMemfd },
   { kind: "cuda_vmm", survivesRestart: false, reason: "This server was not made for device memory." },
 ];

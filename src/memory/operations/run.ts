@@ -12,15 +12,18 @@ import type { Store } from "../state/store.ts";
 
 export type OperationRequest = Pick<Operation, "kind" | "model" | "createdBy" | "requestKey" | "source" | "totalBytes">;
 
+/** What is found out once it has begun. */
+export interface Told {
+  /** How many bytes there are to do. */
+  setTotal(byteSize: number): void;
+  /** Which of several ways it takes, and why. */
+  setChoice(choice: NonNullable<Operation["choice"]>): void;
+}
+
 /**
- * @param setTotal says how many bytes there are to do, where that was not known when it began.
  * @returns the id of the region that it led to, or null.
  */
-export type Work = (
-  onBytes: (byteSize: number) => void,
-  signal: AbortSignal,
-  setTotal: (byteSize: number) => void,
-) => Promise<string | null>;
+export type Work = (onBytes: (byteSize: number) => void, signal: AbortSignal, told: Told) => Promise<string | null>;
 
 /**
  * Begins `work`, which goes on whatever becomes of the client.
@@ -46,6 +49,7 @@ export function startOperation(store: Store, request: OperationRequest, work: Wo
     state: "running",
     result: null,
     failure: null,
+    choice: null,
     startedAt: store.now(),
     endedAt: null,
     cancel,
@@ -67,12 +71,17 @@ async function follow(store: Store, operation: Operation, work: Work): Promise<v
     toldAt = performance.now();
     store.emit({ type: "tensord.operation.progress", operation });
   };
-  const setTotal = (byteSize: number) => {
-    operation.totalBytes = byteSize;
+  const told: Told = {
+    setTotal(byteSize) {
+      operation.totalBytes = byteSize;
+    },
+    setChoice(choice) {
+      operation.choice = choice;
+    },
   };
   let state: OperationState = "succeeded";
   try {
-    operation.result = await work(onBytes, signal, setTotal);
+    operation.result = await work(onBytes, signal, told);
     operation.doneBytes = operation.totalBytes;
   } catch (error) {
     state = operation.cancel.signal.aborted && error === operation.cancel.signal.reason ? "cancelled" : "failed";

@@ -16,7 +16,9 @@ const O_CLOEXEC = 0o2000000;
 const openHowLayout = { byteSize: 24, flags: 0, mode: 8, resolve: 16 } as const;
 
 // posix_fadvise(2), <linux/fadvise.h>.
-const POSIX_FADV_DONTNEED = 4;
+const advices = { willneed: 3, dontneed: 4 } as const;
+/** That a range is read soon, or that the kernel's copy of it is not needed. */
+export type PageAdvice = keyof typeof advices;
 
 /**
  * Opens a file for reading that lies below `directory`, wherever links on the way lead: one that leads out of it is refused (EXDEV), as
@@ -42,9 +44,17 @@ export function openBeneath(directory: number, path: string): number {
   return Number(fd);
 }
 
-/** Has the kernel let go of its copy of a range that was read, unless others map it. posix_fadvise(2) returns its errno. */
+/** Has the kernel let go of its copy of a range that was read, unless others map it. */
 export function dropCached(fd: number, byteOffset: number, byteSize: number): void {
+  adviseOn(fd, byteOffset, byteSize, "dontneed");
+}
+
+/**
+ * Has the kernel read a range of the file ahead, or let go of its copy of it, as far as it is written and nobody maps it. Of a file that is
+ * memory it does nothing. posix_fadvise(2), which returns its errno.
+ */
+export function adviseOn(fd: number, byteOffset: number, byteSize: number, advice: PageAdvice): void {
   checkDescriptor(fd);
-  const errno = library().symbols.posix_fadvise(fd, BigInt(byteOffset), BigInt(byteSize), POSIX_FADV_DONTNEED);
+  const errno = library().symbols.posix_fadvise(fd, BigInt(byteOffset), BigInt(byteSize), advices[advice]);
   if (errno !== 0) throw failureOf("posix_fadvise", errno);
 }

@@ -1,9 +1,12 @@
-/** The part of `libc.ts` about the pages of a file: making huge ones of small ones, through a map that nobody can touch. */
+/**
+ * The part of `libc.ts` about the pages of a file: making huge ones of small ones, and counting those that are in memory, through a map
+ * that nobody can touch.
+ */
 
 import assert from "node:assert/strict";
 import { constants as osConstants } from "node:os";
 import { limits } from "../limits.ts";
-import { readInt } from "./ffi.ts";
+import { addressOf, readInt } from "./ffi.ts";
 import { checkDescriptor, failureOf, library } from "./libc.ts";
 
 // mmap(2), <asm-generic/mman-common.h>.
@@ -78,4 +81,31 @@ function collapseChunk(address: bigint): number {
   const c = library();
   const result = c.symbols.madvise(address, hugePageBytes, MADV_COLLAPSE);
   return result === 0 ? 0 : readInt(c.errno);
+}
+
+/**
+ * How many bytes of `[byteOffset, byteOffset + byteSize)` of `fd`'s file are in memory, by pages. The kernel tells the truth to who owns the
+ * file or may write to it, and to anybody else that all of it is. The map is of `PROT_NONE`: a file that is cut meanwhile cannot end
+ * this process. mincore(2).
+ * @param byteOffset a multiple of the page's size.
+ */
+export function countResident(fd: number, byteOffset: number, byteSize: number, pageBytes: number): number {
+  checkDescriptor(fd);
+  assert(byteOffset >= 0 && byteOffset % pageBytes === 0 && byteSize > 0, "what is counted begins with a page");
+  const c = library();
+  const pages = Math.ceil(byteSize / pageBytes);
+  const length = BigInt(pages * pageBytes);
+  const start = c.symbols.mmap(0n, length, PROT_NONE, MAP_SHARED, fd, BigInt(byteOffset));
+  if (start === -1n) throw failureOf("mmap", readInt(c.errno));
+  const address = BigInt.asUintN(64, start);
+  try {
+    const found = Buffer.alloc(pages);
+    const result = c.symbols.mincore(address, length, addressOf(found));
+    if (result === -1) throw failureOf("mincore", readInt(c.errno));
+    // Of each byte the lowest bit counts.
+    const resident = found.reduce((count, byte) => count + (byte & 1), 0);
+    return Math.min(resident * pageBytes, byteSize);
+  } finally {
+    c.symbols.munmap(address, length);
+  }
 }

@@ -67,6 +67,8 @@ function bindLibrary() {
     munmap: { args: ["u64", "u64"], returns: "i32" },
     // int madvise(void *addr, size_t length, int advice);
     madvise: { args: ["u64", "u64", "i32"], returns: "i32" },
+    // int mincore(void *addr, size_t length, unsigned char *vec);
+    mincore: { args: ["u64", "u64", "u64"], returns: "i32" },
     // void *memcpy(void *dest, const void *src, size_t n);
     memcpy: { args: ["u64", "u64", "u64"], returns: "u64" },
     // int fcntl(int fd, int op, struct flock *lock); or an int in its place.

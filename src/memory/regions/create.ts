@@ -180,10 +180,11 @@ async function toPlan(store: Store, request: CreateRequest): Promise<Plan> {
 
 /** What a region of `byteSize` bytes is charged, beside a list of its tensors that takes `fileBytes` of host memory. */
 export function toCharges(
-  { pool, pageSize }: Pick<Memory, "pool" | "pageSize">,
+  { pool, pageSize, isCharged = true }: Pick<Memory, "pool" | "pageSize" | "isCharged">,
   byteSize: number,
   fileBytes: number,
 ): Pick<RegionEntry, "chargedBytes" | "listBytes"> {
+  if (!isCharged) return { chargedBytes: fileBytes, listBytes: 0 };
   if (pool === hostPool) return { chargedBytes: roundUpToPage(byteSize, pageSize) + fileBytes, listBytes: 0 };
   // A driver gives no memory of no bytes.
   return { chargedBytes: roundUpToPage(Math.max(1, byteSize), pageSize), listBytes: fileBytes };

@@ -100,6 +100,8 @@ function chooseVictims(store: Store, request: EvictionRequest): Chosen {
       found += region.freeableBytes;
       continue;
     }
+    // To make room nothing goes that leaves none.
+    if (isAllOrNothing && region.chargedBytes === 0) continue;
     const reason = found >= bytes ? "not-needed" : whyKept(store, region);
     if (reason === undefined) {
       evicted.push({ region, name: region.name });

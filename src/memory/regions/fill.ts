@@ -12,8 +12,8 @@ import { scheduleExpiry } from "./expire.ts";
 import { beginHandOff } from "./hand-off.ts";
 import { endClaim, freeAll } from "./seal.ts";
 
-/** Writes the data of a region that is kept and not entered. @returns the checksum of what is there, read back. */
-export type Fill = (region: Region, signal: AbortSignal) => Promise<Checksum>;
+/** Brings the data of a region that is kept and not entered. @returns the checksum of what is there, read back; null if none was taken. */
+export type Fill = (region: Region, signal: AbortSignal) => Promise<Checksum | null>;
 
 /** @throws what the fill failed with; nothing of the region is then left once it is undone. */
 export async function commitFilled(
@@ -39,7 +39,7 @@ export async function commitFilled(
 }
 
 /** One turn: row, proof, public name, state, and with them the end of the region whose name it takes. */
-function commit(store: Store, region: Region, checksum: Checksum, actor: string | undefined): void {
+function commit(store: Store, region: Region, checksum: Checksum | null, actor: string | undefined): void {
   const { pendingName, modelBooks, version, token } = region;
   const holder = pendingName === null ? undefined : modelBooks.names.get(pendingName, version);
   const change: RegionChange = {

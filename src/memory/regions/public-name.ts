@@ -37,6 +37,11 @@ function act(store: Store, region: Region, found: NameState): void {
     case "blocked":
       store.warn(`Cannot bring the name of ${describe(region)} back; the next look tries again`, undefined);
       break;
+    case "changed":
+      store.change("change.journaled", [region, {}]);
+      store.storages.of(region).names.settle?.(region.token);
+      store.emit({ type: "tensord.region.changed", region });
+      break;
     case "lost":
       loseRegion(store, region);
       break;

@@ -27,6 +27,7 @@ import { type EventWriter, Store } from "../state/store.ts";
 import type { StoreEvent } from "../state/store-event.ts";
 import type { FdHolder } from "../storage/fd-holder/fd-holder.ts";
 import { HeldDescriptors, type HeldOptions } from "../storage/fd-holder/held-descriptors.ts";
+import { FileStorage } from "../storage/file/file-storage.ts";
 import { HeapStorage } from "../storage/heap/heap-storage.ts";
 import { SpareInodes } from "../storage/inodes.ts";
 import { InstanceDirectory, type InstanceLocation } from "../storage/instance-directory.ts";
@@ -46,6 +47,8 @@ export interface StoreOptions extends InstanceLocation {
   readonly memoryLimitBytes: number | undefined;
   /** The kinds of storage that new regions may be made of; undefined are all that this host has. */
   readonly offered?: readonly OfferedKind[] | undefined;
+  /** Folders whose files regions may be; left out: none. */
+  readonly modelRoots?: readonly string[] | undefined;
   /** What lies ready for regions to come; undefined: nothing does. */
   readonly reserve?: ReserveOptions | undefined;
   readonly onWarning: (message: string, error: unknown) => void;
@@ -151,14 +154,17 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   );
   for (const each of [journal, proofs]) each.makeRoom = () => reserve.giveUp();
   journal.tensorFiles.makeRoom = () => reserve.giveBack();
+  const files = new FileStorage(directory, lanes, options.modelRoots ?? []);
   const all = [
     new ShmStorage(directory, lanes, { onStep, reserve }),
     new ShmStorage(directory, lanes, { isPrivate: true, onStep, reserve }),
     ...openMemfdStorages(memfds, lanes, onStep),
     ...unlessRefused(() => new HeapStorage(memfds, lanes, onStep)),
+    files,
     ...more.storages,
   ];
-  const storages = new Storages(all, options.offered, more.absences, more.awaited?.reason);
+  const absences = { ...more.absences, ...(files.origin.withheld && { file: files.origin.withheld.reason }) };
+  const storages = new Storages(all, options.offered, absences, more.awaited?.reason);
   events = openEvents(journal, options.onWarning);
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void tryFree(store, region));
   const expiring = new Agenda<Region>(limits.drainPollSlice, (region) => void expireRegion(store, region));
@@ -185,6 +191,10 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     endingRequestedLeases: opened.use(endingRequestedLeases),
     onWarning: options.onWarning,
     onStep: options.onStep,
+  });
+  files.listen((token) => {
+    const region = store.books.regionByToken(token);
+    if (region !== undefined && !store.isClosing) inspectName(store, region);
   });
   opened.use(store.feeder);
   opened.use(store.downloads);

@@ -30,6 +30,8 @@ export interface Operation {
   result: string | null;
   /** What it failed with. */
   failure: TensordError | null;
+  /** Of a load, how its file became a region, and why so; null until that is known. */
+  choice: { readonly mode: string; readonly reason: string } | null;
   readonly startedAt: number;
   endedAt: number | null;
   readonly cancel: AbortController;

@@ -22,6 +22,7 @@ export const steps = [
   "copy.read-back",
   "load.opened",
   "load.filled",
+  "load.bound",
   "seal.begun",
   "seal.mode-set",
   "seal.writers-asked",

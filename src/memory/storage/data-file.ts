@@ -27,9 +27,12 @@ export class DataFile implements Disposable {
   /** How many descriptors of the file this process has while nobody else reads or writes it, this one counted. */
   readonly ownDescriptors: number;
 
-  /** Takes `fd` over, of an open file description of its own; closes it if the locks cannot be taken. */
-  constructor(fd: number, access: DataAccess, translate: (error: unknown) => unknown, ownDescriptors = 1) {
-    lock(fd, access);
+  /**
+   * Takes `fd` over, of an open file description of its own; closes it if the locks cannot be taken.
+   * @param access null: none are, since locks say nothing of this file.
+   */
+  constructor(fd: number, access: DataAccess | null, translate: (error: unknown) => unknown, ownDescriptors = 1) {
+    if (access !== null) lock(fd, access);
     this.fd = fd;
     this.#translate = translate;
     this.ownDescriptors = ownDescriptors;

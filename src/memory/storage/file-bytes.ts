@@ -3,7 +3,9 @@
 import { closeSync, readSync } from "node:fs";
 import { type Chunk, toChunks } from "../layout/checksum.ts";
 import type { Stay } from "../os/descriptors.ts";
+import type { PageAdvice } from "../os/libc-files.ts";
 import { type DataAccess, DataFile } from "./data-file.ts";
+import { advisePages, countResidentBytes, flushFile } from "./file-pages.ts";
 import { inTurn } from "./in-turn.ts";
 import type { Lane } from "./lane.ts";
 import { resized } from "./resized.ts";
@@ -100,6 +102,30 @@ export class FileBytes implements Bytes {
       return hashes;
     } catch (error) {
       throw this.#files.translate(error, byteSize);
+    }
+  }
+
+  resident(token: string, byteSize: number): Promise<number | null> {
+    return this.#withFile(token, byteSize, (fd) => countResidentBytes(fd, byteSize, this.#lane));
+  }
+
+  advise(token: string, byteSize: number, advice: PageAdvice): Promise<void> {
+    return this.#withFile(token, byteSize, (fd) => advisePages(fd, byteSize, advice, this.#lane));
+  }
+
+  flush(token: string): Promise<boolean> {
+    return this.#withFile(token, 0, flushFile);
+  }
+
+  /** Opens the file, without locks, for as long as `use` takes. */
+  async #withFile<Result>(token: string, byteSize: number, use: (fd: number) => Promise<Result>): Promise<Result> {
+    const fd = this.#translated(() => this.#files.open(token, "read", "long"));
+    try {
+      return await use(fd);
+    } catch (error) {
+      throw this.#files.translate(error, byteSize);
+    } finally {
+      closeSync(fd);
     }
   }
 

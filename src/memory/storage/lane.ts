@@ -4,6 +4,7 @@
  */
 
 import { SystemError } from "../error.ts";
+import type { PageAdvice } from "../os/libc-files.ts";
 
 export type Job =
   | { readonly kind: "allocate"; readonly fd: number; readonly byteOffset: number; readonly byteSize: number }
@@ -20,13 +21,27 @@ export type Job =
       /** Whether the kernel need not keep its copy of what was read. */
       readonly dropsRead: boolean;
     }
+  | {
+      readonly kind: "advise";
+      readonly fd: number;
+      readonly byteOffset: number;
+      readonly byteSize: number;
+      readonly advice: PageAdvice;
+    }
+  | {
+      readonly kind: "resident";
+      readonly fd: number;
+      readonly byteOffset: number;
+      readonly byteSize: number;
+      readonly pageBytes: number;
+    }
   | { readonly kind: "start" }
   | { readonly kind: "close"; readonly fd: number }
   | { readonly kind: "seal"; readonly fd: number }
   | { readonly kind: "cut"; readonly fd: number; readonly byteSize: number }
   | { readonly kind: "unlink"; readonly path: string };
 
-/** What a Worker answers: `value` is the hash of what a `hash` or `copy` job read, else 0. */
+/** What a Worker answers: `value` is the hash of what a `hash` or `copy` job read, how many bytes are `resident`, else 0. */
 export type JobReply =
   | { readonly ok: true; readonly value: bigint }
   | { readonly ok: false; readonly call: string; readonly errno: number; readonly code: string };

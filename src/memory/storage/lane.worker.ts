@@ -8,8 +8,9 @@ import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { readWhole } from "../os/files.ts";
 import { fallocate, readDescriptorLimit } from "../os/libc.ts";
-import { dropCached } from "../os/libc-files.ts";
+import { adviseOn, dropCached } from "../os/libc-files.ts";
 import { addSeals, writeMapped } from "../os/libc-memory.ts";
+import { countResident } from "../os/libc-pages.ts";
 import { yieldToRequests } from "../os/nice.ts";
 import type { Job, JobReply } from "./lane.ts";
 
@@ -43,6 +44,11 @@ function perform(job: Job): bigint {
       return hash(job.fd, job.byteOffset, job.byteSize);
     case "copy":
       return copy(job);
+    case "advise":
+      adviseOn(job.fd, job.byteOffset, job.byteSize, job.advice);
+      return 0n;
+    case "resident":
+      return BigInt(countResident(job.fd, job.byteOffset, job.byteSize, job.pageBytes));
     case "seal":
       addSeals(job.fd, "write");
       return 0n;

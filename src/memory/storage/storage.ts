@@ -6,7 +6,9 @@
 
 import type { StorageEnd } from "../host/capabilities.ts";
 import type { Locks } from "../os/kernel-lease.ts";
+import type { PageAdvice } from "../os/libc-files.ts";
 import type { DataAccess, DataFile } from "./data-file.ts";
+import type { FileChange, Origin } from "./file/origin.ts";
 import type { Lane } from "./lane.ts";
 
 /**
@@ -71,6 +73,8 @@ export interface Storage {
   readonly endsWith: StorageEnd;
   /** Of memory on a device, which the file that carries its leases is not; else null. */
   readonly device: DeviceAccess | null;
+  /** Of memory that is a file of somebody else's; left out: it is the storage's own. */
+  readonly origin?: OriginAccess;
   readonly memory: Memory;
   readonly names: Names;
   readonly bytes: Bytes;
@@ -90,6 +94,18 @@ export interface DeviceAccess {
   exportHandle(token: string): Promise<number>;
 }
 
+/** Files that regions are, and that are neither made nor freed with them. */
+export interface OriginAccess {
+  /** Why no region is made of one; null if regions are. */
+  readonly withheld: Withheld | null;
+  /** From here on the region, which is kept, is that file. @throws TensordError `out-of-shared-memory`. */
+  bind(token: string, origin: Origin): Identity;
+  /** When the file was last written as it was loaded, in ns since the epoch; null if that is known no more. */
+  mtimeNs(token: string): string | null;
+  /** What the file is since it is not what it was, as far as that was told; else null. */
+  changeOf(token: string): FileChange | null;
+}
+
 /** Why nothing new is made of a storage, in words that end a sentence. */
 export interface Withheld {
   /** Whether to ask again is advice. */
@@ -105,7 +121,9 @@ export interface Memory {
   readonly pageSize: number;
   /** What there is, and what of it is free. */
   space(): Space;
-  /** What its regions take outside of the file system that names and journal are in. */
+  /** Whether its regions are charged for their bytes; left out: they are. */
+  readonly isCharged?: boolean;
+  /** What its regions take outside of the file system that names and journal are in; negative is what they take there uncharged. */
   readonly elsewhereBytes: number;
   /** Whether it makes regions of what the reserve has, and sees to it that what is left of that is in nobody's way. */
   readonly usesReserve?: boolean;
@@ -156,6 +174,8 @@ export interface Names {
   withdraw(token: string, identity: Identity): void;
   /** Looks at the public name and mends it, in one synchronous turn. */
   inspect(token: string, identity: Identity): NameState;
+  /** What `inspect` found `changed` is told, and no news any more. */
+  settle?(token: string): void;
 }
 
 /** What lies in a region, for those who cannot map it. */
@@ -186,6 +206,12 @@ export interface Bytes {
     source: FillSource,
     onChunk: (byteSize: number) => void,
   ): Promise<readonly bigint[]>;
+  /** How many of the region's bytes are in memory; null where the kernel tells only who owns the file, or may write to it. */
+  resident(token: string, byteSize: number): Promise<number | null>;
+  /** Has the kernel read them ahead, or let go of what nobody maps. Of memory that is the only copy it lets go of nothing. */
+  advise(token: string, byteSize: number, advice: PageAdvice): Promise<void>;
+  /** Writes what was written to them to where they are kept. @returns whether they are there without power. */
+  flush(token: string): Promise<boolean>;
 }
 
 /** An open file whose bytes from `byteOffset` on fill a region. */
@@ -225,8 +251,8 @@ export interface Address {
   readonly shmName: string | null;
 }
 
-/** What became of a public name that was looked at. */
-export type NameState = "intact" | "relinked" | "replaced" | "blocked" | "lost";
+/** What became of a public name that was looked at. `changed`: what it leads to is not what was told of it. */
+export type NameState = "intact" | "relinked" | "replaced" | "blocked" | "lost" | "changed";
 
 /** `removed`: somebody took its file away. `not-kept`: nobody held its memory while no server ran. */
 export const lossCauses = ["removed", "not-kept"] as const;

@@ -81,12 +81,12 @@ export class Storages {
 
   /** Those of which regions could be made now: a device may be withheld. */
   get usable(): readonly Storage[] {
-    return [...this.all].filter(({ device }) => device === null || device.withheld === null);
+    return [...this.all].filter(({ device, origin }) => device?.withheld == null && origin?.withheld == null);
   }
 
-  /** What new regions may be made of. */
+  /** What new regions may be made of; of files that there are already loads alone make them. */
   get offered(): readonly Storage[] {
-    this.#offered ??= [...this.all].filter(({ kind }) => !this.#withheld.has(kind));
+    this.#offered ??= [...this.all].filter(({ kind, origin }) => !this.#withheld.has(kind) && origin === undefined);
     return this.#offered;
   }
 

@@ -9,9 +9,17 @@ export interface Caller {
   readonly role: Role;
   /** The models that it may use; null: all. */
   readonly models: ReadonlySet<string> | null;
+  /** The folders whose files it may have loaded, and no others, of those that the server may read; null: all. */
+  readonly roots: readonly string[] | null;
   /** Aborts once this is no longer true: the token was taken away, or changed. */
   readonly revoked: AbortSignal;
 }
 
 /** Whoever reaches a server that asks for no tokens. */
-export const anybody: Caller = { name: null, role: "admin", models: null, revoked: new AbortController().signal };
+export const anybody: Caller = {
+  name: null,
+  role: "admin",
+  models: null,
+  roots: null,
+  revoked: new AbortController().signal,
+};

@@ -16,6 +16,7 @@ import type { Operation as LongWork } from "../../memory/state/operation.ts";
 import type { Region } from "../../memory/state/region.ts";
 import type { Claim, RequestedLease, Session } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
+import { isAllowed } from "../../memory/storage/file/origin.ts";
 import type { Caller } from "./caller.ts";
 import { isOwn, may, mayEver, mayUse, type Operation } from "./rights.ts";
 
@@ -86,6 +87,11 @@ export function accessLease(caller: Caller, operation: Operation, store: Store, 
   if (!mayUse(caller, lease.region.model)) throw leaseNotFound(id);
   if (isOwn(caller, lease)) return lease;
   throw forbidden(`${describeCaller(caller)} may not ${toWords(operation)}: ${quote(id)} is another's, want its own`);
+}
+
+/** The folders whose files the caller may have loaded: of the server's, or below one of them. */
+export function rootsOf(caller: Caller, roots: readonly string[]): readonly string[] {
+  return caller.roots === null ? roots : caller.roots.filter((root) => isAllowed(root, roots));
 }
 
 /** The operation with this id. @throws TensordError `operation-not-found` if the caller may not see it, `forbidden`. */

@@ -35,6 +35,9 @@ export const rights = {
   sealGroup: changing,
   openGroup: seeing,
   verifyRegion: seeing,
+  /** What is let go of is read again, and takes time of others. */
+  adviseRegion: working,
+  flushRegion: changing,
   copyRegion: working,
   /** Of files below the roots that whoever runs the server has named: it reads them as itself. */
   loadModel: working,

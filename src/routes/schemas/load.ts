@@ -26,10 +26,16 @@ export const LoadModel = z
           "Default `auto`: what the file is, its bytes say (safetensors, GGUF, .npy, .npz, each also compressed by gzip or zstd), and " +
           "its tensors are the region's. `raw`: it is bytes, whatever is in them, of one U8 tensor named `data`.",
       }),
-    mode: z.enum(["copy"]).optional().openapi({
-      description:
-        "Default `copy`: the file's bytes are copied, as they are once they are decompressed, into a region.",
-    }),
+    mode: z
+      .enum(["auto", "map", "copy"])
+      .optional()
+      .openapi({
+        description:
+          "Default `copy`: the file's bytes are copied, as they are once they are decompressed, into a region. `map`: the region is the file " +
+          "itself (`file` storage). Nothing is copied or charged, and all who map it share the kernel's copy of it; who may write to the file " +
+          "changes the region, which is told of and not kept from anybody. `auto` maps what is one file, not compressed, on a file system " +
+          "that is known as local, and that no worker may write to, unless it is said what the region is made of; the operation says `mode` and `reason`.",
+      }),
     ...target,
     if_exists: z.enum(["attach", "fail"]).optional().openapi({
       description:

@@ -1,12 +1,13 @@
 /** The zod schemas of operations: the body that begins a copy, and what is answered about long work. */
 
 import { z } from "@hono/zod-openapi";
+import { loadModes } from "../../loaders/mode.ts";
 import { isPlainText } from "../../memory/naming.ts";
 import { operationKinds, operationStates } from "../../memory/state/operation.ts";
 import { byteCount, createdBy, idPattern, nextCursor, time, wantPlainText } from "./common.ts";
 import { Problem } from "./problem.ts";
 import { CreateRegion, exactly, ownedRegion } from "./requests.ts";
-import { openWord } from "./words.ts";
+import { openWord, openWordOrNull } from "./words.ts";
 
 const { tensors: _tensors, byte_size: _byteSize, ...target } = CreateRegion.shape;
 
@@ -46,7 +47,15 @@ export const Operation = z
     total_bytes: byteCount.openapi({
       description:
         "All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened " +
-        "its file yet. Of pages that are unmapped, their bytes.",
+        "its file yet, and of one that maps it. Of pages that are unmapped, their bytes.",
+    }),
+    mode: openWordOrNull(
+      "Of a load, how its file becomes a region: the file itself is mapped, or its bytes are copied. null until that is known.",
+      loadModes,
+    ),
+    reason: z.string().nullable().openapi({
+      description: "Why in that mode, in words that end a sentence; null where there is none.",
+      example: "it is compressed (gzip)",
     }),
     region: z.string().nullable().openapi({
       description: "The id of the region that it led to; null unless it `succeeded`, and of what leads to none.",

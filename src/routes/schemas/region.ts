@@ -3,6 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { type Owner as RegionOwner, states, toldEndReasons } from "../../memory/journal/region-record.ts";
 import { limits } from "../../memory/limits.ts";
+import { fileChanges } from "../../memory/storage/file/origin.ts";
 import { hugePageBytes } from "../../memory/storage/storage.ts";
 import { byteCount, createdBy, ModelName, nextCursor, Pid, Shape, TensorName, time, Version } from "./common.ts";
 import {
@@ -66,7 +67,7 @@ export const Storage = z
       example: "/tensord.default.abcdefghijklmnopqrstuvwxyz",
     }),
     path: z.string().nullable().openapi({
-      description: "The file to map; null of storage that has no name.",
+      description: "The file to map, of `file` storage as the server sees it; null of storage that has no name.",
       example: "/dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz",
     }),
     dev: z.string().openapi({ description: "Device and inode: another one means another /dev/shm.", example: "27" }),
@@ -94,7 +95,8 @@ export const Storage = z
       ["posix_fd"],
     ),
     allocation_bytes: byteCount.openapi({
-      description: "What it takes: the size in whole pages. On a device that is what has to be mapped.",
+      description:
+        "What it takes: the size in whole pages, and nothing of `file` storage. On a device that is what has to be mapped.",
       example: 4_198_400,
     }),
     granularity: z.int().nullable().openapi({
@@ -105,6 +107,22 @@ export const Storage = z
       description: "Whether who makes it holds the maker's byte in place of the lease byte (docs/protocol.md).",
       example: true,
     }),
+    immutable: z.boolean().openapi({
+      description:
+        "Whether the server sees to it that nothing is written to it once it is sealed. Of `file` storage it is false: the file is " +
+        "somebody else's.",
+      example: true,
+    }),
+    mtime_ns: z.string().nullable().openapi({
+      description:
+        "Of `file` storage: when the file was last written, in ns since the epoch. Where it shows another time it was written to since.",
+      example: null,
+    }),
+    changed: openWordOrNull(
+      "Of `file` storage: what has become of the file since it was loaded, as it was last looked at; null if nothing has. Do not map it then: " +
+        "load it again, as another version.",
+      fileChanges,
+    ),
   })
   .openapi("Storage");
 

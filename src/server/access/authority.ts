@@ -149,11 +149,17 @@ function toHolders(entries: readonly TokenEntry[], before: readonly Holder[]): r
 }
 
 function toHolder(
-  { name, role, models, hash, uids = [], requests_per_second: perSecond }: TokenEntry,
+  { name, role, models, roots, hash, uids = [], requests_per_second: perSecond }: TokenEntry,
   text: string,
 ): Holder {
   const revoked = new AbortController();
-  const caller = { name, role, models: models === undefined ? null : new Set(models), revoked: revoked.signal };
+  const caller = {
+    name,
+    role,
+    models: models === undefined ? null : new Set(models),
+    roots: roots ?? null,
+    revoked: revoked.signal,
+  };
   const rate = perSecond === undefined ? undefined : new Rate(perSecond, performance.now());
   return { caller, hash, uids, rate, text, revoke: () => revoked.abort() };
 }

@@ -5,6 +5,7 @@
 
 import { createHash } from "node:crypto";
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
+import { normalize } from "node:path";
 import { z } from "@hono/zod-openapi";
 import { TensordError } from "../../memory/error.ts";
 import { limits } from "../../memory/limits.ts";
@@ -15,6 +16,10 @@ import { roles } from "../../routes/access/caller.ts";
 export const tokenText = /^[A-Za-z0-9._~+/-]{32,512}=*$/;
 
 const Name = z.string().regex(namePattern, "want 1 to 128 of A-Z a-z 0-9 . _ - and no leading dot");
+
+function isRoot(path: string): boolean {
+  return path.startsWith("/") && path !== "/" && normalize(path) === path && !path.endsWith("/");
+}
 
 const Entry = z
   .strictObject({
@@ -38,6 +43,7 @@ const Entry = z
       .max(limits.tokenUids)
       .optional(),
     models: z.array(Name).min(1).max(limits.models).optional(),
+    roots: z.array(z.string().refine(isRoot, "want an absolute, normal path")).max(limits.tokenRoots).optional(),
     requests_per_second: z.number().min(0.01).max(1_000_000).optional(),
   })
   .refine(
@@ -48,6 +54,7 @@ const Entry = z
     ({ token, token_sha256, uids }) => token !== undefined || token_sha256 !== undefined || uids !== undefined,
     "nobody can be it, want `token`, `token_sha256` or `uids`",
   )
+  .refine(({ role, roots }) => role !== "admin" || roots === undefined, "an admin is held to no roots")
   .refine(({ role, models }) => role !== "admin" || models === undefined, "an admin is held to no models");
 
 const TokensFile = z.strictObject({ tokens: z.array(Entry).min(1).max(limits.tokens) });

@@ -1,6 +1,7 @@
 /**
  * `hold`: runs a command while a region is leased, for readers that map a path and take no lease themselves. The command inherits the
- * descriptor that has the lock, so the region is in use until the command has ended, whatever becomes of this process.
+ * descriptor that has the lock, so the region is in use until the command has ended, whatever becomes of this process. On a file of
+ * somebody else's a lock proves nothing: that is leased by request, for as long as this process is there.
  */
 
 import { spawn } from "node:child_process";
@@ -8,12 +9,14 @@ import { closeSync, constants, fstatSync, lstatSync, openSync } from "node:fs";
 import { constants as osConstants } from "node:os";
 import { TensordError } from "../../memory/error.ts";
 import { tryLease } from "../../memory/os/kernel-lease.ts";
-import type { RegionDetail } from "./answers.ts";
+import type { Lease, RegionDetail } from "./answers.ts";
 import type { Api } from "./api.ts";
 import { toId } from "./target.ts";
 
 /** What a descriptor may say that is over when it is looked at: a region was replaced, a stock reader took its name away. */
 const tries = 10;
+/** How long a lease by request outlives this process, if it is killed. */
+const leaseMs = 60_000;
 /** What is passed on. Those that a terminal sends go to the whole foreground, of which the command is part. */
 const passedOn = ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"] as const;
 const fromTerminal = ["SIGINT", "SIGQUIT"] as const;
@@ -26,32 +29,36 @@ const fromTerminal = ["SIGINT", "SIGQUIT"] as const;
  * @throws TensordError `storage-unavailable` of a region without a path; `io-error`; what the server says.
  */
 export async function hold(api: Api, target: string, command: readonly string[]): Promise<number> {
-  const { fd, path } = await lease(api, target);
+  const { fd, path, release } = await lease(api, target);
   try {
     const [program = "", ...args] = command.map((word) => word.replaceAll("{}", path));
     return await run(program, args, { ...process.env, TENSORD_PATH: path }, fd);
   } finally {
     closeSync(fd);
+    await release();
   }
 }
 
 interface Leased {
-  /** Has the lock. Whoever got it closes it. */
+  /** Has the lock, if there is one. Whoever got it closes it. */
   readonly fd: number;
   readonly path: string;
+  /** Ends the lease, if there is no lock. */
+  readonly release: () => Promise<void>;
 }
 
 /** Open, lock, then check, as `docs/protocol.md` has it: what is not as it was told is asked for anew. */
 async function lease(api: Api, target: string): Promise<Leased> {
   for (let left = tries; ; left--) {
     const region = await api.call<RegionDetail>("GET", `/v1/regions/${await toId(api, target, "hold")}`);
-    const { path, dev } = region.storage;
+    const { path, dev, kind } = region.storage;
     if (path === null || dev === null) throw withoutPath(target, region);
+    if (kind === "file") return await leaseFile(api, target, region, path);
     const fd = tryOpen(target, path);
     if (fd !== undefined) {
       try {
         if (!tryLease(fd, "consumer", false)) throw barred(target, path);
-        if (isFileOf(region, path, fd)) return { fd, path };
+        if (isFileOf(region, path, fd)) return { fd, path, release: async () => {} };
       } catch (error) {
         closeSync(fd);
         throw error;
@@ -60,6 +67,42 @@ async function lease(api: Api, target: string): Promise<Leased> {
     }
     if (left === 0) throw elsewhere(target, path);
   }
+}
+
+/** The server looks at the file when it is asked for it, and says what has become of it. */
+async function leaseFile(api: Api, target: string, region: RegionDetail, path: string): Promise<Leased> {
+  const { changed, dev, ino } = region.storage;
+  if (changed !== null) throw changedSince(target, path, changed);
+  const lease = await api.call<Lease>("POST", `/v1/regions/${region.id}/leases`, { ttl_ms: leaseMs });
+  const renew = () => api.call("POST", `/v1/leases/${lease.id}/renew`).catch(() => undefined);
+  const timer = setInterval(() => void renew(), leaseMs / 3);
+  const release = async () => {
+    clearInterval(timer);
+    // The server may be gone by now, and the lease with it.
+    await api.call("DELETE", `/v1/leases/${lease.id}`).catch(() => undefined);
+  };
+  try {
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const status = fstatSync(fd, { bigint: true });
+    if (String(status.dev) === dev && String(status.ino) === ino) return { fd, path, release };
+    closeSync(fd);
+    throw elsewhere(target, path);
+  } catch (error) {
+    await release();
+    const { code } = error as NodeJS.ErrnoException;
+    if (error instanceof TensordError || code === undefined) throw error;
+    throw new TensordError("io-error", `Cannot hold ${target}: ${path} cannot be opened (${code})`, {
+      errno: code,
+      hint: "Let this user read the file where it lies, or load it in mode copy.",
+    });
+  }
+}
+
+function changedSince(target: string, path: string, changed: string): TensordError {
+  const state = `${path} is ${changed.replace("-", " ")} since it was loaded`;
+  return new TensordError("io-error", `Cannot hold ${target}: ${state}`, {
+    hint: `Load it again, \`tensord load ${path} --mode map\`, and hold that version.`,
+  });
 }
 
 /** @returns undefined if it is not there: its region may have gone since it was asked for. */

@@ -16,6 +16,7 @@ export interface LoadOptions extends TargetOptions {
   readonly name?: string;
   readonly as?: string;
   readonly raw?: boolean;
+  readonly mode?: "auto" | "map" | "copy";
   readonly device?: string;
   readonly wait: boolean;
 }
@@ -28,7 +29,7 @@ export interface LoadOptions extends TargetOptions {
 export async function load(
   api: Api,
   paths: readonly string[],
-  { device, wait, name, as: version, raw, ...options }: LoadOptions,
+  { device, wait, name, as: version, raw, mode, ...options }: LoadOptions,
   asJson: boolean,
   running: Running,
 ): Promise<string> {
@@ -50,6 +51,7 @@ export async function load(
       ...(name !== undefined && { name }),
       ...(version !== undefined && { version }),
       ...(raw === true && { format: "raw" }),
+      ...(mode !== undefined && { mode }),
       ...(device !== undefined && { storage: "cuda_vmm", device_uuid: device }),
     };
     const begun = api.call<Operation>("POST", `/v1/models/${encodeURIComponent(model)}/load`, request);
@@ -69,16 +71,18 @@ function withOwner(options: TargetOptions): TargetOptions {
 async function toText(api: Api, path: string, operation: Operation): Promise<string> {
   const region = operation.region === null ? undefined : await api.findRegion(operation.region);
   if (region === undefined) return `${operation.id} has begun; \`tensord operations\` tells how far it is`;
-  return toLines(path, region);
+  return toLines(path, region, operation);
 }
 
-function toLines(path: string, region: RegionDetail): string {
+function toLines(path: string, region: RegionDetail, { mode, reason }: Operation): string {
   const { id, model, name, version, state, storage, tensor_count: count } = region;
+  const done = mode === "map" ? "mapped" : "loaded";
   return [
-    `loaded ${path} to ${model}/${name}, ${state}, ${count} ${count === 1 ? "tensor" : "tensors"}, ${toBytes(storage.byte_size)}`,
+    `${done} ${path} to ${model}/${name}, ${state}, ${count} ${count === 1 ? "tensor" : "tensors"}, ${toBytes(storage.byte_size)}`,
     `  id       ${id}`,
     `  version  ${version}`,
     `  path     ${storage.path ?? "none: it is reached through the broker, and as bytes over HTTP"}`,
+    ...(reason === null ? [] : [`  mode     ${mode}: ${reason}`]),
     `  ends     ${toEnd(region)}`,
   ].join("\n");
 }

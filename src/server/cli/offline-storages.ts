@@ -5,6 +5,7 @@ import type { DeviceDriver } from "../../cuda/device-lane.ts";
 import { DeviceState } from "../../cuda/device-state.ts";
 import { DeviceStorage } from "../../cuda/device-storage.ts";
 import { HeldDescriptors } from "../../memory/storage/fd-holder/held-descriptors.ts";
+import { FileStorage } from "../../memory/storage/file/file-storage.ts";
 import type { InstanceDirectory } from "../../memory/storage/instance-directory.ts";
 import { HostLanes } from "../../memory/storage/lane.ts";
 import { openMemfdStorages } from "../../memory/storage/memfd/memfd-storage.ts";
@@ -16,6 +17,8 @@ import { Storages } from "../../memory/storage/storages.ts";
 export interface OfflineStorages extends Disposable {
   /** With files. */
   readonly shm: readonly [ShmStorage, ...ShmStorage[]];
+  /** Which only points at files. */
+  readonly files: FileStorage;
   /** All of them. */
   readonly storages: Storages;
   /** Asked as by somebody who only looks: its time runs on. */
@@ -33,9 +36,10 @@ export async function openOfflineStorages(directory: InstanceDirectory): Promise
   const memfds = opened.use(await Memfds.open(directory.instance, holder));
   const shm = [new ShmStorage(directory, lanes), new ShmStorage(directory, lanes, { isPrivate: true })] as const;
   const onDevices = [...memfds.deviceForms].map(toDeviceUuid).map((uuid) => toDeviceStorage(uuid, memfds));
-  const storages = new Storages([...shm, ...openMemfdStorages(memfds, lanes), ...onDevices]);
+  const files = new FileStorage(directory, lanes, []);
+  const storages = new Storages([...shm, files, ...openMemfdStorages(memfds, lanes), ...onDevices]);
   const all = opened.move();
-  return { shm, storages, holder, [Symbol.dispose]: () => all.dispose() };
+  return { shm, files, storages, holder, [Symbol.dispose]: () => all.dispose() };
 }
 
 /** What the fd holder has of a device. Its driver is not asked for a look: nothing is made there, nor freed. */

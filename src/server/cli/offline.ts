@@ -87,7 +87,8 @@ export async function readOffline(location: InstanceLocation): Promise<Offline> 
     bytes: {
       ...host,
       orphans: orphans.reduce(
-        (all, { storage, file }) => all + roundUpToPage(file.byteSize, storage.memory.pageSize),
+        (all, { storage: { memory }, file }) =>
+          all + (memory.isCharged === false ? 0 : roundUpToPage(file.byteSize, memory.pageSize)),
         0,
       ),
       store: occupied(directory),
@@ -218,11 +219,13 @@ function isDraining({ state }: OfflineRegion): boolean {
 }
 
 function sum(regions: readonly OfflineRegion[]): number {
-  // Of a device its driver gives no memory of no bytes, and what it gives is whole pages of its own.
+  // What only points at a file takes nothing. Of a device its driver gives no memory of no bytes, and what it gives is whole pages of its own.
   return regions.reduce(
     (all, { storage }) =>
       all +
-      (storage.device_uuid === null ? roundUpToPage(storage.byte_size, storage.page_size) : storage.allocation_bytes),
+      (storage.device_uuid === null && storage.allocation_bytes > 0
+        ? roundUpToPage(storage.byte_size, storage.page_size)
+        : storage.allocation_bytes),
     0,
   );
 }

@@ -127,6 +127,12 @@ export function createProgram(): Command {
     .option("--as <version>", "the region's version (default: one that stands for the file's state)")
     .option("--raw", "take files for bytes, whatever is in them")
     .addOption(
+      new Option(
+        "--mode <mode>",
+        "copy the bytes, map the file where it lies, or let the server decide (default: copy)",
+      ).choices(["copy", "map", "auto"]),
+    )
+    .addOption(
       new Option("--device <uuid>", "into the memory of this device").conflicts(["storage", "private", "hugePages"]),
     )
     .option("--no-wait", "begin it, and end")

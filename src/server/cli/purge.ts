@@ -21,7 +21,8 @@ export async function purge(location: InstanceLocation, dryRun: boolean, asJson:
   const files = [...opened.storages.all].flatMap((storage) =>
     storage.names.kept().map((file) => ({ storage, ...file })),
   );
-  const bytes = files.reduce((sum, file) => sum + file.byteSize, 0);
+  // Of what only points at a file nothing is freed.
+  const bytes = files.reduce((sum, { storage, byteSize }) => sum + (storage.origin === undefined ? byteSize : 0), 0);
   const leased = files.filter(({ storage, token }) => storage.memory.usage(token)?.leased === true).length;
   if (!dryRun) {
     for (const storage of opened.shm) {
@@ -30,6 +31,7 @@ export async function purge(location: InstanceLocation, dryRun: boolean, asJson:
         storage.memory.remove(token);
       }
     }
+    for (const { token } of opened.files.names.kept()) await opened.files.memory.free(token);
     await opened.holder.end();
     for (const name of readdirSync(directory.path("new"))) unlinkSync(directory.path("new", name));
     directory.remove();

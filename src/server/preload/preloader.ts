@@ -90,8 +90,8 @@ export class Preloader {
     const isOwned = ttl_ms !== undefined || linger_ms !== undefined || persist === true;
     // There before the first worker, and so kept for longer than any of them.
     const owned = isOwned ? asked : { ...asked, persist: true };
-    const { file, format, target } = toLoad(store, loading.roots, model, owned);
-    const operation = startLoad(store, loading.files, file, format, { ...target, createdBy: null }, null);
+    const { file, wanted, target } = toLoad(store, loading.roots, model, owned);
+    const operation = startLoad(store, loading.files, file, wanted, { ...target, createdBy: null }, null);
     await operation.ended;
     if (operation.failure !== null) throw operation.failure;
     return file.path;

@@ -150,6 +150,9 @@ export class StandInStorage implements Storage, Disposable {
           }
           return hashes;
         }),
+      resident: async (_, byteSize) => byteSize,
+      advise: async () => {},
+      flush: async () => false,
       fill: (token, dataOffset, byteSize, source, onChunk) =>
         withFile(this.pathOf(token), "r+", async (fd) => {
           const hashes: bigint[] = [];

@@ -107,6 +107,7 @@ export const load = tableOf<LoadOptions>()({
   ...made,
   name: kinds.text,
   raw: kinds.flag,
+  mode: kinds.oneOf("auto", "map", "copy"),
   device: kinds.text,
   ifExists: kinds.oneOf("attach", "fail"),
 });

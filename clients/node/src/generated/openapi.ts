@@ -124,6 +124,46 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly "/v1/regions/{region}/advise": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Have the kernel read a region's file ahead, or let go of its copy
+     * @description For regions that are files (`file` storage). Who copied one to a GPU lets go of the pages that it maps first, since the kernel keeps what somebody maps; the answer says what was achieved.
+     */
+    readonly post: operations["adviseRegion"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly "/v1/regions/{region}/flush": {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Bring what was written to a region to the disk that its file is on
+     * @description Waits for that, where there is a disk. What a process writes is everybody's at once, without this; of regions in memory there is nothing to bring anywhere.
+     */
+    readonly post: operations["flushRegion"];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
   readonly "/v1/seal": {
     readonly parameters: {
       readonly query?: never;
@@ -303,7 +343,7 @@ export interface paths {
     readonly put?: never;
     /**
      * Load a model file into a region
-     * @description The server reads the file as itself, checks it against what its header says, copies it byte for byte, and commits the region sealed, with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and nothing is left then.
+     * @description The server reads the file as itself, checks it against what its header says, copies it byte for byte, or has it mapped where it lies, and commits the region sealed, a copy with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and nothing is left then.
      */
     readonly post: operations["loadModel"];
     readonly delete?: never;
@@ -1011,7 +1051,7 @@ export interface components {
        */
       readonly shm_name: string | null;
       /**
-       * @description The file to map; null of storage that has no name.
+       * @description The file to map, of `file` storage as the server sees it; null of storage that has no name.
        * @example /dev/shm/tensord.default.abcdefghijklmnopqrstuvwxyz
        */
       readonly path: string | null;
@@ -1072,7 +1112,7 @@ export interface components {
       readonly handle_type: string | null;
       /**
        * Format: int64
-       * @description What it takes: the size in whole pages. On a device that is what has to be mapped.
+       * @description What it takes: the size in whole pages, and nothing of `file` storage. On a device that is what has to be mapped.
        * @example 4198400
        */
       readonly allocation_bytes: number;
@@ -1087,6 +1127,24 @@ export interface components {
        * @example true
        */
       readonly maker_byte: boolean;
+      /**
+       * @description Whether the server sees to it that nothing is written to it once it is sealed. Of `file` storage it is false: the file is somebody else's.
+       * @example true
+       */
+      readonly immutable: boolean;
+      /**
+       * @description Of `file` storage: when the file was last written, in ns since the epoch. Where it shows another time it was written to since.
+       * @example null
+       */
+      readonly mtime_ns: string | null;
+      /**
+       * @description Of `file` storage: what has become of the file since it was loaded, as it was last looked at; null if nothing has. Do not map it then: load it again, as another version. Known: `not-allowed`, `gone`, `replaced`, `modified`. A later server may say others.
+       * @example not-allowed
+       * @example gone
+       * @example replaced
+       * @example modified
+       */
+      readonly changed: string | null;
     };
     /** @description Specified in docs/protocol.md. */
     readonly Checksum: {
@@ -1492,9 +1550,20 @@ export interface components {
       readonly done_bytes: number;
       /**
        * Format: int64
-       * @description All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened its file yet. Of pages that are unmapped, their bytes.
+       * @description All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened its file yet, and of one that maps it. Of pages that are unmapped, their bytes.
        */
       readonly total_bytes: number;
+      /**
+       * @description Of a load, how its file becomes a region: the file itself is mapped, or its bytes are copied. null until that is known. Known: `map`, `copy`. A later server may say others.
+       * @example map
+       * @example copy
+       */
+      readonly mode: string | null;
+      /**
+       * @description Why in that mode, in words that end a sentence; null where there is none.
+       * @example it is compressed (gzip)
+       */
+      readonly reason: string | null;
       /** @description The id of the region that it led to; null unless it `succeeded`, and of what leads to none. */
       readonly region: string | null;
       /** @description What it failed with, or that it was cancelled; null while it runs and after it succeeded. */
@@ -2477,6 +2546,40 @@ export interface components {
       readonly expected: string | null;
       readonly actual: string;
     };
+    /** @description How many of the region's bytes were in memory, by pages, before the kernel was advised, and are now. */
+    readonly Residency: {
+      /**
+       * Format: int64
+       * @description All that could be in memory.
+       */
+      readonly byte_size: number;
+      /**
+       * Format: int64
+       * @description null where the kernel does not tell the server, which neither owns the file nor may write to it.
+       */
+      readonly resident_bytes_before: number | null;
+      /**
+       * Format: int64
+       * @description null where the kernel does not tell the server, which neither owns the file nor may write to it.
+       */
+      readonly resident_bytes_after: number | null;
+    };
+    /**
+     * @example {
+     *       "advice": "dontneed"
+     *     }
+     */
+    readonly AdviseRegion: {
+      /**
+       * @description `willneed`: the kernel reads the file ahead. `dontneed`: it lets go of its copy of it, as far as nobody maps that. Of memory, which is the only copy of its bytes, it lets go of nothing.
+       * @enum {string}
+       */
+      readonly advice: "willneed" | "dontneed";
+    };
+    readonly Flushed: {
+      /** @description Whether what was written is on a device that keeps it without power. Of memory it is false, and there was nothing to do. */
+      readonly durable: boolean;
+    };
     /** @description What was sealed in one turn. */
     readonly SealedGroup: {
       /** @description In the order in which they were asked for. */
@@ -2663,10 +2766,10 @@ export interface components {
        */
       readonly format?: "auto" | "raw";
       /**
-       * @description Default `copy`: the file's bytes are copied, as they are once they are decompressed, into a region.
+       * @description Default `copy`: the file's bytes are copied, as they are once they are decompressed, into a region. `map`: the region is the file itself (`file` storage). Nothing is copied or charged, and all who map it share the kernel's copy of it; who may write to the file changes the region, which is told of and not kept from anybody. `auto` maps what is one file, not compressed, on a file system that is known as local, and that no worker may write to, unless it is said what the region is made of; the operation says `mode` and `reason`.
        * @enum {string}
        */
-      readonly mode?: "copy";
+      readonly mode?: "auto" | "map" | "copy";
       /**
        * @description A region's name, unique in its model.
        * @example weights
@@ -3180,6 +3283,9 @@ export interface components {
        *       "huge-pages",
        *       "devices",
        *       "elastic-pools",
+       *       "map",
+       *       "advise",
+       *       "flush",
        *       "doctor",
        *       "metrics"
        *     ]
@@ -5628,6 +5734,309 @@ export interface operations {
         };
       };
       /** @description `out-of-descriptors`: The server has no free file descriptor. `out-of-device-memory`: The device has no such memory free. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly adviseRegion: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly region: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly "application/json": components["schemas"]["AdviseRegion"];
+      };
+    };
+    readonly responses: {
+      /** @description What was in memory of it, and is. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Residency"];
+        };
+      };
+      /** @description `malformed-body`: The request body cannot be read. */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-not-found`: No such region. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-busy`: The region is in the middle of another step. `region-draining`: The region is deleted and drains. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
+      readonly 507: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description A failure that a later server, or what stands in front of it, may have. */
+      readonly default: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+    };
+  };
+  readonly flushRegion: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly region: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description Done. */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/json": components["schemas"]["Flushed"];
+        };
+      };
+      /** @description `unauthorized`: The request has no token that counts. */
+      readonly 401: {
+        headers: {
+          /**
+           * @description How to say who asks.
+           * @example Bearer realm="tensord"
+           */
+          readonly "WWW-Authenticate"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `forbidden`: The request is not allowed from there, or to this caller. */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-not-found`: No such region. */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `region-busy`: The region is in the middle of another step. `region-draining`: The region is deleted and drains. */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `payload-too-large`: The request body is too large. */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `unsupported-media-type`: The body is of a kind that is not taken. */
+      readonly 415: {
+        headers: {
+          /**
+           * @description The encodings that are taken.
+           * @example identity
+           */
+          readonly "Accept-Encoding"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `validation-failed`: The request does not follow the schema. */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `too-many-requests`: Too many requests at once. */
+      readonly 429: {
+        headers: {
+          /**
+           * @description Seconds.
+           * @example 1
+           */
+          readonly "Retry-After"?: string;
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `internal`: An unexpected failure inside the server. `io-error`: The operating system refused an operation. */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
+      /** @description `out-of-descriptors`: The server has no free file descriptor. */
       readonly 507: {
         headers: {
           readonly [name: string]: unknown;

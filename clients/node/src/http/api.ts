@@ -34,6 +34,7 @@ import {
   parseListedRegion,
   parseObject,
   type RegionDescriptor,
+  type Residency,
   type SessionDescriptor,
   type SessionEnd,
   type Stats,
@@ -209,6 +210,16 @@ export class Api {
   verify(id: string, signal?: AbortSignal | undefined): Promise<Verification> {
     const request = { path: { region: id }, isRepeatable: true, answerMs: longMs, signal };
     return this.ask("POST", "/v1/regions/{region}/verify", request);
+  }
+
+  advise(id: string, advice: "willneed" | "dontneed", signal?: AbortSignal | undefined): Promise<Residency> {
+    const request = { path: { region: id }, body: { advice }, isRepeatable: true, answerMs: longMs, signal };
+    return this.ask("POST", "/v1/regions/{region}/advise", request);
+  }
+
+  flush(id: string, signal?: AbortSignal | undefined): Promise<{ readonly durable: boolean }> {
+    const request = { path: { region: id }, isRepeatable: true, answerMs: longMs, signal };
+    return this.ask("POST", "/v1/regions/{region}/flush", request);
   }
 
   async changeRegion(

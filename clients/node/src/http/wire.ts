@@ -85,6 +85,9 @@ export type Compaction = FromWire<Schemas["Compaction"]>;
 /** A recomputed checksum beside the recorded one. `ok` and `expected` are null if none was recorded. */
 export type Verification = FromWire<Schemas["Verification"]>;
 
+/** How many of a region's bytes were in memory before the kernel was advised, and are now; null where it does not tell the server. */
+export type Residency = FromWire<Schemas["Residency"]>;
+
 /**
  * What a delete did: `draining` while somebody still maps the region. `freedBytes` is what came back at once; 0 as well if
  * a restart of the server swallowed the first answer.
@@ -218,9 +221,9 @@ function isRegion(value: unknown): value is WireObject {
   );
 }
 
-/** Whether this package knows storage of that kind: host memory, by the name of a file, by a descriptor, or as a copy. */
+/** Whether this package knows storage of that kind: host memory, by the name of a file, by a descriptor, or as a copy; or a file of somebody else's. */
 export function isMappable(kind: unknown): boolean {
-  return kind === "shm" || kind === "memfd" || kind === "heap";
+  return kind === "shm" || kind === "memfd" || kind === "heap" || kind === "file";
 }
 
 /** Whether storage of that kind is memory of a device, of which only descriptors come here. */

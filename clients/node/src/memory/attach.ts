@@ -42,6 +42,8 @@ export interface Place {
   readonly instance?: string | undefined;
   /** Who hands its file out where its name cannot be reached. */
   readonly broker?: DescriptorSource | undefined;
+  /** When the file was last written, in ns since the epoch, of one that is somebody else's. */
+  readonly mtimeNs?: string | null | undefined;
   /** This process's own memory for it, where no process maps the region. */
   readonly copy?: LocalMemory | undefined;
 }
@@ -52,8 +54,8 @@ export type NamedPlace = Place & { readonly path: string };
 /** Somebody write-locks the lease byte of a sealed file: it can be mapped, and not be leased by a lock. */
 export class Barred extends TensordError {}
 
-/** `gone`: by the server's word. */
-type Difference = "sealed" | "truncated" | "gone" | "other";
+/** `gone`: by the server's word. `elsewhere`: of a file of somebody else's, this process sees another one. */
+type Difference = "sealed" | "truncated" | "gone" | "elsewhere" | "other";
 
 /** The path does not show what the caller was told. It may have been told too long ago: ask again. */
 export class Mismatch extends Error {
@@ -105,6 +107,12 @@ export class Mismatch extends Error {
     if (this.difference === "truncated") {
       const hint = "delete the region and create it again";
       return new TensordError("mapping-failed", this.message, { ...options, hint });
+    }
+    if (this.difference === "elsewhere") {
+      return new TensordError("wrong-namespace", `${this.message}; the server sees the file that it has loaded`, {
+        ...options,
+        hint: 'mount the same folder at that path in both containers, or load it with mode: "copy"',
+      });
     }
     const staleHint = "the region was deleted or replaced: attach it by name again";
     if (this.difference === "gone" || path === null) {

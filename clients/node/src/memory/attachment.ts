@@ -101,6 +101,12 @@ export class Attachment implements Attached, Observed {
     return this.#pages.addressOf(byteOffset, byteSize);
   }
 
+  /** All that is mapped, in whole pages. @throws TensordError `closed` */
+  range(): { readonly address: bigint; readonly length: number } {
+    this.check();
+    return this.#pages.range;
+  }
+
   whenOver(ended: () => void): void {
     this.#pages.lifetime.whenOver(ended);
   }

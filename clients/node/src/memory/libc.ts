@@ -15,6 +15,7 @@ export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
 const MADV_POPULATE_WRITE = 23;
+const advices = { normal: 0, random: 1, sequential: 2, willneed: 3, dontneed: 4 } as const;
 const MREMAP_MAYMOVE_FIXED = 1 | 2;
 const MLOCK_ONFAULT = 1;
 const MS_INVALIDATE = 2;
@@ -47,6 +48,7 @@ interface Library {
   readonly mmap: Call;
   readonly munmap: Call;
   readonly madvise: Call;
+  readonly mincore: Call;
   readonly fcntl: Call;
   readonly mprotect: Call;
   readonly mremap: Call;
@@ -85,6 +87,7 @@ function load(): Library {
     mmap: libc.func("uintptr_t mmap(uintptr_t addr, size_t length, int prot, int flags, int fd, int64_t offset)"),
     munmap: libc.func("int munmap(uintptr_t addr, size_t length)"),
     madvise: libc.func("int madvise(uintptr_t addr, size_t length, int advice)"),
+    mincore: libc.func("int mincore(uintptr_t addr, size_t length, void *vec)"),
     // Declared without `...`: on Linux the third argument of a variadic call travels as any other does.
     fcntl: libc.func("int fcntl(int fd, int op, void *arg)"),
     mprotect: libc.func("int mprotect(uintptr_t addr, size_t length, int prot)"),
@@ -220,6 +223,27 @@ export function populateForWriting(address: bigint, length: number): void {
     if (errno === koffi.os.errno.EINVAL) return;
     if (errno !== koffi.os.errno.EINTR) throw new SystemError("madvise", errno);
   }
+}
+
+/**
+ * madvise(2) on whole pages. `dontneed` takes private pages that were written to away: whoever calls it has looked.
+ * @throws SystemError
+ */
+export function adviseOn(address: bigint, length: number, advice: keyof typeof advices): void {
+  const { koffi, madvise } = library();
+  if (madvise(address, length, advices[advice]) !== 0) throw new SystemError("madvise", koffi.errno());
+}
+
+/**
+ * mincore(2): how many of the pages are in memory. Of a file that this process neither owns nor may write to the kernel says all.
+ * @throws SystemError
+ */
+export function residentPages(address: bigint, length: number): number {
+  const { koffi, mincore, pageSize } = library();
+  const found = Buffer.alloc(Math.ceil(length / pageSize));
+  if (mincore(address, length, found) !== 0) throw new SystemError("mincore", koffi.errno());
+  // Of each byte the lowest bit counts.
+  return found.reduce((count, byte) => count + (byte & 1), 0);
 }
 
 /** fcntl(2) with a pointer to a struct, in `argument`. @throws SystemError */

@@ -9,6 +9,7 @@ import { Barred, checkHanded, Mismatch, type NamedPlace, neither, openByName, ty
 import type { Asked, DescriptorSource, Handed } from "./descriptor-source.ts";
 import { HeldFile } from "./held-file.ts";
 import { giveUpLease, type Role } from "./lease.ts";
+import { isOrigin, openOrigin } from "./origin-file.ts";
 
 /** How a region's file was reached. */
 export type AttachedBy = "name" | "descriptor" | "copy";
@@ -102,6 +103,9 @@ class Unreached {
 function tryName(place: Place, { isWriter, isLeased }: Opening): RegionFile | Unreached {
   const { broker, copy } = place;
   if (copy !== undefined) return { file: copy.open(isWriter), by: "copy", place };
+  if (isOrigin(place) && isNamed(place)) {
+    return { file: new HeldFile(openOrigin(place, isWriter)), by: "name", place };
+  }
   try {
     if (isNamed(place)) return { file: new HeldFile(openByName(place, isWriter, isLeased)), by: "name", place };
   } catch (error) {

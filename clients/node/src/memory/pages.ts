@@ -51,6 +51,11 @@ export class Pages {
     });
   }
 
+  /** All of them. */
+  get range(): { readonly address: bigint; readonly length: number } {
+    return { address: this.#address, length: this.#length };
+  }
+
   /** Where this range is in memory. */
   addressOf(byteOffset: number, byteSize: number): bigint {
     const offset = byteOffset - this.#start;

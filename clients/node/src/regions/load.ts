@@ -20,7 +20,7 @@ export async function startLoad(
   path: string,
   options: LoadOptions,
 ): Promise<Operation<RegionDescriptor>> {
-  const { model = defaultModel, name, version, raw, private: isPrivate, device, signal } = options;
+  const { model = defaultModel, name, version, raw, mode, private: isPrivate, device, signal } = options;
   const { storage, hugePages, evictable, onFull, deadlineMs, labels, ifExists } = options;
   if (device !== undefined && (storage !== undefined || isPrivate === true || hugePages !== undefined)) {
     throw new TensordError(
@@ -36,6 +36,8 @@ export async function startLoad(
     name,
     version,
     format: raw === true ? "raw" : undefined,
+    // A server from before there was another takes it as it is.
+    mode: mode === "copy" ? undefined : mode,
     storage: device === undefined ? storage : "cuda_vmm",
     deviceUuid: device,
     private: isPrivate,

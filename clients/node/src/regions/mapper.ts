@@ -8,6 +8,7 @@ import type { Api, NamedRegion } from "../http/api.ts";
 import { isMappable, type RegionDescriptor, shown } from "../http/wire.ts";
 import { Mismatch } from "../memory/attach.ts";
 import type { Attachment } from "../memory/attachment.ts";
+import { isOrigin } from "../memory/origin-file.ts";
 import type { Access } from "../memory/pages.ts";
 import type { AccessOptions } from "../options.ts";
 import { deadlineAfter, pause, type WaitOptions } from "../waiting.ts";
@@ -173,10 +174,12 @@ async function mapAllOf(
 ): Promise<Attachment> {
   check(region, access);
   if (isHeap(region)) return mapCopy(asker, region, { access, isMaker, isSure, signal });
-  const { kind: storage, path, dev, ino, byteSize, makerByte } = region.storage;
+  const { kind: storage, path, dev, ino, byteSize, makerByte, mtimeNs } = region.storage;
   // A server from before there was a maker's byte does not ask for it.
   const role = isMaker && makerByte === true ? "maker" : "consumer";
-  const place = standingAt(asker, { region: region.id, storage, path, dev, ino, byteSize, role });
+  // For references: no path of a file of somebody else's says whose region it is.
+  const instance = isOrigin({ storage }) ? await asker.api.instance(signal) : undefined;
+  const place = standingAt(asker, { region: region.id, instance, storage, path, dev, ino, byteSize, role, mtimeNs });
   return mapKept(asker.session, [{ ...place, isSure }, 0, byteSize, access], signal);
 }
 
@@ -212,7 +215,7 @@ function isSamePlaces(regions: readonly RegionDescriptor[], others: readonly Reg
 function check(region: RegionDescriptor, access: Access): void {
   const { kind } = region.storage;
   if (!isMappable(kind)) {
-    const detail = `Cannot map ${shown(region)}: its storage is ${kind}, want shm, memfd or heap`;
+    const detail = `Cannot map ${shown(region)}: its storage is ${kind}, want shm, memfd, heap or file`;
     throw new TensordError("feature-unavailable", detail, { hint: unmappableHint(kind) });
   }
   checkStanding(region, access);
@@ -229,6 +232,16 @@ export function checkStanding(region: RegionDescriptor, access: Access): void {
   if (access === "write" && state === "sealed") {
     throw new TensordError("region-sealed", `Cannot write to ${shown(region)}: it is sealed`, {
       hint: "attach it without writable",
+    });
+  }
+  const { changed = null, path } = region.storage;
+  if (changed !== null) {
+    const detail = `Cannot attach ${shown(region)}: its file ${path} is ${changed.replace("-", " ")} since it was loaded`;
+    throw new TensordError("stale-ref", detail, {
+      hint:
+        "load it again: what is there now is another version; replace a model file by a rename, and what is mapped stays " +
+        "whole",
+      fields: { changed },
     });
   }
   if (state === "creating" || (access === "write" && state === "sealing")) throw busy(region);

@@ -56,7 +56,7 @@ export type WireReference = Readonly<Omit<components["schemas"]["TensorReference
  * file and prove that it is still the same one; `byteOffset` counts from its start, `byteSize` is the tensor's, `shape` in
  * elements of `dtype`. `generation` is 0 outside rings. `storage` is what the region is made of: `shm`, or what a newer
  * client knows how to map, without a `path` if it has no name, and with the `deviceUuid` of the device whose memory it is. What
- * has no `path` is opened through the server's broker.
+ * has no `path` is opened through the server's broker, or, of `file` storage, where the server says that the file is.
  * It keeps nothing alive: whoever sends one sees to it that the region lives until it is opened.
  */
 export class TensorReference {
@@ -130,10 +130,12 @@ export function toTensorReference(reference: AnyReference): TensorReference {
 
 /** The reference to a tensor of the file at `place`. @throws TensordError `validation-failed` if that is no region's file */
 export function toReference(
-  { region, storage = shm, instance, path, dev, ino }: Place,
+  { region, storage = shm, instance, path: opened, dev, ino }: Place,
   { byteOffset, byteSize, dtype, shape }: Omit<TensorInfo, "name" | "aliasOf" | "logical">,
   generation = 0,
 ): TensorReference {
+  // Of a file of somebody else's the server says where it is, and not whoever sends the reference.
+  const path = storage === "file" ? null : opened;
   return TensorReference.parse({
     v: version,
     storage,
@@ -158,7 +160,7 @@ export function toReference(
 export function placeOf(reference: TensorReference): Place {
   const { region, storage, instance, path, dev, ino, byteOffset, byteSize } = reference;
   if (!isMappable(storage)) {
-    const detail = `Cannot map the tensor at ${byteOffset} of ${region}: its storage is ${storage}, want shm, memfd or heap`;
+    const detail = `Cannot map the tensor at ${byteOffset} of ${region}: its storage is ${storage}, want shm, memfd, heap or file`;
     throw new TensordError("feature-unavailable", detail, { hint: unmappableHint(storage) });
   }
   return { region, storage, instance, path, dev, ino, byteSize: byteOffset + byteSize };

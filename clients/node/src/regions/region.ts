@@ -9,10 +9,11 @@ import * as tables from "../check/tables.ts";
 import { checkArgument } from "../check/value.ts";
 import { TensordError } from "../errors.ts";
 import type { Api } from "../http/api.ts";
-import { type RegionDescriptor, shown, type TensorInfo } from "../http/wire.ts";
+import { type RegionDescriptor, type Residency, shown, type TensorInfo } from "../http/wire.ts";
 import type { Attachment } from "../memory/attachment.ts";
 import { lockMemory, type MemoryLock } from "../memory/memory-lock.ts";
 import type { AttachedBy } from "../memory/open.ts";
+import { type Advice, advisePages, residentBytes } from "../memory/page-advice.ts";
 import type { WaitOptions } from "../waiting.ts";
 import { RegionView, sealViews } from "./region-view.ts";
 import { whileStanding } from "./standing.ts";
@@ -20,6 +21,7 @@ import { shownAlias, Tensor } from "./tensor.ts";
 
 /** How many tensors a message or `console.log` shows. */
 const shownTensorCount = 8;
+const advices = ["normal", "sequential", "random", "willneed", "dontneed"] as const satisfies readonly Advice[];
 
 /** Set by the class, whose private fields nothing else reaches. */
 let toView: (region: Region) => RegionView;
@@ -160,6 +162,42 @@ export class Region {
     for (const each of this.#memoryLocks) if (each.isReleased) this.#memoryLocks.delete(each);
     this.#memoryLocks.add(lock);
     return lock;
+  }
+
+  /**
+   * Tells the kernel what comes. `"sequential"`, `"random"` and `"normal"` say in which order this process reads what it maps, and
+   * resolve to undefined. `"willneed"` has the kernel read the region's file ahead. `"dontneed"` lets go of the pages here, and then of
+   * the kernel's copy of the file, as far as no other process maps that: the next read brings them back. Of regions in memory, which is
+   * the only copy of their bytes, nothing is let go of.
+   * @returns how much was in memory, and is
+   * @throws TensordError `validation-failed` where pages were written to privately, which would be lost; `mapping-failed`, `closed`,
+   *   `region-draining`, `storage-unavailable`, `forbidden`
+   */
+  async advise(advice: Advice, options: WaitOptions = {}): Promise<Residency | undefined> {
+    checkArgument("advise the kernel", "the advice", advice, kinds.oneOf(...advices));
+    checkOptions("advise the kernel", tables.wait, options);
+    advisePages(this.#view.attachment, advice);
+    if (advice !== "willneed" && advice !== "dontneed") return undefined;
+    return await this.#view.api.advise(this.id, advice, options.signal);
+  }
+
+  /**
+   * How many bytes of what is mapped here are in memory, by pages; null where the kernel does not tell this process, which neither
+   * owns the file nor may write to it.
+   * @throws TensordError `mapping-failed`, `closed`
+   */
+  residentBytes(): number | null {
+    return residentBytes(this.#view.attachment);
+  }
+
+  /**
+   * Brings what was written to the region to the disk that its file is on. Others see what is written without it.
+   * @returns whether it is there without power: of memory it is not, and nothing is done
+   * @throws TensordError `io-error`, `region-draining`, `forbidden`
+   */
+  async flush(options: WaitOptions = {}): Promise<boolean> {
+    checkOptions("flush the region", tables.wait, options);
+    return (await this.#view.api.flush(this.id, options.signal)).durable;
   }
 
   /** Asks the server for the region as it is now. */

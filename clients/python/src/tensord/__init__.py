@@ -107,6 +107,7 @@ from ._wire.region import (
     Storage,
     Verification,
 )
+from ._wire.residency import Residency
 from ._wire.session import ClientDescriptor, Lease, SessionDescriptor, SessionEnd
 from ._wire.stats import HttpStats, InodeStats, RegionStats, Stats
 from ._wire.tensors import TensorInfo
@@ -191,6 +192,7 @@ __all__ = [
     "RegionNotSealed",
     "RegionSealed",
     "RegionStats",
+    "Residency",
     "RevisionMismatch",
     "Ring",
     "Rings",

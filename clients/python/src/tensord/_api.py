@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode
 
 from ._arguments.kinds import NAME_KIND
@@ -50,6 +50,7 @@ from ._wire.region import (
     parse_verification,
     show_version,
 )
+from ._wire.residency import Residency, parse_flushed, parse_residency
 from ._wire.session import Lease, SessionDescriptor, SessionEnd, parse_lease, parse_session, parse_session_end
 from ._wire.stats import Stats, parse_stats
 
@@ -221,6 +222,17 @@ class Api:
         path = f"{_region_path(region_id)}/verify"
         reply = self.transport.request("POST", path, repeatable=True, answer_seconds=LONG_SECONDS)
         return parse_verification(expect(reply))
+
+    def advise(self, region_id: str, advice: Literal["willneed", "dontneed"]) -> Residency:
+        path = f"{_region_path(region_id)}/advise"
+        body: schemas.AdviseRegion = {"advice": advice}
+        reply = self.transport.request("POST", path, body, repeatable=True, answer_seconds=LONG_SECONDS)
+        return parse_residency(expect(reply))
+
+    def flush(self, region_id: str) -> bool:
+        path = f"{_region_path(region_id)}/flush"
+        reply = self.transport.request("POST", path, repeatable=True, answer_seconds=LONG_SECONDS)
+        return parse_flushed(expect(reply))
 
     def change_region(
         self, region_id: str, body: schemas.ChangeRegion, if_match: int | None = None

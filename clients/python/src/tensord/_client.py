@@ -40,7 +40,7 @@ from ._region.device_region import DeviceRegion, check_device, to_wanted_device
 from ._region.group import Group, open_group, seal_group
 from ._region.heap import is_heap, refuse_ring
 from ._region.known_sealed import KnownSealed
-from ._region.load import LoadIfExists, start_load, to_load
+from ._region.load import LoadIfExists, LoadMode, start_load, to_load
 from ._region.make import make_region, open_region
 from ._region.mapper import find_region, keeps_by, open_reference, to_access
 from ._region.operation import Operation, Progress, finish_copy, start_copy
@@ -677,6 +677,7 @@ class Client:
         model: Name = DEFAULT_MODEL,
         version: Version | None = None,
         raw: bool = False,
+        mode: LoadMode = "copy",
         ttl: Seconds | None = None,
         linger: Seconds | None = None,
         handoff: Seconds | None = None,
@@ -702,6 +703,11 @@ class Client:
         is one that stands for the state of the file, unless it is said: who loads the same file gets the same region,
         also while it is still loading, and a file that has changed becomes another version beside. With
         ``if_exists="fail"`` a version that is there is ``NameTaken`` instead.
+
+        With ``mode="map"`` the region is the file itself: nothing is copied or charged, every process maps the file
+        and so must be able to read it, and who writes to it changes what is mapped. ``"auto"`` maps one file that is
+        not compressed, lies on a file system of this machine, and that no worker may write to, and copies any other;
+        ``operation.descriptor`` has the ``mode`` and the ``reason``.
 
         All else is what the region is to be, as in ``create``; by default it lingers for 600 seconds after the last
         process that maps it.
@@ -729,7 +735,7 @@ class Client:
             device=device,
         )
         # Text by now, whatever kind of path it was.
-        of_model, load = to_load(cast("str", path), body, if_exists, raw=raw)
+        of_model, load = to_load(cast("str", path), body, if_exists, raw=raw, mode=mode)
         return start_load(self._api, of_model, load)
 
     def load_model(
@@ -740,6 +746,7 @@ class Client:
         model: Name = DEFAULT_MODEL,
         version: Version | None = None,
         raw: bool = False,
+        mode: LoadMode = "copy",
         ttl: Seconds | None = None,
         linger: Seconds | None = None,
         handoff: Seconds | None = None,
@@ -771,6 +778,7 @@ class Client:
             model=model,
             version=version,
             raw=raw,
+            mode=mode,
             ttl=ttl,
             linger=linger,
             handoff=handoff,

@@ -26,6 +26,11 @@ export class HugeBytes extends FileBytes {
     return this.#memfds.pageSize;
   }
 
+  /** Such pages are not there to be taken away. */
+  override async resident(_token: string, byteSize: number): Promise<number> {
+    return byteSize;
+  }
+
   /** The file goes on to the end of its last page. */
   override readPrefix(token: string, byteSize: number): Uint8Array {
     return super.readPrefix(token, Math.min(byteSize, this.#memfds.get(token).byteSize));

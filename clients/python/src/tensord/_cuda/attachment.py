@@ -7,6 +7,7 @@ the processor finds nothing there.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -20,6 +21,8 @@ from tensord._errors import (
     Closed,
     DriverFailed,
     FeatureUnavailable,
+    NotFound,
+    RegionDraining,
     ServerFault,
     TensordError,
 )
@@ -189,7 +192,8 @@ def attach_device(
             _check_lease(handed, place)
             storage = _check_storage(handed, place)
             if not handed.leased and keep is not None:
-                end = keep(place.region)
+                with contextlib.suppress(NotFound, RegionDraining):
+                    end = keep(place.region)
             driver = usable_driver()
             device = find_device(driver, storage.device_uuid)
         except BaseException:

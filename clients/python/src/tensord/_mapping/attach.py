@@ -32,6 +32,7 @@ from . import lease
 from .libc import PAGE_SIZE
 from .local_memory import LocalMemory
 from .mapping import Access, Mapping, View, map_file
+from .origin_file import COPY_HINT, FILE, Elsewhere, open_origin
 
 # A symbolic link, a FIFO and a terminal in the place of a region's file must neither be followed nor waited for.
 _OPEN_FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -53,7 +54,8 @@ class Asked:
     ``hand_out`` gets an open descriptor of it, for writing or not, and says whether it is leased; it raises
     ``NotHandedOut`` where nobody can be asked, ``Mismatch`` where the region is not as it was told. ``byte_size`` is
     that of all of it, if it can be asked, and ``instance`` that of who handed out. ``copy`` gets this process's copy of
-    a sealed region that nobody maps, by its id. ``hand_out_device`` is ``hand_out`` of memory of a device.
+    a sealed region that nobody maps, by its id. ``hand_out_device`` is ``hand_out`` of memory of a device. ``file``
+    says where a region of ``file`` storage is, by its id.
     """
 
     stands: Callable[[Place], bool]
@@ -62,6 +64,7 @@ class Asked:
     instance: Callable[[], str] | None = None
     copy: Callable[[str], LocalMemory] | None = None
     hand_out_device: Callable[[Place, bool], HandedDevice] | None = None
+    file: Callable[[str], Place] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,8 @@ class HandedDevice:
 class Place:
     """Where a region's bytes should be: ``byte_size`` is what the file must at least have. ``path`` is ``None`` if it
     has no name to open. ``role`` is as what this process maps it, ``storage`` what it is made of, ``instance`` whose it
-    is, if that is known, ``copy`` this process's own memory for it, where no process maps the region.
+    is, if that is known, ``copy`` this process's own memory for it, where no process maps the region, ``mtime_ns`` when
+    the file was last written, of one that is somebody else's.
     """
 
     region: str
@@ -96,6 +100,7 @@ class Place:
     storage: str = field(default="shm", compare=False, repr=False)
     instance: str | None = field(default=None, compare=False, repr=False)
     copy: LocalMemory | None = field(default=None, compare=False, repr=False)
+    mtime_ns: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def shown(self) -> str:
@@ -137,6 +142,11 @@ class Mismatch(Exception):
             return MappingFailed(str(self), hint="delete the region and create it again")
         if place.path is None:
             return self._to_stale()
+        if place.storage == FILE:
+            return WrongNamespace(
+                f"{self}; the server sees the file that it has loaded",
+                hint=f"mount the same folder at that path in both containers, or {COPY_HINT}",
+            )
         directory = os.path.dirname(place.path)
         try:
             here = os.stat(directory).st_dev
@@ -262,6 +272,13 @@ def _open_standing(place: Place, *, writable: bool, leased: bool, to_pin: bool =
     path, asked = place.path, place.asked
     if place.copy is not None:
         return _Opened(place.copy.open(writable=writable or to_pin), "copy")
+    if place.storage == FILE:
+        if writable or to_pin:
+            raise Mismatch(place, "is a file of somebody else's", sealed=True)
+        try:
+            return _Opened(open_origin(place), "name")
+        except Elsewhere as error:
+            raise Mismatch(place, str(error)) from error
     if path is None:
         return _take(place, None, writable=writable, leased=leased, to_pin=to_pin)
     for tries in range(STANDING_TRIES):

@@ -28,6 +28,7 @@ MREMAP_MAYMOVE = 1
 MREMAP_FIXED = 2
 MLOCK_ONFAULT = 1
 MS_INVALIDATE = 2
+ADVICE = {"normal": 0, "random": 1, "sequential": 2, "willneed": 3, "dontneed": 4}
 
 # What one entry of a page table's middle level maps, on x86-64 and on arm64 with pages of 4 KiB.
 LARGE_PAGE_SIZE = 2 << 20
@@ -77,6 +78,9 @@ def _library() -> ctypes.CDLL:
     # int msync(void *addr, size_t length, int flags);
     library.msync.restype = ctypes.c_int
     library.msync.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    # int mincore(void *addr, size_t length, unsigned char *vec);
+    library.mincore.restype = ctypes.c_int
+    library.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
     return library
 
 
@@ -202,3 +206,24 @@ def populate_for_writing(address: int, length: int) -> None:
             return
         if number != errno.EINTR:
             raise _failed("madvise")
+
+
+def advise(address: int, length: int, advice: str) -> None:
+    """madvise(2) with one of ``ADVICE`` on the whole pages around the range. ``dontneed`` takes private pages that were
+    written to away: whoever calls it has looked. Raises ``OSError``.
+    """
+    start, size = _pages_around(address, length)
+    if _library().madvise(start, size, ADVICE[advice]) != 0:
+        raise _failed("madvise")
+
+
+def resident_pages(address: int, length: int) -> int:
+    """mincore(2): how many of the whole pages around the range are in memory. Of a file that this process neither owns
+    nor may write to the kernel says all. Raises ``OSError``.
+    """
+    start, size = _pages_around(address, length)
+    found = (ctypes.c_ubyte * -(-size // PAGE_SIZE))()
+    if _library().mincore(start, size, ctypes.addressof(found)) != 0:
+        raise _failed("mincore")
+    # Of each byte the lowest bit counts.
+    return sum(byte & 1 for byte in bytes(found))

@@ -12,6 +12,7 @@ from tensord._transport.broker import HandedOut, Unreachable
 from tensord._wire.region import RegionDescriptor, parse_described_storage
 
 from .heap import copy_by_id
+from .mapper import to_file
 
 _LEASES = {Role.CONSUMER: "consumer", Role.MAKER: "maker", Role.BUILDER: "both"}
 
@@ -73,5 +74,11 @@ def asked_by(api: Api) -> Asked:
         )
 
     return Asked(
-        stands, hand_out, byte_size, lambda: api.broker.instance or api.instance(), copy_by_id(api), hand_out_device
+        stands,
+        hand_out,
+        byte_size,
+        lambda: api.broker.instance or api.instance(),
+        copy_by_id(api),
+        hand_out_device,
+        lambda region: to_file(api.region(region)),
     )

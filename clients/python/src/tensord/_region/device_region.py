@@ -12,6 +12,7 @@ from tensord._cuda.attachment import DeviceAttachment
 from tensord._cuda.devices import choose_device, is_same
 from tensord._errors import FeatureUnavailable
 from tensord._mapping.attachment import Attachment
+from tensord._mapping.page_advice import Advice
 from tensord._tensor.device_tensor import DeviceTensor
 from tensord._wire.region import RegionDescriptor
 from tensord._wire.tensors import TensorInfo
@@ -82,6 +83,18 @@ class DeviceRegion(Region):
     def pin(self, register: Register, unregister: Unregister | None = None, *, read_only: bool = False) -> NoReturn:
         """Not of a device's memory, which is there already. Raises ``FeatureUnavailable``."""
         self._refuse("pin its pages")
+
+    def advise(self, advice: Advice) -> NoReturn:
+        """Not of a device's memory, which is there or not. Raises ``FeatureUnavailable``."""
+        self._refuse("advise the kernel on its pages")
+
+    def resident_bytes(self) -> NoReturn:
+        """Not of a device's memory, which is there or not. Raises ``FeatureUnavailable``."""
+        self._refuse("count its pages in memory")
+
+    def flush(self) -> NoReturn:
+        """Not of a device's memory, which no disk keeps. Raises ``FeatureUnavailable``."""
+        self._refuse("flush it")
 
     def close(self) -> None:
         """Lets go of the region here, once the device has done what it was told. Safe to call twice. Raises

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from tensord._wire import schemas
 
 LoadIfExists = Literal["attach", "fail"]
+LoadMode = Literal["auto", "map", "copy"]
 
 
 def to_load(
-    path: str, body: schemas.CreateRegion, if_exists: LoadIfExists, *, raw: bool
+    path: str, body: schemas.CreateRegion, if_exists: LoadIfExists, *, raw: bool, mode: LoadMode
 ) -> tuple[str, schemas.LoadModel]:
     """The model, and the load of the file into a region that is to be what ``body`` says."""
     target: dict[str, Any] = {**body}
@@ -26,6 +27,9 @@ def to_load(
     load: dict[str, Any] = {"uri": to_uri(path), **target}
     if raw:
         load["format"] = "raw"
+    # A server from before there was another takes it as it is.
+    if mode != "copy":
+        load["mode"] = mode
     if if_exists != "attach":
         load["if_exists"] = if_exists
     return model, cast("schemas.LoadModel", load)

@@ -32,6 +32,7 @@ from tensord._mapping.attachment import Attachment
 from tensord._mapping.lease import Role
 from tensord._mapping.local_memory import LocalMemory
 from tensord._mapping.mapping import Access
+from tensord._mapping.origin_file import FILE
 from tensord._session.session import Session
 from tensord._tensor.device_tensor import OpenedDeviceTensor
 from tensord._tensor.reference import DEVICE_STORAGE, HEAP, MAPPED_STORAGES, TensorReference, instance_of
@@ -50,7 +51,9 @@ ATTACH_TRIES = 100
 POLL_SECONDS = 0.05
 
 Keep = Callable[[str], "Callable[[], None] | None"]
-"""Keeps a region, by its id, that no lock can keep. Returns what lets go of it, if it could."""
+"""Keeps a region, by its id, that no lock can keep. Returns what lets go of it, if it could. Raises ``NotFound``,
+``RegionDraining`` if it does not stand.
+"""
 
 _log = logging.getLogger("tensord")
 
@@ -209,6 +212,8 @@ def place_of(ref: TensorReference, asked: Asked | None = None, storages: tuple[s
             hint=NEWER_HINT,
         )
     copy: LocalMemory | None = None
+    if ref.storage == FILE:
+        return _find_file(ref, asked)
     if ref.storage == HEAP:
         if asked is None or asked.copy is None:
             raise FeatureUnavailable(
@@ -230,6 +235,33 @@ def place_of(ref: TensorReference, asked: Asked | None = None, storages: tuple[s
         instance=ref.instance,
         copy=copy,
     )
+
+
+def _find_file(ref: TensorReference, asked: Asked | None) -> Place:
+    """Where the file is, by the server's word alone: a sender's could have this process open any."""
+    if asked is None or asked.file is None:
+        raise FeatureUnavailable(
+            f"Cannot open the tensor at {ref.byte_offset} of {ref.region}: its region is a file, and no server can be "
+            "asked for its path",
+            hint="open it with a client: client.open(ref)",
+        )
+    try:
+        place = asked.file(ref.region)
+    except (NotFound, RegionDraining) as error:
+        raise StaleRef(f"Cannot open the tensor at {ref.byte_offset} of {ref.region}: {error.detail}") from error
+    if (place.dev, place.ino) != (ref.dev, ref.ino) or ref.byte_offset + ref.byte_size > place.byte_size:
+        raise StaleRef(f"Cannot open the tensor at {ref.byte_offset} of {ref.region}: its region is another file")
+    return replace(place, asked=asked, instance=ref.instance)
+
+
+def to_file(region: RegionDescriptor) -> Place:
+    """The file that a region of ``file`` storage is. Raises ``RegionDraining``, ``StaleRef`` if it is not what it
+    was.
+    """
+    if region.storage.kind != FILE:
+        raise StaleRef(f"Cannot map {region.shown}: its storage is {region.storage.kind}, want {FILE}")
+    _check_state(region, Access.PRIVATE)
+    return _to_place(region)
 
 
 def open_reference(
@@ -283,13 +315,13 @@ def keeps_by(session: Session | None) -> Keep:
             try:
                 return session._lease(region).end
             except (NotFound, RegionDraining):
-                # The check of the file says what has become of it.
-                return None
+                raise
             except TensordError as error:
                 why = str(error)
         _log.warning(
-            "Region %s is mapped without a lease, so the server may count it as unused and end it: another process "
-            "write-locks its lease byte, and no lease could be asked for (%s). What is mapped here stays.",
+            "Region %s is mapped without a lease, so the server may count it as unused and end it: no lock can be "
+            "taken of it, since another process write-locks its lease byte or the file is somebody else's, and no "
+            "lease could be asked for (%s). What is mapped here stays.",
             region,
             why,
         )
@@ -299,12 +331,20 @@ def keeps_by(session: Session | None) -> Keep:
 
 
 def _map(place: Place, byte_offset: int, byte_size: int, access: Access, keep: Keep | None) -> Attachment:
+    is_file = place.storage == FILE
+    if not is_file:
+        try:
+            return Attachment(place, map_place(place, byte_offset, byte_size, access))
+        except Barred:
+            if keep is None:
+                raise
+    end: Callable[[], None] | None = None
     try:
-        return Attachment(place, map_place(place, byte_offset, byte_size, access))
-    except Barred:
-        if keep is None:
-            raise
-    end = keep(place.region)
+        end = None if keep is None else keep(place.region)
+    except (NotFound, RegionDraining) as error:
+        # Of another the check of the file says what has become of it.
+        if is_file:
+            raise Mismatch(place, f"is no region any more: {error.detail}") from error
     try:
         view = map_place(place, byte_offset, byte_size, access, leased=False)
     except BaseException:
@@ -318,6 +358,7 @@ def _map(place: Place, byte_offset: int, byte_size: int, access: Access, keep: K
 
 def _check_state(region: RegionDescriptor, access: Access) -> None:
     problem: TensordError | None = None
+    changed = region.storage.changed
     if region.state in ("draining", "deleted"):
         problem = RegionDraining(f"Cannot attach {region.shown}: it is {region.state}", hint="it was deleted")
     elif region.state == "creating":
@@ -326,6 +367,14 @@ def _check_state(region: RegionDescriptor, access: Access) -> None:
         problem = RegionSealed(f"Cannot write to {region.shown}: it is sealed", hint="attach it without writable=True")
     elif access is Access.WRITE and region.state == "sealing":
         problem = _busy(region)
+    elif changed is not None:
+        problem = StaleRef(
+            f"Cannot attach {region.shown}: its file {region.storage.path} is {changed.replace('-', ' ')} since it was "
+            "loaded",
+            hint="load it again: what is there now is another version; replace a model file by a rename, and what is "
+            "mapped stays whole",
+            fields={"changed": changed},
+        )
     if problem is not None:
         raise problem
 
@@ -338,7 +387,7 @@ def _to_place(region: RegionDescriptor) -> Place:
         )
     if storage.dev is None or storage.ino is None:
         raise FeatureUnavailable(f"Cannot map {region.shown}: its {storage.kind} storage has no file")
-    instance = None if storage.path is None else instance_of(storage.path)
+    instance = None if storage.path is None or storage.kind == FILE else instance_of(storage.path)
     return Place(
         region.id,
         storage.path,
@@ -348,6 +397,7 @@ def _to_place(region: RegionDescriptor) -> Place:
         0 if storage.kind == DEVICE_STORAGE else storage.byte_size,
         storage=storage.kind,
         instance=instance,
+        mtime_ns=storage.mtime_ns,
     )
 
 

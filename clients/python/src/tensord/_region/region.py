@@ -21,10 +21,12 @@ from tensord._mapping.attach import AttachedBy, Place
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._mapping.memory_lock import MemoryLock
+from tensord._mapping.page_advice import Advice, advise, resident_bytes
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import Tensor, to_torch_alias, to_torch_tensors
 from tensord._tensor.tensor_lock import TensorLock
 from tensord._wire.region import RegionDescriptor, is_hand_off
+from tensord._wire.residency import Residency
 from tensord._wire.tensors import TensorInfo, TensorInfos
 
 from .pin import Pin, Register, Unregister
@@ -289,6 +291,32 @@ class Region:
         ``MappingFailed``, ``StaleRef`` if the region was deleted, ``Closed``.
         """
         return self._keep(Pin(self._standing(), self._infos, register, unregister, read_only=read_only))
+
+    def advise(self, advice: Advice) -> Residency | None:
+        """Tells the kernel what comes. ``"sequential"``, ``"random"`` and ``"normal"`` say in which order this process
+        reads what it maps, and return ``None``. ``"willneed"`` has the kernel read the region's file ahead.
+        ``"dontneed"`` lets go of the pages here, after a copy to a GPU say, and then of the kernel's copy of the file,
+        as far as no other process maps that: the next read brings them back. Of regions in memory, which is the only
+        copy of their bytes, nothing is let go of.
+
+        Returns how much was in memory, and is. Raises ``ValidationFailed`` where pages were written to privately,
+        which would be lost, ``MappingFailed``, ``Closed``, ``RegionDraining``, ``StorageUnavailable``, ``Forbidden``.
+        """
+        advise(self._standing(), self._attachment.view, advice)
+        return self._api.advise(self.id, advice) if advice in ("willneed", "dontneed") else None
+
+    def resident_bytes(self) -> int | None:
+        """How many bytes of what is mapped here are in memory, by pages; ``None`` where the kernel does not tell this
+        process, which neither owns the file nor may write to it. Raises ``MappingFailed``, ``Closed``.
+        """
+        return resident_bytes(self._standing(), self._attachment.view)
+
+    def flush(self) -> bool:
+        """Brings what was written to the region to the disk that its file is on, and waits for that. Others see what is
+        written without it. Returns whether it is there without power: of memory it is not, and nothing is done.
+        Raises ``ReadWriteError``, ``RegionDraining``, ``Forbidden``.
+        """
+        return self._api.flush(self.id)
 
     def refresh(self) -> RegionDescriptor:
         """Asks the server for the region as it is now."""

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from tensord._arguments.kinds import MAX_BYTES, MAX_DIMENSIONS
 from tensord._arguments.quoting import quote
 from tensord._errors import ValidationFailed
+from tensord._mapping.origin_file import FILE
 
 from .dtype import byte_size_of, is_dtype
 
@@ -24,7 +25,8 @@ VERSION = 1
 STORAGE = "shm"
 # Other kinds are read, and passed on; who maps them is the one to refuse them.
 HEAP = "heap"
-MAPPED_STORAGES = (STORAGE, "memfd", HEAP)
+# Of a file of somebody else's no reference says the path: the server is asked for it.
+MAPPED_STORAGES = (STORAGE, "memfd", HEAP, FILE)
 # Memory of a device, of which a driver maps what its server hands out.
 DEVICE_STORAGE = "cuda_vmm"
 MAX_PATH_CHARACTERS = 4096

@@ -18,6 +18,7 @@ from tensord._mapping.attach import is_sealed
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.lock_file import LockKind
 from tensord._mapping.mapping import Access, View
+from tensord._mapping.origin_file import FILE
 from tensord._wire.tensors import TensorInfo
 
 from .dlpack import CPU_DEVICE, to_capsule
@@ -139,7 +140,7 @@ class Tensor:
         return TensorReference(
             instance=place.instance or "",
             region=place.region,
-            path=place.path,
+            path=None if place.storage == FILE else place.path,
             dev=place.dev,
             ino=place.ino,
             byte_offset=self.byte_offset,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class OperationDescriptor:
     """An operation as it was at one moment. ``region`` is the id of what it made, ``problem`` what it failed with, as
-    JSON. ``raw`` is the JSON object itself.
+    JSON. Of a load, ``mode`` is ``map`` or ``copy``, and ``reason`` why, in words that end a sentence. ``raw`` is the
+    JSON object itself.
     """
 
     id: str
@@ -29,6 +30,8 @@ class OperationDescriptor:
     problem: Mapping[str, Any] | None
     started_at: str
     ended_at: str | None
+    mode: str | None = None
+    reason: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -51,5 +54,8 @@ def _to_operation(value: schemas.Operation) -> OperationDescriptor:
         problem=None if problem is None else {**problem},
         started_at=str(value["started_at"]),
         ended_at=value["ended_at"],
+        # A server from before there were two says neither.
+        mode=value.get("mode"),
+        reason=value.get("reason"),
         raw=value,
     )

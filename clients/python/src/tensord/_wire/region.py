@@ -41,6 +41,10 @@ class Storage:
     Of memory of a device, ``device_uuid`` says of which, ``handle_type`` as what it is shared, and ``allocation_bytes``
     how much is mapped (of other memory what it takes, or ``None``); ``dev`` and ``ino`` are those of the file that
     carries its locks. Of other memory the first two are ``None``.
+
+    Of ``file`` storage, whose bytes are a file of somebody else's, ``immutable`` is false, ``mtime_ns`` is when it was
+    last written as it was loaded, and ``changed`` says what has become of it since: ``modified``, ``replaced``,
+    ``gone``, ``not-allowed``, or ``None`` if it is as it was.
     """
 
     kind: str
@@ -54,6 +58,9 @@ class Storage:
     device_uuid: str | None = None
     handle_type: str | None = None
     allocation_bytes: int | None = None
+    immutable: bool = True
+    mtime_ns: int | None = None
+    changed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +247,7 @@ def _to_storage(value: schemas.Storage) -> Storage:
     # Only memory of a device has these.
     more: Mapping[str, Any] = value
     device_uuid, handle_type = more.get("device_uuid"), more.get("handle_type")
-    allocation_bytes = more.get("allocation_bytes")
+    allocation_bytes, mtime_ns = more.get("allocation_bytes"), more.get("mtime_ns")
     return Storage(
         kind=str(value["kind"]),
         path=value.get("path"),
@@ -254,6 +261,9 @@ def _to_storage(value: schemas.Storage) -> Storage:
         device_uuid=device_uuid,
         handle_type=handle_type,
         allocation_bytes=None if allocation_bytes is None else int(allocation_bytes),
+        immutable=more.get("immutable") is not False,
+        mtime_ns=None if mtime_ns is None else int(mtime_ns),
+        changed=more.get("changed"),
     )
 
 

@@ -166,6 +166,8 @@ class Operation(TypedDict):
     source: str
     done_bytes: int
     total_bytes: int
+    mode: str | None
+    reason: str | None
     region: str | None
     problem: Problem | None
     started_at: str
@@ -310,6 +312,9 @@ class Storage(TypedDict):
     allocation_bytes: int
     granularity: int | None
     maker_byte: bool
+    immutable: bool
+    mtime_ns: str | None
+    changed: str | None
 
 
 class Checksum(TypedDict):
@@ -686,6 +691,22 @@ class Verification(TypedDict):
     actual: str
 
 
+class Residency(TypedDict):
+    """How many of the region's bytes were in memory, by pages, before the kernel was advised, and are now."""
+
+    byte_size: int
+    resident_bytes_before: int | None
+    resident_bytes_after: int | None
+
+
+class AdviseRegion(TypedDict):
+    advice: Literal["willneed", "dontneed"]
+
+
+class Flushed(TypedDict):
+    durable: bool
+
+
 class SealedGroup(TypedDict):
     """What was sealed in one turn."""
 
@@ -758,7 +779,7 @@ class LoadModel(TypedDict):
 
     uri: str
     format: NotRequired[Literal["auto", "raw"]]
-    mode: NotRequired[Literal["copy"]]
+    mode: NotRequired[Literal["auto", "map", "copy"]]
     name: NotRequired[str]
     version: NotRequired[str]
     storage: NotRequired[Literal["shm", "memfd", "file", "heap", "cuda_vmm"]]
