@@ -50,8 +50,9 @@ function toSegment({ hasHeader }: Storage, token: string, byteSize: number): Seg
 async function make(open: OpenStorage, byteSize: number): Promise<Made> {
   const made = await allocate(open, byteSize);
   open.storage.names.keep(made.token);
+  const identity = open.bind?.(made.token, byteSize) ?? made.identity;
   open.storage.names.publish(made.token);
-  return made;
+  return { ...made, identity };
 }
 
 function write({ storage }: OpenStorage, token: string, data: Uint8Array): void {
@@ -63,7 +64,17 @@ async function failure(work: Promise<unknown>): Promise<unknown> {
   return work.then(() => undefined).catch((error: unknown) => error);
 }
 
-for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, needs, open: openCase } of storageCases) {
+for (const one of storageCases) {
+  const {
+    name,
+    accesses,
+    isFile,
+    isElsewhere = false,
+    isPointing = false,
+    pageBytes = 4096,
+    needs,
+    open: openCase,
+  } = one;
   if (needs !== undefined) {
     testWith(needs)(`${name} does all that the suite asks of a storage`, async () => {});
     continue;
@@ -73,6 +84,46 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
     await using open = await openCase();
     await use(open);
   };
+
+  /** Of memory that is the storage's own. */
+  const testOwn = isPointing ? () => {} : test;
+
+  if (isPointing) {
+    test(
+      `${name} points at files, which it neither makes, locks, changes nor frees`,
+      withStorage(async (open) => {
+        const { memory, names, bytes } = open.storage;
+        const { token, identity } = await make(open, 8192);
+        const path = open.pathOf(token);
+        const before = statSync(path, { bigint: true });
+        for (const access of ["open", "sealed-stock-writable"] as const) memory.setAccess(token, access);
+        expect(names.kept()).toEqual([{ token, identity, byteSize: 8192, access: "sealed" }]);
+        expect(names.address(token)).toEqual({ path, shmName: null });
+        {
+          using _ = lease(path);
+          expect(memory.usage(token)).toMatchObject({ leased: false, byteSize: 8192 });
+        }
+        expect(() => memory.openDescription(token, "read")).toThrow("its readers open by themselves");
+        expect(() => bytes.open(token, "write")).toThrow("it is somebody else's");
+        {
+          using file = bytes.open(token, "read");
+          expect([isLocked(file.fd, leaseByte, 1n), file.byteSize]).toEqual([false, 8192]);
+        }
+        expect(names.inspect(token, identity)).toBe("intact");
+        truncateSync(path, 5);
+        expect(names.inspect(token, identity)).toBe("changed");
+        names.settle?.(token);
+        expect(names.inspect(token, identity)).toBe("intact");
+        expect(() => bytes.readPrefix(token, 1)).toThrow("it was written to since it was loaded");
+        expect(memory.elsewhereBytes).toBe(-4096);
+        names.withdraw(token, identity);
+        expect(await memory.free(token, 8192)).toBe("freed");
+        expect([memory.elsewhereBytes, existsSync(path)]).toEqual([0, true]);
+        const { ino, mode, nlink } = statSync(path, { bigint: true });
+        expect({ ino, mode, nlink }).toEqual({ ino: before.ino, mode: before.mode, nlink: before.nlink });
+      }),
+    );
+  }
 
   describe(`the memory of ${name}`, () => {
     for (const byteSize of [4096, 4097, 3 * MiB, 40 * MiB + 1]) {
@@ -106,7 +157,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
       }),
     );
 
-    test(
+    testOwn(
       "stops when it is told to, and leaves what discard removes",
       withStorage(async (open) => {
         const { memory, names } = open.storage;
@@ -120,7 +171,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
       }),
     );
 
-    test(
+    testOwn(
       "refuses more than there is, with the numbers",
       withStorage(async (open) => {
         const { memory } = open.storage;
@@ -145,7 +196,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
       }),
     );
 
-    test(
+    testOwn(
       "knows who maps a region and who writes, and what became of its size",
       withStorage(async (open) => {
         const { memory } = open.storage;
@@ -184,7 +235,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
       }),
     );
 
-    test(
+    testOwn(
       "is opened anew for whoever is handed it: without locks, shared with nobody, and to read alone if that was said",
       withStorage(async (open) => {
         const { memory } = open.storage;
@@ -212,7 +263,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
       }),
     );
 
-    test(
+    testOwn(
       "tells by itself who may open it how",
       withStorage(async (open) => {
         const { memory, names } = open.storage;
@@ -238,7 +289,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
       }),
     );
 
-    test(
+    testOwn(
       "says what it takes elsewhere than beside its names",
       withStorage(async (open) => {
         const { memory } = open.storage;
@@ -274,7 +325,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
   });
 
   describe(`the names of ${name}`, () => {
-    test(
+    testOwn(
       "say what is kept, with its identity and size",
       withStorage(async (open) => {
         const made = [await make(open, 4096), await make(open, 5000)];
@@ -286,7 +337,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
       }),
     );
 
-    test(
+    testOwn(
       "are there from publish to withdraw, which may come twice",
       withStorage(async (open) => {
         const { names } = open.storage;
@@ -302,7 +353,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
       }),
     );
 
-    test(
+    testOwn(
       "that somebody took away or replaced are mended; what is gone for good is lost",
       withStorage(async (open) => {
         const { names } = open.storage;
@@ -375,7 +426,7 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
       return;
     }
 
-    test(
+    testOwn(
       "are read and written where they lie, under a worker's locks",
       withStorage(async (open) => {
         const { bytes, memory } = open.storage;
@@ -399,6 +450,23 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
     );
 
     test(
+      "are as much in memory as the kernel says, are let go of only where they are somewhere else, and are flushed",
+      withStorage(async (open) => {
+        const { bytes } = open.storage;
+        const { token } = await make(open, 64 * 1024);
+        if (!isPointing) write(open, token, toPattern(60 * 1024));
+        expect(await bytes.flush(token)).toBeBoolean();
+        await bytes.advise(token, 64 * 1024, "dontneed");
+        const left = (await bytes.resident(token, 64 * 1024)) ?? 0;
+        expect(left).toBeLessThanOrEqual(64 * 1024);
+        await bytes.advise(token, 64 * 1024, "willneed");
+        const prefix = bytes.readPrefix(token, 64 * 1024);
+        expect(prefix.length).toBe(64 * 1024);
+        if (!isPointing) expect(Buffer.from(prefix.subarray(4096)).equals(toPattern(60 * 1024))).toBeTrue();
+      }),
+    );
+
+    testOwn(
       "are hashed chunk by chunk, as protocol.md says",
       withStorage(async (open) => {
         for (const [byteSize, value] of patternChecksums) {
@@ -438,13 +506,13 @@ for (const { name, accesses, isFile, isElsewhere = false, pageBytes = 4096, need
   });
 }
 
-test("the suite runs on every storage that a server has", async () => {
+test("the suite runs on every storage that a server has, and on no stand-in in its place", async () => {
   const app = await TestApp.open();
   const forms = [...app.store.storages.all].map(({ form }) => form);
   await app.close();
   const covered = await Promise.all(
     storageCases
-      .filter(({ needs }) => needs === undefined)
+      .filter(({ name, needs }) => needs === undefined && !name.startsWith("a stand-in"))
       .map(async (one) => {
         await using open = await one.open();
         return open.storage.form;

@@ -157,6 +157,7 @@ describe("each operation", () => {
         "sealRegion",
         "sealGroup",
         "openGroup",
+        "adviseRegion",
         "copyRegion",
         "loadModel",
         "registerModel",

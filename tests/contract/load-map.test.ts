@@ -17,6 +17,7 @@ import {
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { MiB } from "../../src/memory/limits.ts";
+import { readOffline } from "../../src/server/cli/offline.ts";
 import { type AppOptions, TestApp, withApp } from "../harness/app.ts";
 import { ModelFolder, shardedUri, tinyPath, tinyUri } from "../harness/load.ts";
 import { load, loadFile } from "./support/load.ts";
@@ -238,6 +239,8 @@ describe("a restart", () => {
     const [sameId, changedId, movedId] = (await Promise.all(ids)) as [string, string, string];
     const before = await first.get(sameId);
     await first.leave();
+    const { bytes, regions, lost } = await readOffline({ shmDirectory: first.shmDirectory, instance: first.instance });
+    expect([bytes.used, regions.length, lost]).toEqual([0, 3, 0]);
     writeFileSync(changed as string, "another");
     const second = await TestApp.open({ instance: first.instance, modelRoots: [folder.path] });
     const { last_used_at: _, ...after } = await second.get(sameId);

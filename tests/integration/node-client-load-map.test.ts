@@ -36,6 +36,15 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       bytes[0] = 9;
       const reference = region.tensor("w").ref();
       const opened = await client.openWhenFree(JSON.parse(JSON.stringify(reference)));
+      const shared = await client.loadModel(path, { mode: "map", strict: true });
+      const order = await shared.advise("sequential");
+      const { byteSize, residentBytesBefore } = await shared.advise("willneed");
+      const resident = shared.residentBytes();
+      const pages = [order === undefined, residentBytesBefore <= byteSize, resident > 0 && resident <= byteSize, await shared.flush()];
+      const dirty = (await failure(() => region.advise("dontneed")))[0];
+      const left = await shared.advise("dontneed");
+      pages.push(left.residentBytesAfter <= byteSize, shared.tensor("w").bytes()[77]);
+      shared.close();
       const held = await client.hold("w");
       const leases = (await client.getById(region.id)).leases;
       renameSync(path, path + ".old");
@@ -46,7 +55,10 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         detail: [detail.inUse, detail.leases, detail.unknownHolders, region.attachedBy],
         bytes: [bytes.length, bytes[1], readFileSync(path).at(-1)],
         reference: [reference.storage, reference.path, opened.bytes()[9_999], (await failure(() => client.open(reference)))[0]],
-        held: [held.path === path, leases],
+        held: [held.path === path, leases >= 3],
+        pages,
+        dirty,
+        closed: await failure(async () => shared.residentBytes()).then(([code]) => code),
         changed: await failure(() => client.attach("w")),
         old: region.tensor("w").bytes()[2],
         stale: (await failure(() => client.openWhenFree(reference)))[0],
@@ -62,7 +74,10 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         detail: [true, 1, false, "name"],
         bytes: [10_000, 3, 3],
         reference: ["file", null, 3, "storage-unavailable"],
-        held: [true, 3],
+        held: [true, true],
+        pages: [true, true, true, true, true, 3],
+        dirty: "validation-failed",
+        closed: "closed",
         changed: [
           "stale-ref",
           expect.stringContaining("is replaced since it was loaded"),

@@ -62,6 +62,7 @@ const healthyServer: ServerFacts = {
     smallChunks: 11,
   },
   toBeHeld: 2,
+  files: { mapped: 0, changed: [] },
 };
 
 const healthyHolder: HolderFacts = { state: "running", pid: 78, descriptors: 2, ageMs: 7_300_000 };

@@ -14,6 +14,7 @@ import {
   judgeSpace,
   judgeSticky,
 } from "./judge-directory.ts";
+import { judgeFiles } from "./judge-files.ts";
 import { judgeHolder } from "./judge-holder.ts";
 import { judgeBarred, judgeDraining, judgeForeign, judgeInstances, judgeLimit, judgeSwap } from "./judge-memory.ts";
 import { judgePages } from "./judge-pages.ts";
@@ -44,6 +45,7 @@ const judges: readonly ((facts: Facts) => Finding | readonly Finding[] | undefin
   judgeHolder,
   judgeDraining,
   judgeBarred,
+  judgeFiles,
   judgeDevices,
   judgePages,
 ];

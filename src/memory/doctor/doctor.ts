@@ -9,12 +9,22 @@ import { describe } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import { hostPool, quote, toRegionId } from "../naming.ts";
 import { isOutOfDescriptors } from "../os/descriptors.ts";
+import { inspectName } from "../regions/public-name.ts";
 import { type ElasticPool, idOfPool } from "../state/elastic.ts";
 import type { Store } from "../state/store.ts";
 import type { HeldDescriptors } from "../storage/fd-holder/held-descriptors.ts";
+import { changeWords } from "../storage/file/origin.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
 import { diagnose } from "./diagnose.ts";
-import type { DescriptorFacts, DrainingRegion, HostFacts, Question, ReserveFacts, ServerFacts } from "./facts.ts";
+import type {
+  DescriptorFacts,
+  DrainingRegion,
+  HostFacts,
+  MappedFileFacts,
+  Question,
+  ReserveFacts,
+  ServerFacts,
+} from "./facts.ts";
 import type { Diagnosis } from "./finding.ts";
 import { Gatherer } from "./gatherer.ts";
 import { lookAtHolder } from "./look-at-holder.ts";
@@ -99,6 +109,7 @@ export class Doctor implements Disposable {
       descriptors: this.#parts.descriptors() ?? null,
       reserve: toReserveFacts(store.reserve),
       toBeHeld: holder?.count ?? null,
+      files: lookAtFiles(store),
       barred: new Map(host.barred.files.map(({ token }) => [token, describeToken(store, token)])),
     };
     return diagnose({ question, host, holder: held, devices, server, now: store.now() });
@@ -131,6 +142,22 @@ function lookAtPages({ elastic }: Store): Pick<ServerFacts, "elasticPools" | "ov
     reason,
   }));
   return { elasticPools: elastic.count, overdue, owed };
+}
+
+/** A look at each, as whoever asks for one of these regions takes. */
+function lookAtFiles(store: Store): MappedFileFacts {
+  const { names, origin } = store.storages.get("file");
+  const tokens = [...(origin?.tokens ?? [])];
+  const changed: MappedFileFacts["changed"][number][] = [];
+  for (const token of tokens) {
+    const region = store.books.regionByToken(token);
+    if (region === undefined || changed.length >= limits.listItems) continue;
+    inspectName(store, region);
+    const change = origin?.changeOf(token) ?? null;
+    const path = names.address(token).path ?? "";
+    if (change !== null) changed.push({ description: describe(region), path, state: changeWords[change] });
+  }
+  return { mapped: tokens.length, changed };
 }
 
 function describePool(pool: ElasticPool): string {

@@ -152,6 +152,14 @@ export interface ServerFacts {
   readonly reserve: ReserveFacts;
   /** How many descriptors its fd holder should have; null if the server has none kept (TENSORD_HOLDER_TTL_MS). */
   readonly toBeHeld: number | null;
+  readonly files: MappedFileFacts;
+}
+
+/** Regions that are files of somebody else's. */
+export interface MappedFileFacts {
+  readonly mapped: number;
+  /** Those whose file is not what it was; some of them. */
+  readonly changed: readonly { readonly description: string; readonly path: string; readonly state: string }[];
 }
 
 export interface OverdueFacts {

@@ -163,7 +163,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     files,
     ...more.storages,
   ];
-  const absences = { ...more.absences, ...(files.origin.withheld && { file: files.origin.withheld.reason }) };
+  const { withheld } = files.origin;
+  const absences = { file: withheld?.reason ?? "its regions are files that are loaded to be mapped", ...more.absences };
   const storages = new Storages(all, options.offered, absences, more.awaited?.reason);
   events = openEvents(journal, options.onWarning);
   const draining = new Agenda<Region>(limits.drainPollSlice, (region) => void tryFree(store, region));

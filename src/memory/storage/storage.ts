@@ -102,6 +102,8 @@ export interface OriginAccess {
   bind(token: string, origin: Origin): Identity;
   /** When the file was last written as it was loaded, in ns since the epoch; null if that is known no more. */
   mtimeNs(token: string): string | null;
+  /** The regions that are files. */
+  readonly tokens: Iterable<string>;
   /** What the file is since it is not what it was, as far as that was told; else null. */
   changeOf(token: string): FileChange | null;
 }

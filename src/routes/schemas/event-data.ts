@@ -142,7 +142,10 @@ interface EventFacts {
 export const events = {
   "tensord.region.allocated": { summary: "A region is there, to be mapped and written.", data: RegionFacts },
   "tensord.region.sealed": { summary: "A region is final.", data: RegionFacts },
-  "tensord.region.changed": { summary: "A region has another owner or other labels.", data: RegionFacts },
+  "tensord.region.changed": {
+    summary: "A region has another owner or other labels, or the file that it is has changed.",
+    data: RegionFacts,
+  },
   "tensord.region.draining": { summary: "A region lost its name, and waits for its leases.", data: RegionEnd },
   "tensord.region.deleted": { summary: "A region is gone, and its memory is free.", data: RegionEnd },
   "tensord.region.lost": { summary: "A region's memory is gone, by no request.", data: RegionLoss },

@@ -66,7 +66,7 @@ const columns: readonly Column<Listed>[] = [
   ["MODEL", ({ model }) => model],
   ["NAME", ({ name }) => name ?? "-"],
   ["STATE", ({ state }) => state],
-  ["SIZE", ({ storage }) => toBytes(storage.byte_size)],
+  ["SIZE", ({ storage }) => toBytes(storage.byte_size) + toPointing(storage)],
   ["TENSORS", ({ tensor_count }) => String(tensor_count)],
   ["OWNER", toOwner],
   ["CREATED", ({ created_at }) => toAgo(created_at)],
@@ -79,6 +79,12 @@ const mappedColumn: Column<OfflineRegion> = [
   "MAPPED",
   ({ in_use, has_writers }) => (has_writers ? "for writing" : in_use ? "yes" : "no"),
 ];
+
+/** Of what takes no memory: that the region is a file, and what has become of that. */
+function toPointing({ kind, changed }: Listed["storage"]): string {
+  if (kind !== "file") return "";
+  return changed === null ? " (mapped)" : ` (mapped, ${changed.replace("-", " ")})`;
+}
 
 function toAgo(time: string): string {
   return `${toSpan(Date.now() - Date.parse(time))} ago`;

@@ -1,11 +1,12 @@
 /** Every storage that there is, opened in a place of its own, as the conformance suite takes it. */
 
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DeviceHost } from "../../../src/cuda/device-host.ts";
 import { readHugeSpace } from "../../../src/memory/host/memory-space.ts";
 import { MiB } from "../../../src/memory/limits.ts";
+import { FileStorage } from "../../../src/memory/storage/file/file-storage.ts";
 import { HeapStorage } from "../../../src/memory/storage/heap/heap-storage.ts";
 import { InstanceDirectory } from "../../../src/memory/storage/instance-directory.ts";
 import { HostLanes } from "../../../src/memory/storage/lane.ts";
@@ -17,6 +18,7 @@ import {
   type Access,
   type HugePage,
   hugePageBytes,
+  type Identity,
   type Storage,
   type StorageKind,
 } from "../../../src/memory/storage/storage.ts";
@@ -25,6 +27,8 @@ import { StandInStorage } from "./stand-in-storage.ts";
 
 export interface OpenStorage extends AsyncDisposable {
   readonly storage: Storage;
+  /** Of regions that are files: makes one of so many bytes, and points the region at it. */
+  readonly bind?: (token: string, byteSize: number) => Identity;
   /** Any path by which a worker, or the test in its place, reaches the memory of a kept region. */
   pathOf(token: string): string;
 }
@@ -41,6 +45,8 @@ export interface StorageCase {
   readonly pageBytes?: number;
   /** Whether the bytes are elsewhere than where this process reads and writes: its paths lead to their locks alone, and there is no header. */
   readonly isElsewhere?: boolean;
+  /** Whether its regions are files of somebody else's: what it makes, changes and frees is nothing but what points at them. */
+  readonly isPointing?: boolean;
   /** Why it cannot be had here. */
   readonly needs?: string | undefined;
 }
@@ -73,6 +79,7 @@ export const storageCases: readonly StorageCase[] = [
   ...(hasDriver
     ? [{ name: "cuda_vmm", kind: "cuda_vmm", ...unnamed, isFile: false, isElsewhere: true, open: openDevice } as const]
     : []),
+  { name: "file", kind: "file", accesses: ["sealed"], isFile: false, isPointing: true, open: openFiles },
   { name: "a stand-in without public names", kind: "file", ...named, open: openStandIn },
 ];
 
@@ -165,6 +172,25 @@ export async function openDevices(opened: DisposableStack, memfds: Memfds) {
   const { storages = [] } = (await awaited?.found) ?? {};
   for (const storage of storages) opened.use(storage);
   return storages;
+}
+
+function openFiles(): OpenStorage {
+  using opened = new DisposableStack();
+  const directory = openDirectory(opened, defaultShmDirectory);
+  const root = opened.adopt(mkdtempSync(join(tmpdir(), "conformance-")), removeFolder);
+  const storage = new FileStorage(directory, opened.use(new HostLanes()), [root]);
+  const bind = (token: string, byteSize: number) => {
+    const path = join(root, token);
+    writeFileSync(path, new Uint8Array(byteSize).fill(0x20, 0, Math.min(byteSize, 4096)));
+    const { dev, ino, mtimeNs } = statSync(path, { bigint: true });
+    const identity = { dev: String(dev), ino: String(ino) };
+    return storage.origin.bind(token, {
+      ...{ root, below: token, ...identity, byteSize },
+      ...{ mtimeNs: String(mtimeNs), isRemote: false },
+    });
+  };
+  const all = opened.move();
+  return { storage, bind, pathOf: (token) => join(root, token), [Symbol.asyncDispose]: async () => all.dispose() };
 }
 
 function openStandIn(): OpenStorage {

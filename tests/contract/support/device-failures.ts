@@ -39,6 +39,10 @@ export const deviceCases: readonly FailureCase[] = [
   whereBytesAre("readData", async (app) => ["GET", `/v1/regions/${(await create(app)).id}/data`]),
   whereBytesAre("writeData", async (app) => ["PUT", `/v1/regions/${(await create(app)).id}/data`, new Uint8Array(100)]),
   whereBytesAre("readFile", async (app) => ["GET", `/v1/regions/${(await create(app)).id}/file/w.safetensors`]),
+  whereBytesAre("adviseRegion", async (app) => {
+    return ["POST", `/v1/regions/${(await create(app)).id}/advise`, { advice: "dontneed" }];
+  }),
+  whereBytesAre("flushRegion", async (app) => ["POST", `/v1/regions/${(await create(app)).id}/flush`]),
   whereBytesAre("readFileByName", async (app) => {
     await create(app, { name: "weights" });
     return ["GET", "/v1/models/default/regions/weights/file/weights.safetensors"];

@@ -135,6 +135,7 @@ export const parameterCases: readonly FailureCase[] = [
   refusedParameter("listRegions", "GET", "/v1/regions?limit=0"),
   refusedParameter("getRegion", "GET", `/v1/regions/${unknownRegion.repeat(3)}`),
   refusedParameter("verifyRegion", "POST", `/v1/regions/${unknownRegion.repeat(3)}/verify`),
+  refusedParameter("flushRegion", "POST", `/v1/regions/${unknownRegion.repeat(3)}/flush`),
   refusedParameter("deleteRegion", "DELETE", `/v1/regions/${unknownRegion.repeat(3)}`),
   refusedParameter("getRegionByName", "GET", "/v1/models/default/regions/a%2Fb"),
   refusedParameter("deleteRegionByName", "DELETE", "/v1/models/default/regions/weights?version=a%2Fb"),

@@ -1,9 +1,12 @@
 /** Each failure that a load declares, with the world that it needs. */
 
+import { appendFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import type { TestApp } from "../../harness/app.ts";
-import { tinyUri } from "../../harness/load.ts";
+import { ModelFolder, tinyUri } from "../../harness/load.ts";
 import { awaiting } from "./device-failures.ts";
 import { askInVain, type FailureCase } from "./failure-case.ts";
+import { load } from "./load.ts";
 import { unknownSession } from "./requests.ts";
 
 const operationId = "loadModel";
@@ -17,6 +20,25 @@ export const loadCases: readonly FailureCase[] = [
   { operationId, code: "session-not-found", provoke: (app) => loadInVain(app, { session: unknownSession }) },
   { operationId, code: "storage-unavailable", provoke: (app) => loadInVain(app, { storage: "file", ttl_ms: 1000 }) },
   { operationId, code: "owner-required", provoke: (app) => loadInVain(app, {}) },
+  ...(
+    [
+      ["adviseRegion", "advise", { advice: "dontneed" }],
+      ["flushRegion", "flush", undefined],
+    ] as const
+  ).map(
+    ([id, suffix, body]): FailureCase => ({
+      operationId: id,
+      code: "io-error",
+      options: { modelRoots: [tmpdir()] },
+      provoke: async (app) => {
+        using folder = new ModelFolder();
+        const path = folder.writeTensor("w.safetensors", Buffer.alloc(9));
+        const region = await load(app, path, { mode: "map" });
+        appendFileSync(path, "more");
+        return await askInVain(app, "POST", `/v1/regions/${region}/${suffix}`, body);
+      },
+    }),
+  ),
   {
     operationId,
     code: "not-ready",

@@ -16,6 +16,8 @@ const busyRequests = {
   sealRegion: { method: "POST", suffix: "/seal", body: {} },
   verifyRegion: { method: "POST", suffix: "/verify", body: undefined },
   copyRegion: { method: "POST", suffix: "/copy", body: { ttl_ms: 1000 } },
+  adviseRegion: { method: "POST", suffix: "/advise", body: { advice: "dontneed" } },
+  flushRegion: { method: "POST", suffix: "/flush", body: undefined },
 } as const;
 
 const inCreation = Object.entries(busyRequests).map(([operationId, { method, suffix, body }]): FailureCase => {

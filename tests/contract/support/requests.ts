@@ -54,6 +54,10 @@ export const goodRequests: Readonly<Record<string, (app: TestApp) => Promise<Pla
     await app.seal(id);
     return { method: "POST", path: `/v1/regions/${id}/verify` };
   },
+  adviseRegion: async (app) => {
+    return { method: "POST", path: `/v1/regions/${(await app.create()).id}/advise`, body: { advice: "willneed" } };
+  },
+  flushRegion: async (app) => ({ method: "POST", path: `/v1/regions/${(await app.create()).id}/flush` }),
   readData: async (app) => ({ method: "GET", path: `/v1/regions/${(await app.create()).id}/data` }),
   writeData: async (app) => {
     return { method: "PUT", path: `/v1/regions/${(await app.create()).id}/data`, body: new Uint8Array(64) };

@@ -71,7 +71,7 @@ class FileMemory implements Memory {
 
   /** The records lie beside the names, and are charged to nobody. */
   get elsewhereBytes(): number {
-    return -this.#origins.recordBytes;
+    return 0 - this.#origins.recordBytes;
   }
 
   space(): Space {
@@ -183,6 +183,10 @@ class FileOrigins implements OriginAccess {
   bind(token: string, origin: Origin): Identity {
     this.#origins.bind(token, origin);
     return this.#origins.identityOf(token);
+  }
+
+  get tokens(): Iterable<string> {
+    return this.#origins.tokens;
   }
 
   mtimeNs(token: string): string | null {

@@ -58,8 +58,8 @@ export class Origins implements Files {
     this.shm = new ShmFiles(directory, false);
   }
 
-  get count(): number {
-    return this.#known.size;
+  get tokens(): Iterable<string> {
+    return this.#known.keys();
   }
 
   get recordBytes(): number {
