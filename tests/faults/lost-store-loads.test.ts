@@ -17,13 +17,16 @@ testWith()("loaded files are back without the store, and are loaded again as the
     folder.writeTensor("tensors.safetensors", Buffer.alloc(1000, 3)),
     folder.write("array.npy", npyFile(npyHeader("'<f4'", "(3,)"), Buffer.alloc(12, 1))),
   ];
+  const mapped = folder.writeTensor("mapped.safetensors", Buffer.alloc(10, 4));
   await using server = await startServer({ env: { TENSORD_MODEL_ROOTS: folder.path } });
   const loadAll = async () => {
     const { status, stderr } = await server.command("load", ...paths);
     expect([status, stderr]).toEqual([0, ""]);
-    return await Promise.all(["tensors", "array"].map((name) => server.api.findByName(name)));
+    const mapping = await server.command("load", mapped, "--mode", "map");
+    expect([mapping.status, mapping.stderr]).toEqual([0, ""]);
+    return await Promise.all(["tensors", "array", "mapped"].map((name) => server.api.findByName(name)));
   };
-  const [tensors, array] = await loadAll();
+  const [tensors, array, file] = await loadAll();
   await server.kill("SIGKILL");
   forgetStore(server);
   server.log.expect(/^tensord\.region\.relinked$/);
@@ -38,7 +41,12 @@ testWith()("loaded files are back without the store, and are loaded again as the
   for (const [index, { storage }] of back.entries()) {
     expect(readFileSync(storage.path).equals(readFileSync(paths[index] ?? ""))).toBeTrue();
   }
-  const [again, rebuilt] = await loadAll();
+  expect(await server.api.get(file?.id ?? "")).toMatchObject({
+    ...{ name: "mapped", version: file?.version, state: "sealed", tensors: file?.tensors },
+    storage: { kind: "file", path: mapped, changed: null },
+  });
+  const [again, rebuilt, pointed] = await loadAll();
+  expect(pointed?.id).toBe(file?.id ?? "");
   expect(again?.id).toBe(tensors?.id ?? "");
   expect(rebuilt).toMatchObject({ version: array?.version, tensors: array?.tensors });
 });

@@ -148,7 +148,7 @@ const argumentsOf = `{
 
 /** What takes no argument. */
 const withoutArguments = [
-  ..."Client.rings Client.close Region.close Tensor.bytes Tensor.ref Ring.close".split(" "),
+  ..."Client.rings Client.close Region.close Region.residentBytes Tensor.bytes Tensor.ref Ring.close".split(" "),
   ..."Slot.publish Slot.lend Slot.close Rings.close TensorLock.release".split(" "),
 ];
 

@@ -1,21 +1,28 @@
 /** Files that the Node client maps where they lie: what they cost, how they are leased, and what is said of one that changed. */
 
-import { afterAll, expect } from "bun:test";
+import { afterAll, beforeAll, expect } from "bun:test";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { ModelFolder } from "../harness/load.ts";
 import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
-import { startServer } from "../harness/server.ts";
+import { startServer, type TestServer } from "../harness/server.ts";
 
-afterAll(assertNothingLeft);
+const folder = new ModelFolder();
+let server: TestServer;
+beforeAll(async () => {
+  server = await startServer({ env: { TENSORD_MODEL_ROOTS: folder.path } });
+});
+afterAll(async () => {
+  await server[Symbol.asyncDispose]();
+  folder[Symbol.dispose]();
+  assertNothingLeft();
+});
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
   testWith(needsNodeClient)(
     `${runtime}: a mapped file is leased by request, referred to, held, and refused once it has changed`,
     async () => {
-      using folder = new ModelFolder();
-      const path = folder.writeTensor("w.safetensors", Buffer.alloc(10_000, 3));
-      await using server = await startServer({ env: { TENSORD_MODEL_ROOTS: folder.path } });
+      const path = folder.writeTensor(`w-${runtime}.safetensors`, Buffer.alloc(10_000, 3));
       const seen = await runProgram<Record<string, unknown>>(
         runtime,
         { TENSORD_URL: `unix://${server.instance.socket}` },
@@ -45,7 +52,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       const left = await shared.advise("dontneed");
       pages.push(left.residentBytesAfter <= byteSize, shared.tensor("w").bytes()[77]);
       shared.close();
-      const held = await client.hold("w");
+      const held = await client.hold("w-${runtime}");
       const leases = (await client.getById(region.id)).leases;
       renameSync(path, path + ".old");
       writeFileSync(path, readFileSync(path + ".old"));
@@ -59,7 +66,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         pages,
         dirty,
         closed: await failure(async () => shared.residentBytes()).then(([code]) => code),
-        changed: await failure(() => client.attach("w")),
+        changed: await failure(() => client.attach("w-${runtime}")),
         old: region.tensor("w").bytes()[2],
         stale: (await failure(() => client.openWhenFree(reference)))[0],
         both: (await failure(() => client.loadModel(path, { mode: "map", storage: "shm" })))[0],
@@ -94,9 +101,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   testWith(needsNodeClient)(
     `${runtime}: who reads pages that were cut off ends by SIGBUS, and the server goes on`,
     async () => {
-      using folder = new ModelFolder();
-      const path = folder.writeTensor("w.safetensors", Buffer.alloc(100_000, 3));
-      await using server = await startServer({ env: { TENSORD_MODEL_ROOTS: folder.path } });
+      const path = folder.writeTensor(`cut-${runtime}.safetensors`, Buffer.alloc(100_000, 3));
       const child = `
       const client = await connect();
       const region = await client.loadModel(${JSON.stringify(path)}, { mode: "map" });
@@ -107,8 +112,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     `;
       const ended = runProgram(runtime, { TENSORD_URL: `unix://${server.instance.socket}` }, child);
       await expect(ended).rejects.toThrow("the program ended with 135");
-      const [region] = await server.api.list();
-      expect(await server.api.get(region?.id as string)).toMatchObject({ storage: { changed: "modified" } });
+      expect(await server.api.findByName(`cut-${runtime}`)).toMatchObject({ storage: { changed: "modified" } });
     },
   );
 }

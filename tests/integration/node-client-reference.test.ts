@@ -338,6 +338,7 @@ describe("a tensor reference", () => {
     { device_uuid: 0 },
     { path: null, instance: "a/b" },
     { storage: "memfd" },
+    { storage: "file" },
     { storage: "memfd", path: null, device_uuid: "GPU-0" },
     { extra: 1 },
     { ["__proto__"]: 1 },
@@ -352,7 +353,7 @@ describe("a tensor reference", () => {
     for (const [storage, path] of [
       ["cuda_vmm", null],
       ["SHM", null],
-      ["file", "/data/weights"],
+      ["s3", "/data/weights"],
     ]) {
       const newer = { ...good, storage, path, device_uuid: "GPU-0" };
       const reference = TensorReference.parse(newer);

@@ -188,10 +188,12 @@ def test_pages_are_let_go_of_here_and_then_in_the_kernel(client: tensord.Client,
         for order in ("sequential", "random", "normal"):
             assert weights.advise(order) is None  # type: ignore[arg-type]
         assert weights["w"].numpy().sum() == 1 << 20
-        assert weights.resident_bytes() == weights.descriptor.storage.byte_size == size
+        there = weights.resident_bytes()
+        assert there is not None
+        assert 0 < there <= weights.descriptor.storage.byte_size == size
         dropped = weights.advise("dontneed")
         assert dropped is not None
-        assert dropped.byte_size == dropped.resident_bytes_before == size
+        assert dropped.byte_size == size
         # Nobody else maps it, and all of it was flushed: as good as nothing is left.
         assert dropped.resident_bytes_after is not None
         assert dropped.resident_bytes_after < size // 2

@@ -156,7 +156,7 @@ def test_text_that_is_no_reference_is_refused(text: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("generation", [0, 4096])
-@pytest.mark.parametrize(("storage", "path"), [("metal", None), ("SHM", None), ("file", "/data/weights")])
+@pytest.mark.parametrize(("storage", "path"), [("metal", None), ("SHM", None), ("s3", "/data/weights")])
 def test_a_reference_to_storage_of_a_newer_server_is_passed_on_and_only_mapping_it_is_refused(
     client: tensord.Client, storage: str, path: str | None, generation: int
 ) -> None:

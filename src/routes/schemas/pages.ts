@@ -13,14 +13,9 @@ export const AdviseRegion = z
   })
   .openapi("AdviseRegion", { example: { advice: "dontneed" } });
 
-const residentBytes = z
-  .int()
-  .min(0)
-  .max(Number.MAX_SAFE_INTEGER)
-  .nullable()
-  .openapi({
-    description: "null where the kernel does not tell the server, which neither owns the file nor may write to it.",
-  });
+const residentBytes = z.int().min(0).max(Number.MAX_SAFE_INTEGER).nullable().openapi({
+  description: "null where the kernel does not tell the server, which neither owns the file nor may write to it.",
+});
 
 export const Residency = z
   .object({

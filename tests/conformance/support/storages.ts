@@ -28,7 +28,7 @@ import { StandInStorage } from "./stand-in-storage.ts";
 export interface OpenStorage extends AsyncDisposable {
   readonly storage: Storage;
   /** Of regions that are files: makes one of so many bytes, and points the region at it. */
-  readonly bind?: (token: string, byteSize: number) => Identity;
+  readonly bind?: (token: string, byteSize: number, isRemote?: boolean) => Identity;
   /** Any path by which a worker, or the test in its place, reaches the memory of a kept region. */
   pathOf(token: string): string;
 }
@@ -179,14 +179,14 @@ function openFiles(): OpenStorage {
   const directory = openDirectory(opened, defaultShmDirectory);
   const root = opened.adopt(mkdtempSync(join(tmpdir(), "conformance-")), removeFolder);
   const storage = new FileStorage(directory, opened.use(new HostLanes()), [root]);
-  const bind = (token: string, byteSize: number) => {
+  const bind = (token: string, byteSize: number, isRemote = false) => {
     const path = join(root, token);
     writeFileSync(path, new Uint8Array(byteSize).fill(0x20, 0, Math.min(byteSize, 4096)));
     const { dev, ino, mtimeNs } = statSync(path, { bigint: true });
     const identity = { dev: String(dev), ino: String(ino) };
     return storage.origin.bind(token, {
       ...{ root, below: token, ...identity, byteSize },
-      ...{ mtimeNs: String(mtimeNs), isRemote: false },
+      ...{ mtimeNs: String(mtimeNs), isRemote },
     });
   };
   const all = opened.move();

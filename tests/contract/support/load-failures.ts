@@ -3,7 +3,7 @@
 import { appendFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import type { TestApp } from "../../harness/app.ts";
-import { ModelFolder, tinyUri } from "../../harness/load.ts";
+import { ModelFolder, modelFolder, tinyPath, tinyUri } from "../../harness/load.ts";
 import { awaiting } from "./device-failures.ts";
 import { askInVain, type FailureCase } from "./failure-case.ts";
 import { load } from "./load.ts";
@@ -39,6 +39,22 @@ export const loadCases: readonly FailureCase[] = [
       },
     }),
   ),
+  {
+    operationId: "verifyRegion",
+    code: "storage-unavailable",
+    provoke: async (app) => {
+      const region = await load(app, tinyPath, { mode: "map" });
+      // As if it lay on a file system that may keep the server waiting.
+      const token = region.slice("reg_".length);
+      const { origin } = app.store.storages.get("file");
+      const { dev, ino } = app.store.books.region(region).identity;
+      origin?.bind(token, {
+        ...{ dev, ino, root: modelFolder, below: "tiny.safetensors" },
+        ...{ byteSize: 0, mtimeNs: "0", isRemote: true },
+      });
+      return await askInVain(app, "POST", `/v1/regions/${region}/verify`);
+    },
+  },
   {
     operationId,
     code: "not-ready",

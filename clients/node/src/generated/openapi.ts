@@ -5710,6 +5710,15 @@ export interface operations {
           readonly "application/problem+json": components["schemas"]["Problem"];
         };
       };
+      /** @description `storage-unavailable`: This host cannot give that storage. */
+      readonly 501: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly "application/problem+json": components["schemas"]["Problem"];
+        };
+      };
       /** @description `shutting-down`: The server is shutting down. */
       readonly 503: {
         headers: {
