@@ -4,7 +4,8 @@
  * loaded once, and a changed one stands beside what it was.
  */
 
-import { idOf } from "../memory/journal/region-record.ts";
+import { TensordError } from "../memory/error.ts";
+import { describe, idOf } from "../memory/journal/region-record.ts";
 import { findRequested, startOperation } from "../memory/operations/run.ts";
 import { toOutOfDescriptors } from "../memory/os/descriptors.ts";
 import { type CreateRequest, createRegion } from "../memory/regions/create.ts";
@@ -14,6 +15,7 @@ import type { Store } from "../memory/state/store.ts";
 import { fileLabel, toFileLabel } from "./file-label.ts";
 import type { FileLane, WantedFormat } from "./file-lane.ts";
 import { fill, type Source, toFailure } from "./fill.ts";
+import { quotePath } from "./formats/refusal.ts";
 import { bindTo } from "./map.ts";
 import { chooseMode, type WantedMode } from "./mode.ts";
 import type { ModelPath } from "./source/model-roots.ts";
@@ -59,10 +61,9 @@ export function startLoad(
       setChoice(choice);
       // Who maps a file reads and writes nothing of it here.
       setTotal(choice.mode === "map" ? 0 : opened.layout.byteSize);
-      const asked = mode === "auto" ? target : { ...target, isStorageSaid: target.isStorageSaid || mode === "map" };
-      const how =
-        choice.mode === "map" ? asMap(store, files, source, asked) : asCopy(store, files, source, asked, onBytes);
-      return idOf(await load(store, source, how, signal));
+      const made =
+        choice.mode === "map" ? asMap(store, files, source, target) : asCopy(store, files, source, target, onBytes);
+      return idOf(await load(store, source, mode === "auto" ? made : inThatMode(store, source, made), signal));
     } finally {
       await files.close(opened);
     }
@@ -87,6 +88,27 @@ function asCopy(
 ): Made {
   const version = target.version ?? source.key;
   return { ...target, version, fill: (region, stop) => fill(store, files, source, region, onBytes, stop) };
+}
+
+/**
+ * Who says a mode gets no region of the other one by its name, nor a file as it was before it changed.
+ * @throws TensordError `name-taken`.
+ */
+function inThatMode(store: Store, source: Source, made: Made): Made {
+  const { model, name, version, storage } = made;
+  const holder = name === null ? undefined : store.books.model(model).names.get(name, version);
+  if (holder === undefined) return made;
+  const { origin } = store.storages.of(holder);
+  const isOther = (origin === undefined) === (storage === "file");
+  if (isOther || origin === undefined) return { ...made, isStorageSaid: made.isStorageSaid || isOther };
+  const [file] = source.files;
+  const isSame = holder.identity.ino === String(file?.signature.ino);
+  if (isSame && origin.mtimeNs(holder.token) === String(file?.signature.mtimeNs)) return made;
+  const state = `${describe(holder)} holds the name, as its file was before it changed`;
+  throw new TensordError("name-taken", `Cannot map ${quotePath(source.path)}: ${state}`, {
+    region: idOf(holder),
+    hint: "Leave the version out, which then stands for the file's state, say another one, or delete that region.",
+  });
 }
 
 async function load(store: Store, source: Source, target: Made, signal: AbortSignal): Promise<Region> {

@@ -20,6 +20,7 @@ import { MiB } from "../../src/memory/limits.ts";
 import { readOffline } from "../../src/server/cli/offline.ts";
 import { type AppOptions, TestApp, withApp } from "../harness/app.ts";
 import { ModelFolder, shardedUri, tinyPath, tinyUri } from "../harness/load.ts";
+import { withBroker } from "./support/broker.ts";
 import { load, loadFile } from "./support/load.ts";
 
 function withFolder(use: (app: TestApp, folder: ModelFolder) => Promise<void>, options: AppOptions = {}) {
@@ -104,8 +105,17 @@ describe("a file that is mapped", () => {
       expect(all).not.toContain(await load(app, path, asMap));
       const refused = await loadFile(app, path, { ...asMap, version: "", if_exists: "fail" });
       expect(refused.problem).toBeNull();
-      const taken = await loadFile(app, path, { mode: "copy", version: "", storage: "shm" });
-      expect(taken.problem).toMatchObject({ code: "name-taken", detail: expect.stringContaining("in file storage") });
+      for (const [mode, version, why] of [
+        ["copy", "", "in file storage"],
+        ["map", (await app.get(copy)).version, "in shm storage"],
+      ] as const) {
+        const taken = await loadFile(app, path, { mode, version });
+        expect(taken.problem).toMatchObject({ code: "name-taken", detail: expect.stringContaining(why) });
+      }
+      utimesSync(path, 5, 5);
+      const old = await loadFile(app, path, { ...asMap, version: "" });
+      const before = expect.stringContaining("as its file was before it changed");
+      expect(old.problem).toMatchObject({ code: "name-taken", detail: before });
       expect(app.store.books.pools.get("host").usedBytes).toBe((await app.get(copy)).storage.allocation_bytes);
     }),
   );
@@ -308,10 +318,31 @@ test(
     symlinkSync("blob", join(folder.path, "in.safetensors"));
     const inside = await app.get(await load(app, join(folder.path, "in.safetensors"), asMap));
     expect(inside.storage.path).toBe(join(folder.path, "in.safetensors"));
+    // A link that leads elsewhere by now leads to another file.
+    rmSync(join(folder.path, "in.safetensors"));
+    folder.writeTensor("other", Buffer.alloc(1));
+    symlinkSync("other", join(folder.path, "in.safetensors"));
+    expect((await app.get(inside.id)).storage.changed).toBe("replaced");
     const refused = await loadFile(app, join(folder.path, "out.safetensors"), asMap);
     expect(refused.problem).toMatchObject({ code: "forbidden" });
   }),
 );
+
+test("is handed out by no broker, since its readers open it by themselves", async () => {
+  using folder = new ModelFolder();
+  const path = folder.writeTensor("w.safetensors", Buffer.alloc(10));
+  const check = withBroker(
+    async ({ app, connect }) => {
+      const region = await load(app, path, asMap);
+      const client = await connect();
+      const problem = await client.problem("attach", { region, access: "ro" });
+      expect(problem).toMatchObject({ code: "storage-unavailable", hint: expect.stringContaining("mode copy") });
+    },
+    {},
+    { modelRoots: [folder.path] },
+  );
+  await check();
+});
 
 test("a token that is held to some roots has files of no others loaded", async () => {
   using folder = new ModelFolder();

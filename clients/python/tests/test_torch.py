@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from harness import Server
 
 import tensord
 from tensord._mapping.mapping import Mapping
@@ -117,6 +118,24 @@ def test_a_state_dict_is_loaded_without_a_copy(client: tensord.Client) -> None:
             assert parameter.data_ptr() == attached[name].bytes().ctypes.data
     x = torch.randn(2, 16, dtype=torch.bfloat16)
     assert torch.equal(loaded(x), module(x))
+
+
+def test_a_state_dict_of_a_mapped_file_is_over_the_files_own_pages(server: Server, client: tensord.Client) -> None:
+    save_file = pytest.importorskip("safetensors.torch", reason="safetensors is a test extra").save_file
+    path = server.models / "mapped.safetensors"
+    module = torch.nn.Linear(16, 8)
+    save_file(module.state_dict(), path)
+    before = path.read_bytes()
+    with client.load_model(path, mode="map") as weights:
+        loaded = torch.nn.Linear(16, 8, device="meta")
+        loaded.load_state_dict(weights.state_dict(), assign=True)
+        for name, parameter in module.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], parameter)
+        assert loaded.weight.data_ptr() == weights["weight"].numpy().ctypes.data
+        with torch.no_grad():
+            loaded.weight.add_(1)
+        # What is written stays this process's own.
+        assert path.read_bytes() == before
 
 
 def test_tensors_of_a_state_dict_have_storages_of_their_own_and_each_keeps_the_pages(

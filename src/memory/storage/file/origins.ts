@@ -7,12 +7,12 @@ import { closeSync, constants, fstatSync, statSync, writeFileSync } from "node:f
 import { stat } from "node:fs/promises";
 import { TensordError } from "../../error.ts";
 import { quote, tokenPattern, toRegionId } from "../../naming.ts";
-import type { Stay } from "../../os/descriptors.ts";
+import { type Stay, toOutOfDescriptors } from "../../os/descriptors.ts";
 import { listDirectory, openFile, readText } from "../../os/files.ts";
 import type { DataAccess } from "../data-file.ts";
 import type { Files } from "../file-bytes.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
-import { ignoreMissing, ShmFiles, unlinkIfThere } from "../shm/shm-files.ts";
+import { ShmFiles, unlinkIfThere } from "../shm/shm-files.ts";
 import type { Identity } from "../storage.ts";
 import {
   changeWords,
@@ -159,13 +159,21 @@ export class Origins implements Files {
     const origin = this.#reach(token, access);
     const path = toPath(origin);
     this.#check(token, statusOf(path));
-    const fd = openFile(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, undefined, stay);
+    const fd = this.#openAt(token, path, stay);
     try {
       this.#check(token, fstatSync(fd, { bigint: true }));
       return fd;
     } catch (error) {
       closeSync(fd);
       throw error;
+    }
+  }
+
+  #openAt(token: string, path: string, stay: Stay): number {
+    try {
+      return openFile(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, undefined, stay);
+    } catch (error) {
+      throw isUnreachable(error) ? this.#changed(token, "gone") : error;
     }
   }
 
@@ -206,8 +214,17 @@ export class Origins implements Files {
     });
   }
 
+  /** What is said of the shared directory's files is not true of these. */
   translate(error: unknown, requestedBytes: number): unknown {
-    return this.shm.translate(error, requestedBytes);
+    const { code, message } = error as NodeJS.ErrnoException;
+    const isOwn = error instanceof TensordError || typeof code !== "string" || code === "EOF";
+    if (isOwn || toOutOfDescriptors(error) !== undefined) return this.shm.translate(error, requestedBytes);
+    return new TensordError(
+      "io-error",
+      `Cannot read a model file: ${message}`,
+      { errno: code, hint: "Look whether the file system that it is on is well." },
+      { cause: error },
+    );
   }
 
   identityOf(token: string): Identity {
@@ -220,13 +237,13 @@ function statusOf(path: string): FileStatus | undefined {
   try {
     return statSync(path, { bigint: true, throwIfNoEntry: false });
   } catch (error) {
-    ignoreUnreachable(error);
-    return undefined;
+    if (isUnreachable(error)) return undefined;
+    throw error;
   }
 }
 
 /** What stands in the way to it is as good as its absence. */
-function ignoreUnreachable(error: unknown): void {
+function isUnreachable(error: unknown): boolean {
   const { code = "" } = error as NodeJS.ErrnoException;
-  if (!["ENOTDIR", "EACCES", "ELOOP", "EIO", "ENODEV", "ESTALE"].includes(code)) ignoreMissing(error);
+  return ["ENOENT", "ENOTDIR", "EACCES", "EPERM", "ELOOP", "EIO", "ENODEV", "ENXIO", "ESTALE"].includes(code);
 }
