@@ -11,7 +11,7 @@ afterAll(assertNothingLeft);
 
 testWith()("load maps a file, ls and hold know it, free forgets it, and nobody touches it", async () => {
   using folder = new ModelFolder();
-  const path = folder.writeTensor("w.safetensors", Buffer.alloc(5000, 1));
+  const path = folder.writeTensor("w.safetensors", Buffer.alloc(2 ** 21, 1));
   chmodSync(path, 0o644);
   const state = () => {
     const { ino, mode, nlink, size, mtimeNs } = statSync(path, { bigint: true });
@@ -38,6 +38,9 @@ testWith()("load maps a file, ls and hold know it, free forgets it, and nobody t
   expect(await server.api.get(id)).toMatchObject({ leases: 0, in_use: false });
   expect((await server.command("doctor")).stdout).not.toContain(path);
 
+  // More than is read into the server before it is sent: the kernel sends it, from the file.
+  const answer = await fetch(`http://localhost/v1/regions/${id}/data`, { unix: server.instance.socket });
+  expect((await answer.bytes()).length).toBe(2 ** 21);
   utimesSync(path, 1, 1);
   const refused = await server.command("hold", "w", "--", "true");
   expect(refused).toMatchObject({

@@ -1,4 +1,4 @@
-/** Mistakes in how model files are read that somebody else wrote. */
+/** Mistakes in how model files are read that somebody else wrote, and in how they are mapped. */
 
 const formats = "src/loaders/formats";
 const hostile = "tests/unit/hostile-models.test.ts";
@@ -129,5 +129,40 @@ export const modelsMutations = [
     find: "{ ...error.facts, path }",
     replace: "error.facts",
     test: ["tests/unit/model-file.test.ts", "is refused by its path"],
+  },
+  {
+    name: "a mapped file that was written to is taken for what was loaded",
+    file: "src/memory/storage/file/origin.ts",
+    find: " && String(status.mtimeNs) === origin.mtimeNs",
+    replace: "",
+    test: ["tests/unit/load-mode.test.ts", "differs by its identity"],
+  },
+  {
+    name: "auto maps what a group may write to",
+    file: "src/loaders/mode.ts",
+    find: "(mode & 0o020) === 0",
+    replace: "mode > 0",
+    test: ["tests/unit/load-mode.test.ts", "its group may write to it"],
+  },
+  {
+    name: "a mapped file is charged",
+    file: "src/memory/storage/file/file-storage.ts",
+    find: "isCharged = false",
+    replace: "isCharged = true",
+    test: ["tests/contract/load-map.test.ts", "nothing is charged"],
+  },
+  {
+    name: "a change of a mapped file is told of for ever",
+    file: "src/memory/storage/file/origins.ts",
+    find: "known.told = known.seen",
+    replace: "known.seen = known.told",
+    test: ["tests/contract/load-map.test.ts", "is told of when it is asked for"],
+  },
+  {
+    name: "a token's roots are nobody's bound",
+    file: "src/routes/access/checks.ts",
+    find: "caller.roots === null ? roots :",
+    replace: "caller.roots !== null ? roots :",
+    test: ["tests/contract/load-map.test.ts", "a token that is held to some roots"],
   },
 ];
