@@ -31,7 +31,9 @@ def open_origin(place: Place) -> int:
     """A descriptor of the file, for reading, without locks. Raises ``Elsewhere``, ``AccessDenied``, ``MappingFailed``,
     ``OutOfDescriptors``.
     """
-    path = str(place.path)
+    path = place.path
+    if path is None:
+        raise Elsewhere("is not known to the server any more")
     try:
         fd = os.open(path, _FLAGS)
     except PermissionError as error:
