@@ -3,14 +3,19 @@
  * its time, and a header be long.
  */
 
-import { type FailureCode, type FailureFacts, SystemError, TensordError } from "../memory/error.ts";
+import assert from "node:assert/strict";
+import type { Checksum } from "../memory/layout/checksum.ts";
 import { Tensors } from "../memory/layout/tensors.ts";
 import type { CreateRequest } from "../memory/regions/create.ts";
+import type { Region } from "../memory/state/region.ts";
+import type { Store } from "../memory/state/store.ts";
 import { Lane, WorkerQueue } from "../memory/storage/lane.ts";
 import type { LaidOut, LaidOutBytes } from "../memory/storage/layout-lane.ts";
 import type { Compression } from "./formats/format.ts";
 import { fileLimits } from "./limits.ts";
 import type { ModelPath } from "./source/model-roots.ts";
+import type { S3Object } from "./source/s3-uri.ts";
+import { type FileReply, readReply } from "./worker-reply.ts";
 
 /** How a file may be taken: `raw` are bytes, whatever is in them. */
 export type WantedFormat = "auto" | "raw";
@@ -29,15 +34,6 @@ export type FileJob =
   | { readonly kind: "open"; readonly file: ModelPath; readonly format: WantedFormat }
   | { readonly kind: "look"; readonly files: readonly OpenPart[] }
   | { readonly kind: "close"; readonly files: readonly OpenPart[] };
-
-export type FileReply =
-  | { readonly ok: true; readonly value: unknown }
-  | {
-      readonly ok: false;
-      readonly message: string;
-      readonly failure?: { readonly code: FailureCode; readonly facts: FailureFacts };
-      readonly system?: { readonly call: string; readonly errno: number; readonly code: string };
-    };
 
 /** Whose file it is, and where. */
 export interface Standing {
@@ -62,8 +58,8 @@ export interface OpenedBytes {
   /** Of a sharded model: where its tensors lie and are to go. Undefined of one file, whose bytes stay in their order. */
   readonly pieces: Float64Array | undefined;
   readonly compression: Compression;
-  /** Of the first file. */
-  readonly standing: Standing;
+  /** Of the first file; null of what is no file. */
+  readonly standing: Standing | null;
   /** Names this state of the file: another one has another. */
   readonly key: string;
   readonly tensors: CreateRequest["tensors"];
@@ -74,32 +70,57 @@ export interface OpenedBytes {
 export interface OpenedFile extends Omit<OpenedBytes, "layout"> {
   /** As it lies in the file: its header, and where each tensor is. */
   readonly layout: LaidOut;
+  /** Of what is no file: what brings its bytes. */
+  readonly bring?: Bring | undefined;
+}
+
+/** Writes the data of a region that nobody sees yet. @param onBytes hears of the bytes that are done since the last time. */
+export type Bring = (
+  store: Store,
+  region: Region,
+  onBytes: (byteSize: number) => void,
+  signal: AbortSignal,
+) => Promise<Checksum>;
+
+/** Opens what is no file, and has a Worker of its own for it. */
+export interface ObjectLane extends Disposable {
+  start(): Promise<void>;
+  open(object: S3Object, format: WantedFormat, signal: AbortSignal): Promise<OpenedFile>;
 }
 
 export class FileLane implements Disposable {
+  readonly #objects: ObjectLane | undefined;
   /** What copies a file's bytes, several parts of it at a time. */
   readonly copying: readonly Lane[] = Array.from({ length: fileLimits.copyingLanes }, () => new Lane());
   readonly #queue = new WorkerQueue<FileJob, FileReply>({
     start: () => new Worker(new URL("./file-lane.worker.ts", import.meta.url).href),
     transfers: () => [],
-    read: (reply) => {
-      if (reply.ok) return reply.value;
-      const { message, failure, system } = reply;
-      if (failure !== undefined) throw new TensordError(failure.code, message, failure.facts);
-      throw system === undefined ? new Error(message) : new SystemError(system.call, system.errno, system.code);
-    },
+    read: readReply,
   });
+
+  /** @param objects opens what lies in S3; undefined where no prefix of a bucket is a root. It ends with this lane. */
+  constructor(objects?: ObjectLane) {
+    this.#objects = objects;
+  }
 
   /** Brings the Workers up. Without it the first job does, which takes descriptors and time. */
   async start(): Promise<void> {
-    await Promise.all([this.#queue.run({ kind: "start" }), ...this.copying.map((lane) => lane.start())]);
+    await Promise.all([
+      this.#queue.run({ kind: "start" }),
+      ...this.copying.map((lane) => lane.start()),
+      this.#objects?.start(),
+    ]);
   }
 
   /**
-   * Opens a file and reads its header. The caller closes it, by `close`.
-   * @throws TensordError `forbidden` where a link leads out of the root, `invalid-model-file`, `unsupported-format`, `io-error`.
+   * Opens a file and reads its header. The caller closes it, by `close`. @param signal ends it where the file is an object.
+   * @throws TensordError `forbidden` where a link leads out of the root, `invalid-model-file`, `unsupported-format`, `io-error`; as `ObjectLane`.
    */
-  async open(file: ModelPath, format: WantedFormat): Promise<OpenedFile> {
+  async open(file: ModelPath, format: WantedFormat, signal: AbortSignal): Promise<OpenedFile> {
+    if (file.object !== undefined) {
+      assert(this.#objects !== undefined, "an object below a root has a service");
+      return await this.#objects.open(file.object, format, signal);
+    }
     const { layout, ...opened } = (await this.#queue.run({ kind: "open", file, format })) as OpenedBytes;
     const { count, bytes, ...rest } = layout;
     return { ...opened, layout: { ...rest, list: Tensors.written(count, bytes) } };
@@ -111,11 +132,13 @@ export class FileLane implements Disposable {
   }
 
   async close({ files }: Pick<OpenedFile, "files">): Promise<void> {
+    if (files.length === 0) return;
     await this.#queue.run({ kind: "close", files });
   }
 
   [Symbol.dispose](): void {
     this.#queue[Symbol.dispose]();
     for (const lane of this.copying) lane[Symbol.dispose]();
+    this.#objects?.[Symbol.dispose]();
   }
 }

@@ -44,6 +44,7 @@ export async function fill(
   onBytes: (byteSize: number) => void,
   signal: AbortSignal,
 ): Promise<Checksum> {
+  if (source.bring !== undefined) return await source.bring(store, region, onBytes, signal);
   const onChunk = (done: number) => {
     if (done > 0) onBytes(done);
     signal.throwIfAborted();

@@ -32,4 +32,20 @@ export const fileLimits = {
   decompressedRatio: 200,
   decompressedSmallBytes: 64 * MiB,
   decompressedBytes: 1024 * GiB,
+  /** Of an object in S3: the bytes of its key, as S3 bounds them. */
+  objectKeyBytes: 1024,
+  /** It is read by ranges of this size, so many at a time of one load, and of all. The runtime may hold as much of each as has come. */
+  objectRangeBytes: 8 * MiB,
+  objectRanges: 6,
+  objectRequests: 16,
+  /** How often a range is asked for before it is given up, what is waited for before the next time, doubled each time, and at most. */
+  objectAttempts: 5,
+  objectPauseMs: 250,
+  objectLongestPauseMs: 5_000,
+  /** After so long without a byte a request is given up. */
+  objectStallMs: 30_000,
+  /** How long a signature counts; each request has its own. */
+  objectSignatureSeconds: 900,
+  /** What is read of an answer that refuses. */
+  objectRefusalBytes: 64 * KiB,
 } as const;

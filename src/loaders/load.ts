@@ -51,7 +51,7 @@ export function startLoad(
   store.books.model(model);
   const request = { kind: "load", model, createdBy, requestKey, source: file.path, totalBytes: 0 } as const;
   return startOperation(store, request, async (onBytes, signal, { setTotal, setChoice }) => {
-    const opened = await files.open(file, format).catch((error: unknown) => {
+    const opened = await files.open(file, format, signal).catch((error: unknown) => {
       throw toOutOfDescriptors(error) ?? toFailure(file, error);
     });
     try {

@@ -72,6 +72,7 @@ export function chooseMode(
     if (obstacle === undefined) return { mode: "map", reason: "it was asked for" };
     throw withPath(file.path, unsupported(`${obstacle}, and so it cannot be mapped`, "Load it in mode copy, or auto."));
   }
+  if (file.standing === null) return { mode: "copy", reason: noFile };
   const reason = obstacle ?? (isTargetSaid ? "it was said what the region is made of" : findDoubt(file.standing, uid));
   if (reason !== undefined) return { mode: "copy", reason };
   const { fileSystem } = file.standing;
@@ -81,8 +82,15 @@ export function chooseMode(
   };
 }
 
-/** Why no file can be mapped that is so. */
-function findObstacle({ compression, pieces }: Pick<OpenedFile, "compression" | "pieces">): string | undefined {
+const noFile = "it is an object, and no file";
+
+/** Why nothing can be mapped that is so. */
+function findObstacle({
+  compression,
+  pieces,
+  standing,
+}: Pick<OpenedFile, "compression" | "pieces" | "standing">): string | undefined {
+  if (standing === null) return noFile;
   if (pieces !== undefined) return "the model is in several files";
   return compression === "none" ? undefined : `it is compressed (${compression})`;
 }

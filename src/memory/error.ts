@@ -48,6 +48,7 @@ export const failures = {
   internal: { status: 500, title: "An unexpected failure inside the server", retryable: false },
   "io-error": { status: 500, title: "The operating system refused an operation", retryable: false },
   "storage-unavailable": { status: 501, title: "This host cannot give that storage", retryable: false },
+  "source-unavailable": { status: 502, title: "Where the model file lies does not answer", retryable: true },
   "not-ready": { status: 503, title: "The server is not ready yet", retryable: true },
   "shutting-down": { status: 503, title: "The server is shutting down", retryable: true },
   "deadline-exceeded": { status: 504, title: "The time for it is over", retryable: true },

@@ -25,7 +25,7 @@ const load = createRoute({
   description:
     "The server reads the file as itself, checks it against what its header says, copies it byte for byte, or has it mapped where it " +
     "lies, and commits the region sealed, a copy with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot " +
-    "do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and " +
+    "do, the operation's `problem` says: `invalid-model-file`, `unsupported-format`, `io-error` and `source-unavailable` name the path and the reason, and " +
     "nothing is left then.",
   request: {
     params: z.object({ model: ModelName }),

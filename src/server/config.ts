@@ -7,6 +7,7 @@ import { isIP, isIPv4 } from "node:net";
 import { isAbsolute } from "node:path";
 import { z } from "@hono/zod-openapi";
 import { fileLimits } from "../loaders/limits.ts";
+import { isS3Uri, mistakeOfS3Root } from "../loaders/source/s3-uri.ts";
 import { TensordError } from "../memory/error.ts";
 import { limits, MiB } from "../memory/limits.ts";
 import { instancePattern } from "../memory/naming.ts";
@@ -77,18 +78,22 @@ const storageKindList = z
   .transform((text) => text.split(",").map((part) => part.trim()))
   .pipe(z.array(z.enum(offeredKinds, `want some of ${offeredKinds.join(", ")}, comma separated`)));
 
-const wantFewer = `want at most ${fileLimits.modelRoots} paths`;
-const wantFolder = "want absolute paths, comma separated, none of them /";
+const wantFewer = `want at most ${fileLimits.modelRoots} of them`;
+const wantFolder = "want absolute paths and s3://bucket/prefix, comma separated, none of them /";
+
+/** A folder, or a prefix of a bucket, which is one as well. */
+const modelRoot = z.string().superRefine((root, context) => {
+  const mistake = isS3Uri(root) ? mistakeOfS3Root(root) : undefined;
+  if (mistake !== undefined)
+    context.addIssue(mistake.startsWith("want") ? mistake : `${wantFolder}: of ${root} ${mistake}`);
+  else if (!isS3Uri(root) && (!isAbsolute(root) || root === "/")) context.addIssue(wantFolder);
+});
 
 const pathList = z
   .string()
   .transform((text) => text.split(",").map((part) => part.trim()))
   .transform((parts) => parts.filter((part) => part !== "").map((part) => part.replace(/(?<=.)\/+$/, "")))
-  .pipe(
-    z
-      .array(z.string().refine((path) => isAbsolute(path) && path !== "/", wantFolder))
-      .max(fileLimits.modelRoots, wantFewer),
-  );
+  .pipe(z.array(modelRoot).max(fileLimits.modelRoots, wantFewer));
 
 const allowedHosts = z
   .string()
@@ -185,8 +190,8 @@ export const settings = {
     fallback: "",
     schema: pathList,
     meaning:
-      "Folders whose files workers may have the server load, comma separated, absolute: it reads them as itself. Empty: it loads no " +
-      "files.",
+      "Folders whose files workers may have the server load, comma separated, absolute: it reads them as itself; and prefixes of buckets, " +
+      "`s3://bucket/prefix`, with the credentials of its environment (docs/models.md). Empty: it loads no files.",
   },
   preload: {
     variable: "TENSORD_PRELOAD",

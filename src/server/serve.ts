@@ -3,6 +3,7 @@
 import packageJson from "../../package.json" with { type: "json" };
 import { DeviceHost, type DeviceOptions } from "../cuda/device-host.ts";
 import { FileLane } from "../loaders/file-lane.ts";
+import { S3Lane } from "../loaders/source/s3-lane.ts";
 import { limits } from "../memory/limits.ts";
 import { stopCreations } from "../memory/regions/create.ts";
 import type { ReserveOptions } from "../memory/start/open-reserve.ts";
@@ -22,6 +23,7 @@ import { createLog, logEvent, type ServerLog } from "./log.ts";
 import { Metrics } from "./metrics.ts";
 import { readPreload } from "./preload/preload-file.ts";
 import { Preloader } from "./preload/preloader.ts";
+import { readS3Environment } from "./s3-environment.ts";
 import { Transport } from "./transport.ts";
 
 export interface RunningServer {
@@ -55,11 +57,12 @@ export async function startServer(
   // Before anything is made: with a file that cannot be used nothing starts.
   const authority = config.tokensFile === undefined ? undefined : started.use(openTokens(config.tokensFile, log));
   const preloads = config.preload === undefined ? [] : readPreload(config.preload, config.modelRoots);
+  const s3 = readS3Environment(process.env, config.modelRoots);
   const onWarning = (message: string, error: unknown) => log.warn({ err: error }, message);
   const kept = { onOpen: (fd: number) => connections.keep(fd), onClose: (fd: number) => connections.forgetKept(fd) };
   const devices = started.use(new DeviceHost(deviceOptions));
   // What is loading ends with the store, and needs it until then.
-  const loading = { roots: config.modelRoots, files: started.use(new FileLane()) };
+  const loading = { roots: config.modelRoots, files: started.use(new FileLane(s3 && new S3Lane(s3))) };
   const opened = started.use(
     await openStore({
       shmDirectory: config.shmDirectory,

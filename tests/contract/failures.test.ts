@@ -266,5 +266,6 @@ test("every failure of the table is declared by an operation, but for those of n
     "unsupported-format",
     "invalid-model-file",
     "upgrade-required",
+    "source-unavailable",
   ]);
 });

@@ -37,7 +37,7 @@ describe("a URI", () => {
 
   for (const [uri, reason] of [
     ["/models/a", "it is no URI"],
-    ["s3://bucket/a", "its scheme is s3"],
+    ["https://host/a", "its scheme is https"],
     ["file://host/models/a", "it is on the host host"],
     ["file:///models/a?x", "it has a query"],
     ["file:///models/a%00", "it has a NUL"],

@@ -37,8 +37,8 @@ test.each(workers)("without %s a server does not start, and leaves nothing", asy
   const place = createInstance();
   const { name: instance, shmDirectory } = place;
   const where = { TENSORD_INSTANCE: instance, TENSORD_SHM_DIR: shmDirectory, TENSORD_PORT: "" };
-  // Without a reserve its Worker is not missed, nor that of model files without a place for them.
-  const settings = { ...where, TENSORD_RESERVE_BYTES: "16777216", TENSORD_MODEL_ROOTS: tmpdir() };
+  // Without a reserve its Worker is not missed, nor those of model files and objects without a place for them.
+  const settings = { ...where, TENSORD_RESERVE_BYTES: "16777216", TENSORD_MODEL_ROOTS: `${tmpdir()},s3://models` };
   const config = parseConfig({ ...settings, TENSORD_LOG_LEVEL: "silent" }, {});
   await without(worker, async () => {
     await expect(startServer(config)).rejects.toThrow(`${worker}.missing`);

@@ -7,6 +7,8 @@ import { expect } from "bun:test";
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { FileLane } from "../../src/loaders/file-lane.ts";
+import { S3Lane } from "../../src/loaders/source/s3-lane.ts";
+import type { S3Options } from "../../src/loaders/source/s3-options.ts";
 import type { FailureCode } from "../../src/memory/error.ts";
 import type { DeviceReport } from "../../src/memory/host/device.ts";
 import { limits, MiB } from "../../src/memory/limits.ts";
@@ -43,6 +45,8 @@ export interface AppOptions {
   readonly instance?: string;
   /** Folders whose files may be loaded; the harness' own if they are left out. */
   readonly modelRoots?: readonly string[];
+  /** What objects are asked for with. */
+  readonly s3?: S3Options;
   /** Lines of a file of tokens, which the app then asks for. */
   readonly tokens?: readonly object[];
 }
@@ -147,7 +151,7 @@ export class TestApp {
     const observe = metrics.http.observe.bind(metrics.http);
     const tokensFile = options.tokens && new TokensFile(options.tokens, store);
     const authenticate = tokensFile?.authenticate;
-    const loading = { roots: modelRoots, files: new FileLane() };
+    const loading = { roots: modelRoots, files: new FileLane(options.s3 && new S3Lane(options.s3)) };
     const app = createApp({ store, host, version: "0.0.0", loading, traffic, observe, onUnexpected, authenticate });
     const closeStore = async () => {
       tokensFile?.[Symbol.dispose]();

@@ -47,7 +47,7 @@ describe("parseConfig", () => {
       instance: ["a-1", "a-1"],
       shmDirectory: ["/mnt/shm", "/mnt/shm"],
       storages: ["memfd, heap", ["memfd", "heap"]],
-      modelRoots: ["/models/, /data/hf", ["/models", "/data/hf"]],
+      modelRoots: ["/models/, s3://weights/llama/", ["/models", "s3://weights/llama"]],
       preload: ["/etc/tensord/models.yaml", "/etc/tensord/models.yaml"],
       memoryLimitBytes: ["1073741824", 1_073_741_824],
       reserveBytes: ["0", 0],
@@ -67,6 +67,12 @@ describe("parseConfig", () => {
     const environment = { TENSORD_PORT: "not a port", TENSORD_HOST: "0.0.0.0" };
     expect(parseConfig(environment, { port: "80", host: "localhost" })).toMatchObject({ port: 80, host: "localhost" });
   });
+
+  for (const roots of ["s3://", "s3://B", "s3://a/b", "s3://-bucket/x", "s3://bucket/../x", "s3:/bucket"]) {
+    test(`refuses the model roots ${roots}`, () => {
+      expect(failureOf({ TENSORD_MODEL_ROOTS: roots }).message).toContain("want ");
+    });
+  }
 
   for (const roots of ["models", "/", "/models,../up"]) {
     test(`refuses the model roots ${roots}`, () => {

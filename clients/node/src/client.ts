@@ -363,11 +363,11 @@ export class Client {
   /**
    * Has the server load a model file into a region, and resolves at once: the `Operation` goes on by itself, and its `wait` is its end.
    * Safetensors, GGUF, `.npy` and `.npz`, each also compressed as a whole by gzip or zstd, and with `raw` any file, are kept byte for
-   * byte; a model in several files is one region, by its `.safetensors.index.json`. `path` is as the server sees it, below one of the folders of its `TENSORD_MODEL_ROOTS`. Who loads the same file gets the same
+   * byte; a model in several files is one region, by its `.safetensors.index.json`. `path` is as the server sees it, below one of the folders of its `TENSORD_MODEL_ROOTS`, or the URI of an object, `s3://bucket/key`, below one of its prefixes. Who loads the same file gets the same
    * region, unless a `version` is said: it stands for the state of the file. Without an owner among the options the region lingers for
    * 10 minutes after its last use.
    * @throws TensordError `forbidden` for a path below no root, `model-not-found`, `storage-unavailable`; what goes wrong later, `wait`
-   *   throws: `invalid-model-file`, `unsupported-format`, `io-error`
+   *   throws: `invalid-model-file`, `unsupported-format`, `io-error`, `source-unavailable`
    */
   async load(path: string, options: LoadOptions = {}): Promise<Operation<RegionDescriptor>> {
     checkArgument("load a model file", "its path", path, kinds.text);

@@ -1,8 +1,12 @@
-/** Where model files may be loaded from: a URI becomes a path below one of the configured roots, or is refused. It opens nothing. Pure. */
+/**
+ * Where model files may be loaded from: a URI becomes a path below one of the configured roots, or an object below a prefix (`s3-uri.ts`), or
+ * is refused. It opens nothing. Pure.
+ */
 
 import { isAbsolute, normalize, relative, sep } from "node:path";
 import { TensordError } from "../../memory/error.ts";
 import { quotePath } from "../formats/refusal.ts";
+import { isS3Uri, type S3Object, toS3Object } from "./s3-uri.ts";
 
 /** As long as names are (`namePattern`). */
 const nameCharacters = 128;
@@ -14,15 +18,21 @@ export interface ModelPath {
   readonly root: string;
   /** From the root. */
   readonly below: string;
+  /** Of what lies in S3, which has no path. */
+  readonly object?: S3Object | undefined;
 }
 
 /**
- * @param roots absolute paths, as TENSORD_MODEL_ROOTS has them.
- * @throws TensordError `validation-failed` of what is no `file://` URI of a path; `forbidden` of one that is below no root.
+ * @param roots absolute paths and `s3://` prefixes, as TENSORD_MODEL_ROOTS has them.
+ * @throws TensordError `validation-failed` of what is no `file://` URI of a path, nor `s3://`; `forbidden` of one that is below no root.
  */
 export function toModelPath(uri: string, roots: readonly string[]): ModelPath {
+  if (isS3Uri(uri)) return toObjectPath(uri, roots);
   const path = toPath(uri);
-  const found = roots.map((root) => ({ path, root, below: relative(root, path) })).filter(isBelow);
+  const found = roots
+    .filter((root) => !isS3Uri(root))
+    .map((root) => ({ path, root, below: relative(root, path) }))
+    .filter(isBelow);
   // Of roots one below the other, the innermost: its own links count from there.
   const [inner] = found.toSorted((a, b) => b.root.length - a.root.length);
   if (inner !== undefined) return inner;
@@ -30,6 +40,11 @@ export function toModelPath(uri: string, roots: readonly string[]): ModelPath {
   throw new TensordError("forbidden", `Cannot load ${quotePath(path)}: ${where}`, {
     hint: "Whoever runs the server names the folders whose files it may read for its callers: TENSORD_MODEL_ROOTS.",
   });
+}
+
+function toObjectPath(uri: string, roots: readonly string[]): ModelPath {
+  const { root, bucket, key } = toS3Object(uri, roots);
+  return { path: uri, root, below: uri.slice(root.length + 1), object: { bucket, key } };
 }
 
 function isBelow({ below }: ModelPath): boolean {
@@ -53,9 +68,13 @@ function toPath(uri: string): string {
 }
 
 function refused(uri: string, state: string): TensordError {
-  return new TensordError("validation-failed", `Cannot load ${quotePath(uri)}: ${state}, want file:///path`, {
-    hint: "Write characters such as a space, % and # as %20, %25 and %23.",
-  });
+  return new TensordError(
+    "validation-failed",
+    `Cannot load ${quotePath(uri)}: ${state}, want file:///path or s3://bucket/key`,
+    {
+      hint: "Write characters such as a space, % and # as %20, %25 and %23.",
+    },
+  );
 }
 
 /** What a region is called whose maker gave no name: as its file, without the suffixes, in the characters of names. */

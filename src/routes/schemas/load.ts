@@ -16,7 +16,7 @@ export const LoadModel = z
       .openapi({
         description:
           "Where the file is, as the server sees it: `file:///path`, below one of the folders that whoever runs it has named " +
-          "(`TENSORD_MODEL_ROOTS`). Of a model in several files their index, `*.safetensors.index.json`: all of them become one region.",
+          "(`TENSORD_MODEL_ROOTS`), or `s3://bucket/key`, below one of the prefixes: the key as it is in the bucket. Of a model in several files their index, `*.safetensors.index.json`: all of them become one region.",
       }),
     format: z
       .enum(["auto", "raw"])

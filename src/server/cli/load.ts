@@ -22,7 +22,7 @@ export interface LoadOptions extends TargetOptions {
 }
 
 /**
- * Loads files, as the server sees them: by path, or `file://` URI. Without an owner their regions stay until they are deleted, or
+ * Loads files, as the server sees them: by path, or as a `file://` or `s3://` URI. Without an owner their regions stay until they are deleted, or
  * until room is needed and nobody maps them.
  * @throws what the first load that fails fails with; those before it stay.
  */
@@ -46,7 +46,7 @@ export async function load(
   const done: (Operation | string)[] = [];
   for (const path of paths) {
     const request = {
-      uri: path.startsWith("file://") ? path : pathToFileURL(resolve(path)).href,
+      uri: /^(file|s3):\/\//.test(path) ? path : pathToFileURL(resolve(path)).href,
       ...target,
       ...(name !== undefined && { name }),
       ...(version !== undefined && { version }),

@@ -122,7 +122,7 @@ export function createProgram(): Command {
 
   withTarget(withApi(program.command("load")), ["attach", "fail"])
     .description("load model files into regions, each once; Ctrl-C cancels it")
-    .argument("<files...>", "paths as the server sees them, below its TENSORD_MODEL_ROOTS")
+    .argument("<files...>", "paths as the server sees them, or s3:// URIs, below its TENSORD_MODEL_ROOTS")
     .option("--name <name>", "the region's name, of one file (default: as the file)")
     .option("--as <version>", "the region's version (default: one that stands for the file's state)")
     .option("--raw", "take files for bytes, whatever is in them")

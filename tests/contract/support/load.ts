@@ -9,7 +9,7 @@ const wait = { headers: { prefer: `wait=${patienceMs / 1000}` } };
 
 /** Begins to load a file, and waits for the end. */
 export async function loadFile(app: TestApp, path: string, body: object = {}): Promise<Operation> {
-  const asked = { uri: toUri(path), ttl_ms: 600_000, ...body };
+  const asked = { uri: path.startsWith("s3://") ? path : toUri(path), ttl_ms: 600_000, ...body };
   return await app.ok(200, "POST", "/v1/models/default/load", asked, wait);
 }
 

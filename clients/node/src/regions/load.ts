@@ -32,7 +32,7 @@ export async function startLoad(
   const owner = toOwner(options);
   const isOwned = Object.values(owner).some((value) => value !== undefined);
   const body = {
-    uri: path.startsWith("file://") ? path : pathToFileURL(resolve(path)).href,
+    uri: /^(file|s3):\/\//.test(path) ? path : pathToFileURL(resolve(path)).href,
     name,
     version,
     format: raw === true ? "raw" : undefined,

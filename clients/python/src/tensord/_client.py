@@ -698,8 +698,9 @@ class Client:
         file what they know; a model in several files is one region, by its ``.safetensors.index.json``. The region is
         there only when it is whole and sealed.
 
-        ``path`` is as the server sees it, below one of the folders of its ``TENSORD_MODEL_ROOTS``; the server reads it,
-        so this process need not be able to. ``name`` is the file's, without its suffix, unless it is said. ``version``
+        ``path`` is as the server sees it, below one of the folders of its ``TENSORD_MODEL_ROOTS``, or the URI
+        of an object, ``s3://bucket/key``, below one of its prefixes; the server reads it, so this process need not be
+        able to. ``name`` is the file's, without its suffix, unless it is said. ``version``
         is one that stands for the state of the file, unless it is said: who loads the same file gets the same region,
         also while it is still loading, and a file that has changed becomes another version beside. With
         ``if_exists="fail"`` a version that is there is ``NameTaken`` instead.
@@ -713,7 +714,8 @@ class Client:
         process that maps it.
 
         Raises ``Forbidden`` for a path below no root, ``ModelNotFound``, ``StorageUnavailable``; what goes wrong later,
-        ``Operation.wait`` raises: ``InvalidModelFile``, ``UnsupportedFormat``, ``ReadWriteError``, ``OutOfMemory``.
+        ``Operation.wait`` raises: ``InvalidModelFile``, ``UnsupportedFormat``, ``ReadWriteError``,
+        ``SourceUnavailable``, ``OutOfMemory``.
         """
         if ttl is None and not persist and linger is None and handoff is None:
             linger = LINGER_SECONDS

@@ -66,7 +66,8 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     ├── OutOfDescriptors   [OSError]          this process, or the server, may open no more files
     └── ServerFault                           the server failed, or answered what is no answer
         ├── InternalError
-        └── ReadWriteError                    the operating system refused something to the server
+        ├── ReadWriteError                    the operating system refused something to the server
+        └── SourceUnavailable                 where the model file lies does not answer
 
 A code that this version does not know becomes the nearest branch by its HTTP status.
 """
@@ -544,6 +545,12 @@ class ReadWriteError(ServerFault):
     """The operating system refused something to the server."""
 
     code = "io-error"
+
+
+class SourceUnavailable(ServerFault):
+    """Where the model file lies does not answer, however often the server asks: load it again later."""
+
+    code = "source-unavailable"
 
 
 def _descendants(kind: type[TensordError]) -> Iterator[type[TensordError]]:

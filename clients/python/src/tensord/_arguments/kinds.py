@@ -208,7 +208,7 @@ def word_kind(words: tuple[str, ...]) -> Kind:
 
 
 Text = Annotated[str, Kind("text", to_text)]
-FilePath = Annotated[str | os.PathLike[str], Kind("a path, or a file:// URI", _to_path)]
+FilePath = Annotated[str | os.PathLike[str], Kind("a path, or a file:// or s3:// URI", _to_path)]
 # A region's or a model's.
 Name = Annotated[str, NAME_KIND]
 Version = Annotated[str, Kind("text of at most 128 of A-Z, a-z, 0-9, '.', '_' and '-'", _to_matching(_VERSION))]

@@ -36,8 +36,8 @@ def to_load(
 
 
 def to_uri(path: str) -> str:
-    """Where the file is, for the server: a relative path counts from this process's folder."""
-    return path if path.startswith("file://") else Path(path).absolute().as_uri()
+    """Where the file is, for the server: a relative path counts from this process's folder; a URI stands as it is."""
+    return path if path.startswith(("file://", "s3://")) else Path(path).absolute().as_uri()
 
 
 def start_load(api: Api, model: str, body: schemas.LoadModel) -> Operation[RegionDescriptor]:

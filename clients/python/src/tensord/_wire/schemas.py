@@ -473,6 +473,7 @@ FailureCode: TypeAlias = Literal[
     "internal",
     "io-error",
     "storage-unavailable",
+    "source-unavailable",
     "not-ready",
     "shutting-down",
     "deadline-exceeded",
