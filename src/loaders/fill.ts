@@ -44,7 +44,11 @@ export async function fill(
   onBytes: (byteSize: number) => void,
   signal: AbortSignal,
 ): Promise<Checksum> {
-  if (source.bring !== undefined) return await source.bring(store, region, onBytes, signal);
+  if (source.bring !== undefined) {
+    return await source.bring(store, region, onBytes, signal).catch((error: unknown) => {
+      throw toFailure(source, error);
+    });
+  }
   const onChunk = (done: number) => {
     if (done > 0) onBytes(done);
     signal.throwIfAborted();

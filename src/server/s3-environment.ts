@@ -43,7 +43,13 @@ function toCredentials(environment: Texts): S3Options["credentials"] {
   if (accessKeyId === undefined && secretAccessKey === undefined) return undefined;
   if (accessKeyId === undefined) throw refused("AWS_SECRET_ACCESS_KEY is set, and AWS_ACCESS_KEY_ID is not");
   if (secretAccessKey === undefined) throw refused("AWS_ACCESS_KEY_ID is set, and AWS_SECRET_ACCESS_KEY is not");
-  return { accessKeyId, secretAccessKey, sessionToken: environment.AWS_SESSION_TOKEN || undefined };
+  const sessionToken = environment.AWS_SESSION_TOKEN || undefined;
+  // The runtime's client takes it where it is given none, and cannot be told not to.
+  if (sessionToken === undefined && (environment.S3_SESSION_TOKEN ?? "") !== "")
+    throw refused(
+      "S3_SESSION_TOKEN is set, which would go with these credentials: want it unset, or called AWS_SESSION_TOKEN",
+    );
+  return { accessKeyId, secretAccessKey, sessionToken };
 }
 
 function refused(state: string): TensordError {

@@ -13,6 +13,7 @@ import { holderMutations } from "./holder.mjs";
 import { holdsMutations } from "./holds.mjs";
 import { journalMutations } from "./journal.mjs";
 import { modelsMutations } from "./models.mjs";
+import { objectsMutations } from "./objects.mjs";
 import { ownersMutations } from "./owners.mjs";
 import { podMutations } from "./pod.mjs";
 import { regionsMutations } from "./regions.mjs";
@@ -36,5 +37,6 @@ export const mutations = [
   ...clientsMutations,
   ...holdsMutations,
   ...modelsMutations,
+  ...objectsMutations,
   ...podMutations,
 ];

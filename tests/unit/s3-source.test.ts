@@ -94,6 +94,7 @@ describe("what objects are asked for with", () => {
   for (const [environment, reason] of [
     [{ AWS_ACCESS_KEY_ID: "key" }, "AWS_SECRET_ACCESS_KEY is not"],
     [{ AWS_SECRET_ACCESS_KEY: "s3cret" }, "AWS_ACCESS_KEY_ID is not"],
+    [{ ...keys, S3_SESSION_TOKEN: "s3cret" }, "S3_SESSION_TOKEN is set"],
     [{ AWS_ENDPOINT_URL: "minio:9000" }, "AWS_ENDPOINT_URL is no URL"],
     [{ AWS_ENDPOINT_URL_S3: "http://me:s3cret@minio" }, "AWS_ENDPOINT_URL_S3 has a user or a password"],
     [{ AWS_ENDPOINT_URL: "http://minio/?s3cret" }, "AWS_ENDPOINT_URL has a query"],

@@ -3,6 +3,7 @@
  * service does, the event loop does not wait, and each job ends: done, failed or cancelled, and nothing of it goes on then.
  */
 
+import assert from "node:assert/strict";
 import { writeSync } from "node:fs";
 import { readDescriptorLimit } from "../../memory/os/libc.ts";
 import { writeMapped } from "../../memory/os/libc-memory.ts";
@@ -148,7 +149,9 @@ function scatter({ stretches }: PlannedRange, write: Write): (piece: Uint8Array)
   let passed = 0;
   return (piece) => {
     for (let at = 0; at < piece.length; ) {
-      const { byteSize = 0, toOffset = 0 } = stretches[index] ?? {};
+      const stretch = stretches[index];
+      assert(stretch !== undefined, "a range has as many bytes as its stretches");
+      const { byteSize, toOffset } = stretch;
       const bytes = piece.subarray(at, at + byteSize - passed);
       write(bytes, toOffset + passed);
       at += bytes.length;
