@@ -35,8 +35,8 @@ export const objectsMutations = [
   {
     name: "a prefix is any beginning of a key",
     file: `${source}/s3-uri.ts`,
-    find: "uri.startsWith(`${one}/`)",
-    replace: "uri.startsWith(one)",
+    find: "{one}/`)",
+    replace: "{one}`)",
     test: ["tests/unit/s3-source.test.ts", "llama-of-others"],
   },
   {
