@@ -141,6 +141,19 @@ describe("an object", () => {
   );
 
   test(
+    "is no way to another folder for an index",
+    withService(async (app, service) => {
+      service.put("secret.safetensors", tiny);
+      const weight_map = { w: "..\\..\\secret.safetensors" };
+      const uri = service.put("m/l/model.safetensors.index.json", JSON.stringify({ metadata: {}, weight_map }));
+      const { problem } = await loadFile(app, uri);
+      expect(problem).toMatchObject({ code: "invalid-model-file" });
+      expect(problem?.detail).toContain("and its key begins or ends with a slash, or has a backslash, want files");
+      expect(service.asked).toHaveLength(1);
+    }),
+  );
+
+  test(
     "that has changed is another version, beside what it was",
     withService(async (app, service) => {
       const old = await load(app, service.put("m/w.safetensors", tensorFile(Buffer.alloc(10, 1))));
@@ -153,7 +166,7 @@ describe("an object", () => {
   test(
     "is asked for by its key as it stands, whatever is in it",
     withService(async (app, service) => {
-      for (const key of ["m/a b+c%20d?e#f=ü&.safetensors", "m//twice//.safetensors"]) {
+      for (const key of ["m/a b+c%20d?e#f=ü&.safetensors", "m//twice//.safetensors", "m/~!*'()@:$,;%2e%2e/😀"]) {
         await load(app, service.put(key, tiny), { name: "odd" });
         expect(service.asked.at(-1)?.key).toBe(key);
       }

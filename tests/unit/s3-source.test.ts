@@ -25,7 +25,7 @@ describe("a URI of an object", () => {
     ["s3://weights/llama/a.safetensors", { bucket: "weights", key: "llama/a.safetensors" }],
     ["s3://weights/llama/x y%20?#ü/a", { bucket: "weights", key: "llama/x y%20?#ü/a" }],
     ["s3://other/a", { bucket: "other", key: "a" }],
-    ["s3://other//a", { bucket: "other", key: "/a" }],
+    ["s3://other/a//b", { bucket: "other", key: "a//b" }],
     ["s3://other/..a/.b/c..", { bucket: "other", key: "..a/.b/c.." }],
   ] as const) {
     test(`${uri} is its key as it stands`, () => {
@@ -44,6 +44,9 @@ describe("a URI of an object", () => {
     ["s3://user:secret@other/a", "validation-failed", "it names no object"],
     ["s3://weights/llama/../secret", "validation-failed", "its key has . or .."],
     ["s3://other/./a", "validation-failed", "its key has . or .."],
+    ["s3://other//a", "validation-failed", "its key begins or ends with a slash"],
+    ["s3://other/a/", "validation-failed", "its key begins or ends with a slash"],
+    ["s3://weights/llama/..\\..\\secret", "validation-failed", "has a backslash"],
     ["s3://other/a\n", "validation-failed", "control character"],
     [`s3://other/${"ü".repeat(513)}`, "validation-failed", "its key has 1026 bytes, want at most 1024"],
     ["S3://other/a", "validation-failed", "its scheme is s3, want"],

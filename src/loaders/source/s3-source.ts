@@ -3,9 +3,10 @@
  * (`If-Match`): what the client's own reads do not say is seen here, another state of the object, a range that is none, a way elsewhere.
  */
 
+import assert from "node:assert/strict";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileLimits } from "../limits.ts";
-import type { S3Options, S3Part } from "./s3-options.ts";
+import type { S3Credentials, S3Options, S3Part } from "./s3-options.ts";
 import { changed, empty, givenUp, Passing, toFailedRequest, toRefusal, unusable } from "./s3-refusal.ts";
 import type { S3Object } from "./s3-uri.ts";
 import { Turns } from "./turns.ts";
@@ -154,9 +155,9 @@ class S3Request implements AsyncDisposable {
     const headers = { range: `bytes=${first}-${last}`, ...(etag === undefined ? {} : { "if-match": etag }) };
     // Packed by the service, it would be no range of the object; and a signature is for nobody but whom it was made for.
     const how = { headers, redirect: "manual", decompress: false } as const;
-    const response = await this.#watched(() =>
-      fetch(toAddress(options, this.#object), { ...how, signal: AbortSignal.any([this.#signal, this.#giveUp.signal]) }),
-    );
+    const address = toAddress(options, this.#object);
+    const signal = AbortSignal.any([this.#signal, this.#giveUp.signal]);
+    const response = await this.#watched(() => fetch(address, { ...how, signal }));
     this.#response = response;
     if (response.status === 206) {
       this.#answered = toAnswered(this.#object, response.headers, first);
@@ -243,8 +244,25 @@ function toAnswered(object: S3Object, headers: Headers, wanted: number): Answere
 }
 
 /** Where a request goes to, with its signature. It is told to nobody. */
-function toAddress({ endpoint, region, credentials }: S3Options, { bucket, key }: S3Object): string {
-  if (credentials === undefined) return `${endpoint}/${bucket}/${key.split("/").map(encodeURIComponent).join("/")}`;
+function toAddress(options: S3Options, object: S3Object): string {
+  const address =
+    options.credentials === undefined ? toPlain(options, object) : sign(options, object, options.credentials);
+  const { pathname } = new URL(address);
+  const isMeant =
+    decodeURIComponent(pathname) === `${decodeURIComponent(toBase(options))}/${object.bucket}/${object.key}`;
+  assert(isMeant, "an address is that of the object, whatever its key has in it");
+  return address;
+}
+
+function toBase({ endpoint }: S3Options): string {
+  return new URL(endpoint).pathname.replace(/\/$/, "");
+}
+
+function toPlain({ endpoint }: S3Options, { bucket, key }: S3Object): string {
+  return `${endpoint}/${bucket}/${key.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+function sign({ endpoint, region }: S3Options, { bucket, key }: S3Object, credentials: S3Credentials): string {
   const { sessionToken, ...keys } = credentials;
   const client = new Bun.S3Client({ endpoint, region, bucket, ...keys, ...(sessionToken && { sessionToken }) });
   return client.presign(key, { method: "GET", expiresIn: fileLimits.objectSignatureSeconds });

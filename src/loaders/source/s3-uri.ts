@@ -55,14 +55,16 @@ function split(uri: string): S3Object {
   return end < 0 ? { bucket: rest, key: "" } : { bucket: rest.slice(0, end), key: rest.slice(end + 1) };
 }
 
-/** Why a key cannot be asked for as it stands. */
-function mistakeOfKey(key: string): string | undefined {
+/** Why a key cannot be asked for as it stands; undefined of one that can. */
+export function mistakeOfKey(key: string): string | undefined {
   if (!isPlainText(key) || !key.isWellFormed()) return "its key has a control character, or half of one";
   if (Buffer.byteLength(key) > fileLimits.objectKeyBytes) {
     return `its key has ${Buffer.byteLength(key)} bytes, want at most ${fileLimits.objectKeyBytes}`;
   }
   // On its way through URLs such a part would lead out of the prefix.
   if (/(^|\/)\.\.?(\/|$)/.test(key)) return "its key has . or .. between slashes";
+  // The runtime's client takes such keys for others: slashes at the ends away, and a backslash for one.
+  if (/^\/|\/$|\\/.test(key)) return "its key begins or ends with a slash, or has a backslash";
   return undefined;
 }
 

@@ -5,9 +5,11 @@
 
 import assert from "node:assert/strict";
 import { writeSync } from "node:fs";
+import { quote } from "../../memory/naming.ts";
 import { readDescriptorLimit } from "../../memory/os/libc.ts";
 import { writeMapped } from "../../memory/os/libc-memory.ts";
 import { yieldToRequests } from "../../memory/os/nice.ts";
+import { invalid, withPath } from "../formats/refusal.ts";
 import { isShardIndex } from "../formats/shards.ts";
 import { streamContent } from "../formats/stream-content.ts";
 import { fileLimits } from "../limits.ts";
@@ -19,7 +21,7 @@ import { type PlannedRange, planObject, planPieces } from "./s3-plan.ts";
 import { S3Reader } from "./s3-reader.ts";
 import { changed } from "./s3-refusal.ts";
 import { S3Source } from "./s3-source.ts";
-import { type S3Object, toS3Uri } from "./s3-uri.ts";
+import { mistakeOfKey, type S3Object, toS3Uri } from "./s3-uri.ts";
 
 declare const self: Worker;
 
@@ -82,9 +84,17 @@ async function open({ object, format }: Extract<S3Job, { kind: "open" }>, signal
   const reader = await openObject(object);
   const folder = object.key.slice(0, object.key.lastIndexOf("/") + 1);
   const { headers, ...read } = await (format === "auto" && isShardIndex(path)
-    ? readShardedModel(reader, path, (name) => openObject({ bucket: object.bucket, key: `${folder}${name}` }))
+    ? readShardedModel(reader, path, (name) => openObject(toShard({ ...object, key: folder }, name, path)))
     : readModel(reader, path, format));
   return { ...read, objects, key: toKey(objects.map(toState), headers) };
+}
+
+/** @throws TensordError `invalid-model-file` of a name that is a key of no object. */
+function toShard({ bucket, key: folder }: S3Object, name: string, path: string): S3Object {
+  const key = `${folder}${name}`;
+  const mistake = mistakeOfKey(key);
+  if (mistake === undefined) return { bucket, key };
+  throw withPath(path, invalid(`its index names ${quote(name)}, and ${mistake}, want files in its own folder`));
 }
 
 /** A signal for what is read ahead, which nobody wants any longer at the end. */
