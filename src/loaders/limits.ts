@@ -38,12 +38,16 @@ export const fileLimits = {
   objectRangeBytes: 8 * MiB,
   objectRanges: 6,
   objectRequests: 16,
+  /** Of all loads no more than one for so many descriptors that the server may open. */
+  descriptorsPerObjectRequest: 32,
   /** How often a range is asked for before it is given up, what is waited for before the next time, doubled each time, and at most. */
   objectAttempts: 5,
   objectPauseMs: 250,
   objectLongestPauseMs: 5_000,
   /** After so long without a byte a request is given up. */
   objectStallMs: 30_000,
+  /** After so long in all, too: some 30 KB/s are the least. What has come is not asked for again. */
+  objectRangeMs: 300_000,
   /** How long a signature counts; each request has its own. */
   objectSignatureSeconds: 900,
   /** What is read of an answer that refuses. */

@@ -249,6 +249,20 @@ describe("a service that", () => {
     });
   }
 
+  test("sends a byte now and then, and no end, is given up", async () => {
+    await using service = await S3Service.start();
+    service.put(key, whole);
+    service.behave = later((_, answer) => ({ ...brokenOff(answer, 10), end: "drip" }));
+    await withApp(
+      async (app) => {
+        const { problem } = await loadFile(app, uri);
+        expect(problem).toMatchObject({ code: "source-unavailable" });
+        expect(problem?.detail).toContain("the service takes more than 0.3 s for a range, 5 times in a row");
+      },
+      { modelRoots: [`s3://${bucket}`], s3: { ...service.options, rangeMs: 300 } },
+    )();
+  });
+
   const failing: readonly [what: string, code: string, reason: string, behave: Behave][] = [
     ["does not have it", "invalid-model-file", "it is not there", () => refusal(404, "NoSuchKey")],
     ["does not have the bucket", "invalid-model-file", "there is no bucket models", () => refusal(404, "NoSuchBucket")],

@@ -26,8 +26,11 @@ export interface Answered {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Uint8Array | string;
-  /** Left out: it stays for the next request. `stall`: it stays, and nothing comes. */
-  readonly end?: "close" | "stall";
+  /**
+   * Left out: it stays for the next request. `stall`: it stays, and nothing comes. `drip`: a byte comes
+   * again and again.
+   */
+  readonly end?: "close" | "stall" | "drip";
 }
 
 /** Changes what would have been answered. */
@@ -130,6 +133,10 @@ export class S3Service implements AsyncDisposable {
     socket.write(`HTTP/1.1 ${status} x\r\n${head.join("")}\r\n`);
     if (bytes.length > 0) socket.write(bytes);
     if (end === "close") socket.end();
+    if (end === "drip") {
+      const timer = setInterval(() => socket.write("x"), 5);
+      socket.on("close", () => clearInterval(timer));
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -15,8 +15,11 @@ export interface S3Options {
   readonly region: string;
   /** Undefined: requests are not signed, which public buckets take. */
   readonly credentials: S3Credentials | undefined;
-  /** After so long without a byte a request is given up; and what is waited for before the second one. */
+  /** After so long without a byte a request is given up. This and what follows: the limits', unless a test says otherwise. */
   readonly stallMs?: number;
+  /** How long a request may take for all of its range. */
+  readonly rangeMs?: number;
+  /** What is waited for before the second request. */
   readonly pauseMs?: number;
 }
 

@@ -56,15 +56,21 @@ function tell(reply: S3Reply): void {
 async function perform(id: number, job: S3Job, signal: AbortSignal): Promise<unknown> {
   switch (job.kind) {
     case "start":
-      // Binds the C library, so that nothing is loaded later.
-      readDescriptorLimit();
-      source = new S3Source(job.options);
+      source = new S3Source(job.options, toRequests(Number(readDescriptorLimit().soft)));
       return undefined;
     case "open":
       return await open(job, signal);
     case "fill":
       return await fill(job, signal, (doneBytes) => tell({ id, doneBytes }));
   }
+}
+
+/** Each has a socket. With few descriptors most are for others. */
+function toRequests(descriptors: number): number {
+  return Math.max(
+    1,
+    Math.min(fileLimits.objectRequests, Math.floor(descriptors / fileLimits.descriptorsPerObjectRequest)),
+  );
 }
 
 function sourceOf(): S3Source {
