@@ -20,7 +20,7 @@ export const objectsMutations = [
   },
   {
     name: "a service may send on to another address",
-    file: `${source}/s3-source.ts`,
+    file: `${source}/s3-request.ts`,
     find: `redirect: "manual"`,
     replace: `redirect: "follow"`,
     test: [service, "sends elsewhere"],
