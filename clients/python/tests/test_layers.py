@@ -21,7 +21,7 @@ FLOORS = (
     {"_ring", "_elastic"},
     {"_client"},
     {"_connect"},
-    {"__init__", "cuda", "torch"},
+    {"__init__", "cuda", "onnx", "torch"},
     {"testing"},
 )
 _floor_of = {part: number for number, floor in enumerate(FLOORS) for part in floor}

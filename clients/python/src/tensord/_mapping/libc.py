@@ -128,6 +128,15 @@ def mmap_aligned(length: int, prot: int, flags: int, fd: int, offset: int) -> in
 _last_place = [0]
 
 
+def trim_heap() -> None:
+    """malloc_trim(3): gives back to the kernel what this process has freed. Of glibc; others have no such call."""
+    call = getattr(_library(), "malloc_trim", None)
+    if call is not None:
+        # int malloc_trim(size_t pad);
+        call.restype, call.argtypes = ctypes.c_int, (ctypes.c_size_t,)
+        call(0)
+
+
 def munmap(address: int, length: int) -> None:
     """munmap(2). Runs in finalizers, where nobody could act on a failure, so it reports none."""
     _library().munmap(address, length)

@@ -46,11 +46,13 @@ def get_or_build(
     checksum: bool,
     strict: bool,
     rebuild: bool,
+    complete: Callable[[Region], None] | None = None,
 ) -> Region:
     """The sealed region of that name in ``body``'s model, of its version if it says one, made from what ``build``
     returns if it is this caller's turn.
 
-    ``strict`` is for those who find it. With ``rebuild`` it is one that was sealed from now on.
+    ``strict`` is for those who find it. With ``rebuild`` it is one that was sealed from now on. ``complete`` writes
+    into the region before its seal what only the region itself tells, as the name of its file.
     """
     named = NamedRegion(body["model"], name, body.get("version"))
     stale = _find_sealed(api, named.made) if rebuild else None
@@ -71,7 +73,7 @@ def get_or_build(
                 # A lost answer is asked for again, which "fail" does not allow; it finds nobody's region but ours.
                 if_exists: IfExists = "attach" if stale is None else "replace"
                 request: schemas.CreateRegion = {**body, "tensors": specs, "claim": found, "if_exists": if_exists}
-                return _seal(make_region(api, session, sources, request), checksum)
+                return _seal(make_region(api, session, sources, request), checksum, complete)
     except BaseException:
         turn.give_up()
         raise
@@ -86,8 +88,10 @@ def _find_sealed(api: Api, named: NamedRegion) -> str | None:
     return region.id if region.state == "sealed" else None
 
 
-def _seal(region: Region, checksum: bool) -> Region:
+def _seal(region: Region, checksum: bool, complete: Callable[[Region], None] | None) -> Region:
     try:
+        if complete is not None:
+            complete(region)
         # Who builds it is one of those for whom it is built.
         region._attachment.use_as_well()
         region.seal(checksum=checksum)
