@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from tensord.onnx.protobuf import to_field, to_varint
 
 FLOAT, BOOL = 1, 9

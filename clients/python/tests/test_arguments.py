@@ -16,6 +16,7 @@ import pytest
 from harness import Server
 
 import tensord
+import tensord.onnx
 import tensord.torch
 from tensord import cuda
 from tensord._wire.operation import parse_operation
@@ -108,7 +109,7 @@ TAKES: dict[str, set[str]] = {
     "dtype": DTYPES,
     **{name: {"function", "class"} for name in ("build", "call", "chore", "register")},
     "unregister": OR_NONE | {"function", "class"},
-    "build_empty": OR_NONE | {"function", "class"},
+    **dict.fromkeys(("build_empty", "configure"), OR_NONE | {"function", "class"}),
     "client": OR_NONE,
     # What JSON has.
     "fingerprint": TEXTS
@@ -124,6 +125,8 @@ EXCEPTIONS: dict[str, set[str]] = {
     "Client.create.name": OR_NONE | NAMES,
     **{f"Client.{call}.name": OR_NONE | NAMES for call in ("ring", "copy", "load", "load_model")},
     "Region.to_device.name": OR_NONE | NAMES,
+    "onnx.session.name": OR_NONE | NAMES,
+    "onnx.session.fingerprint": OR_NONE | TAKES["fingerprint"],
     "Client.operations.model": OR_NONE | NAMES,
     "Region.to_device.device": set(),
     **{f"Client.{call}.device": set() for call in ("pool", "delete_pool")},
@@ -198,6 +201,7 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
                 tensord.torch.share_module, {"name": "x", "build": lambda: [1], "fingerprint": "1"}
             ),
             "torch.private_bytes": Call(tensord.torch.private_bytes, {"module": [1]}),
+            "onnx.session": Call(tensord.onnx.session, {"path": "none.onnx"}),
             "Client.device": Call(client.device, {"device_uuid": "GPU-1"}),
             "Client.create": Call(client.create, {"name": "x", "data": [1], "ttl": 60}),
             "Client.get_or_create": Call(client.get_or_create, {"name": "x", "build": lambda: [1]}),
@@ -280,6 +284,7 @@ def _public_calls() -> Iterator[tuple[str, inspect.Signature]]:
     """Every public function, and every public method of a class that is no record and no exception."""
     members = [(name, getattr(module, name)) for module in (tensord, cuda) for name in module.__all__]
     members += [(f"torch.{name}", getattr(tensord.torch, name)) for name in tensord.torch.__all__]
+    members += [(f"onnx.{name}", getattr(tensord.onnx, name)) for name in tensord.onnx.__all__]
     for name, member in members:
         if inspect.isfunction(member):
             yield name, inspect.signature(member)

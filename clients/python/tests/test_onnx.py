@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
 import pickle
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +16,17 @@ from typing import Any
 import numpy as np
 import onnx_models
 import pytest
+from harness import SHM_DIRECTORY, Server, rounds_of
+
 import tensord
 import tensord.onnx
-from harness import SHM_DIRECTORY, Server, rounds_of
 from tensord.onnx import packed, relocate
 from tensord.onnx import session as made_by
 from tensord.onnx.key import identify
 from tensord.onnx.protobuf import to_field
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is an extra")
-session_module: Any = __import__("sys").modules["tensord.onnx.session"]
+session_module: Any = sys.modules["tensord.onnx.session"]
 
 X = np.linspace(-1, 1, 512, dtype=np.float32).reshape(2, 256)
 
@@ -316,7 +320,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a pickle": (pickle.dumps([1, 2, 3]), "Protobuf parsing failed"),
     "a field that ends behind the file": (b"\x3a\xff\xff\xff\xff\x0f" + bytes(70_000), "ends behind its message"),
     "a number without an end": (b"\x08" + b"\xff" * 70_000, "a number that does not end"),
-    "a field without a number": (b"\x00\x01" * 40_000, "a field without a number"),
+    "a field without a number": (b"\x00\x01" * 40_000, "that has no number"),
     "a field of a type that there is not": (b"\x0f" * 70_000, "a field of wire type 7"),
     "a truncated tail": (onnx_models.dense(256, 1)[0][:-20], "ends behind its message"),
     "graphs inside one another without an end": (_deep(200), "graphs inside one another"),
@@ -324,12 +328,21 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "weights by an absolute path": (_with_weight("/etc/passwd"), "Absolute path"),
     "weights outside of the folder": (_with_weight("../outside.data"), "escapes"),
     "weights in a path that is none": (_with_weight("a\0b"), "null byte"),
-    "weights in a file that is too short": (_with_weight("short.data"), "short.data"),
+    "weights in a file that is too short": (_with_weight("short.data"), "out of bounds"),
     "an operator that nobody knows": (
-        onnx_models.model(onnx_models.graph([onnx_models.node("Nonsense", ["x"], ["y"])], [], [], [])),
+        onnx_models.model(onnx_models.graph([onnx_models.node("Nonsense", [], ["y"])], [], [], [])),
         "Nonsense",
     ),
 }
+
+
+def _open_files() -> set[str]:
+    targets = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        # The one by which this folder is read is gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            targets.add(os.readlink(fd))
+    return {target for target in targets if target.startswith(tempfile.gettempdir())}
 
 
 @pytest.mark.parametrize("what", HOSTILE)
@@ -344,13 +357,13 @@ def test_a_hostile_model_file_is_refused_by_its_path_and_leaves_nothing(
     (tmp_path / "outside.data").write_bytes(bytes(256 * 256 * 4))
     (folder / "short.data").write_bytes(b"short")
     client.stats()
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = _open_files()
     with pytest.raises(tensord.InvalidModelFile) as caught:
         make(path)
     assert str(path) in str(caught.value)
     assert reason in str(caught.value)
     assert list(client.list()) == []
-    assert len(os.listdir("/proc/self/fd")) <= len(before)
+    assert _open_files() <= before
 
 
 def test_what_is_no_file_is_refused(client: tensord.Client, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import onnx_models
 import pytest
-import tensord
 from harness import Child, Server
+
+import tensord
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is an extra")
 

@@ -58,7 +58,7 @@ class Packed:
         self._room = room
 
     def tensors(self) -> dict[str, Any]:
-        """What the region is made of. The model is written when the region is there, since it names the region's file."""
+        """What the region is made of. The model is written when the region is there, whose file it names."""
         return {DATA: self._data, MODEL: np.zeros(self._room, np.uint8)}
 
     def complete(self, region: Region) -> None:
