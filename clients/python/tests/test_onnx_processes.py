@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from harness import Child, Server
 
 import tensord
+import tensord.onnx
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is an extra")
 
-WIDTH, LAYERS = 1024, 2
+WIDTH, LAYERS = 768, 2
 # All but the biases: two layers, the one behind them, and the two inside.
 WEIGHTS = (LAYERS + 3) * WIDTH * WIDTH * 4
 
@@ -57,73 +59,59 @@ def packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_of_several_programs_one_packs_and_no_other_keeps_weights_of_its_own(
-    server: Server, client: tensord.Client, tmp_path: Path, packs: Path
+def test_of_several_programs_one_packs_another_if_that_is_killed_and_none_keeps_weights_of_its_own(
+    server: Server, client: tensord.Client, tmp_path: Path, packs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(onnx_models.write_dense(tmp_path / "m.onnx", WIDTH, LAYERS))
     small = str(onnx_models.write_dense(tmp_path / "small.onnx", 16, 1))
-    script = f"""{_SESSIONS}
-# What ONNX Runtime and the client themselves take at first use is no weight's.
-answer(stock({small!r})), answer(shared({small!r}))
-say("there")
-import faulthandler; faulthandler.dump_traceback_later(60)
-make = {{"stock": stock, "shared": shared}}[hear()]
-before = private()
-session = make({path!r})
-say([answer(session), private() - before])
-hear()
-"""
-    with Child(script) as first, Child(script) as second, Child(script) as third:
-        children = (first, second, third)
-        assert [child.hear() for child in children] == ["there"] * 3
-        packs.write_text("")
-        first.say("stock")
-        expected, stock = first.hear()
-        second.say("shared")
-        third.say("shared")
-        assert stock > WEIGHTS / 2
-        for child in (second, third):
-            answered, private = child.hear()
-            assert answered == expected
-            assert private < 0.15 * WEIGHTS
-        assert packs.read_text() == "packed\n"
-        assert all(client.get_by_id(region.id).in_use for region in client.list(name="m.packed"))
-        for child in children:
-            child.say("end")
-            child.finish()
-    assert not any(client.get_by_id(region.id).in_use for region in client.list())
-
-
-def test_a_packer_that_is_killed_is_followed_by_the_next_and_leaves_nothing(
-    server: Server, client: tensord.Client, tmp_path: Path, packs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = str(onnx_models.write_dense(tmp_path / "m.onnx"))
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     script = f"""{_SESSIONS}
+# What ONNX Runtime and the client themselves take at first use is no weight's.
+answer(stock({small!r})), answer(shared({small!r}))
+say("there")
 def stopped(*arguments):
     told(*arguments)
     say("packed, and not made")
     hear()
-packed._pack = stopped
-say(answer(shared({path!r})))
-hear()
+if hear() == "stop":
+    packed._pack = stopped
+for make in (shared, stock):
+    before = private()
+    session = make({path!r})
+    say([answer(session), private() - before])
+    hear()
 """
-    with Child(script) as first:
+    with Child(script) as first, Child(script) as second, Child(script) as third:
+        assert [child.hear() for child in (first, second, third)] == ["there"] * 3
+        packs.write_text("")
+        first.say("stop")
         assert first.hear() == "packed, and not made"
-        with Child(script) as second:
-            first.kill()
-            assert second.hear() == "packed, and not made"
-            second.say("go on")
-            answered = second.hear()
-            assert len(answered) == 64
-            second.say("end")
-            second.finish()
-    assert packs.read_text() == "packed\n" * 2
-    # ONNX Runtime's own note of its sessions apart.
-    assert [name for name in os.listdir(temporary) if name != ".ses"] == []
-    assert [region.name for region in client.list()] == ["m.packed"]
+        for child in (second, third):
+            child.say("go on")
+        first.kill()
+        answers = []
+        for child in (second, third):
+            answered, private = child.hear()
+            answers.append(answered)
+            assert private < 0.15 * WEIGHTS
+        assert packs.read_text() == "packed\n" * 2
+        # ONNX Runtime's own note of its sessions apart.
+        assert [name for name in os.listdir(temporary) if name != ".ses"] == []
+        (region,) = client.list(name="m.packed")
+        assert client.get_by_id(region.id).in_use
+        second.say("go on")
+        answered, private = second.hear()
+        assert [answered] * 2 == answers
+        assert private > WEIGHTS / 2
+        for child in (second, third):
+            child.say("end")
+        third.hear()
+        third.say("end")
+        second.finish()
+        third.finish()
+    assert not client.get_by_id(region.id).in_use
 
 
 def test_a_session_outlives_the_server_and_the_next_one_finds_what_was_packed(
@@ -151,11 +139,13 @@ while True:
             with server.connect() as client:
                 (region,) = client.list()
                 assert client.get_by_id(region.id).in_use
-                with Child(script) as second:
-                    assert second.hear() == expected
-                    for child in (first, second):
-                        child.say("end")
-                        child.finish()
+                late = tensord.onnx.session(path, client=client)
+                assert late._tensord_region.id == region.id
+                first.say("end")
+                first.finish()
+                assert client.get_by_id(region.id).in_use
+                del late
+                gc.collect()
                 assert packs.read_text() == "packed\n"
                 assert not client.get_by_id(region.id).in_use
                 client.delete(region)

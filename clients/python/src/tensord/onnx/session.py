@@ -20,7 +20,7 @@ from tensord._region.region import Region
 from tensord._region.requests import OnFull, to_creation
 
 from .key import check_fingerprint, identify, version_of
-from .options import Options
+from .options import Options, import_onnxruntime
 from .packed import Packed, Refused, plain_session, session_of
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def session(
     what changes while it is packed; ``UnsupportedFormat`` for ``.ort`` files; ``ValidationFailed`` for options that
     cannot be shared; ``FeatureUnavailable`` where onnxruntime is missing.
     """
+    import_onnxruntime()
     asked = client or process_client()
     said = check_fingerprint(fingerprint)
     options = Options(configure)
