@@ -525,7 +525,7 @@ def test_a_reference_past_the_end_of_a_mapped_ring_is_stale(client: tensord.Clie
         ref = ring.put(np.zeros(64, np.uint8))
         rings.open(ref).close()
         with pytest.raises(tensord.StaleRef):
-            rings.open(replace(ref, byte_size=128, shape=(128,)))
+            rings.open(replace(ref, byte_size=1 << 20, shape=(1 << 20,)))
 
 
 def test_slots_leave_no_descriptor_open(client: tensord.Client) -> None:

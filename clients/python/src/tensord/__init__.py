@@ -55,6 +55,7 @@ from ._errors import (
     RegionNotFound,
     RegionNotSealed,
     RegionSealed,
+    RequestFailed,
     RevisionMismatch,
     RouteNotFound,
     ServerFault,
@@ -83,6 +84,9 @@ from ._region.operation import Operation
 from ._region.path_hold import PathHold
 from ._region.pin import Pin
 from ._region.region import Region
+from ._ring.call import Call
+from ._ring.message import Message
+from ._ring.receiver import Receiver
 from ._ring.ring import Ring
 from ._ring.rings import Rings
 from ._ring.slot import Slot
@@ -116,6 +120,7 @@ from ._wire.tensors import TensorInfo
 __all__ = [
     "AccessDenied",
     "AlreadyMapped",
+    "Call",
     "Cancelled",
     "Checksum",
     "ClaimNotFound",
@@ -155,6 +160,7 @@ __all__ = [
     "MalformedBody",
     "MappingFailed",
     "MemoryLock",
+    "Message",
     "MethodNotAllowed",
     "Model",
     "ModelExists",
@@ -184,6 +190,7 @@ __all__ = [
     "PoolFull",
     "RangeNotSatisfiable",
     "ReadWriteError",
+    "Receiver",
     "Region",
     "RegionBusy",
     "RegionDescriptor",
@@ -194,6 +201,7 @@ __all__ = [
     "RegionSealed",
     "RegionStats",
     "Residency",
+    "RequestFailed",
     "RevisionMismatch",
     "Ring",
     "Rings",

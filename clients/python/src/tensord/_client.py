@@ -59,6 +59,7 @@ from ._region.requests import (
     to_session,
     to_specs,
 )
+from ._ring.receiver import Receiver
 from ._ring.ring import Ring, to_ring_tensors
 from ._ring.rings import Rings
 from ._ring.slot_tensor import open_slot
@@ -471,6 +472,16 @@ class Client:
     def rings(self) -> Rings:
         """Opens references of rings as ``open`` does, and keeps the rings mapped in between: for who opens many."""
         return Rings(self._asked)
+
+    def receiver(self, ref: TensorReference, *, writable: bool = False, only_new: bool = False) -> Receiver:
+        """Receives what the owner of a ring sends: ``ref`` is its ``ring.ref()``. Asks no server, as ``open``.
+
+        With ``writable=True`` it takes requests too, which it answers in their slots. It begins with the oldest message
+        that is still there; with ``only_new=True`` with the next one that is sent. The caller closes it. Raises
+        ``StaleRef`` if the ring is gone; ``ValidationFailed`` if the reference is of something else, as of a slot;
+        ``FeatureUnavailable`` for a ring of a later layout; ``AccessDenied``.
+        """
+        return Receiver(ref, writable=writable, only_new=only_new, asked=self._asked)
 
     def ring(
         self,

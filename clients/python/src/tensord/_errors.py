@@ -8,6 +8,7 @@ The tree; what stands in brackets is a built-in class that the exception is as w
     ├── MappingFailed      [OSError]          a system call on the region's file failed
     ├── WrongNamespace                        this process looks at another file system than the server
     ├── StaleRef                              a reference, or a descriptor, to a region that is gone
+    ├── RequestFailed                         who answers a ring's requests said so, died, or gave it up
     ├── Closed             [ValueError]       the region, tensor or client was closed by this program
     ├── DriverFailed                          a call of a device's driver failed; by the driver's own name and text
     ├── FeatureUnavailable                    this host, build or environment cannot do it
@@ -159,6 +160,12 @@ class StaleRef(TensordError):
     """A reference, or a descriptor, to a region that is gone, or to a slot that holds something else by now."""
 
     code = "stale-ref"
+
+
+class RequestFailed(TensordError):
+    """A request that went by a ring has no result: whoever took it said why, died, or gave it up."""
+
+    code = "request-failed"
 
 
 class Closed(TensordError, ValueError):

@@ -42,9 +42,13 @@ def checked(call: Function) -> Function:
         return call
     name = call.__qualname__
     order = [(parameter.name, kinds.get(parameter.name, _ANY)) for parameter in parameters]
+    # Up to there nothing is looked at: a call that is made all the time is not to pay for what it does not say.
+    unchecked = next((index for index, (_, kind) in enumerate(order) if kind is not _ANY), len(order))
 
     @functools.wraps(call)
     def checked_call(*arguments: Any, **options: Any) -> Any:
+        if len(arguments) <= unchecked and not options:
+            return call(*arguments)
         # What is too many, or has a name that the function does not know, Python itself refuses.
         given = [check(name, what, kind, value) for (what, kind), value in zip(order, arguments, strict=False)]
         for what, value in options.items():

@@ -189,6 +189,14 @@ def _to_path(value: Any) -> str:
     return path
 
 
+def _to_packed(value: Any) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise Unfit("what JSON carries is a TensorReference: client.open takes that")
+    if memoryview(value).nbytes != 128:
+        raise Unfit
+    return bytes(value)
+
+
 NAME_KIND = Kind(_NAME_WANT, _to_matching(_NAME, name_hint))
 
 
@@ -208,6 +216,8 @@ def word_kind(words: tuple[str, ...]) -> Kind:
 
 
 Text = Annotated[str, Kind("text", to_text)]
+# What put, publish and lend of a ring give with packed=True.
+PackedReference = Annotated[bytes, Kind("the 128 bytes of a packed reference", _to_packed)]
 FilePath = Annotated[str | os.PathLike[str], Kind("a path, or a file:// or s3:// URI", _to_path)]
 # A region's or a model's.
 Name = Annotated[str, NAME_KIND]

@@ -25,6 +25,7 @@ if sys.platform != "win32":
     import fcntl
 
 # <fcntl.h>
+_F_OFD_GETLK = 36
 _F_OFD_SETLK = 37
 _F_OFD_SETLKW = 38
 _F_UNLCK = 2
@@ -45,6 +46,12 @@ class LockKind(enum.Enum):
 
     READ = 0
     WRITE = 1
+
+
+def to_flock(kind: LockKind | None, start: int, length: int) -> bytes:
+    """The lock of a range of bytes as the kernel wants it, for who asks for the same one often; ``None`` unlocks."""
+    assert length > 0, "a length of 0 means to infinity"
+    return _FLOCK.pack(_F_UNLCK if kind is None else kind.value, os.SEEK_SET, start, length, 0)
 
 
 class LockFile:
@@ -80,6 +87,24 @@ class LockFile:
         except BlockingIOError:
             return False
         return True
+
+    def try_flock(self, flock: bytes) -> bool:
+        """As ``try_lock`` or ``unlock``, which ``to_flock`` has made ready. Raises ``Closed``."""
+        try:
+            fcntl.fcntl(self.check(), _F_OFD_SETLK, flock)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise self._failed(error) from error
+        return True
+
+    def is_locked_elsewhere(self, start: int, length: int) -> bool:
+        """Whether another description, any process's, has a lock in the range. Takes nothing. Raises ``Closed``."""
+        try:
+            answer = fcntl.fcntl(self.check(), _F_OFD_GETLK, to_flock(LockKind.WRITE, start, length))
+        except OSError as error:
+            raise self._failed(error) from error
+        return bool(_FLOCK.unpack(answer)[0] != _F_UNLCK)
 
     def lock(self, kind: LockKind, start: int, length: int, timeout: float | None) -> bool:
         """Locks a range of bytes. Sleeps in the kernel without a timeout; returns false when it is over."""
@@ -134,7 +159,10 @@ class LockFile:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise BlockingIOError(error.errno, "somebody else holds it") from error
-            raise MappingFailed(f"Cannot lock bytes of region {self._region}: {error}") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> MappingFailed:
+        return MappingFailed(f"Cannot lock bytes of region {self._region}: {error}")
 
 
 def rounds(timeout: float | None) -> Iterator[None]:

@@ -1,5 +1,5 @@
 """The packed reference: 128 bytes that name a tensor in a slot to who has its ring open (``docs/protocol.md``, "The
-bell"). Pure arithmetic; whoever reads one copies it first, since what others can write may change while it is looked at.
+bell"). Pure arithmetic; whoever reads one copies it first, since others may write there at any time.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ REQUEST = 3
 _MAGIC = b"TSR1"
 # Magic, dtype, dimensions, kind, zero; generation, byte_offset, byte_size; dev, ino; region; shape.
 _PACKED = struct.Struct("<4sBBBB3Q2Q16s8Q")
+# generation and byte_offset: what the packed references of one kind of tensor differ in.
+PLACE = struct.Struct("<2Q")
+PLACE_AT = 8
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _DIGITS = {character: value for value, character in enumerate(_ALPHABET)}
+
+PackedBytes = bytes
 
 # Never renumbered. 0 is none, so that fresh memory is no reference.
 _CODES = {
@@ -131,9 +136,7 @@ def to_packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 _SIZES = struct.Struct("<8Q")
 
 
-def unpack_type(
-    dtype_byte: int, dimensions_byte: int, raw_shape: bytes, byte_size: int
-) -> tuple[str, tuple[int, ...]]:
+def unpack_type(dtype_byte: int, dimensions_byte: int, raw_shape: bytes, byte_size: int) -> tuple[str, tuple[int, ...]]:
     """dtype and shape, which make ``byte_size``. Raises ``ValidationFailed``."""
     dtype = DTYPE_OF_BYTE.get(dtype_byte)
     if dtype is None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
 from types import TracebackType
-from typing import Any, NoReturn, cast
+from typing import Any, Literal, NoReturn, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,10 @@ from tensord._errors import Closed, DeadlineExceeded, ValidationFailed
 from tensord._tensor.dtype import byte_size_of, parse_dtype, to_numpy_dtype
 from tensord._tensor.reference import TensorReference
 
+from .bell import Bell
+from .call import Call
+from .outbox import Outbox, Outgoing
+from .packed import REQUEST, TENSOR, PackedBytes
 from .slot_table import SlotTable
 
 
@@ -28,8 +31,10 @@ class Slot:
     acquired or taken back.
     """
 
-    def __init__(self, table: SlotTable, index: int) -> None:
+    def __init__(self, table: SlotTable, outbox: Outbox, bell: Bell, index: int) -> None:
         self._table = table
+        self._outbox = outbox
+        self._bell = bell
         self.index = index
         self._tensor: tuple[str, tuple[int, ...], int] | None = None
         self._arrays: list[npt.NDArray[Any]] = []
@@ -57,32 +62,61 @@ class Slot:
     def _fill(self, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         self._check("use", lent=False)
         size = byte_size_of(dtype, shape)
-        if size > self._table.slot_bytes:
-            raise ValidationFailed(
-                f"Cannot hold {dtype} of shape {list(shape)} in a slot of ring {self._table.region.id}: it has {size} "
-                f"bytes, want at most {self._table.slot_bytes}",
-                hint="make the ring with a larger slot_bytes",
-            )
+        self._table.check_size(dtype, shape, size)
         self._tensor = dtype, shape, size
         raw = self._table.bytes(self.index, size)
         self._arrays.append(raw)
         return raw
 
-    def publish(self) -> TensorReference:
+    @overload
+    def publish(self, *, packed: Literal[False] = False) -> TensorReference: ...
+
+    @overload
+    def publish(self, *, packed: Literal[True]) -> PackedBytes: ...
+
+    def publish(self, *, packed: bool = False) -> TensorReference | PackedBytes:
         """Hands the tensor round, and closes the slot here: the reference is good until the ring comes round to it.
+        With ``packed=True`` it has 128 bytes, which ``receiver.open`` takes.
 
         Raises ``ValidationFailed`` if it has no tensor yet, or is lent; ``Closed``.
         """
-        ref = self._to_reference("publish")
+        ref = self._to_reference("publish", packed=packed)
         self.close()
         return ref
 
-    def lend(self) -> TensorReference:
+    def send(self) -> None:
+        """As ``publish``, and tells those who receive from the ring of it. Raises as ``publish`` does, and
+        ``ValidationFailed`` for more than 8 dimensions.
+        """
+        entry = self._outbox.entry_of(self._to_outgoing("send"), TENSOR)
+        self.close()
+        self._outbox.ring(self.index, self.generation, entry)
+
+    def call(self) -> Call:
+        """Sends the tensor as a request, whose result one of those who receive writes into the same slot. The slot is
+        the call's from here on. Raises as ``send`` does.
+        """
+        entry = self._outbox.entry_of(self._to_outgoing("call with"), REQUEST)
+        _freeze(self._arrays)
+        call = Call(self._table, self._bell, self.index, self.generation)
+        self._finalizer.detach()
+        self._table.unlock(self.index)
+        self._outbox.ring(self.index, self.generation, entry)
+        return call
+
+    @overload
+    def lend(self, *, packed: Literal[False] = False) -> TensorReference: ...
+
+    @overload
+    def lend(self, *, packed: Literal[True]) -> PackedBytes: ...
+
+    def lend(self, *, packed: bool = False) -> TensorReference | PackedBytes:
         """Hands the tensor to others and keeps the slot: the reference is good until ``take_back``.
 
-        Others read it, or write into it if they open it with ``writable=True``. Raises as ``publish`` does.
+        Others read it, or write into it if they open it with ``writable=True``. ``packed`` and what is raised: as with
+        ``publish``.
         """
-        ref = self._to_reference("lend")
+        ref = self._to_reference("lend", packed=packed)
         _freeze(self._arrays)
         self._lent = True
         self._table.unlock(self.index)
@@ -125,22 +159,24 @@ class Slot:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a slot cannot be pickled or copied: send the reference that publish() or lend() gives")
 
-    def _to_reference(self, action: str) -> TensorReference:
+    def _to_outgoing(self, action: str) -> Outgoing:
+        dtype, shape, _ = self._filled(action)
+        return self._outbox.kind_of(dtype, shape)
+
+    def _filled(self, action: str) -> tuple[str, tuple[int, ...], int]:
         self._check(action, lent=False)
         if self._tensor is None:
             raise ValidationFailed(
                 f"Cannot {action} slot {self.index} of ring {self._table.region.id}: it has no tensor yet",
                 hint="fill slot.array(shape, dtype)",
             )
-        dtype, shape, size = self._tensor
-        return replace(
-            self._table.template,
-            byte_offset=self._table.start_of(self.index),
-            byte_size=size,
-            dtype=dtype,
-            shape=shape,
-            generation=self.generation,
-        )
+        return self._tensor
+
+    def _to_reference(self, action: str, *, packed: bool) -> TensorReference | PackedBytes:
+        dtype, shape, size = self._filled(action)
+        if packed:
+            return self._outbox.pack(self.index, self.generation, self._outbox.kind_of(dtype, shape))
+        return self._table.to_reference(self.index, self.generation, dtype, shape, size)
 
     def _check(self, action: str, *, lent: bool) -> None:
         self._table.check()

@@ -5,16 +5,24 @@ It knows nothing of arrays. ``docs/protocol.md`` says why nothing torn is ever r
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from tensord._errors import Closed, NameTaken, ServerFault
-from tensord._mapping.lock_file import LockFile, LockKind
+from tensord._errors import Closed, NameTaken, RegionBusy, ServerFault, ValidationFailed
+from tensord._mapping.futex import POLLS
+from tensord._mapping.lock_file import LockFile, LockKind, to_flock
 from tensord._region.region import Region
+from tensord._tensor.reference import TensorReference
 
-from .layout import GENERATIONS, SLOTS, WORDS_START, to_generation
+from .layout import GENERATIONS, OWNER_BYTE, SLOTS, WORDS_START, to_generation
+
+# As the kernel wants them: a slot's lock, and its end.
+_Flocks = tuple[bytes, bytes]
 
 
 class SlotTable:
@@ -31,10 +39,19 @@ class SlotTable:
             raise ServerFault(f"Cannot make a ring: its words are at byte {words.byte_offset}, want {WORDS_START}")
         self.region = region
         self.template = content._reference()
-        self._words: npt.NDArray[np.uint64] | None = words.numpy()
+        self._words: memoryview | None = words.bytes().data.cast("Q")
         self._content: npt.NDArray[np.uint8] | None = content.bytes()
         self.slots, self.slot_bytes = content.shape
         self._locks = LockFile(region._attachment.place, LockKind.WRITE)
+        # Those who receive see by it that the owner lives.
+        if not self._locks.try_lock(LockKind.WRITE, OWNER_BYTE, 1):
+            self._locks.close()
+            raise RegionBusy(
+                f"Cannot make a ring: somebody else has locked the byte by which its owner lives in {region.id}",
+                hint="make another one",
+            )
+        # Both locks of each slot, made when it is first asked for.
+        self._flocks: list[_Flocks | None] = [None] * self.slots
         # The counts that are believed: anybody who may open the file could write into its words.
         self._counts = [0] * self.slots
         self._taken: set[int] = set()
@@ -55,6 +72,19 @@ class SlotTable:
     def start_of(self, index: int) -> int:
         """The byte of the file at which a slot begins."""
         return self.template.byte_offset + index * self.slot_bytes
+
+    def to_reference(
+        self, index: int, generation: int, dtype: str, shape: tuple[int, ...], byte_size: int
+    ) -> TensorReference:
+        """The reference of a tensor at the beginning of a slot."""
+        return replace(
+            self.template,
+            byte_offset=self.start_of(index),
+            byte_size=byte_size,
+            dtype=dtype,
+            shape=shape,
+            generation=generation,
+        )
 
     def take(self) -> int | None:
         """Takes and locks the next slot that nobody has, or none."""
@@ -89,19 +119,54 @@ class SlotTable:
         self.check()
         return self._locks.lock(LockKind.WRITE, self.start_of(index), self.slot_bytes, timeout)
 
+    def lock_soon(self, index: int, timeout: float | None) -> bool:
+        """As ``lock``, of a slot that whoever has it is about to let go of."""
+        flock = self._flock(index)[0]
+        for _ in range(POLLS):
+            if self._locks.try_flock(flock):
+                return True
+            os.sched_yield()
+        return self.lock(index, timeout)
+
+    def check_size(self, dtype: str, shape: tuple[int, ...], byte_size: int) -> None:
+        """Raises ``ValidationFailed`` for a tensor that is larger than a slot."""
+        if byte_size > self.slot_bytes:
+            raise ValidationFailed(
+                f"Cannot hold {dtype} of shape {list(shape)} in a slot of ring {self.region.id}: it has {byte_size} "
+                f"bytes, want at most {self.slot_bytes}",
+                hint="make the ring with a larger slot_bytes",
+            )
+
+    def is_open(self, index: int) -> bool:
+        """Whether another process, or another description here, has a slot that this process has unlocked."""
+        return self._locks.is_locked_elsewhere(self.start_of(index), self.slot_bytes)
+
     def unlock(self, index: int) -> None:
         """Lets others into a taken slot."""
-        self._locks.unlock(self.start_of(index), self.slot_bytes)
+        try:
+            self._locks.try_flock(self._flock(index)[1])
+        except Closed:
+            # Nothing is locked any more, or the locks are those of the process that forked this one.
+            return
 
     def give_up(self, index: int) -> None:
         """Unlocks a slot and lets it be taken again. Runs in finalizers too, so it waits for no mutex."""
         self.unlock(index)
         self._taken.discard(index)
 
-    def close(self) -> None:
+    def close(self, before_unmap: Callable[[], None]) -> None:
+        """Unlocks everything, the owner's byte too; then calls ``before_unmap``, and lets go of the region."""
         self._words = self._content = None
         self._locks.close()
+        before_unmap()
         self.region.close()
+
+    def _flock(self, index: int) -> _Flocks:
+        found = self._flocks[index]
+        if found is None:
+            start, length = self.start_of(index), self.slot_bytes
+            found = self._flocks[index] = to_flock(LockKind.WRITE, start, length), to_flock(None, start, length)
+        return found
 
     def _closed(self) -> Closed:
         return Closed(f"Cannot use ring {self.region.id}: it was closed here", hint="make another one")
@@ -111,7 +176,7 @@ class SlotTable:
         self._taken.add(index)
         locked = False
         try:
-            locked = self._locks.try_lock(LockKind.WRITE, self.start_of(index), self.slot_bytes)
+            locked = self._locks.try_flock(self._flock(index)[0])
         finally:
             if not locked:
                 self.give_up(index)
