@@ -36,42 +36,23 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("tv_sec", ctypes.c_int64), ("tv_nsec", ctypes.c_int64))
 
 
-@functools.lru_cache(maxsize=1)
-def _calls() -> tuple[Callable[..., int], int, int]:
-    futex, membarrier = _CALLS.get(platform.machine(), (-1, -1))
-    # A handle of its own: `syscall` takes what each call has, and these two take the same.
-    call = ctypes.CDLL(None)["syscall"]
+_FUTEX, _MEMBARRIER = map(ctypes.c_long, _CALLS.get(platform.machine(), (-1, -1)))
+_HAS_FUTEX = _FUTEX.value >= 0
 
-    call.restype = ctypes.c_long
+
+@functools.lru_cache(maxsize=1)
+def _load_syscall() -> Callable[..., int]:
     # long syscall(long number, uint32_t *uaddr, int op, uint32_t val, const struct timespec *timeout);
-    call.argtypes = (ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
-    return call, futex, membarrier
+    # Without argtypes, whose conversions cost more than the call: what is passed has its C type, or is an int.
+    call = ctypes.CDLL(None)["syscall"]
+    call.restype = ctypes.c_long
+    return call
 
 
 @functools.lru_cache(maxsize=16)
-def _to_timespec(seconds: float) -> tuple[_Timespec, int]:
+def _to_timespec(seconds: float) -> Any:
     whole = int(seconds)
-    timespec = _Timespec(whole, int((seconds - whole) * 1e9))
-    return timespec, ctypes.addressof(timespec)
-
-
-def wait(address: int, seen: int, seconds: float) -> None:
-    """Sleeps while the word at ``address`` is ``seen``, until it is woken, for at most ``seconds``; a signal ends it
-    too. Whoever calls looks again, whatever it was. Where there is no such call it sleeps a little.
-    """
-    call, futex, _ = _calls()
-    if futex < 0:
-        time.sleep(min(seconds, 0.001))
-        return
-    timespec, pointer = _to_timespec(seconds)
-    call(futex, address, _FUTEX_WAIT, seen, pointer)
-    del timespec
-
-
-def wake(address: int) -> None:
-    """Wakes everybody who waits at ``address``."""
-    call, futex, _ = _calls()
-    call(futex, address, _FUTEX_WAKE, _EVERYBODY, None)
+    return ctypes.pointer(_Timespec(whole, int((seconds - whole) * 1e9)))
 
 
 def _no_fence() -> None:
@@ -79,9 +60,8 @@ def _no_fence() -> None:
 
 
 def _membarrier() -> None:
-    call, _, membarrier = _calls()
     # Its other parameters are 0 in any case.
-    call(membarrier, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0, None)
+    _load_syscall()(_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0)
 
 
 fence = _no_fence if platform.machine() in ("x86_64", "AMD64") else _membarrier
@@ -112,20 +92,47 @@ class _Patience:
 _patience = _Patience()
 
 
-def wait_for_change(words: Any, at: int, address: int, seen: int, seconds: float) -> bool:
-    """Waits until ``words[at]``, which is the word at ``address``, is no longer ``seen``, for at most ``seconds``: with
-    a few looks first, which cost less than to sleep where the other side is at it. Returns whether it has changed.
+class Word:
+    """The 32 bits at index ``at`` of ``words``, a view of mapped memory whose first byte is at ``address``. It keeps
+    the view, and with it the memory.
     """
-    if words[at] != seen:
-        return True
-    if _patience.may_poll():
-        for _ in range(POLLS):
-            begun = time.perf_counter_ns()
-            os.sched_yield()
-            slow = time.perf_counter_ns() - begun > _SLOW_NS
-            if slow or words[at] != seen:
-                _patience.polled(slow=slow)
-                break
-    if seconds > 0 and words[at] == seen:
-        wait(address, seen, seconds)
-    return bool(words[at] != seen)
+
+    __slots__ = ("_address", "_at", "_syscall", "_words")
+
+    def __init__(self, words: memoryview, at: int, address: int) -> None:
+        self._words = words
+        self._at = at
+        self._address = ctypes.c_void_p(address + 4 * at)
+        self._syscall = _load_syscall()
+
+    def wake(self) -> None:
+        """Wakes everybody who waits here."""
+        self._syscall(_FUTEX, self._address, _FUTEX_WAKE, _EVERYBODY)
+
+    def wait(self, seen: int, seconds: float) -> None:
+        """Sleeps while the word is ``seen``, until it is woken, for at most ``seconds``; a signal ends it too. Whoever
+        calls looks again, whatever it was. Where there is no such call it sleeps a little.
+        """
+        if _HAS_FUTEX:
+            self._syscall(_FUTEX, self._address, _FUTEX_WAIT, seen, _to_timespec(seconds))
+        else:
+            time.sleep(min(seconds, 0.001))
+
+    def wait_for_change(self, seen: int, seconds: float) -> bool:
+        """Waits until the word is no longer ``seen``, for at most ``seconds``: with a few looks first, which cost less
+        than to sleep where the other side is at it. Returns whether it has changed.
+        """
+        words, at = self._words, self._at
+        if words[at] != seen:
+            return True
+        if _patience.may_poll():
+            for _ in range(POLLS):
+                begun = time.perf_counter_ns()
+                os.sched_yield()
+                slow = time.perf_counter_ns() - begun > _SLOW_NS
+                if slow or words[at] != seen:
+                    _patience.polled(slow=slow)
+                    break
+        if seconds > 0 and words[at] == seen:
+            self.wait(seen, seconds)
+        return words[at] != seen

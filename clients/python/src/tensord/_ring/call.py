@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import Timeout
 from tensord._errors import Closed, DeadlineExceeded, RequestFailed, ValidationFailed
-from tensord._mapping import futex
+from tensord._mapping.futex import SLICE_SECONDS
 from tensord._tensor.dtype import to_numpy_dtype
 
 from .answer_record import FAILED, Answer
@@ -37,7 +37,7 @@ class Call:
     loop's executor and gives ``result()``.
     """
 
-    __slots__ = ("__weakref__", "_answer", "_bell", "_generation", "_index", "_is_back", "_table")
+    __slots__ = ("__weakref__", "_answer", "_bell", "_generation", "_index", "_table")
 
     def __init__(self, table: SlotTable, bell: Bell, index: int, generation: int) -> None:
         self._table = table
@@ -45,7 +45,6 @@ class Call:
         self._index = index
         self._generation = generation
         self._answer: Answer | None = None
-        self._is_back = False
 
     @property
     def closed(self) -> bool:
@@ -55,7 +54,7 @@ class Call:
     def done(self) -> bool:
         """Whether it was answered, or never will be: ``result`` does not wait then. Raises ``Closed``."""
         self._check()
-        return self._is_back or self._bell.wait_for_answer(self._index, self._generation, 0) or self._is_given_up()
+        return self._bell.is_answered(self._index, self._generation) or self._is_given_up()
 
     def result(self, timeout: Timeout | None = None) -> npt.NDArray[Any]:
         """Waits for the result, and gives it: an array over the slot, which the worker chose dtype and shape of.
@@ -86,7 +85,7 @@ class Call:
         """Gives the slot up, answered or not: a worker that is still at it keeps it that long. Safe to call twice."""
         index, self._index = self._index, -1
         if index >= 0:
-            self._table.give_up(index)
+            self._table.end_call(index)
 
     def __enter__(self) -> Call:
         return self
@@ -112,39 +111,33 @@ class Call:
     async def _to_result(self) -> npt.NDArray[Any]:
         # A slice at a time: a task that is cancelled leaves no thread that waits on.
         while not self.done:
-            await asyncio.to_thread(self._bell.wait_for_answer, self._index, self._generation, futex.SLICE_SECONDS)
+            await asyncio.to_thread(self._bell.wait_for_answer, self._index, self._generation, SLICE_SECONDS)
         return self.result()
 
     def _wait(self, timeout: float | None) -> Answer:
         self._check()
         if self._answer is not None:
             return self._answer
-        if not self._is_back:
-            deadline = None if timeout is None or timeout == math.inf else time.monotonic() + timeout
-            wait_for_answer = self._bell.wait_for_answer
-            seconds = futex.SLICE_SECONDS
-            while True:
-                if deadline is not None:
-                    seconds = min(futex.SLICE_SECONDS, max(0.0, deadline - time.monotonic()))
-                if wait_for_answer(self._index, self._generation, seconds):
-                    break
-                if seconds == futex.SLICE_SECONDS or timeout == 0:
-                    self._table.check()
-                    if self._is_given_up():
-                        raise RequestFailed(
-                            f"{self._shown()}: whoever had taken it has died, or given it up",
-                            hint="make the call again if it may be done twice",
-                        )
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise self._late(timeout)
-            # It is unlocked in the next moment, unless its worker stands still there.
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._table.lock_soon(self._index, left):
-                raise self._late(timeout)
-            self._is_back = True
-            # Whoever comes late finds another word than the request's.
-            self._table.raise_generation(self._index)
-        return self._read()
+        index, generation, wait_for_answer = self._index, self._generation, self._bell.wait_for_answer
+        deadline = None if timeout is None or timeout == math.inf else time.monotonic() + timeout
+        seconds = SLICE_SECONDS
+        while True:
+            if deadline is not None:
+                seconds = min(SLICE_SECONDS, max(0.0, deadline - time.monotonic()))
+            if wait_for_answer(index, generation, seconds):
+                return self._read()
+            self._table.check()
+            if self._is_given_up():
+                raise RequestFailed(
+                    f"{self._shown()}: whoever had taken it has died, or given it up",
+                    hint="make the call again if it may be done twice",
+                )
+            if deadline is not None and time.monotonic() >= deadline:
+                raise DeadlineExceeded(
+                    f"{self._shown()}: there is none after {timeout:g} s",
+                    hint="ask again to wait longer, or close it: a worker that comes late finds that it is gone",
+                    fields={"region": self._table.region.id},
+                )
 
     def _read(self) -> Answer:
         try:
@@ -170,7 +163,7 @@ class Call:
         return (
             bell.is_taken(index, generation)
             and not self._table.is_open(index)
-            and not bell.wait_for_answer(index, generation, 0)
+            and not bell.is_answered(index, generation)
         )
 
     def _answered(self) -> Answer:
@@ -182,13 +175,6 @@ class Call:
 
     def _shown(self) -> str:
         return f"Cannot get the result of call {self._generation} of ring {self._table.region.id}"
-
-    def _late(self, timeout: float | None) -> DeadlineExceeded:
-        return DeadlineExceeded(
-            f"{self._shown()}: there is none after {timeout:g} s",
-            hint="ask again to wait longer, or close it: a worker that comes late finds that it is gone",
-            fields={"region": self._table.region.id},
-        )
 
     def _check(self) -> None:
         self._table.check()

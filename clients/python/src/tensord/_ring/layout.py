@@ -28,8 +28,9 @@ LINE_BYTES = 64
 ENTRY_BYTES = 128
 LAYOUT = 2
 _MAGIC = b"TSB2"
-_TAIL = 64
-_WANTED = 128
+# From the base on.
+TAIL = 64
+WANTED = 128
 _ENTRIES = 256
 _HEADER = struct.Struct("<4s3IQ")
 _WORD = struct.Struct("<Q")
@@ -79,8 +80,8 @@ class BellLayout:
             "byte_offset": byte_offset,
             "byte_size": _ENTRIES + LINE_BYTES + ENTRY_BYTES * (entries + self.slots),
             "base": base,
-            "tail": base + _TAIL,
-            "wanted": base + _WANTED,
+            "tail": base + TAIL,
+            "wanted": base + WANTED,
             "first_entry": base + _ENTRIES,
             "first_record": base + _ENTRIES + ENTRY_BYTES * entries,
         }

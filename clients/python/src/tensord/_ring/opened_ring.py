@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensord._errors import Closed, ValidationFailed
-from tensord._mapping import futex
 from tensord._mapping.attach import Place
+from tensord._mapping.futex import Word, fence
 from tensord._mapping.lock_file import LockFile, LockKind, to_flock
 from tensord._tensor.dtype import to_numpy_dtype
 from tensord._tensor.reference import TensorReference
@@ -85,12 +85,14 @@ class OpenedRing:
         self.longs = memory[: len(memory) // 8 * 8].cast("Q")
         self.address = int(self.bytes.ctypes.data)
         self.tail_at = layout.tail // 4
-        self.tail_address = self.address + layout.tail
+        self.tail_word = Word(self.words, self.tail_at, self.address)
         self._wanted_at = layout.wanted // 4
+        self._wanted_word = Word(self.words, self._wanted_at, self.address)
         # Those that are open here: locks of one description do not exclude each other.
         self._open: set[int] = set()
         self.replies: dict[Any, Reply] = {}
         self._kinds: dict[bytes, Kind] = {}
+        self._answered: dict[int, Word] = {}
         self._flocks: dict[int, tuple[bytes, bytes, bytes]] = {}
         self._identity = (ref.dev, ref.ino, to_mark(ref.region))
         self.lock = LockFile(place, LockKind.WRITE if writable else LockKind.READ)
@@ -186,7 +188,7 @@ class OpenedRing:
         """Writes the record of a request that this process has taken. Its slot is still locked."""
         start = self.record_start(index)
         self._memory[start + 16 : start + ENTRY_BYTES] = record
-        futex.fence()
+        fence()
         self.longs[start // 8] = generation
 
     def keep_reply(self, data: npt.NDArray[Any], record: PackedBytes) -> None:
@@ -197,7 +199,10 @@ class OpenedRing:
 
     def wake_caller(self, index: int) -> None:
         """Wakes whoever waits for the answer, after the slot was let go of."""
-        futex.wake(self.address + self.record_start(index))
+        word = self._answered.get(index)
+        if word is None:
+            word = self._answered[index] = Word(self.words, self.record_start(index) // 4, self.address)
+        word.wake()
 
     def record_start(self, index: int) -> int:
         """The byte of the file at which the record of a slot begins."""
@@ -211,7 +216,7 @@ class OpenedRing:
             return
         self._open.discard(index)
         if self.words[self._wanted_at]:
-            futex.wake(self.address + self.layout.wanted)
+            self._wanted_word.wake()
 
     def _to_flocks(self, index: int) -> tuple[bytes, bytes, bytes]:
         start, length = self.layout.first_slot + index * self.layout.slot_bytes, self.layout.slot_bytes

@@ -16,8 +16,8 @@ from typing import NoReturn
 from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import PackedReference, Timeout
 from tensord._errors import Closed, DeadlineExceeded, StaleRef, ValidationFailed
-from tensord._mapping import futex
 from tensord._mapping.attach import Asked
+from tensord._mapping.futex import SLICE_SECONDS, fence
 from tensord._mapping.lock_file import rounds
 from tensord._mapping.mapping import Access
 from tensord._region.mapper import open_reference, place_of
@@ -93,7 +93,7 @@ class Receiver:
             return found
         deadline = None if timeout is None or timeout == math.inf else time.monotonic() + timeout
         while True:
-            left = futex.SLICE_SECONDS if deadline is None else min(futex.SLICE_SECONDS, deadline - time.monotonic())
+            left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
             if found is Outcome.BUSY:
                 time.sleep(min(max(left, 0), _BUSY_SECONDS))
             elif self._wait(max(left, 0)) and self._has_ended():
@@ -118,8 +118,8 @@ class Receiver:
         """
         deadline = None if timeout is None or timeout == math.inf else time.monotonic() + timeout
         while True:
-            left = futex.SLICE_SECONDS if deadline is None else deadline - time.monotonic()
-            if self._wait(min(max(left, 0), futex.SLICE_SECONDS)):
+            left = SLICE_SECONDS if deadline is None else deadline - time.monotonic()
+            if self._wait(min(max(left, 0), SLICE_SECONDS)):
                 return True
             if left <= 0:
                 return False
@@ -188,7 +188,7 @@ class Receiver:
         while True:
             # Nothing is taken in the thread: a task that is cancelled loses no message.
             while not self._has_more():
-                await asyncio.to_thread(self._wait, futex.SLICE_SECONDS)
+                await asyncio.to_thread(self._wait, SLICE_SECONDS)
             try:
                 message = self.receive(0)
             except DeadlineExceeded:
@@ -228,8 +228,7 @@ class Receiver:
     def _wait(self, seconds: float) -> bool:
         """Waits until there may be something to take, or the ring has ended. Returns whether that is so."""
         ring = self._opened()
-        changed = futex.wait_for_change(ring.words, ring.tail_at, ring.tail_address, self._seen, seconds)
-        return changed or self._has_ended()
+        return ring.tail_word.wait_for_change(self._seen, seconds) or self._has_ended()
 
     def _take(self) -> Message | Outcome | None:
         """The next message, if there is one; ``BUSY`` if there will be."""
@@ -242,12 +241,12 @@ class Receiver:
                 ahead = ring.tail - seen & _MASK
                 if ahead == 0:
                     return None
-                futex.fence()
+                fence()
                 if ahead > window:
                     self._pass(ahead - window)
                     continue
                 raw = ring.read_entry(seen)
-                futex.fence()
+                fence()
                 if ring.tail - seen & _MASK > window:
                     # Written over meanwhile, maybe in part.
                     continue

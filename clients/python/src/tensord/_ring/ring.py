@@ -81,7 +81,7 @@ class Ring:
         """
         outgoing, source = self._outbox.fit(data)
         entry = self._outbox.entry_of(outgoing, REQUEST)
-        index, generation = self._fill(outgoing, source, timeout)
+        index, generation = self._fill(outgoing, source, timeout, for_call=True)
         call = Call(self._table, self._bell, index, generation)
         self._table.unlock(index)
         self._outbox.ring(index, generation, entry)
@@ -115,9 +115,11 @@ class Ring:
         self._outbox.close()
         self._table.close(before_unmap=self._bell.close)
 
-    def _fill(self, outgoing: Outgoing, source: Source | npt.NDArray[Any], timeout: float | None) -> tuple[int, int]:
+    def _fill(
+        self, outgoing: Outgoing, source: Source | npt.NDArray[Any], timeout: float | None, *, for_call: bool = False
+    ) -> tuple[int, int]:
         """Takes a slot and copies into it. Returns it, still locked, and its generation."""
-        table, index = self._table, self._take(timeout)
+        table, index = self._table, self._take(timeout, for_call=for_call)
         try:
             generation = table.raise_generation(index)
             self._outbox.fill(index, outgoing, source)
@@ -126,8 +128,8 @@ class Ring:
             raise
         return index, generation
 
-    def _take(self, timeout: float | None) -> int:
-        index = self._table.take()
+    def _take(self, timeout: float | None, *, for_call: bool = False) -> int:
+        index = self._table.take(for_call=for_call)
         if index is not None:
             return index
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -5,7 +5,6 @@ It knows nothing of arrays. ``docs/protocol.md`` says why nothing torn is ever r
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tensord._errors import Closed, NameTaken, RegionBusy, ServerFault, ValidationFailed
-from tensord._mapping.futex import POLLS
 from tensord._mapping.lock_file import LockFile, LockKind, to_flock
 from tensord._region.region import Region
 from tensord._tensor.reference import TensorReference
@@ -56,6 +54,7 @@ class SlotTable:
         self._counts = [0] * self.slots
         self._taken: set[int] = set()
         self._next = 0
+        self._last_call = -1
         self._mutex = threading.Lock()
 
     @property
@@ -86,14 +85,22 @@ class SlotTable:
             generation=generation,
         )
 
-    def take(self) -> int | None:
-        """Takes and locks the next slot that nobody has, or none."""
+    def take(self, *, for_call: bool = False) -> int | None:
+        """Takes and locks the next slot that nobody has, or none. ``for_call`` prefers the one that the last call had:
+        nothing that was published is in it, and the processor's cache knows it.
+        """
         self.check()
         with self._mutex:
+            last = self._last_call
+            if for_call and last >= 0 and last not in self._taken and self._try(last):
+                self._last_call = -1
+                return last
             for step in range(self.slots):
                 index = (self._next + step) % self.slots
                 if index not in self._taken and self._try(index):
                     self._next = index + 1
+                    if index == last:
+                        self._last_call = -1
                     return index
         return None
 
@@ -119,15 +126,6 @@ class SlotTable:
         self.check()
         return self._locks.lock(LockKind.WRITE, self.start_of(index), self.slot_bytes, timeout)
 
-    def lock_soon(self, index: int, timeout: float | None) -> bool:
-        """As ``lock``, of a slot that whoever has it is about to let go of."""
-        flock = self._flock(index)[0]
-        for _ in range(POLLS):
-            if self._locks.try_flock(flock):
-                return True
-            os.sched_yield()
-        return self.lock(index, timeout)
-
     def check_size(self, dtype: str, shape: tuple[int, ...], byte_size: int) -> None:
         """Raises ``ValidationFailed`` for a tensor that is larger than a slot."""
         if byte_size > self.slot_bytes:
@@ -152,6 +150,11 @@ class SlotTable:
     def give_up(self, index: int) -> None:
         """Unlocks a slot and lets it be taken again. Runs in finalizers too, so it waits for no mutex."""
         self.unlock(index)
+        self._taken.discard(index)
+
+    def end_call(self, index: int) -> None:
+        """As ``give_up``, of a slot that a call had, which is unlocked since it was sent."""
+        self._last_call = index
         self._taken.discard(index)
 
     def close(self, before_unmap: Callable[[], None]) -> None:
