@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_
 
 from tensord._errors import ValidationFailed
 
-from .kinds import Kind, Unfit, to_flag, word_kind
+from .kinds import Kind, Timeout, Unfit, to_flag, word_kind
 from .quoting import quote
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -20,14 +20,29 @@ Class = TypeVar("Class", bound=type)
 
 _FLAG = Kind("True or False", to_flag)
 _ANY = Kind("anything", lambda value: value)
+_checking: set[Callable[..., Any]] = set()
 
 
 def checked_class(kind: Class) -> Class:
     """Holds every public method of a class to its annotations."""
     for name, member in list(vars(kind).items()):
-        if isinstance(member, types.FunctionType) and not name.startswith("_"):
+        if isinstance(member, types.FunctionType) and not name.startswith("_") and member not in _checking:
             setattr(kind, name, checked(member))
     return kind
+
+
+def checks_itself(call: Function) -> Function:
+    """Marks a method of a ``checked_class`` that looks at its arguments by itself: one that is called so often that the
+    call in between would show.
+    """
+    _checking.add(call)
+    return call
+
+
+def check_timeout(call: str, value: Any) -> float | None:
+    """``value`` as the ``timeout`` of a method that checks itself. Raises ``ValidationFailed``."""
+    timeout: float | None = check(call, "timeout", _TIMEOUT, value)
+    return timeout
 
 
 def checked(call: Function) -> Function:
@@ -38,7 +53,7 @@ def checked(call: Function) -> Function:
         for parameter in parameters
         if parameter.name != "self" and parameter.kind is not parameter.VAR_KEYWORD
     }
-    if not kinds:
+    if all(kind is _ANY for kind in kinds.values()):
         return call
     name = call.__qualname__
     order = [(parameter.name, kinds.get(parameter.name, _ANY)) for parameter in parameters]
@@ -133,3 +148,6 @@ def _to_function(value: Any) -> Any:
     if not callable(value):
         raise Unfit("pass the function, not what it returns")
     return value
+
+
+_TIMEOUT = _kind_of(Timeout | None)

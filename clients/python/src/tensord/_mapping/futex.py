@@ -55,17 +55,13 @@ def _to_timespec(seconds: float) -> Any:
     return ctypes.pointer(_Timespec(whole, int((seconds - whole) * 1e9)))
 
 
-def _no_fence() -> None:
-    """x86-64 keeps stores in their order, and loads in theirs."""
-
-
 def _membarrier() -> None:
     # Its other parameters are 0 in any case.
     _load_syscall()(_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0)
 
 
-fence = _no_fence if platform.machine() in ("x86_64", "AMD64") else _membarrier
-"""Orders what this thread has stored, or loaded, before it and after it."""
+fence: Callable[[], None] | None = None if platform.machine() in ("x86_64", "AMD64") else _membarrier
+"""Orders what this thread has stored, or loaded, before it and after it; ``None`` where the processor does it."""
 
 
 class _Patience:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Generator
@@ -14,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from tensord._arguments.checked import checked_class
+from tensord._arguments.checked import check_timeout, checked_class, checks_itself
 from tensord._arguments.kinds import Timeout
 from tensord._errors import Closed, DeadlineExceeded, RequestFailed, ValidationFailed
 from tensord._mapping.futex import SLICE_SECONDS
@@ -56,6 +55,7 @@ class Call:
         self._check()
         return self._bell.is_answered(self._index, self._generation) or self._is_given_up()
 
+    @checks_itself
     def result(self, timeout: Timeout | None = None) -> npt.NDArray[Any]:
         """Waits for the result, and gives it: an array over the slot, which the worker chose dtype and shape of.
 
@@ -63,6 +63,8 @@ class Call:
         Raises ``DeadlineExceeded`` after ``timeout`` seconds, and may be asked again; ``RequestFailed`` if the
         worker said so, died or gave it up; ``FeatureUnavailable`` if numpy has no such type; ``Closed``.
         """
+        if timeout is not None:
+            timeout = check_timeout("Call.result", timeout)
         answer = self._wait(timeout)
         return self._array(to_numpy_dtype(answer.dtype), answer)
 
@@ -109,6 +111,8 @@ class Call:
         raise TypeError("a call cannot be pickled or copied: send its result")
 
     async def _to_result(self) -> npt.NDArray[Any]:
+        import asyncio  # Whoever is here has it; others need not pay for it.
+
         # A slice at a time: a task that is cancelled leaves no thread that waits on.
         while not self.done:
             await asyncio.to_thread(self._bell.wait_for_answer, self._index, self._generation, SLICE_SECONDS)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 import time
@@ -13,7 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import NoReturn
 
-from tensord._arguments.checked import checked_class
+from tensord._arguments.checked import check_timeout, checked_class, checks_itself
 from tensord._arguments.kinds import PackedReference, Timeout
 from tensord._errors import Closed, DeadlineExceeded, StaleRef, ValidationFailed
 from tensord._mapping.attach import Asked
@@ -68,9 +67,11 @@ class Receiver:
             whole.close()
         self._ring: OpenedRing | None = ring
         self._writable = writable
+        # So many entries before the tail are whole; the one before those may be written at this moment.
+        self._window = layout.entries - 1
         # Of what was sent before, nobody counts on all.
         self._begun_at = ring.tail
-        self._seen = self._begun_at if only_new else self._begun_at - (layout.entries - 1) & _MASK
+        self._seen = self._begun_at if only_new else self._begun_at - self._window & _MASK
 
     @property
     def closed(self) -> bool:
@@ -81,6 +82,7 @@ class Receiver:
         """Whether it takes requests."""
         return self._writable
 
+    @checks_itself
     def receive(self, timeout: Timeout | None = None) -> Message:
         """The next message, which the caller closes. What was sent before this receiver was made comes too, as far
         as it is still there.
@@ -88,6 +90,8 @@ class Receiver:
         Waits for at most ``timeout`` seconds, without end if that is ``None``; raises ``DeadlineExceeded`` then, and
         loses nothing. Raises ``StaleRef`` when all was received and the owner has closed the ring, or died; ``Closed``.
         """
+        if timeout is not None:
+            timeout = check_timeout("Receiver.receive", timeout)
         found = self._take()
         if isinstance(found, Message):
             return found
@@ -96,7 +100,7 @@ class Receiver:
             left = SLICE_SECONDS if deadline is None else min(SLICE_SECONDS, deadline - time.monotonic())
             if found is Outcome.BUSY:
                 time.sleep(min(max(left, 0), _BUSY_SECONDS))
-            elif self._wait(max(left, 0)) and self._has_ended():
+            elif not self._wait(max(left, 0)) and self._has_ended():
                 raise StaleRef(
                     f"Cannot receive from ring {self._reference.region}: its owner has closed it, or died, and all "
                     "that was sent is received",
@@ -119,7 +123,7 @@ class Receiver:
         deadline = None if timeout is None or timeout == math.inf else time.monotonic() + timeout
         while True:
             left = SLICE_SECONDS if deadline is None else deadline - time.monotonic()
-            if self._wait(min(max(left, 0), SLICE_SECONDS)):
+            if self._wait(min(max(left, 0), SLICE_SECONDS)) or self._has_ended():
                 return True
             if left <= 0:
                 return False
@@ -185,6 +189,8 @@ class Receiver:
                 yield message
 
     async def __aiter__(self) -> AsyncIterator[Message]:
+        import asyncio  # Whoever is here has it; others need not pay for it.
+
         while True:
             # Nothing is taken in the thread: a task that is cancelled loses no message.
             while not self._has_more():
@@ -226,36 +232,37 @@ class Receiver:
         return not ring.has_owner() and ring.tail == self._seen
 
     def _wait(self, seconds: float) -> bool:
-        """Waits until there may be something to take, or the ring has ended. Returns whether that is so."""
-        ring = self._opened()
-        return ring.tail_word.wait_for_change(self._seen, seconds) or self._has_ended()
+        """Waits until there may be something to take, and is woken by the ring's end too. Returns whether there is."""
+        return self._opened().tail_word.wait_for_change(self._seen, seconds)
 
     def _take(self) -> Message | Outcome | None:
         """The next message, if there is one; ``BUSY`` if there will be."""
         with self._mutex:
             ring = self._opened()
-            window = ring.layout.entries - 1
+            words, tail_at, window = ring.words, ring.tail_at, self._window
             # Who writes into the bell faster than anybody reads shall not keep this thread here.
             for _ in range(2 * window):
                 seen = self._seen
-                ahead = ring.tail - seen & _MASK
+                ahead = words[tail_at] - seen & _MASK
                 if ahead == 0:
                     return None
-                fence()
+                if fence is not None:
+                    fence()
                 if ahead > window:
                     self._pass(ahead - window)
                     continue
                 raw = ring.read_entry(seen)
-                fence()
-                if ring.tail - seen & _MASK > window:
+                if fence is not None:
+                    fence()
+                if words[tail_at] - seen & _MASK > window:
                     # Written over meanwhile, maybe in part.
                     continue
                 found = self._open_entry(ring, raw)
-                if found is Outcome.BUSY:
-                    return found
                 if isinstance(found, Message):
                     self._seen = seen + 1 & _MASK
                     self._lost_before = 0
+                    return found
+                if found is Outcome.BUSY:
                     return found
                 if found is Outcome.LOST:
                     self._pass(1)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn, overload
 
 import numpy.typing as npt
 
-from tensord._arguments.checked import checked_class
+from tensord._arguments.checked import check_timeout, checked_class, checks_itself
 from tensord._arguments.kinds import Timeout
 from tensord._errors import DeadlineExceeded, ValidationFailed
 from tensord._region.copy import Source
@@ -64,21 +64,27 @@ class Ring:
         self._table.check()
         return self._bell.reference
 
+    @checks_itself
     def send(self, data: Any, timeout: Timeout | None = None) -> None:
         """Copies an array-like into a slot and tells those who receive. Nobody need be there: it is not kept for who
         comes when the ring has come round. Raises as ``put``, and ``ValidationFailed`` for more than 8 dimensions.
         """
+        if timeout is not None:
+            timeout = check_timeout("Ring.send", timeout)
         outgoing, source = self._outbox.fit(data)
         entry = self._outbox.entry_of(outgoing, TENSOR)
         index, generation = self._fill(outgoing, source, timeout)
         self._table.give_up(index)
         self._outbox.ring(index, generation, entry)
 
+    @checks_itself
     def call(self, data: Any, timeout: Timeout | None = None) -> Call:
         """Copies an array-like into a slot and sends it as a request, which one of those who receive answers:
         ``with ring.call(x) as call: y = call.result()``. The slot is the call's until that is closed. The result is
         written into the same slot, which must have the bytes for it. ``timeout`` is for a slot. Raises as ``send``.
         """
+        if timeout is not None:
+            timeout = check_timeout("Ring.call", timeout)
         outgoing, source = self._outbox.fit(data)
         entry = self._outbox.entry_of(outgoing, REQUEST)
         index, generation = self._fill(outgoing, source, timeout, for_call=True)
