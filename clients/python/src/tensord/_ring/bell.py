@@ -19,13 +19,13 @@ from tensord._tensor.reference import TensorReference
 
 from .answer_record import RECORD_START, Answer, parse_record
 from .layout import BELL, ENTRY_BYTES, HEADER_BYTES, TAIL, WANTED, BellLayout
+from .layout import COUNT_MASK as _MASK
 from .packed import PLACE, PLACE_AT
 
 # As often an owner without a free slot looks again: what a dead process lets go of rings nothing.
 WANT_SECONDS = 0.01
 # Of so many kinds of answers what they say is kept.
 MAX_ANSWERS = 64
-_MASK = (1 << 32) - 1
 # From the base on, in 4 bytes.
 _TAIL_AT = TAIL // 4
 _WANTED_AT = WANTED // 4
@@ -145,8 +145,8 @@ class Bell:
 
     def close(self) -> None:
         """Wakes those who receive, who see then that the owner's byte is free: call it after that."""
-        with self._mutex:
-            mapped, self._mapped = self._mapped, None
+        # Without the mutex, which a thread of a process that forked this one may have had.
+        mapped, self._mapped = self._mapped, None
         if mapped is not None:
             mapped.tail.wake()
 

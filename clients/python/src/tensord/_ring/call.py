@@ -156,10 +156,8 @@ class Call:
         return answer
 
     def _array(self, dtype: np.dtype[Any], answer: Answer) -> npt.NDArray[Any]:
-        raw = self._table.bytes(self._index, self._table.slot_bytes)
-        array: npt.NDArray[Any] = np.ndarray(answer.shape, dtype, raw, answer.offset)
-        array.flags.writeable = False
-        return hold(array, self)
+        start = self._table.start_of(self._index) + answer.offset
+        return hold(self._table.read_only(), start, answer.shape, dtype, self)
 
     def _is_given_up(self) -> bool:
         bell, index, generation = self._bell, self._index, self._generation

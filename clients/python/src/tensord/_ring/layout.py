@@ -27,6 +27,8 @@ OWNER_BYTE = (1 << 62) + (1 << 60)
 LINE_BYTES = 64
 ENTRY_BYTES = 128
 LAYOUT = 2
+# Entries are counted modulo 2^32.
+COUNT_MASK = (1 << 32) - 1
 _MAGIC = b"TSB2"
 # From the base on.
 TAIL = 64
@@ -100,6 +102,16 @@ HEADER_BYTES = _HEADER.size
 def to_base(byte_offset: int) -> int:
     """Where a bell counts from that is a tensor at ``byte_offset`` of its file."""
     return -(-byte_offset // LINE_BYTES) * LINE_BYTES
+
+
+def count_lost(seen: int, tail: int, entries: int) -> int:
+    """How many entries from ``seen`` on are gone at that tail: of the oldest one may be written at this moment."""
+    return max(0, (tail - seen & COUNT_MASK) - (entries - 1))
+
+
+def first_seen(tail: int, entries: int) -> int:
+    """Where a receiver begins that misses nothing that is still there."""
+    return tail - (entries - 1) & COUNT_MASK
 
 
 def parse_header(raw: bytes, byte_offset: int, byte_size: int, region: str) -> BellLayout:

@@ -197,8 +197,8 @@ class Message:
         start = self._start() + offset
         self._ring.lock.check()
         if not self._is_writable:
-            return hold(np.ndarray(shape, dtype, self._ring.read_only, start), self)
-        array = hold(np.ndarray(shape, dtype, self._ring.bytes, start), self)
+            return hold(self._ring.read_only, start, shape, dtype, self)
+        array = hold(self._ring.memory, start, shape, dtype, self)
         self._arrays.append(weakref.ref(array))
         return array
 

@@ -18,10 +18,10 @@ from tensord._tensor.dtype import to_numpy_dtype
 from tensord._tensor.reference import TensorReference
 from tensord._tensor.tensor import OpenedTensor
 
+from .held import anchor_of
 from .layout import ENTRY_BYTES, MAX_SLOTS, OWNER_BYTE, WORDS_START, BellLayout, to_generation
 from .packed import PLACE, PLACE_AT, REQUEST, PackedBytes, to_mark, unpack
 
-MASK = (1 << 32) - 1
 # Of so many dtypes and shapes what an entry says of them is kept.
 MAX_KINDS = 64
 
@@ -77,10 +77,8 @@ class OpenedRing:
         self.writable = writable
         # All of the file; what is handed out of it is read-only unless it is a request's, or a result's.
         self.bytes: npt.NDArray[np.uint8] = whole.bytes()
-        self.read_only = self.bytes.view()
-        self.read_only.flags.writeable = False
-        memory = self.bytes.data
-        self._memory = memory
+        memory = self.memory = anchor_of(whole._attachment.view)
+        self.read_only = memory.toreadonly()
         self.words = memory[: len(memory) // 8 * 8].cast("I")
         self.longs = memory[: len(memory) // 8 * 8].cast("Q")
         self.address = int(self.bytes.ctypes.data)
@@ -108,7 +106,7 @@ class OpenedRing:
     def read_entry(self, count: int) -> bytes:
         """A copy of the entry of that count."""
         start = self.layout.first_entry + ENTRY_BYTES * (count & self.layout.entries - 1)
-        return self._memory[start : start + ENTRY_BYTES].tobytes()
+        return self.memory[start : start + ENTRY_BYTES].tobytes()
 
     def kind_of(self, raw: bytes) -> Kind:
         """What a packed reference says of its tensor. Raises ``ValidationFailed`` if it is not of this ring."""
@@ -187,7 +185,7 @@ class OpenedRing:
     def answer(self, index: int, generation: int, record: bytes) -> None:
         """Writes the record of a request that this process has taken. Its slot is still locked."""
         start = self.record_start(index)
-        self._memory[start + 16 : start + ENTRY_BYTES] = record
+        self.memory[start + 16 : start + ENTRY_BYTES] = record
         if fence is not None:
             fence()
         self.longs[start // 8] = generation

@@ -22,10 +22,10 @@ from tensord._mapping.mapping import Access
 from tensord._region.mapper import open_reference, place_of
 from tensord._tensor.reference import TensorReference
 
-from .layout import HEADER_BYTES, parse_header, to_base
+from .layout import COUNT_MASK as _MASK
+from .layout import HEADER_BYTES, count_lost, first_seen, parse_header, to_base
 from .message import Message
-from .opened_ring import MASK as _MASK
-from .opened_ring import Kind, OpenedRing, Outcome
+from .opened_ring import OpenedRing, Outcome
 
 # How long to wait for who writes into a slot that was sent before it is looked at again.
 _BUSY_SECONDS = 0.001
@@ -71,7 +71,10 @@ class Receiver:
         self._window = layout.entries - 1
         # Of what was sent before, nobody counts on all.
         self._begun_at = ring.tail
-        self._seen = self._begun_at if only_new else self._begun_at - self._window & _MASK
+        self._seen = self._begun_at if only_new else first_seen(self._begun_at, layout.entries)
+        # What was never written is passed over here, so that nobody takes it for a message.
+        while self._seen != self._begun_at and not any(ring.read_entry(self._seen)[:4]):
+            self._seen = self._seen + 1 & _MASK
 
     @property
     def closed(self) -> bool:
@@ -135,22 +138,24 @@ class Receiver:
         Raises ``StaleRef`` if the slot holds something else by now; ``DeadlineExceeded`` while somebody writes there;
         ``ValidationFailed`` for what is no reference of this ring; ``Closed``.
         """
-        with self._mutex:
-            ring = self._opened()
-            if writable and not ring.writable:
-                raise ValidationFailed(
-                    f"Cannot open a packed reference of ring {self._reference.region} for writing: its receiver reads",
-                    hint="make it with client.receiver(ref, writable=True)",
-                )
-            kind = ring.kind_of(packed)
-            index, generation = ring.slot_of(packed)
+        ring = self._opened()
+        if writable and not ring.writable:
+            raise ValidationFailed(
+                f"Cannot open a packed reference of ring {self._reference.region} for writing: its receiver reads",
+                hint="make it with client.receiver(ref, writable=True)",
+            )
+        kind = ring.kind_of(packed)
+        if kind.is_request:
+            raise ValidationFailed(
+                f"Cannot open a packed reference of ring {self._reference.region}: it is a request's entry of its bell",
+                hint="requests are received",
+            )
+        index, generation = ring.slot_of(packed)
         for _ in rounds(timeout):
             with self._mutex:
                 outcome = ring.open_slot(index, generation, writable=writable)
             if outcome is None:
-                # A request that comes by another way is answered by that as well.
-                plain = Kind(kind.dtype, kind.shape, kind.byte_size, is_request=False)
-                return Message(ring, plain, index, generation, 0, is_writable=writable)
+                return Message(ring, kind, index, generation, 0, is_writable=writable)
             if outcome is Outcome.LOST:
                 raise StaleRef(
                     f"Cannot open a slot of ring {self._reference.region}: it holds something else than generation "
@@ -167,9 +172,8 @@ class Receiver:
 
     def close(self) -> None:
         """Lets go of the ring, as far as no message is open. Safe to call twice."""
-        with self._mutex:
-            # What it has open, and who has a message of it, ends with the last of them.
-            self._ring = None
+        # Without the mutex, as in _take. What it has mapped and locked ends with the last message of it.
+        self._ring = None
 
     def __enter__(self) -> Receiver:
         return self
@@ -237,6 +241,8 @@ class Receiver:
 
     def _take(self) -> Message | Outcome | None:
         """The next message, if there is one; ``BUSY`` if there will be."""
+        # Asked first: in a forked child the mutex may be that of a thread which is not there.
+        self._opened()
         with self._mutex:
             ring = self._opened()
             words, tail_at, window = ring.words, ring.tail_at, self._window
@@ -249,7 +255,7 @@ class Receiver:
                 if fence is not None:
                     fence()
                 if ahead > window:
-                    self._pass(ahead - window)
+                    self._pass(count_lost(seen, seen + ahead, ring.layout.entries))
                     continue
                 raw = ring.read_entry(seen)
                 if fence is not None:

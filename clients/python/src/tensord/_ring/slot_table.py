@@ -17,6 +17,7 @@ from tensord._mapping.lock_file import LockFile, LockKind, to_flock
 from tensord._region.region import Region
 from tensord._tensor.reference import TensorReference
 
+from .held import anchor_of
 from .layout import GENERATIONS, OWNER_BYTE, SLOTS, WORDS_START, to_generation
 
 # As the kernel wants them: a slot's lock, and its end.
@@ -39,6 +40,7 @@ class SlotTable:
         self.template = content._reference()
         self._words: memoryview | None = words.bytes().data.cast("Q")
         self._content: npt.NDArray[np.uint8] | None = content.bytes()
+        self._read_only: memoryview | None = anchor_of(region._attachment.view).toreadonly()
         self.slots, self.slot_bytes = content.shape
         self._locks = LockFile(region._attachment.place, LockKind.WRITE)
         # Those who receive see by it that the owner lives.
@@ -121,6 +123,13 @@ class SlotTable:
         start = index * self.slot_bytes
         return content[start : start + byte_size]
 
+    def read_only(self) -> memoryview:
+        """The bytes of the file, for ``hold``. Raises ``Closed``."""
+        view = self._read_only
+        if view is None:
+            raise self._closed()
+        return view
+
     def lock(self, index: int, timeout: float | None) -> bool:
         """Locks a taken slot again; false when the time is over."""
         self.check()
@@ -159,7 +168,7 @@ class SlotTable:
 
     def close(self, before_unmap: Callable[[], None]) -> None:
         """Unlocks everything, the owner's byte too; then calls ``before_unmap``, and lets go of the region."""
-        self._words = self._content = None
+        self._words = self._content = self._read_only = None
         self._locks.close()
         before_unmap()
         self.region.close()
