@@ -4,7 +4,6 @@ lies (``docs/protocol.md``, "The bell").
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from dataclasses import replace
 from types import TracebackType
@@ -48,6 +47,7 @@ class Message:
         "_index",
         "_is_writable",
         "_kind",
+        "_region",
         "_ring",
         "generation",
         "is_request",
@@ -57,7 +57,9 @@ class Message:
     def __init__(
         self, ring: OpenedRing, kind: Kind, index: int, generation: int, lost: int, *, is_writable: bool
     ) -> None:
-        self._ring = ring
+        # None when it is closed: who keeps a closed message keeps nothing mapped.
+        self._ring: OpenedRing | None = ring
+        self._region = ring.reference.region
         self._kind = kind
         self._index = index
         self._is_writable = is_writable
@@ -95,11 +97,10 @@ class Message:
 
     def ref(self) -> TensorReference:
         """What ``client.open`` takes. It is good for as long as the slot's owner lets it be. Raises ``Closed``."""
-        start = self._start()
-        kind = self._kind
+        ring, kind = self._opened(), self._kind
         return replace(
-            self._ring.reference,
-            byte_offset=start,
+            ring.reference,
+            byte_offset=self._start_in(ring),
             byte_size=kind.byte_size,
             dtype=kind.dtype,
             shape=kind.shape,
@@ -110,10 +111,10 @@ class Message:
         """Room for the result of a request, in its slot and behind it, which ``answer`` then sends without a copy.
         Nothing is cleared. Raises ``ValidationFailed`` if the slot has not so much room left; ``Closed``.
         """
-        self._check_request("make room for the result of")
+        ring = self._opened_request("make room for the result of")
         name, sizes = parse_dtype(dtype), cast("tuple[int, ...]", shape)
         offset = -(-self._kind.byte_size // LINE_BYTES) * LINE_BYTES
-        self._check_room(name, sizes, byte_size_of(name, sizes), offset)
+        self._check_room(ring, name, sizes, byte_size_of(name, sizes), offset)
         return self._show(to_numpy_dtype(name), sizes, offset)
 
     def answer(self, data: Any) -> None:
@@ -122,34 +123,33 @@ class Message:
 
         Raises ``ValidationFailed`` if it is no request, or does not fit, and it may be answered with something else.
         """
-        self._check_request("answer")
+        ring = self._opened_request("answer")
         if type(data) is np.ndarray and data.base is None:
             # It has memory of its own, so it lies in no slot.
-            known = self._ring.replies.get((data.dtype, data.shape))
+            known = ring.replies.get((data.dtype, data.shape))
             if known is not None:
-                np.copyto(np.ndarray(data.shape, known.native, self._ring.bytes, self._start()), data, casting="equiv")
+                place = np.ndarray(data.shape, known.native, ring.memory, self._start_in(ring))
+                np.copyto(place, data, casting="equiv")
                 self._finish(known.record)
                 return
         (source,) = to_sources({"data": data})
         dtype, shape, size = source.dtype, source.shape, byte_size_of(source.dtype, source.shape)
-        offset = self._offset_of(source.array)
+        offset = self._offset_in(ring, source.array)
         if offset is None:
             offset = 0
-            self._check_room(dtype, shape, size, offset)
-            place: npt.NDArray[Any] = np.ndarray(
-                shape, source.array.dtype.newbyteorder("="), self._ring.bytes, self._start()
-            )
+            self._check_room(ring, dtype, shape, size, offset)
+            place = np.ndarray(shape, source.array.dtype.newbyteorder("="), ring.memory, self._start_in(ring))
             np.copyto(place, source.array, casting="equiv")
         record = to_record(Answer(DONE, dtype, shape, offset, size))
         if type(data) is np.ndarray and offset == 0:
-            self._ring.keep_reply(data, record)
+            ring.keep_reply(data, record)
         self._finish(record)
 
     def fail(self, reason: Text) -> None:
         """Tells the caller of a request that there is no result, and why, and closes the message. Raises
         ``ValidationFailed`` if it is no request; ``Closed``.
         """
-        self._check_request("fail")
+        self._opened_request("fail")
         self._tell(reason)
 
     def close(self) -> None:
@@ -157,10 +157,7 @@ class Message:
         if self._index < 0:
             return
         if self.is_request:
-            with contextlib.suppress(Closed):
-                # A forked child tells nobody.
-                self._ring.lock.check()
-                self._tell("its worker closed it without an answer")
+            self._tell("its worker closed it without an answer")
         self._let_go()
 
     def __enter__(self) -> Message:
@@ -179,76 +176,86 @@ class Message:
     def __repr__(self) -> str:
         what = "request" if self.is_request else "tensor"
         state = "closed" if self.closed else "open"
-        return f"<tensord.Message {what} {self.dtype} {list(self.shape)} of {self._ring.reference.region}, {state}>"
+        return f"<tensord.Message {what} {self.dtype} {list(self.shape)} of {self._region}, {state}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a message cannot be pickled or copied: send message.ref() and open it there")
 
-    def _start(self) -> int:
-        if self._index < 0:
+    def _opened(self) -> OpenedRing:
+        ring = self._ring
+        if ring is None:
             raise Closed(
-                f"Cannot use a message of ring {self._ring.reference.region}: it was closed here",
+                f"Cannot use a message of ring {self._region}: it was closed here",
                 hint="copy what you keep before that",
             )
-        layout = self._ring.layout
-        return layout.first_slot + self._index * layout.slot_bytes
+        ring.lock.check()
+        return ring
+
+    def _opened_request(self, action: str) -> OpenedRing:
+        ring = self._opened()
+        if not self.is_request:
+            raise ValidationFailed(
+                f"Cannot {action} a message of ring {self._region}: nobody waits for an answer",
+                hint="its sender uses ring.call for that",
+            )
+        return ring
+
+    def _start_in(self, ring: OpenedRing) -> int:
+        return ring.layout.first_slot + self._index * ring.layout.slot_bytes
 
     def _show(self, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> npt.NDArray[Any]:
-        start = self._start() + offset
-        self._ring.lock.check()
+        ring = self._opened()
+        start = self._start_in(ring) + offset
         if not self._is_writable:
-            return hold(self._ring.read_only, start, shape, dtype, self)
-        array = hold(self._ring.memory, start, shape, dtype, self)
+            return hold(ring.read_only, start, shape, dtype, self)
+        array = hold(ring.memory, start, shape, dtype, self)
         self._arrays.append(weakref.ref(array))
         return array
 
-    def _offset_of(self, array: npt.NDArray[Any]) -> int | None:
+    def _offset_in(self, ring: OpenedRing, array: npt.NDArray[Any]) -> int | None:
         """Where in the slot an array lies as a result would; ``None`` if it is elsewhere."""
         if array.base is None or not array.flags.c_contiguous or not array.dtype.isnative:
             return None
-        offset = int(array.ctypes.data) - self._ring.address - self._start()
-        fits = offset >= 0 and offset + array.nbytes <= self._ring.layout.slot_bytes
+        offset = int(array.ctypes.data) - ring.address - self._start_in(ring)
+        fits = offset >= 0 and offset + array.nbytes <= ring.layout.slot_bytes
         return offset if fits and offset % RESULT_ALIGNMENT == 0 else None
 
-    def _check_request(self, action: str) -> None:
-        self._start()
-        self._ring.lock.check()
-        if not self.is_request:
-            raise ValidationFailed(
-                f"Cannot {action} a message of ring {self._ring.reference.region}: nobody waits for an answer",
-                hint="its sender uses ring.call for that",
-            )
-
-    def _check_room(self, dtype: str, shape: tuple[int, ...], byte_size: int, offset: int) -> None:
-        room = self._ring.layout.slot_bytes - offset
+    def _check_room(self, ring: OpenedRing, dtype: str, shape: tuple[int, ...], byte_size: int, offset: int) -> None:
+        room = ring.layout.slot_bytes - offset
         if byte_size > room:
             raise ValidationFailed(
-                f"Cannot answer with {dtype} of shape {list(shape)} in a slot of ring {self._ring.reference.region}: "
-                f"it has {byte_size} bytes, want at most {max(room, 0)}",
+                f"Cannot answer with {dtype} of shape {list(shape)} in a slot of ring {self._region}: it has {byte_size} "
+                f"bytes, want at most {max(room, 0)}",
                 hint="make the ring with a larger slot_bytes",
             )
 
     def _tell(self, reason: str) -> None:
-        room = min(MAX_REASON_BYTES, self._ring.layout.slot_bytes)
+        try:
+            ring = self._opened()
+        except Closed:
+            # A forked child tells nobody.
+            return
+        room = min(MAX_REASON_BYTES, ring.layout.slot_bytes)
         # Cut where it is still text.
         text = reason.encode(errors="replace")[:room].decode(errors="ignore").encode()
-        start = self._start()
-        self._ring.bytes[start : start + len(text)] = np.frombuffer(text, np.uint8)
+        start = self._start_in(ring)
+        ring.memory[start : start + len(text)] = text
         self._finish(to_record(Answer(FAILED, "U8", (len(text),), 0, len(text))))
 
     def _finish(self, record: PackedBytes) -> None:
-        index = self._index
-        self._ring.answer(index, self.generation, record)
+        ring, index = self._opened(), self._index
+        ring.answer(index, self.generation, record)
         self._let_go()
-        self._ring.wake_caller(index)
+        ring.wake_caller(index)
 
     def _let_go(self) -> None:
         index, self._index = self._index, -1
-        if index < 0:
+        ring, self._ring = self._ring, None
+        if ring is None or index < 0:
             return
         for weak in self._arrays:
             array = weak()
             # Whoever keeps one shall meet an error and not another tensor's bytes.
             if array is not None:
                 array.flags.writeable = False
-        self._ring.let_go(index)
+        ring.let_go(index)

@@ -76,12 +76,11 @@ class OpenedRing:
         self.layout = layout
         self.writable = writable
         # All of the file; what is handed out of it is read-only unless it is a request's, or a result's.
-        self.bytes: npt.NDArray[np.uint8] = whole.bytes()
         memory = self.memory = anchor_of(whole._attachment.view)
         self.read_only = memory.toreadonly()
         self.words = memory[: len(memory) // 8 * 8].cast("I")
         self.longs = memory[: len(memory) // 8 * 8].cast("Q")
-        self.address = int(self.bytes.ctypes.data)
+        self.address = int(whole.bytes().ctypes.data)
         self.tail_at = layout.tail // 4
         self.tail_word = Word(self.words, self.tail_at, self.address)
         self._wanted_at = layout.wanted // 4
