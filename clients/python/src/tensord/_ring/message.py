@@ -224,8 +224,8 @@ class Message:
         room = ring.layout.slot_bytes - offset
         if byte_size > room:
             raise ValidationFailed(
-                f"Cannot answer with {dtype} of shape {list(shape)} in a slot of ring {self._region}: it has {byte_size} "
-                f"bytes, want at most {max(room, 0)}",
+                f"Cannot answer with {dtype} of shape {list(shape)} in a slot of ring {self._region}: it has "
+                f"{byte_size} bytes, want at most {max(room, 0)}",
                 hint="make the ring with a larger slot_bytes",
             )
 
