@@ -9,11 +9,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import platform
 import time
 from collections.abc import Callable
 from typing import Any
 
+_MACHINE = os.uname().machine if hasattr(os, "uname") else ""
 # <asm/unistd.h>: SYS_futex, SYS_membarrier.
 _CALLS = {"x86_64": (202, 324), "aarch64": (98, 283)}
 # <linux/futex.h>. Without FUTEX_PRIVATE_FLAG: the others are other processes.
@@ -36,7 +36,7 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("tv_sec", ctypes.c_int64), ("tv_nsec", ctypes.c_int64))
 
 
-_FUTEX, _MEMBARRIER = map(ctypes.c_long, _CALLS.get(platform.machine(), (-1, -1)))
+_FUTEX, _MEMBARRIER = map(ctypes.c_long, _CALLS.get(_MACHINE, (-1, -1)))
 _HAS_FUTEX = _FUTEX.value >= 0
 
 
@@ -60,7 +60,7 @@ def _membarrier() -> None:
     _load_syscall()(_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0)
 
 
-fence: Callable[[], None] | None = None if platform.machine() in ("x86_64", "AMD64") else _membarrier
+fence: Callable[[], None] | None = None if _MACHINE == "x86_64" else _membarrier
 """Orders what this thread has stored, or loaded, before it and after it; ``None`` where the processor does it."""
 
 

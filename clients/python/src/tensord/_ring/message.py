@@ -129,8 +129,8 @@ class Message:
             known = ring.replies.get((data.dtype, data.shape))
             if known is not None:
                 place = np.ndarray(data.shape, known.native, ring.memory, self._start_in(ring))
-                np.copyto(place, data, casting="equiv")
-                self._finish(known.record)
+                place[...] = data
+                self._finish(ring, known.record)
                 return
         (source,) = to_sources({"data": data})
         dtype, shape, size = source.dtype, source.shape, byte_size_of(source.dtype, source.shape)
@@ -143,7 +143,7 @@ class Message:
         record = to_record(Answer(DONE, dtype, shape, offset, size))
         if type(data) is np.ndarray and offset == 0:
             ring.keep_reply(data, record)
-        self._finish(record)
+        self._finish(ring, record)
 
     def fail(self, reason: Text) -> None:
         """Tells the caller of a request that there is no result, and why, and closes the message. Raises
@@ -240,10 +240,10 @@ class Message:
         text = reason.encode(errors="replace")[:room].decode(errors="ignore").encode()
         start = self._start_in(ring)
         ring.memory[start : start + len(text)] = text
-        self._finish(to_record(Answer(FAILED, "U8", (len(text),), 0, len(text))))
+        self._finish(ring, to_record(Answer(FAILED, "U8", (len(text),), 0, len(text))))
 
-    def _finish(self, record: PackedBytes) -> None:
-        ring, index = self._opened(), self._index
+    def _finish(self, ring: OpenedRing, record: PackedBytes) -> None:
+        index = self._index
         ring.answer(index, self.generation, record)
         self._let_go()
         ring.wake_caller(index)

@@ -66,7 +66,8 @@ class Outbox:
             return
         place = outgoing.places.get(index)
         if place is not None:
-            np.copyto(place, data, casting="equiv")
+            # Of one type by now, up to the order of its bytes.
+            place[...] = data
             return
         raw = self._table.bytes(index, outgoing.byte_size)
         copy_all([(raw, Source("data", outgoing.dtype, outgoing.shape, data))])

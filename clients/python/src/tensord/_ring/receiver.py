@@ -242,9 +242,8 @@ class Receiver:
     def _take(self) -> Message | Outcome | None:
         """The next message, if there is one; ``BUSY`` if there will be."""
         # Asked first: in a forked child the mutex may be that of a thread which is not there.
-        self._opened()
+        ring = self._opened()
         with self._mutex:
-            ring = self._opened()
             words, tail_at, window = ring.words, ring.tail_at, self._window
             # Who writes into the bell faster than anybody reads shall not keep this thread here.
             for _ in range(2 * window):
