@@ -9,6 +9,8 @@ export const serverTree = resolve(process.env.BENCH_TREE ?? repository);
 
 export const bun = join(repository, "node_modules/.bin/bun");
 
+export const node = process.env.npm_node_execpath ?? Bun.which("node") ?? "node";
+
 /** The environment of the Python client, or another interpreter that has its packages. */
 export const python = process.env.BENCH_PYTHON ?? join(repository, ".venv/bin/python");
 

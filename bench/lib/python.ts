@@ -1,8 +1,9 @@
-/** Runs a Python half of a benchmark: it prints one JSON value, and is run again if others disturbed it. */
+/** Runs a Python or Node half of a benchmark: it prints one JSON value, and is run again if others disturbed it. */
 
 import { join } from "node:path";
+import { setUpNodeClient } from "../../scripts/lib/node-client.mjs";
 import { round } from "./machine.ts";
-import { python, repository } from "./places.ts";
+import { node, python, repository } from "./places.ts";
 import { say } from "./result.ts";
 import { OthersWatch } from "./room.ts";
 
@@ -19,8 +20,28 @@ export async function runPython<Output>(
   pids: readonly number[],
   environment: Readonly<Record<string, string>> = {},
 ): Promise<Output> {
+  return runQuiet(python, script, args, pids, environment);
+}
+
+/** As `runPython`, in Node; what the Node client is built of is found as `clients/node/dist`. */
+export async function runNode<Output>(
+  script: string,
+  args: readonly string[],
+  pids: readonly number[],
+): Promise<Output> {
+  await setUpNodeClient();
+  return runQuiet(node, script, args, pids, {});
+}
+
+async function runQuiet<Output>(
+  interpreter: string,
+  script: string,
+  args: readonly string[],
+  pids: readonly number[],
+  environment: Readonly<Record<string, string>>,
+): Promise<Output> {
   for (let tries = 1; ; tries++) {
-    const { output, others } = await runOnce(script, args, pids, environment);
+    const { output, others } = await runOnce(interpreter, script, args, pids, environment);
     if (others.isQuiet) return JSON.parse(output) as Output;
     const cores = `others used ${round(others.cores)} cores during ${script}`;
     if (tries === triesMost) {
@@ -32,13 +53,14 @@ export async function runPython<Output>(
 }
 
 async function runOnce(
+  interpreter: string,
   script: string,
   args: readonly string[],
   pids: readonly number[],
   environment: Readonly<Record<string, string>>,
 ) {
   const watch = new OthersWatch([process.pid, ...pids]);
-  const child = Bun.spawn([python, join(repository, "bench", script), ...args], {
+  const child = Bun.spawn([interpreter, join(repository, "bench", script), ...args], {
     env: { ...process.env, PYTHONPATH: join(repository, "clients/python/src"), ...environment },
     stdio: ["ignore", "pipe", "inherit"],
   });

@@ -1,6 +1,6 @@
 /**
- * Makes `dist`: modules by tsc, and of these one CommonJS file an entry, with the same declarations beside it, for `require`, for
- * CommonJS TypeScript and for Jest. Prints what a tool that fails says.
+ * Makes `dist`: modules by tsc, and of these two files an entry, one module, and one CommonJS file with the same declarations beside it, for
+ * `require`, for CommonJS TypeScript and for Jest. Prints what a tool that fails says.
  */
 
 import { spawnSync } from "node:child_process";
@@ -29,18 +29,25 @@ cpSync(`${root}.tmp/node-client-declarations`, `${root}${dist}/cjs`, {
   filter: (path) => !path.endsWith(".js"),
 });
 rmSync(`${root}.tmp/node-client-declarations`, { recursive: true });
+const forms = [
+  { format: "cjs", to: `${dist}/cjs`, options: ["--define=import.meta.url=undefined"] },
+  // In the place of the module by itself: to load all of those one by one takes five times as long.
+  { format: "esm", to: dist, options: [] },
+];
 for (const entry of ["index", "testing"]) {
-  const commonJs = `${dist}/cjs/${entry}.js`;
-  run(
-    "node_modules/.bin/bun",
-    ...["build", `${dist}/${entry}.js`, "--target=node", "--format=cjs", "--define=import.meta.url=undefined"],
-    // There is one client in a program, and one class of errors.
-    ...(entry === "index" ? [] : ["--external=@tensord/client"]),
-    `--outfile=${commonJs}`,
-  );
-  // The bundler writes down where it ran, in the place of where the file is.
-  const text = readFileSync(`${root}${commonJs}`, "utf8").replace(/^var __filename = .*;$/m, "");
-  if (text.includes(root)) throw new Error(`Cannot build ${commonJs}: it names ${root}, want no place of the build`);
-  writeFileSync(`${root}${commonJs}`, text);
+  for (const { format, to, options } of forms) {
+    const file = `${to}/${entry}.js`;
+    run(
+      "node_modules/.bin/bun",
+      ...["build", `${dist}/${entry}.js`, "--target=node", `--format=${format}`, ...options],
+      // There is one client in a program, and one class of errors.
+      ...(entry === "index" ? [] : ["--external=@tensord/client"]),
+      `--outfile=${file}`,
+    );
+    // The bundler writes down where it ran, in the place of where the file is.
+    const text = readFileSync(`${root}${file}`, "utf8").replace(/^var __filename = .*;$/m, "");
+    if (text.includes(root)) throw new Error(`Cannot build ${file}: it names ${root}, want no place of the build`);
+    writeFileSync(`${root}${file}`, text);
+  }
 }
 writeFileSync(`${root}${dist}/cjs/package.json`, `${JSON.stringify({ type: "commonjs" })}\n`);

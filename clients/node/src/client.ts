@@ -61,6 +61,7 @@ import { holdOnDevice, makeOnDevice } from "./regions/device.ts";
 import type { DeviceHandle } from "./regions/device-handle.ts";
 import { GetOrCreate } from "./regions/get-or-create.ts";
 import { type Group, openGroup, sealGroup } from "./regions/group.ts";
+import { KnownSealed } from "./regions/known-sealed.ts";
 import { loadAndMap, startLoad } from "./regions/load.ts";
 import { makeRegion, mapExisting } from "./regions/make-region.ts";
 import { findRegion, toAccess } from "./regions/mapper.ts";
@@ -87,6 +88,7 @@ export class Client {
   readonly #api: Api;
   readonly #asker: Asker;
   readonly #getOrCreate: GetOrCreate;
+  readonly #known: KnownSealed;
 
   /** @param session how to open the session, or false for a client without one. */
   constructor(transport: Transport, session: SessionOptions | false) {
@@ -98,6 +100,7 @@ export class Client {
       session: session === false ? undefined : new Session(this.#api, session),
     };
     this.#getOrCreate = new GetOrCreate(this.#asker);
+    this.#known = new KnownSealed(this.#asker);
   }
 
   /** The server's address. */
@@ -155,7 +158,8 @@ export class Client {
   /**
    * Maps a region that exists, by its name in `model` and its `version`, or by a descriptor in hand, which costs no request;
    * a list's item costs one. Without a version the name means the newest that is sealed, or, where none is, the newest.
-   * Without a timeout it is mapped at once, open or sealed; an open one shows what its writers write.
+   * Without a timeout it is mapped at once, open or sealed; an open one shows what its writers write. A sealed version that this
+   * client has attached before costs no request as long as it stands, and `descriptor` is what the server said of it then.
    * @throws TensordError `region-not-found`; `region-not-sealed` if the time ends with an open region; `region-sealed` for
    *   a writer; `wrong-namespace` if this process sees another file system than the server; `access-denied`
    */
@@ -181,9 +185,12 @@ export class Client {
       const ask = () => this.#api.region(region.id, signal);
       return mapExisting(this.#asker, isWhole(region) ? region : await ask(), () => access, ask);
     }
-    const find = () =>
-      findRegion(this.#api, { model, name: region, version }, { timeoutMs, isWriter: writable, signal });
-    return mapExisting(this.#asker, await find(), () => access, find);
+    const named = { model, name: region, version };
+    const find = async () =>
+      this.#known.note(named, await findRegion(this.#api, named, { timeoutMs, isWriter: writable, signal }));
+    const known = writable ? undefined : this.#known.get(named);
+    if (known !== undefined) signal?.throwIfAborted();
+    return mapExisting(this.#asker, known ?? (await find()), () => access, find);
   }
 
   /**
@@ -511,6 +518,7 @@ export class Client {
 
   /** Closes the connections, which ends the session. Safe to call twice. Regions stay mapped. */
   close(): void {
+    this.#known.clear();
     this.#asker.session?.close();
     this.#transport.close();
   }

@@ -9,6 +9,7 @@ import { findOutOfDescriptors, outOfDescriptors } from "../descriptors.ts";
 import { isRefusedForNow, TensordError } from "../errors.ts";
 import { orAborted, pause, type WaitOptions } from "../waiting.ts";
 import { type Endpoint, howToReach, toAuthorization } from "./endpoint.ts";
+import { type Answer, isOfUse, type PlainAnswer, TooLong, toText, UnixExchange } from "./unix-exchange.ts";
 import { isObject } from "./wire.ts";
 
 const answerMs = 30_000;
@@ -60,6 +61,9 @@ export interface Request extends Sending {
   readonly download?: Download;
 }
 
+/** What a reply says, without how it was got. */
+type Outcome = Omit<Reply, "isRepeated">;
+
 /** No connection: the server has not seen the request. */
 class NotSent extends Error {}
 /** The connection broke: the server may have seen the request, and may have done what it asks. */
@@ -72,6 +76,8 @@ export class Transport {
   readonly endpoint: Endpoint;
   readonly retryMs: number;
   readonly #agent = new Agent({ keepAlive: true, timeout: keepMs });
+  /** Over the Unix socket. TCP, where there may be proxies, is the library's. */
+  readonly #unix: UnixExchange | undefined;
   readonly #closing = new AbortController();
   #wasThere = false;
   /** The token that the server's broker issued with a session, for who has none of its own. */
@@ -82,6 +88,7 @@ export class Transport {
   constructor(endpoint: Endpoint, retryMs: number) {
     this.endpoint = endpoint;
     this.retryMs = retryMs;
+    this.#unix = "path" in endpoint && isOfUse ? new UnixExchange(endpoint.path, keepMs, maxAnswerBytes) : undefined;
   }
 
   /** Whether the server has answered once: then it is worth waiting for. */
@@ -154,6 +161,7 @@ export class Transport {
       new TensordError("closed", "Cannot ask the server: the client was closed", { hint: "connect again" }),
     );
     this.#agent.destroy();
+    this.#unix?.close();
   }
 
   #exchange(method: string, path: string, asked: Request) {
@@ -166,41 +174,52 @@ export class Transport {
       ...(waitSeconds > 0 ? [`wait=${waitSeconds}`] : []),
       ...(prefer === undefined ? [] : [prefer]),
     ];
-    const options: RequestOptions = {
-      ...this.#address(),
-      method,
-      path,
-      // What must not be sent twice gets a connection of its own: a kept one may have ended without our knowing.
-      agent: isRepeatable ? this.#agent : false,
-      headers: {
-        accept: "application/json",
-        ...this.authorization(),
-        ...(payload === undefined
-          ? {}
-          : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) }),
-        ...(upload === undefined
-          ? {}
-          : { "content-type": "application/octet-stream", "content-length": upload.byteSize }),
-        ...(ifMatch === undefined ? {} : { "if-match": `"${ifMatch}"` }),
-        ...(preferences.length > 0 ? { prefer: preferences.join(", ") } : {}),
-      },
+    const headers = {
+      accept: "application/json",
+      ...this.authorization(),
+      ...(payload === undefined
+        ? {}
+        : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) }),
+      ...(upload === undefined
+        ? {}
+        : { "content-type": "application/octet-stream", "content-length": upload.byteSize }),
+      ...(ifMatch === undefined ? {} : { "if-match": `"${ifMatch}"` }),
+      ...(preferences.length > 0 ? { prefer: preferences.join(", ") } : {}),
     };
     const deadlineMs = (rest.answerMs ?? answerMs) + waitSeconds * 1000;
-    return new Promise<{ readonly status: number; readonly body: unknown }>((resolve, reject) => {
-      const sent = request(options, (response) => readBody(response, download).then(resolve, reject).finally(done));
-      const timer = setTimeout(() => sent.destroy(new AnswerLate(`no answer within ${deadlineMs} ms`)), deadlineMs);
-      const abort = () => sent.destroy(new Error("aborted"));
-      signal?.addEventListener("abort", abort, { once: true });
-      const done = () => {
-        clearTimeout(timer);
-        source?.destroy();
-        signal?.removeEventListener("abort", abort);
+    const isPlain = this.#unix !== undefined && upload === undefined && download === undefined;
+    const text = isPlain ? toText({ method, path, headers, payload }) : undefined;
+    // What must not be sent twice gets a connection of its own: a kept one may have ended without our knowing.
+    const options = { ...this.#address(), method, path, agent: isRepeatable ? this.#agent : false, headers };
+    return new Promise<Outcome>((resolve, reject) => {
+      let watched = () => {};
+      const watch = (cut: (why: Error) => void) => {
+        const timer = setTimeout(() => cut(new AnswerLate(`no answer within ${deadlineMs} ms`)), deadlineMs);
+        const abort = () => cut(new Error("aborted"));
+        signal?.addEventListener("abort", abort, { once: true });
+        watched = () => {
+          clearTimeout(timer);
+          signal?.removeEventListener("abort", abort);
+        };
       };
-      sent.on("error", (error) => {
+      let source: Readable | undefined;
+      const done = () => {
+        watched();
+        source?.destroy();
+      };
+      const fail = (error: Error) => {
         done();
         reject(this.#toError(error));
-      });
-      const source = upload?.open();
+      };
+      if (this.#unix !== undefined && text !== undefined) {
+        const asked = this.#unix.ask(text, isRepeatable, watch);
+        asked.then((answer) => readAnswer(answer).then(resolve, reject).finally(done), fail);
+        return;
+      }
+      const sent = request(options, (response) => readBody(response, download).then(resolve, reject).finally(done));
+      watch((why) => sent.destroy(why));
+      sent.on("error", fail);
+      source = upload?.open();
       if (source === undefined) {
         sent.end(payload);
         return;
@@ -216,6 +235,7 @@ export class Transport {
   }
 
   #toError(error: NodeJS.ErrnoException): Error {
+    if (error instanceof TooLong) return tooLong();
     const exhausted = findOutOfDescriptors(error);
     if (exhausted !== undefined) return outOfDescriptors(`connect to ${this.endpoint.url}`, exhausted);
     if (error.syscall !== "connect" && error.syscall !== "getaddrinfo") return error;
@@ -269,16 +289,24 @@ async function readBody(response: IncomingMessage, download: Download | undefine
   let size = 0;
   for await (const chunk of response) {
     size += chunk.length;
-    if (size > maxAnswerBytes) {
-      throw new TensordError(
-        "server-fault",
-        `Cannot read the server's answer: it has more than ${maxAnswerBytes} bytes`,
-      );
-    }
+    if (size > maxAnswerBytes) throw tooLong();
     chunks.push(chunk);
   }
-  const isJson = /^application\/([\w.+-]+\+)?json\b/.test(response.headers["content-type"] ?? "");
-  return { status: response.statusCode ?? 0, body: isJson ? parseJson(Buffer.concat(chunks).toString()) : undefined };
+  const contentType = response.headers["content-type"] ?? "";
+  return toOutcome({ status: response.statusCode ?? 0, contentType, body: Buffer.concat(chunks) });
+}
+
+async function readAnswer(answer: Answer): Promise<Outcome> {
+  return "body" in answer ? toOutcome(answer) : readBody(answer, undefined);
+}
+
+function toOutcome({ status, contentType, body }: PlainAnswer): Outcome {
+  const isJson = /^application\/([\w.+-]+\+)?json\b/i.test(contentType);
+  return { status, body: isJson ? parseJson(body.toString()) : undefined };
+}
+
+function tooLong(): TensordError {
+  return new TensordError("server-fault", `Cannot read the server's answer: it has more than ${maxAnswerBytes} bytes`);
 }
 
 async function take(response: IncomingMessage, { byteSize, write }: Download): Promise<void> {

@@ -117,12 +117,12 @@ export type WireObject = { readonly [key: string]: unknown };
 
 /** Any JSON in our words. */
 export function fromWire(value: unknown): unknown {
-  return renameKeys(value, remembered(toCamelCase));
+  return renameKeys(value, camelCaseOf);
 }
 
 /** Our words for the wire. */
 export function toWire(value: unknown): unknown {
-  return renameKeys(value, remembered(toSnakeCase));
+  return renameKeys(value, snakeCaseOf);
 }
 
 function toCamelCase(key: string): string {
@@ -133,17 +133,22 @@ function toSnakeCase(key: string): string {
   return key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
-/** Each key is renamed once in a message: 100,000 tensors have the same few. */
+/** The words of the wire are few, and come again with each message; what else a server sends is not to pile up. */
+const maxRemembered = 1024;
+
 function remembered(rename: (key: string) => string): (key: string) => string {
   const names = new Map<string, string>();
   return (key) => {
     const known = names.get(key);
     if (known !== undefined) return known;
     const name = rename(key);
-    names.set(key, name);
+    if (names.size < maxRemembered) names.set(key, name);
     return name;
   };
 }
+
+const camelCaseOf = remembered(toCamelCase);
+const snakeCaseOf = remembered(toSnakeCase);
 
 function renameKeys(value: unknown, rename: (key: string) => string): unknown {
   if (typeof value !== "object" || value === null) return value;
