@@ -20,6 +20,7 @@ const optionsOf = {
   "Client.hold": tables.hold,
   "Client.open": tables.access,
   "Client.openWhenFree": tables.openWhenFree,
+  "Client.receiver": tables.receiver,
   "Client.get": tables.get,
   "Client.getById": tables.wait,
   "Client.list": tables.list,
@@ -68,7 +69,20 @@ const optionsOf = {
   "Tensor.lockRead": tables.lock,
   "Tensor.lockWrite": tables.lock,
   "Ring.acquire": tables.lock,
-  "Ring.put": tables.lock,
+  "Ring.put": tables.put,
+  "Ring.send": tables.lock,
+  "Ring.call": tables.lock,
+  "Slot.publish": tables.packed,
+  "Slot.lend": tables.packed,
+  "Receiver.receive": tables.lock,
+  "Receiver.messages": tables.wait,
+  "Receiver.open": tables.openPacked,
+  "Message.array": false,
+  "Message.room": false,
+  "Message.answer": false,
+  "Message.fail": false,
+  "Call.result": tables.lock,
+  "Call.bytes": tables.lock,
   "Slot.array": false,
   "Slot.bytes": false,
   "Slot.write": false,
@@ -89,6 +103,7 @@ const argumentsOf = `{
   "Client.hold": ["w"],
   "Client.open": [reference],
   "Client.openWhenFree": [reference],
+  "Client.receiver": [ring.ref()],
   "Client.get": ["w"],
   "Client.getById": [region.id],
   "Client.list": [],
@@ -138,6 +153,19 @@ const argumentsOf = `{
   "Tensor.lockWrite": [],
   "Ring.acquire": [],
   "Ring.put": [new Uint8Array(1)],
+  "Ring.send": [new Uint8Array(1)],
+  "Ring.call": [new Uint8Array(1)],
+  "Slot.publish": [],
+  "Slot.lend": [],
+  "Receiver.receive": [],
+  "Receiver.messages": [],
+  "Receiver.open": [packed],
+  "Message.array": ["U8"],
+  "Message.room": ["U8", [1]],
+  "Message.answer": [new Uint8Array(1)],
+  "Message.fail": ["why"],
+  "Call.result": [],
+  "Call.bytes": [],
   "Slot.array": ["U8", [1]],
   "Slot.bytes": ["U8", [1]],
   "Slot.write": [new Uint8Array(1)],
@@ -148,8 +176,9 @@ const argumentsOf = `{
 
 /** What takes no argument. */
 const withoutArguments = [
-  ..."Client.rings Client.close Region.close Region.residentBytes Tensor.bytes Tensor.ref Ring.close".split(" "),
-  ..."Slot.publish Slot.lend Slot.close Rings.close TensorLock.release".split(" "),
+  ..."Client.rings Client.close Region.close Region.residentBytes Tensor.bytes Tensor.ref Ring.close Ring.ref".split(" "),
+  ..."Slot.send Slot.call Slot.close Rings.close Receiver.close TensorLock.release".split(" "),
+  ..."Message.bytes Message.ref Message.close Call.close".split(" "),
 ];
 
 const calls = Object.entries(optionsOf).map(([call, table]) => [call, table === false ? [] : Object.keys(table)]);
@@ -157,11 +186,15 @@ const calls = Object.entries(optionsOf).map(([call, table]) => [call, table === 
 const objects = `
   const client = await connect();
   const region = await client.create("w", new Uint8Array(8), { ttlMs: 600_000 });
-  const ring = await client.ring({ slots: 2, slotBytes: 64 });
+  const ring = await client.ring({ slots: 4, slotBytes: 192 });
   const slot = await ring.acquire();
   const [reference, slotReference] = [region.tensor().ref(), await ring.put(new Uint8Array(1))];
   const lock = await region.tensor().lockRead();
-  const objects = { Client: client, Region: region, Tensor: region.tensor(), Ring: ring, Slot: slot, Rings: client.rings(), TensorLock: lock, ElasticPool: client.pool("m", "GPU-1") };
+  const packed = await ring.put(new Uint8Array(1), { packed: true });
+  const receiver = client.receiver(ring.ref(), { writable: true, onlyNew: true });
+  const sent = await ring.call(new Uint8Array(1));
+  const message = await receiver.receive();
+  const objects = { Receiver: receiver, Message: message, Call: sent, Client: client, Region: region, Tensor: region.tensor(), Ring: ring, Slot: slot, Rings: client.rings(), TensorLock: lock, ElasticPool: client.pool("m", "GPU-1") };
   const refusal = async (action) => {
     try {
       await action();

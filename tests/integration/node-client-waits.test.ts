@@ -103,7 +103,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
     );
     expect(Object.entries(seen.ended).filter(([, isEnded]) => isEnded !== true)).toEqual([]);
     // Those that ask no server; openWhenFree is tried below.
-    expect(seen.others).toEqual(["close", "constructor", "open", "openWhenFree", "pool", "rings", "url"]);
+    expect(seen.others).toEqual(["close", "constructor", "open", "openWhenFree", "pool", "receiver", "rings", "url"]);
   });
 
   claim(`${runtime}: a signal ends the waits for others: for a name, a lock and a slot`, async () => {
@@ -124,6 +124,21 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const slot = await ring.acquire();
         const acquire = await endedByReason((options) => ring.acquire(options));
         const put = await endedByReason((options) => ring.put(new Uint8Array(1), options));
+        const send = await endedByReason((options) => ring.send(new Uint8Array(1), options));
+        const call = await endedByReason((options) => ring.call(new Uint8Array(1), options));
+        const receiver = other.receiver(ring.ref(), { writable: true });
+        const received = await endedByReason((options) => receiver.receive(options));
+        const messages = await endedByReason((options) => receiver.messages(options).next());
+        const requesting = await client.ring({ slots: 1, slotBytes: 64 });
+        const sent = await requesting.call(new Uint8Array(1));
+        const result = await endedByReason((options) => sent.result(options));
+        const bytes = await endedByReason((options) => sent.bytes(options));
+        sent.close();
+        const packed = await requesting.put(new Uint8Array(1), { packed: true });
+        const held = other.receiver(requesting.ref(), { writable: true });
+        const message = await held.open(packed);
+        const openPacked = await endedByReason((options) => held.open(packed, options));
+        for (const thing of [message, held, receiver]) thing.close();
         slot.array("U8", [64]);
         const lent = slot.lend();
         const opened = client.open(lent, { writable: true });
@@ -134,7 +149,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         const seal = await region.seal({ signal: AbortSignal.abort("early") }).catch((error) => error);
         const state = [(await region.refresh()).state, region.isWritable];
         free.release();
-        tell({ attach, lockRead, lockWrite, acquire, put, openWhenFree, takeBack, seal, state, sealed: (await region.seal()).state });
+        tell({ attach, lockRead, lockWrite, acquire, put, send, call, received, messages, result, bytes, openPacked, openWhenFree, takeBack, seal, state, sealed: (await region.seal()).state });
       `,
     );
     const { seal, state, sealed, ...waits } = seen;

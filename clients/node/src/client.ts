@@ -49,6 +49,7 @@ import {
   type OperationsOptions,
   type PoolLimits,
   type PoolsOptions,
+  type ReceiverOptions,
   type RegisterModelOptions,
   type RevisionOptions,
   type RingOptions,
@@ -73,6 +74,7 @@ import type { Region } from "./regions/region.ts";
 import type { DeviceTensors, RegionSource } from "./regions/sources.ts";
 import type { OpenedTensor } from "./regions/tensor.ts";
 import { mapAlone, openNow, openWhenFree } from "./rings/open-reference.ts";
+import { openReceiver, type Receiver } from "./rings/receiver.ts";
 import { makeRing, type Ring } from "./rings/ring.ts";
 import { Rings } from "./rings/rings.ts";
 import { Session } from "./session/session.ts";
@@ -291,6 +293,19 @@ export class Client {
   rings(): Rings {
     checkPlatform("open rings");
     return new Rings(this.#asker);
+  }
+
+  /**
+   * Receives what the owner of a ring sends: `reference` is its `ring.ref()`. Asks no server, as `open`. With `writable` it takes requests too,
+   * which it answers in their slots. It begins with the oldest message that is still there, or, with `onlyNew`, with the next one that is sent.
+   * The caller closes it.
+   * @throws TensordError `stale-ref` if the ring is gone; `validation-failed` if the reference is of something else, as of a slot;
+   *   `feature-unavailable` for a ring of a later layout; `access-denied`
+   */
+  receiver(reference: AnyReference, options: ReceiverOptions = {}): Receiver {
+    checkOptions("receive from a ring", tables.receiver, options);
+    checkPlatform("receive from a ring");
+    return openReceiver(this.#asker, toTensorReference(reference), options);
   }
 
   /** The region of that name and `version`, or as `attach` without one. @throws TensordError `region-not-found` */

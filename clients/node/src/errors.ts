@@ -17,6 +17,8 @@ export type ClientCode =
   | "wrong-namespace"
   /** A reference, or a descriptor, to a region that is gone. */
   | "stale-ref"
+  /** A request that went by a ring has no result: whoever took it said why, died, or gave it up. */
+  | "request-failed"
   /** The region, tensor or client was closed by this program. */
   | "closed"
   /** This host, runtime or dtype cannot do it. */

@@ -56,11 +56,15 @@ export type {
   LoadOptions,
   LockOptions,
   MapOptions,
+  OpenPackedOptions,
   OperationsOptions,
   OperationWaitOptions,
   Owner,
+  PackedOptions,
   PoolEventOptions,
   PoolsOptions,
+  PutOptions,
+  ReceiverOptions,
   RingOptions,
   SealGroupOptions,
   SealOptions,
@@ -77,6 +81,9 @@ export type { Region } from "./regions/region.ts";
 export type { DeviceTensors, RegionSource, TensorSource, TensorSpec } from "./regions/sources.ts";
 export type { OpenedTensor, Tensor } from "./regions/tensor.ts";
 export type { LockKind, TensorLock } from "./regions/tensor-lock.ts";
+export type { Call } from "./rings/call.ts";
+export type { Message } from "./rings/message.ts";
+export type { Receiver } from "./rings/receiver.ts";
 export type { Ring } from "./rings/ring.ts";
 export type { Rings } from "./rings/rings.ts";
 export type { Slot } from "./rings/slot.ts";

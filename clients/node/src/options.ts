@@ -285,6 +285,25 @@ export interface LockOptions extends WaitOptions {
   readonly timeoutMs?: number | undefined;
 }
 
+export interface PackedOptions {
+  /** As 128 bytes, which `receiver.open` takes. */
+  readonly packed?: boolean | undefined;
+}
+
+export interface PutOptions extends LockOptions, PackedOptions {}
+
+export interface ReceiverOptions {
+  /** Takes requests too, which are answered in their slots. */
+  readonly writable?: boolean | undefined;
+  /** Begins with the next message that is sent, and not with the oldest one that is still there. */
+  readonly onlyNew?: boolean | undefined;
+}
+
+export interface OpenPackedOptions extends LockOptions {
+  /** To be written to, as a result slot. */
+  readonly writable?: boolean | undefined;
+}
+
 export interface SlotOptions {
   /** Maps it for writing: others see each write. */
   readonly writable?: boolean;

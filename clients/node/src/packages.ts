@@ -18,18 +18,27 @@ export function loadKoffi(): typeof koffi {
   return load("koffi");
 }
 
+/** Where koffi is, for a thread that loads it by itself. @throws TensordError `feature-unavailable`, `out-of-descriptors` */
+export function resolveKoffi(): string {
+  return search("koffi", (find) => find.resolve("koffi"));
+}
+
 /** @throws TensordError `feature-unavailable` */
 export function loadWebSocket(): typeof WebSocket {
   return load<{ readonly WebSocket: typeof WebSocket }>("ws").WebSocket;
 }
 
 function load<Package>(wanted: string): Package {
+  return search(wanted, (find) => find(wanted) as Package);
+}
+
+function search<Found>(wanted: string, take: (find: NodeJS.Require) => Found): Found {
   const failures: unknown[] = [];
   for (const place of places()) {
     // From here, or, where this is part of a bundle, from what is installed beside the bundle.
     for (const find of [() => requireAt(place), () => requireAt(requireAt(place).resolve(name))]) {
       try {
-        return find()(wanted) as Package;
+        return take(find());
       } catch (error) {
         failures.push(error);
       }

@@ -35,6 +35,11 @@ export const dtype: Kind<string> = {
   accepts: (value) => typeof value === "string" && isDtype(value),
 };
 
+export const packed: Kind<Uint8Array> = {
+  want: "the 128 bytes of a packed reference, as a Uint8Array",
+  accepts: (value) => value instanceof Uint8Array && value.byteLength === 128,
+};
+
 export const texts: Kind<readonly string[]> = {
   want: "a list of texts",
   accepts: (value) => Array.isArray(value) && value.every(text.accepts),

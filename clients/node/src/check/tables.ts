@@ -23,10 +23,14 @@ import type {
   LoadOptions,
   LockOptions,
   MapOptions,
+  OpenPackedOptions,
   OperationsOptions,
   OperationWaitOptions,
+  PackedOptions,
   PoolEventOptions,
   PoolsOptions,
+  PutOptions,
+  ReceiverOptions,
   RegisterModelOptions,
   RevisionOptions,
   RingOptions,
@@ -163,6 +167,14 @@ export const attachOnDevice = tableOf<AttachOnDeviceOptions>()({
 export const lock = tableOf<LockOptions>()({ ...wait, timeoutMs: kinds.waitMs });
 
 export const openWhenFree = tableOf<AccessOptions & LockOptions>()({ ...access, ...lock });
+
+export const packed = tableOf<PackedOptions>()({ packed: kinds.flag });
+
+export const put = tableOf<PutOptions>()({ ...lock, ...packed });
+
+export const receiver = tableOf<ReceiverOptions>()({ writable: kinds.flag, onlyNew: kinds.flag });
+
+export const openPacked = tableOf<OpenPackedOptions>()({ ...lock, writable: kinds.flag });
 
 export const slot = tableOf<SlotOptions>()({ writable: kinds.flag });
 

@@ -20,6 +20,7 @@ const MREMAP_MAYMOVE_FIXED = 1 | 2;
 const MLOCK_ONFAULT = 1;
 const MS_INVALIDATE = 2;
 // <fcntl.h>, likewise.
+export const F_OFD_GETLK = 36;
 export const F_OFD_SETLK = 37;
 
 // <dlfcn.h>, in glibc and musl.
@@ -67,6 +68,8 @@ interface Library {
   readonly close: Call;
   readonly memfd_create: Call;
   readonly fcntl_number: Call;
+  readonly syscall: (...args: readonly (number | bigint | null)[]) => number | bigint;
+  readonly sched_yield: () => number;
   readonly pageSize: number;
 }
 
@@ -109,6 +112,11 @@ function load(): Library {
     memfd_create: libc.func("int memfd_create(void *name, unsigned int flags)"),
     // With a number in the place of the pointer, as some operations want it.
     fcntl_number: libc.func("fcntl", "int", ["int", "int", "int"]),
+    // futex(2) has no function of its own. Without `...` as well.
+    syscall: libc.func(
+      "int64_t syscall(int64_t number, uintptr_t address, int op, uint32_t value, void *timeout, uintptr_t second, uint32_t last)",
+    ),
+    sched_yield: libc.func("int sched_yield()"),
     pageSize: Number(libc.func("int getpagesize()")()),
   };
 }
@@ -249,6 +257,15 @@ export function residentPages(address: bigint, length: number): number {
 /** fcntl(2) with a pointer to a struct, in `argument`. @throws SystemError */
 export function fcntl(fd: number, operation: number, argument: Buffer): void {
   if (library().fcntl(fd, operation, argument) === -1) throw new SystemError("fcntl", library().koffi.errno());
+}
+
+/** As `fcntl`. @returns false where another process is in the way: EAGAIN or, as POSIX allows, EACCES. @throws SystemError */
+export function tryFcntl(fd: number, operation: number, argument: Buffer): boolean {
+  const { koffi, fcntl: call } = library();
+  if (call(fd, operation, argument) !== -1) return true;
+  const errno = koffi.errno();
+  if (errno === koffi.os.errno.EAGAIN || errno === koffi.os.errno.EACCES) return false;
+  throw new SystemError("fcntl", errno);
 }
 
 /** The bytes at an address as an `ArrayBuffer`, which frees nothing when it is collected. */

@@ -7,7 +7,7 @@
 import { TensordError } from "../errors.ts";
 import type { LockOptions } from "../options.ts";
 import { deadlineAfter, pause } from "../waiting.ts";
-import { F_OFD_SETLK, fcntl, SystemError } from "./libc.ts";
+import { F_OFD_GETLK, F_OFD_SETLK, fcntl, tryFcntl } from "./libc.ts";
 
 // l_type of struct flock, <fcntl.h>.
 const lockTypes = { read: 0, write: 1, none: 2 } as const;
@@ -21,24 +21,34 @@ const longestPauseMs = 16;
  * @throws SystemError; `EAGAIN` if somebody else's lock is in the way
  */
 export function setLock(fd: number, type: keyof typeof lockTypes, start: bigint, length: bigint): void {
+  fcntl(fd, F_OFD_SETLK, toFlock(type, start, length));
+}
+
+/** As `setLock`. @returns false if somebody else's lock is in the way */
+export function trySetLock(fd: number, type: "read" | "write", start: bigint, length: bigint): boolean {
+  return tryFlock(fd, toFlock(type, start, length));
+}
+
+/** What `tryFlock` takes, for who takes the same lock again and again. */
+export function toFlock(type: keyof typeof lockTypes, start: bigint, length: bigint): Buffer {
   // struct flock of 64-bit Linux, <bits/fcntl.h>; l_whence SEEK_SET and l_pid are 0.
   const flock = Buffer.alloc(32);
   flock.writeInt16LE(lockTypes[type], 0);
   flock.writeBigInt64LE(start, 8);
   flock.writeBigInt64LE(length, 16);
-  fcntl(fd, F_OFD_SETLK, flock);
+  return flock;
 }
 
-/** As `setLock`. @returns false if somebody else's lock is in the way */
-export function trySetLock(fd: number, type: "read" | "write", start: bigint, length: bigint): boolean {
-  try {
-    setLock(fd, type, start, length);
-    return true;
-  } catch (error) {
-    // POSIX allows either.
-    if (error instanceof SystemError && (error.code === "EAGAIN" || error.code === "EACCES")) return false;
-    throw error;
-  }
+/** As `trySetLock`. @throws SystemError */
+export function tryFlock(fd: number, flock: Buffer): boolean {
+  return tryFcntl(fd, F_OFD_SETLK, flock);
+}
+
+/** Whether anybody else has a lock there. Takes none. @throws SystemError */
+export function isLockedElsewhere(fd: number, start: bigint, length: bigint): boolean {
+  const flock = toFlock("write", start, length);
+  fcntl(fd, F_OFD_GETLK, flock);
+  return flock.readInt16LE(0) !== lockTypes.none;
 }
 
 /**

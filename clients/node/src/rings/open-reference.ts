@@ -137,7 +137,7 @@ function tryOpen(
   }
 }
 
-function toStale(mismatch: Mismatch): TensordError {
+export function toStale(mismatch: Mismatch): TensordError {
   const reason = mismatch.toError();
   if (reason.code === "region-sealed") return reason;
   const hint =

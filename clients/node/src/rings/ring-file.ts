@@ -6,9 +6,13 @@
 import { TensordError } from "../errors.ts";
 import type { Place } from "../memory/attach.ts";
 import type { HeldFile } from "../memory/held-file.ts";
-import { setLock, trySetLock } from "../memory/lock.ts";
+import { viewAt } from "../memory/libc.ts";
+import { isLockedElsewhere, setLock, toFlock, tryFlock, trySetLock } from "../memory/lock.ts";
+import { maxViewBytes } from "../memory/pages.ts";
 import { type Region, viewOf } from "../regions/region.ts";
 import { openForLock } from "../regions/tensor-lock.ts";
+import { Bell } from "./bell.ts";
+import { ownerByte } from "./bell-layout.ts";
 import { slotOffset, toGeneration, wordOffset } from "./ring-layout.ts";
 
 export class RingFile {
@@ -18,14 +22,30 @@ export class RingFile {
   readonly #region: Region;
   /** How often each slot was raised. Counted here: the file can be written by others. */
   readonly #counts: number[];
+  /** As the kernel wants them: a slot's lock, and its end. */
+  readonly #flocks: { readonly write: Buffer; readonly none: Buffer }[] = [];
+  readonly bell: Bell;
+  /** Of each slot its memory, while it can be shown at once. */
+  readonly #windows = new Map<number, Uint8Array<ArrayBuffer>>();
+  #words: BigUint64Array;
   /** Holds every lock of this ring, and no mapping, which would outlive it. */
   #file: HeldFile | undefined;
 
   /** Takes over the region. @throws TensordError, and leaves the region to the caller */
   static async open(region: Region, slots: number, slotBytes: number): Promise<RingFile> {
     const ring = new RingFile(region, slots, slotBytes);
-    ring.#file = await openForLock(ring.place, "write");
-    return ring;
+    const file = await openForLock(ring.place, "write");
+    // Those who receive see by it that the owner lives.
+    if (trySetLock(file.fd, "write", ownerByte, 1n)) {
+      ring.#file = file;
+      return ring;
+    }
+    file.close();
+    throw new TensordError(
+      "region-busy",
+      `Cannot make a ring: somebody else has locked the byte by which its owner lives in ${ring.place.region}`,
+      { hint: "make another one" },
+    );
   }
 
   private constructor(region: Region, slots: number, slotBytes: number) {
@@ -37,8 +57,19 @@ export class RingFile {
     }
     this.slots = slots;
     this.slotBytes = slotBytes;
-    this.place = viewOf(region).attachment.place;
+    const { attachment } = viewOf(region);
+    this.place = attachment.place;
     this.#region = region;
+    // Nobody else sees it: it need not keep what is mapped, and goes with it.
+    this.#words = new BigUint64Array(viewAt(attachment.addressOf(wordOffset(0), 8 * slots), 8 * slots));
+    const bell = region.tensor("bell");
+    const { name, byteOffset, byteSize, shape } = bell;
+    this.bell = new Bell(
+      attachment,
+      { name, dtype: "U8", shape, byteOffset, byteSize, aliasOf: null, logical: null },
+      slots,
+      slotBytes,
+    );
     this.#counts = new Array<number>(slots).fill(0);
   }
 
@@ -51,8 +82,12 @@ export class RingFile {
     if (this.#file === undefined) return;
     // All of it: a copy of the descriptor in a child process must not keep a lock.
     setLock(this.#file.fd, "none", BigInt(this.offsetOf(0)), BigInt(this.slots * this.slotBytes));
+    setLock(this.#file.fd, "none", ownerByte, 1n);
     this.#file.close();
     this.#file = undefined;
+    this.bell.close();
+    this.#words = new BigUint64Array(0);
+    this.#windows.clear();
     this.#region.close();
   }
 
@@ -63,11 +98,11 @@ export class RingFile {
 
   /** @returns whether nobody else has it locked */
   tryLock(index: number): boolean {
-    return trySetLock(this.#opened(), "write", BigInt(this.offsetOf(index)), BigInt(this.slotBytes));
+    return tryFlock(this.#opened(), this.#flocksOf(index).write);
   }
 
   unlock(index: number): void {
-    setLock(this.#opened(), "none", BigInt(this.offsetOf(index)), BigInt(this.slotBytes));
+    tryFlock(this.#opened(), this.#flocksOf(index).none);
   }
 
   /**
@@ -78,13 +113,37 @@ export class RingFile {
     const count = (this.#counts[index] ?? 0) + 1;
     this.#counts[index] = count;
     const generation = toGeneration(count, index);
-    this.#region.tensor("generations").array("U64")[index] = BigInt(generation);
+    Atomics.store(this.#words, index, BigInt(generation));
     return generation;
   }
 
   /** The first bytes of a slot. @throws TensordError `closed` */
   bytes(index: number, byteSize: number): Uint8Array<ArrayBuffer> {
-    return this.#region.tensor("slots").window(index * this.slotBytes, byteSize);
+    const { slotBytes } = this;
+    this.#opened();
+    if (slotBytes > maxViewBytes) return this.#region.tensor("slots").window(index * slotBytes, byteSize);
+    let window = this.#windows.get(index);
+    if (window === undefined) {
+      window = this.#region.tensor("slots").window(index * slotBytes, slotBytes);
+      this.#windows.set(index, window);
+    }
+    return window.subarray(0, byteSize);
+  }
+
+  /** A slot's memory from its first byte on, as far as an answer in it reaches. @throws TensordError `closed` */
+  bufferOf(index: number, { offset, byteSize }: { readonly offset: number; readonly byteSize: number }): ArrayBuffer {
+    return this.bytes(index, offset + byteSize).buffer;
+  }
+
+  /** Whether anybody else has a slot that this process has unlocked. @throws TensordError `closed` */
+  isOpenElsewhere(index: number): boolean {
+    return isLockedElsewhere(this.#opened(), BigInt(this.offsetOf(index)), BigInt(this.slotBytes));
+  }
+
+  #flocksOf(index: number) {
+    const [start, length] = [BigInt(this.offsetOf(index)), BigInt(this.slotBytes)];
+    this.#flocks[index] ??= { write: toFlock("write", start, length), none: toFlock("none", start, length) };
+    return this.#flocks[index];
   }
 
   #opened(): number {

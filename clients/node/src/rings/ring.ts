@@ -9,13 +9,15 @@ import { inspect } from "node:util";
 import { checkOptions } from "../check/options.ts";
 import * as tables from "../check/tables.ts";
 import { TensordError } from "../errors.ts";
-import { retryWithin } from "../memory/lock.ts";
-import type { RingOptions } from "../options.ts";
+import type { PutOptions, RingOptions } from "../options.ts";
 import type { Asker } from "../regions/asker.ts";
 import { isHeap, noRing } from "../regions/heap.ts";
 import { makeRegion } from "../regions/make-region.ts";
 import type { TensorReference } from "../regions/reference.ts";
 import type { TensorSource } from "../regions/sources.ts";
+import { deadlineAfter } from "../waiting.ts";
+import { toBellLayout } from "./bell-layout.ts";
+import type { Call } from "./call.ts";
 import { RingFile } from "./ring-file.ts";
 import { maxSlots } from "./ring-layout.ts";
 import { Slot } from "./slot.ts";
@@ -38,7 +40,9 @@ export async function makeRing(asker: Asker, options: RingOptions): Promise<Ring
   const slotBytes = Math.ceil(leastBytes / slotAlignment) * slotAlignment;
   const tensors = {
     generations: { dtype: "U64", shape: [slots] },
+    // In this order: those of one size lie in the file as they are asked for.
     slots: { dtype: "U8", shape: [slots, slotBytes] },
+    bell: { dtype: "U8", shape: [toBellLayout(slots, slotBytes).byteSize] },
   } as const;
   if (options.storage === "heap") throw noRing();
   const region = await makeRegion(asker, name, tensors, rest);
@@ -54,7 +58,8 @@ export async function makeRing(asker: Asker, options: RingOptions): Promise<Ring
 }
 
 /**
- * A ring of slots that this process owns. Each slot holds one tensor at a time. Close it, or declare it with `using`: that
+ * A ring of slots that this process owns. Each slot holds one tensor at a time. `send` one, and whoever has `client.receiver` of `ref()`
+ * receives it; `call` is a request that one of them answers; or `put` it, and send the reference by a way of your own. Close it, or declare it with `using`: that
  * lets go of the memory here, while the region ends with its owner, or by `client.delete(ring)`.
  */
 export class Ring {
@@ -91,17 +96,59 @@ export class Ring {
    */
   async acquire(options: LockOptions = {}): Promise<Slot> {
     checkOptions("take a slot", tables.lock, options);
-    return retryWithin(options, `take a slot of ring ${this.id}`, () => this.#tryAcquire());
+    const { timeoutMs = Number.POSITIVE_INFINITY, signal } = options;
+    const deadline = deadlineAfter(timeoutMs);
+    signal?.throwIfAborted();
+    const free = this.#tryAcquire();
+    if (free !== undefined) return free;
+    const slot = await this.#file.bell.waitForSlot(() => this.#tryAcquire(), deadline, signal);
+    if (slot !== undefined) return slot;
+    throw new TensordError(
+      "deadline-exceeded",
+      `Cannot take a slot of ring ${this.id}: all ${this.slots} are in use after ${timeoutMs} ms, ${this.#taken.size} of them by ` +
+        "this process, the others by those who have them open",
+      { hint: "close slots, calls, messages and opened tensors sooner, or make the ring with more slots" },
+    );
+  }
+
+  /** What `client.receiver` takes, in any process of this machine: send it once. @throws TensordError `closed` */
+  ref(): TensorReference {
+    this.#file.bell.check();
+    return this.#file.bell.reference;
   }
 
   /**
-   * Copies a tensor into the next free slot. @returns the reference to send
+   * Copies a tensor into the next free slot, and tells those who receive. Nobody need be there: it is not kept for who comes when the
+   * ring has come round.
+   * @throws TensordError as `put`, and `validation-failed` for more than 8 dimensions
+   */
+  async send(source: TensorSource, options: LockOptions = {}): Promise<void> {
+    using slot = await this.#fill(source, options);
+    slot.send();
+  }
+
+  /**
+   * Copies a tensor into the next free slot and sends it as a request, which one of those who receive answers:
+   * `using call = await ring.call(data)`, `await call.result()`. The slot is the call's until that is closed. The result is written into the
+   * same slot, which must have the bytes for it. The options are for the wait for a slot.
+   * @throws TensordError as `send`
+   */
+  async call(source: TensorSource, options: LockOptions = {}): Promise<Call> {
+    using slot = await this.#fill(source, options);
+    return slot.call();
+  }
+
+  /**
+   * Copies a tensor into the next free slot. @returns the reference to send; with `packed` its 128 bytes, which `receiver.open` takes
    * @throws TensordError `deadline-exceeded`, `validation-failed` if it is larger than a slot, `closed`
    */
-  async put(source: TensorSource, options: LockOptions = {}): Promise<TensorReference> {
-    using slot = await this.acquire(options);
-    await slot.write(source);
-    return slot.publish();
+  put(source: TensorSource, options: PutOptions & { readonly packed: true }): Promise<Uint8Array<ArrayBuffer>>;
+  put(source: TensorSource, options?: PutOptions & { readonly packed?: false | undefined }): Promise<TensorReference>;
+  async put(source: TensorSource, options: PutOptions = {}): Promise<TensorReference | Uint8Array<ArrayBuffer>> {
+    checkOptions("put a tensor into a ring", tables.put, options);
+    const { packed = false, ...waiting } = options;
+    using slot = await this.#fill(source, waiting);
+    return packed ? slot.publish({ packed }) : slot.publish();
   }
 
   /** Lets go of the ring and of every slot. Safe to call twice. */
@@ -117,6 +164,17 @@ export class Ring {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  async #fill(source: TensorSource, options: LockOptions): Promise<Slot> {
+    const slot = await this.acquire(options);
+    try {
+      await slot.write(source);
+      return slot;
+    } catch (error) {
+      slot.close();
+      throw error;
+    }
   }
 
   #tryAcquire(): Slot | undefined {

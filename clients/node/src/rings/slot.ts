@@ -1,6 +1,6 @@
 /** A slot that a ring's owner has taken: filled, and then published for others to read, or lent for them to write into. */
 
-import type { LockOptions } from "../options.ts";
+import type { LockOptions, PackedOptions } from "../options.ts";
 import "../dispose.ts";
 import { setImmediate } from "node:timers/promises";
 import * as kinds from "../check/kinds.ts";
@@ -12,6 +12,8 @@ import { TensordError } from "../errors.ts";
 import { retryWithin } from "../memory/lock.ts";
 import { type TensorReference, toReference } from "../regions/reference.ts";
 import { type TensorSource, toSource } from "../regions/sources.ts";
+import { Call } from "./call.ts";
+import { pack, requestKind, tensorKind, toMark } from "./packed.ts";
 import type { RingFile } from "./ring-file.ts";
 
 /** `filling`: locked, nobody else reads or writes. `lent`: unlocked, and still ours. `over`: the ring's again. */
@@ -58,7 +60,8 @@ export class Slot {
         hint: "use bytes(dtype, shape)",
       });
     }
-    return new Kind(this.#layOut(dtype, shape).buffer) as unknown as ArrayTypes[Name];
+    const { buffer, byteOffset, byteLength } = this.#layOut(dtype, shape);
+    return new Kind(buffer, byteOffset, byteLength / Kind.BYTES_PER_ELEMENT) as unknown as ArrayTypes[Name];
   }
 
   /** As `array`, as raw bytes: also for what no typed array shows. Throws as `array` does. */
@@ -79,21 +82,50 @@ export class Slot {
 
   /**
    * Lets others read it, and gives the slot back to the ring. The reference is good until the ring comes round to it again;
-   * whoever has it open then keeps it.
+   * whoever has it open then keeps it. With `packed` it has 128 bytes, which `receiver.open` takes.
    * @throws TensordError `validation-failed` if nothing was laid out in it; `closed`
    */
-  publish(): TensorReference {
-    const reference = this.#reference();
+  publish(options: PackedOptions & { readonly packed: true }): Uint8Array<ArrayBuffer>;
+  publish(options?: PackedOptions & { readonly packed?: false | undefined }): TensorReference;
+  publish(options: PackedOptions = {}): TensorReference | Uint8Array<ArrayBuffer> {
+    checkOptions("publish a slot", tables.packed, options);
+    const reference = this.#reference(options);
     this.close();
     return reference;
   }
 
   /**
-   * Lets others read it, or write into it, and keeps the slot: the reference stays good until `takeBack` or `close`. Throws
-   * as `publish` does.
+   * As `publish`, and tells those who receive from the ring of it.
+   * @throws TensordError as `publish`, and `validation-failed` for more than 8 dimensions
    */
-  lend(): TensorReference {
-    const reference = this.#reference();
+  send(): void {
+    const entry = this.#pack(tensorKind);
+    this.close();
+    this.#file.bell.ring(entry);
+  }
+
+  /**
+   * Sends the tensor as a request, whose result one of those who receive writes into the same slot, which is the call's from here on.
+   * @throws TensordError as `send`
+   */
+  call(): Call {
+    const entry = this.#pack(requestKind);
+    this.#state = "over";
+    const call = new Call(this.#file, this.#index, this.#generation, this.#giveUp);
+    this.#file.unlock(this.#index);
+    this.#file.bell.ring(entry);
+    return call;
+  }
+
+  /**
+   * Lets others read it, or write into it, and keeps the slot: the reference stays good until `takeBack` or `close`. `packed`, and what it
+   * throws, as with `publish`.
+   */
+  lend(options: PackedOptions & { readonly packed: true }): Uint8Array<ArrayBuffer>;
+  lend(options?: PackedOptions & { readonly packed?: false | undefined }): TensorReference;
+  lend(options: PackedOptions = {}): TensorReference | Uint8Array<ArrayBuffer> {
+    checkOptions("lend a slot", tables.packed, options);
+    const reference = this.#reference(options);
     this.#file.unlock(this.#index);
     this.#state = "lent";
     return reference;
@@ -140,15 +172,23 @@ export class Slot {
     return this.#file.bytes(this.#index, byteSize);
   }
 
-  #reference(): TensorReference {
+  #reference({ packed = false }: PackedOptions): TensorReference | Uint8Array<ArrayBuffer> {
+    if (packed) return Uint8Array.from(this.#pack(tensorKind));
+    return toReference(this.#file.place, this.#filled(), this.#generation);
+  }
+
+  #pack(kind: number): Buffer {
+    const { dev, ino, region } = this.#file.place;
+    const mark = { dev: BigInt(dev), ino: BigInt(ino), region: toMark(region) };
+    return pack({ ...this.#filled(), ...mark, kind, generation: this.#generation });
+  }
+
+  #filled() {
     this.#check("filling");
-    if (this.#layout === undefined) {
-      throw new TensordError("validation-failed", "Cannot publish the slot: nothing was laid out in it", {
-        hint: "call array(dtype, shape) or write(source) first",
-      });
-    }
-    const byteOffset = this.#file.offsetOf(this.#index);
-    return toReference(this.#file.place, { ...this.#layout, byteOffset }, this.#generation);
+    if (this.#layout !== undefined) return { ...this.#layout, byteOffset: this.#file.offsetOf(this.#index) };
+    throw new TensordError("validation-failed", "Cannot publish the slot: nothing was laid out in it", {
+      hint: "call array(dtype, shape) or write(source) first",
+    });
   }
 
   #check(want: State): void {
