@@ -60,8 +60,9 @@ class Waits {
   #start(): void {
     try {
       const workerData: ThreadData = { koffi: resolveKoffi(), page: this.#page, futexCall: futexCall() };
-      // It has no use of what this process has: neither its arguments, nor what it reads and writes.
-      const worker = new Worker(program, { eval: true, workerData, execArgv: [], env: {}, stdin: false });
+      // It is a script whatever this program is, and has no use of what this process was started with.
+      const execArgv = ["--input-type=commonjs"];
+      const worker = new Worker(program, { eval: true, workerData, execArgv, env: {}, stdin: false });
       worker.unref();
       worker.on("message", () => this.#settle());
       worker.on("online", () => {

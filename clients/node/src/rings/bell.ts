@@ -101,12 +101,17 @@ export class Bell {
     return Atomics.load(this.#longs, this.#recordAt(index) / 8 + 1) === BigInt(generation);
   }
 
-  /** Waits until its record changes, or is woken, for at most `ms`; for less where that is a slice. */
-  async waitForAnswer(index: number, generation: number, ms: number, signal: AbortSignal | undefined): Promise<void> {
+  /** Waits until its record changes, or is woken, for at most `ms`, or less. @param isLate it was waited for before */
+  async waitForAnswer(
+    { index, generation, isLate }: { readonly index: number; readonly generation: number; readonly isLate: boolean },
+    ms: number,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     this.check();
     const start = this.#recordAt(index);
     const seen = Atomics.load(this.#words, start / 4);
-    if (this.isAnswered(index, generation) || isChangedSoon(this.#words, start / 4, seen)) return;
+    if (this.isAnswered(index, generation)) return;
+    if (!isLate && isChangedSoon(this.#words, start / 4, seen)) return;
     await waitAt(this.#address + BigInt(start), seen, ms, signal);
   }
 

@@ -120,7 +120,8 @@ export class Call {
           hint: "ask again to wait longer, or close it: a worker that comes late finds that it is gone",
         });
       }
-      await this.#file.bell.waitForAnswer(this.#index, this.#generation, leftMs, signal);
+      const waited = { index: this.#index, generation: this.#generation, isLate };
+      await this.#file.bell.waitForAnswer(waited, leftMs, signal);
     }
   }
 

@@ -117,7 +117,7 @@ export class Receiver {
       if ((isLate || leftMs <= 0) && this.#hasEnded()) throw this.#over();
       if (leftMs <= 0) throw this.#nothing(timeoutMs);
       const [words, index] = this.#ring.tailWord;
-      if (isChangedSoon(words, index, this.#seen | 0)) continue;
+      if (!isLate && isChangedSoon(words, index, this.#seen | 0)) continue;
       await waitAt(this.#ring.tailAddress, this.#seen | 0, leftMs, signal);
       isLate = true;
     }
