@@ -14,6 +14,7 @@ import { type TensorSource, toSource } from "../regions/sources.ts";
 import { type AnswerRecord, done, failed, resultAlignment, toRecord } from "./answer-record.ts";
 import { lineBytes } from "./bell-layout.ts";
 import type { EntryType, OpenedRing, SlotPlace } from "./opened-ring.ts";
+import type { Shaped } from "./packed.ts";
 import { showArray, showBytes } from "./slot-view.ts";
 
 const maxReasonBytes = 4096;
@@ -86,7 +87,7 @@ export class Message {
   array(dtype?: ArrayDtype): TensorArray {
     this.#check();
     const buffer = this.#ring.bufferOf(this.#slot.index, this.byteSize);
-    return this.#held(showArray(buffer, 0, this.#type, dtype));
+    return this.#held(showArray(buffer, 0, this.#type, dtype), this.#type);
   }
 
   /** The raw bytes, whatever the dtype. @throws TensordError `closed` */
@@ -113,17 +114,18 @@ export class Message {
     const type = { dtype, shape, byteSize: byteSizeOf(dtype, shape) };
     this.#checkRoom(type.dtype, shape, type.byteSize, offset);
     const buffer = this.#ring.bufferOf(this.#slot.index, offset + type.byteSize);
-    return this.#held(showArray(buffer, offset, type, dtype)) as ArrayTypes[Name];
+    return this.#held(showArray(buffer, offset, type, dtype), type) as ArrayTypes[Name];
   }
 
   /**
-   * Sends the result of a request, and closes the message. What lies in the slot, from `room` or `array`, stays where it is; all else is
-   * copied into it, over the request.
+   * Sends the result of a request, and closes the message. What `room` or `array` gave stays where it is, with its dtype and shape; all else is
+   * copied into the slot, over the request.
    * @throws TensordError `validation-failed` if it is no request, or does not fit: then it may be answered with something else; `closed`
    */
   answer(source: TensorSource): void {
     this.#checkRequest("answer");
-    const { dtype, shape, bytes } = toSource(source);
+    const ours = shown.get(source);
+    const { dtype, shape, bytes } = toSource(ours === undefined ? source : { ...ours, data: source as TensorArray });
     const byteSize = byteSizeOf(dtype, shape);
     const inPlace = bytes === undefined ? undefined : this.#offsetOf(bytes);
     this.#checkRoom(dtype, shape, byteSize, inPlace ?? 0);
@@ -165,8 +167,9 @@ export class Message {
     return `Message ${what} ${this.dtype} [${this.shape.join(", ")}] of ${this.#ring.region}${this.#isClosed ? ", closed" : ""}`;
   }
 
-  /** As long as it lives, this does. */
-  #held<Shown extends object>(array: Shown): Shown {
+  /** As long as it lives, this does; and it is answered with as what it is. */
+  #held<Shown extends object>(array: Shown, as?: Pick<Shaped, "dtype" | "shape">): Shown {
+    if (as !== undefined) shown.set(array, { dtype: as.dtype, shape: as.shape });
     return Object.defineProperty(array, holder, { value: this });
   }
 
@@ -212,6 +215,8 @@ export class Message {
 }
 
 const holder = Symbol("message");
+/** What arrays show that messages gave: they say neither their shape nor, as of BF16, their dtype. */
+const shown = new WeakMap<object, Pick<Shaped, "dtype" | "shape">>();
 
 /** Tells the caller of a request that there is no result. */
 function giveUp(ring: OpenedRing, slot: SlotPlace, reason = "its worker closed it without an answer"): void {
