@@ -25,12 +25,14 @@ const plain: Wanted = { want: "an object of options", accepts: isPlain };
 /** @throws TensordError `validation-failed`, with the option and its value quoted */
 export function checkOptions<Options extends object>(action: string, table: Table<Options>, given: Options): void {
   if (!isPlain(given)) throw refused(action, "what should be its options", given, plain);
-  for (const key of Object.keys(given)) {
+  const keys = Object.keys(given);
+  for (const key of keys) {
     if (!Object.hasOwn(table, key)) throw unknown(action, key, given[key], Object.keys(table));
   }
-  for (const [key, kind] of Object.entries<Wanted>(table)) {
+  for (const key of keys) {
     const value = given[key];
-    if (value !== undefined && !kind.accepts(value)) throw refused(action, key, value, kind);
+    const kind = (table as Readonly<Record<string, Wanted>>)[key];
+    if (value !== undefined && kind?.accepts(value) === false) throw refused(action, key, value, kind);
   }
 }
 

@@ -13,7 +13,7 @@ import { maxViewBytes } from "../memory/pages.ts";
 import { type TensorReference, toReference } from "../regions/reference.ts";
 import { recordBytes, recordStart } from "./answer-record.ts";
 import { type BellLayout, entryBytes, ownerByte } from "./bell-layout.ts";
-import { keyOf, readPlace, requestKind, type Shaped, toMark, unpack } from "./packed.ts";
+import { keyOf, type Mark, readPlace, requestKind, type Shaped, toMark, unpack } from "./packed.ts";
 import { slotOf, slotOffset, toGeneration, wordOffset } from "./ring-layout.ts";
 
 /**
@@ -42,7 +42,7 @@ export class OpenedRing {
   readonly #reference: TensorReference;
   readonly #whole: Attachment;
   readonly #locks: HeldFile;
-  readonly #mark: { readonly dev: bigint; readonly ino: bigint; readonly region: string };
+  readonly #mark: Mark;
   /** From the bell's base on. */
   #bell: Buffer;
   #words: Int32Array;

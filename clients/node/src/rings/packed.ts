@@ -46,14 +46,18 @@ export interface Shaped {
   readonly byteSize: number;
 }
 
-/** What a packed reference says. `dev` and `ino` are decimal; `region` is the hex of its mark. */
-export interface Packed extends Shaped {
-  readonly kind: number;
-  readonly generation: number;
-  readonly byteOffset: number;
+/** Which ring: its file, and the hex of its region's mark. */
+export interface Mark {
   readonly dev: bigint;
   readonly ino: bigint;
   readonly region: string;
+}
+
+/** What a packed reference says. */
+export interface Packed extends Shaped, Mark {
+  readonly kind: number;
+  readonly generation: number;
+  readonly byteOffset: number;
 }
 
 /** The first 128 of the 130 bits of a region's id, in hex. */

@@ -13,12 +13,17 @@ import { type Region, viewOf } from "../regions/region.ts";
 import { openForLock } from "../regions/tensor-lock.ts";
 import { Bell } from "./bell.ts";
 import { ownerByte } from "./bell-layout.ts";
+import { type Mark, type Packed, pack, toMark, writePlace } from "./packed.ts";
 import { slotOffset, toGeneration, wordOffset } from "./ring-layout.ts";
+
+const maxTypes = 64;
 
 export class RingFile {
   readonly slots: number;
   readonly slotBytes: number;
   readonly place: Place;
+  readonly #mark: Mark;
+  readonly #packed = new Map<string, Buffer>();
   readonly #region: Region;
   /** How often each slot was raised. Counted here: the file can be written by others. */
   readonly #counts: number[];
@@ -59,6 +64,8 @@ export class RingFile {
     this.slotBytes = slotBytes;
     const { attachment } = viewOf(region);
     this.place = attachment.place;
+    const { dev, ino, region: id } = this.place;
+    this.#mark = { dev: BigInt(dev), ino: BigInt(ino), region: toMark(id) };
     this.#region = region;
     // Nobody else sees it: it need not keep what is mapped, and goes with it.
     this.#words = new BigUint64Array(viewAt(attachment.addressOf(wordOffset(0), 8 * slots), 8 * slots));
@@ -89,6 +96,23 @@ export class RingFile {
     this.#words = new BigUint64Array(0);
     this.#windows.clear();
     this.#region.close();
+  }
+
+  /**
+   * A packed reference of a slot. Of so many dtypes and shapes what all of theirs have in common is kept.
+   * @throws TensordError `validation-failed` for too many dimensions
+   */
+  pack(said: Omit<Packed, keyof Mark>): Buffer {
+    const key = `${said.kind} ${said.dtype} ${said.shape}`;
+    let known = this.#packed.get(key);
+    if (known === undefined) {
+      known = pack({ ...said, ...this.#mark });
+      if (this.#packed.size >= maxTypes) this.#packed.clear();
+      this.#packed.set(key, known);
+    }
+    const raw = Buffer.from(known);
+    writePlace(raw, said.generation, said.byteOffset);
+    return raw;
   }
 
   /** Where a slot begins, in bytes from the start of the file. */

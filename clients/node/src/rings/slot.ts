@@ -13,7 +13,7 @@ import { retryWithin } from "../memory/lock.ts";
 import { type TensorReference, toReference } from "../regions/reference.ts";
 import { type TensorSource, toSource } from "../regions/sources.ts";
 import { Call } from "./call.ts";
-import { pack, requestKind, tensorKind, toMark } from "./packed.ts";
+import { requestKind, tensorKind } from "./packed.ts";
 import type { RingFile } from "./ring-file.ts";
 
 /** `filling`: locked, nobody else reads or writes. `lent`: unlocked, and still ours. `over`: the ring's again. */
@@ -178,9 +178,7 @@ export class Slot {
   }
 
   #pack(kind: number): Buffer {
-    const { dev, ino, region } = this.#file.place;
-    const mark = { dev: BigInt(dev), ino: BigInt(ino), region: toMark(region) };
-    return pack({ ...this.#filled(), ...mark, kind, generation: this.#generation });
+    return this.#file.pack({ ...this.#filled(), kind, generation: this.#generation });
   }
 
   #filled() {
