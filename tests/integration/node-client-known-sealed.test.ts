@@ -158,7 +158,7 @@ test("each attach is told to the server; and while that is away what was attache
     `,
   );
   expect(await program.hear<number>()).toBe(0);
-  await server.kill();
+  await server.kill("SIGKILL");
   await program.say("it is away");
   expect(await program.hear<number>()).toBe(9);
   await server.start();

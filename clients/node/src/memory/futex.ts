@@ -12,9 +12,11 @@ const everybody = 0x7fff_ffff;
 const polls = 30;
 const pollMs = 0.05;
 /** A yield that takes longer has let others run who had work of their own; on a busy machine each would. */
-const longYieldMs = 0.5;
-const withoutYieldsMs = 1000;
-let yieldsFrom = 0;
+const longYieldMs = 0.2;
+/** After such a yield so many waits begin without a look, twice as many after the next, and none after a short one. */
+const mostSkipped = 1024;
+let skippedNext = 1;
+let skipped = 0;
 
 /** The number of futex(2) on this processor. */
 export function futexCall(): number {
@@ -30,15 +32,26 @@ export function wakeAll(address: bigint): void {
 /** Looks a few times whether the word is another than `seen`, and lets others run in between where that is short. */
 export function isChangedSoon(words: Int32Array, index: number, seen: number): boolean {
   if (Atomics.load(words, index) !== seen) return true;
+  if (skipped > 0) {
+    skipped -= 1;
+    return false;
+  }
   const { sched_yield } = library();
   const begin = performance.now();
-  let now = begin;
-  for (let poll = 0; poll < polls && now - begin < pollMs; poll++) {
-    if (now >= yieldsFrom) sched_yield();
-    const before = now;
-    now = performance.now();
-    if (now - before > longYieldMs) yieldsFrom = now + withoutYieldsMs;
-    if (Atomics.load(words, index) !== seen) return true;
+  for (let poll = 0, before = begin; poll < polls; poll++) {
+    sched_yield();
+    const now = performance.now();
+    if (now - before > longYieldMs) {
+      skipped = skippedNext;
+      skippedNext = Math.min(2 * skippedNext, mostSkipped);
+      return Atomics.load(words, index) !== seen;
+    }
+    if (Atomics.load(words, index) !== seen) {
+      skippedNext = 1;
+      return true;
+    }
+    if (now - begin > pollMs) break;
+    before = now;
   }
   return false;
 }
