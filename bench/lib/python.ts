@@ -1,7 +1,6 @@
 /** Runs a Python or Node half of a benchmark: it prints one JSON value, and is run again if others disturbed it. */
 
 import { join } from "node:path";
-import { setUpNodeClient } from "../../scripts/lib/node-client.mjs";
 import { round } from "./machine.ts";
 import { node, python, repository } from "./places.ts";
 import { say } from "./result.ts";
@@ -29,7 +28,9 @@ export async function runNode<Output>(
   args: readonly string[],
   pids: readonly number[],
 ): Promise<Output> {
-  await setUpNodeClient();
+  const builder = `await (await import("./scripts/lib/node-client.mjs")).setUpNodeClient()`;
+  const { success, stderr } = Bun.spawnSync([node, "--input-type=module", "--eval", builder], { cwd: repository });
+  if (!success) throw new Error(`Cannot build the Node client: ${stderr}`);
   return runQuiet(node, script, args, pids, {});
 }
 
