@@ -490,6 +490,59 @@ test("a thread receives as its process does, gives its slot back when it ends, a
   expect(seen).toEqual({ answers: [2, 3], taken: "deadline-exceeded" });
 });
 
+test("what was dropped without a close is let go of by the collector: descriptors, slots, and a request with word to its caller", async () => {
+  await using server = await lendServer();
+  const seen = await runProgram(
+    "node",
+    server.env,
+    `${tools}
+      const { readdirSync, readlinkSync } = await import("node:fs");
+      const ring = await client.ring({ slots: 2, slotBytes: 64, ttlMs: 600_000 });
+      const { path } = ring.ref();
+      const files = () => readdirSync("/proc/self/fd").filter((fd) => {
+        try {
+          return readlinkSync("/proc/self/fd/" + fd) === path;
+        } catch {
+          return false;
+        }
+      }).length;
+      const before = files();
+      const drop = async () => {
+        const receiver = client.receiver(ring.ref(), { writable: true });
+        const sent = await ring.call(new Uint8Array([1]));
+        const message = await receiver.receive();
+        // As long as its array lives, so does the message.
+        const held = message.array();
+        for (let round = 0; round < 3; round++) await collect();
+        if (sent.isDone) throw new Error("it was let go of while its array lived");
+        return [sent, held[0]];
+      };
+      const [sent, value] = await drop();
+      let code = "deadline-exceeded";
+      while (code === "deadline-exceeded") {
+        await collect();
+        code = await codeOf(() => sent.result({ timeoutMs: 5 }));
+      }
+      sent.close();
+      while (files() > before) await collect();
+      const call = async () => void (await ring.call(new Uint8Array([1])));
+      await call();
+      await call();
+      // Both slots are calls' that nobody has any more.
+      let slot;
+      while (slot === undefined) {
+        await collect();
+        slot = await ring.acquire({ timeoutMs: 5 }).catch(() => undefined);
+      }
+      tell({ value, code });
+      slot.close();
+      ring.close();
+      client.close();
+    `,
+  );
+  expect(seen).toEqual({ value: 1, code: "request-failed" });
+});
+
 test("one thread sleeps for all who wait", async () => {
   await using server = await lendServer();
   const seen = await runProgram<number[]>(

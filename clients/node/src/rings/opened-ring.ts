@@ -25,6 +25,9 @@ export type Outcome = "lost" | "passed" | "busy";
 /** Of so many dtypes and shapes what an entry says of them is kept. */
 const maxTypes = 64;
 
+/** Of rings that nobody closed. What is mapped ends with its last holder. */
+const dropped = new FinalizationRegistry<HeldFile>((locks) => locks.close());
+
 export interface EntryType extends Shaped {
   readonly isRequest: boolean;
 }
@@ -63,6 +66,7 @@ export class OpenedRing {
     this.isWritable = isWritable;
     this.#whole = whole;
     this.#locks = locks;
+    dropped.register(this, locks, this);
     const { dev, ino, region } = reference;
     this.#mark = { dev: BigInt(dev), ino: BigInt(ino), region: toMark(region) };
     const size = Math.floor((byteOffset + byteSize - base) / 8) * 8;
@@ -226,6 +230,7 @@ export class OpenedRing {
     this.#words = new Int32Array(nothing);
     this.#longs = new BigUint64Array(nothing);
     this.#generations = this.#longs;
+    dropped.unregister(this);
     this.#locks.close();
     this.#whole.close();
   }
