@@ -543,6 +543,55 @@ test("what was dropped without a close is let go of by the collector: descriptor
   expect(seen).toEqual({ value: 1, code: "request-failed" });
 });
 
+/** The number that no kernel has stands for one from before futex_waitv(2), and for a sandbox without it. */
+for (const [what, Kind] of [
+  ["no thread", "class { constructor() { made += 1; throw new Error('no thread'); } }"],
+  [
+    "a thread that dies",
+    "class extends Worker { constructor(_, options) { made += 1; super('process.exit(1)', options); } }",
+  ],
+  [
+    "no futex_waitv",
+    "class extends Worker { constructor(text, options) { made += 1; super(text.replace('= 449', '= 99999'), options); } }",
+  ],
+] as const) {
+  test(`with ${what} who waits is woken all the same, and sees deadlines and the end`, async () => {
+    await using server = await lendServer();
+    const seen = await runProgram(
+      "node",
+      server.env,
+      `${tools}
+        const threads = await import("node:worker_threads");
+        const { Worker } = threads;
+        let made = 0;
+        threads.default.Worker = ${Kind};
+        (await import("node:module")).syncBuiltinESMExports();
+        const ring = await client.ring({ slots: 2, slotBytes: 64, ttlMs: 600_000 });
+        const [first, second] = [client.receiver(ring.ref(), { writable: true }), client.receiver(ring.ref())];
+        const early = await codeOf(() => first.receive({ timeoutMs: 150 }));
+        const waiting = [take(first), take(second)];
+        setTimeout(() => void ring.send(new Uint8Array([1])), 150);
+        const received = (await Promise.all(waiting)).map(([, , content]) => content);
+        const sent = await ring.call(new Uint8Array([1]));
+        setTimeout(async () => (await first.receive()).answer(new Uint8Array([2])), 150);
+        const result = values(await sent.result());
+        sent.close();
+        setTimeout(() => ring.close(), 150);
+        const ended = await codeOf(() => second.receive());
+        tell({ early, received, result, ended, made });
+        for (const each of [first, second, client]) each.close();
+      `,
+    );
+    expect(seen).toEqual({
+      early: "deadline-exceeded",
+      received: [[1], [1]],
+      result: [2],
+      ended: "stale-ref",
+      made: 1,
+    });
+  });
+}
+
 test("one thread sleeps for all who wait", async () => {
   await using server = await lendServer();
   const seen = await runProgram<number[]>(
