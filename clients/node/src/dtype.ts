@@ -131,6 +131,9 @@ export function byteSizeOf(dtype: string, shape: readonly number[]): number {
       `Cannot have elements of type ${dtype}: want ${[...table.keys()].join(", ")}`,
     );
   }
+  // What ends below 2^53 was never above it, unless a size is 0.
+  const product = shape.reduce((bits, size) => bits * size, row.bits);
+  if (product <= Number.MAX_SAFE_INTEGER && product % 8 === 0) return product / 8;
   // Exact: a product of sizes may pass 2^53 long before it is refused.
   const bits = shape.reduce((product, size) => product * BigInt(size), BigInt(row.bits));
   const bytes = bits / 8n;

@@ -139,9 +139,12 @@ export function readShape(raw: Buffer, dtypeAt: number, byteSize: number): Shape
   if (dtype === undefined) refuse("dtype", raw[dtypeAt], "a code with its parity");
   const dimensions = byteOfDimensions.indexOf(raw.readUInt8(dtypeAt + 1));
   if (dimensions < 0) refuse("dimensions", raw[dtypeAt + 1], `0 to ${maxPackedDimensions} with parity`);
-  const sizes = Array.from({ length: maxPackedDimensions }, (_, index) => readSize(raw, shapeAt + 8 * index));
-  const shape = sizes.slice(0, dimensions);
-  if (sizes.slice(dimensions).some((size) => size !== 0)) refuse("shape", sizes, `${dimensions} sizes, and zeros`);
+  const shape: number[] = [];
+  for (let index = 0; index < maxPackedDimensions; index++) {
+    const size = readSize(raw, shapeAt + 8 * index);
+    if (index < dimensions) shape.push(size);
+    else if (size !== 0) refuse("shape", size, `${dimensions} sizes, and zeros`);
+  }
   const wanted = byteSizeOf(dtype, shape);
   if (wanted !== byteSize) refuse("byte_size", byteSize, `${wanted}, which its shape and dtype make`);
   return { dtype, shape, byteSize };
