@@ -127,7 +127,9 @@ test("what ends early, is too long, or is more than was asked for, and what is n
       seen.long = await ask();
       // Two answers to one question: the second is nobody's, and the connection is not used again.
       answer = () => [plain + plain.replace("true", "null")];
-      seen.double = [await ask(), await ask()];
+      closed -= connections;
+      connections = 0;
+      seen.double = [await ask(), await ask(), connections];
       // So it is where it comes when nobody asks.
       answer = () => [plain, plain.replace("true", "null")];
       seen.unasked = [await ask()];
@@ -159,7 +161,7 @@ test("what ends early, is too long, or is more than was asked for, and what is n
     early: "server-unavailable",
     nothing: "server-unavailable",
     long: "server-fault",
-    double: [good, good],
+    double: [good, good, 2],
     unasked: [good, good, 1],
     empty: [
       [204, null],
