@@ -18,7 +18,7 @@ const archive = `dist/${name}.tar`;
 const sources = [
   ...["LICENSE", "package.json", "bunfig.toml", "tsconfig.json", "src", "tests/rounds.json"],
   ...["tests/gpu", "tests/conformance", "tests/contract/support", "tests/harness"],
-  ...["clients/python/src", "clients/python/tests/harness.py", "clients/python/tests/cuda_stand_in.py"],
+  ...["clients/python/src", ...["forked", "harness", "cuda_stand_in"].map((name) => `clients/python/tests/${name}.py`)],
 ];
 /** Of the page at /docs only these two are asked for. */
 const swaggerFiles = ["package.json", "swagger-ui.css", "swagger-ui-bundle.js"];

@@ -13,12 +13,16 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness import REPOSITORY, wait_for
 
 UUIDS = ("GPU-57a4d000-0000-4000-8000-000000000000", "GPU-57a4d000-0000-4000-8000-000000000001")
 CARD_BYTES = 256 << 20
+HAS_BINDINGS = find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
+#: Beside numpy and the client, what processes that use it import at their first lines.
+IMPORTED = ("harness", "cuda_stand_in", "tensord.cuda", *(["cuda.bindings.driver"] if HAS_BINDINGS else []))
 _F_OFD_GETLK = 36
 
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from forked import Forked
+
 import tensord
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -37,24 +39,32 @@ TENSORD = (
 TEST_TOKEN = os.environ.get("TEST_TOKEN", "")
 
 
+#: For a ``Child`` that uses it: to import it takes seconds.
+TORCH = ("torch", "tensord.torch")
+#: Whether the long form is asked for: ``npm test -- --long``.
+LONG = "TEST_LONG" in os.environ
+
+
 def rounds_of(test: str) -> int:
     """How often a test of many rounds goes round, from ``tests/rounds.json``: the long form under ``TEST_LONG``."""
     if asked := os.environ.get("TEST_ROUNDS"):
         return int(asked)
     rounds = json.loads((REPOSITORY / "tests/rounds.json").read_text())
-    return int(rounds[test]["long" if os.environ.get("TEST_LONG") else "short"])
+    return int(rounds[test]["long" if LONG else "short"])
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
     """Returns the condition's first true value; fails the test with ``what`` when the time is over."""
-    deadline = time.monotonic() + seconds
+    begin = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begin
+        if waited > seconds:
             raise AssertionError(f"waited {seconds:g} s in vain until {what}")
-        time.sleep(0.005)
+        # What takes long is asked for seldom: a question may be a request.
+        time.sleep(min(max(0.005, waited / 10), 0.1))
 
 
 @contextlib.contextmanager
@@ -172,24 +182,44 @@ def hear(): return json.loads(sys.stdin.readline() or "null")
 
 
 class Child:
-    """A Python process that runs ``script``, which can ``say`` and ``hear`` JSON values. Killed at the block's end."""
+    """A Python process that runs ``script``, which can ``say`` and ``hear`` JSON values. Killed at the block's end.
 
-    def __init__(self, script: str, *, environ: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
-        self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-W", "error", "-c", _PRELUDE + script],
-            env={**os.environ, **(environ or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    It is forked where numpy, tensord and the modules of ``imported`` are there already; with a command before it, or
+    ``fresh``, it is started, and imports them.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        *,
+        environ: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+        fresh: bool = False,
+        imported: tuple[str, ...] = (),
+    ) -> None:
+        (stdin, to_child), (from_child, stdout), (errors, stderr) = os.pipe(), os.pipe(), os.pipe()
+        streams = (stdin, stdout, stderr)
+        whole = {**os.environ, **(environ or {})}
+        self._process: Forked | subprocess.Popen[bytes]
+        try:
             # A group of its own: what it has started must not outlive the test, and keep its output open.
-            start_new_session=True,
-        )
+            if prefix or fresh:
+                command = [*prefix, sys.executable, "-W", "error", "-c", _PRELUDE + script]
+                to = dict(zip(("stdin", "stdout", "stderr"), streams, strict=True))
+                self._process = subprocess.Popen(command, env=whole, start_new_session=True, **to)
+            else:
+                self._process = Forked(_PRELUDE + script, environ=whole, streams=streams, imported=imported)
+        finally:
+            for fd in streams:
+                os.close(fd)
+        self._stdin = os.fdopen(to_child, "w")
+        self._streams = [os.fdopen(from_child), os.fdopen(errors)]
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._errors: list[str] = []
+        pumps: list[Callable[[Any], None]] = [self._lines.put, self._errors.append]
         self._threads = [
-            threading.Thread(target=self._pump, args=(self._process.stdout, self._lines.put)),
-            threading.Thread(target=self._pump, args=(self._process.stderr, self._errors.append)),
+            threading.Thread(target=self._pump, args=(stream, put))
+            for stream, put in zip(self._streams, pumps, strict=True)
         ]
         for thread in self._threads:
             thread.start()
@@ -212,9 +242,8 @@ class Child:
         return json.loads(line)
 
     def say(self, value: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(value) + "\n")
-        self._process.stdin.flush()
+        self._stdin.write(json.dumps(value) + "\n")
+        self._stdin.flush()
 
     def errors(self) -> str:
         self._threads[1].join(DEADLINE_SECONDS)
@@ -226,8 +255,7 @@ class Child:
 
     def finish(self) -> None:
         """Waits for its end, which must be a good one."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._stdin.close()
         code = self._process.wait(DEADLINE_SECONDS)
         assert code == 0, f"the child ended with {code}:\n{self.errors()}"
 
@@ -240,14 +268,12 @@ class Child:
         self._process.wait(DEADLINE_SECONDS)
         for thread in self._threads:
             thread.join(DEADLINE_SECONDS)
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert stream is not None
+        for stream in (self._stdin, *self._streams):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
 
     @staticmethod
-    def _pump(stream: IO[str] | None, put: Callable[[Any], None]) -> None:
-        assert stream is not None
+    def _pump(stream: IO[str], put: Callable[[Any], None]) -> None:
         for line in stream:
             put(line)
         put(None)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from harness import LONG
 
 import tensord
 from tensord._region.copy import to_sources
@@ -127,13 +128,19 @@ def test_a_mapped_file_of_numpys_is_taken(client: tensord.Client, tmp_path: Path
     [
         (lambda torch: torch.eye(2).to_sparse(), "sparse"),
         (lambda torch: torch.ones(2, device="meta"), "on meta, which has no elements"),
-        (lambda torch: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged), "nested"),
+        (lambda torch: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "nested"),
+        pytest.param(
+            lambda torch: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged),
+            "nested",
+            marks=pytest.mark.skipif(not LONG, reason="imports torch's compiler, which takes long: npm test -- --long"),
+        ),
         (lambda torch: torch.nn.parameter.UninitializedParameter(), "not initialized"),
         (lambda torch: torch.ones(2).as_subclass(type("Own", (torch.Tensor,), {})), r"as_subclass\(torch\.Tensor\)"),
         (lambda torch: [torch.ones(2).to_sparse()], "sparse"),
     ],
-    ids=["sparse", "meta", "nested", "lazy", "subclass", "in a list"],
+    ids=["sparse", "meta", "nested", "jagged", "lazy", "subclass", "in a list"],
 )
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_tensors_of_torchs_that_are_no_plain_elements_are_refused(make: Callable[[Any], Any], why: str) -> None:
     torch = pytest.importorskip("torch", reason="torch is an extra")
     with pytest.raises(tensord.ValidationFailed, match=why) as caught:

@@ -9,14 +9,27 @@ from importlib.util import find_spec
 
 import pytest
 from cuda_stand_in import LACKS_STAND_IN, StandIn, stand_in
-from test_cuda_memory import run
+from test_cuda_memory import run as run_script
 
 pytestmark = pytest.mark.skipif(LACKS_STAND_IN != "", reason=LACKS_STAND_IN or "there is one")
 
 
+def _is_there(module: str) -> bool:
+    return all(find_spec(name) is not None for name in (module.partition(".")[0], module))
+
+
 def _needs(module: str, package: str) -> pytest.MarkDecorator:
-    is_there = all(find_spec(name) is not None for name in (module.partition(".")[0], module))
-    return pytest.mark.skipif(not is_there, reason=f"needs {package.partition('==')[0]}: pip install {package}")
+    return pytest.mark.skipif(
+        not _is_there(module), reason=f"needs {package.partition('==')[0]}: pip install {package}"
+    )
+
+
+#: One process imports both, which takes seconds, for those that use one.
+CONSUMERS = tuple(name for name in ("numba.cuda", "cuda.core.utils") if _is_there(name.replace("numba.", "numba_")))
+
+
+def run(cuda: StandIn, script: str) -> None:
+    run_script(cuda, script, imported=CONSUMERS)
 
 
 @pytest.fixture

@@ -7,17 +7,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from cuda_stand_in import LACKS_STAND_IN, StandIn, calls, stand_in
-from harness import Child
+from cuda_stand_in import HAS_BINDINGS, IMPORTED, LACKS_STAND_IN, StandIn, calls, stand_in
+from forked import Forked
+from harness import DEADLINE_SECONDS, Child
 
 pytestmark = pytest.mark.skipif(LACKS_STAND_IN != "", reason=LACKS_STAND_IN or "there is one")
 
-HAS_BINDINGS = find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
 needs_bindings = pytest.mark.skipif(not HAS_BINDINGS, reason="needs cuda-bindings: pip install cuda-bindings==13.5.0")
 BACKENDS = ("ctypes", pytest.param("bindings", marks=needs_bindings))
 PRELUDE = """
@@ -40,24 +40,23 @@ def cuda() -> Iterator[StandIn]:
         yield made
 
 
-def run(cuda: StandIn, script: str, **environ: str) -> str:
-    """What a process says that does all of ``script``, which asserts."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-c",
+def run(cuda: StandIn, script: str, *, imported: tuple[str, ...] = (), **environ: str) -> str:
+    """What a process says that does all of ``script``, which asserts. It has ``imported`` modules from its start."""
+    with tempfile.TemporaryFile() as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        process = Forked(
             f"from harness import *\nimport tensord\n{PRELUDE}{script}\nprint('done')",
-        ],
-        env={**os.environ, **cuda.environ, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("done\n")
-    return done.stdout + done.stderr
+            environ={**os.environ, **cuda.environ, **environ},
+            streams=(nothing.fileno(), out.fileno(), errors.fileno()),
+            imported=(*IMPORTED, *imported),
+        )
+        try:
+            code = process.wait(DEADLINE_SECONDS)
+        finally:
+            process.kill()
+        said, complained = (os.pread(file.fileno(), 1 << 24, 0).decode() for file in (out, errors))
+    assert code == 0, said + complained
+    assert said.endswith("done\n")
+    return said + complained
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -396,7 +395,10 @@ cycle = [tensor]; cycle.append(cycle)
 say(len(what_is_there()))
 hear()
 """
-    with Child(script, environ=cuda.environ) as killed, Child(script, environ=cuda.environ) as ending:
+    with (
+        Child(script, environ=cuda.environ, imported=IMPORTED) as killed,
+        Child(script, environ=cuda.environ, imported=IMPORTED) as ending,
+    ):
         assert killed.hear() > 0
         assert ending.hear() > 0
         killed.kill()

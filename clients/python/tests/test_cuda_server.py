@@ -4,12 +4,15 @@ a GPU does.
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Iterator
 
 import pytest
-from cuda_stand_in import CARD_BYTES, LACKS_STAND_IN, UUIDS, StandIn, stand_in
+from cuda_stand_in import CARD_BYTES, IMPORTED, LACKS_STAND_IN, UUIDS, StandIn, stand_in
 from harness import Child, Server, wait_for
+
+Worker = functools.partial(Child, imported=IMPORTED)
 
 pytestmark = pytest.mark.skipif(LACKS_STAND_IN != "", reason=LACKS_STAND_IN or "there is one")
 
@@ -60,7 +63,7 @@ def test_two_workers_map_one_copy_and_it_is_gone_when_its_owner_and_its_readers_
     cuda: StandIn, cuda_server: Server
 ) -> None:
     environ = {**cuda.environ, **cuda_server.environ}
-    with Child(MAKE, environ=environ) as owner, Child(READ, environ=environ) as reader:
+    with Worker(MAKE, environ=environ) as owner, Worker(READ, environ=environ) as reader:
         ref = owner.hear()
         assert reader.hear() == ["DeviceRegion", UUIDS[0], False, 499500.0]
         reader.say(ref)
@@ -77,7 +80,7 @@ def test_two_workers_map_one_copy_and_it_is_gone_when_its_owner_and_its_readers_
 def test_workers_go_on_without_a_server_and_attach_again_when_it_is_back(cuda: StandIn, cuda_server: Server) -> None:
     environ = {**cuda.environ, **cuda_server.environ}
     make = MAKE.replace('device="cuda:0"', 'device="cuda:0", ttl=600')
-    with Child(make, environ=environ) as owner, Child(READ, environ=environ) as reader:
+    with Worker(make, environ=environ) as owner, Worker(READ, environ=environ) as reader:
         ref = owner.hear()
         reader.hear()
         reader.say(ref)
@@ -119,7 +122,7 @@ def test_a_creation_waits_for_a_driver_that_takes_its_time(cuda: StandIn) -> Non
     server = Server(**cuda.environ)
     server.start()
     try:
-        with Child(MAKE, environ={**cuda.environ, **server.environ}) as owner:
+        with Worker(MAKE, environ={**cuda.environ, **server.environ}) as owner:
             owner.hear()
             owner.kill()
     finally:
@@ -142,7 +145,7 @@ with tensord.connect() as client:
 
 def test_a_region_is_copied_to_a_device_by_the_server_and_mapped_there(cuda: StandIn, cuda_server: Server) -> None:
     environ = {**cuda.environ, **cuda_server.environ}
-    with Child(COPY, environ=environ) as worker:
+    with Worker(COPY, environ=environ) as worker:
         assert worker.hear() == ["DeviceRegion", UUIDS[0], False, "sealed", True]
         assert worker.hear() == 499500.0
         assert worker.hear() is True

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import Child, wait_for
+from harness import TORCH, Child, wait_for
 
 import tensord
 from tensord._mapping.lease import is_leased
@@ -166,7 +166,7 @@ torch.kept = torch.from_dlpack(region)
 sys.modules["kept"] = kept
 say(region.descriptor.storage.path)
 """
-    with client.create("t", np.arange(10), ttl=600), Child(script) as child:
+    with client.create("t", np.arange(10), ttl=600), Child(script, imported=TORCH) as child:
         path = child.hear()
         child.finish()
         assert child.errors() == ""

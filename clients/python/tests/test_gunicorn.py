@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import DEADLINE_SECONDS, SHM_DIRECTORY, Server, wait_for
+from harness import DEADLINE_SECONDS, LONG, SHM_DIRECTORY, Server, wait_for
 
 import tensord
 
-WORKERS = 8
+#: `npm test -- --long` has twice as many.
+WORKERS = 8 if LONG else 4
 WEIGHTS = 1 << 20
 REQUESTS_A_WORKER = 20
 #: How long the workers are recycled at least. `npm run soak -- --web` makes it minutes.

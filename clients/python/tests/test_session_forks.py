@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import Child, rounds_of, wait_for
+from harness import LONG, TORCH, Child, rounds_of, wait_for
 
 import tensord
 
@@ -282,13 +282,17 @@ def load_rows(method: str) -> None:
     assert _client().session.id == session
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+# That spawned workers have a session each, and a loader's one copy, is shown by others; here two of them import torch.
+_needs_long = pytest.mark.skipif(not LONG, reason="takes long: npm test -- --long")
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=_needs_long)])
 def test_workers_of_a_data_loader_read_one_copy(client: tensord.Client, method: str) -> None:
     pytest.importorskip("torch", reason="the data loader is torch's")
     client.create("rows", np.arange(512, dtype=np.float32).reshape(64, 8), ttl=600).seal()
     folder = os.path.dirname(__file__)
-    script = f"import test_session_forks; test_session_forks.load_rows({method!r}); say('done')"
-    with Child(script, environ={"PYTHONPATH": folder}) as child:
+    script = f"sys.path.insert(0, {folder!r})\nimport test_session_forks as it\nit.load_rows({method!r})\nsay('done')"
+    with Child(script, imported=TORCH) as child:
         assert child.hear() == "done"
         child.finish()
     assert [region.name for region in client.list()] == ["rows"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
-from harness import Child, Server
+from harness import LONG, TORCH, Child, Server
 
 import tensord
 
@@ -36,7 +34,11 @@ module = share_module("net", build, fingerprint=[1, "two"])
 say([os.getpid(), answer(module)])
 hear()
 """
-    with Child(script) as first, Child(script) as second, Child(script) as third:
+
+    def programs() -> Child:
+        return Child(script, imported=TORCH)
+
+    with programs() as first, programs() as second, programs() as third:
         said = [child.hear() for child in (first, second, third)]
         assert (tmp_path / "builds").read_text() == "built\n"
         assert len({pid for pid, _ in said}) == 3
@@ -45,7 +47,7 @@ hear()
         for child in (first, second, third):
             child.say("end")
             child.finish()
-    with Child(script) as late:
+    with programs() as late:
         assert late.hear()[1] == said[0][1]
         late.say("end")
         late.finish()
@@ -72,7 +74,7 @@ for _ in range(2):
     assert os.wait()[1] == 0
 say([before, answer(module)])
 """
-    with Child(script) as child:
+    with Child(script, imported=TORCH) as child:
         *workers, master = [child.hear() for _ in range(3)]
         child.finish()
     assert master[0] == master[1]
@@ -89,6 +91,8 @@ def test_the_workers_of_a_data_loader_use_one_copy(
     server: Server, client: tensord.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setenv("BUILDS", str(tmp_path / "builds"))
+    # Each that is spawned imports torch.
+    workers = 1 if method == "spawn" and not LONG else 2
     program = tmp_path / "program.py"
     program.write_text(f"""
 import os, sys
@@ -104,15 +108,16 @@ class Vectors(torch.utils.data.Dataset):
             vector = self.module(torch.tensor([index])).float().sum()
         return torch.tensor([os.getpid(), index, float(vector), private_bytes(self.module)], dtype=torch.float64)
 if __name__ == "__main__":
-    loader = torch.utils.data.DataLoader(Vectors(), num_workers=2, multiprocessing_context={method!r})
-    print(torch.cat(list(loader)).tolist())
+    loader = torch.utils.data.DataLoader(Vectors(), num_workers={workers}, multiprocessing_context={method!r})
+    say(torch.cat(list(loader)).tolist())
 """)
-    command = f"import subprocess\nsay(subprocess.check_output([sys.executable, {str(program)!r}], text=True))"
-    with Child(command) as child:
-        rows: list[Any] = eval(child.hear())
+    # As a file, which workers that are spawned import.
+    with Child(f"__file__ = {str(program)!r}; exec(open(__file__).read())", imported=TORCH) as child:
+        rows = child.hear()
         child.finish()
     assert len(rows) == 8
-    assert len(Counter(pid for pid, *_ in rows)) == 2
+    assert len({pid for pid, *_ in rows}) == workers
+    assert child.pid not in {pid for pid, *_ in rows}
     assert [private for *_, private in rows] == [0] * 8
     assert (tmp_path / "builds").read_text() == "built\n"
 

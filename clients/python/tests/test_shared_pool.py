@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from cuda_stand_in import LACKS_STAND_IN, UUIDS, StandIn, stand_in
+from cuda_stand_in import IMPORTED, LACKS_STAND_IN, UUIDS, StandIn, stand_in
 from harness import Child, Server, rounds_of, wait_for
 
 import tensord
@@ -52,7 +52,7 @@ def cuda_server(cuda: StandIn) -> Iterator[Server]:
 
 
 def worker(cuda: StandIn, server: Server, script: str = WORKER) -> Child:
-    return Child(script, environ={**cuda.environ, **server.environ})
+    return Child(script, environ={**cuda.environ, **server.environ}, imported=IMPORTED)
 
 
 def ask(child: Child, what: str) -> object:
