@@ -38,7 +38,7 @@ def run_conformance() -> str:
     bun = TENSORD[0] if "TEST_EXECUTABLE" not in os.environ else str(ROOT / "node_modules/.bin/bun")
     files = ["tests/conformance/storage.test.ts", "tests/conformance/regions.test.ts"]
     done = subprocess.run(
-        [bun, "test", "--timeout", "100000", *files, "-t", "cuda_vmm"],
+        [bun, "test", "--timeout", "100000", *files, "-t", os.environ.get("TEST_CONFORMANCE", "cuda_vmm")],
         cwd=ROOT,
         env={**os.environ, "TEST_DEVICE_DRIVER": "card"},
         capture_output=True,

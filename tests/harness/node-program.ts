@@ -12,13 +12,19 @@ const clientDirectory = join(root, "clients/node");
 
 export const node = process.env.npm_node_execpath ?? Bun.which("node") ?? "node";
 
-/** What the client runs on: each test of it runs on both. */
+/** What the client runs on. */
 export const runtimes = {
   node: [node, "--expose-gc", "--input-type=module", "--eval"],
   bun: [process.execPath, "--no-install", "--eval"],
 } as const;
 
 export type Runtime = keyof typeof runtimes;
+
+/**
+ * For tests of what the client asks and what it makes of the answers, which is the same code on both: Bun's turn comes with
+ * `npm test -- --long`. Those of memory, locks, sockets, threads, streams and ends run on both.
+ */
+export const usualRuntimes: readonly Runtime[] = process.env.TEST_LONG === undefined ? ["node"] : ["node", "bun"];
 
 const builder = `await (await import("./scripts/lib/node-client.mjs")).setUpNodeClient()`;
 const built = Bun.spawnSync([node, "--input-type=module", "--eval", builder], { cwd: root, stderr: "pipe" });

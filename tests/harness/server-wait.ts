@@ -12,11 +12,14 @@ export async function until<Value>(
   condition: () => Value | Promise<Value>,
   deadlineMs = patienceMs,
 ): Promise<Exclude<Value, undefined | false>> {
-  const deadline = performance.now() + deadlineMs;
-  for (let pauseMs = 1; ; pauseMs = Math.min(2 * pauseMs, 20)) {
+  const begin = performance.now();
+  for (let pauseMs = 1; ; pauseMs *= 2) {
     const value = await condition();
     if (value !== undefined && value !== false) return value as Exclude<Value, undefined | false>;
-    if (performance.now() > deadline) throw new Error(`not within ${deadlineMs} ms: ${what}`);
+    const waitedMs = performance.now() - begin;
+    if (waitedMs > deadlineMs) throw new Error(`not within ${deadlineMs} ms: ${what}`);
+    // What takes long is asked for seldom: a question may be a request, or the start of a command.
+    pauseMs = Math.min(pauseMs, Math.max(20, waitedMs / 10), 100);
     await Bun.sleep(pauseMs);
   }
 }

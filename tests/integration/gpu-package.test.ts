@@ -32,7 +32,11 @@ testWith(needsStandIn ?? needsStockPython)(
       const python = realpathSync(join(root, ".venv/bin/python"));
       expect(await run([python, "-m", "tarfile", "-e", archive, folder], root, {})).toMatchObject({ status: 0 });
       const command = [python, "tensord-gpu-tests/tests/gpu/run.py"];
-      const env = { PATH: "/usr/bin:/bin", HOME: folder, TEST_TOKEN: process.env.TEST_TOKEN ?? "" };
+      const env = {
+        ...{ PATH: "/usr/bin:/bin", HOME: folder, TEST_TOKEN: process.env.TEST_TOKEN ?? "" },
+        // The whole suite runs on the stand-in in tests/conformance, too.
+        ...(!isLong && { TEST_CONFORMANCE: "a region of cuda_vmm" }),
+      };
       await using cuda = new CudaStandIn();
       const seen = await run(command, folder, { ...env, ...cuda.env, REQUIRE_GPU: "1" });
       expect(seen).toMatchObject({ status: 0, stderr: expect.not.stringContaining("FAILED") });

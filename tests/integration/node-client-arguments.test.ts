@@ -4,7 +4,7 @@ import { afterAll, expect } from "bun:test";
 import * as tables from "../../clients/node/src/check/tables.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { endLentServers, lendServer } from "../harness/lent-server.ts";
-import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
+import { needsNodeClient, runProgram, usualRuntimes } from "../harness/node-program.ts";
 
 afterAll(endLentServers);
 
@@ -205,7 +205,7 @@ const objects = `
   };
 `;
 
-for (const runtime of Object.keys(runtimes) as Runtime[]) {
+for (const runtime of usualRuntimes) {
   const claim = testWith(needsNodeClient);
 
   claim(`${runtime}: every argument and every option of every call is refused by its value if it is none`, async () => {

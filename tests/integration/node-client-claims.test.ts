@@ -9,11 +9,10 @@ import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import {
   type NodeProgram,
   needsNodeClient,
-  type Runtime,
   runProgram,
-  runtimes,
   startProgram,
   startPython,
+  usualRuntimes,
 } from "../harness/node-program.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
@@ -59,7 +58,7 @@ async function claims({ api }: TestServer): Promise<number> {
   return (await api.stats()).claims;
 }
 
-for (const runtime of Object.keys(runtimes) as Runtime[]) {
+for (const runtime of usualRuntimes) {
   const test = testWith(needsNodeClient);
 
   testWith(needsNodeClient, needsStockPython)(
@@ -198,7 +197,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
   });
 }
 
-for (const runtime of Object.keys(runtimes) as Runtime[]) {
+for (const runtime of usualRuntimes) {
   // Beside the other runtime's, since it waits for 10 s.
   concurrentTestWith(needsNodeClient)(
     `${runtime}: a full pool is refused, waited for, or made room in, as the caller chose`,
@@ -243,7 +242,7 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
         await client.change(c, { evictable: true });
         const evicted = [await made("d")];
         // What was handed out less than 10 s ago is not evicted yet.
-        while ((evicted[1] = await made("d", { onFull: "evict" })) === "pool-full") await new Promise((resolve) => setTimeout(resolve, 50));
+        while ((evicted[1] = await made("d", { onFull: "evict" })) === "pool-full") await new Promise((resolve) => setTimeout(resolve, 500));
         evicted.push(await made("e"), await names());
         const built = () => client.getOrCreate("e", () => ({ dtype: "U8", shape: [7 * 2 ** 20] }), { onFull: "wait", deadlineMs: 50 });
         tell({ refused, isSoon, before, waited, evicted, built: await codeOf(built) });

@@ -3,14 +3,7 @@
 import { afterAll, expect } from "bun:test";
 import { needsStockPython, testWith } from "../harness/instance-needs.ts";
 import { endLentServers, lendServer } from "../harness/lent-server.ts";
-import {
-  needsNodeClient,
-  type Runtime,
-  runProgram,
-  runPython,
-  runtimes,
-  startProgram,
-} from "../harness/node-program.ts";
+import { needsNodeClient, runProgram, runPython, startProgram, usualRuntimes } from "../harness/node-program.ts";
 import { SocketProxy } from "../harness/node-proxy.ts";
 
 afterAll(endLentServers);
@@ -36,7 +29,7 @@ const head = `
   };
 `;
 
-for (const runtime of Object.keys(runtimes) as Runtime[]) {
+for (const runtime of usualRuntimes) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: a group is sealed at once, all of it or none, and its regions are as after a seal of each`, async () => {

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect } from "bun:test";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
-import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
+import { needsNodeClient, runProgram, usualRuntimes } from "../harness/node-program.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 
 let server: TestServer;
@@ -15,7 +15,7 @@ afterAll(async () => {
   await assertNothingLeft();
 });
 
-for (const runtime of Object.keys(runtimes) as Runtime[]) {
+for (const runtime of usualRuntimes) {
   const claim = testWith(needsNodeClient);
 
   claim(`${runtime}: leases(region) has all leases by request, over pages`, async () => {

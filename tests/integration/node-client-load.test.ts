@@ -4,12 +4,12 @@ import { afterAll, expect } from "bun:test";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { ModelFolder, modelFolder, tinyPath } from "../harness/load.ts";
-import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
+import { needsNodeClient, runProgram, usualRuntimes } from "../harness/node-program.ts";
 import { startServer } from "../harness/server.ts";
 
 afterAll(assertNothingLeft);
 
-for (const runtime of Object.keys(runtimes) as Runtime[]) {
+for (const runtime of usualRuntimes) {
   const claim = testWith(needsNodeClient);
 
   claim(

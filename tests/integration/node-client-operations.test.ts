@@ -4,7 +4,7 @@ import { afterAll, expect } from "bun:test";
 import { CudaStandIn, needsStandIn, standInUuid } from "../harness/cuda-stand-in.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { endLentServers, lendServer } from "../harness/lent-server.ts";
-import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
+import { needsNodeClient, runProgram, usualRuntimes } from "../harness/node-program.ts";
 import { startServer } from "../harness/server.ts";
 
 afterAll(endLentServers);
@@ -15,7 +15,7 @@ const make = `
   await source.seal({ checksum: true });
 `;
 
-for (const runtime of Object.keys(runtimes) as Runtime[]) {
+for (const runtime of usualRuntimes) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: a copy has the tensors of its source in another storage, and tells of its progress`, async () => {

@@ -3,7 +3,7 @@
 import { expect } from "bun:test";
 import { CudaStandIn, needsStandIn, standInUuid } from "../harness/cuda-stand-in.ts";
 import { testWith } from "../harness/instance-needs.ts";
-import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
+import { needsNodeClient, runProgram, usualRuntimes } from "../harness/node-program.ts";
 import { startServer } from "../harness/server.ts";
 
 const MiB = 2 ** 20;
@@ -12,7 +12,7 @@ const device = standInUuid(0);
 testWith(needsNodeClient ?? needsStandIn)("a model's limits are changed, and room is made, pool by pool", async () => {
   await using cuda = new CudaStandIn();
   await using server = await startServer({ env: cuda.env });
-  for (const runtime of Object.keys(runtimes) as Runtime[]) {
+  for (const runtime of usualRuntimes) {
     const model = `small-${runtime}`;
     const onDevice = { model, storage: "cuda_vmm" as const, byte_size: 2 * MiB, ttl_ms: 3_600_000, evictable: true };
     const program = `

@@ -3,7 +3,7 @@
 import { afterAll, expect } from "bun:test";
 import { needsStockPython, testWith } from "../harness/instance-needs.ts";
 import { endLentServers, lendServer } from "../harness/lent-server.ts";
-import { needsNodeClient, type Runtime, runProgram, runPython, runtimes } from "../harness/node-program.ts";
+import { needsNodeClient, runProgram, runPython, usualRuntimes } from "../harness/node-program.ts";
 
 afterAll(endLentServers);
 
@@ -25,7 +25,7 @@ const make = `
   };
 `;
 
-for (const runtime of Object.keys(runtimes) as Runtime[]) {
+for (const runtime of usualRuntimes) {
   const test = testWith(needsNodeClient);
 
   test(`${runtime}: each version is found by it, and listed by the name`, async () => {

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect } from "bun:test";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
-import { needsNodeClient, type Runtime, runProgram, runtimes } from "../harness/node-program.ts";
+import { needsNodeClient, runProgram, usualRuntimes } from "../harness/node-program.ts";
 import { SocketProxy } from "../harness/node-proxy.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 
@@ -24,7 +24,7 @@ const speaking = (words: Readonly<Record<string, string>>) => {
   return new SocketProxy(server.instance.socket, { rewrite }).listening();
 };
 
-for (const runtime of Object.keys(runtimes) as Runtime[]) {
+for (const runtime of usualRuntimes) {
   const claim = testWith(needsNodeClient);
 
   claim(

@@ -10,6 +10,7 @@ import { needsRoom, needsStockPython, root, stockPython, testWith } from "../har
 import { takeRoom } from "../harness/instance-room.ts";
 import { needsNodeClient, node } from "../harness/node-program.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
+import { tensord } from "../harness/server-program.ts";
 
 const MiB = 2 ** 20;
 
@@ -121,10 +122,12 @@ testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it 
   const lines = examples("On the command line", "sh")[0]?.text.trimEnd().split("\n") ?? [];
   const commands = lines.map((line) => /^npx tensord (.*?)\s*(#|$)/.exec(line)?.[1] ?? line);
   expect(commands).toContain("status");
-  for (const command of commands.filter((each) => !offline.includes(each))) {
+  const online = commands.filter((each) => !offline.includes(each));
+  for (const command of online) {
     const isEndless = endless.includes(command);
     const line = command.replace(theModels, `${models}/`);
-    const { status, stdout, stderr } = await runCommand(server, line, isEndless, models);
+    const program = command === online[0] ? launcher : tensord;
+    const { status, stdout, stderr } = await runCommand(server, line, { isEndless, programs: models, program });
     expect({ command, stderr }).toEqual({ command, stderr: "" });
     expect(status, command).toBeOneOf(command === "doctor" || command.startsWith("free ") ? [0, 1] : [0]);
     expect(stdout, command).not.toBe("");
@@ -138,9 +141,16 @@ testWith(needsRoom(1200 * MiB))("README.md shows commands that work, each as it 
   rmSync(models, { recursive: true });
 });
 
+/** What `npx tensord` runs in a checkout, which looks each time whether there is anything to set up: the first line does. */
+const launcher = [node, join(root, "scripts/tensord.mjs")];
+
 /** Runs one line, and stops it by Ctrl-C's signal once it has shown something, if it would not end. */
-async function runCommand({ instance, api }: TestServer, command: string, isEndless = false, programs = "/nowhere") {
-  const child = Bun.spawn([node, join(root, "scripts/tensord.mjs"), ...command.split(" ")], {
+async function runCommand(
+  { instance, api }: TestServer,
+  command: string,
+  { isEndless = false, programs = "/nowhere", program = tensord } = {},
+) {
+  const child = Bun.spawn([...program, ...command.split(" ")], {
     cwd: root,
     env: {
       PATH: `${programs}:${process.env.PATH}`,

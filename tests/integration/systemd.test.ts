@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { assertNothingLeft, createInstance } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
 import { type Region, ServerApi } from "../harness/server-api.ts";
+import { tensord } from "../harness/server-program.ts";
 import { until } from "../harness/server-wait.ts";
 import { needsServiceManager, ServiceManager } from "../harness/service-manager.ts";
 
@@ -15,7 +16,9 @@ afterAll(assertNothingLeft);
 const server = "tensord.service";
 const holder = "tensord-fd-holder.service";
 const names = [server, holder, "tensord-fd-holder.socket"];
-const program = `${process.execPath} ${join(root, "src/main.ts")}`;
+/** Absolute, as systemd wants it. */
+const [executable = "", ...sources] = tensord;
+const program = [executable, ...sources.map((path) => join(root, path))];
 
 /** As they are, but for the program, the user, who is not there, and the instance. PrivateTmp may hide this checkout. */
 function readUnits(instance: string): Record<string, string> {
@@ -23,7 +26,7 @@ function readUnits(instance: string): Record<string, string> {
   const units = names.map((name) => [
     name,
     readFileSync(join(root, "deploy/systemd", name), "utf8")
-      .replaceAll("/usr/bin/tensord", program)
+      .replaceAll("/usr/bin/tensord", program.join(" "))
       .replaceAll(/^(User|Group|SocketUser)=tensord$/gm, "$1=root")
       .replace("tensord.default", `tensord.${instance}`),
   ]);
@@ -41,8 +44,7 @@ testWith(needsServiceManager())(
   async () => {
     const instance = createInstance();
     const folder = mkdtempSync(join(tmpdir(), "tensord-units-"));
-    const purge = () =>
-      Bun.spawnSync([process.execPath, join(root, "src/main.ts"), "purge", "--instance", instance.name]);
+    const purge = () => Bun.spawnSync([...program, "purge", "--instance", instance.name]);
     try {
       await using manager = await ServiceManager.start(folder, readUnits(instance.name));
       // Type=notify: it returns when the server is ready.

@@ -56,14 +56,18 @@ async function buildWheel(folder, seconds, target = releaseFolder) {
   return join(target, basename(output.trim().split("\n").at(-1)));
 }
 
-/** The server's. The Python environment must be set up, as for the client's. @returns the wheel's path, below the root if `target` is */
-export function buildServerWheel(architecture, seconds, target) {
+/**
+ * The server's, of `program`. The Python environment must be set up, as for the client's.
+ *
+ * @returns the wheel's path, below the root if `target` is
+ */
+export function buildServerWheel(architecture, seconds, target, program = join(root, executableFor(architecture))) {
   const folder = makeStage(`wheel-${architecture}`);
   placeNotices(folder, architecture, seconds);
   place(join(folder, "pyproject.toml"), manifest);
   place(join(folder, "tag.py"), tagHook(processors[architecture].wheel));
   copyFileSync(join(root, "packaging/pypi/README.md"), join(folder, "README.md"));
-  copyFileSync(join(root, executableFor(architecture)), join(folder, "tensord"));
+  copyFileSync(program, join(folder, "tensord"));
   return buildWheel(folder, seconds, target);
 }
 
