@@ -24,10 +24,25 @@ export async function clearServer({ api }: TestServer): Promise<void> {
 const idle: LentServer[] = [];
 
 class LentServer extends TestServer {
+  /** Those with the same settings may have it. */
+  readonly settings: string;
   /** The process that is lent. */
   readonly #lent: { pid: number | undefined } = { pid: undefined };
+  /** Which it says when it starts, on the first of its pages. */
+  #url: string | undefined;
+
+  constructor(env: Readonly<Record<string, string>>) {
+    super({ env });
+    this.settings = JSON.stringify(env);
+  }
+
+  override async readUrl(): Promise<string> {
+    this.#url ??= await super.readUrl();
+    return this.#url;
+  }
 
   override async start(): Promise<this> {
+    this.#url = undefined;
     await super.start();
     this.#lent.pid ??= this.pid;
     return this;
@@ -44,18 +59,23 @@ class LentServer extends TestServer {
     await using failed = new AsyncDisposableStack();
     failed.defer(() => this.end());
     await clearServer(this);
+    await this.readUrl();
     this.log.turnPage();
     failed.move();
     idle.push(this);
   }
 }
 
-/** A running server with nothing on it. Dispose of it with `await using`; the file calls `endLentServers` after all its tests. */
-export async function lendServer(): Promise<TestServer> {
-  const server = idle.pop();
+/**
+ * A running server with nothing on it, and with these settings. Dispose of it with `await using`; the file calls `endLentServers` after
+ * all its tests.
+ */
+export async function lendServer(env: Readonly<Record<string, string>> = {}): Promise<TestServer> {
+  const at = idle.findIndex(({ settings }) => settings === JSON.stringify(env));
+  const [server] = at < 0 ? [] : idle.splice(at, 1);
   if (server !== undefined) return server;
   await using started = new AsyncDisposableStack();
-  const fresh = new LentServer();
+  const fresh = new LentServer(env);
   started.defer(() => fresh.end());
   await fresh.start();
   started.move();

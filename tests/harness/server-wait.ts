@@ -19,7 +19,7 @@ export async function until<Value>(
     const waitedMs = performance.now() - begin;
     if (waitedMs > deadlineMs) throw new Error(`not within ${deadlineMs} ms: ${what}`);
     // What takes long is asked for seldom: a question may be a request, or the start of a command.
-    pauseMs = Math.min(pauseMs, Math.max(20, waitedMs / 10), 100);
+    pauseMs = Math.min(pauseMs, Math.max(20, waitedMs / 10), 50);
     await Bun.sleep(pauseMs);
   }
 }

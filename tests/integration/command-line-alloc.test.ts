@@ -5,13 +5,13 @@ import { TensordError } from "../../src/memory/error.ts";
 import { toLine } from "../../src/server/cli/events.ts";
 import type { Event } from "../../src/server/cli/follow.ts";
 import { parseByteSize, parseCount, parseDurationMs, parseLabel, parseTensor } from "../../src/server/cli/quantity.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { openSession } from "../harness/instance-sessions.ts";
-import { startServer, TestServer } from "../harness/server.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
+import { TestServer } from "../harness/server.ts";
 import type { Region } from "../harness/server-api.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 test("sizes are exact, in units of 1024 and of 1000", () => {
   const sizes = ["0B", "1B", "3KiB", "1536MiB", "1GiB", "8191TiB", "5 kB", "5KB", "7MB", "2GB", "9007TB"];
@@ -33,7 +33,7 @@ test("a tensor is a name, a dtype and sizes; the name may hold colons, and no si
 });
 
 testWith()("what a terminal would obey is shown as escapes, in tables, events and sentences", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const hostile = "w\x1b[2J\n\x9b1A\u202e";
   const controls = /[^\P{Cc}\n]|\p{Bidi_Control}/u;
   const made = await server.command("alloc", "hostile", "--tensor", `${hostile}:U8:1`, "--ttl", "1h");
@@ -116,7 +116,7 @@ test.each([
 testWith()(
   "alloc makes a region of tensors, and says where it is, when it ends, how to attach and remove it",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await server.api.call("POST", "/v1/models", { name: "llama" });
     const tensors = ["--tensor", "w:F32:16x3", "--tensor", "x:F64:"];
     const flags = ["--model", "llama", ...tensors, "--ttl", "10min", "--label", "job=nightly", "--label", "by=hand"];
@@ -142,7 +142,7 @@ testWith()(
 );
 
 testWith()("alloc of a size makes one tensor of bytes, and --json prints the descriptor", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const { stdout } = await server.command("alloc", "scratch", "--size", "1MiB", "--persist", "--json");
   const region = JSON.parse(stdout) as Region;
   // Asking for it is a use.
@@ -165,7 +165,7 @@ testWith()("alloc of a size makes one tensor of bytes, and --json prints the des
 });
 
 testWith()("alloc of a name that is taken says so in the command line's words, attaches, or replaces", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const args = ["alloc", "w", "--tensor", "w:F32:4", "--ttl", "1h"];
   const region = JSON.parse((await server.command(...args, "--json")).stdout) as Region;
   const refused = await server.command(...args);
@@ -195,7 +195,7 @@ testWith()("alloc of a name that is taken says so in the command line's words, a
 testWith()(
   "alloc without an owner, or with what cannot be right, makes nothing and says what to say instead",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const size = ["--size", "1KiB"];
     const ttl = ["--ttl", "1min"];
     for (const [args, says] of [
@@ -229,7 +229,7 @@ testWith()(
 );
 
 testWith()("alloc of what lingers, or may be evicted, says so in its descriptor and in words", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const flags = ["--size", "1KiB", "--linger", "10min", "--evictable"];
   const { stdout } = await server.command("alloc", "cache", ...flags);
   expect(stdout).toContain("  ends    10 min after its last use\n");
@@ -242,7 +242,7 @@ testWith()("alloc of what lingers, or may be evicted, says so in its descriptor 
 testWith()(
   "alloc without room names the largest sessions and how to make room, and waits for it if asked to",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await server.api.call("POST", "/v1/models", { name: "small", memory_limit_bytes: 2 ** 20 });
     const client = { name: "trainer", pid: 4711 };
     const session = await openSession(server.api, { client });

@@ -6,13 +6,13 @@ import { toLine } from "../../src/server/cli/events.ts";
 import type { Event } from "../../src/server/cli/follow.ts";
 import { toOperationRow, toProgress } from "../../src/server/cli/operation-text.ts";
 import { CudaStandIn, needsStandIn, standInUuid } from "../harness/cuda-stand-in.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { startServer } from "../harness/server.ts";
 import { tensord } from "../harness/server-program.ts";
 import { until } from "../harness/server-wait.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 const operation: Operation = {
   id: `op_${"a".repeat(26)}`,
@@ -47,7 +47,7 @@ test("an operation's row, and its event's line, say what became of it", () => {
 });
 
 testWith()("copy makes a sealed region, and says what it is; operations has it", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const source = await server.api.create({ name: "weights", byte_size: 100_000, persist: true });
   await server.api.seal(source.id);
   const { stdout } = await server.command("copy", "weights", "copied", "--storage", "memfd", "--ttl", "1h");
@@ -68,7 +68,7 @@ testWith()("copy makes a sealed region, and says what it is; operations has it",
 });
 
 testWith()("copy says what is wrong: no owner, no region, a name that is taken", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const { id } = await server.api.create({ name: "weights", byte_size: 1, persist: true });
   expect((await server.command("copy", "weights")).stderr).toContain("Cannot copy weights: it has no owner");
   expect((await server.command("copy", "weights", "--ttl", "1h")).stderr).toContain("want sealed");

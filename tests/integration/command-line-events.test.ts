@@ -7,14 +7,14 @@ import { join } from "node:path";
 import { Api } from "../../src/server/cli/api.ts";
 import { type Event, follow } from "../../src/server/cli/follow.ts";
 import { parseConfig } from "../../src/server/config.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { readText } from "../harness/server-command.ts";
 import { tensord } from "../harness/server-program.ts";
 import { patienceMs, until, within } from "../harness/server-wait.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 /** `tensord events` that runs beside the test. */
 class Following implements AsyncDisposable {
@@ -76,7 +76,7 @@ async function live(server: TestServer): Promise<void> {
 }
 
 testWith()("events prints one line an event, and --json one CloudEvent a line", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const after = await newest(server);
   await live(server);
   const { status, stdout, stderr } = await server.command("events", "--after", after, "--count", "5");
@@ -107,6 +107,7 @@ testWith()("events prints one line an event, and --json one CloudEvent a line", 
 testWith()(
   "--no-follow prints what is kept and ends; filters by model and by types, with or without tensord.",
   async () => {
+    // Its own: what happened on one before would be kept, too.
     await using server = await startServer();
     await live(server);
     await server.api.create({ byte_size: 1, ttl_ms: 60_000 });
@@ -123,7 +124,7 @@ testWith()(
 );
 
 testWith()("more events than a page has are all printed", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const { id } = await server.api.create({ byte_size: 1, ttl_ms: 60_000 });
   const after = await newest(server);
   for (let i = 0; i < 1001; i++) await server.api.call("PATCH", `/v1/regions/${id}`, { labels: { i: String(i) } });
@@ -138,7 +139,7 @@ testWith()("more events than a page has are all printed", async () => {
 testWith()(
   "it goes on through a restart without loss, says so beside the output, and Ctrl-C ends it with 0",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using following = new Following(server, "--types", "region.allocated", "--after", await newest(server));
     await server.api.create({ name: "before", byte_size: 1, ttl_ms: 60_000 });
     await until("the first line is there", () => following.lines.length === 1);
@@ -157,7 +158,7 @@ testWith()(
 );
 
 testWith()("after a crash it says that events may be missing, and goes on", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   await using following = new Following(server, "--after", await newest(server));
   await server.api.create({ name: "before", byte_size: 1, ttl_ms: 60_000 });
   await until("the first line is there", () => following.lines.length === 1);
@@ -172,7 +173,7 @@ testWith()("after a crash it says that events may be missing, and goes on", asyn
 });
 
 testWith()("a reader that goes away ends it quietly", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const after = await newest(server);
   for (let i = 0; i < 50; i++) await server.api.create({ byte_size: 1, ttl_ms: 60_000 });
   const script = `"$@" events --after ${after} | head -n 1; echo "\${PIPESTATUS[0]}"`;
@@ -189,7 +190,7 @@ testWith()("a reader that goes away ends it quietly", async () => {
 });
 
 testWith()("what cannot be followed is said, with status 1", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   for (const [args, says] of [
     [["--after", "yesterday"], '"yesterday" is no id of an event'],
     [["--no-follow", "--after", "yesterday"], '"yesterday" is no id of an event'],

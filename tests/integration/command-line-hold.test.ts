@@ -4,13 +4,13 @@ import { afterAll, expect } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import type { Stats } from "../../src/server/cli/answers.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsPython, python, root, testWith } from "../harness/instance-needs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { tensord } from "../harness/server-program.ts";
 import { until } from "../harness/server-wait.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 const MiB = 2 ** 20;
 
@@ -36,7 +36,7 @@ function start(server: TestServer, ...command: string[]) {
 const startHold = (server: TestServer, ...args: string[]) => start(server, ...tensord, "hold", ...args);
 
 testWith()("hold gives a command the path, by {} and TENSORD_PATH, and ends with its status", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const { id, storage } = await seal(server, "weights");
   const script = 'echo "$1 $TENSORD_PATH"; echo bad >&2; exit 7';
   const told = await server.command("hold", "weights", "--", "sh", "-c", script, "sh", "--model={}");
@@ -46,7 +46,7 @@ testWith()("hold gives a command the path, by {} and TENSORD_PATH, and ends with
 });
 
 testWith()("what a command holds is in use until it ends, whatever becomes of the one that started it", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const { id } = await seal(server, "weights");
   const isUsed = async () => (await server.api.get(id)).in_use;
   expect(await isUsed()).toBeFalse();
@@ -63,6 +63,7 @@ testWith()("what a command holds is in use until it ends, whatever becomes of th
 });
 
 testWith()("hold passes signals on, and ends as the command does", async () => {
+  // Its own: what is leased by request outlives the test.
   await using server = await startServer();
   await seal(server, "weights");
   for (const [signal, status] of [
@@ -78,7 +79,7 @@ testWith()("hold passes signals on, and ends as the command does", async () => {
 });
 
 testWith()("hold says what cannot be held, and what cannot be run", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   await seal(server, "weights");
   await server.api.create({ name: "unnamed", byte_size: 1, persist: true, storage: "memfd" });
   const unnamed = await server.command("hold", "unnamed", "--", "true");

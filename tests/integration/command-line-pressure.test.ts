@@ -4,18 +4,18 @@ import { afterAll, expect } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsPython, root, testWith } from "../harness/instance-needs.ts";
 import { openSession } from "../harness/instance-sessions.ts";
-import { startServer, type TestServer } from "../harness/server.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
+import type { TestServer } from "../harness/server.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 const MiB = 2 ** 20;
 
 testWith(needsPython)("what drains still counts for the model, and no longer for the session", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   await using worker = new WorkerProcess();
   await server.api.call("POST", "/v1/models", { name: "small", memory_limit_bytes: 3 * MiB });
   const session = await openSession(server.api, { name: "trainer", quota_bytes: 2 * MiB });
@@ -34,7 +34,7 @@ testWith(needsPython)("what drains still counts for the model, and no longer for
 });
 
 testWith()("pressure is told at 90 % and over below 80 %, and not at every change between", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   await server.api.call("POST", "/v1/models", { name: "small", memory_limit_bytes: 10 * MiB });
   const create = async (mebibytes: number) =>
     await server.api.create({ model: "small", byte_size: mebibytes * MiB - 4096, ttl_ms: 3_600_000 });
@@ -55,7 +55,7 @@ testWith()("pressure is told at 90 % and over below 80 %, and not at every chang
 });
 
 testWith()("each series that the alerts of docs/operating.md ask for is served", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   await server.api.call("POST", "/v1/models", { name: "small", memory_limit_bytes: MiB });
   const series = await readSeries(server);
   const rules = readAlerts();

@@ -3,15 +3,15 @@
 import { afterAll, expect } from "bun:test";
 import { linkSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { needsPython, testWith } from "../harness/instance-needs.ts";
 import { holdSession, longTtlMs, openSession, type Session, takeLease } from "../harness/instance-sessions.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import type { Region, RegionDetail, Stats } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { WorkerProcess } from "../harness/worker.ts";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 const client = { name: "trainer", pid: 4711 };
 
@@ -29,7 +29,7 @@ async function hold(server: TestServer) {
 }
 
 testWith()("ls tells what each owner is, who builds under a claim, and what may be evicted", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const session = await openSession(server.api, { client });
   const claim = await server.api.call<{ claim: string }>("POST", "/v1/models/default/regions/built/claim", {
     session: session.id,
@@ -53,6 +53,7 @@ testWith()("ls tells what each owner is, who builds under a claim, and what may 
 testWith(needsPython)(
   "ls --holders tells who maps each region, and that somebody does who did not say so",
   async () => {
+    // Its own: what is leased by request outlives the test.
     await using server = await startServer();
     using holder = await hold(server);
     await using worker = new WorkerProcess();
@@ -88,7 +89,7 @@ testWith(needsPython)(
 );
 
 testWith()("status shows the sessions that own most first, and --json all of them", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   using holder = await hold(server);
   const idle = await openSession(server.api, { name: "idle", quota_bytes: 2 ** 20, ttl_ms: longTtlMs });
   await server.api.create({ byte_size: 10_000, session: holder.session.id });
@@ -109,7 +110,7 @@ testWith()("status shows the sessions that own most first, and --json all of the
 });
 
 testWith(needsPython)("rm --wait tells whom it waits for, and ends when the last of them lets go", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   using holder = await hold(server);
   await using worker = new WorkerProcess();
   const region = await server.api.create({ name: "weights", byte_size: 10_000, persist: true });
@@ -132,7 +133,7 @@ testWith(needsPython)("rm --wait tells whom it waits for, and ends when the last
 });
 
 testWith()("rm --wait of what nobody maps says what it freed, at once", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   await server.api.create({ name: "a", byte_size: 1, persist: true });
   await server.api.create({ name: "b", byte_size: 1, persist: true });
   const { status, stdout, stderr } = await server.command("rm", "--wait", "a", "b");
@@ -140,7 +141,7 @@ testWith()("rm --wait of what nobody maps says what it freed, at once", async ()
 });
 
 testWith(needsPython)("rm --timeout gives up, names the client, and its hint finds the process", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   using holder = await hold(server);
   await using worker = new WorkerProcess();
   const region = await server.api.create({ name: "weights", byte_size: 1, persist: true });
@@ -160,7 +161,7 @@ testWith(needsPython)("rm --timeout gives up, names the client, and its hint fin
 });
 
 testWith()("rm --timeout of a region that is linked elsewhere says so, and its hint finds the link", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const { storage } = await server.api.create({ name: "weights", byte_size: 1, persist: true });
   const link = join(server.instance.shmDirectory, `foreign-${server.instance.name}`);
   linkSync(storage.path, link);
@@ -181,7 +182,7 @@ async function runHint(stderr: string): Promise<string> {
 }
 
 testWith()("rm --timeout takes no nonsense", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const { id } = await server.api.create({ name: "weights", byte_size: 1, persist: true });
   const { status, stderr } = await server.command("rm", "weights", "--timeout", "soon");
   expect(status).toBe(1);
@@ -190,7 +191,7 @@ testWith()("rm --timeout takes no nonsense", async () => {
 });
 
 testWith()("events tells how sessions began and ended and when a pool runs full, and filters by session", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   await server.api.call("POST", "/v1/models", { name: "small", memory_limit_bytes: 2 ** 20 });
   const session = await openSession(server.api, { client });
   await server.api.create({ model: "small", name: "w", byte_size: 1_000_000, session: session.id });

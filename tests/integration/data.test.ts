@@ -6,13 +6,11 @@ import {
   beginDownload,
   countRegionFiles,
   measureGrowth,
-  startDataServer,
   targetOf,
   transports,
   untilLetGo,
 } from "../harness/data-server.ts";
 import { DataSocket } from "../harness/data-socket.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks } from "../harness/instance-check.ts";
 import { writeContent } from "../harness/instance-content.ts";
 import {
@@ -25,6 +23,7 @@ import {
   testWith,
 } from "../harness/instance-needs.ts";
 import { takeRoom } from "../harness/instance-room.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { runScript, WorkerProcess } from "../harness/worker.ts";
 
 const KiB = 2 ** 10;
@@ -33,12 +32,15 @@ const hour = 3_600_000;
 /** No multiple of a page or of a chunk. */
 const oddBytes = 5 * MiB + 4097;
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
+
+/** It listens on both. */
+const both = { TENSORD_PORT: "0" };
 
 for (const transport of transports) {
   describe(`over ${transport}`, () => {
     testWith(needsPython)("bytes that a worker wrote are downloaded, whole and in part", async () => {
-      await using server = await startDataServer();
+      await using server = await lendServer(both);
       await using worker = new WorkerProcess();
       const region = await server.api.create({ byte_size: oddBytes, ttl_ms: hour });
       const at = region.tensors[0]?.byte_offset ?? 0;
@@ -67,7 +69,7 @@ for (const transport of transports) {
     });
 
     testWith(needsPython)("bytes that are uploaded are seen by workers that map the region", async () => {
-      await using server = await startDataServer();
+      await using server = await lendServer(both);
       await using reader = new WorkerProcess();
       await using writer = new WorkerProcess();
       const region = await server.api.create({ byte_size: oddBytes, ttl_ms: hour });
@@ -108,7 +110,7 @@ for (const transport of transports) {
     testWith(needsOpenFiles(96))(
       "16 downloads of a region at once share one lease, and each gets all of it",
       async () => {
-        await using server = await startDataServer();
+        await using server = await lendServer(both);
         const region = await server.api.create({ byte_size: 8 * MiB, ttl_ms: hour });
         writeContent(region, 7);
         const expected = await Bun.file(region.storage.path).slice(4096).bytes();
@@ -128,7 +130,7 @@ for (const transport of transports) {
     );
 
     testWith(needsRoom(320 * MiB))("readers that take nothing cost no memory and hold up nobody", async () => {
-      await using server = await startDataServer();
+      await using server = await lendServer(both);
       const region = await server.api.create({ byte_size: 256 * MiB, ttl_ms: hour });
       const target = await targetOf(server, transport);
       using slow = new DisposableStack();
@@ -149,7 +151,7 @@ for (const transport of transports) {
 testWith(needsPython)(
   "the kernel keeps little of a TCP connection, so that no turn of the server moves much",
   async () => {
-    await using server = await startDataServer();
+    await using server = await lendServer(both);
     const region = await server.api.create({ byte_size: 64 * MiB, ttl_ms: hour });
     const { port } = new URL(await server.readUrl());
     for (const method of ["PUT", "GET"]) {
@@ -165,7 +167,7 @@ testWith(needsPython)(
 );
 
 testWith(needsStockPython)("numbers that are uploaded are numpy's, and numpy's are downloaded", async () => {
-  await using server = await startDataServer();
+  await using server = await lendServer(both);
   const tensors = [
     { name: "w", dtype: "F32" as const, shape: [3, 1] },
     { name: "first", dtype: "F64" as const, shape: [2] },
@@ -188,7 +190,7 @@ testWith(needsRoom(muchBytes + 512 * MiB))(
   "a PUT, one in chunks, and a GET of much more add less than 64 MiB to the server's memory",
   async () => {
     using _room = await takeRoom();
-    await using server = await startDataServer();
+    await using server = await lendServer(both);
     const byteSize = muchBytes;
     const region = await server.api.create({ byte_size: byteSize, ttl_ms: hour });
     const path = `/v1/regions/${region.id}/data`;

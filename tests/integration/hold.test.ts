@@ -2,10 +2,10 @@
 
 import { afterAll, describe, expect } from "bun:test";
 import { existsSync } from "node:fs";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { holdSession } from "../harness/instance-sessions.ts";
-import { startServer, type TestServer } from "../harness/server.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
+import type { TestServer } from "../harness/server.ts";
 import type { Region } from "../harness/server-api.ts";
 import { until, within } from "../harness/server-wait.ts";
 
@@ -34,7 +34,7 @@ interface Lease {
 
 const claimPath = "/v1/models/default/regions/built/claim";
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 /** A process that holds a session and says what comes of its socket. */
 class Holder implements AsyncDisposable {
@@ -90,7 +90,7 @@ async function untilEnded({ api }: TestServer, { id }: Session): Promise<void> {
 
 describe("a worker that holds its session", () => {
   testWith()("and is killed takes it along, with all that it owns, long before any TTL", async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const session = await open(server, longTtlMs);
     const other = await open(server, longTtlMs);
     const own = await server.api.create({ name: "own", byte_size: 1, session: session.id });
@@ -109,7 +109,7 @@ describe("a worker that holds its session", () => {
   });
 
   testWith()("twice takes it along when both are gone", async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const session = await open(server, longTtlMs);
     await using first = await Holder.start(server, session.id);
     await using second = await Holder.start(server, session.id);
@@ -158,7 +158,7 @@ describe("a session outlives the server", () => {
   };
   for (const [how, restart] of Object.entries(ways)) {
     testWith()(`${how}, with its regions, claims and leases, and its TTL begins anew`, async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       const { session, own, built, claim, lease } = await settle(server, longTtlMs);
       await using holder = await Holder.start(server, session.id);
       const stopped = Date.now();
@@ -186,7 +186,7 @@ describe("a session outlives the server", () => {
     });
 
     testWith()(`${how}, but not for longer than its TTL if nobody comes back`, async () => {
-      await using server = await startServer();
+      await using server = await lendServer();
       const { session, own, built } = await settle(server, shortTtlMs, ({ id }) => holdSession(server, id));
       await restart(server);
       await untilEnded(server, session);
@@ -196,7 +196,7 @@ describe("a session outlives the server", () => {
   }
 
   testWith()("and a lease by request goes on keeping a region that was deleted before", async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     const { id } = await server.api.create({ byte_size: 1, ttl_ms: longTtlMs });
     const lease = await server.api.call<Lease>("POST", `/v1/regions/${id}/leases`, { ttl_ms: longTtlMs });
     await server.api.delete(id);
@@ -208,7 +208,7 @@ describe("a session outlives the server", () => {
 });
 
 testWith()("a server that stops tells the holders with 1001, so that they come back", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const { id } = await open(server, longTtlMs);
   await using holder = await Holder.start(server, id);
   await server.stop();

@@ -2,11 +2,11 @@
 
 import { afterAll, expect } from "bun:test";
 import { lstatSync } from "node:fs";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks, modes } from "../harness/instance-check.ts";
 import { exists, readContent } from "../harness/instance-content.ts";
 import { needsPython, needsReadableCheckout, needsRoot, testWith } from "../harness/instance-needs.ts";
 import { Tmpfs } from "../harness/instance-tmpfs.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
 import { startServer } from "../harness/server.ts";
 import { runTensord } from "../harness/server-command.ts";
 import { WorkerProcess } from "../harness/worker.ts";
@@ -17,12 +17,12 @@ const nobody = 65534;
 const asNobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const vector = [{ name: "data", dtype: "U8" as const, shape: [4096] }];
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 testWith(needsPython, needsRoot)(
   "a worker of another uid maps, writes and drains a region if it is in the server's group",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using worker = new WorkerProcess({ uid: nobody, gid: process.getgid?.() ?? 0 });
     const region = await server.api.create({ name: "grouped", tensors: vector, ttl_ms: hour });
     const { mode, gid } = lstatSync(region.storage.path);
@@ -42,7 +42,7 @@ testWith(needsPython, needsRoot)(
 testWith(needsPython, needsRoot)(
   "a worker outside of the server's group is refused, open and sealed regions alike",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using stranger = new WorkerProcess({ uid: nobody, gid: nobody });
     const region = await server.api.create({ name: "strange", tensors: vector, ttl_ms: hour });
     for (const path of [region.storage.path, server.instance.socket]) {
@@ -58,7 +58,7 @@ testWith(needsPython, needsRoot)(
 testWith(needsPython, needsRoot)(
   "a sealed region cannot be opened for writing by the group, unless it is stock_writable",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     await using member = new WorkerProcess({ uid: nobody, gid: process.getgid?.() ?? 0 });
     const strict = await server.api.create({ name: "strict", tensors: vector, ttl_ms: hour });
     const stock = await server.api.create({ name: "stock", tensors: vector, ttl_ms: hour });
@@ -76,7 +76,7 @@ testWith(needsPython, needsRoot)(
 );
 
 testWith(needsPython, needsRoot)("the folders that prove ownership can be listed by nobody else", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   await using member = new WorkerProcess({ uid: nobody, gid: process.getgid?.() ?? 0 });
   const { instance } = server;
   expect(await member.list(instance.directory)).toBe("ok");

@@ -3,11 +3,11 @@
 import { afterAll, expect } from "bun:test";
 import { closeSync, lstatSync, openSync, readFileSync, unlinkSync, writeSync } from "node:fs";
 import { basename } from "node:path";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks, readMetadata } from "../harness/instance-check.ts";
 import { readContent, writeContent } from "../harness/instance-content.ts";
 import { needsPython, needsStockPython, python, stockPython, testWith } from "../harness/instance-needs.ts";
-import { startServer, type TestServer } from "../harness/server.ts";
+import { endLentServers, lendServer } from "../harness/lent-server.ts";
+import type { TestServer } from "../harness/server.ts";
 import type { NewRegion, Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { runScript } from "../harness/worker.ts";
@@ -16,7 +16,7 @@ const hour = 3_600_000;
 const vector = [{ name: "data", dtype: "U8" as const, shape: [10_000] }];
 const relinked = /^tensord\.region\.relinked$/;
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 interface Found {
   readonly size: number;
@@ -42,7 +42,7 @@ async function untilRelinked(server: TestServer, region: Region, cause: string):
 testWith(needsPython)(
   "SharedMemory opens an open region by its shm_name, reads it whole and writes to it",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     server.log.expect(relinked);
     const region = await server.api.create({ name: "stock", tensors: vector, ttl_ms: hour });
     writeContent(region, 21);
@@ -59,7 +59,7 @@ testWith(needsPython)(
 testWith(needsPython)(
   "a region outlives the resource tracker of a stock reader, which unlinks it at exit",
   async () => {
-    await using server = await startServer();
+    await using server = await lendServer();
     server.log.expect(relinked);
     const region = await server.api.create({ name: "tracked", tensors: vector, ttl_ms: hour });
     writeContent(region, 22);
@@ -81,7 +81,7 @@ testWith(needsPython)(
 );
 
 testWith()("rm of a public name is undone, with the same file", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   server.log.expect(relinked);
   const region = await server.api.create({ name: "removed", tensors: vector, ttl_ms: hour });
   writeContent(region, 23);
@@ -93,7 +93,7 @@ testWith()("rm of a public name is undone, with the same file", async () => {
 });
 
 testWith()("a GET mends the name in the same turn, and the answer's path can be opened", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   server.log.expect(relinked);
   const region = await server.api.create({ name: "asked", tensors: vector, ttl_ms: hour });
   for (let round = 0; round < 50; round++) {
@@ -104,7 +104,7 @@ testWith()("a GET mends the name in the same turn, and the answer's path can be 
 });
 
 testWith()("all of a thousand names that are removed at once come back", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   server.log.expect(relinked);
   const regions = await Promise.all(
     Array.from({ length: 1000 }, (_, index) => server.api.create({ name: `r${index}`, byte_size: 1, ttl_ms: hour })),
@@ -117,7 +117,7 @@ testWith()("all of a thousand names that are removed at once come back", async (
 });
 
 testWith()("a name that was lost while no server ran is back after the start", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   server.log.expect(relinked);
   const region = await server.api.create({ name: "down", tensors: vector, persist: true });
   writeContent(region, 24);
@@ -129,7 +129,7 @@ testWith()("a name that was lost while no server ran is back after the start", a
 });
 
 testWith(needsStockPython)("safetensors opens a region, with every dtype's bytes and our metadata", async () => {
-  await using server = await startServer();
+  await using server = await lendServer();
   const tensors: NewRegion["tensors"] = [
     { name: "weights", dtype: "F32", shape: [16, 4] },
     { name: "mask", dtype: "BOOL", shape: [5] },
@@ -143,7 +143,10 @@ testWith(needsStockPython)("safetensors opens a region, with every dtype's bytes
   fill(region, "scalar", new Float64Array([42]));
   fill(region, "snowman ☃", new Int16Array([-1, -2, -3]));
   await server.api.seal(region.id);
-  const found = await runScript<Record<string, unknown>>(stockPython, "stock_safetensors.py", region.storage.path);
+  // To import torch takes seconds; the Python client's tests have it read regions as well.
+  const frameworks = process.env.TEST_LONG === undefined ? ["numpy"] : ["numpy", "pt"];
+  const args = [region.storage.path, ...frameworks] as const;
+  const found = await runScript<Record<string, unknown>>(stockPython, "stock_safetensors.py", ...args);
   expect(Object.keys(found)).toContain("numpy");
   for (const content of Object.values(found)) {
     expect(content).toEqual({

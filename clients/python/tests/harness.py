@@ -64,7 +64,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_
         if waited > seconds:
             raise AssertionError(f"waited {seconds:g} s in vain until {what}")
         # What takes long is asked for seldom: a question may be a request.
-        time.sleep(min(max(0.005, waited / 10), 0.1))
+        time.sleep(min(max(0.005, waited / 10), 0.05))
 
 
 @contextlib.contextmanager

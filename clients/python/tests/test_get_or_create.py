@@ -213,7 +213,8 @@ def test_who_finds_it_may_have_it_strict(client: tensord.Client) -> None:
 
 
 def test_a_hand_off_ends_with_its_consumer(server: Server, client: tensord.Client) -> None:
-    with Child('r = tensord.attach("result"); say(int(r.numpy().sum())); hear(); r.close(); hear()') as child:
+    script = 'r = tensord.attach("result", timeout=150); say(int(r.numpy().sum())); hear(); r.close(); hear()'
+    with Child(script) as child:
         client.create("result", np.arange(10), linger=0).seal()
         assert child.hear() == 45
         child.say("let go")

@@ -156,11 +156,12 @@ for number in range(3):
 say([os.waitpid(pid, 0)[1] for pid in pids])
 say(int(tensord.attach("weights").numpy()[7]))
 """
-    with client.create("weights", np.arange(1000), ttl=600) as region, Child(script) as child:
+    with client.create("weights", np.arange(1000), ttl=600) as region:
         region.seal()
-        assert child.hear() == [0, 0, 0]
-        assert child.hear() == 7
-        child.finish()
+        with Child(script) as child:
+            assert child.hear() == [0, 0, 0]
+            assert child.hear() == 7
+            child.finish()
 
 
 def test_an_interpreter_ends_in_order_with_views_alive(client: tensord.Client) -> None:

@@ -1,4 +1,5 @@
-"""A stock reader: safetensors' safe_open with numpy, and with torch where that is installed. Prints what it found."""
+"""A stock reader: safetensors' safe_open with the frameworks that are named after the path, of those that are installed: ``numpy``,
+``pt``. Prints what it found."""
 
 import json
 import sys
@@ -6,7 +7,7 @@ import sys
 from safetensors import safe_open
 
 found = {}
-for framework in ("numpy", "pt"):
+for framework in sys.argv[2:]:
     try:
         __import__("torch" if framework == "pt" else "numpy")
     except ImportError:
