@@ -21,7 +21,7 @@ from collections.abc import Mapping
 _READ_AT_START = ("LD_", "PYTHON", "MALLOC_", "OPENBLAS_", "OMP_")
 
 _MOTHER = """
-import gc, json, os, signal, socket, sys
+import contextlib, gc, json, os, signal, socket, sys
 def serve(door, modules):
     for module in modules:
         __import__(module)
@@ -40,9 +40,11 @@ def serve(door, modules):
             answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
             answer = os.fork()
+            # By both, so that it leads its group before anybody hears of it.
+            with contextlib.suppress(ProcessLookupError):
+                os.setpgid(answer, answer)
             if answer == 0:
                 door.close()
-                os.setsid()
                 for number, fd in enumerate(fds):
                     os.dup2(fd, number)
                     os.close(fd)
@@ -53,9 +55,11 @@ def serve(door, modules):
             for fd in fds:
                 os.close(fd)
         door.sendall(json.dumps(answer).encode() + b"\\n")
-script = serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+# Modules of the tests are among what it imports.
+sys.path.append(sys.argv[2])
+script = serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[3:])
 sys.argv[1:] = []
-del serve, gc, socket
+del serve, contextlib, gc, socket
 exec(script)
 """
 
@@ -67,7 +71,8 @@ class _Mother:
         self._lock = threading.Lock()
         self._door, hers = socket.socketpair()
         with hers:
-            command = [sys.executable, "-W", "error", "-c", _MOTHER, str(hers.fileno()), "numpy", "tensord", *imported]
+            arguments = [str(hers.fileno()), os.path.dirname(__file__), "numpy", "tensord", *imported]
+            command = [sys.executable, "-W", "error", "-c", _MOTHER, *arguments]
             # It ends with the door, and only then: not with what a terminal tells all who run in it.
             self.process = subprocess.Popen(
                 command, env=environ, stdin=subprocess.DEVNULL, pass_fds=(hers.fileno(),), start_new_session=True

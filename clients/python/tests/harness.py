@@ -40,7 +40,7 @@ TEST_TOKEN = os.environ.get("TEST_TOKEN", "")
 
 
 #: For a ``Child`` that uses it: to import it takes seconds.
-TORCH = ("torch", "tensord.torch")
+TORCH = ("torch_ready", "tensord.torch")
 #: Whether the long form is asked for: ``npm test -- --long``.
 LONG = "TEST_LONG" in os.environ
 

@@ -60,8 +60,8 @@ class Web:
         self._threads = [threading.Thread(target=self._load) for _ in range(4)]
         options = ["--preload", "--workers", str(WORKERS), "--max-requests", str(REQUESTS_A_WORKER)]
         options += ["--max-requests-jitter", "5", "--no-control-socket", "--bind", f"unix:{self.path}"]
-        # gunicorn does not hear of a worker that it forks in the moment of its own end, and waits so long for it. An answer
-        # may take seconds on a busy machine: nobody is killed for being slow.
+        # gunicorn does not hear of a worker that it forks in the moment of its own end, and waits so long for it.
+        # Nobody is killed for being slow, as all are on a busy machine.
         options += ["--graceful-timeout", "20", "--timeout", "0"]
         with self._log.open("w") as log:
             self.master = subprocess.Popen(

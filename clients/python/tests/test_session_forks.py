@@ -290,8 +290,7 @@ _needs_long = pytest.mark.skipif(not LONG, reason="takes long: npm test -- --lon
 def test_workers_of_a_data_loader_read_one_copy(client: tensord.Client, method: str) -> None:
     pytest.importorskip("torch", reason="the data loader is torch's")
     client.create("rows", np.arange(512, dtype=np.float32).reshape(64, 8), ttl=600).seal()
-    folder = os.path.dirname(__file__)
-    script = f"sys.path.insert(0, {folder!r})\nimport test_session_forks as it\nit.load_rows({method!r})\nsay('done')"
+    script = f"import test_session_forks; test_session_forks.load_rows({method!r}); say('done')"
     with Child(script, imported=TORCH) as child:
         assert child.hear() == "done"
         child.finish()
