@@ -1,7 +1,7 @@
 /** The command line as people run it: a process with a status and two streams. */
 
 import { root } from "./instance-needs.ts";
-import { tensord } from "./server-program.ts";
+import { runtimeSettings, tensord } from "./server-program.ts";
 import { within } from "./server-wait.ts";
 
 export interface CommandResult {
@@ -24,7 +24,7 @@ export function startTensord(
 ): RunningCommand {
   const child = Bun.spawn([...prefix, ...tensord, ...args], {
     cwd: root,
-    env: { PATH: process.env.PATH ?? "", ...env },
+    env: { PATH: process.env.PATH ?? "", ...runtimeSettings, ...env },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

@@ -7,6 +7,11 @@
 export const tensord: readonly string[] =
   process.env.TEST_EXECUTABLE === undefined ? [process.execPath, "src/main.ts"] : [process.env.TEST_EXECUTABLE];
 
+/** What a run sets for every process of Bun, so that it takes less of the processor (`scripts/lib/test-parts.mjs`). */
+export const runtimeSettings: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.entries(process.env).flatMap(([name, value = ""]) => (name.startsWith("BUN_JSC_") ? [[name, value]] : [])),
+);
+
 /** The server that kills itself after a step. */
 export const steppedServer: readonly string[] =
   process.env.TEST_STEPPED_EXECUTABLE === undefined

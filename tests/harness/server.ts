@@ -13,7 +13,7 @@ import { root } from "./instance-needs.ts";
 import { NoAnswer, ServerApi } from "./server-api.ts";
 import { type CommandResult, type RunningCommand, startTensord } from "./server-command.ts";
 import { ServerLog } from "./server-log.ts";
-import { steppedServer, tensord } from "./server-program.ts";
+import { runtimeSettings, steppedServer, tensord } from "./server-program.ts";
 import { until, within } from "./server-wait.ts";
 
 export interface ServerOptions {
@@ -90,7 +90,7 @@ export class TestServer implements AsyncDisposable {
       ],
       {
         cwd: root,
-        env: { ...this.env, ...(isStepped && { TEST_KILL_FILE: this.#killFile }) },
+        env: { ...runtimeSettings, ...this.env, ...(isStepped && { TEST_KILL_FILE: this.#killFile }) },
         stdin: "ignore",
         stdout: "pipe",
         stderr: "pipe",

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { purge } from "../../../src/server/cli/purge.ts";
 import { createInstance, type Instance } from "../../harness/instance.ts";
-import { tensord } from "../../harness/server-program.ts";
+import { runtimeSettings, tensord } from "../../harness/server-program.ts";
 
 const root = join(import.meta.dirname, "../../..");
 
@@ -27,6 +27,7 @@ export class ServerProcess implements AsyncDisposable {
       cwd: root,
       env: {
         PATH: process.env.PATH,
+        ...runtimeSettings,
         TENSORD_INSTANCE: instance.name,
         TENSORD_PORT: "",
         TENSORD_SHM_DIR: instance.shmDirectory,
