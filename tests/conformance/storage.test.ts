@@ -26,12 +26,15 @@ import type { Identity, Segment, Storage } from "../../src/memory/storage/storag
 import { onesChecksums, patternChecksums, toPattern } from "../contract/support/checksum.ts";
 import { bar, hold, lease } from "../contract/support/lease.ts";
 import { TestApp } from "../harness/app.ts";
+import { isZeros } from "../harness/instance-content.ts";
 import { testWith } from "../harness/instance-needs.ts";
 import { type OpenStorage, storageCases } from "./support/storages.ts";
 
 const header = new Uint8Array(4096).fill(0x20);
 const never = new AbortController().signal;
 const nothing = () => {};
+/** One huge page, for what is no larger than 3 MiB; and as many as a region of 40 MiB is made of by extending them. */
+const ready = { some: 4 * MiB, much: 24 * MiB };
 
 interface Made {
   readonly token: string;
@@ -81,10 +84,12 @@ for (const one of storageCases) {
     continue;
   }
   /** A test's body with a storage of its own. */
-  const withStorage = (use: (open: OpenStorage) => Promise<void>) => async () => {
-    await using open = await openCase();
-    await use(open);
-  };
+  const withStorage =
+    (use: (open: OpenStorage) => Promise<void>, readyBytes = ready.some) =>
+    async () => {
+      await using open = await openCase(readyBytes);
+      await use(open);
+    };
 
   /** Of memory that is the storage's own. */
   const testOwn = isPointing ? () => {} : test;
@@ -148,20 +153,23 @@ for (const one of storageCases) {
     for (const byteSize of [4096, 4097, 3 * MiB, 40 * MiB + 1]) {
       test(
         `gives ${byteSize} bytes: the header, and zeros behind it`,
-        withStorage(async (open) => {
-          const { token, identity } = await make(open, byteSize);
-          const { dev, ino } = statSync(open.pathOf(token), { bigint: true });
-          expect(identity).toEqual({ dev: dev.toString(), ino: ino.toString() });
-          if (isElsewhere) {
-            const { memory } = open.storage;
-            expect(memory.space().usedBytes).toBe(roundUpToPage(byteSize, memory.pageSize));
-            return;
-          }
-          const content = readFileSync(open.pathOf(token));
-          expect(content.length).toBe(pageBytes === 4096 ? byteSize : roundUpToPage(byteSize, pageBytes));
-          expect(content.subarray(0, header.length).equals(header)).toBeTrue();
-          expect(content.subarray(header.length).every((byte) => byte === 0)).toBeTrue();
-        }),
+        withStorage(
+          async (open) => {
+            const { token, identity } = await make(open, byteSize);
+            const { dev, ino } = statSync(open.pathOf(token), { bigint: true });
+            expect(identity).toEqual({ dev: dev.toString(), ino: ino.toString() });
+            if (isElsewhere) {
+              const { memory } = open.storage;
+              expect(memory.space().usedBytes).toBe(roundUpToPage(byteSize, memory.pageSize));
+              return;
+            }
+            const content = readFileSync(open.pathOf(token));
+            expect(content.length).toBe(pageBytes === 4096 ? byteSize : roundUpToPage(byteSize, pageBytes));
+            expect(content.subarray(0, header.length).equals(header)).toBeTrue();
+            expect(isZeros(content.subarray(header.length))).toBeTrue();
+          },
+          byteSize > 3 * MiB ? ready.much : ready.some,
+        ),
       );
     }
 
@@ -533,7 +541,7 @@ test("the suite runs on every storage that a server has, and on no stand-in in i
     storageCases
       .filter(({ name, needs }) => needs === undefined && !name.startsWith("a stand-in"))
       .map(async (one) => {
-        await using open = await one.open();
+        await using open = await one.open(ready.some);
         return open.storage.form;
       }),
   );

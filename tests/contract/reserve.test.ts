@@ -14,6 +14,7 @@ import { reserveLimits } from "../../src/memory/storage/shm/reserve/reserve-limi
 import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Region } from "../harness/answers.ts";
 import { type AppOptions, type TestApp, toCharge, until, withApp } from "../harness/app.ts";
+import { isZeros } from "../harness/instance-content.ts";
 import { needsCollapse, needsRoot, testWith } from "../harness/instance-needs.ts";
 import { lockPageBytes, Tmpfs } from "../harness/instance-tmpfs.ts";
 import { patienceMs } from "../harness/server-wait.ts";
@@ -95,7 +96,7 @@ test(
       expect(occupied(pathOf(region)), `of ${byteSize} bytes`).toBe(toCharge(region.storage.byte_size));
       expect(statSync(pathOf(region)).size).toBe(region.storage.byte_size);
       expect(statSync(pathOf(region)).mode & 0o7777).toBe(0o660);
-      expect(readData(region).every((byte) => byte === 0)).toBeTrue();
+      expect(isZeros(readData(region))).toBeTrue();
       await app.store.reserve.settled();
     }
     expect(hostOf(await app.stats()).reserve_bytes).toBeGreaterThanOrEqual(smallBytes);
@@ -160,7 +161,7 @@ test(
       const region = await app.create({ byte_size: byteSize });
       expect(seen.has(region.storage.ino ?? "")).toBeFalse();
       seen.add(region.storage.ino ?? "");
-      expect(readData(region).every((byte) => byte === 0)).toBeTrue();
+      expect(isZeros(readData(region))).toBeTrue();
       writeFileSync(pathOf(region), Buffer.alloc(region.storage.byte_size, "secret"), { flag: "r+" });
       expect(await app.remove(region.id)).toMatchObject({ state: "deleted" });
     }

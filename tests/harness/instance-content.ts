@@ -60,6 +60,11 @@ export function readOpened(fd: number): Content {
   };
 }
 
+/** Whether all of it is zeros, which megabytes are asked at once: each is what its neighbour is. */
+export function isZeros(bytes: Buffer): boolean {
+  return bytes.length === 0 || (bytes[0] === 0 && bytes.subarray(1).equals(bytes.subarray(0, -1)));
+}
+
 /** Whether anything, a dangling link included, stands at `path`. */
 export function exists(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;

@@ -40,7 +40,8 @@ export interface StorageCase {
   readonly accesses: readonly Access[];
   /** Whether somebody may take its memory away, cut it, or link it elsewhere: the kernel refuses that of what has no name at all. */
   readonly isFile: boolean;
-  open(): OpenStorage | Promise<OpenStorage>;
+  /** @param readyBytes how much lies ready where that is what it is about: huge segments of up to half of it. */
+  open(readyBytes: number): OpenStorage | Promise<OpenStorage>;
   /** The size of its pages, if they are others than the system's. */
   readonly pageBytes?: number;
   /** Whether the bytes are elsewhere than where this process reads and writes: its paths lead to their locks alone, and there is no header. */
@@ -65,8 +66,14 @@ const unnamed = { accesses: ["sealed", "open"] } as const;
 
 export const storageCases: readonly StorageCase[] = [
   { name: "shm on a tmpfs", kind: "shm", ...named, open: () => openShm(defaultShmDirectory) },
-  { name: "shm that lay ready", kind: "shm", ...named, open: () => openReady(false) },
-  { name: "private shm that lay ready", kind: "shm", ...unnamed, isFile: true, open: () => openReady(true) },
+  { name: "shm that lay ready", kind: "shm", ...named, open: (readyBytes) => openReady(readyBytes, false) },
+  {
+    name: "private shm that lay ready",
+    kind: "shm",
+    ...unnamed,
+    isFile: true,
+    open: (readyBytes) => openReady(readyBytes, true),
+  },
   { name: "shm on a disk", kind: "shm", ...named, open: () => openShm(tmpdir()) },
   { name: "private shm", kind: "shm", ...unnamed, isFile: true, open: () => openShm(defaultShmDirectory, true) },
   { name: "memfd", kind: "memfd", ...unnamed, isFile: false, open: () => openMemfd(null) },
@@ -91,12 +98,12 @@ function openShm(parent: string, isPrivate = false): OpenStorage {
 }
 
 /** With a reserve that is full when the suite begins: of whatever pages this kernel has. */
-async function openReady(isPrivate: boolean): Promise<OpenStorage> {
+async function openReady(readyBytes: number, isPrivate: boolean): Promise<OpenStorage> {
   using opened = new DisposableStack();
   const directory = openDirectory(opened, defaultShmDirectory);
   const lanes = opened.use(new HostLanes());
   const reserve = new Reserve({
-    budgetBytes: 64 * MiB,
+    budgetBytes: readyBytes,
     pathOf: (name) => directory.path("new", name),
     roomBytes: () => Number.MAX_SAFE_INTEGER,
     freeBytes: () => Number.MAX_SAFE_INTEGER,

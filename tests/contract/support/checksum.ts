@@ -26,5 +26,7 @@ export const onesChecksums: readonly (readonly [byteSize: number, value: string]
 ];
 
 export function toPattern(byteSize: number): Uint8Array {
-  return Uint8Array.from({ length: byteSize }, (_, index) => (131 * index + 7) % 256);
+  const bytes = new Uint8Array(byteSize);
+  for (let index = 0; index < byteSize; index++) bytes[index] = 131 * index + 7;
+  return bytes;
 }
