@@ -11,9 +11,9 @@ import {
   whose,
 } from "../../src/routes/access/cells.ts";
 import { isOperation, may, type Operation, openOperations, reachOf } from "../../src/routes/access/rights.ts";
-import { fakeDevice } from "../conformance/support/fake-device.ts";
 import { type Answer, operations, toAnswer } from "../harness/answers.ts";
 import { TestApp } from "../harness/app.ts";
+import { clearApp } from "../harness/lent-app.ts";
 import { tokenOf } from "../harness/tokens-file.ts";
 import { withPools } from "./support/pools.ts";
 import { goodRequest, type PlainRequest } from "./support/requests.ts";
@@ -59,22 +59,13 @@ async function ask(app: TestApp, operation: Operation, maker: string, asker: str
   // The document has no WebSockets to hold an answer against.
   const answer = await (operation === "holdSession" ? askOutside(app, path) : app.request(method, path, body));
   app.token = tokenOf("somebody");
-  await clear(app);
+  await clearApp(app);
   return answer;
 }
 
 async function askOutside(app: TestApp, path: string): Promise<Answer> {
   const headers = { authorization: `Bearer ${app.token}` };
   return toAnswer(await app.app.fetch(new Request(`http://localhost${path}`, { headers }), {}));
-}
-
-async function clear(app: TestApp): Promise<void> {
-  for (const { token } of [...app.store.books.sessions.after(0)])
-    await app.request("DELETE", `/v1/sessions/ses_${token}`);
-  for (const { token } of [...app.store.books.regions.after(0)])
-    await app.request("DELETE", `/v1/regions/reg_${token}`);
-  await app.request("DELETE", `/v1/models/default/vmm/${fakeDevice.uuid}`);
-  await app.request("DELETE", "/v1/models/llama?drain=true");
 }
 
 /** A hold that may be is refused for being no WebSocket's handshake, which a request without a connection is not. */

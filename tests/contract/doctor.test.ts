@@ -118,7 +118,7 @@ describe("the diagnosis", () => {
 describe(`in a small file system (${noMountBecause ?? "a tmpfs"})`, () => {
   const testSmall = test.skipIf(noMountBecause !== undefined);
   const small = async (use: (app: TestApp, tmpfs: SmallTmpfs) => Promise<void>) => {
-    using tmpfs = new SmallTmpfs();
+    using tmpfs = new SmallTmpfs(2000);
     await withApp((app) => use(app, tmpfs), { shmDirectory: tmpfs.path, memoryLimitBytes: smallTmpfsBytes })();
   };
 

@@ -8,6 +8,7 @@ import { createApp } from "../../src/routes/app.ts";
 import type { Services } from "../../src/routes/environment.ts";
 import { type Answer, checkAnswer, declaredCodes, operations, type Problem, toAnswer } from "../harness/answers.ts";
 import { TestApp, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { tokenOf } from "../harness/tokens-file.ts";
 import { dataCases } from "./support/data-failures.ts";
 import { deviceCases } from "./support/device-failures.ts";
@@ -30,7 +31,7 @@ import { regionCases } from "./support/region-failures.ts";
 import { bareRequest, goodRequest, goodRequests, optionsFor } from "./support/requests.ts";
 import { fullSessionCases, sessionCases } from "./support/session-failures.ts";
 import { noMountBecause, SmallTmpfs, smallTmpfsBytes } from "./support/small-tmpfs.ts";
-import { withTcp } from "./support/socket.ts";
+import { openTcp } from "./support/socket.ts";
 
 /** Declared pairs that no case provokes, each with its reason. */
 const exempt: Readonly<Record<string, string>> = {
@@ -64,6 +65,9 @@ function expectFailure(answer: Answer, code: FailureCode): void {
   expect(answer.body).toMatchObject({ code, status: failures[code].status });
 }
 
+const apps = new LentApps();
+afterAll(() => apps.end());
+
 describe("operations", () => {
   test("are all known by a request that succeeds", () => {
     expect(Object.keys(goodRequests).toSorted()).toEqual(operations.map(({ operationId }) => operationId).toSorted());
@@ -72,7 +76,7 @@ describe("operations", () => {
   for (const { operationId } of operations) {
     test(
       `${operationId} answers a good request with success`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { method, path, body } = await goodRequest(app, operationId);
         expect((await app.request(method, path, body)).status).toBeOneOf([200, 201, 202]);
       }, optionsFor(operationId)),
@@ -80,7 +84,7 @@ describe("operations", () => {
   }
 });
 
-describe("a declared failure", () => {
+describe("a declared failure of what many operations share", () => {
   for (const { operationId, code, provoke, options = optionsFor(operationId) } of [
     ...bodyCases,
     ...strayBodyCases,
@@ -88,6 +92,16 @@ describe("a declared failure", () => {
     ...parameterCases,
     ...conditionCases,
     ...queryCases,
+  ]) {
+    test(
+      claim(operationId, code),
+      apps.with(async (app) => expectFailure(await provoke(app), code), options),
+    );
+  }
+});
+
+describe("a declared failure", () => {
+  for (const { operationId, code, provoke, options = optionsFor(operationId) } of [
     ...regionCases,
     ...deviceCases,
     ...groupCases,
@@ -107,6 +121,12 @@ describe("a declared failure", () => {
 });
 
 describe(`in a file system without room (${noMountBecause ?? "a small tmpfs"})`, () => {
+  let tmpfs: SmallTmpfs;
+  beforeAll(() => {
+    if (noMountBecause === undefined) tmpfs = new SmallTmpfs();
+  });
+  afterAll(() => tmpfs?.[Symbol.dispose]());
+
   for (const { operationId, code, provoke } of [
     ...fullCases,
     ...fullGroupCases,
@@ -114,7 +134,6 @@ describe(`in a file system without room (${noMountBecause ?? "a small tmpfs"})`,
     ...fullPoolCases,
   ]) {
     test.skipIf(noMountBecause !== undefined)(claim(operationId, code), async () => {
-      using tmpfs = new SmallTmpfs();
       const use = withApp(
         async (app) => {
           try {
@@ -235,16 +254,26 @@ describe("where a token is needed", () => {
 });
 
 describe("a web page that found its way to the port", () => {
+  let app: TestApp;
+  let server: ReturnType<typeof openTcp>;
+  beforeAll(async () => {
+    app = await TestApp.open();
+    server = openTcp(app);
+  });
+  afterAll(async () => {
+    await server[Symbol.asyncDispose]();
+    await app.close();
+    expect(app.mistakes).toEqual([]);
+  });
+
   for (const operation of operations) {
-    test(
-      claim(operation.operationId, "forbidden"),
-      withTcp(async ({ url }) => {
-        const { method, path } = bareRequest(operation);
-        const answer = await toAnswer(await fetch(url + path, { method, headers: { origin: "https://evil.example" } }));
-        checkAnswer(method, path, answer);
-        expectFailure(answer, "forbidden");
-      }),
-    );
+    test(claim(operation.operationId, "forbidden"), async () => {
+      const { method, path } = bareRequest(operation);
+      const headers = { origin: "https://evil.example" };
+      const answer = await toAnswer(await fetch(server.url + path, { method, headers }));
+      checkAnswer(method, path, answer);
+      expectFailure(answer, "forbidden");
+    });
   }
 });
 

@@ -151,10 +151,13 @@ async function ofPool(app: TestApp, method: string, more = ""): Promise<PlainReq
   return { method, path: `${poolPath()}${more}` };
 }
 
+/** One object, by which apps are lent. */
+const plain: AppOptions = {};
+
 /** What an app needs to have for the request of `goodRequest`. */
 export function optionsFor(operationId: string): AppOptions {
   const { path } = operations.find((operation) => operation.operationId === operationId) ?? { path: "" };
-  return path.includes("/vmm") ? withPools : {};
+  return path.includes("/vmm") ? withPools : plain;
 }
 
 export function goodRequest(app: TestApp, operationId: string): Promise<PlainRequest> {

@@ -7,15 +7,16 @@ import { MiB } from "../../../src/memory/limits.ts";
 
 /** Enough for the journal's share and a few regions. */
 export const smallTmpfsBytes = 24 * MiB;
-const inodes = 2000;
+/** More than an app takes. Tests fill all of them. */
+const fewInodes = 300;
 
 export class SmallTmpfs implements Disposable {
   readonly path: string;
   #files = 0;
 
-  constructor() {
+  constructor(inodes = fewInodes) {
     this.path = mkdtempSync(join(tmpdir(), "tensord-small-"));
-    const failure = mount(this.path);
+    const failure = mount(this.path, inodes);
     if (failure === undefined) return;
     rmdirSync(this.path);
     throw new Error(failure);
@@ -73,7 +74,7 @@ function writeUntilFull(fd: number, bytes: Uint8Array): void {
   }
 }
 
-function mount(path: string): string | undefined {
+function mount(path: string, inodes: number): string | undefined {
   const options = `size=${smallTmpfsBytes},nr_inodes=${inodes},mode=1777`;
   const { exitCode, stderr } = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", options, "tensord-test", path]);
   return exitCode === 0 ? undefined : `cannot mount a tmpfs: ${stderr.toString().trim()}`;

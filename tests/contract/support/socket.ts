@@ -32,7 +32,7 @@ export function withUnix(use: Use): () => Promise<void> {
 
 function withListener(use: Use, open: (transport: Transport, app: TestApp) => string | Promise<string>) {
   return withApp(async (app) => {
-    const transport = new Transport(app.app, app.traffic, (error) => app.mistakes.push(toMistake(error)), unwatched());
+    const transport = toTransport(app);
     const url = await open(transport, app);
     try {
       await use({ app, url, path: url.replace(/^(unix|http):\/\/([^/]+$)?/, ""), transport });
@@ -41,6 +41,17 @@ function withListener(use: Use, open: (transport: Transport, app: TestApp) => st
       await transport.stop(0);
     }
   });
+}
+
+function toTransport(app: TestApp): Transport {
+  return new Transport(app.app, app.traffic, (error) => app.mistakes.push(toMistake(error)), unwatched());
+}
+
+/** For tests that share an app: a server for it on loopback TCP, until it is disposed of. */
+export function openTcp(app: TestApp): { readonly url: string } & AsyncDisposable {
+  const transport = toTransport(app);
+  const url = transport.listenTcp("127.0.0.1", 0);
+  return { url, [Symbol.asyncDispose]: async () => await transport.stop(0) };
 }
 
 /** What came back: the status, the headers in lower case, and the body as text. */
