@@ -12,7 +12,7 @@ import type { Region } from "../harness/answers.ts";
 import { BrokerClient } from "../harness/broker-client.ts";
 import { root, testWith } from "../harness/instance-needs.ts";
 import { Random } from "../harness/instance-random.ts";
-import { deadlineMsOf, roundsOf } from "../harness/rounds.ts";
+import { deadlineMsOf, isLong, roundsOf } from "../harness/rounds.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { until } from "../harness/server-wait.ts";
 import { TokensPath, tokenOf } from "../harness/tokens-file.ts";
@@ -20,12 +20,13 @@ import { TokensPath, tokenOf } from "../harness/tokens-file.ts";
 const MiB = 2 ** 20;
 const hour = 3_600_000;
 const schemathesis = join(root, ".tmp/schemathesis/bin/schemathesis");
+const document = join(root, "openapi.yaml");
 const needsSchemathesis = existsSync(schemathesis) ? undefined : "needs .tmp/schemathesis, which `npm test` makes";
 
 /** Requests of each operation that are made by chance. */
 const examples = roundsOf("api-fuzz");
 /** Walks along what answers lead to, for each of these: a walk has up to 12 steps, and all operations share them. */
-const walks = 15;
+const walks = isLong ? 15 : 5;
 const phases = ["Examples", "Coverage", "Fuzzing", "Stateful"];
 
 const witness = "witness";
@@ -49,6 +50,18 @@ expected-statuses = ["2xx", 401, 403, 404, 409, 412, 413, 416, 422, "5xx"]
 max-steps = 12
 generation = { mode = "positive", max-examples = ${examples * walks} }
 `;
+
+/** In the short form a run makes requests by rule and by chance of one in so many operations; examples and walks are of all. */
+const shares = isLong ? 1 : 4;
+
+/** Leaves out the operations whose turn it is not with this seed. */
+function settingsOf(seed: number): string {
+  const ids = [...readFileSync(document, "utf8").matchAll(/operationId: (\w+)/g)].map(([, id]) => id);
+  const others = ids.filter((_, index) => (index + seed) % shares !== 0);
+  if (others.length === 0) return settings;
+  const off = ["coverage", "fuzzing"].map((phase) => `phases.${phase}.enabled = false`);
+  return [settings, "[[operations]]", `include-operation-id = ${JSON.stringify(others)}`, ...off, ""].join("\n");
+}
 
 /** All of them, but for two that compare callers: nobody authenticates in the document. */
 const checks = [
@@ -158,13 +171,14 @@ function ignoreMissing(error: unknown): void {
 async function fuzz(server: TestServer, seed: number, look: () => Promise<void>): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), "tensord-api-fuzz-"));
   try {
-    writeFileSync(join(folder, "schemathesis.toml"), settings);
+    writeFileSync(join(folder, "schemathesis.toml"), settingsOf(seed));
     const options = ["--seed", `${seed}`, "--max-examples", `${examples}`, "--generation-database", "none"];
-    const run = ["run", join(root, "openapi.yaml"), "--url", await server.readUrl(), "--checks", checks.join(",")];
+    const run = ["run", document, "--url", await server.readUrl(), "--checks", checks.join(",")];
     const child = Bun.spawn([schemathesis, ...run, ...options, "--no-shrink", "--no-color"], {
       cwd: folder,
       env: {
-        ...{ PATH: process.env.PATH ?? "", HOME: folder, PYTHONDONTWRITEBYTECODE: "1" },
+        // What it imports is compiled once and kept: that takes it longer than some requests.
+        ...{ PATH: process.env.PATH ?? "", HOME: folder },
         ...{ FUZZ_ADMIN_TOKEN: tokenOf("admin"), FUZZ_WORKER_TOKEN: tokenOf("fuzz"), FUZZ_WITNESS_MODEL: witness },
       },
       stdout: "pipe",
@@ -174,7 +188,7 @@ async function fuzz(server: TestServer, seed: number, look: () => Promise<void>)
       const printed = Promise.all([child.stdout.text(), child.stderr.text()]);
       while (child.exitCode === null && child.signalCode === null) {
         await look();
-        await Promise.race([child.exited, Bun.sleep(50)]);
+        await Promise.race([child.exited, Bun.sleep(200)]);
       }
       return (await printed).join("\n");
     } finally {
@@ -187,7 +201,7 @@ async function fuzz(server: TestServer, seed: number, look: () => Promise<void>)
 }
 
 testWith(needsSchemathesis)(
-  `what schemathesis makes of the document, ${examples} requests of each operation by chance, is answered as the document has it`,
+  `what schemathesis makes of the document, ${examples} requests of an operation by chance, is answered as the document has it`,
   async () => {
     const { seed } = new Random();
     console.log(`TEST_SEED=${seed}`);
@@ -212,5 +226,6 @@ testWith(needsSchemathesis)(
     expect(readMemoryBytes(server) - memoryBefore).toBeLessThan(128 * MiB);
     await admin.call("DELETE", `/v1/models/${witness}/regions/weights`);
   },
-  deadlineMsOf(examples, 5000),
+  // It takes many times as long on a machine that is busy with something else.
+  deadlineMsOf(examples + 20, 30_000),
 );
