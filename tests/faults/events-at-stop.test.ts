@@ -11,9 +11,12 @@ import type { Store } from "../../src/memory/state/store.ts";
 import { toEventText } from "../../src/routes/to-event.ts";
 import { purge } from "../../src/server/cli/purge.ts";
 import { assertNothingLeft, createInstance } from "../harness/instance.ts";
+import { roundsOf } from "../harness/rounds.ts";
 import { until } from "../harness/server-wait.ts";
 
-const rounds = 40;
+const rounds = roundsOf("events-at-stop");
+/** About as many turns of the loop take until the Worker is done. */
+const mostTurns = 160;
 
 afterAll(assertNothingLeft);
 
@@ -58,8 +61,9 @@ test(`the end of a region is told once over ${rounds} stops in the middle of it`
       while (store.events.size < limits.keptEvents - 10) store.emit({ type: "tensord.model.changed", model });
       const region = await makeLarge(store);
       void deleteRegion(store, region, "request").catch(() => undefined);
-      // From at once to about when the Worker is done: each round stops a little later.
-      for (let turn = 0; turn < 4 * round; turn++) await new Promise<void>((resolve) => setImmediate(resolve));
+      // From at once on, each round stops a little later.
+      for (let turn = 0; turn < (mostTurns * round) / rounds; turn++)
+        await new Promise<void>((resolve) => setImmediate(resolve));
       store.stop();
       await first[Symbol.asyncDispose]();
       await using next = await open();

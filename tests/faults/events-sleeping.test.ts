@@ -9,16 +9,16 @@ import { readLastId } from "../harness/event-pages.ts";
 import { SleepingSubscriber } from "../harness/event-sleeper.ts";
 import { assertNothingLeft } from "../harness/instance.ts";
 import { testWith } from "../harness/instance-needs.ts";
-import { roundsOf } from "../harness/rounds.ts";
+import { deadlineMsOf, roundsOf } from "../harness/rounds.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import { patienceMs, until } from "../harness/server-wait.ts";
 import { channels, Subscriber } from "../harness/subscriber.ts";
 
 const eventCount = roundsOf("events-sleeping");
 /** More than the ring keeps. The server's memory has its full size after these. */
-const warmUpCount = 30_000;
+const warmUpCount = 40_000;
 /** Memory is looked at after this many. */
-const sampledEvents = 5000;
+const sampledEvents = 2500;
 const MiB = 2 ** 20;
 
 afterAll(assertNothingLeft);
@@ -34,12 +34,12 @@ interface Passed {
   readonly mostBytes: number;
 }
 
-/** Lets `count` events pass, or, on a slow machine, twice what is kept of them in `longestMs`. */
+/** Lets `count` events pass, or, on a slow machine, some more than are kept, in about `longestMs`. */
 async function pass(server: TestServer, region: string, count: number, longestMs = Infinity): Promise<Passed> {
   const samples: number[] = [];
   const begin = performance.now();
   let events = 0;
-  const isEnough = () => events >= 2 * limits.keptEvents && performance.now() - begin > longestMs;
+  const isEnough = () => events >= 1.25 * limits.keptEvents && performance.now() - begin > longestMs;
   while (events < count && !isEnough()) {
     await changeLabels(server.instance.socket, region, sampledEvents);
     events += sampledEvents;
@@ -63,8 +63,7 @@ testWith()(
     const { id } = await server.api.create({ byte_size: 10, ttl_ms: 3_600_000 });
     // Events are written for who reads them first, and are kept as they were written: so somebody reads from the beginning.
     const reader = await Subscriber.open(places[0] ?? "", "websocket");
-    await pass(server, id, warmUpCount);
-    const { mostBytes: awakeMost } = await pass(server, id, eventCount);
+    const { mostBytes: awakeMost } = await pass(server, id, warmUpCount);
     await reader[Symbol.asyncDispose]();
 
     using sleeping = new DisposableStack();
@@ -84,7 +83,8 @@ testWith()(
     }
     const growth = (slept.mostBytes - awakeMost) / MiB;
     console.log(`at most ${awakeMost / MiB} MiB while nobody slept, ${growth} MiB more while four did`);
-    expect(growth).toBeLessThan(32);
+    // What four had not read would be 50 MiB and more.
+    expect(growth).toBeLessThan(40);
 
     for (const sleeper of sleepers) sleeper.wake();
     for (const sleeper of sleepers) {
@@ -95,6 +95,7 @@ testWith()(
     const newest = await readLastId(server.api);
     for (const sleeper of sleepers) await until("it goes on live", () => sleeper.frames.at(-1)?.id === newest);
   },
+  deadlineMsOf(eventCount, 15),
 );
 
 /** What it had before it slept, one gap, and everything that was kept when it woke. */

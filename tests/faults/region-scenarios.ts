@@ -6,7 +6,7 @@ import { type Content, exists, readContent, writeContent } from "../harness/inst
 import { needsRoom } from "../harness/instance-needs.ts";
 import type { KillPoint } from "../harness/server.ts";
 import type { Region, ServerApi } from "../harness/server-api.ts";
-import { at, deleting, hour, type InFlight, MiB, type Scenario } from "./scenario.ts";
+import { at, atInLong, deleting, hour, type InFlight, MiB, type Scenario } from "./scenario.ts";
 
 const creating = at(
   "create.reserved",
@@ -19,13 +19,17 @@ const creating = at(
   "create.published",
 );
 const windowed: KillPoint[] = [
-  ...at("create.file-made", "create.window-allocated", "create.header-written", "create.kept", "create.journaled"),
   { step: "create.window-allocated", count: 2 },
-  { step: "create.window-allocated", count: 3 },
+  ...at("create.header-written"),
+  ...atInLong("create.file-made", "create.window-allocated", "create.kept", "create.journaled"),
 ];
 /** The file of a large region is unlinked by a Worker, beside which the loop goes on. */
 const deletingLarge = at("delete.asked", "delete.keeper-unlinked");
-const sealing = at(
+const sealing = [
+  ...at("seal.mode-set", "seal.journaled"),
+  ...atInLong("seal.begun", "seal.writers-asked", "seal.made-final", "seal.hashed", "proof.renewed"),
+];
+const sealingHashed = at(
   "seal.begun",
   "seal.mode-set",
   "seal.writers-asked",
@@ -71,10 +75,11 @@ function sealScenario(
   claim: string,
   byteSize: number,
   options: { checksum: boolean; stock_writable?: boolean },
+  kills: readonly KillPoint[],
 ): Scenario {
   return {
     claim,
-    kills: sealing,
+    kills,
     prepare: async (api) => {
       const region = await api.create({ name: "new", byte_size: byteSize, persist: true });
       const content = readContent(region.storage.path);
@@ -234,8 +239,8 @@ const changing: Scenario = {
 export const regionScenarios: readonly Scenario[] = [
   createScenario("the creation of a small region", 100_000, creating),
   createScenario("the creation of a region in windows", 70 * MiB, windowed, needsRoom(256 * MiB)),
-  sealScenario("a seal", 100_000, { checksum: false, stock_writable: true }),
-  sealScenario("a seal with a checksum", 3 * MiB, { checksum: true }),
+  sealScenario("a seal", 100_000, { checksum: false, stock_writable: true }, sealing),
+  sealScenario("a seal with a checksum", 3 * MiB, { checksum: true }, sealingHashed),
   replacing,
   grouping,
   deleteScenario("the deletion of a small region", 100_000, deleting),

@@ -1,12 +1,14 @@
 /** Making room in flight when the server dies: an eviction by request, and a creation that evicts. */
 
 import { expect } from "bun:test";
+import type { Step } from "../../src/memory/state/steps.ts";
 import { leap, leapingClock } from "../harness/instance-clock.ts";
 import { exists, readContent, writeContent } from "../harness/instance-content.ts";
+import { isLong } from "../harness/rounds.ts";
 import type { KillPoint, TestServer } from "../harness/server.ts";
 import { Refused, type Region, type ServerApi } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
-import { at, deleting, hour, type Scenario } from "./scenario.ts";
+import { at, atInLong, hour, type Scenario } from "./scenario.ts";
 
 /** In a model of its own, which has room for three of its regions. */
 const byteSize = 60_000;
@@ -46,13 +48,15 @@ async function unregister(api: ServerApi): Promise<void> {
   expect((await api.list()).filter((region) => region.model === model && region.state !== "draining")).toEqual([]);
 }
 
+const second = (...names: Step[]): KillPoint[] => names.map((step) => ({ step, count: 2 }));
+
 const evicting: Scenario = {
   claim: "an eviction of two regions by request",
   kills: [
-    ...deleting,
-    ...["delete.journaled", "delete.keeper-unlinked", "delete.row-deleted"].map(
-      (step) => ({ step, count: 2 }) as KillPoint,
-    ),
+    ...at("delete.withdrawn", "delete.keeper-unlinked"),
+    ...second("delete.journaled", "delete.row-deleted"),
+    ...atInLong("delete.journaled", "delete.asked", "delete.row-deleted"),
+    ...(isLong ? second("delete.keeper-unlinked") : []),
   ],
   env: leapingClock,
   prepare: async (api) => {
@@ -84,16 +88,11 @@ async function evictSoon(server: TestServer, bytes: number): Promise<void> {
 
 const creatingOnFull: Scenario = {
   claim: "a creation that evicts what is in its way",
-  kills: at(
-    ...deleting.map(({ step }) => step),
-    "create.reserved",
-    "create.file-made",
-    "create.window-allocated",
-    "create.header-written",
-    "create.kept",
-    "create.journaled",
-    "create.published",
-  ),
+  kills: [
+    ...at("delete.journaled", "delete.row-deleted", "create.reserved", "create.journaled"),
+    ...atInLong("delete.withdrawn", "delete.asked", "delete.keeper-unlinked", "create.file-made"),
+    ...atInLong("create.window-allocated", "create.header-written", "create.kept", "create.published"),
+  ],
   env: leapingClock,
   prepare: async (api) => {
     await register(api);

@@ -1,6 +1,7 @@
 /** What a scenario of `killed-at-step.test.ts` is: one operation in flight when the server dies, and what holds after it. */
 
 import type { Step } from "../../src/memory/state/steps.ts";
+import { isLong } from "../harness/rounds.ts";
 import type { KillPoint, TestServer } from "../harness/server.ts";
 import type { ServerApi } from "../harness/server-api.ts";
 import type { WorkerProcess } from "../harness/worker.ts";
@@ -10,7 +11,7 @@ export const hour = 3_600_000;
 
 export interface Scenario {
   readonly claim: string;
-  /** The steps that it passes, in order; the server dies after each of them in turn. */
+  /** Steps that it passes; the server dies after each of them in turn. */
   readonly kills: readonly KillPoint[];
   /** Sets up what the operation works on. */
   readonly prepare: (api: ServerApi, worker: WorkerProcess) => Promise<InFlight>;
@@ -38,6 +39,9 @@ export interface Outcome {
 }
 
 export const at = (...names: Step[]): KillPoint[] => names.map((step) => ({ step }));
+
+/** Steps after which another scenario finds the same: only the long form dies there in this one, too. */
+export const atInLong = (...names: Step[]): KillPoint[] => (isLong ? at(...names) : []);
 
 export const deleting = at(
   "delete.journaled",

@@ -17,15 +17,16 @@ import {
   renewSession,
   takeLease,
 } from "../harness/instance-sessions.ts";
+import type { KillPoint } from "../harness/server.ts";
 import { Refused, type Region, type ServerApi } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
-import { at, deleting, hour, MiB, type Scenario } from "./scenario.ts";
+import { at, atInLong, deleting, hour, MiB, type Scenario } from "./scenario.ts";
 
 /** The region lives long until the server that will die is told otherwise, so that it never dies while it starts. */
-function ownerScenario(what: "TTL" | "linger"): Scenario {
+function ownerScenario(what: "TTL" | "linger", kills: readonly KillPoint[]): Scenario {
   return {
     claim: `the end of a region by its ${what}`,
-    kills: deleting,
+    kills,
     env: leapingClock,
     prepare: async (api) => {
       const owner = what === "TTL" ? { ttl_ms: hour } : { linger_ms: hour };
@@ -83,14 +84,10 @@ async function fillSessionInTime(api: ServerApi, read: Region): ReturnType<typeo
 
 const sessionTtl: Scenario = {
   claim: "the end of a session by its TTL",
-  kills: at(
-    "session.end-begun",
-    "claim.row-deleted",
-    "lease.row-deleted",
-    "delete.journaled",
-    "session.region-ended",
-    "session.row-deleted",
-  ),
+  kills: [
+    ...at("session.end-begun", "session.region-ended", "session.row-deleted"),
+    ...atInLong("claim.row-deleted", "lease.row-deleted", "delete.journaled"),
+  ],
   prepare: async (api) => {
     const read = await api.create({ name: "read", byte_size: 5000, persist: true });
     await api.seal(read.id);
@@ -189,8 +186,11 @@ function attachScenario(what: "TTL" | "linger"): Scenario {
 }
 
 export const timeScenarios: readonly Scenario[] = [
-  ownerScenario("TTL"),
-  ownerScenario("linger"),
+  ownerScenario("TTL", deleting),
+  ownerScenario("linger", [
+    ...at("delete.journaled", "delete.keeper-unlinked"),
+    ...atInLong("delete.withdrawn", "delete.asked", "delete.row-deleted"),
+  ]),
   sessionTtl,
   leaseTtl,
   attachScenario("TTL"),

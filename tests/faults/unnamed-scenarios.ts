@@ -1,10 +1,10 @@
 /** Private regions, in flight when the server dies: they come back. */
 
 import { expect } from "bun:test";
-import { at, type Scenario } from "./scenario.ts";
+import { at, atInLong, type Scenario } from "./scenario.ts";
 
 const entering = at("create.journaled", "create.published");
-const creating = [...at("create.header-written", "create.kept"), ...entering];
+const creating = [...at("create.kept", "create.published"), ...atInLong("create.header-written", "create.journaled")];
 
 /** The region is there, whole, or nothing of it is; either way its name can be used. */
 const created: Scenario = {

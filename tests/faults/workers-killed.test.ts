@@ -1,5 +1,5 @@
 /**
- * SIGKILL of workers in every state that a worker can be in, 200 of them: what was theirs goes, what they were promised
+ * SIGKILL of workers in every state that a worker can be in, by the dozen: what was theirs goes, what they were promised
  * stays, and what was claimed is built once.
  */
 
@@ -13,13 +13,14 @@ import { needsPython, needsRoom, needsRoot, testWith } from "../harness/instance
 import { Random } from "../harness/instance-random.ts";
 import { takeRoom } from "../harness/instance-room.ts";
 import { lockPageBytes, Tmpfs } from "../harness/instance-tmpfs.ts";
+import { roundsOf } from "../harness/rounds.ts";
 import { startServer, type TestServer } from "../harness/server.ts";
 import type { Region, ServerApi } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 
 const MiB = 2 ** 20;
 const hour = 3_600_000;
-const rounds = 5;
+const rounds = roundsOf("workers-killed");
 const lonersPerRound = 28;
 const claimersPerRound = 12;
 const loners = ["creating", "filling", "sealed", "leasing", "uploading"];
