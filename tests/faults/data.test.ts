@@ -9,17 +9,17 @@ import {
   beginDownload,
   beginUpload,
   countRegionFiles,
+  lendDataServer,
   measureGrowth,
-  startDataServer,
   targetOf,
   transports,
   untilLetGo,
 } from "../harness/data-server.ts";
 import { DataSocket } from "../harness/data-socket.ts";
-import { assertNothingLeft } from "../harness/instance.ts";
 import { checkBooks } from "../harness/instance-check.ts";
 import { exists, writeContent } from "../harness/instance-content.ts";
 import { testWith } from "../harness/instance-needs.ts";
+import { endLentServers } from "../harness/lent-server.ts";
 import type { TestServer } from "../harness/server.ts";
 import type { Region } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
@@ -29,7 +29,7 @@ const hour = 3_600_000;
 const byteSize = 64 * MiB;
 const some = randomBytes(100_000);
 
-afterAll(assertNothingLeft);
+afterAll(endLentServers);
 
 function createLarge(server: TestServer): Promise<Region> {
   return server.api.create({ byte_size: byteSize, ttl_ms: hour });
@@ -58,7 +58,7 @@ async function expectRefusal(socket: DataSocket, status: number, code: string, d
 for (const transport of transports) {
   describe(`over ${transport}`, () => {
     testWith()("a client that vanishes takes its lease and its writer with it", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const target = await targetOf(server, transport);
       const region = await createLarge(server);
       const download = await beginDownload(target, region);
@@ -73,7 +73,7 @@ for (const transport of transports) {
     });
 
     testWith()("a region that is deleted drains until its download has ended, with the right bytes", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await createLarge(server);
       writeContent(region, 3);
       const expected = await Bun.file(region.storage.path).slice(4096).bytes();
@@ -98,7 +98,7 @@ for (const transport of transports) {
     });
 
     testWith()("a region that is deleted ends its upload", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await createLarge(server);
       using upload = await beginUpload(server, await targetOf(server, transport), region, some);
       expect((await server.api.problem("POST", `/v1/regions/${region.id}/seal`, {})).code).toBe("region-has-writers");
@@ -111,7 +111,7 @@ for (const transport of transports) {
     });
 
     testWith()("a file that is truncated ends its download early, and the server lives", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await createLarge(server);
       using download = await beginDownload(await targetOf(server, transport), region);
       truncateSync(region.storage.path, byteSize / 2);
@@ -125,7 +125,7 @@ for (const transport of transports) {
     });
 
     testWith()("a file that is truncated ends its upload, and takes no page that is not its own", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await createLarge(server);
       using upload = await beginUpload(server, await targetOf(server, transport), region, some);
       truncateSync(region.storage.path, 8192);
@@ -147,7 +147,7 @@ for (const transport of transports) {
       ["extended", [byteSize + 8192]],
     ] as const) {
       testWith()(`a file that is ${what} ends its upload`, async () => {
-        await using server = await startDataServer();
+        await using server = await lendDataServer();
         const region = await createLarge(server);
         using upload = await beginUpload(server, await targetOf(server, transport), region, some);
         for (const size of sizes) truncateSync(region.storage.path, size ?? region.storage.byte_size);
@@ -171,7 +171,7 @@ for (const transport of transports) {
       ["for a tensor that is not there", (region: Region) => `${dataOf(region)}?tensor=x`, 404, "tensor-not-found"],
     ] as const) {
       testWith()(`100 MB ${what} are refused while they come, and are not taken for requests`, async () => {
-        await using server = await startDataServer();
+        await using server = await lendDataServer();
         const region = await createLarge(server);
         const target = await targetOf(server, transport);
         const grown = await measureGrowth(server, async () => {
@@ -188,7 +188,7 @@ for (const transport of transports) {
     }
 
     testWith()("a chunked body is refused when it is too long or too short, and the connection goes on", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await server.api.create({ byte_size: 3 * MiB, ttl_ms: hour });
       const block = poison(region);
       using socket = new DataSocket(await targetOf(server, transport));
@@ -213,7 +213,7 @@ for (const transport of transports) {
     });
 
     testWith()("a body that goes on after the length that it declared fills no byte more", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await server.api.create({ byte_size: 2 * MiB, ttl_ms: hour });
       using socket = new DataSocket(await targetOf(server, transport));
       const range = `Content-Range: bytes 0-${MiB - 1}/*`;
@@ -232,7 +232,7 @@ for (const transport of transports) {
     });
 
     testWith()("a body that ends before the length that it declared is no upload, and its writer goes", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await createLarge(server);
       using upload = await beginUpload(server, await targetOf(server, transport), region, some);
       upload.end();
@@ -242,7 +242,7 @@ for (const transport of transports) {
     });
 
     testWith()("two lengths that contradict each other are refused, and the connection ends", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await server.api.create({ byte_size: 5, ttl_ms: hour });
       for (const headers of [
         ["Content-Length: 5", "Transfer-Encoding: chunked"],
@@ -264,7 +264,7 @@ for (const transport of transports) {
     });
 
     testWith()("SIGTERM waits for a download", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await createLarge(server);
       using download = await beginDownload(await targetOf(server, transport), region);
       server.signal("SIGTERM");
@@ -276,7 +276,7 @@ for (const transport of transports) {
     });
 
     testWith()("SIGTERM ends an upload, even one that stalls, with an answer", async () => {
-      await using server = await startDataServer();
+      await using server = await lendDataServer();
       const region = await createLarge(server);
       using upload = await beginUpload(server, await targetOf(server, transport), region, some);
       server.signal("SIGTERM");
@@ -289,7 +289,7 @@ for (const transport of transports) {
     testWith()(
       "after SIGKILL in the middle of an upload the region is open, without a writer, and can be filled",
       async () => {
-        await using server = await startDataServer();
+        await using server = await lendDataServer();
         const region = await createLarge(server);
         using upload = await beginUpload(server, await targetOf(server, transport), region, some);
         await server.crash();
@@ -310,7 +310,7 @@ for (const transport of transports) {
 testWith()(
   "an upload that stalls is ended with an answer, its writer with it, and the connection stays in step",
   async () => {
-    await using server = await startDataServer();
+    await using server = await lendDataServer();
     const stall = async (target: string) => {
       const region = await createLarge(server);
       using upload = await beginUpload(server, target, region, some);
@@ -326,7 +326,7 @@ testWith()(
 );
 
 testWith()("SIGTERM gives up a download that nobody reads when its grace is over", async () => {
-  await using server = await startDataServer();
+  await using server = await lendDataServer();
   const region = await createLarge(server);
   using download = await beginDownload(server.instance.socket, region);
   server.signal("SIGTERM");

@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DataSocket, type Target } from "./data-socket.ts";
+import { lendServer } from "./lent-server.ts";
 import { startServer, type TestServer } from "./server.ts";
 import type { Region } from "./server-api.ts";
 import { until } from "./server-wait.ts";
@@ -10,9 +11,16 @@ import { until } from "./server-wait.ts";
 export const transports = ["TCP", "the Unix socket"] as const;
 export type TransportName = (typeof transports)[number];
 
+const onBoth = { TENSORD_PORT: "0" };
+
 /** A started server that listens on both. */
 export function startDataServer(): Promise<TestServer> {
-  return startServer({ env: { TENSORD_PORT: "0" } });
+  return startServer({ env: onBoth });
+}
+
+/** One that tests have one after the other, with nothing on it; the file calls `endLentServers` after all its tests. */
+export function lendDataServer(): Promise<TestServer> {
+  return lendServer(onBoth);
 }
 
 export async function targetOf(server: TestServer, transport: TransportName): Promise<Target> {

@@ -21,31 +21,31 @@ export async function clearServer({ api }: TestServer): Promise<void> {
   for (const { name } of items) if (name !== "default") await end(`/v1/models/${name}`);
 }
 
-const idle: LentServer[] = [];
+type Env = Readonly<Record<string, string>>;
+
+/** By their settings. */
+const idle = new Map<string, LentServer[]>();
 
 class LentServer extends TestServer {
-  /** Those with the same settings may have it. */
-  readonly settings: string;
-  /** The process that is lent. */
-  readonly #lent: { pid: number | undefined } = { pid: undefined };
-  /** Which it says when it starts, on the first of its pages. */
-  #url: string | undefined;
+  /** The process that is lent, and where its log said that it listens, which whoever has it later finds there no more. */
+  readonly #lent: { pid: number | undefined; url: string } = { pid: undefined, url: "" };
+  readonly #settings: string;
 
-  constructor(env: Readonly<Record<string, string>>) {
+  constructor(env: Env) {
     super({ env });
-    this.settings = JSON.stringify(env);
-  }
-
-  override async readUrl(): Promise<string> {
-    this.#url ??= await super.readUrl();
-    return this.#url;
+    this.#settings = JSON.stringify(env);
   }
 
   override async start(): Promise<this> {
-    this.#url = undefined;
     await super.start();
-    this.#lent.pid ??= this.pid;
+    if (this.#lent.pid !== undefined) return this;
+    this.#lent.pid = this.pid;
+    this.#lent.url = await super.readUrl();
     return this;
+  }
+
+  override async readUrl(): Promise<string> {
+    return this.pid === this.#lent.pid ? this.#lent.url : await super.readUrl();
   }
 
   /** Stops it, as any other. */
@@ -59,20 +59,15 @@ class LentServer extends TestServer {
     await using failed = new AsyncDisposableStack();
     failed.defer(() => this.end());
     await clearServer(this);
-    await this.readUrl();
     this.log.turnPage();
     failed.move();
-    idle.push(this);
+    idle.getOrInsertComputed(this.#settings, () => []).push(this);
   }
 }
 
-/**
- * A running server with nothing on it, and with these settings. Dispose of it with `await using`; the file calls `endLentServers` after
- * all its tests.
- */
-export async function lendServer(env: Readonly<Record<string, string>> = {}): Promise<TestServer> {
-  const at = idle.findIndex(({ settings }) => settings === JSON.stringify(env));
-  const [server] = at < 0 ? [] : idle.splice(at, 1);
+/** A running server with nothing on it. Dispose of it with `await using`; the file calls `endLentServers` after all its tests. */
+export async function lendServer(env: Env = {}): Promise<TestServer> {
+  const server = idle.get(JSON.stringify(env))?.pop();
   if (server !== undefined) return server;
   await using started = new AsyncDisposableStack();
   const fresh = new LentServer(env);
@@ -85,7 +80,8 @@ export async function lendServer(env: Readonly<Record<string, string>> = {}): Pr
 /** For `afterAll` of a file that lends: ends them, and looks whether anything is left. */
 export async function endLentServers(): Promise<void> {
   await using ended = new AsyncDisposableStack();
-  for (const server of idle.splice(0)) ended.defer(() => server.end());
+  for (const server of [...idle.values()].flat()) ended.defer(() => server.end());
+  idle.clear();
   await ended.disposeAsync();
   assertNothingLeft();
 }
