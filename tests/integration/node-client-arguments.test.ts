@@ -176,7 +176,9 @@ const argumentsOf = `{
 
 /** What takes no argument. */
 const withoutArguments = [
-  ..."Client.rings Client.close Region.close Region.residentBytes Tensor.bytes Tensor.ref Ring.close Ring.ref".split(" "),
+  ..."Client.rings Client.close Region.close Region.residentBytes Tensor.bytes Tensor.ref Ring.close Ring.ref".split(
+    " ",
+  ),
   ..."Slot.send Slot.call Slot.close Rings.close Receiver.close TensorLock.release".split(" "),
   ..."Message.bytes Message.ref Message.close Call.close".split(" "),
 ];

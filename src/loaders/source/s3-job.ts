@@ -35,4 +35,4 @@ export type S3Reply =
   | { readonly id: number; readonly reply: FileReply };
 
 /** What the loop gets of objects that were opened. */
-export type OpenedObjects = Omit<OpenedBytes, "files"> & { readonly objects: readonly S3Part[] };
+export type OpenedObjects = Omit<OpenedBytes, "files" | "standing"> & { readonly objects: readonly S3Part[] };

@@ -343,7 +343,7 @@ export interface paths {
     readonly put?: never;
     /**
      * Load a model file into a region
-     * @description The server reads the file as itself, checks it against what its header says, copies it byte for byte, or has it mapped where it lies, and commits the region sealed, a copy with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot do, the operation's `problem` says: `invalid-model-file`, `unsupported-format` and `io-error` name the path and the reason, and nothing is left then.
+     * @description The server reads the file as itself, checks it against what its header says, copies it byte for byte, or has it mapped where it lies, and commits the region sealed, a copy with a checksum: nobody sees one that is not whole. It goes on whatever becomes of you. What it cannot do, the operation's `problem` says: `invalid-model-file`, `unsupported-format`, `io-error` and `source-unavailable` name the path and the reason, and nothing is left then.
      */
     readonly post: operations["loadModel"];
     readonly delete?: never;
@@ -1597,7 +1597,7 @@ export interface components {
       /** @example Cannot create the name: reg_… (llama/weights) holds it (sealed) */
       readonly detail: string;
       /**
-       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `operation-not-found`, `tensor-not-found`, `device-not-found`, `vmm-pool-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `vmm-pool-exists`, `already-mapped`, `not-mapped`, `in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `invalid-page-size`, `out-of-range`, `unsupported-format`, `invalid-model-file`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
+       * @description What failed, in a word for programs. Known: `malformed-body`, `unauthorized`, `forbidden`, `route-not-found`, `model-not-found`, `region-not-found`, `session-not-found`, `lease-not-found`, `claim-not-found`, `operation-not-found`, `tensor-not-found`, `device-not-found`, `vmm-pool-not-found`, `method-not-allowed`, `model-exists`, `model-in-use`, `vmm-pool-exists`, `already-mapped`, `not-mapped`, `in-use`, `name-taken`, `name-claimed`, `region-sealed`, `region-not-sealed`, `region-draining`, `region-has-writers`, `region-busy`, `cancelled`, `revision-mismatch`, `payload-too-large`, `unsupported-media-type`, `range-not-satisfiable`, `validation-failed`, `invalid-page-size`, `out-of-range`, `unsupported-format`, `invalid-model-file`, `owner-required`, `upgrade-required`, `too-many-requests`, `internal`, `io-error`, `storage-unavailable`, `source-unavailable`, `not-ready`, `shutting-down`, `deadline-exceeded`, `session-quota-exceeded`, `model-limit-exceeded`, `pool-full`, `out-of-shared-memory`, `out-of-inodes`, `out-of-device-memory`, `out-of-descriptors`. A later server may say others.
        * @example malformed-body
        * @example unauthorized
        * @example forbidden
@@ -1641,6 +1641,7 @@ export interface components {
        * @example internal
        * @example io-error
        * @example storage-unavailable
+       * @example source-unavailable
        * @example not-ready
        * @example shutting-down
        * @example deadline-exceeded
@@ -1997,6 +1998,7 @@ export interface components {
       | "internal"
       | "io-error"
       | "storage-unavailable"
+      | "source-unavailable"
       | "not-ready"
       | "shutting-down"
       | "deadline-exceeded"
@@ -2758,7 +2760,7 @@ export interface components {
      *     }
      */
     readonly LoadModel: {
-      /** @description Where the file is, as the server sees it: `file:///path`, below one of the folders that whoever runs it has named (`TENSORD_MODEL_ROOTS`). Of a model in several files their index, `*.safetensors.index.json`: all of them become one region. */
+      /** @description Where the file is, as the server sees it: `file:///path`, below one of the folders that whoever runs it has named (`TENSORD_MODEL_ROOTS`), or `s3://bucket/key`, below one of the prefixes: the key as it is in the bucket. Of a model in several files their index, `*.safetensors.index.json`: all of them become one region. */
       readonly uri: string;
       /**
        * @description Default `auto`: what the file is, its bytes say (safetensors, GGUF, .npy, .npz, each also compressed by gzip or zstd), and its tensors are the region's. `raw`: it is bytes, whatever is in them, of one U8 tensor named `data`.
