@@ -6,6 +6,7 @@
 import { assertNothingLeft } from "./instance.ts";
 import { listSessions } from "./instance-sessions.ts";
 import { TestServer } from "./server.ts";
+import type { LogLine } from "./server-log.ts";
 import { until } from "./server-wait.ts";
 
 /** Takes away all that stands on a running server. What ends by itself meanwhile is as good. */
@@ -53,12 +54,22 @@ class LentServer extends TestServer {
     await super[Symbol.asyncDispose]();
   }
 
+  /** Until its log has come up to here: it is read beside, and a line of this test would be one of the next. */
+  async #hearAll(): Promise<void> {
+    const model = `until-${crypto.randomUUID()}`;
+    await this.api.call("POST", "/v1/models", { name: model });
+    await this.api.call("DELETE", `/v1/models/${model}`);
+    const isLast = (line: LogLine) => line.msg === "tensord.model.unregistered" && line.model === model;
+    await until("its log is read", () => this.log.lines.some(isLast));
+  }
+
   /** Gives it back, with nothing on it and nothing unexpected in its log. */
   override async [Symbol.asyncDispose](): Promise<void> {
     if (!this.isRunning || this.pid !== this.#lent.pid) return this.end();
     await using failed = new AsyncDisposableStack();
     failed.defer(() => this.end());
     await clearServer(this);
+    await this.#hearAll();
     this.log.turnPage();
     failed.move();
     idle.getOrInsertComputed(this.#settings, () => []).push(this);

@@ -34,7 +34,7 @@ function readTables(): Row[] {
  */
 const pythonSurface = `
 import ast, dataclasses, inspect, json, textwrap
-import tensord, tensord.cuda, tensord.torch
+import tensord, tensord.cuda, tensord.onnx, tensord.torch
 
 def attributes(kind):
     init = vars(kind).get("__init__")
@@ -53,7 +53,7 @@ def members(kind):
     return {name for name in {*vars(kind), *attributes(kind)} - fields if not name.startswith("_")}
 
 names = []
-for module in (tensord, tensord.cuda, tensord.torch):
+for module in (tensord, tensord.cuda, tensord.onnx, tensord.torch):
     for name in module.__all__:
         exported = getattr(module, name)
         shown = name if module is tensord else f"{module.__name__.removeprefix('tensord.')}.{name}"

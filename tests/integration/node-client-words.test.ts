@@ -60,7 +60,7 @@ for (const runtime of usualRuntimes) {
         array: "feature-unavailable",
         code: "region-not-fount",
         listed: ["hbm"],
-        attach: ["feature-unavailable", "its storage is hbm, want shm, memfd or heap"],
+        attach: ["feature-unavailable", "its storage is hbm, want shm, memfd, heap or file"],
       });
     },
   );
