@@ -3,6 +3,7 @@
 import packageJson from "../../package.json" with { type: "json" };
 import { DeviceHost, type DeviceOptions } from "../cuda/device-host.ts";
 import { FileLane } from "../loaders/file-lane.ts";
+import { foldersOf } from "../loaders/source/model-roots.ts";
 import { S3Lane } from "../loaders/source/s3-lane.ts";
 import { limits } from "../memory/limits.ts";
 import { stopCreations } from "../memory/regions/create.ts";
@@ -70,7 +71,7 @@ export async function startServer(
       holderSocket: config.holderSocket,
       memoryLimitBytes: config.memoryLimitBytes,
       offered: config.storages,
-      modelRoots: config.modelRoots,
+      modelRoots: foldersOf(config.modelRoots),
       reserve: { ...reserveOptions, settingBytes: config.reserveBytes },
       holder: config.holderTtlMs === undefined ? undefined : { ttlMs: config.holderTtlMs, ...kept },
       onWarning,

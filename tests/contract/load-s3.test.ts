@@ -67,6 +67,39 @@ describe("an object", () => {
     }),
   );
 
+  test(
+    "is copied, whatever mode is left to the server, and cannot be mapped",
+    withService(async (app, service) => {
+      const uri = service.put("m/tiny.safetensors", tiny);
+      expect(await loadFile(app, uri, { mode: "auto" })).toMatchObject({
+        mode: "copy",
+        reason: "it is an object, and no file",
+      });
+      expect((await loadFile(app, uri, { mode: "map" })).problem).toMatchObject({
+        code: "unsupported-format",
+        detail: expect.stringContaining("it is an object, and no file, and so it cannot be mapped"),
+      });
+    }),
+  );
+
+  const token = "t".repeat(40);
+  const roots = [`s3://${bucket}/m/mine`, `s3://${bucket}/elsewhere`];
+  test(
+    "is loaded for a token that is held to its prefix, and no other is",
+    withService(
+      async (app, service) => {
+        const wait = { headers: { prefer: "wait=60", authorization: `Bearer ${token}` } };
+        const loads = (uri: string) =>
+          app.request("POST", "/v1/models/default/load", { uri, ttl_ms: 60_000 }, wait).then(({ body }) => body);
+        expect(await loads(service.put("m/mine/a.safetensors", tiny))).toMatchObject({ state: "succeeded" });
+        for (const key of ["m/b.safetensors", "m/mine-not/b.safetensors", "elsewhere/b.safetensors"]) {
+          expect(await loads(service.put(key, tiny))).toMatchObject({ code: "forbidden" });
+        }
+      },
+      { tokens: [{ name: "w", role: "worker", token, roots }] },
+    ),
+  );
+
   for (const [suffix, pack] of [
     ["gz", gzipSync],
     ["zst", zstdCompressSync],

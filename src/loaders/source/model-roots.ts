@@ -5,6 +5,7 @@
 
 import { isAbsolute, normalize, relative, sep } from "node:path";
 import { TensordError } from "../../memory/error.ts";
+import { isAllowed } from "../../memory/storage/file/origin.ts";
 import { quotePath } from "../formats/refusal.ts";
 import { isS3Uri, type S3Object, toS3Object } from "./s3-uri.ts";
 
@@ -29,8 +30,7 @@ export interface ModelPath {
 export function toModelPath(uri: string, roots: readonly string[]): ModelPath {
   if (isS3Uri(uri)) return toObjectPath(uri, roots);
   const path = toPath(uri);
-  const found = roots
-    .filter((root) => !isS3Uri(root))
+  const found = foldersOf(roots)
     .map((root) => ({ path, root, below: relative(root, path) }))
     .filter(isBelow);
   // Of roots one below the other, the innermost: its own links count from there.
@@ -40,6 +40,17 @@ export function toModelPath(uri: string, roots: readonly string[]): ModelPath {
   throw new TensordError("forbidden", `Cannot load ${quotePath(path)}: ${where}`, {
     hint: "Whoever runs the server names the folders whose files it may read for its callers: TENSORD_MODEL_ROOTS.",
   });
+}
+
+/** Those that are folders. */
+export function foldersOf(roots: readonly string[]): readonly string[] {
+  return roots.filter((root) => !isS3Uri(root));
+}
+
+/** Whether a folder, or a prefix of a bucket, is one of the roots, or below one. */
+export function isBelowRoots(root: string, roots: readonly string[]): boolean {
+  if (isS3Uri(root)) return roots.some((each) => isS3Uri(each) && (root === each || root.startsWith(`${each}/`)));
+  return isAllowed(root, foldersOf(roots));
 }
 
 function toObjectPath(uri: string, roots: readonly string[]): ModelPath {

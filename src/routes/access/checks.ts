@@ -3,6 +3,7 @@
  * answer tells of it; what it sees and may not change is `forbidden`, with whose it is.
  */
 
+import { isBelowRoots } from "../../loaders/source/model-roots.ts";
 import { TensordError } from "../../memory/error.ts";
 import { describe } from "../../memory/journal/region-record.ts";
 import { quote } from "../../memory/naming.ts";
@@ -16,7 +17,6 @@ import type { Operation as LongWork } from "../../memory/state/operation.ts";
 import type { Region } from "../../memory/state/region.ts";
 import type { Claim, RequestedLease, Session } from "../../memory/state/session.ts";
 import type { Store } from "../../memory/state/store.ts";
-import { isAllowed } from "../../memory/storage/file/origin.ts";
 import type { Caller } from "./caller.ts";
 import { isOwn, may, mayEver, mayUse, type Operation } from "./rights.ts";
 
@@ -89,9 +89,9 @@ export function accessLease(caller: Caller, operation: Operation, store: Store, 
   throw forbidden(`${describeCaller(caller)} may not ${toWords(operation)}: ${quote(id)} is another's, want its own`);
 }
 
-/** The folders whose files the caller may have loaded: of the server's, or below one of them. */
+/** The folders and prefixes whose files the caller may have loaded: of the server's, or below one of them. */
 export function rootsOf(caller: Caller, roots: readonly string[]): readonly string[] {
-  return caller.roots === null ? roots : caller.roots.filter((root) => isAllowed(root, roots));
+  return caller.roots === null ? roots : caller.roots.filter((root) => isBelowRoots(root, roots));
 }
 
 /** The operation with this id. @throws TensordError `operation-not-found` if the caller may not see it, `forbidden`. */

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { normalize } from "node:path";
 import { z } from "@hono/zod-openapi";
+import { isS3Uri, mistakeOfS3Root } from "../../loaders/source/s3-uri.ts";
 import { TensordError } from "../../memory/error.ts";
 import { limits } from "../../memory/limits.ts";
 import { namePattern } from "../../memory/naming.ts";
@@ -18,7 +19,9 @@ export const tokenText = /^[A-Za-z0-9._~+/-]{32,512}=*$/;
 const Name = z.string().regex(namePattern, "want 1 to 128 of A-Z a-z 0-9 . _ - and no leading dot");
 
 function isRoot(path: string): boolean {
-  return path.startsWith("/") && path !== "/" && normalize(path) === path && !path.endsWith("/");
+  if (path.endsWith("/")) return false;
+  if (isS3Uri(path)) return mistakeOfS3Root(path) === undefined;
+  return path.startsWith("/") && normalize(path) === path;
 }
 
 const Entry = z
@@ -43,7 +46,10 @@ const Entry = z
       .max(limits.tokenUids)
       .optional(),
     models: z.array(Name).min(1).max(limits.models).optional(),
-    roots: z.array(z.string().refine(isRoot, "want an absolute, normal path")).max(limits.tokenRoots).optional(),
+    roots: z
+      .array(z.string().refine(isRoot, "want an absolute, normal path, or s3://bucket/prefix"))
+      .max(limits.tokenRoots)
+      .optional(),
     requests_per_second: z.number().min(0.01).max(1_000_000).optional(),
   })
   .refine(
