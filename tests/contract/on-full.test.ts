@@ -178,6 +178,22 @@ describe("with wait an allocation", () => {
   ];
   for (const [what, free] of frees) {
     test(
+      "that is late, though there is room for it, says that those before it have that room",
+      withPool(async (app) => {
+        const { id } = await app.create(sized(4));
+        const large = wait(app, sized(8));
+        await untilWaiting(app, 1);
+        const late = await wait(app, { ...sized(1), deadline_ms: 1 });
+        expect(late).toMatchObject({ status: 504, body: { code: "deadline-exceeded" } });
+        expect((late.body as { detail: string }).detail).toBe(
+          "Cannot wait longer for memory: what came free is for those who asked before",
+        );
+        await app.remove(id);
+        expect(await statusOf(large)).toBe(201);
+      }),
+    );
+
+    test(
       `gets its room when ${what}`,
       withPool(async (app) => {
         const region = await app.create({ ...sized(8), session: (await openSession(app)).id });

@@ -121,7 +121,10 @@ function tooLate(store: Store, request: RoomRequest): TensordError {
   const error = shortage && toShortageError(store.books, request, shortage);
   return new TensordError(
     "deadline-exceeded",
-    `Cannot wait longer for memory. ${error?.message ?? "Others were before it"}`,
+    // A shortage is a sentence of its own.
+    error === undefined
+      ? "Cannot wait longer for memory: what came free is for those who asked before"
+      : `Cannot wait longer for memory. ${error.message}`,
     {
       ...error?.facts,
       hint: "Wait for longer, free memory, or mark what may go as `evictable`.",

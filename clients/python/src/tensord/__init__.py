@@ -78,6 +78,7 @@ from ._errors import (
 from ._events.event import Event
 from ._events.event_stream import EventStream
 from ._mapping.memory_lock import MemoryLock
+from ._progress_bar import progress_bar
 from ._region.device_region import DeviceRegion
 from ._region.group import Group
 from ._region.operation import Operation
@@ -242,6 +243,7 @@ __all__ = [
     "create_shared_tensor",
     "get_or_create",
     "hold",
+    "progress_bar",
 ]
 
 # What a traceback and a pickle call them: the name that a caller can import.

@@ -781,9 +781,9 @@ class Client:
         file's names to tensors. Of N workers that ask one load is made, and all share it; those who come later map what
         is there.
 
-        ``progress(done_bytes, total_bytes)`` is called about once a second; ``timeout`` in seconds bounds the wait, and
-        cancels the load when it is over. ``strict`` counts as in ``attach``. Raises as ``load``, ``Operation.wait`` and
-        ``attach`` do.
+        ``progress(done_bytes, total_bytes)`` is called about once a second: ``tensord.progress_bar`` draws a bar.
+        ``timeout`` in seconds bounds the wait, and cancels the load when it is over. ``strict`` counts as in
+        ``attach``. Raises as ``load``, ``Operation.wait`` and ``attach`` do.
         """
         operation = self.load(
             path,
