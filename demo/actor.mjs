@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { Failure, throwIfStopped } from "../scripts/lib/process.mjs";
 
 /** One that should have ended and did not is killed after this, so that the story goes on and shows it. */
-const patienceMs = 20_000;
+const patienceMs = 180_000;
 
 export class Actor {
   #process;

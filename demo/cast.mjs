@@ -15,7 +15,8 @@ import { python, pythonEnvironment } from "../scripts/lib/python-packages.mjs";
 import { bun } from "../scripts/lib/server-packages.mjs";
 import { Actor } from "./actor.mjs";
 
-const deadlineMs = 60_000;
+/** Longer than a busy machine takes to import torch in three processes. */
+const deadlineMs = 180_000;
 const pollMs = 10;
 
 /** Waits until `condition` gives something, and says what was waited for if it never does. */

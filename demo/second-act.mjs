@@ -17,9 +17,9 @@ export async function tellSecondAct(cast, listener, published) {
 }
 
 async function runModel(cast, published) {
-  step("Three processes run the real model on these weights, and the library it is made for runs it from the file");
+  step("Two processes run the real model on these weights, and the library it is made for runs it from the file");
   const stock = cast.python("stock.py");
-  const embedders = ["E", "F", "G"].map((label) => ({
+  const embedders = ["E", "F"].map((label) => ({
     label,
     process: cast.python("embedder.py", published.region.name),
   }));
@@ -83,7 +83,7 @@ async function readFromNode(cast, published, embedder) {
 }
 
 async function deleteWhileUsed(cast, listener, published, embedders, expected, reader) {
-  step("The region is deleted while these four processes use it");
+  step("The region is deleted while these three processes use it");
   const { id, storage } = published.region;
   const { body: deletion } = await cast.call("DELETE", `/v1/regions/${id}`);
   await listener.heard("tensord.region.draining");
@@ -99,7 +99,7 @@ async function deleteWhileUsed(cast, listener, published, embedders, expected, r
   for (const actor of actors) await actor.end();
   const begin = performance.now();
   claim(
-    "all four end by themselves, with status 0",
+    "all three end by themselves, with status 0",
     actors.every(({ outcome }) => outcome === 0),
   );
   await until("the region was freed", async () => (await cast.call("GET", `/v1/regions/${id}`)).status === 404);

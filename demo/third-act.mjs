@@ -82,7 +82,7 @@ async function shareOnDevice(cast, card, uuid, before) {
   const publisher = cast.python("device_publish.py", "on-device", uuid, tensor);
   const { region, digest } = await publisher.hear();
   await publisher.end();
-  const readers = ["H", "I"].map((label) => ({ label, process: cast.python("device_worker.py", "on-device", uuid) }));
+  const readers = ["G", "H"].map((label) => ({ label, process: cast.python("device_worker.py", "on-device", uuid) }));
   for (const reader of readers) Object.assign(reader, await reader.process.hear());
   for (const { label, process, attach_ms } of readers) {
     line(`worker ${label}, pid ${process.pid}: attached in ${milliseconds(attach_ms)}`);

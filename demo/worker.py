@@ -13,8 +13,8 @@ import xxhash
 from talk import hear_now, private_bytes, say
 from weights import digests_on_disk, find_weights
 
-# Between two rounds, so that three workers leave the machine's few cores to the others as well.
-PAUSE_SECONDS = 0.01
+# Between two rounds, so that three workers leave the machine's few cores to the others.
+PAUSE_SECONDS = 0.1
 
 expected = digests_on_disk(find_weights())
 before = private_bytes()
