@@ -87,6 +87,7 @@ TAKES: dict[str, set[str]] = {
     "reason": TEXTS,
     "hand_off": OR_NONE | FLAGS,
     **dict.fromkeys(("slots", "slot_bytes", "byte_size", "byte_offset", "count"), COUNTS),
+    **dict.fromkeys(("done_bytes", "total_bytes"), COUNTS),
     **dict.fromkeys(("capacity", "page_size", "minimum", "maximum"), OR_NONE | COUNTS),
     "moves": FLAGS,
     "if_match": OR_NONE | COUNTS,
@@ -207,6 +208,7 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
                 tensord.torch.share_module, {"name": "x", "build": lambda: [1], "fingerprint": "1"}
             ),
             "torch.private_bytes": Call(tensord.torch.private_bytes, {"module": [1]}),
+            "progress_bar": Call(tensord.progress_bar, {"done_bytes": 0, "total_bytes": 1}),
             "onnx.session": Call(tensord.onnx.session, {"path": "none.onnx"}),
             "Client.device": Call(client.device, {"device_uuid": "GPU-1"}),
             "Client.create": Call(client.create, {"name": "x", "data": [1], "ttl": 60}),

@@ -86,9 +86,15 @@ def test_a_name_that_a_stock_reader_unlinked_is_asked_for_and_linked_back(
     path = region.descriptor.storage.path
     assert path is not None
     region.close()
-    os.unlink(path)
-    assert _first(client.attach("kept", version="1")) == 4
-    assert len(asked) > 1
+
+    def is_asked() -> bool:
+        # The server may have noticed, and linked it back before this attach looks.
+        wait_for(lambda: os.path.exists(path), "the name stands")
+        os.unlink(path)
+        assert _first(client.attach("kept", version="1")) == 4
+        return len(asked) > 1
+
+    wait_for(is_asked, "an attach finds no name, and asks")
 
 
 def test_what_is_open_is_asked_for_each_time(client: tensord.Client, asked: list[str]) -> None:

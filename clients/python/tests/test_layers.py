@@ -13,7 +13,7 @@ PACKAGE = Path(tensord.__file__).parent
 FLOORS = (
     {"_errors", "_version", "_warnings"},
     {"_arguments"},
-    {"_wire", "_transport", "_mapping"},
+    {"_wire", "_transport", "_mapping", "_progress_bar"},
     {"_cuda"},
     {"_api", "_tensor"},
     {"_session", "_events"},

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 
+from tensord._arguments.checked import checked
+from tensord._arguments.kinds import ByteCount
+
 _CELLS = 30
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def progress_bar(done_bytes: int, total_bytes: int) -> None:
+@checked
+def progress_bar(done_bytes: ByteCount, total_bytes: ByteCount) -> None:
     """Draws how far a load or a copy is, on one line of standard error that it goes over again, as ``progress=``.
     Where standard error is no terminal, and of what has nothing to do, it draws nothing.
     """
