@@ -11,7 +11,7 @@ import warnings
 
 import tensord
 import torch
-from lib.workers import measure, serve
+from lib.workers import measure, serve, sum_up
 from safetensors.torch import load_file, save_file
 from tensord.torch import private_bytes, share_module
 
@@ -100,7 +100,7 @@ def main():
         torch.manual_seed(0)
         save_file(layers(count).state_dict(), path)
         command = [sys.executable, __file__, "worker"]
-        print(json.dumps({way: measure([*command, way, str(path)], WORKERS) for way in WAYS}))
+        print(json.dumps({way: sum_up(measure([*command, way, str(path)], WORKERS)) for way in WAYS}))
 
 
 if sys.argv[1] == "worker":

