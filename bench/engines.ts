@@ -9,16 +9,7 @@ import { python, repository } from "./lib/places.ts";
 import { report, say } from "./lib/result.ts";
 import { findRoom } from "./lib/room.ts";
 import { BenchServer } from "./lib/server.ts";
-
-/** What `engines/module.py` prints of one way, in bytes: the sum of all five, or the most of one. */
-interface Taken {
-  readonly weights: number;
-  readonly private: number;
-  readonly proportional: number;
-  readonly private_by_module: number;
-  readonly last_seconds: number;
-  readonly answers: number;
-}
+import type { Taken } from "./lib/workers.ts";
 
 type Found = Record<string, Record<string, Taken>>;
 

@@ -8,18 +8,9 @@ import { python, repository } from "./lib/places.ts";
 import { report } from "./lib/result.ts";
 import { findRoom } from "./lib/room.ts";
 import { BenchServer } from "./lib/server.ts";
+import type { Taken } from "./lib/workers.ts";
 
 const byteSize = 128 * 2 ** 20;
-
-/** What `modules.py` prints of one way, in bytes: the sum of all four, or the most of one. */
-interface Taken {
-  readonly weights: number;
-  readonly private: number;
-  readonly proportional: number;
-  readonly private_by_module: number;
-  readonly last_seconds: number;
-  readonly answers: number;
-}
 
 if (await findRoom(6 * byteSize)) {
   await using server = await BenchServer.start();

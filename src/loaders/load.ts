@@ -1,7 +1,7 @@
 /**
- * A model file becomes a region, as an operation: the file itself, where it is mapped, or its bytes, one by one: opened below its root, checked against what its header says, copied,
- * looked at once more, and committed sealed. Which build of the name it is, the file's state says, so that one file is
- * loaded once, and a changed one stands beside what it was.
+ * A model file becomes a region, as an operation: the file itself, where it is mapped, or a copy of its bytes. It is opened below its
+ * root, held against what its header says, looked at once more, and the region committed sealed. Which build of the name it is,
+ * the file's state says, so that one file is loaded once, and a changed one stands beside what it was.
  */
 
 import { TensordError } from "../memory/error.ts";
