@@ -30,11 +30,14 @@ const leftOut = /(^|\/)(__pycache__|tests|[^/]+\.pyi|[^/]+\.egg-info)$/;
 export async function testGpu(args) {
   const { values } = parseArgs({
     args,
-    options: { pack: { type: "boolean" }, fast: { type: "boolean" }, python: { type: "string" } },
+    options: {
+      ...{ pack: { type: "boolean" }, fast: { type: "boolean" }, python: { type: "string" } },
+      only: { type: "string", multiple: true, default: [] },
+    },
   });
   await setUpPackages();
   await setUpPython();
-  if (!values.pack) return (await run(python, [runner])).status;
+  if (!values.pack) return (await run(python, [runner, ...values.only.flatMap((part) => ["--only", part])])).status;
   const packed = await pack(values);
   const megabytes = (statSync(packed).size / 2 ** 20).toFixed(1);
   console.log(`${packed}: ${megabytes} MiB. On the machine with the card:`);

@@ -76,6 +76,7 @@ with tensord.connect() as client:
     wanted = int(region["w"].copy_to_host()[:4096].sum(dtype=np.int64))
     say([str(tensor.device), same, shared, int(tensor[:4096].long().sum()), wanted])
 """
+PIECE = 2 * MIB
 
 
 class Skipped(Exception):
@@ -129,7 +130,7 @@ def told(bench: Bench) -> str:
     assert device.usable, device.detail
     assert device.granularity
     facts = f"compute capability {device.compute_capability}, compute mode {device.compute_mode}, MIG {device.mig}"
-    return f"{device.name}: {_mib(device.total_bytes or 0)} in pieces of {_mib(device.granularity)}; {facts}"
+    return f"{device.name}: {to_mib(device.total_bytes or 0)} in pieces of {to_mib(device.granularity)}; {facts}"
 
 
 @row("`tensord devices` has what is free and what others use, by NVML, and the server itself is not among them")
@@ -139,7 +140,28 @@ def free_by_nvml(bench: Bench) -> str:
     if device.free_bytes is None or device.total_bytes is None:
         raise Skipped("there is no NVML here")
     assert abs(device.total_bytes - device.free_bytes - bench.card.used_bytes()) < bench.card.large_bytes
-    return f"{_mib(device.free_bytes)} free, {_mib(device.others_bytes or 0)} used by others"
+    return f"{to_mib(device.free_bytes)} free, {to_mib(device.others_bytes or 0)} used by others"
+
+
+@row("A divided GPU (MIG) is told as such, and a region is made on an instance by its UUID")
+def divided(bench: Bench) -> str:
+    with bench.server.connect() as client:
+        device = client.device(bench.card.uuid)
+        if not device.mig:
+            raise Skipped("the card is not divided, and its settings are not ours to change")
+        with client.create("w", tensors={"w": ("U8", (PIECE,))}, device=bench.card.uuid, ttl=3600) as region:
+            assert region.device_uuid == bench.card.uuid
+        client.delete("w")
+    return f"{bench.card.uuid}: a region of {to_mib(PIECE)} made, mapped and deleted"
+
+
+@row("In the compute modes `PROHIBITED` and `EXCLUSIVE_PROCESS` the server says what it does")
+def compute_mode(bench: Bench) -> str:
+    with bench.server.connect() as client:
+        device = client.device(bench.card.uuid)
+    if device.compute_mode == "default":
+        raise Skipped("the card's mode is the default, and its settings are not ours to change")
+    return f"{device.compute_mode}: usable {device.usable}, {device.detail}"
 
 
 @row("A region is created, attached by two processes, written by one and read by the other, and freed")
@@ -166,7 +188,7 @@ def attached_by_two(bench: Bench) -> str:
         owner.finish()
     bench.delete()
     bench.until_free(before)
-    sizes = f"one region of {_mib(bench.card.region_bytes)}, {_mib(taken)} of the card with two contexts"
+    sizes = f"one region of {to_mib(bench.card.region_bytes)}, {to_mib(taken)} of the card with two contexts"
     return f"{sizes}; all of it free afterwards"
 
 
@@ -204,7 +226,7 @@ def idle(bench: Bench) -> str:
     finally:
         server.stop()
     assert taken <= SLACK_BYTES, f"a server that has made nothing takes {taken} bytes"
-    return f"{_mib(max(0, taken))} more with a server than without"
+    return f"{to_mib(max(0, taken))} more with a server than without"
 
 
 @row("Memory that was freed and created anew does not show old bytes")
@@ -214,7 +236,7 @@ def old_bytes(bench: Bench) -> str:
             seen = child.hear()
             assert seen == 0, f"turn {turn}: {seen} bytes of an earlier region"
             child.finish()
-    return f"four times {_mib(bench.card.region_bytes)} written, freed and created again: no byte of it is seen"
+    return f"four times {to_mib(bench.card.region_bytes)} written, freed and created again: no byte of it is seen"
 
 
 @row("The server is killed under attached workers, and started again")
@@ -250,7 +272,7 @@ def attach_large(bench: Bench) -> str:
             child.finish()
         client.delete("w")
     later = statistics.median(again)
-    return f"{_mib(size)}: {first * 1000:.1f} ms at first, context included; {later * 1000:.2f} ms again (median of 4)"
+    return f"{to_mib(size)}: {first * 1000:.1f} ms at first, context included; {later * 1000:.2f} ms again (median of 4)"
 
 
 @row("A region is copied from host memory, and its checksum is the same")
@@ -268,7 +290,7 @@ def copied(bench: Bench) -> str:
         assert client.get("w").checksum == source.refresh().checksum
     bench.delete()
     bench.until_free(before)
-    return f"{_mib(size)} in {seconds:.2f} s, read back and compared, a process and its context included"
+    return f"{to_mib(size)} in {seconds:.2f} s, read back and compared, a process and its context included"
 
 
 @row("The Python client's views (CUDA array interface, DLPack, torch)")
@@ -290,5 +312,5 @@ def views(bench: Bench) -> str:
     return f"torch {torch.__version__} on {device}: one address in all three, and the bytes of the region"
 
 
-def _mib(byte_size: int) -> str:
+def to_mib(byte_size: int) -> str:
     return f"{byte_size / MIB:.0f} MiB"

@@ -1,4 +1,5 @@
-"""Looks at a card, row by row, and prints them as ``docs/gpu-verification.md`` has them: ``python tests/gpu/run.py``.
+"""Looks at a card, row by row, and prints them as ``docs/gpu-verification.md`` has them: ``python tests/gpu/run.py``, or
+with ``--only "part of a name"`` those rows alone.
 
 Beside the repository it takes Python with numpy and websockets, and ``node_modules`` with Bun. Where the driver shows no
 usable card it says so; with ``REQUIRE_GPU=1`` that is a failure.
@@ -6,6 +7,7 @@ usable card it says so; with ``REQUIRE_GPU=1`` that is a failure.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import subprocess
@@ -19,9 +21,12 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("clients/python/src", "clients
 # For the children, too.
 os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:3], os.environ.get("PYTHONPATH", "")])
 
+# They enter their rows.
+import elastic_rows
+import rate_rows
 from card import find_card
 from harness import TENSORD, Server, wait_for
-from rows import ROWS, Bench, Skipped
+from rows import ROWS, Bench, Row, Skipped
 
 CONFORMANCE = "Storage on the device does all that the conformance suite asks of a storage"
 
@@ -49,7 +54,20 @@ def run_conformance() -> str:
     return next(line for line in done.stderr.splitlines() if line.strip().endswith(" pass")).strip()
 
 
+def choose_rows() -> dict[str, Row]:
+    """The rows that the command line asks for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", metavar="PART", action="append", default=[], help="rows with this in their names")
+    parts = parser.parse_args().only
+    rows = {**ROWS, CONFORMANCE: lambda _: run_conformance()}
+    for part in parts:
+        if not any(part in what for what in rows):
+            parser.error(f"Cannot choose a row by {part!r}: none has that in its name. See docs/gpu-verification.md")
+    return {what: look for what, look in rows.items() if not parts or any(part in what for part in parts)}
+
+
 def main() -> int:
+    chosen = choose_rows()
     server = Server()
     server.start()
     failed = 0
@@ -64,8 +82,7 @@ def main() -> int:
         card = find_card(uuid)
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         bench = Bench(server, card)
-        looks = {**ROWS, CONFORMANCE: lambda _: run_conformance()}
-        for what, look in looks.items():
+        for what, look in chosen.items():
             try:
                 seen = look(bench)
             except Skipped as skipped:
