@@ -93,5 +93,7 @@ function toCommand(path, named) {
 export async function load(file) {
   if (file.startsWith("clients/node/")) return { status: 0, output: "" };
   if (file.startsWith(pythonClient)) return runInCopy(python, ["-c", "import tensord"]);
+  // Imported outside of a Worker it would wait for messages.
+  if (file.endsWith(".worker.ts")) return runInCopy(bun, ["build", "--no-bundle", join(copy, file)]);
   return runInCopy(bun, ["--no-env-file", "-e", `await import(${JSON.stringify(join(copy, file))})`]);
 }

@@ -9,6 +9,7 @@ import { copiesMutations } from "./copies.mjs";
 import { deviceMutations } from "./devices.mjs";
 import { doorMutations } from "./door.mjs";
 import { elasticMutations } from "./elastic.mjs";
+import { enginesMutations } from "./engines.mjs";
 import { holderMutations } from "./holder.mjs";
 import { holdsMutations } from "./holds.mjs";
 import { journalMutations } from "./journal.mjs";
@@ -17,6 +18,7 @@ import { objectsMutations } from "./objects.mjs";
 import { ownersMutations } from "./owners.mjs";
 import { podMutations } from "./pod.mjs";
 import { regionsMutations } from "./regions.mjs";
+import { ringsMutations } from "./rings.mjs";
 import { unnamedMutations } from "./unnamed.mjs";
 
 /** @type {import("../../scripts/lib/mutations.mjs").Mutation[]} */
@@ -35,8 +37,10 @@ export const mutations = [
   ...elasticMutations,
   ...brokerMutations,
   ...clientsMutations,
+  ...ringsMutations,
   ...holdsMutations,
   ...modelsMutations,
   ...objectsMutations,
+  ...enginesMutations,
   ...podMutations,
 ];

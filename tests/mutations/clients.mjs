@@ -177,27 +177,6 @@ export const clientsMutations = [
     test: ["tests/integration/node-client-attach.test.ts", "locked before it is checked"],
   },
   {
-    name: "Node's bell: a message is opened though its slot holds something else",
-    file: `${node}/rings/opened-ring.ts`,
-    find: "    const isMeant = () => Atomics.load(this.#generations, index) === BigInt(generation);\n",
-    replace: "    const isMeant = () => generation > 0;\n",
-    test: ["tests/integration/node-client-bell.test.ts", "node: what is sent is received in order"],
-  },
-  {
-    name: "Node's bell: a request is taken twice",
-    file: `${node}/rings/opened-ring.ts`,
-    find: "    Atomics.store(this.#longs, record + 1, generation);\n",
-    replace: "",
-    test: ["tests/integration/node-client-bell.test.ts", "neither tears anything"],
-  },
-  {
-    name: "Node's bell: nobody asks whether the owner lives",
-    file: `${node}/rings/opened-ring.ts`,
-    find: "    return isLockedElsewhere(this.#locks.fd, ownerByte, 1n);\n",
-    replace: "    return true;\n",
-    test: ["tests/integration/node-client-bell.test.ts", "neither tears anything"],
-  },
-  {
     name: "Node keeps hand-offs among the versions that it knows",
     file: `${node}/regions/known-sealed.ts`,
     find: " && !isHandOff(region);\n",
