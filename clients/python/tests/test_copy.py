@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,39 @@ def test_large_arrays_are_cut_into_windows(order: Any, cpus: int, monkeypatch: p
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     array = np.array(RANDOM.standard_normal((37, 41)), order=order)
     assert _stored(array).tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize(("cpus", "window", "sizes"), [(2, 1 << 30, [500, 501]), (2, 400, [201, 400, 400])])
+def test_each_thread_has_its_share_of_one_array(
+    cpus: int, window: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy, "WINDOW_BYTES", window)
+    monkeypatch.setattr(copy, "INLINE_BYTES", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    copied: list[int] = []
+    monkeypatch.setattr(copy, "_copy", lambda _target, source: copied.append(source.nbytes))
+    array = np.zeros(1001, np.uint8)
+    copy_all([(array.copy(), source) for source in to_sources(array)])
+    assert sorted(copied) == sorted(sizes)
+
+
+def test_after_a_window_that_fails_no_other_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy, "WINDOW_BYTES", 10)
+    monkeypatch.setattr(copy, "INLINE_BYTES", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    both = threading.Barrier(2)
+    copied: list[int] = []
+
+    def fail(_target: object, source: Any) -> None:
+        copied.append(source.nbytes)
+        both.wait(60)
+        raise tensord.MappingFailed("no pages")
+
+    monkeypatch.setattr(copy, "_copy", fail)
+    array = np.zeros(1000, np.uint8)
+    with pytest.raises(tensord.MappingFailed, match="no pages"):
+        copy_all([(array.copy(), source) for source in to_sources(array)])
+    assert copied == [10, 10]
 
 
 def test_windows_are_populated_before_they_are_written(make_place: Callable[..., Place]) -> None:
