@@ -334,6 +334,15 @@ def test_a_region_of_a_mebibyte_is_written_into_its_file(
         }
 
 
+def test_what_cannot_be_written_into_its_file_is_copied_through_the_map(
+    client: tensord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "write_all", lambda _fd, _pairs: False)
+    data = np.arange(1 << 17)
+    with client.create(None, data, ttl=600) as region:
+        assert np.array_equal(region.numpy(), data)
+
+
 def test_a_limit_of_files_is_none_of_regions(server: Server) -> None:
     script = """
 import resource

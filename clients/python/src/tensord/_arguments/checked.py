@@ -94,7 +94,8 @@ def _kind_of(annotation: Any) -> Kind:
         assert isinstance(kind, Kind)
         return kind
     if get_origin(annotation) in (Union, types.UnionType):
-        return _one_of([_kind_of(member) for member in get_args(annotation)])
+        members = get_args(annotation)
+        return _one_of([_kind_of(member) for member in members], takes_none=type(None) in members)
     if get_origin(annotation) in (list, tuple, Sequence):
         return _several(_kind_of(get_args(annotation)[0]))
     if get_origin(annotation) is Literal:
@@ -112,8 +113,11 @@ def _kind_of(annotation: Any) -> Kind:
     return Kind(f"a tensord.{annotation.__name__}", _to_instance(annotation))
 
 
-def _one_of(kinds: list[Kind]) -> Kind:
+def _one_of(kinds: list[Kind], *, takes_none: bool) -> Kind:
     def take(value: Any) -> Any:
+        if value is None and takes_none:
+            # What is left out by default: to find that out by a refusal of the others costs most of such a call.
+            return None
         hint = None
         for kind in kinds:
             try:

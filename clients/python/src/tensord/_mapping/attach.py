@@ -87,7 +87,8 @@ class Place:
     """Where a region's bytes should be: ``byte_size`` is what the file must at least have. ``path`` is ``None`` if it
     has no name to open. ``role`` is as what this process maps it, ``storage`` what it is made of, ``instance`` whose it
     is, if that is known, ``copy`` this process's own memory for it, where no process maps the region, ``mtime_ns`` when
-    the file was last written, of one that is somebody else's.
+    the file was last written, of one that is somebody else's. ``fill`` gets the file's descriptor, as long as it is
+    open to be mapped.
     """
 
     region: str
@@ -101,6 +102,7 @@ class Place:
     instance: str | None = field(default=None, compare=False, repr=False)
     copy: LocalMemory | None = field(default=None, compare=False, repr=False)
     mtime_ns: int | None = field(default=None, compare=False, repr=False)
+    fill: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def shown(self) -> str:
@@ -206,6 +208,8 @@ def map_to_pin(place: Place, *, writable: bool) -> View:
 def _map_opened(opened: _Opened, place: Place, byte_offset: int, byte_size: int, access: Access) -> View:
     try:
         view = map_file(opened.fd, byte_offset, byte_size, access, opened.page_bytes)
+        if place.fill is not None:
+            place.fill(opened.fd)
     except OSError as error:
         raise _unmappable(place, byte_size, error, writable=access is Access.WRITE) from error
     finally:

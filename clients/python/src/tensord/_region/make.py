@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tensord._api import Api, Creation
-from tensord._errors import StorageUnavailable, TensordError, WrongNamespace
-from tensord._mapping.attach import Mismatch, open_unleased
+from tensord._errors import StorageUnavailable, WrongNamespace
 from tensord._mapping.mapping import Access
 from tensord._session.session import Session
 from tensord._wire.region import RegionDescriptor, is_hand_off
+from tensord._wire.tensors import TensorInfos
 
 from .asked import asked_by
 from .copy import Source, copy_all, suits_write, write_all
 from .device_region import DeviceRegion, to_region
-from .mapper import keeps_by, map_region, to_access
+from .mapper import Fill, keeps_by, map_region, to_access
 from .region import Region
 
 if TYPE_CHECKING:
@@ -70,10 +69,13 @@ def _make_region(api: Api, session: Session | None, sources: Sequence[Source], b
     # Nobody else can make a name that we have the claim to: what is there is what a lost request of ours has made.
     if not answer.created and "claim" not in body:
         return open_region(api, session, answer.region, None, writable=None)
+    own = [source for source in sources if source.alias_of is None]
+    writing = _Writing(own) if suits_write(own) else None
     try:
-        region = open_region(api, session, answer.region, None, writable=True, created=True)
+        region = open_region(api, session, answer.region, None, writable=True, created=True, fill=writing)
         try:
-            _fill(region, [source for source in sources if source.alias_of is None])
+            if writing is None or not writing.is_done:
+                _copy_into(region, own)
         except BaseException:
             region.close()
             raise
@@ -85,27 +87,27 @@ def _make_region(api: Api, session: Session | None, sources: Sequence[Source], b
     return region
 
 
-def _fill(region: Region, sources: Sequence[Source]) -> None:
+class _Writing:
+    """Writes sources into the file of their region while that is open to be mapped."""
+
+    # False as well where it cannot be: not every file that is mapped can be written to.
+    is_done = False
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+
+    def __call__(self, fd: int, region: RegionDescriptor) -> None:
+        infos = region.tensors.by_name if isinstance(region.tensors, TensorInfos) else {}
+        # Of one that the answer does not name the region says so, once it is mapped.
+        if all(source.name in infos for source in self._sources):
+            self.is_done = write_all(fd, [(infos[source.name].byte_offset, source) for source in self._sources])
+
+
+def _copy_into(region: Region, sources: Sequence[Source]) -> None:
     if isinstance(region, DeviceRegion):
         region._fill(sources)
-    elif not _write(region, sources):
+    else:
         copy_all((region[source.name].bytes(), source) for source in sources)
-
-
-def _write(region: Region, sources: Sequence[Source]) -> bool:
-    """Writes them into the region's file, where that is the faster way; false where it is not, or cannot be."""
-    # Who got a descriptor handed out would have to ask for another one.
-    if region.attached_by != "name" or not suits_write(sources):
-        return False
-    try:
-        fd = open_unleased(region._standing(), writable=True)
-    except (Mismatch, TensordError):
-        # What is mapped can be filled all the same; who uses it next hears what has become of it.
-        return False
-    try:
-        return write_all(fd, [(region[source.name].byte_offset, source) for source in sources])
-    finally:
-        os.close(fd)
 
 
 def _create_hand_off(api: Api, session: Session, body: schemas.CreateRegion) -> Creation:
@@ -127,6 +129,7 @@ def open_region(
     writable: bool | None,
     strict: bool = False,
     created: bool = False,
+    fill: Fill | None = None,
 ) -> Region:
     """Maps a region, which ``ask`` gets anew, else its id does. ``writable=None``: for writing while it is open."""
 
@@ -137,7 +140,7 @@ def open_region(
     if region.tensors is None:
         # An item of a list, which has only their number.
         region = ask()
-    mapped, attachment = map_region(region, ask, choose, asked_by(api), keeps_by(session), created=created)
+    mapped, attachment = map_region(region, ask, choose, asked_by(api), keeps_by(session), created=created, fill=fill)
     if session is not None and attachment.place.copy is None:
         session.report(attachment, start=True, hand_off=is_hand_off(mapped))
     return to_region(api, mapped, attachment, created=created)

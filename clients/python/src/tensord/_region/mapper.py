@@ -50,6 +50,9 @@ ATTACH_TRIES = 100
 # How often to look where the server does not hold its answer back: for a writer, and within the last second.
 POLL_SECONDS = 0.05
 
+Fill = Callable[[int, RegionDescriptor], None]
+"""Writes into the open file of a region that this process makes, before it is closed again; it can be mapped then."""
+
 Keep = Callable[[str], "Callable[[], None] | None"]
 """Keeps a region, by its id, that no lock can keep. Returns what lets go of it, if it could. Raises ``NotFound``,
 ``RegionDraining`` if it does not stand.
@@ -125,13 +128,14 @@ def map_region(
     keep: Keep,
     *,
     created: bool,
+    fill: Fill | None = None,
 ) -> Mapped:
     """Maps all of a region. ``ask`` gets its descriptor anew when the file is not what the last one said, ``choose``
     the access for each one; ``asked`` is the server, where its name does not serve; ``keep`` keeps one that no lock
-    can keep; ``created`` says that this process is its maker. Raises ``WrongNamespace`` or ``StaleRef`` if the server
-    insists on what this process cannot see.
+    can keep; ``created`` says that this process is its maker, which may ``fill`` it. Raises ``WrongNamespace`` or
+    ``StaleRef`` if the server insists on what this process cannot see.
     """
-    (mapped,) = map_regions([region], lambda: [ask()], choose, asked, keep, created=created)
+    (mapped,) = map_regions([region], lambda: [ask()], choose, asked, keep, created=created, fill=fill)
     return mapped
 
 
@@ -143,6 +147,7 @@ def map_regions(
     keep: Keep,
     *,
     created: bool = False,
+    fill: Fill | None = None,
 ) -> list[Mapped]:
     """As ``map_region``, of one region or of a group: where one member's file is not what its descriptor said, all that
     were mapped are let go, and all are asked for anew. What comes back is one answer's.
@@ -154,7 +159,8 @@ def map_regions(
         told = replace(asked, stands=functools.partial(_is_said_again, same > 0))
         try:
             for region in regions:
-                mapped.append((region, _map_all_of(region, choose(region), told, asked, keep, created=created)))
+                attachment = _map_all_of(region, choose(region), told, asked, keep, created=created, fill=fill)
+                mapped.append((region, attachment))
             return mapped
         except BaseException as error:
             for _region, attachment in mapped:
@@ -177,10 +183,18 @@ def _is_said_again(said: bool, _: Place) -> bool:
 
 
 def _map_all_of(
-    region: RegionDescriptor, access: Access, told: Asked, asked: Asked, keep: Keep, *, created: bool
+    region: RegionDescriptor,
+    access: Access,
+    told: Asked,
+    asked: Asked,
+    keep: Keep,
+    *,
+    created: bool,
+    fill: Fill | None,
 ) -> Attachment:
     role = Role.MAKER if created and region.storage.maker_byte else Role.CONSUMER
-    place = replace(_to_place(region), role=role, asked=told)
+    into = None if fill is None else lambda fd: fill(fd, region)
+    place = replace(_to_place(region), role=role, asked=told, fill=into)
     _check_state(region, access)
     if is_heap(region):
         place = replace(place, copy=_get_copy(region, access, asked, created=created))
@@ -191,7 +205,7 @@ def _map_all_of(
     )
     # Of what has no name only who has handed it out says whose it is.
     instance = place.instance or (asked.instance and asked.instance())
-    attachment.place = replace(place, asked=asked, instance=instance)
+    attachment.place = replace(place, asked=asked, instance=instance, fill=None)
     return attachment
 
 
