@@ -11,13 +11,15 @@ import { BenchServer } from "./lib/server.ts";
 import { summarize } from "./lib/statistics.ts";
 
 const GiB = 2 ** 30;
+const rounds = 7;
 
 /** What `create_write.py` times, in ms. */
 type Timings = Readonly<Record<"memcpy" | "create_and_write" | "create_alone" | "shared_memory", readonly number[]>>;
 
 if (await findRoom(3 * GiB)) {
   await using server = await BenchServer.start();
-  const timings = await runPython<Timings>("create_write.py", [`unix://${server.socket}`, String(GiB)], [server.pid]);
+  const args = [`unix://${server.socket}`, String(GiB), String(rounds)];
+  const timings = await runPython<Timings>("create_write.py", args, [server.pid]);
   const summaries = Object.fromEntries(Object.entries(timings).map(([what, ms]) => [what, summarize(ms)]));
   const p50 = (what: keyof Timings) => summaries[what]?.p50 ?? Number.NaN;
   for (const [what, { samples }] of Object.entries(summaries)) {

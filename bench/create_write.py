@@ -1,6 +1,6 @@
 """The Python half of create-write.ts: rounds of every way to get an array into shared memory, in one process.
 
-Usage: create_write.py <url> <bytes>. Prints one JSON object of lists of milliseconds.
+Usage: create_write.py <url> <bytes> <rounds>. Prints one JSON object of lists of milliseconds.
 """
 
 import json
@@ -11,11 +11,12 @@ from multiprocessing.shared_memory import SharedMemory
 import numpy as np
 import tensord
 
-ROUNDS = 7
+# Small creations before the first round, until the server has compiled what it compiles.
+WARM_UP = 300
 
 
 def main():
-    url, size = sys.argv[1], int(sys.argv[2])
+    url, size, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     client = tensord.connect(url, wait=10)
     source = np.arange(size // 8, dtype=np.int64)
     warm = np.ones_like(source)
@@ -42,9 +43,11 @@ def main():
             made.close()
             made.unlink()
 
+    for _ in range(WARM_UP):
+        release(client.create(None, shape=(1 << 16,), dtype=np.uint8, ttl=600))
     ways = [memcpy, create_and_write, create_alone, shared_memory]
     times = {way.__name__: [] for way in ways}
-    for number in range(ROUNDS + 1):
+    for number in range(rounds + 1):
         for way in ways:
             begin = time.perf_counter()
             made = way()

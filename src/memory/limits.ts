@@ -215,6 +215,8 @@ export const limits = {
   hugePageBytes: 2 * MiB,
   /** Up to this size (1 MiB of data behind a header) memory is allocated and freed on the event loop: cheaper than a Worker's round trip, under 0.5 ms. */
   inlineBytes: 1 * MiB + 4 * KiB,
+  /** How long the event loop allocates huge pages that files have by themselves, one after the other: 64 MiB take 0.1 ms. What is left is a Worker's. */
+  inlineAllocationMs: 0.5,
   /** Proofs are read in pieces of this size: a whole number of them. */
   proofsReadBytes: 1 * MiB,
   /** What a first start makes beside regions: a directory with three folders, lock, two sockets, proofs, and three files of the journal. */

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pytest
 
 import tensord
+from tensord._mapping import libc
 from tensord._mapping.attach import Place, map_place
 from tensord._mapping.mapping import Access
 from tensord._region import copy
-from tensord._region.copy import copy_all, suits_write, to_sources, write_all
+from tensord._region.copy import copy_all, suits_file, suits_write, to_sources, write_all
 
 
 def _stored(data: Any) -> npt.NDArray[np.uint8]:
@@ -243,7 +244,7 @@ def test_pages_that_cannot_be_had_for_a_write_are_an_error(number: int, monkeypa
 
 
 def test_what_is_written_lies_as_it_shall_and_is_neither_small_nor_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copy, "WRITE_BYTES", range(100, 200))
+    monkeypatch.setattr(copy, "WRITE_HUGE_BYTES", range(100, 200))
     for array, suits in (
         (np.ones(100, np.uint8), True),
         (np.ones(99, np.uint8), False),
@@ -253,3 +254,15 @@ def test_what_is_written_lies_as_it_shall_and_is_neither_small_nor_large(monkeyp
     ):
         assert suits_write(to_sources(array)) is suits
     assert suits_write([source for size in (60, 60) for source in to_sources(np.ones(size, np.uint8))])
+
+
+@pytest.mark.parametrize(
+    ("byte_size", "page_bytes", "suits"), [(99, 2 << 20, True), (200, 2 << 20, False), (200, 4096, True)]
+)
+def test_a_large_array_is_written_where_files_are_of_huge_pages(
+    opened: tuple[int, Path], byte_size: int, page_bytes: int, suits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy, "WRITE_BYTES", range(50, 100))
+    # What a file has that is of small pages is then as large as a huge one.
+    monkeypatch.setattr(libc, "LARGE_PAGE_SIZE", page_bytes)
+    assert suits_file(opened[0], to_sources(np.ones(byte_size, np.uint8))) is suits

@@ -42,6 +42,12 @@ export function openReserve(
   });
 }
 
+/** Whether files of the shared directory are of huge pages by themselves, as far as they are whole ones. */
+export function hasHugeFiles(shmDirectory: string): boolean {
+  const { hugePages } = readCapabilities(shmDirectory).shm;
+  return hugePages === "always" || hugePages === "within_size";
+}
+
 function toAbsence(path: string, fileSystem: string, hugePages: HugePages): string | undefined {
   if (fileSystem !== "tmpfs") return `${path} is no tmpfs`;
   return hugePages === "never" ? undefined : `files of ${path} are of huge pages by themselves (huge=${hugePages})`;

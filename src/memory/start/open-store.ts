@@ -39,7 +39,7 @@ import { makeShmDirectory } from "../storage/shm-directory.ts";
 import { isDeviceForm, type Storage, toDeviceUuid } from "../storage/storage.ts";
 import { type Absences, type OfferedKind, Storages } from "../storage/storages.ts";
 import { type AwaitedDevices, settleDevices, toDevicePool } from "./awaited-devices.ts";
-import { openReserve, type ReserveOptions } from "./open-reserve.ts";
+import { hasHugeFiles, openReserve, type ReserveOptions } from "./open-reserve.ts";
 import { recoverStore } from "./recover.ts";
 
 export interface StoreOptions extends InstanceLocation {
@@ -155,9 +155,10 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   for (const each of [journal, proofs]) each.makeRoom = () => reserve.giveUp();
   journal.tensorFiles.makeRoom = () => reserve.giveBack();
   const files = new FileStorage(directory, lanes, options.modelRoots ?? []);
+  const shm = { onStep, reserve, hasHugeFiles: hasHugeFiles(directory.shmDirectory) };
   const all = [
-    new ShmStorage(directory, lanes, { onStep, reserve }),
-    new ShmStorage(directory, lanes, { isPrivate: true, onStep, reserve }),
+    new ShmStorage(directory, lanes, shm),
+    new ShmStorage(directory, lanes, { ...shm, isPrivate: true }),
     ...openMemfdStorages(memfds, lanes, onStep),
     ...unlessRefused(() => new HeapStorage(memfds, lanes, onStep)),
     files,

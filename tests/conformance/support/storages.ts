@@ -13,7 +13,7 @@ import { HostLanes } from "../../../src/memory/storage/lane.ts";
 import { MemfdStorage } from "../../../src/memory/storage/memfd/memfd-storage.ts";
 import { Memfds } from "../../../src/memory/storage/memfd/memfds.ts";
 import { Reserve } from "../../../src/memory/storage/shm/reserve/reserve.ts";
-import { ShmStorage } from "../../../src/memory/storage/shm/shm-storage.ts";
+import { type ShmOptions, ShmStorage } from "../../../src/memory/storage/shm/shm-storage.ts";
 import {
   type Access,
   type HugePage,
@@ -75,7 +75,20 @@ export const storageCases: readonly StorageCase[] = [
     open: (readyBytes) => openReady(readyBytes, true),
   },
   { name: "shm on a disk", kind: "shm", ...named, open: () => openShm(tmpdir()) },
-  { name: "private shm", kind: "shm", ...unnamed, isFile: true, open: () => openShm(defaultShmDirectory, true) },
+  {
+    name: "private shm",
+    kind: "shm",
+    ...unnamed,
+    isFile: true,
+    open: () => openShm(defaultShmDirectory, { isPrivate: true }),
+  },
+  // Whether they are huge or not: where none is left they are small.
+  {
+    name: "shm of huge files",
+    kind: "shm",
+    ...named,
+    open: () => openShm(defaultShmDirectory, { hasHugeFiles: true }),
+  },
   { name: "memfd", kind: "memfd", ...unnamed, isFile: false, open: () => openMemfd(null) },
   {
     ...{ name: "memfd of huge pages", kind: "memfd", ...unnamed, isFile: false, open: () => openMemfd("2MiB") },
@@ -90,10 +103,10 @@ export const storageCases: readonly StorageCase[] = [
   { name: "a stand-in without public names", kind: "file", ...named, open: openStandIn },
 ];
 
-function openShm(parent: string, isPrivate = false): OpenStorage {
+function openShm(parent: string, options: ShmOptions = {}): OpenStorage {
   using opened = new DisposableStack();
   const directory = openDirectory(opened, parent);
-  const storage = new ShmStorage(directory, opened.use(new HostLanes()), { isPrivate });
+  const storage = new ShmStorage(directory, opened.use(new HostLanes()), options);
   return toOpen(opened.move(), directory, storage);
 }
 

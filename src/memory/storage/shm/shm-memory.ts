@@ -19,6 +19,14 @@ import { ignoreMissing, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-f
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
+export interface ShmMemoryOptions {
+  readonly onStep?: OnAllocationStep | undefined;
+  /** Of files that lie ready, shared by all storages of the directory; undefined: each is made when it is asked for. */
+  readonly reserve?: Reserve | undefined;
+  /** Whether the directory's files are of huge pages by themselves. */
+  readonly hasHugeFiles?: boolean;
+}
+
 export class ShmMemory implements Memory {
   readonly pool = hostPool;
   readonly pageSize: number;
@@ -26,11 +34,13 @@ export class ShmMemory implements Memory {
   readonly #lanes: HostLanes;
   readonly #onStep: OnAllocationStep | undefined;
   readonly #reserve: Reserve | undefined;
+  readonly #hasHugeFiles: boolean;
   readonly usesReserve = true;
 
-  constructor(files: ShmFiles, lanes: HostLanes, onStep: OnAllocationStep | undefined, reserve: Reserve | undefined) {
+  constructor(files: ShmFiles, lanes: HostLanes, { onStep, reserve, hasHugeFiles = false }: ShmMemoryOptions) {
     this.#files = files;
     this.#lanes = lanes;
+    this.#hasHugeFiles = hasHugeFiles;
     this.#onStep = onStep;
     this.#reserve = reserve;
     this.pageSize = statfsSync(files.newPath()).bsize;
@@ -97,7 +107,7 @@ export class ShmMemory implements Memory {
       this.#onStep?.("create.window-allocated");
       return;
     }
-    for (let done = from; done < to; done += limits.allocateWindowBytes) {
+    for (let done = this.#beginPages(fd, from, to); done < to; done += limits.allocateWindowBytes) {
       signal.throwIfAborted();
       // Somebody else may fill the file system meanwhile: stop at once instead of taking its last page.
       this.#files.checkSpace(to - done);
@@ -106,6 +116,24 @@ export class ShmMemory implements Memory {
       this.#onStep?.("create.window-allocated");
     }
     signal.throwIfAborted();
+  }
+
+  /**
+   * Where files are of huge pages by themselves, the kernel gives one in microseconds, and zeroes it at its first touch: less than a Worker
+   * takes to hear of it. So they are allocated here, for as long as that is so. @returns up to where
+   */
+  #beginPages(fd: number, from: number, to: number): number {
+    if (!this.#hasHugeFiles) return from;
+    this.#files.checkSpace(to - from);
+    const end = performance.now() + limits.inlineAllocationMs;
+    let done = from;
+    while (done < to && performance.now() < end) {
+      const byteSize = Math.min(limits.hugePageBytes - (done % limits.hugePageBytes), to - done);
+      fallocate(fd, done, byteSize);
+      done += byteSize;
+    }
+    this.#onStep?.("create.window-allocated");
+    return done;
   }
 
   async discard(token: string, byteSize: number): Promise<void> {

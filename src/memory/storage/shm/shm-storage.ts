@@ -6,18 +6,14 @@
 import { FileBytes } from "../file-bytes.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
 import type { HostLanes } from "../lane.ts";
-import type { Names, OnAllocationStep, Storage } from "../storage.ts";
+import type { Names, Storage } from "../storage.ts";
 import { PrivateNames } from "./private-names.ts";
-import type { Reserve } from "./reserve/reserve.ts";
 import { ShmFiles } from "./shm-files.ts";
-import { ShmMemory } from "./shm-memory.ts";
+import { ShmMemory, type ShmMemoryOptions } from "./shm-memory.ts";
 import { ShmNames } from "./shm-names.ts";
 
-export interface ShmOptions {
+export interface ShmOptions extends ShmMemoryOptions {
   readonly isPrivate?: boolean;
-  readonly onStep?: OnAllocationStep | undefined;
-  /** Of files that lie ready, shared by all storages of the directory; undefined: each is made when it is asked for. */
-  readonly reserve?: Reserve | undefined;
 }
 
 export class ShmStorage implements Storage {
@@ -33,11 +29,11 @@ export class ShmStorage implements Storage {
   readonly names: Names;
   readonly bytes: FileBytes;
 
-  constructor(directory: InstanceDirectory, lanes: HostLanes, { isPrivate = false, onStep, reserve }: ShmOptions = {}) {
+  constructor(directory: InstanceDirectory, lanes: HostLanes, { isPrivate = false, ...options }: ShmOptions = {}) {
     this.isPrivate = isPrivate;
     this.form = isPrivate ? "shm-private" : "shm";
     const files = new ShmFiles(directory, isPrivate);
-    this.memory = new ShmMemory(files, lanes, onStep, reserve);
+    this.memory = new ShmMemory(files, lanes, options);
     this.names = new (isPrivate ? PrivateNames : ShmNames)(files, directory);
     this.bytes = new FileBytes(files, lanes.filling);
   }

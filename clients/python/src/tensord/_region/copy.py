@@ -41,6 +41,9 @@ POPULATE_BYTES = 64 << 10
 # Fresh pages that are written into the file are neither zeroed nor mapped first: that takes half the time. Below the
 # first bound it costs more to open the file, from the second on threads are as fast.
 WRITE_BYTES = range(128 << 10, INLINE_BYTES)
+# Where files are of huge pages by themselves none is zeroed before it is touched, and one that is written whole not at
+# all; from here on two threads are as fast.
+WRITE_HUGE_BYTES = range(128 << 10, WINDOW_BYTES)
 
 LONE_TENSOR = "data"
 
@@ -114,11 +117,18 @@ def _from_torch(name: str, tensor: Any) -> Source:
 
 
 def suits_write(sources: Sequence[Source]) -> bool:
-    """Whether ``write_all`` is the faster way to bring these into fresh pages, and can: all lie as they shall."""
+    """Whether ``write_all`` can bring these into fresh pages, and may be the faster way: all lie as they shall."""
     return (
-        sum(source.array.nbytes for source in sources) in WRITE_BYTES
+        sum(source.array.nbytes for source in sources) in WRITE_HUGE_BYTES
         and all(source.array.flags.c_contiguous and source.array.dtype.isnative for source in sources)
         and not _is_file_size_limited()
+    )
+
+
+def suits_file(fd: int, sources: Sequence[Source]) -> bool:
+    """Whether ``write_all`` of what suits is the faster way into this file."""
+    return (
+        sum(source.array.nbytes for source in sources) in WRITE_BYTES or os.fstat(fd).st_blksize >= libc.LARGE_PAGE_SIZE
     )
 
 

@@ -15,7 +15,7 @@ from tensord._wire.region import RegionDescriptor, is_hand_off
 from tensord._wire.tensors import TensorInfos
 
 from .asked import asked_by
-from .copy import Source, copy_all, suits_write, write_all
+from .copy import Source, copy_all, suits_file, suits_write, write_all
 from .device_region import DeviceRegion, to_region
 from .mapper import Fill, keeps_by, map_region, to_access
 from .region import Region
@@ -99,7 +99,7 @@ class _Writing:
     def __call__(self, fd: int, region: RegionDescriptor) -> None:
         infos = region.tensors.by_name if isinstance(region.tensors, TensorInfos) else {}
         # Of one that the answer does not name the region says so, once it is mapped.
-        if all(source.name in infos for source in self._sources):
+        if suits_file(fd, self._sources) and all(source.name in infos for source in self._sources):
             self.is_done = write_all(fd, [(infos[source.name].byte_offset, source) for source in self._sources])
 
 
