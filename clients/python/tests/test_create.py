@@ -173,16 +173,19 @@ def test_a_taken_name_is_refused_attached_or_replaced(client: tensord.Client) ->
     first.close()
 
 
+@pytest.mark.parametrize(("call", "count"), [("copy_all", 1), ("write_all", 1 << 17)])
 def test_a_failed_copy_leaves_no_region(
-    server: Server, client: tensord.Client, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: tensord.Client, monkeypatch: pytest.MonkeyPatch, call: str, count: int
 ) -> None:
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(make, "copy_all", fail)
+    monkeypatch.setattr(make, call, fail)
+    # What is raised has this frame, and is kept.
     with pytest.raises(KeyboardInterrupt):
-        client.create("half", [1], ttl=600)
+        client.create("half", np.ones(count), ttl=600)
     assert server.region_names() == []
+    assert [pool.draining_bytes for pool in client.stats().pools if pool.pool == "host"] == [0]
     with pytest.raises(tensord.RegionNotFound):
         client.get("half")
 

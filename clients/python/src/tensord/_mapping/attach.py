@@ -209,7 +209,12 @@ def _map_opened(opened: _Opened, place: Place, byte_offset: int, byte_size: int,
     try:
         view = map_file(opened.fd, byte_offset, byte_size, access, opened.page_bytes)
         if place.fill is not None:
-            place.fill(opened.fd)
+            try:
+                place.fill(opened.fd)
+            except BaseException:
+                # Whoever keeps the failure does not keep the pages.
+                view.close()
+                raise
     except OSError as error:
         raise _unmappable(place, byte_size, error, writable=access is Access.WRITE) from error
     finally:
