@@ -31,11 +31,17 @@ function unshare(script: string, ...args: string[]): string[] {
   return ["unshare", ...asRoot, "--mount", "--propagation", "private", "sh", "-c", script, ...args];
 }
 
+/** Why it cannot be done here; undefined if it can. */
+function refusalOf(script: string): string | undefined {
+  if (Bun.which("unshare") === null) return "there is no unshare(1)";
+  const { success, stderr } = Bun.spawnSync(unshare(script));
+  return success ? undefined : stderr.toString().trim();
+}
+
 if (process.env.BENCH_HUGE_MOUNT === undefined) {
   const mount = `mount -t tmpfs -o huge=within_size,mode=1777,size=${roomBytes} tmpfs ${shmDirectory}`;
-  const refusal =
-    Bun.which("unshare") === null ? "there is no unshare(1)" : Bun.spawnSync(unshare(mount)).stderr.toString().trim();
-  if (refusal !== "") say(`SKIP   no tmpfs with huge=within_size can be mounted here: ${refusal}`);
+  const refusal = refusalOf(mount);
+  if (refusal !== undefined) say(`SKIP   no tmpfs with huge=within_size can be mounted here: ${refusal}`);
   else {
     const again = unshare(`${mount} && exec "$0" "$@"`, bun, "--no-env-file", import.meta.path);
     const { exitCode } = Bun.spawnSync(again, {

@@ -116,7 +116,7 @@ def _kind_of(annotation: Any) -> Kind:
 def _one_of(kinds: list[Kind], *, takes_none: bool) -> Kind:
     def take(value: Any) -> Any:
         if value is None and takes_none:
-            # What is left out by default: to find that out by a refusal of the others costs most of such a call.
+            # What most callers leave out need not be refused by the others first.
             return None
         hint = None
         for kind in kinds:
