@@ -72,6 +72,8 @@ export interface OpenedFile extends Omit<OpenedBytes, "layout"> {
   readonly layout: LaidOut;
   /** Of what is no file: what brings its bytes. */
   readonly bring?: Bring | undefined;
+  /** Of what is no file: what holds its bytes against a region's. */
+  readonly compare?: Compare | undefined;
 }
 
 /** Writes the data of a region that nobody sees yet. @param onBytes hears of the bytes that are done since the last time. */
@@ -81,6 +83,15 @@ export type Bring = (
   onBytes: (byteSize: number) => void,
   signal: AbortSignal,
 ) => Promise<Checksum>;
+
+/** Whether the data is what an open file has from `dataOffset` to `byteSize`. @param onBytes as of `Bring`. */
+export type Compare = (
+  fd: number,
+  dataOffset: number,
+  byteSize: number,
+  onBytes: (byteSize: number) => void,
+  signal: AbortSignal,
+) => Promise<boolean>;
 
 /** Opens what is no file, and has a Worker of its own for it. */
 export interface ObjectLane extends Disposable {

@@ -22,7 +22,7 @@ import type { ModelPath } from "./source/model-roots.ts";
 export type Source = OpenedFile & ModelPath;
 
 /** Of one file: the only one. */
-function fileOf({ files }: Source): OpenPart {
+export function fileOf({ files }: Source): OpenPart {
   const [file] = files;
   assert(file !== undefined, "a file is open");
   return file;
@@ -103,7 +103,7 @@ async function decompress(
 }
 
 /** One piece, or a part of one, on its way. */
-interface Piece {
+export interface Piece {
   readonly fd: number;
   readonly byteOffset: number;
   readonly byteSize: number;
@@ -123,14 +123,15 @@ async function place(
   using file = bytes.open(region.token, "write");
   // Where no header is set apart, it is among the bytes.
   if (region.dataOffset === 0) file.write(source.layout.header, 0);
-  const parts = [...toParts(source)];
-  await inTurn(lanes, parts, async (lane, _, part) => {
+  await inTurn(lanes, [...toParts(source)], async (lane, _, part) => {
     await lane.run({ kind: "copy", ...part, toFd: file.fd, mappedPageBytes, dropsRead: true });
     onChunk(part.byteSize);
   });
 }
 
-function* toParts({ files, pieces }: Pick<Source, "files"> & { readonly pieces: Float64Array }): Generator<Piece> {
+/** All bytes of what is not compressed, but for a header that is laid out anew, in parts of which each is one job of a lane. */
+export function* toParts(source: Source): Generator<Piece> {
+  const { files, layout, pieces = Float64Array.of(0, 0, layout.byteSize, 0) } = source;
   for (let at = 0; at < pieces.length; at += pieceNumbers) {
     const [index = 0, from = 0, size = 0, to = 0] = pieces.subarray(at, at + pieceNumbers);
     const fd = files[index]?.fd;
@@ -141,12 +142,12 @@ function* toParts({ files, pieces }: Pick<Source, "files"> & { readonly pieces: 
   }
 }
 
-function toModelFile({ path, compression, layout }: Source) {
+export function toModelFile({ path, compression, layout }: Source) {
   const { dataOffset, byteSize } = layout;
   return { path, format: "raw", compression, tensors: [], metadata: {}, dataOffset, byteSize } as const;
 }
 
-function toReader({ fd, signature }: OpenPart): RangeReader {
+export function toReader({ fd, signature }: OpenPart): RangeReader {
   return {
     byteSize: Number(signature.size),
     async read(byteOffset, wanted) {

@@ -26,6 +26,8 @@ export const fileLimits = {
   shardedTensors: 1_000_000,
   /** How many parts of a file are copied at a time, each by a Worker with 64 MiB of its own while it copies. */
   copyingLanes: 2,
+  /** Of how many other files it is kept in mind whether they have a region's bytes. */
+  comparedFiles: 64,
   /** Files are decompressed from pieces of this size, into pieces of it. */
   pieceBytes: 256 * KiB,
   /** What may come out of a compressed file: so many times its size, or so much where that is more; and at most so much. */

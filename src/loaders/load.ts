@@ -6,18 +6,19 @@
 
 import { TensordError } from "../memory/error.ts";
 import { describe, idOf } from "../memory/journal/region-record.ts";
-import { findRequested, startOperation } from "../memory/operations/run.ts";
+import { findRequested, startOperation, type Told } from "../memory/operations/run.ts";
 import { toOutOfDescriptors } from "../memory/os/descriptors.ts";
 import { type CreateRequest, createRegion } from "../memory/regions/create.ts";
 import type { Operation } from "../memory/state/operation.ts";
 import { isRecovered, type Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
+import { findEqual, toReason } from "./equal.ts";
 import { fileLabel, toFileLabel } from "./file-label.ts";
 import type { FileLane, WantedFormat } from "./file-lane.ts";
 import { fill, type Source, toFailure } from "./fill.ts";
 import { quotePath } from "./formats/refusal.ts";
 import { bindTo } from "./map.ts";
-import { chooseMode, type WantedMode } from "./mode.ts";
+import { type Choice, chooseMode, type WantedMode } from "./mode.ts";
 import type { ModelPath } from "./source/model-roots.ts";
 
 /** What the region is to be. */
@@ -29,7 +30,8 @@ export interface LoadTarget extends Omit<CreateRequest, "tensors" | "layout" | "
 /** How the file is taken. */
 export interface Wanted {
   readonly format: WantedFormat;
-  readonly mode: WantedMode;
+  /** Undefined: nobody said it. */
+  readonly mode: WantedMode | undefined;
 }
 
 /**
@@ -50,7 +52,7 @@ export function startLoad(
   if (known !== undefined) return known;
   store.books.model(model);
   const request = { kind: "load", model, createdBy, requestKey, source: file.path, totalBytes: 0 } as const;
-  return startOperation(store, request, async (onBytes, signal, { setTotal, setChoice }) => {
+  return startOperation(store, request, async (onBytes, signal, told) => {
     const opened = await files.open(file, format, signal).catch((error: unknown) => {
       throw toOutOfDescriptors(error) ?? toFailure(file, error);
     });
@@ -58,16 +60,43 @@ export function startLoad(
       store.step("load.opened");
       const source = { ...file, ...opened };
       const choice = chooseMode(mode, source, target.isStorageSaid, process.geteuid?.() ?? 0);
-      setChoice(choice);
+      told.setChoice(choice);
       // Who maps a file reads and writes nothing of it here.
-      setTotal(choice.mode === "map" ? 0 : opened.layout.byteSize);
+      told.setTotal(choice.mode === "map" ? 0 : opened.layout.byteSize);
+      const asked =
+        choice.mode === "map" ? target : await withEqual(store, files, source, target, choice, onBytes, told, signal);
       const made =
-        choice.mode === "map" ? asMap(store, files, source, target) : asCopy(store, files, source, target, onBytes);
+        choice.mode === "map" ? asMap(store, files, source, asked) : asCopy(store, files, source, asked, onBytes);
       return idOf(await load(store, source, mode === "auto" ? made : inThatMode(store, source, made), signal));
     } finally {
       await files.close(opened);
     }
   });
+}
+
+/** The target, in the version of a region that has the file's bytes, where one stands for it. */
+async function withEqual(
+  store: Store,
+  files: FileLane,
+  source: Source,
+  target: LoadTarget,
+  { mode, reason }: Choice,
+  onBytes: (byteSize: number) => void,
+  { setTotal, setChoice }: Told,
+  signal: AbortSignal,
+): Promise<LoadTarget> {
+  let compared = 0;
+  const onCompared = (byteSize: number) => {
+    compared += byteSize;
+    onBytes(byteSize);
+  };
+  const equal = await findEqual(store, files, source, target, onCompared, signal);
+  if (equal === undefined) {
+    setTotal(compared + source.layout.byteSize);
+    return target;
+  }
+  setChoice({ mode, reason: `${reason}; ${toReason(equal)}` });
+  return { ...target, version: equal.version };
 }
 
 /** What the region is to be, with its version, and what brings its bytes. */

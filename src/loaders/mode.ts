@@ -56,16 +56,18 @@ export function isRemote({ fileSystem }: Pick<Standing, "fileSystem">): boolean 
 }
 
 /**
+ * @param wanted undefined: nobody said it.
  * @param isTargetSaid whether it was said what the region is to be made of, which only a copy can be.
  * @param uid the server's.
  * @throws TensordError `unsupported-format` if it is to be mapped and cannot be.
  */
 export function chooseMode(
-  wanted: WantedMode,
+  wanted: WantedMode | undefined,
   file: Pick<OpenedFile, "compression" | "pieces" | "standing"> & { readonly path: string },
   isTargetSaid: boolean,
   uid: number,
 ): Choice {
+  if (wanted === undefined) return { mode: "copy", reason: "that is the default" };
   if (wanted === "copy") return { mode: "copy", reason: "it was asked for" };
   const obstacle = findObstacle(file);
   if (wanted === "map") {

@@ -20,15 +20,7 @@ export function toLoad(
   store: Store,
   roots: readonly string[],
   model: string,
-  {
-    uri,
-    format = "auto",
-    mode = "copy",
-    key: _key,
-    version,
-    if_exists = "attach",
-    ...asked
-  }: z.infer<typeof LoadModel>,
+  { uri, format = "auto", mode, key: _key, version, if_exists = "attach", ...asked }: z.infer<typeof LoadModel>,
 ): AskedLoad {
   const file = toModelPath(uri, roots);
   const { name = toRegionName(file.path) } = asked;

@@ -3,7 +3,7 @@
 import { expect } from "bun:test";
 import { statSync } from "node:fs";
 import type { Step } from "../../src/memory/state/steps.ts";
-import { modelFolder, shardedUri, tinyPath, tinyUri } from "../harness/load.ts";
+import { modelFolder, shardedUri, tinyAgainUri, tinyPath, tinyUri } from "../harness/load.ts";
 import type { ServerApi } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { at, atInLong, type Scenario } from "./scenario.ts";
@@ -55,6 +55,27 @@ function loading(what: string, body: Load, some: readonly Step[] = passed): Scen
   };
 }
 
+/** What stands for a file with the same bytes goes on standing. */
+function comparing(): Scenario {
+  const body = { uri: tinyAgainUri, name: "tiny" };
+  return {
+    claim: "a load of a file with the bytes of a region",
+    env: { TENSORD_MODEL_ROOTS: modelFolder },
+    kills: at("load.compared"),
+    prepare: async (api) => {
+      const first = (await load(api, { uri: tinyUri })) as string;
+      return {
+        act: () => load(api, body),
+        check: async () => {
+          expect(await load(api, body)).toBe(first);
+          expect(await api.verify(first)).toMatchObject({ ok: true });
+          expect(await api.delete(first)).toMatchObject({ state: "deleted" });
+        },
+      };
+    },
+  };
+}
+
 /** The file that is mapped is nobody's to change, whenever the server dies. */
 function mapping(): Scenario {
   const body = { uri: tinyUri, mode: "map" };
@@ -93,5 +114,6 @@ export const loadScenarios: readonly Scenario[] = [
   loading("a file", { uri: tinyUri, storage: "shm" }),
   loading("a file as bytes", { uri: tinyUri, storage: "memfd", format: "raw" }, ["load.filled", "create.published"]),
   loading("a model in several files", { uri: shardedUri, storage: "shm" }, ["load.opened", "create.journaled"]),
+  comparing(),
   mapping(),
 ];

@@ -10,6 +10,8 @@ export const modelFolder = join(import.meta.dirname, "models");
 /** Tensors `w`, F32 `[2, 2]`, and `b`, I8 `[3]`, whose bytes are 0 to 18. */
 export const tinyPath = join(modelFolder, "tiny.safetensors");
 export const tinyUri = toUri(tinyPath);
+/** The same bytes, in a file of its own. */
+export const tinyAgainUri = toUri(join(modelFolder, "tiny-again.safetensors"));
 /** The index of a model in several files, of which there is one: the tiny one. */
 export const shardedUri = toUri(join(modelFolder, "sharded.safetensors.index.json"));
 

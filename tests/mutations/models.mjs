@@ -3,7 +3,30 @@
 const formats = "src/loaders/formats";
 const hostile = "tests/unit/hostile-models.test.ts";
 
+const equal = "tests/contract/load-equal.test.ts";
+
 export const modelsMutations = [
+  {
+    name: "a file that differs in one part is taken for equal",
+    file: "src/loaders/compare.ts",
+    find: "    if ((await lane.run(job)) === 0n) same = false;",
+    replace: "    await lane.run(job);",
+    test: [equal, "but for the first byte"],
+  },
+  {
+    name: "a file that is compared may change meanwhile",
+    file: "src/loaders/compare.ts",
+    find: "  if (!(await files.isSame(source))) throw changed(source);\n  store.step",
+    replace: "  store.step",
+    test: [equal, "a file that is touched"],
+  },
+  {
+    name: "a region that ended while it was compared stands for the file",
+    file: "src/loaders/equal.ts",
+    find: "  return isEqual === true && candidateFor(store, source, target) === region ? region : undefined;",
+    replace: "  return isEqual === true ? region : undefined;",
+    test: [equal, "a region that is deleted"],
+  },
   {
     name: "a model file that shrank is taken for whole",
     file: `${formats}/content.ts`,

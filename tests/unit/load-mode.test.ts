@@ -15,7 +15,7 @@ interface Asked {
   readonly pieces?: Float64Array | undefined;
 }
 
-function choose(wanted: WantedMode, file: Asked = {}, isTargetSaid = false) {
+function choose(wanted: WantedMode | undefined, file: Asked = {}, isTargetSaid = false) {
   const { uid = server, mode = 0o100644, fileSystem = ext4, compression = "none", pieces } = file;
   const standing = { uid, mode, fileSystem };
   const { mode: chosen, reason } = chooseMode(
@@ -50,6 +50,7 @@ test("what is asked for is done, where it can be", () => {
   const asked = "it was asked for";
   expect(choose("map", { uid: 7, mode: 0o100666, fileSystem: nfs })).toBe(`map: ${asked}`);
   expect(choose("copy", { compression: "gzip" })).toBe(`copy: ${asked}`);
+  expect(choose(undefined, { compression: "gzip" })).toBe("copy: that is the default");
   expect(() => choose("map", { compression: "gzip" })).toThrow("it is compressed (gzip), and so it cannot be mapped");
   expect(() => choose("map", { pieces: new Float64Array(4) })).toThrow("the model is in several files");
 });

@@ -1,9 +1,9 @@
-/** The bytes of a region of objects: brought by the Worker, and read once there, as what was decompressed is. */
+/** The bytes of a region of objects: brought by the Worker, and read once there, as what was decompressed is; or held against those of another. */
 
 import { TensordError } from "../../memory/error.ts";
 import { toChecksum } from "../../memory/layout/checksum.ts";
 import { hugePageBytes } from "../../memory/storage/storage.ts";
-import type { Bring } from "../file-lane.ts";
+import type { Bring, Compare } from "../file-lane.ts";
 import { quotePath } from "../formats/refusal.ts";
 import type { FillJob, OpenedObjects } from "./s3-job.ts";
 
@@ -12,8 +12,8 @@ export interface S3Content extends OpenedObjects {
   readonly path: string;
 }
 
-/** Runs a job of the Worker to its end: then nothing is written any longer. */
-type RunFill = (job: FillJob, onBytes: (byteSize: number) => void, signal: AbortSignal) => Promise<void>;
+/** Runs a job of the Worker to its end: then nothing is written any longer. @returns whether all bytes are equal, of those that are compared. */
+type RunFill = (job: FillJob, onBytes: (byteSize: number) => void, signal: AbortSignal) => Promise<boolean>;
 
 /**
  * @returns what writes the data of a region that nobody sees yet, and has its checksum, as it reads in the region.
@@ -35,6 +35,14 @@ export function bringBy(run: RunFill, { path, objects: parts, pieces, compressio
     }
     store.step("load.filled");
     return toChecksum(await bytes.hash(token, dataOffset, byteSize, () => signal.throwIfAborted()));
+  };
+}
+
+/** @returns what compares data, of which the header is not a part. It throws what `run` throws. */
+export function compareBy(run: RunFill, { objects: parts, pieces, compression }: S3Content): Compare {
+  return async function compare(toFd, dataOffset, byteSize, onBytes, signal) {
+    const data = { parts, pieces, compression, dataOffset, byteSize, toFd, mappedPageBytes: undefined };
+    return await run({ kind: "compare", ...data }, onBytes, signal);
   };
 }
 

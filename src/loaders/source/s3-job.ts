@@ -6,9 +6,12 @@ import type { FileReply } from "../worker-reply.ts";
 import type { S3Options, S3Part } from "./s3-options.ts";
 import type { S3Object } from "./s3-uri.ts";
 
-/** Where the data of objects goes: a region's file, which stays open until the job has ended. */
+/**
+ * Where the data of objects goes, or what it is held against up to the first byte that differs: a region's file, which stays open until the job
+ * has ended.
+ */
 export interface FillJob {
-  readonly kind: "fill";
+  readonly kind: "fill" | "compare";
   readonly parts: readonly S3Part[];
   readonly pieces: Float64Array | undefined;
   readonly compression: Compression;

@@ -6,7 +6,7 @@
 import { Tensors } from "../../memory/layout/tensors.ts";
 import type { ObjectLane, OpenedFile, WantedFormat } from "../file-lane.ts";
 import { readReply } from "../worker-reply.ts";
-import { bringBy } from "./s3-fill.ts";
+import { bringBy, compareBy } from "./s3-fill.ts";
 import type { FillJob, OpenedObjects, S3Job, S3Reply, S3Request } from "./s3-job.ts";
 import type { S3Options } from "./s3-options.ts";
 import { type S3Object, toS3Uri } from "./s3-uri.ts";
@@ -43,8 +43,9 @@ export class S3Lane implements ObjectLane {
     const job = { kind: "open", object: { bucket, key }, format } as const;
     const opened = (await this.#run(job, () => {}, signal)) as OpenedObjects;
     const run = async (fill: FillJob, onBytes: (byteSize: number) => void, stop: AbortSignal) => {
-      await this.#run(fill, onBytes, stop);
+      return (await this.#run(fill, onBytes, stop)) as boolean;
     };
+    const content = { ...opened, path: toS3Uri(object) };
     const { objects: _, layout, ...rest } = opened;
     const { count, bytes, ...laidOut } = layout;
     const list = Tensors.written(count, bytes);
@@ -53,7 +54,8 @@ export class S3Lane implements ObjectLane {
       files: [],
       standing: null,
       layout: { ...laidOut, list },
-      bring: bringBy(run, { ...opened, path: toS3Uri(object) }),
+      bring: bringBy(run, content),
+      compare: compareBy(run, content),
     };
   }
 

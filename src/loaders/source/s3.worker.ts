@@ -4,7 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { writeSync } from "node:fs";
+import { readSync, writeSync } from "node:fs";
 import { quote } from "../../memory/naming.ts";
 import { readDescriptorLimit } from "../../memory/os/libc.ts";
 import { writeMapped } from "../../memory/os/libc-memory.ts";
@@ -14,6 +14,7 @@ import { isShardIndex } from "../formats/shards.ts";
 import { streamContent } from "../formats/stream-content.ts";
 import { fileLimits } from "../limits.ts";
 import { readModel, readShardedModel, toKey } from "../read-model.ts";
+import { spread } from "../spread.ts";
 import { type FileReply, toFailedReply } from "../worker-reply.ts";
 import type { FillJob, OpenedObjects, S3Job, S3Reply, S3Request } from "./s3-job.ts";
 import type { S3Part } from "./s3-options.ts";
@@ -61,6 +62,7 @@ async function perform(id: number, job: S3Job, signal: AbortSignal): Promise<unk
     case "open":
       return await open(job, signal);
     case "fill":
+    case "compare":
       return await fill(job, signal, (doneBytes) => tell({ id, doneBytes }));
   }
 }
@@ -113,28 +115,39 @@ function toState(part: S3Part): string {
   return JSON.stringify([toS3Uri(part), part.etag, part.byteSize, part.lastModified]);
 }
 
-/** Resolves when all bytes are written, and the objects are still what they were. */
-async function fill(job: FillJob, signal: AbortSignal, onBytes: (byteSize: number) => void): Promise<void> {
+/** What ends a comparison. */
+const difference = new Error("a byte differs");
+
+/** Resolves when all bytes are written, or found equal, and the objects are still what they were. @returns false once a byte differs. */
+async function fill(job: FillJob, signal: AbortSignal, onBytes: (byteSize: number) => void): Promise<boolean> {
   let untold = 0;
   const write = (bytes: Uint8Array, toOffset: number) => {
-    writeAll(job, bytes, toOffset);
+    if (job.kind === "fill") writeAll(job, bytes, toOffset);
+    else if (!hasAt(job.toFd, bytes, toOffset)) throw difference;
     untold += bytes.length;
     if (untold < toldBytes) return;
     onBytes(untold);
     untold = 0;
   };
-  if (job.compression === "none") await copy(job, write, signal);
-  else await decompress(job, write, signal);
+  try {
+    if (job.compression === "none") await copy(job, write, signal);
+    else await decompress(job, write, signal);
+  } catch (error) {
+    if (error === difference) return false;
+    throw error;
+  }
   for (const part of job.parts) if (!(await sourceOf().isSame(part, signal))) throw changed(part);
   onBytes(untold);
+  return true;
 }
 
 type Write = (bytes: Uint8Array, toOffset: number) => void;
 
 /** Several ranges at a time, each written as it comes. Where one fails the others end too, and are waited for. */
 async function copy(job: FillJob, write: Write, signal: AbortSignal): Promise<void> {
-  const { parts, pieces, dataOffset, byteSize } = job;
-  const left = (pieces === undefined ? planObject(dataOffset, byteSize) : planPieces(pieces)).values();
+  const { kind, parts, pieces, dataOffset, byteSize } = job;
+  const ranges = pieces === undefined ? planObject(dataOffset, byteSize) : planPieces(pieces);
+  const left = kind === "fill" ? ranges.values() : spread(ranges);
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   const failures: unknown[] = [];
@@ -208,4 +221,15 @@ function writeAll({ toFd, mappedPageBytes }: FillJob, bytes: Uint8Array, toOffse
   else
     for (let done = 0; done < bytes.length; )
       done += writeSync(toFd, bytes, done, bytes.length - done, toOffset + done);
+}
+
+/** Whether these bytes are there. A piece is as long as a socket brings at a time. */
+function hasAt(fd: number, bytes: Uint8Array, byteOffset: number): boolean {
+  const there = Buffer.allocUnsafe(bytes.length);
+  for (let done = 0; done < there.length; ) {
+    const got = readSync(fd, there, done, there.length - done, byteOffset + done);
+    if (got === 0) return false;
+    done += got;
+  }
+  return there.equals(bytes);
 }

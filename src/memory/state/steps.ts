@@ -21,6 +21,7 @@ export const steps = [
   "copy.filled",
   "copy.read-back",
   "load.opened",
+  "load.compared",
   "load.filled",
   "load.bound",
   "seal.begun",

@@ -22,6 +22,16 @@ export type Job =
       readonly dropsRead: boolean;
     }
   | {
+      readonly kind: "compare";
+      readonly fd: number;
+      readonly byteOffset: number;
+      readonly byteSize: number;
+      readonly otherFd: number;
+      readonly otherOffset: number;
+      /** As of a copy. */
+      readonly dropsRead: boolean;
+    }
+  | {
       readonly kind: "advise";
       readonly fd: number;
       readonly byteOffset: number;
@@ -41,7 +51,7 @@ export type Job =
   | { readonly kind: "cut"; readonly fd: number; readonly byteSize: number }
   | { readonly kind: "unlink"; readonly path: string };
 
-/** What a Worker answers: `value` is the hash of what a `hash` or `copy` job read, how many bytes are `resident`, else 0. */
+/** What a Worker answers: `value` is the hash of what a `hash` or `copy` job read, 1 of a `compare` of equal bytes, how many are `resident`, else 0. */
 export type JobReply =
   | { readonly ok: true; readonly value: bigint }
   | { readonly ok: false; readonly call: string; readonly errno: number; readonly code: string };

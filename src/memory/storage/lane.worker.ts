@@ -3,7 +3,7 @@
  * nothing.
  */
 
-import { closeSync, ftruncateSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { readWhole } from "../os/files.ts";
@@ -44,6 +44,8 @@ function perform(job: Job): bigint {
       return hash(job.fd, job.byteOffset, job.byteSize);
     case "copy":
       return copy(job);
+    case "compare":
+      return compare(job);
     case "advise":
       adviseOn(job.fd, job.byteOffset, job.byteSize, job.advice);
       return 0n;
@@ -87,6 +89,30 @@ function copy(job: Extract<Job, { kind: "copy" }>): bigint {
     }
   }
   return Bun.hash.xxHash3(bytes);
+}
+
+/** Ends at the first piece that differs. What the other file does not have differs. */
+function compare(job: Extract<Job, { kind: "compare" }>): bigint {
+  const { fd, byteOffset, byteSize, otherFd, otherOffset, dropsRead } = job;
+  const one = Buffer.allocUnsafe(limits.hashReadBytes);
+  const other = Buffer.allocUnsafe(limits.hashReadBytes);
+  let same = true;
+  for (let done = 0; same && done < byteSize; done += one.length) {
+    const piece = one.subarray(0, byteSize - done);
+    readWhole(fd, piece, byteOffset + done);
+    same = piece.equals(readUpTo(otherFd, other.subarray(0, piece.length), otherOffset + done));
+  }
+  if (dropsRead) dropCached(fd, byteOffset, byteSize);
+  return same ? 1n : 0n;
+}
+
+/** @returns what there is of them. */
+function readUpTo(fd: number, bytes: Buffer, byteOffset: number): Buffer {
+  let done = 0;
+  for (let got = -1; got !== 0 && done < bytes.length; done += got) {
+    got = readSync(fd, bytes, done, bytes.length - done, byteOffset + done);
+  }
+  return bytes.subarray(0, done);
 }
 
 /** The bytes are there until the next chunk is read. */

@@ -37,16 +37,21 @@ export const LoadModel = z
           "that is known as local, and that no worker may write to, unless it is said what the region is made of; the operation says `mode` and `reason`.",
       }),
     ...target,
-    if_exists: z.enum(["attach", "fail"]).optional().openapi({
-      description:
-        "What a region means that has this name and version. Default `attach`: it is the result, if its tensors agree.",
-    }),
+    if_exists: z
+      .enum(["attach", "fail"])
+      .optional()
+      .openapi({
+        description:
+          "What a region means that has this name and version. Default `attach`: it is the result, if its tensors agree. So is, of a file " +
+          "that is copied and whose version is not said, the region that the name alone means, if it was loaded as well, has the same bytes, " +
+          "and is as it is asked for; the operation's `reason` says so.",
+      }),
   })
   .openapi("LoadModel", {
     description:
       "What to load, and what the region is to be, as in CreateRegion. `name`: the file's, without its suffix, unless it is said. " +
-      "`version`: unless it is said, one that stands for this state of the file, so that it is loaded once, and a file that " +
-      "has changed becomes another version beside. Exactly one owner.",
+      "`version`: unless it is said, one that stands for this state of the file, so that it is loaded once, and a file whose " +
+      "bytes have changed becomes another version beside. Exactly one owner.",
     example: { uri: "file:///models/llama-7b/model.safetensors", name: "weights", linger_ms: 600_000 },
     ...exactly(ownedNamedRegion),
   });

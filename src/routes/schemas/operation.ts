@@ -46,7 +46,8 @@ export const Operation = z
     done_bytes: byteCount.openapi({ description: "How much of `total_bytes` is done. It never goes down." }),
     total_bytes: byteCount.openapi({
       description:
-        "All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened " +
+        "All that it reads and writes: a copy is written once, and read back; what is loaded is written, and before that what was compared with a " +
+        "region until a byte differed is read. 0 of a load that has not opened " +
         "its file yet, and of one that maps it. Of pages that are unmapped, their bytes.",
     }),
     mode: openWordOrNull(
@@ -54,7 +55,8 @@ export const Operation = z
       loadModes,
     ),
     reason: z.string().nullable().openapi({
-      description: "Why in that mode, in words that end a sentence; null where there is none.",
+      description:
+        "Why in that mode, in words that end a sentence, and that nothing was copied where a region has the same bytes; null where there is none.",
       example: "it is compressed (gzip)",
     }),
     region: z.string().nullable().openapi({
