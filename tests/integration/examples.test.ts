@@ -52,12 +52,13 @@ interface Scored {
   readonly private: number;
 }
 
-/** Asks web workers behind a socket until two of them have answered, and stops them. @returns an answer of each */
+/** Asks web workers behind a socket until two of them have answered, looks at them, and stops them. @returns an answer of each */
 async function askTwo<Answer extends { pid: number } = Served>(
   server: TestServer,
   socket: string,
   command: readonly string[],
   more = {},
+  look: (answers: readonly Answer[]) => Promise<void> = async () => {},
 ): Promise<Answer[]> {
   const web = start(server, command, more);
   const errors = web.stderr.text();
@@ -76,6 +77,7 @@ async function askTwo<Answer extends { pid: number } = Served>(
   };
   try {
     await until("two workers have answered", ask);
+    await look([...answers.values()]);
   } finally {
     web.kill("SIGTERM");
     await within("the web server ends", web.exited).finally(() => web.kill("SIGKILL"));
@@ -97,53 +99,27 @@ testWith(needsStockPython)("gunicorn's workers serve from one copy", async () =>
   expectOneCopy(answers, last);
 });
 
-/** What an ASGI server does with an application, without the network. */
-const asgi = `
-import asyncio, sys
-from uvicorn_app import application
+/** What of the file at `path` a process has mapped. */
+function mapped(pid: number, path: string) {
+  const mappings = readFileSync(`/proc/${pid}/smaps`, "utf8").split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
+  const ours = mappings.filter((text) => text.split("\n", 1)[0]?.endsWith(` ${path}`));
+  const sum = (field: string) =>
+    ours.reduce((total, text) => total + Number(new RegExp(`^${field}: +(\\d+) kB`, "m").exec(text)?.[1] ?? 0), 0);
+  return { mappings: ours.length, touched: sum("Rss"), copied: sum("Anonymous") };
+}
 
-async def main():
-    asked, told = asyncio.Queue(), asyncio.Queue()
-    life = asyncio.create_task(application({"type": "lifespan"}, asked.get, told.put))
-    await asked.put({"type": "lifespan.startup"})
-    assert (await told.get())["type"] == "lifespan.startup.complete"
-    said = []
-    async def send(message):
-        said.append(message)
-    await application({"type": "http"}, None, send)
-    await asyncio.to_thread(sys.stdin.readline)
-    await asked.put({"type": "lifespan.shutdown"})
-    await life
-    print(said[0]["status"], said[1]["body"].decode())
-
-asyncio.run(main())
-`;
-
-testWith(needsStockPython)("two processes of the ASGI application serve from one copy", async () => {
+testWith(needsStockPython)("uvicorn's workers serve from one copy, of which none has pages of its own", async () => {
   await using server = await startServer();
-  const { shmDirectory, name } = server.instance;
-  const env = { PATH: process.env.PATH ?? "", TENSORD_SHM_DIR: shmDirectory, TENSORD_INSTANCE: name };
-  const options = { cwd: examples, env, stdin: "pipe", stdout: "pipe", stderr: "pipe" } as const;
-  const first = Bun.spawn([stockPython, "-c", asgi], options);
-  const children = [first];
-  try {
-    await until("it is built", async () => (await server.api.findByName("example-uvicorn"))?.state === "sealed");
-    // The second comes while the first still uses what it built.
-    const second = Bun.spawn([stockPython, "-c", asgi], options);
-    children.push(second);
-    second.stdin.end();
-    await within("the second ends", second.exited);
-    first.stdin.end();
-    const endings = children.map(async (child) => {
-      const [stdout, stderr, status] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-      expect([status, stderr]).toEqual([0, ""]);
-      expect(stdout).toStartWith("200 ");
-      return JSON.parse(stdout.slice(4)) as Served;
-    });
-    expectOneCopy(await within("both end", Promise.all(endings)), last);
-  } finally {
-    for (const child of children) child.kill("SIGKILL");
-  }
+  const socket = join(folder, "uvicorn.sock");
+  const command = [stockPython, "-m", "uvicorn", "--workers", "2", "--uds", socket, "uvicorn_app:application"];
+  const look = async (answers: readonly Served[]) => {
+    const { storage } = await server.api.get(answers[0]?.region ?? "");
+    for (const { pid } of answers) {
+      const { mappings, touched, copied } = mapped(pid, storage.path ?? "");
+      expect([mappings > 0, touched > 0, copied]).toEqual([true, true, 0]);
+    }
+  };
+  expectOneCopy(await askTwo(server, socket, command, {}, look), last);
 });
 
 // Looked for, not imported, which takes seconds.
