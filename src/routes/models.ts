@@ -11,6 +11,7 @@ import {
   registerModel,
   unregisterModel,
 } from "../memory/sessions/models.ts";
+import { countWorkers } from "../memory/sessions/workers.ts";
 import { actorOf } from "./access/authorize.ts";
 import { checkModel } from "./access/checks.ts";
 import { mayUse } from "./access/rights.ts";
@@ -150,7 +151,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const model = registerModel(store, name, toLimitChanges(asked));
     c.header("Location", `/v1/models/${name}`);
     setTag(c, toTaggedModel(model));
-    return answer(c, toModel(model), 201);
+    return answer(c, toModel(model, 0), 201);
   });
 
   app.openapi(list, (c) => {
@@ -159,7 +160,8 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
       const { items, nextCursor } = listModels(store, count, after);
       return { items: items.filter(({ name }) => mayUse(caller, name)), nextCursor };
     };
-    return answerPage(c, c.req.valid("query"), read, toModel);
+    const workers = countWorkers(store);
+    return answerPage(c, c.req.valid("query"), read, (model) => toModel(model, workers.get(model) ?? 0));
   });
 
   app.openapi(get, (c) => {
@@ -167,7 +169,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     const model = store.books.model(c.req.valid("param").model);
     const tagged = toTaggedModel(model);
     setTag(c, tagged);
-    return isKnown(c, tagged) ? c.body(null, 304) : answer(c, toModel(model), 200);
+    return isKnown(c, tagged) ? c.body(null, 304) : answer(c, toModel(model, countWorkers(store).get(model) ?? 0), 200);
   });
 
   defineBodyRoute(app, change, (c) => {
@@ -175,7 +177,7 @@ export function defineModelRoutes(app: OpenAPIHono<Environment>, { store }: Serv
     checkConditions(c, "change", toTaggedModel(model));
     changeModel(store, model, toLimitChanges(c.req.valid("json")));
     setTag(c, toTaggedModel(model));
-    return answer(c, toModel(model), 200);
+    return answer(c, toModel(model, countWorkers(store).get(model) ?? 0), 200);
   });
 
   app.openapi(unregister, async (c) => {

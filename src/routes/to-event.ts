@@ -10,7 +10,7 @@ import { idOfSession } from "../memory/state/session.ts";
 import type { Store } from "../memory/state/store.ts";
 import type { EventRegion, StoreEvent } from "../memory/state/store-event.ts";
 import { dataSchemaOf, type EventType, gapType, openedType } from "./schemas/event-data.ts";
-import { type FactsOfRegion, toModel, toOperation, toRegionFacts, toSession } from "./to-wire.ts";
+import { type FactsOfRegion, toModelFacts, toOperation, toRegionFacts, toSession } from "./to-wire.ts";
 
 /** An event as it is kept and sent; that of a region, of which there are the most, is written once somebody reads it. */
 export function toEventText(store: Store, event: StoreEvent, sequence: number): string | UnwrittenEvent {
@@ -27,7 +27,7 @@ export function toEventText(store: Store, event: StoreEvent, sequence: number): 
     return toText(store, id, event.type, toOperation(event.operation), idOfOperation(event.operation));
   }
   if ("elastic" in event) return toElasticEventText(store, event, id);
-  if (!("region" in event)) return toText(store, id, event.type, toModel(event.model), event.model.name);
+  if (!("region" in event)) return toText(store, id, event.type, toModelFacts(event.model), event.model.name);
   return toUnwritten(store, event, id);
 }
 

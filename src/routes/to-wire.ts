@@ -15,7 +15,7 @@ import type { ServerPool } from "../memory/state/stats.ts";
 import type { Store } from "../memory/state/store.ts";
 import type { EventRegion } from "../memory/state/store-event.ts";
 import { toProblem } from "./problem.ts";
-import type { Model, Pool } from "./schemas/model.ts";
+import type { Model, ModelFacts, Pool } from "./schemas/model.ts";
 import type { Operation as OperationSchema } from "./schemas/operation.ts";
 import type { ProblemBody } from "./schemas/problem.ts";
 import type { ClientDescriptor, Owner, RegionDetail, RegionFacts } from "./schemas/region.ts";
@@ -137,7 +137,12 @@ export function toRegionDetailFacts(
   };
 }
 
-export function toModel(model: memory.Model): z.infer<typeof Model> {
+/** @param workers how many there are. */
+export function toModel(model: memory.Model, workers: number): z.infer<typeof Model> {
+  return { ...toModelFacts(model), workers };
+}
+
+export function toModelFacts(model: memory.Model): z.infer<typeof ModelFacts> {
   return {
     name: model.name,
     pools: [...model.pools.all].map(toPool),

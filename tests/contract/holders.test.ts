@@ -1,7 +1,7 @@
 /** Who maps a region, as clients report it over their hold sockets and as the kernel knows it. */
 
 import { describe, expect, test } from "bun:test";
-import type { RegionDetail } from "../harness/answers.ts";
+import type { Model, ModelList, RegionDetail } from "../harness/answers.ts";
 import { type TestApp, until } from "../harness/app.ts";
 import { Hold } from "./support/hold.ts";
 import { lease } from "./support/lease.ts";
@@ -136,6 +136,45 @@ describe("a region's holders", () => {
     }),
   );
 });
+
+test(
+  "a model's workers are the processes that use its regions, each counted once",
+  withTcp(async ({ app, url }) => {
+    await app.ok(201, "POST", "/v1/models", { name: "llama" });
+    const workers = async () => {
+      const { items } = await app.ok<ModelList>(200, "GET", "/v1/models");
+      const { workers } = await app.ok<Model>(200, "GET", "/v1/models/llama");
+      return [...items.map((model) => model.workers), workers];
+    };
+    const [here, there] = [await app.create(), await app.create({ model: "llama" })];
+    const more = await app.create({ model: "llama" });
+    expect(await workers()).toEqual([0, 0, 0]);
+    const client = { name: "trainer", pid: 4711, hostname: "node-1", version: "1", labels: {} };
+    const [session, same, other] = [
+      await openSession(app, { client }),
+      await openSession(app, { client }),
+      await openSession(app),
+    ];
+    using one = await Hold.open(url, session);
+    using two = await Hold.open(url, same);
+    using three = await Hold.open(url, other);
+    for (const id of [here.id, there.id, more.id]) one.send({ attach: id });
+    await untilHolders(app, more.id, 1);
+    expect(await workers()).toEqual([1, 1, 1]);
+    // Another client of that process.
+    two.send({ attach: there.id });
+    three.send({ attach: there.id });
+    await untilHolders(app, there.id, 3);
+    expect(await workers()).toEqual([1, 2, 2]);
+    await takeLease(app, there.id, { session: other.id, ttl_ms: 60_000 });
+    expect(await workers()).toEqual([1, 2, 2]);
+    await takeLease(app, there.id);
+    expect(await workers()).toEqual([1, 3, 3]);
+    one.close();
+    await untilHolders(app, here.id, 0);
+    expect(await workers()).toEqual([0, 3, 3]);
+  }),
+);
 
 describe("a mapping that nobody reported", () => {
   test(

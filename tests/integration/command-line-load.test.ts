@@ -38,6 +38,14 @@ testWith()("load makes sealed regions that stay until room is needed, and the sa
   const { stdout: found } = await server.command("ls", "--label", `tensord.file=${other}`, "--json");
   expect(JSON.parse(found)).toMatchObject([{ name: "other" }]);
 
+  await server.api.call("POST", `/v1/regions/${tiny?.id}/leases`, { ttl_ms: 600_000 });
+  const files = [other, tinyPath].toSorted();
+  const { stdout: models } = await server.command("ls", "--models");
+  expect(models).toMatch(/^MODEL +REGIONS +SIZE +USED +WORKERS +FILES$/m);
+  expect(models).toMatch(new RegExp(`^default +2 .* 1 +${files.join(", ")}$`, "m"));
+  const { stdout: one } = await server.command("ls", "--models", "--model", "default", "--json");
+  expect(JSON.parse(one)).toMatchObject([{ name: "default", workers: 1, files }]);
+
   const again = JSON.parse((await server.command("load", tinyPath, "--ttl", "1h", "--json")).stdout) as Operation[];
   expect(again).toMatchObject([{ kind: "load", state: "succeeded", source: tinyPath, region: tiny?.id }]);
   await server.command("load", tinyPath, "--name", "mine", "--as", "v1", "--raw", "--ttl", "1h");

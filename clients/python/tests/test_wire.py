@@ -83,6 +83,7 @@ MODEL = {
     "regions": 3,
     "revision": 4,
     "created_at": TIME,
+    "workers": 2,
 }
 SESSION = {
     "id": "ses_a",

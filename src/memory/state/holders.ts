@@ -54,6 +54,11 @@ export class Holders {
     return this.#byRegion.get(region) ?? new Map();
   }
 
+  /** Every region that is mapped, with the sessions of those who map it. */
+  all(): Iterable<readonly [Region, ReadonlyMap<Session, Attachment>]> {
+    return this.#byRegion;
+  }
+
   /** The session's process is gone, or cannot be heard any more. @returns the regions that it consumed. */
   forgetSession(session: Session): readonly Region[] {
     const attached = [...session.attached];

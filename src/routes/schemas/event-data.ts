@@ -10,7 +10,7 @@ import type { SessionEndReason } from "../../memory/state/session.ts";
 import type { StoreEvent } from "../../memory/state/store-event.ts";
 import { lossCauses } from "../../memory/storage/storage.ts";
 import { byteCount, idPattern } from "./common.ts";
-import { Model } from "./model.ts";
+import { ModelFacts } from "./model.ts";
 import { Operation } from "./operation.ts";
 import { RegionFacts } from "./region.ts";
 import { Session } from "./session.ts";
@@ -150,9 +150,9 @@ export const events = {
   "tensord.region.deleted": { summary: "A region is gone, and its memory is free.", data: RegionEnd },
   "tensord.region.lost": { summary: "A region's memory is gone, by no request.", data: RegionLoss },
   "tensord.region.relinked": { summary: "A region's public name was gone, and is back.", data: RegionRelink },
-  "tensord.model.registered": { summary: "A model is there.", data: Model },
-  "tensord.model.changed": { summary: "A model has another limit.", data: Model },
-  "tensord.model.unregistered": { summary: "A model is gone.", data: Model },
+  "tensord.model.registered": { summary: "A model is there.", data: ModelFacts },
+  "tensord.model.changed": { summary: "A model has another limit.", data: ModelFacts },
+  "tensord.model.unregistered": { summary: "A model is gone.", data: ModelFacts },
   "tensord.session.opened": { summary: "A session is there.", data: Session },
   "tensord.session.ended": { summary: "A session is over, and all that was its own.", data: SessionOver },
   "tensord.operation.progress": { summary: "An operation has begun, or has got further.", data: Operation },

@@ -12,13 +12,24 @@ export const Pool = z
   })
   .openapi("Pool", { description: "A limit and its sums, of host memory or of the memory of one device." });
 
+const facts = {
+  name: ModelName,
+  pools: z.array(Pool).openapi({ description: "What its regions take: `host` always, and each device they are on." }),
+  regions: z.int(),
+  revision: z.int(),
+  created_at: time,
+};
+
+/** As events tell of it. */
+export const ModelFacts = z.object(facts).openapi("ModelFacts");
+
 export const Model = z
   .object({
-    name: ModelName,
-    pools: z.array(Pool).openapi({ description: "What its regions take: `host` always, and each device they are on." }),
-    regions: z.int(),
-    revision: z.int(),
-    created_at: time,
+    ...facts,
+    workers: z.int().openapi({
+      description:
+        "Processes that use its regions, each counted once: those that map one, as their clients report, and those with a lease by request.",
+    }),
   })
   .openapi("Model");
 

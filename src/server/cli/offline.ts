@@ -50,7 +50,7 @@ export interface Offline {
     readonly orphans: number;
     readonly store: number;
   };
-  readonly models: readonly Omit<Model, "revision" | "created_at">[];
+  readonly models: readonly Omit<Model, "revision" | "created_at" | "workers">[];
   /** Those that use most first. */
   readonly sessions: readonly Omit<Session, "held" | "expires_at">[];
   readonly space: Space;

@@ -17,6 +17,7 @@ import { healthcheck } from "./healthcheck.ts";
 import { hold } from "./hold.ts";
 import { leases } from "./leases.ts";
 import { list, listOffline } from "./list.ts";
+import { listModels } from "./list-models.ts";
 import { load } from "./load.ts";
 import { print, tell } from "./output.ts";
 import { purge } from "./purge.ts";
@@ -69,12 +70,20 @@ export function createProgram(): Command {
       new Option("--sort <by>", "largest, oldest, least recently used, or by name; default age").choices(sorts),
     )
     .option("--holders", "also who maps them; the server takes the question for a use")
-    .addOption(new Option("--offline", offlineMeaning).conflicts(["url", "holders"]))
+    .addOption(
+      new Option("--models", "each model instead: its files, what they take, and how many workers use it").conflicts([
+        "session",
+        "state",
+        "label",
+        "sort",
+        "holders",
+      ]),
+    )
+    .addOption(new Option("--offline", offlineMeaning).conflicts(["url", "holders", "models"]))
     .action(async (flags) => {
       const asJson = flags.json === true;
-      await print(
-        await (flags.offline ? listOffline(toConfig(flags), flags, asJson) : list(toApi(flags), flags, asJson)),
-      );
+      if (flags.offline) await print(await listOffline(toConfig(flags), flags, asJson));
+      else await print(await (flags.models ? listModels : list)(toApi(flags), flags, asJson));
     });
 
   withApi(program.command("leases"))

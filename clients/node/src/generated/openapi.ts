@@ -925,9 +925,9 @@ export interface components {
       readonly "tensord.region.deleted": components["schemas"]["RegionEnd"];
       readonly "tensord.region.lost": components["schemas"]["RegionLoss"];
       readonly "tensord.region.relinked": components["schemas"]["RegionRelink"];
-      readonly "tensord.model.registered": components["schemas"]["Model"];
-      readonly "tensord.model.changed": components["schemas"]["Model"];
-      readonly "tensord.model.unregistered": components["schemas"]["Model"];
+      readonly "tensord.model.registered": components["schemas"]["ModelFacts"];
+      readonly "tensord.model.changed": components["schemas"]["ModelFacts"];
+      readonly "tensord.model.unregistered": components["schemas"]["ModelFacts"];
       readonly "tensord.session.opened": components["schemas"]["Session"];
       readonly "tensord.session.ended": components["schemas"]["SessionOver"];
       readonly "tensord.operation.progress": components["schemas"]["Operation"];
@@ -1367,7 +1367,7 @@ export interface components {
        */
       readonly cause: string;
     };
-    readonly Model: {
+    readonly ModelFacts: {
       /**
        * @description A model's name; write org/name as org--name.
        * @example llama-7b
@@ -1550,7 +1550,7 @@ export interface components {
       readonly done_bytes: number;
       /**
        * Format: int64
-       * @description All that it reads and writes: a copy is written once, and read back; what is loaded is written. 0 of a load that has not opened its file yet, and of one that maps it. Of pages that are unmapped, their bytes.
+       * @description All that it reads and writes: a copy is written once, and read back; what is loaded is written, and before that what was compared with a region until a byte differed is read. 0 of a load that has not opened its file yet, and of one that maps it. Of pages that are unmapped, their bytes.
        */
       readonly total_bytes: number;
       /**
@@ -1560,7 +1560,7 @@ export interface components {
        */
       readonly mode: string | null;
       /**
-       * @description Why in that mode, in words that end a sentence; null where there is none.
+       * @description Why in that mode, in words that end a sentence, and that nothing was copied where a region has the same bytes; null where there is none.
        * @example it is compressed (gzip)
        */
       readonly reason: string | null;
@@ -2752,7 +2752,7 @@ export interface components {
       readonly next_cursor: string | null;
     };
     /**
-     * @description What to load, and what the region is to be, as in CreateRegion. `name`: the file's, without its suffix, unless it is said. `version`: unless it is said, one that stands for this state of the file, so that it is loaded once, and a file that has changed becomes another version beside. Exactly one owner.
+     * @description What to load, and what the region is to be, as in CreateRegion. `name`: the file's, without its suffix, unless it is said. `version`: unless it is said, one that stands for this state of the file, so that it is loaded once, and a file whose bytes have changed becomes another version beside. Exactly one owner.
      * @example {
      *       "uri": "file:///models/llama-7b/model.safetensors",
      *       "name": "weights",
@@ -2841,10 +2841,33 @@ export interface components {
       /** @description What you call this request. Asking again with the same key gets the same operation, should an answer be lost. */
       readonly key?: string;
       /**
-       * @description What a region means that has this name and version. Default `attach`: it is the result, if its tensors agree.
+       * @description What a region means that has this name and version. Default `attach`: it is the result, if its tensors agree. So is, of a file that is copied and whose version is not said, the region that the name alone means, if it was loaded as well, has the same bytes, and is as it is asked for; the operation's `reason` says so.
        * @enum {string}
        */
       readonly if_exists?: "attach" | "fail";
+    };
+    readonly Model: {
+      /**
+       * @description A model's name; write org/name as org--name.
+       * @example llama-7b
+       */
+      readonly name: string;
+      /** @description What its regions take: `host` always, and each device they are on. */
+      readonly pools: readonly components["schemas"]["Pool"][];
+      /** Format: int64 */
+      readonly regions: number;
+      /** Format: int64 */
+      readonly revision: number;
+      /**
+       * Format: date-time
+       * @example 2026-11-21T12:00:00.000Z
+       */
+      readonly created_at: string;
+      /**
+       * Format: int64
+       * @description Processes that use its regions, each counted once: those that map one, as their clients report, and those with a lease by request.
+       */
+      readonly workers: number;
     };
     /**
      * @example {

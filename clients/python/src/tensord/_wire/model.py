@@ -18,7 +18,7 @@ class Model:
     """A name with limits of its own, and its books, as the server described them at one moment.
 
     ``pools`` are what its ``regions``, so many, take: of host memory always, and of each device they are on. ``raw`` is
-    the JSON object itself.
+    the JSON object itself. ``workers`` is how many processes use its regions, 0 also from a server that does not say.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Model:
     regions: int
     revision: int
     created_at: str
+    workers: int = 0
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -41,5 +42,6 @@ def _to_model(value: schemas.Model) -> Model:
         regions=int(value["regions"]),
         revision=int(value["revision"]),
         created_at=str(value["created_at"]),
+        workers=int(value.get("workers", 0)),
         raw=value,
     )

@@ -110,7 +110,7 @@ class RegionRelink(TypedDict):
     cause: str
 
 
-class Model(TypedDict):
+class ModelFacts(TypedDict):
     name: str
     pools: list[Pool]
     regions: int
@@ -264,9 +264,9 @@ KnownEvents = TypedDict(
         "tensord.region.deleted": RegionEnd,
         "tensord.region.lost": RegionLoss,
         "tensord.region.relinked": RegionRelink,
-        "tensord.model.registered": Model,
-        "tensord.model.changed": Model,
-        "tensord.model.unregistered": Model,
+        "tensord.model.registered": ModelFacts,
+        "tensord.model.changed": ModelFacts,
+        "tensord.model.unregistered": ModelFacts,
         "tensord.session.opened": Session,
         "tensord.session.ended": SessionOver,
         "tensord.operation.progress": Operation,
@@ -775,7 +775,7 @@ class OperationList(TypedDict):
 class LoadModel(TypedDict):
     """What to load, and what the region is to be, as in CreateRegion. `name`: the file's, without its suffix, unless
     it is said. `version`: unless it is said, one that stands for this state of the file, so that it is loaded once,
-    and a file that has changed becomes another version beside. Exactly one owner.
+    and a file whose bytes have changed becomes another version beside. Exactly one owner.
     """
 
     uri: str
@@ -798,6 +798,15 @@ class LoadModel(TypedDict):
     labels: NotRequired[dict[str, str]]
     key: NotRequired[str]
     if_exists: NotRequired[Literal["attach", "fail"]]
+
+
+class Model(TypedDict):
+    name: str
+    pools: list[Pool]
+    regions: int
+    revision: int
+    created_at: str
+    workers: int
 
 
 class RegisterModel(TypedDict):
