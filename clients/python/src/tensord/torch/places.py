@@ -12,6 +12,7 @@ from tensord._errors import ValidationFailed
 from tensord._tensor.dtype import import_torch
 
 from .reach import find_packed, find_tensors, storage_of
+from .wrappers import is_distributed, is_wrapper, kind_of, parts_of, put_together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,20 @@ def places_of(module: Module) -> dict[str, Place]:
     return places
 
 
+def tensors_of(module: Module) -> dict[str, Tensor]:
+    """The plain tensors of a module by name: in the place of one that is made of others there are these, by its name
+    and theirs, as ``layers.0.weight.qdata``.
+    """
+    return {
+        name + path: part for name, place in places_of(module).items() for path, part in parts_of(place.tensor).items()
+    }
+
+
+def kinds_of(module: Module) -> dict[str, str]:
+    """Of the module's tensors that are made of others what they are beside that, by name."""
+    return {name: kind_of(place.tensor) for name, place in places_of(module).items() if is_wrapper(place.tensor)}
+
+
 def check_shareable(name: str, module: Any) -> None:
     """Raises ``ValidationFailed`` for what is no module, or one that has weights which are in no tensor."""
     torch = import_torch()
@@ -63,27 +78,35 @@ def check_shareable(name: str, module: Any) -> None:
         raise ValidationFailed(
             f"Cannot share module {name!r}: torch has packed the weights of {_shorten([path for path, _ in packed])} "
             f"({sum(size for _, size in packed)} bytes), and gives no tensor that shows them",
-            hint="share the module before quantize_dynamic, and quantise it in each worker: what is packed is each "
-            "worker's own then, and all else shared; or quantise by tensors, as torchao does",
+            hint="quantise with torchao in build, by quantize_(module, Int8DynamicActivationInt8WeightConfig()): its "
+            "weights are tensors, which are shared; or share the module before quantize_dynamic, and quantise it in "
+            "each worker: what is packed is each worker's own then, and all else shared",
+        )
+    distributed = [each for each, place in places_of(module).items() if is_distributed(place.tensor)]
+    if distributed:
+        raise ValidationFailed(
+            f"Cannot share module {name!r}: each rank has another part of {_shorten(distributed)}",
+            hint="share the module before it is distributed",
         )
 
 
-def fill(name: str, module: Module, shared: Mapping[str, Tensor]) -> None:
+def fill(name: str, module: Module, shared: Mapping[str, Tensor], kinds: Mapping[str, str]) -> None:
     """Puts ``shared`` into the places of the same names; nothing is copied. What was one parameter under two names is
-    one again.
+    one again, and what was made of others is made of them again. ``kinds`` are those of the module that was built.
 
     Raises ``ValidationFailed`` if names, shapes or dtypes are not the same, and if something in the module still holds
     what was replaced, or is on meta: the module is of no use then.
     """
     places = places_of(module)
-    _check_alike(name, places, shared)
+    _check_alike(name, module, shared, kinds)
     filled: dict[int, tuple[str, Tensor]] = {}
     for tensor_name, place in places.items():
-        tensor = shared[tensor_name]
+        parts = {path: shared[tensor_name + path] for path in parts_of(place.tensor)}
         first = filled.get(id(place.tensor))
         if first is None:
-            first = filled[id(place.tensor)] = tensor_name, _like(place.tensor, tensor)
-        elif shared[first[0]].data_ptr() != tensor.data_ptr():
+            first = filled[id(place.tensor)] = tensor_name, _like(place.tensor, put_together(place.tensor, parts))
+            _check_there(name, tensor_name, first[1])
+        elif any(shared[first[0] + path].data_ptr() != part.data_ptr() for path, part in parts.items()):
             raise ValidationFailed(
                 f"Cannot fill module {name!r}: {first[0]!r} and {tensor_name!r} are one tensor in it, and two in the "
                 "one that was built",
@@ -98,12 +121,21 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
     torch = import_torch()
     if isinstance(old, torch.nn.Parameter):
         new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
-    # What others have noted on it, as optimizers and parallel layers do.
-    new.__dict__.update(old.__dict__)
+    # What others have noted on it, as optimizers and parallel layers do; what it is made of is attributes as well.
+    new.__dict__.update({key: noted for key, noted in old.__dict__.items() if key not in new.__dict__})
     return new
 
 
-def _check_alike(name: str, places: Mapping[str, Place], shared: Mapping[str, Tensor]) -> None:
+def _check_there(name: str, tensor_name: str, tensor: Tensor) -> None:
+    if tensor.is_meta:
+        raise ValidationFailed(
+            f"Cannot fill module {name!r}: {tensor_name!r}, a {type(tensor).__name__}, says itself that it is on meta",
+            hint="pass build_empty=, which makes the module as build does, and not on meta",
+        )
+
+
+def _check_alike(name: str, module: Module, shared: Mapping[str, Tensor], kinds: Mapping[str, str]) -> None:
+    places = tensors_of(module)
     problems = [
         f"{what} {_shorten(names)}"
         for what, names in (
@@ -112,10 +144,15 @@ def _check_alike(name: str, places: Mapping[str, Place], shared: Mapping[str, Te
         )
         if names
     ]
-    for each, place in places.items():
+    for each, tensor in places.items():
         want = shared.get(each)
-        if want is not None and (want.dtype, want.shape) != (place.tensor.dtype, place.tensor.shape):
-            problems.append(f"{each!r} is {_shown(place.tensor)} in it, was built as {_shown(want)}")
+        if want is not None and (want.dtype, want.shape) != (tensor.dtype, tensor.shape):
+            problems.append(f"{each!r} is {_shown(tensor)} in it, was built as {_shown(want)}")
+    problems += [
+        f"{each!r} is {kind} in it, was built as {kinds[each]}"
+        for each, kind in kinds_of(module).items()
+        if kinds.get(each, kind) != kind
+    ]
     if problems:
         raise ValidationFailed(
             f"Cannot fill module {name!r}: it is not like the one that was built: {'; '.join(problems[:SHOWN])}",
@@ -125,7 +162,7 @@ def _check_alike(name: str, places: Mapping[str, Place], shared: Mapping[str, Te
 
 
 def _check_nothing_left(name: str, module: Module, places: Mapping[str, Place]) -> None:
-    replaced = {storage_of(place.tensor) for place in places.values()} - {None}
+    replaced = {storage_of(part) for place in places.values() for part in parts_of(place.tensor).values()} - {None}
     left = [
         f"{path!r} is {'on meta' if tensor.is_meta else 'memory of a tensor that was replaced'}"
         for path, tensor in find_tensors(module)

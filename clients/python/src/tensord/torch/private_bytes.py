@@ -46,7 +46,7 @@ def private_bytes(module: Any) -> int:
         if (storage := storage_of(tensor)) is not None:
             ranges.append((storage[0], storage[0] + storage[1]))
         else:
-            # What other layouts, and tensors made of tensors, keep has no address to look at.
+            # What other layouts keep has no address to look at.
             elsewhere += tensor.nbytes
     if not found:
         raise ValidationFailed(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tensord._tensor.dtype import import_torch
 
+from .wrappers import is_wrapper, parts_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,12 +23,12 @@ _OUTSIDE = (type, types.ModuleType, types.CodeType, types.FrameType, str, bytes,
 
 
 def find_tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor that is reached from ``root``, once, and how: ``layers.0.cache[1]``. What torch has packed is not
-    among them: ``find_packed``.
+    """Every tensor that is reached from ``root``, once, and how: ``layers.0.cache[1]``. Those that are made of others
+    are not among them, but these are; nor is what torch has packed: ``find_packed``.
     """
     torch = import_torch()
     for path, value in _walk(root):
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and not is_wrapper(value):
             yield path, value
 
 
@@ -46,7 +48,7 @@ def find_packed(root: Any) -> Iterator[tuple[str, int]]:
 
 def storage_of(tensor: Tensor) -> tuple[int, int] | None:
     """Where a tensor of the CPU keeps its elements, and those that it is a view of: address and bytes. None of those
-    that have no such place, as of another layout, on meta, or made of other tensors.
+    that have no such place, as of another layout, or on meta.
     """
     try:
         storage = tensor.untyped_storage()
@@ -77,8 +79,12 @@ def _members(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{path}[{key!r:.40}]", each) for key, each in value.items() if not isinstance(each, _OUTSIDE))
     elif isinstance(value, _SEQUENCES):
         yield from ((f"{path}[{index}]", each) for index, each in enumerate(value) if not isinstance(each, _OUTSIDE))
-    elif isinstance(value, import_torch().Tensor) and value.is_leaf:
-        yield f"{path}.grad", value.grad
+    elif isinstance(value, import_torch().Tensor):
+        if value.is_leaf:
+            yield f"{path}.grad", value.grad
+        if is_wrapper(value):
+            # They need not be attributes that lie in it.
+            yield from ((path + part, tensor) for part, tensor in parts_of(value).items())
     elif isinstance(value, partial):
         yield from ((f"{path}()", member) for member in (value.func, value.args, value.keywords))
     elif isinstance(value, types.MethodType):

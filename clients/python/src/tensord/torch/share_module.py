@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,8 @@ from tensord._region.requests import HugePages, OnFull, StorageKind
 from tensord._tensor.dtype import import_torch
 
 from .fingerprint import FINGERPRINT_TENSOR, Fingerprint, to_fingerprint
-from .places import check_shareable, fill, places_of
+from .places import check_shareable, fill, kinds_of, tensors_of
+from .wrappers import WRAPPERS_TENSOR
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -53,10 +55,11 @@ def share_module(
 
     One worker builds, as in ``get_or_create``. Each other one makes a module without weights, and gets the region's
     tensors put into it: every parameter and buffer, also those that are not persistent, and tensors that are attributes
-    of a module; what is tied is tied. Nothing is copied, and nothing stays on meta. The module without weights is what
-    ``build_empty()`` returns, else what ``build()`` does under ``torch.device("meta")``, where tensors have no memory:
-    ``build_empty`` is for a ``build`` that looks at elements, or reads files. All that is no tensor is that
-    module's: hooks, ``training``, ``requires_grad``.
+    of a module; what is tied is tied. A tensor that is made of others, as torchao's quantised weights are, is made of
+    the region's. Nothing is copied, and nothing stays on meta. The module without weights is what ``build_empty()``
+    returns, else what ``build()`` does under ``torch.device("meta")``, where tensors have no memory: ``build_empty`` is
+    for a ``build`` that looks at elements, or reads files. All that is no tensor is that module's: hooks, ``training``,
+    ``requires_grad``.
 
     ``fingerprint`` says what the weights depend on: the configuration, the version of the code, of the libraries, of
     the weights; text, numbers, lists and mappings. It names the region's version, together with the versions of torch
@@ -69,8 +72,8 @@ def share_module(
     server in whose pool it is. The rest is as in ``get_or_create``.
 
     Raises what ``build`` and ``get_or_create`` raise; ``ValidationFailed`` for what is no module, for one whose
-    weights are in no tensor (``quantize_dynamic`` packs them), and where a module without weights cannot be made or is
-    not like the one that was built; ``FeatureUnavailable`` where torch is missing.
+    weights are in no tensor (torch.ao's ``quantize_dynamic`` packs them), and where a module without weights cannot be
+    made or is not like the one that was built; ``FeatureUnavailable`` where torch is missing.
     """
     asked = client or process_client()
     mark = to_fingerprint(fingerprint)
@@ -81,8 +84,10 @@ def share_module(
         module = build()
         check_shareable(name, module)
         built.append(module)
-        tensors: dict[str, Any] = {key: place.tensor for key, place in places_of(module).items()}
-        return {**tensors, FINGERPRINT_TENSOR: np.frombuffer(mark.text.encode(), np.uint8)}
+        tensors: dict[str, Any] = {**tensors_of(module), FINGERPRINT_TENSOR: _to_bytes(mark.text)}
+        if kinds := kinds_of(module):
+            tensors[WRAPPERS_TENSOR] = _to_bytes(json.dumps(kinds))
+        return tensors
 
     region = asked.get_or_create(
         name,
@@ -107,8 +112,13 @@ def share_module(
         module = built[0] if built else _make_empty(name, build, build_empty)
         tensors = region.state_dict()
         tensors.pop(FINGERPRINT_TENSOR, None)
-        fill(name, module, tensors)
+        kinds = tensors.pop(WRAPPERS_TENSOR, None)
+        fill(name, module, tensors, {} if kinds is None else json.loads(bytes(kinds.tolist())))
     return module
+
+
+def _to_bytes(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(text.encode(), np.uint8)
 
 
 def _make_empty(name: str, build: Callable[[], _Module], build_empty: Callable[[], _Module] | None) -> _Module:
