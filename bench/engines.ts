@@ -1,33 +1,43 @@
 /**
- * What do five workers take that have one model of sentence-transformers or of Transformers, of 5 and of 4: as it is, cast to BF16,
- * and by `tensord.torch.share_module`? Real weights, real libraries; the answers have to be equal. Bytes, so that others at work do
- * not matter but for the time to the last worker's first answer.
+ * What do four workers take that have one model of an engine, and when does a fifth answer? sentence-transformers and Transformers, of 5 and
+ * of 4, with real weights: as they are, cast to BF16, and by `tensord.torch.share_module`; a session of ONNX Runtime: stock, from files
+ * packed by hand, and by `tensord.onnx.session`; a module of torch: cast and quantised, stock and by `share_module`. The answers have to be equal. Bytes, so
+ * that others at work do not matter but for the time to the fifth worker's first answer. `BENCH_ENGINES=torch,onnx` is these alone.
  */
 
 import { join } from "node:path";
 import { python, repository } from "./lib/places.ts";
+import { runAnyway } from "./lib/python.ts";
 import { report, say } from "./lib/result.ts";
 import { findRoom } from "./lib/room.ts";
 import { BenchServer } from "./lib/server.ts";
-import type { Taken } from "./lib/workers.ts";
+import { heading, privateMost, type Row, toLine } from "./lib/workers.ts";
 
-type Found = Record<string, Record<string, Taken>>;
+const MiB = 2 ** 20;
+const roomBytes = 1024 * MiB;
 
-const versions = ["transformers-5", "transformers-4"];
-const byteSize = 128 * 2 ** 20;
+/** What runs where: a script below `engines`, in an environment of `.tmp`. */
+const parts = [
+  { name: "transformers-5", script: "libraries.py", args: [] },
+  { name: "transformers-4", script: "libraries.py", args: [] },
+  { name: "onnx", script: "onnx_session.py", args: [String(192 * MiB)] },
+  { name: "torch", script: "torch_module.py", args: [String(128 * MiB)] },
+];
+const asked = process.env.BENCH_ENGINES?.split(",") ?? parts.map(({ name }) => name);
 
-const asMiB = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;
-
-/** torch and numpy are those of the tests' environment. */
+/** torch, ONNX Runtime and numpy are those of the tests' environment. */
 async function sitePackages(): Promise<string> {
   const child = Bun.spawn([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]);
   return (await child.stdout.text()).trim();
 }
 
-async function measure(version: string, server: BenchServer) {
-  const searched = [join(repository, "clients/python/src"), await sitePackages()];
-  const env = {
-    ...process.env,
+async function measure({ name, script, args }: (typeof parts)[number], server: BenchServer): Promise<readonly Row[]> {
+  const searched = [
+    join(repository, "clients/python/src"),
+    join(repository, "clients/python/tests"),
+    await sitePackages(),
+  ];
+  const environment = {
     PYTHONPATH: searched.join(":"),
     TENSORD_URL: `unix://${server.socket}`,
     HF_HUB_OFFLINE: "1",
@@ -37,39 +47,25 @@ async function measure(version: string, server: BenchServer) {
     MALLOC_MMAP_THRESHOLD_: "65536",
     MALLOC_TRIM_THRESHOLD_: "65536",
   };
-  const interpreter = join(repository, `.tmp/${version}/bin/python`);
-  const child = Bun.spawn([interpreter, join(repository, "bench/engines/module.py")], {
-    env,
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const output = await child.stdout.text();
-  if ((await child.exited) !== 0) throw new Error(`engines/module.py ended with ${child.exitCode}, of ${version}`);
-  return JSON.parse(output) as { transformers: string; found: Found };
+  const interpreter = join(repository, ".tmp", name === "transformers-4" ? name : "transformers-5", "bin/python");
+  return runAnyway<readonly Row[]>(interpreter, `engines/${script}`, args, environment);
 }
 
-if (await findRoom(4 * byteSize)) {
+if (await findRoom(roomBytes)) {
   await using server = await BenchServer.start();
-  const details = [];
-  say("| each worker | weights | private, of one | of that weights | five together | the fifth's first answer |");
-  say("|---|---|---|---|---|---|");
-  for (const version of versions) {
-    const { transformers, found } = await measure(version, server);
-    details.push({ transformers, found });
-    for (const [library, ways] of Object.entries(found))
-      for (const [way, taken] of Object.entries(ways)) {
-        if (taken.answers !== 1) throw new Error(`${library}, ${way}: ${taken.answers} different answers`);
-        const sizes = [taken.weights, taken.private, taken.private_by_module, taken.proportional].map(asMiB);
-        const name = `${library} (Transformers ${transformers}), ${way}`;
-        say(`| ${[name, ...sizes, `${taken.last_seconds.toFixed(2)} s`].join(" | ")} |`);
-      }
+  const rows: Row[] = [];
+  for (const line of heading) say(line);
+  for (const part of parts.filter(({ name }) => asked.includes(name))) {
+    const found = await measure(part, server);
+    for (const row of found) say(toLine(row, found));
+    rows.push(...found);
   }
-  const ratios = details.flatMap(({ transformers, found }) =>
-    Object.entries(found).map(([library, ways]) => {
-      const { weights, private_by_module } = ways["cast to bf16, share_module"] as Taken;
-      const what = `${library} (Transformers ${transformers}), share_module: private weights of a worker over the weights`;
-      return { what, ratio: private_by_module / weights, target: 0.15 };
-    }),
-  );
-  const question = "how much five workers with one model of a library take, as it is, cast, and by share_module";
-  report({ benchmark: "engines", question, ratios, details });
+  const ratios = rows
+    .filter(({ beside, regions }) => beside !== null && regions > 0)
+    .map(({ engine, way, private_weights, weights }) => {
+      const what = `${engine}, ${way}: what of the weights is a worker's own`;
+      return { what, ratio: private_weights / weights, target: privateMost };
+    });
+  const question = "what four workers with one model of an engine take, stock and by tensord, and when a fifth answers";
+  report({ benchmark: "engines", question, ratios, details: { rows } });
 }

@@ -34,6 +34,19 @@ export async function runNode<Output>(
   return runQuiet(node, script, args, pids, {});
 }
 
+/**
+ * Runs `bench/<script>` once, whatever others do, and gives what it printed: for bytes, which do not depend on that.
+ * @param environment what it has beside this process's.
+ */
+export async function runAnyway<Output>(
+  interpreter: string,
+  script: string,
+  args: readonly string[],
+  environment: Readonly<Record<string, string>>,
+): Promise<Output> {
+  return JSON.parse((await runOnce(interpreter, script, args, [], environment)).output) as Output;
+}
+
 async function runQuiet<Output>(
   interpreter: string,
   script: string,

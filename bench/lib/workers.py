@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 
+WORKERS = 4
+
 
 def serve(make, use):
     """One worker: ``make()`` gives the thing, ``use(thing)`` a mapping of what is to be known of it, its first answer among that."""
@@ -33,50 +35,79 @@ def memory_of(pid):
     return {"private": rows["Anonymous:"], "proportional": rows["Pss:"]}
 
 
-def measure(command, count):
-    """What each of ``count`` workers takes beyond what the same process took before, ``private`` and ``proportional`` bytes (pages that
-    they share counted by their share), with what it said: in the order in which they were told to begin, one after the other.
+class Worker:
+    def __init__(self, command):
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def hear(self):
+        return json.loads(self._process.stdout.readline())
+
+    def go_on(self):
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def end(self):
+        self.go_on()
+        self._process.wait()
+
+    def memory(self):
+        return memory_of(self._process.pid)
+
+
+def measure(command, region_bytes):
+    """What each of four workers takes beyond what the same process took before, ``private`` and ``proportional`` bytes (pages that
+    they share counted by their share), with what it said, in the order in which they were told to begin, one after the other;
+    what a fifth said that began when these were measured; and what ``region_bytes()`` then says.
     """
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = [subprocess.Popen(command, **pipes) for _ in range(count)]
-
-    def hear(worker):
-        return json.loads(worker.stdout.readline())
-
-    def tell(worker):
-        worker.stdin.write("\n")
-        worker.stdin.flush()
-
-    def taken():
-        return [memory_of(worker.pid) for worker in workers]
-
+    workers = [Worker(command) for _ in range(WORKERS)]
     for worker in workers:
-        hear(worker)
-    before = taken()
+        worker.hear()
+    before = [worker.memory() for worker in workers]
     said = []
     for worker in workers:
-        tell(worker)
+        worker.go_on()
         # In turns: the first builds, the last finds what is there.
-        said.append(hear(worker))
-    after = taken()
-    for worker in workers:
-        tell(worker)
-        worker.wait()
-    return [
+        said.append(worker.hear())
+    after = [worker.memory() for worker in workers]
+    fifth = Worker(command)
+    fifth.hear()
+    fifth.go_on()
+    fifth_said = fifth.hear()
+    regions = region_bytes()
+    for worker in (*workers, fifth):
+        worker.end()
+    found = [
         {**words, **{what: bytes_after[what] - bytes_before[what] for what in bytes_after}}
         for bytes_before, bytes_after, words in zip(before, after, said, strict=True)
     ]
+    return found, fifth_said, regions
 
 
-def sum_up(found):
-    """Of workers that have a module each: the weights of one; the private bytes of the largest, all together, and the most that one
-    calls its module's own; the time of the last; and how many different answers there were.
+def measure_rows(client, engine, ways, command):
+    """A row of the table for each way of an engine. ``ways`` says of each the one that it is held against, whose answers are its own, or
+    None; ``command`` makes a worker's of a way.
     """
-    return {
-        "weights": found[0]["weights"],
-        "private": max(each["private"] for each in found),
-        "proportional": sum(each["proportional"] for each in found),
-        "private_by_module": max(each["private_by_module"] for each in found),
-        "last_seconds": found[-1]["seconds"],
-        "answers": len({each["answer"] for each in found}),
-    }
+
+    def region_bytes():
+        return sum(region.storage.byte_size for region in client.list())
+
+    for way, beside in ways.items():
+        regions_before = region_bytes()
+        found, fifth, regions = measure(command(way), region_bytes)
+        later = found[1:]
+        yield {
+            "engine": engine,
+            "way": way,
+            "beside": beside,
+            "weights": found[0]["weights"],
+            # The first one builds, and keeps of that what malloc does not give back.
+            "private_first": found[0]["private"],
+            "private": max(each["private"] for each in later),
+            # Where nobody says what of that is the weights', all of it is taken for that.
+            "private_weights": max(each.get("private_weights", each["private"]) for each in later),
+            "proportional": sum(each["proportional"] for each in found),
+            "regions": regions - regions_before,
+            "fifth_made_seconds": fifth["made_seconds"],
+            "fifth_seconds": fifth["seconds"],
+            "answers": sorted({str(each["answer"]) for each in (*found, fifth)}),
+        }

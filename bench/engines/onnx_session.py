@@ -1,25 +1,25 @@
-"""The Python half of onnx.ts: five workers make a session of one ONNX model in every way; what each then takes of the memory.
+"""A part of engines.ts: workers make a session of ONNX Runtime of one model in every way.
 
-Usage: onnx.py <bytes>, of the server that TENSORD_URL names, with the tests' onnx_models on the path. Prints one JSON object: for
-each way the bytes of the weights, and of the workers beyond what the same processes took before: private ones, the largest of
-a worker that came after the first; proportional ones, pages that they share counted once, the sum of all; seconds to the last
-one's session and to its first answer; and how many answers there were.
+Usage: onnx_session.py <bytes>, of the server that TENSORD_URL names, with the tests' onnx_models on the path. Prints JSON: the
+rows of `lib/workers.py`.
 """
 
 import hashlib
 import json
+import os
 import pathlib
 import sys
 import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import numpy as np
 import onnx_models
 import onnxruntime
 import tensord
 import tensord.onnx
-from lib.workers import measure, serve
+from lib.workers import measure_rows, serve
 
-WORKERS = 5
 WIDTH = 2048
 
 
@@ -41,8 +41,9 @@ WAYS = {
     "stock": stock,
     "stock, weights in a file beside, not packed": lambda path: stock(beside(path), disable_prepacking="1"),
     "stock, packed by hand into files": lambda path: stock(packed(path), optimise=False),
-    "with us": lambda path: tensord.onnx.session(path, one_thread),
+    "tensord.onnx.session": lambda path: tensord.onnx.session(path, one_thread),
 }
+BESIDE = {way: "stock" if way.startswith("tensord") else None for way in WAYS}
 
 
 def beside(path):
@@ -77,18 +78,8 @@ def work(way, path, small):
     # What ONNX Runtime and the client take at first use is no weight's.
     used_by(stock(small))
     used_by(tensord.onnx.session(small, one_thread))
-    serve(lambda: WAYS[way](path), used_by)
-
-
-def sum_up(found):
-    return {
-        "private": max(each["private"] for each in found[1:]),
-        "proportional": sum(each["proportional"] for each in found),
-        "first_seconds": found[0]["seconds"],
-        "last_made_seconds": found[-1]["made_seconds"],
-        "last_seconds": found[-1]["seconds"],
-        "answers": sorted({each["answer"] for each in found}),
-    }
+    weights = os.path.getsize(path)
+    serve(lambda: WAYS[way](path), lambda session: {"weights": weights, **used_by(session)})
 
 
 def main():
@@ -100,10 +91,10 @@ def main():
         small = str(onnx_models.write_dense(folder / "small.onnx", 16, 1))
         pack(path)
         command = [sys.executable, __file__, "worker"]
-        ways = {way: sum_up(measure([*command, way, path, small], WORKERS)) for way in WAYS}
-    with tensord.connect() as client:
-        regions = sum(region.storage.byte_size for region in client.list(name="model.packed"))
-    print(json.dumps({"ways": ways, "regions": regions}))
+        with tensord.connect() as client:
+            engine = f"ONNX Runtime {onnxruntime.__version__}"
+            rows = list(measure_rows(client, engine, BESIDE, lambda way: [*command, way, path, small]))
+    print(json.dumps(rows))
 
 
 if sys.argv[1] == "worker":
