@@ -61,7 +61,7 @@ if (await findRoom(roomBytes)) {
     rows.push(...found);
   }
   const ratios = rows
-    .filter(({ beside, regions }) => beside !== null && regions > 0)
+    .filter((row) => row.has_target)
     .map(({ engine, way, private_weights, weights }) => {
       const what = `${engine}, ${way}: what of the weights is a worker's own`;
       return { what, ratio: private_weights / weights, target: privateMost };

@@ -190,7 +190,7 @@ def measure_memory():
     path = write_model(600, REAL_BYTES, fill=True)
     found = []
     for way in MEMORY_WAYS:
-        workers, fifth, _ = measure([sys.executable, __file__, "worker", way, str(path)], lambda: None)
+        workers, fifth, _ = measure([sys.executable, __file__, "worker", way, str(path)])
         found.append(
             {
                 "way": way,

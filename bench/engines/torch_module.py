@@ -70,12 +70,13 @@ def quantised(module):
 
 
 PACKED = "quantize_dynamic of torch.ao"
+PACKED_AFTER = f"{PACKED} in each, share_module before"
 QUANTISED = "quantize_ of torchao to int8"
 WAYS = {
     "cast to bf16": lambda path: loaded(path, torch.bfloat16),
     "cast to bf16, share_module": lambda path: shared(path, torch.bfloat16),
     PACKED: lambda path: packed(loaded(path, torch.float32)),
-    f"{PACKED} in each, share_module before": lambda path: packed(shared(path, torch.float32)),
+    PACKED_AFTER: lambda path: packed(shared(path, torch.float32)),
     QUANTISED: lambda path: quantised(loaded(path, torch.float32)),
     f"{QUANTISED}, share_module": lambda path: shared(path, torch.float32, quantised),
 }
@@ -118,9 +119,8 @@ def main():
         torch.manual_seed(0)
         save_file(layers(count).state_dict(), path)
         with tensord.connect() as client:
-            rows = measure_rows(
-                client, "torch module", BESIDE, lambda way: [sys.executable, __file__, "worker", way, str(path)]
-            )
+            command = [sys.executable, __file__, "worker"]
+            rows = measure_rows(client, "torch module", BESIDE, lambda way: [*command, way, str(path)], {PACKED_AFTER})
             print(json.dumps(list(rows)))
 
 

@@ -54,10 +54,10 @@ class Worker:
         return memory_of(self._process.pid)
 
 
-def measure(command, region_bytes):
+def measure(command, look=lambda: None):
     """What each of four workers takes beyond what the same process took before, ``private`` and ``proportional`` bytes (pages that
     they share counted by their share), with what it said, in the order in which they were told to begin, one after the other;
-    what a fifth said that began when these were measured; and what ``region_bytes()`` then says.
+    what a fifth said that began when these were measured; and what ``look()`` then says.
     """
     workers = [Worker(command) for _ in range(WORKERS)]
     for worker in workers:
@@ -73,32 +73,34 @@ def measure(command, region_bytes):
     fifth.hear()
     fifth.go_on()
     fifth_said = fifth.hear()
-    regions = region_bytes()
+    seen = look()
     for worker in (*workers, fifth):
         worker.end()
     found = [
         {**words, **{what: bytes_after[what] - bytes_before[what] for what in bytes_after}}
         for bytes_before, bytes_after, words in zip(before, after, said, strict=True)
     ]
-    return found, fifth_said, regions
+    return found, fifth_said, seen
 
 
-def measure_rows(client, engine, ways, command):
+def measure_rows(client, engine, ways, command, told=()):
     """A row of the table for each way of an engine. ``ways`` says of each the one that it is held against, whose answers are its own, or
-    None; ``command`` makes a worker's of a way.
+    None; ``command`` makes a worker's of a way. Those in ``told`` are held against one, and to no target.
     """
 
-    def region_bytes():
-        return sum(region.storage.byte_size for region in client.list())
+    def regions():
+        return {region.id: region.storage.byte_size for region in client.list()}
 
     for way, beside in ways.items():
-        regions_before = region_bytes()
-        found, fifth, regions = measure(command(way), region_bytes)
+        # Those of the way before may be on their way out.
+        others = regions()
+        found, fifth, there = measure(command(way), regions)
         later = found[1:]
         yield {
             "engine": engine,
             "way": way,
             "beside": beside,
+            "has_target": beside is not None and way not in told,
             "weights": found[0]["weights"],
             # The first one builds, and keeps of that what malloc does not give back.
             "private_first": found[0]["private"],
@@ -106,7 +108,7 @@ def measure_rows(client, engine, ways, command):
             # Where nobody says what of that is the weights', all of it is taken for that.
             "private_weights": max(each.get("private_weights", each["private"]) for each in later),
             "proportional": sum(each["proportional"] for each in found),
-            "regions": regions - regions_before,
+            "regions": sum(byte_size for region, byte_size in there.items() if region not in others),
             "fifth_made_seconds": fifth["made_seconds"],
             "fifth_seconds": fifth["seconds"],
             "answers": sorted({str(each["answer"]) for each in (*found, fifth)}),

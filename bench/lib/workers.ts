@@ -11,6 +11,8 @@ export interface Row {
   readonly way: string;
   /** The way of the same engine that it is held against, where it is one of ours. */
   readonly beside: string | null;
+  /** Whether its workers are to have no more than `privateMost` of the weights. */
+  readonly has_target: boolean;
   readonly weights: number;
   /** Of the worker that built, and the most of those that came later. */
   readonly private_first: number;
@@ -53,6 +55,8 @@ export function toLine(row: Row, rows: readonly Row[]): string {
 
 function judge(row: Row, beside: Row): string {
   if (row.proportional > noGain * beside.proportional) return "**nothing gained**";
+  const gained = `${asMiB(beside.proportional - row.proportional)} less`;
+  if (!row.has_target) return gained;
   const verdict = row.private_weights <= privateMost * row.weights ? "met" : "MISSED";
-  return `${asMiB(beside.proportional - row.proportional)} less; the regions and ≤ ${privateMost * 100} % a worker: ${verdict}`;
+  return `${gained}; the regions and ≤ ${privateMost * 100} % a worker: ${verdict}`;
 }
