@@ -169,8 +169,13 @@ export const limits = {
   connectionsMin: 8,
   /** Of the connections that fit, this share is kept for requests that are answered at once. */
   answeredAtOncePercent: 15,
-  /** How often the server looks whether a descriptor is free, and whether one is free again. */
+  /**
+   * How often the server looks whether a descriptor is free, and whether one is free again. Where so many are free that
+   * nobody could take them meanwhile, at one in 20 µs, it looks as much less often, until once in `idleLookMs`.
+   */
   calmLookMs: 100,
+  idleLookMs: 1000,
+  takenDescriptorsPerMs: 50,
   distressLookMs: 5,
   /** For how long one has to be free before it is taken for calm. */
   distressEndMs: 1000,
@@ -260,6 +265,9 @@ export const limits = {
   tokenRoots: 64,
   /** How often the server looks whether the file of tokens is another one. */
   tokensLookMs: 1000,
+  /** How often the server looks whether it is asked so little, in that time, that it lets go of pages of its program. */
+  restLookMs: 10_000,
+  restRequests: 20,
   /** Hosts that the operator lets TCP be called by. */
   allowedHosts: 100,
   /** How long requests may go on after SIGTERM. */
@@ -274,6 +282,8 @@ export const limits = {
   streamEndMs: 200,
   /** A connection that is given up is cut when it has not moved for this long. */
   endSoonSeconds: 5,
+  /** How long a log line may wait for others to leave with it. */
+  logFlushMs: 100,
   /** How long the last log lines may take to leave. */
   logCloseMs: 1000,
   /** Connections to the broker at once, and the share of those that fit which it may have at most. */

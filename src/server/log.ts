@@ -10,6 +10,7 @@ import { idOfPool } from "../memory/state/elastic.ts";
 import { idOfOperation } from "../memory/state/operation.ts";
 import { describeSession } from "../memory/state/session.ts";
 import type { StoreEvent } from "../memory/state/store-event.ts";
+import { Flusher } from "./flusher.ts";
 import { toLogText } from "./log-text.ts";
 
 export interface ServerLog {
@@ -26,15 +27,16 @@ export function createLog(level: string, instance: string): ServerLog {
     sync: false,
     minLength: 8 * KiB,
     maxLength: 16 * MiB,
-    periodicFlush: 100,
   });
+  const flusher = new Flusher(destination, limits.logFlushMs);
   const timestamp = pino.stdTimeFunctions.isoTime;
   const options = { level, base: { instance }, timestamp, serializers: { err: toErrorFacts } };
-  const forPeople = { write: (json: string) => void destination.write(toLogText(json)) };
-  const log = pino(options, process.stdout.isTTY ? forPeople : destination);
+  const toLine = process.stdout.isTTY ? toLogText : (json: string) => json;
+  const log = pino(options, { write: (json: string) => flusher.write(toLine(json)) });
   return {
     log,
     async close() {
+      flusher.stop();
       // Never flushSync: on a pipe that nobody reads any more it tries for ever, and the server would not end.
       const { promise, resolve } = Promise.withResolvers<void>();
       destination.flush(() => resolve());

@@ -6,6 +6,7 @@ import { FileLane } from "../loaders/file-lane.ts";
 import { foldersOf } from "../loaders/source/model-roots.ts";
 import { S3Lane } from "../loaders/source/s3-lane.ts";
 import { limits } from "../memory/limits.ts";
+import { dropProgramPages } from "../memory/os/libc-program.ts";
 import { stopCreations } from "../memory/regions/create.ts";
 import type { ReserveOptions } from "../memory/start/open-reserve.ts";
 import { openStore } from "../memory/start/open-store.ts";
@@ -24,6 +25,7 @@ import { createLog, logEvent, type ServerLog } from "./log.ts";
 import { Metrics } from "./metrics.ts";
 import { readPreload } from "./preload/preload-file.ts";
 import { Preloader } from "./preload/preloader.ts";
+import { Rest } from "./rest.ts";
 import { readS3Environment } from "./s3-environment.ts";
 import { Transport } from "./transport.ts";
 
@@ -154,6 +156,7 @@ export async function startServer(
   broker.bound(connections.room?.connections);
   preloader.start();
   health.ready(refuseUnlessReady);
+  started.use(new Rest({ asked: () => traffic.requests, drop: dropProgramPages, onWarning })).start();
   const { open, sealed, draining } = store.books.counts;
   log.info({ limit_bytes: limit.limitBytes, reason: limit.reason }, "memory limit");
   tellRoom(log, connections.room);
