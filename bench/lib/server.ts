@@ -21,15 +21,16 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 
 export class BenchServer implements AsyncDisposable {
   readonly instance = `bench-${crypto.randomUUID().slice(0, 8)}`;
-  readonly socket = `${shmDirectory}/tensord.${this.instance}/http.sock`;
+  readonly socket: string;
   readonly #folder = mkdtempSync(join(tmpdir(), "tensord-bench-"));
   readonly #environment: Readonly<Record<string, string>>;
   #process: ChildProcess | undefined;
 
-  readonly #preload: readonly string[];
+  readonly #program: readonly string[];
 
-  private constructor(tcpPort: string, preload: string | undefined, settings: Readonly<Record<string, string>>) {
-    this.#preload = preload === undefined ? [] : ["--preload", preload];
+  private constructor(tcpPort: string, program: readonly string[], settings: Readonly<Record<string, string>>) {
+    this.#program = program;
+    this.socket = `${settings.TENSORD_SHM_DIR ?? shmDirectory}/tensord.${this.instance}/http.sock`;
     const own = { TENSORD_INSTANCE: this.instance, TENSORD_PORT: tcpPort, TENSORD_LOG_LEVEL: "info" };
     this.#environment = { ...own, ...settings };
   }
@@ -37,14 +38,19 @@ export class BenchServer implements AsyncDisposable {
   /**
    * @param withTcp whether it listens on a port of loopback too.
    * @param preload the path of what its process runs first.
+   * @param executable the path of a built server, instead of the sources; it takes no preload.
    * @param settings by variable; where none says so, nothing lies ready: what is measured is what the server does by itself.
    */
   static async start({
     withTcp = false,
     preload = undefined as string | undefined,
+    executable = undefined as string | undefined,
     settings = { TENSORD_RESERVE_BYTES: "0" } as Readonly<Record<string, string>>,
   } = {}): Promise<BenchServer> {
-    const server = new BenchServer(withTcp ? "0" : "", preload, settings);
+    const preloads = preload === undefined ? [] : ["--preload", preload];
+    const sources = [bun, "--no-env-file", "--no-install", "--no-orphans", ...preloads, "src/main.ts"];
+    const program = executable === undefined ? sources : [executable];
+    const server = new BenchServer(withTcp ? "0" : "", program, settings);
     try {
       await server.start();
       return server;
@@ -71,8 +77,8 @@ export class BenchServer implements AsyncDisposable {
     running.add(this);
     const log = openSync(join(this.#folder, "log"), "a");
     const begin = performance.now();
-    const flags = ["--no-env-file", "--no-install", "--no-orphans", ...this.#preload];
-    this.#process = spawn(bun, [...flags, "src/main.ts", "serve"], {
+    const [command = bun, ...before] = this.#program;
+    this.#process = spawn(command, [...before, "serve"], {
       cwd: serverTree,
       env: { ...process.env, ...this.#environment, BENCH_PROBE: this.probePath },
       stdio: ["ignore", log, log],
