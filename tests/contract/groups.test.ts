@@ -56,7 +56,7 @@ describe("a group", () => {
       expect(items[0]).not.toHaveProperty("tensors");
       expect(items[0]?.sealed_at).toBe(items[1]?.sealed_at ?? "");
       for (const region of [first, second] as Region[]) {
-        expect(modeOf(region)).toBe(0o1660);
+        expect(modeOf(region)).toBe(0o1760);
         expect(await app.verify(region.id)).toMatchObject({ ok: true });
       }
     }),
@@ -284,7 +284,7 @@ describe("a group that is opened", () => {
       const [, second] = shards as [Region, Region];
       unlinkSync(second.storage.path);
       await open(app);
-      expect(modeOf(second)).toBe(0o1440);
+      expect(modeOf(second)).toBe(0o1540);
       unlinkSync(`${app.shmDirectory}/tensord.${app.instance}/keep/${second.id.slice(4)}`);
       unlinkSync(second.storage.path);
       const { body } = await app.request("POST", "/v1/open", { names });

@@ -89,7 +89,7 @@ describe("a private region", () => {
       ]);
       const last = await app.create({ name: "weights", if_exists: "replace" });
       const { storage } = await app.seal(last.id);
-      expect(statSync(storage.path).mode & 0o7777).toBe(0o1440);
+      expect(statSync(storage.path).mode & 0o7777).toBe(0o1540);
     }),
   );
 });

@@ -33,7 +33,7 @@ describe("a sealed region", () => {
       const { id, storage } = await app.create();
       expect(modeOf(storage.path)).toBe(0o660);
       await app.seal(id);
-      expect(modeOf(storage.path)).toBe(0o1440);
+      expect(modeOf(storage.path)).toBe(0o1540);
     }),
   );
 
@@ -42,7 +42,7 @@ describe("a sealed region", () => {
     withApp(async (app) => {
       const { id, storage } = await app.create();
       await app.seal(id, { stock_writable: true });
-      expect(modeOf(storage.path)).toBe(0o1660);
+      expect(modeOf(storage.path)).toBe(0o1760);
     }),
   );
 
@@ -52,7 +52,7 @@ describe("a sealed region", () => {
       const { id, storage } = await app.create();
       await app.seal(id);
       await app.refused("region-sealed", "POST", `/v1/regions/${id}/seal`, { checksum: true, stock_writable: true });
-      expect(modeOf(storage.path)).toBe(0o1440);
+      expect(modeOf(storage.path)).toBe(0o1540);
       expect(await app.get(id)).toMatchObject({ revision: 2, checksum: null });
     }),
   );
@@ -69,7 +69,7 @@ describe("a seal", () => {
         const { id, storage } = await app.create();
         const { status, body } = await app.request("POST", `/v1/regions/${id}/seal`, undefined, { headers });
         expect({ status, body }).toMatchObject({ status: 200, body: { state: "sealed", checksum: null } });
-        expect(modeOf(storage.path)).toBe(0o1440);
+        expect(modeOf(storage.path)).toBe(0o1540);
       }),
     );
   }

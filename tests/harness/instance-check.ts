@@ -12,11 +12,12 @@ import { type Proof, proofBytes, readProof } from "../../src/memory/journal/proo
 import type { Owner } from "../../src/memory/journal/region-record.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import { type Instance, listNames, tokenOf } from "./instance.ts";
+import { currentMark } from "./instance-content.ts";
 import type { TestServer } from "./server.ts";
 import type { ListedRegion, Stats } from "./server-api.ts";
 import { until } from "./server-wait.ts";
 
-/** Modes as `docs/protocol.md` has them: the sticky bit says sealed. */
+/** Modes as `docs/protocol.md` has them, without the current mark: the sticky bit says sealed. */
 export const modes = { open: 0o660, sealed: 0o1440, stockWritable: 0o1660 };
 const privateModes = { open: 0o600, sealed: 0o1400 };
 
@@ -37,7 +38,7 @@ export async function checkBooks(server: TestServer, foreign: readonly string[] 
   const named = standing.filter(({ storage }) => !storage.private);
   const names = [...named.map(({ storage }) => basename(storage.path)), ...foreign, basename(instance.directory)];
   expect(listNames(instance).toSorted(), "every region has its name, and no other has one").toEqual(names.toSorted());
-  for (const region of standing) if (region.storage.kind === "shm") checkFile(instance, region);
+  for (const region of standing) if (region.storage.kind === "shm") checkFile(instance, region, regions);
   checkSums(instance, await server.api.stats(), regions);
   return regions;
 }
@@ -55,7 +56,7 @@ async function listSettled({ api }: TestServer): Promise<ListedRegion[]> {
   });
 }
 
-function checkFile(instance: Instance, region: ListedRegion): void {
+function checkFile(instance: Instance, region: ListedRegion, regions: readonly ListedRegion[]): void {
   const { storage, id, state } = region;
   expect(["open", "sealed"], `${id} is whole`).toContain(state);
   const kept = lstatSync(join(instance.keep, keptName(region)), { bigint: true });
@@ -64,10 +65,18 @@ function checkFile(instance: Instance, region: ListedRegion): void {
   expect([named.ino, named.dev], `${id} is one file under both names`).toEqual([kept.ino, kept.dev]);
   expect([named.ino.toString(), named.dev.toString()]).toEqual([storage.ino, storage.dev]);
   expect(Number(named.size)).toBe(storage.byte_size);
-  const mode = Number(named.mode & 0o7777n);
+  const isMarked = (Number(named.mode) & currentMark) !== 0;
+  const mode = Number(named.mode & 0o7777n) & ~currentMark;
   const open = storage.private ? privateModes.open : modes.open;
   const sealed = storage.private ? [privateModes.sealed] : [modes.sealed, modes.stockWritable];
   expect(mode, `${id} (${state}) has a mode of its state`).toBeOneOf(state === "open" ? [open] : sealed);
+  if (!isMarked) return;
+  expect([state, storage.private], `${id} bears the current mark`).toEqual(["sealed", false]);
+  const newer = regions.filter(
+    ({ model, name, sealed_at: sealedAt }) =>
+      model === region.model && name === region.name && (sealedAt ?? "") > (region.sealed_at ?? ""),
+  );
+  expect(newer, `${id} bears the current mark, and its name means no other`).toEqual([]);
 }
 
 /** What the keeper calls it. */

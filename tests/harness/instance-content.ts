@@ -25,7 +25,10 @@ export function writeOpened(fd: number, { storage, tensors }: Region, seed: numb
   }
 }
 
-/** What a crash must not change of a region's file. */
+/** What the mode of a sealed region's file shows for as long as its name means it, as it was said to be. */
+export const currentMark = 0o100;
+
+/** What a crash must not change of a region's file: of its mode all but the current mark. */
 export interface Content {
   readonly ino: string;
   readonly mode: number;
@@ -54,7 +57,7 @@ export function readOpened(fd: number): Content {
   }
   return {
     ino: stat.ino.toString(),
-    mode: Number(stat.mode & 0o7777n),
+    mode: Number(stat.mode & 0o7777n) & ~currentMark,
     byteSize: Number(stat.size),
     hash: hasher.digest("hex"),
   };

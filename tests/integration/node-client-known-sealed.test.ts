@@ -1,4 +1,4 @@
-/** A sealed version that the Node client has attached before is found by the kernel alone, as long as it stands and no longer. */
+/** What is sealed and the Node client has attached before is found by the kernel alone, as long as it stands and its name means it. */
 
 import { afterAll, expect } from "bun:test";
 import { testWith } from "../harness/instance-needs.ts";
@@ -43,7 +43,7 @@ const tools = `
 const test = testWith(needsNodeClient);
 
 for (const runtime of Object.keys(runtimes) as Runtime[]) {
-  test(`${runtime}: a version is asked for once; the name alone, what is open, a hand-off, memfd, and without a session each time`, async () => {
+  test(`${runtime}: a version and a name alone are asked for once; what is open, a hand-off, memfd, and without a session each time`, async () => {
     await using server = await lendServer();
     const seen = await runProgram(
       runtime,
@@ -61,6 +61,10 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
           name: await asked(() => twice()),
           group: (await asked(async () => (await client.attach(["kept"], { version: "1" })).close()))[0],
         };
+        const newest = await make(10, { version: "3" });
+        seen.newer = await asked(() => twice());
+        await client.change(newest.id, { labels: { step: "2" } });
+        seen.changed = await asked(() => twice());
         await make(1, { name: "open", isOpen: true });
         seen.open = await asked(() => twice({ name: "open", version: "1" }));
         await make(2, { name: "memfd", storage: "memfd" });
@@ -85,8 +89,9 @@ for (const runtime of Object.keys(runtimes) as Runtime[]) {
       again: [0, [7, 7]],
       other: [1, [8, 8]],
       elsewhere: [1, [9, 9]],
-      // A newer version may be meant, which may be sealed at any time.
-      name: [2, [8, 8]],
+      name: [1, [8, 8]],
+      newer: [1, [10, 10]],
+      changed: [2, [10, 10]],
       group: 0,
       open: [2, [1, 1]],
       memfd: [2, [2, 2]],

@@ -103,7 +103,7 @@ def test_a_fifo_in_its_place_does_not_hang(make_place: MakePlace, access: Access
         map_place(replace(place, dev=status.st_dev, ino=status.st_ino, byte_size=0), 0, 1, access)
 
 
-@pytest.mark.parametrize("mode", [0o1440, 0o1660, 0o440, 0o400])
+@pytest.mark.parametrize("mode", [0o1440, 0o1660, 0o1540, 0o440, 0o400])
 def test_a_sealed_file_is_read_and_not_written(make_place: MakePlace, mode: int) -> None:
     place = make_place(mode=mode)
     with pytest.raises(Mismatch) as caught:

@@ -1,4 +1,4 @@
-"""A sealed version that was attached before is found by the kernel alone, as long as it stands and no longer."""
+"""What is sealed and was attached before is found by the kernel alone, as long as it stands and its name means it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,48 @@ def test_a_version_is_asked_for_once(client: tensord.Client, asked: list[str]) -
     _make(client, 7)
     assert [_first(client.attach("kept", version="1")) for _ in range(3)] == [7, 7, 7]
     assert len(asked) == 1
-    # By its name alone a newer one may be meant.
-    assert [_first(client.attach("kept")) for _ in range(2)] == [7, 7]
-    assert len(asked) == 3
+
+
+def test_a_name_alone_is_asked_for_once_and_again_after_what_may_change_its_meaning(
+    client: tensord.Client, asked: list[str]
+) -> None:
+    def attach_thrice(value: int, questions: int) -> None:
+        asked.clear()
+        assert [_first(client.attach("kept")) for _ in range(3)] == [value] * 3
+        assert len(asked) == questions
+
+    _make(client, 1)
+    attach_thrice(1, 1)
+    with client.create("kept", np.full(1000, 2), version="2", ttl=600) as newer:
+        attach_thrice(1, 0)
+        newer.seal()
+    attach_thrice(2, 1)
+    client.change("kept", version="2", labels={"step": "2"})
+    assert client.attach("kept").descriptor.labels == {"step": "2"}
+    # What has changed once is asked for each time.
+    attach_thrice(2, 3)
+    client.delete("kept", version="2")
+    attach_thrice(1, 3)
+    _make(client, 3, if_exists="replace")
+    attach_thrice(3, 1)
+
+
+def test_a_name_alone_of_a_group_means_the_new_ones_once_their_seal_was_answered(client: tensord.Client) -> None:
+    for value in range(4):
+        names = {f"part-{index}": np.full(10, value) for index in range(3)}
+        regions = [client.create(name, data, version=str(value), ttl=600) for name, data in names.items()]
+        client.seal(regions)
+        assert [[_first(client.attach(name)) for name in names] for _ in range(2)] == [[value] * 3] * 2
+
+
+def test_a_name_alone_is_asked_for_where_the_server_sets_no_mark(client: tensord.Client, asked: list[str]) -> None:
+    _make(client, 1)
+    path = client.attach("kept").descriptor.storage.path
+    assert path is not None
+    os.chmod(path, 0o1440)
+    asked.clear()
+    assert [_first(client.attach("kept")) for _ in range(2)] == [1, 1]
+    assert len(asked) == 2
 
 
 def test_a_version_that_was_replaced_is_the_new_one_once_its_seal_was_answered(client: tensord.Client) -> None:

@@ -32,7 +32,7 @@ def test_a_seal_keeps_arrays_and_addresses_and_drops_the_writer_lock(client: ten
     assert not region.writable
     assert lease.is_leased(path)
     assert not lease.has_writer(path)
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o1440
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o1540
     region.close()
 
 

@@ -100,7 +100,7 @@ def test_a_stock_writable_seal_lets_the_standard_library_in(client: tensord.Clie
     with client.create("stock", [7], ttl=600) as region:
         region.seal(stock_writable=True)
         storage = region.descriptor.storage
-        assert os.stat(storage.path).st_mode & 0o7777 == 0o1660
+        assert os.stat(storage.path).st_mode & 0o7777 == 0o1760
         with pytest.raises(tensord.RegionSealed):
             client.attach("stock", writable=True)
         script = """

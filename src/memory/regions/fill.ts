@@ -53,6 +53,7 @@ function commit(store: Store, region: Region, checksum: Checksum | null, actor: 
   };
   const ending = holder && { ...toEnding(holder, "replaced"), revision: holder.revision + 1 };
   const sealed = { ...region, ...change };
+  store.unmarkOthers(region);
   store.journal.insertRegion(sealed, holder && ending ? [{ ...holder, ...ending }] : []);
   store.step("create.journaled");
   publish(store, sealed, holder === undefined);

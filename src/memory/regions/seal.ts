@@ -48,6 +48,8 @@ export async function sealRegions(
     const usages: Usage[] = [];
     await inSlices(store, regions, (region) => {
       store.storages.of(region).memory.setAccess(region.token, access);
+      // The commit would do it, but for a group in one turn.
+      store.unmarkOthers(region);
       store.step("seal.mode-set");
     });
     // After the mode: a writer that locks later sees a sealed file and lets go.

@@ -56,6 +56,8 @@ export async function adoptRegion(
     stockWritable: isSealed && file.access === "sealed-stock-writable",
     sealedAt: isSealed ? now : null,
   };
+  // What was said of it by its name, which it may have no more, is lost as well.
+  if (file.access !== undefined && file.access !== "open") storage.memory.unmark?.(file.token, file.access);
   if (record.name !== null) takeName(store, record.model, record.name, record.version);
   // A row has no room for a long list, wherever it is held today.
   const { tensorFiles } = store;

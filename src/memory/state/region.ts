@@ -25,6 +25,8 @@ export interface Region extends RegionRecord {
   handOff: HandOff | null;
   /** Requests inside the server that read its bytes: a lease like any other. */
   serverLeases: number;
+  /** Whether its file has lost the current mark, which it bears from its seal on and never gets again. */
+  isUnmarked: boolean;
   /** What a draining region waits for. */
   waitsFor: "lease" | "hard-link" | null;
   /** It drains, and the file system was too full to write so: the row still says what it was before. */
@@ -45,6 +47,7 @@ export function toRegion(entry: RegionEntry): Region {
     ...entry,
     handOff: null,
     serverLeases: 0,
+    isUnmarked: false,
     waitsFor: null,
     isRowOwed: false,
     pollDelayMs: 0,

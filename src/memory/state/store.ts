@@ -130,10 +130,15 @@ export class Store {
 
   /**
    * Changes regions in one turn: their rows first, as they will be at their next revision, then the books and what proves
-   * them. If a row cannot be written nothing has changed. Of two, the later may take the name that the first gives up.
+   * them. Before all that the current marks go of what is not as it was said to be. If a row cannot be written nothing has changed. Of two, the later may take the name that the first gives up.
    * @throws TensordError `out-of-shared-memory`.
    */
   change(step: Step, ...changes: readonly (readonly [Region, RegionChange])[]): void {
+    for (const [region, change] of changes) {
+      if (change.state === "sealed") this.unmarkOthers(region);
+      // Who ends gives its file's name up.
+      else if (change.state === undefined) this.#unmark(region);
+    }
     const revised = changes.map(([region, change]) => [region, { ...change, revision: region.revision + 1 }] as const);
     this.journal.updateRegions(revised.map(([region, change]) => ({ ...region, ...change })));
     this.step(step);
@@ -141,6 +146,21 @@ export class Store {
     // What has ended last: a name that changes hands is proved twice for a moment, and never not at all.
     for (const [region] of revised) if (!hasEnded(region.state)) this.#renewProof(region);
     for (const [region] of revised) if (hasEnded(region.state)) this.#renewProof(region);
+  }
+
+  /** Before `region` is sealed: its name alone may mean it from then on, and none of the versions beside it. */
+  unmarkOthers(region: Region): void {
+    const name = region.pendingName ?? region.name;
+    if (name === null) return;
+    for (const other of region.modelBooks.names.all(name)) if (other !== region) this.#unmark(other);
+  }
+
+  /** Who knows a sealed region by its name has to ask for it from here on. A crash after that costs a question. */
+  #unmark(region: Region): void {
+    if (region.isUnmarked || region.state !== "sealed") return;
+    const access = region.stockWritable ? "sealed-stock-writable" : "sealed";
+    this.storages.of(region).memory.unmark?.(region.token, access);
+    region.isUnmarked = true;
   }
 
   /** The row stands already: what cannot be proved now is told, and proved at its next change or start. */

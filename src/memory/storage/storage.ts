@@ -146,6 +146,8 @@ export interface Memory {
   descriptionPath(token: string): string;
   /** Says by the memory itself who may open it how. @throws TensordError if it has no such access. */
   setAccess(token: string, access: Access): void;
+  /** Takes the current mark off a sealed region, of memory that bears one. */
+  unmark?(token: string, access: Access): void;
   /**
    * Makes the bytes final by the kernel's word, where it has one for this memory: it cannot be taken back.
    * @returns whether they are as final as they get; false if somebody maps them for writing, whatever locks say.

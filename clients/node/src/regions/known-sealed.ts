@@ -1,10 +1,14 @@
 /**
- * Descriptors of sealed regions, kept for who attaches the same version of a name again, so that only the kernel is asked. That suffices
- * because a version that was sealed changes no more, and because the name of its file goes before a delete, a replacement or an
+ * Descriptors of sealed regions, kept for who attaches the same name again, so that only the kernel is asked. Of a version that is named
+ * that suffices because what was sealed changes no more, and because the name of its file goes before a delete, a replacement or an
  * eviction is answered: a file that stands there under the lease that was just taken, with the inode that the server said, is the
  * region. What else a descriptor says, such as labels, may be older than that.
+ *
+ * A name alone means another region once a newer version is sealed, which takes nothing away from this one. There the mode of its file
+ * has to show the current mark as well, which goes before such a seal, or a change, is answered.
  */
 
+import { constants, lstatSync } from "node:fs";
 import type { NamedRegion } from "../http/api.ts";
 import type { Transport } from "../http/transport.ts";
 import { isHandOff, type RegionDescriptor } from "../http/wire.ts";
@@ -23,15 +27,14 @@ export class KnownSealed {
     this.#isOfUse = session !== undefined;
   }
 
-  /** What is known of that version, where nobody has to say who may have it. */
+  /** What is known of that region, where nobody has to say who may have it. */
   get(named: NamedRegion): RegionDescriptor | undefined {
-    return named.version === undefined || this.#hasToken() ? undefined : this.#kept.get(toKey(named));
+    const kept = this.#hasToken() ? undefined : this.#kept.get(toKey(named));
+    return kept === undefined || (named.version === undefined && !isCurrent(kept)) ? undefined : kept;
   }
 
   /** Keeps what the server has just said, if it can be found again by the kernel alone. @returns it */
   note(named: NamedRegion, region: RegionDescriptor): RegionDescriptor {
-    // Without a version a newer one may have been sealed, which takes nothing away from this one.
-    if (named.version === undefined) return region;
     const key = toKey(named);
     this.#kept.delete(key);
     if (!this.#isOfUse || !isFoundByName(region) || this.#hasToken() || this.#transport.closed.aborted) return region;
@@ -53,6 +56,12 @@ export class KnownSealed {
 
 function toKey({ model, name, version }: NamedRegion): string {
   return JSON.stringify([model, name, version]);
+}
+
+/** Whether its file bears the current mark. A server from before there was one never sets it. */
+function isCurrent({ storage: { path } }: RegionDescriptor): boolean {
+  const stat = typeof path === "string" ? lstatSync(path, { throwIfNoEntry: false }) : undefined;
+  return stat !== undefined && (stat.mode & constants.S_IXUSR) !== 0;
 }
 
 function isFoundByName(region: RegionDescriptor): boolean {

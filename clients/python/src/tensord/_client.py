@@ -357,9 +357,9 @@ class Client:
         ``Region``s in that order; the rest counts for each of them.
 
         ``version`` names one build of the name. Without it the name alone is meant: the newest version that is sealed,
-        or, where none is, the newest; so it is with a ``timeout`` in every moment of the wait. A sealed version that
-        this client has attached before costs no request as long as it stands, and ``descriptor`` is what the server
-        said of it then.
+        or, where none is, the newest; so it is with a ``timeout`` in every moment of the wait. What is sealed, and was
+        attached so before by this client, costs no request as long as it stands and, by its name alone, neither was
+        changed nor has a newer version; ``descriptor`` is what the server said of it then.
 
         ``timeout=0`` maps it at once, open or sealed; an open one shows what its writers write. With a ``timeout`` in
         seconds a reader waits until the region is there *and sealed*, a writer until it is there. ``writable=True``

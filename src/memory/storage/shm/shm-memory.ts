@@ -1,13 +1,13 @@
 /** Pages of the `shm` storage: files of a tmpfs, made in `new/`, asked for their locks, and freed by their last unlink. */
 
-import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, statfsSync, statSync } from "node:fs";
+import { chmodSync, closeSync, constants, fchmodSync, fstatSync, ftruncateSync, statfsSync, statSync } from "node:fs";
 import { limits } from "../../limits.ts";
 import { hostPool } from "../../naming.ts";
 import type { Stay } from "../../os/descriptors.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
 import { askLocks } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
-import { toMode } from "../access-modes.ts";
+import { toMode, toUnmarkedMode } from "../access-modes.ts";
 import type { DataAccess } from "../data-file.ts";
 import type { HostLanes } from "../lane.ts";
 import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
@@ -175,6 +175,17 @@ export class ShmMemory implements Memory {
   setAccess(token: string, access: Access): void {
     const mode = toMode(this.#files.modes, access);
     this.#files.withKept(token, (fd) => fchmodSync(fd, mode));
+  }
+
+  /** By its path: what must not fail needs no descriptor. A file that somebody took away bears no mark. */
+  unmark(token: string, access: Access): void {
+    const mode = toUnmarkedMode(this.#files.modes, access);
+    if (mode === toMode(this.#files.modes, access)) return;
+    try {
+      chmodSync(this.#files.keptPath(token), mode);
+    } catch (error) {
+      this.#files.translated(() => ignoreMissing(error));
+    }
   }
 
   /** Of a file in a file system the kernel has no such word: its mode, and no writer's lock, are all there is. */
