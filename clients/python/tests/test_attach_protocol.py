@@ -116,7 +116,7 @@ def test_a_sealed_file_is_read_and_not_written(make_place: MakePlace, mode: int)
 def test_a_write_lock_on_the_lease_byte_is_a_clear_error(make_place: MakePlace) -> None:
     place = make_place()
     fd = os.open(place.path, os.O_RDWR)
-    lease._ofd_lock(fd, lease._F_OFD_SETLK, lease._F_WRLCK, lease.LEASE_BYTE, 1)
+    lease._ofd_lock(fd, lease._F_OFD_SETLK, lease._to_flock(lease._F_WRLCK, lease.LEASE_BYTE, 1))
     with pytest.raises(tensord.MappingFailed, match="locking"):
         map_place(place, 0, 1, Access.PRIVATE)
     os.close(fd)

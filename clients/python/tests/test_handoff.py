@@ -207,7 +207,7 @@ def test_a_sealed_region_is_mapped_though_somebody_bars_it(
     region.seal()
     ref = region.ref()
     region.close()
-    lease._ofd_lock(fd, lease._F_OFD_SETLK, lease._F_WRLCK, lease.LEASE_BYTE, 1)
+    lease._ofd_lock(fd, lease._F_OFD_SETLK, lease._to_flock(lease._F_WRLCK, lease.LEASE_BYTE, 1))
     with client.attach("barred") as found, client.open(ref) as tensor:
         assert (found.numpy().tolist(), tensor.numpy().tolist()) == ([1, 2], [1, 2])
         with found.lock_memory():
@@ -229,7 +229,7 @@ def test_who_has_no_session_maps_a_barred_region_and_says_so(
     region.seal()
     ref = region.ref()
     region.close()
-    lease._ofd_lock(fd, lease._F_OFD_SETLK, lease._F_WRLCK, lease.LEASE_BYTE, 1)
+    lease._ofd_lock(fd, lease._F_OFD_SETLK, lease._to_flock(lease._F_WRLCK, lease.LEASE_BYTE, 1))
     with server.connect(session=False) as alone, alone.attach("barred") as found, alone.open(ref) as tensor:
         assert (found.numpy().tolist(), tensor.numpy().tolist()) == ([1], [1])
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
@@ -240,7 +240,7 @@ def test_who_has_no_session_maps_a_barred_region_and_says_so(
 def test_an_open_region_that_somebody_bars_is_refused(client: tensord.Client) -> None:
     region = client.create("barred", [1], ttl=3600)
     fd = os.open(region.descriptor.storage.path or "", os.O_RDWR)
-    lease._ofd_lock(fd, lease._F_OFD_SETLK, lease._F_WRLCK, lease.LEASE_BYTE, 1)
+    lease._ofd_lock(fd, lease._F_OFD_SETLK, lease._to_flock(lease._F_WRLCK, lease.LEASE_BYTE, 1))
     with pytest.raises(tensord.MappingFailed, match="locking"):
         client.attach("barred")
     os.close(fd)

@@ -95,7 +95,9 @@ def _kind_of(annotation: Any) -> Kind:
         return kind
     if get_origin(annotation) in (Union, types.UnionType):
         members = get_args(annotation)
-        return _one_of([_kind_of(member) for member in members], takes_none=type(None) in members)
+        return _one_of(
+            [_kind_of(member) for member in members], tuple(member for member in members if isinstance(member, type))
+        )
     if get_origin(annotation) in (list, tuple, Sequence):
         return _several(_kind_of(get_args(annotation)[0]))
     if get_origin(annotation) is Literal:
@@ -113,11 +115,12 @@ def _kind_of(annotation: Any) -> Kind:
     return Kind(f"a tensord.{annotation.__name__}", _to_instance(annotation))
 
 
-def _one_of(kinds: list[Kind], *, takes_none: bool) -> Kind:
+def _one_of(kinds: list[Kind], classes: tuple[type, ...]) -> Kind:
+    """``classes`` are those of the kinds that are nothing but a class."""
+
     def take(value: Any) -> Any:
-        if value is None and takes_none:
-            # What most callers leave out need not be refused by the others first.
-            return None
+        if isinstance(value, classes):
+            return value
         hint = None
         for kind in kinds:
             try:

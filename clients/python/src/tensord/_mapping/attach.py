@@ -10,9 +10,9 @@ open it, a descriptor from the broker does ("Attach by descriptor"): leased and 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
@@ -29,6 +29,7 @@ from tensord._errors import (
 )
 
 from . import lease
+from .ending import at_end
 from .libc import PAGE_SIZE
 from .local_memory import LocalMemory
 from .mapping import Access, Mapping, View, map_file
@@ -46,7 +47,7 @@ AttachedBy = Literal["name", "descriptor", "copy"]
 """How a region's file was reached."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """Who is asked about a region beyond what its name here shows: its server.
 
@@ -174,13 +175,22 @@ class Barred(MappingFailed):
     """Somebody write-locks the lease byte of a sealed file: it can be mapped, and not be leased by a lock."""
 
 
-def map_place(place: Place, byte_offset: int, byte_size: int, access: Access, *, leased: bool = True) -> View:
-    """Maps a range of the file at ``place``, locked and checked; the locks live as long as the mapping does.
+def map_place(
+    place: Place,
+    byte_offset: int,
+    byte_size: int,
+    access: Access,
+    *,
+    leased: bool = True,
+    stands: Callable[[Place], bool] | None = None,
+) -> View:
+    """Maps a range of the file at ``place``, locked and checked; the locks live as long as the mapping does. ``stands``
+    answers in the place of who is asked whether the region does.
 
     Raises ``Mismatch``, ``AccessDenied``, ``MappingFailed``, ``OutOfDescriptors``, and leaves neither descriptor nor
     lock then. After ``Barred`` it can be mapped with ``leased=False``: its pages live for as long as they are mapped.
     """
-    opened = _open_standing(place, writable=access is Access.WRITE, leased=leased)
+    opened = _open_standing(place, writable=access is Access.WRITE, leased=leased, stands=stands)
     return _map_opened(opened, place, byte_offset, byte_size, access)
 
 
@@ -222,7 +232,7 @@ def _map_opened(opened: _Opened, place: Place, byte_offset: int, byte_size: int,
     view.mapping.attached_by = opened.by
     if place.copy is not None:
         # Who attaches it while anything of it is left here gets the same memory.
-        weakref.finalize(view.buffer()[0], _let_go_of, place.copy).atexit = False
+        at_end(view.buffer()[0], functools.partial(_let_go_of, place.copy))
     return view
 
 
@@ -268,7 +278,7 @@ def open_unleased(place: Place, *, writable: bool) -> int:
     return _open_standing(place, writable=writable, leased=False).fd
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Opened:
     """An open descriptor, and how it was got. ``page_bytes`` is what its mappings are made of."""
 
@@ -277,7 +287,14 @@ class _Opened:
     page_bytes: int = PAGE_SIZE
 
 
-def _open_standing(place: Place, *, writable: bool, leased: bool, to_pin: bool = False) -> _Opened:
+def _open_standing(
+    place: Place,
+    *,
+    writable: bool,
+    leased: bool,
+    to_pin: bool = False,
+    stands: Callable[[Place], bool] | None = None,
+) -> _Opened:
     path, asked = place.path, place.asked
     if place.copy is not None:
         return _Opened(place.copy.open(writable=writable or to_pin), "copy")
@@ -303,7 +320,7 @@ def _open_standing(place: Place, *, writable: bool, leased: bool, to_pin: bool =
                 break
             # Of another file system the server knows nothing better.
             if isinstance(failure.to_error(), StaleRef):
-                if not asked.stands(place):
+                if not (stands or asked.stands)(place):
                     break
                 if tries != 1:
                     # It has linked a lost name back; where that does not help, the name is hidden here.
@@ -438,13 +455,12 @@ def _check(fd: int, place: Place, path: str, writable: bool) -> None:
     opened = os.fstat(fd)
     if not stat.S_ISREG(opened.st_mode):
         raise Mismatch(place, "is no regular file")
-    identity = (place.dev, place.ino)
     try:
         named = os.lstat(path)
     except OSError as error:
         raise Mismatch(place, f"went away meanwhile ({error.strerror})") from error
     for status in (opened, named):
-        if (status.st_dev, status.st_ino) != identity:
+        if status.st_ino != place.ino or status.st_dev != place.dev:
             raise Mismatch(
                 place, f"is inode {status.st_ino} of device {status.st_dev}, want {place.ino} of {place.dev}"
             )

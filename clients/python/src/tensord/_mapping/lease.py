@@ -29,6 +29,10 @@ _F_UNLCK = 2
 _FLOCK = struct.Struct("@hhqqi0q")
 
 
+def _to_flock(kind: int, start: int, length: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+
+
 class Role(enum.Enum):
     """As what a process maps a region: the first byte that it locks, and how many."""
 
@@ -40,24 +44,28 @@ class Role(enum.Enum):
     """It made it, and uses it like the others."""
 
 
+# Made once: each attach takes one.
+_READ_LOCKS = {role: _to_flock(_F_RDLCK, *role.value) for role in Role}
+
+
 def take_lease(fd: int, role: Role = Role.CONSUMER) -> None:
     """Marks the file of ``fd`` as mapped. Raises ``OSError``; ``EAGAIN`` if somebody write-locks the byte."""
-    _ofd_lock(fd, _F_OFD_SETLK, _F_RDLCK, *role.value)
+    _ofd_lock(fd, _F_OFD_SETLK, _READ_LOCKS[role])
 
 
 def take_writer_lease(fd: int) -> None:
     """Marks the file of ``fd`` as mapped for writing. Raises ``OSError``."""
-    _ofd_lock(fd, _F_OFD_SETLK, _F_RDLCK, WRITER_BYTE, 1)
+    _ofd_lock(fd, _F_OFD_SETLK, _to_flock(_F_RDLCK, WRITER_BYTE, 1))
 
 
 def let_go(fd: int) -> None:
     """Takes every lease back from a description that nobody has mapped yet. Raises ``OSError``."""
-    _ofd_lock(fd, _F_OFD_SETLK, _F_UNLCK, LEASE_BYTE, 0)
+    _ofd_lock(fd, _F_OFD_SETLK, _to_flock(_F_UNLCK, LEASE_BYTE, 0))
 
 
 def let_go_of_writing(fd: int) -> None:
     """As ``let_go``, of the writer's lease alone. Raises ``OSError``."""
-    _ofd_lock(fd, _F_OFD_SETLK, _F_UNLCK, WRITER_BYTE, 1)
+    _ofd_lock(fd, _F_OFD_SETLK, _to_flock(_F_UNLCK, WRITER_BYTE, 1))
 
 
 def is_leased(path: str) -> bool:
@@ -79,14 +87,13 @@ def _is_locked(path: str, start: int, length: int) -> bool:
     # A fresh description: through one that holds the lock itself, the kernel would see no conflict.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        answer = _ofd_lock(fd, _F_OFD_GETLK, _F_WRLCK, start, length)
+        answer = _ofd_lock(fd, _F_OFD_GETLK, _to_flock(_F_WRLCK, start, length))
     finally:
         os.close(fd)
-    return answer != _F_UNLCK
+    return bool(_FLOCK.unpack(answer)[0] != _F_UNLCK)
 
 
-def _ofd_lock(fd: int, command: int, kind: int, start: int, length: int) -> int:
+def _ofd_lock(fd: int, command: int, flock: bytes) -> bytes:
     if sys.platform == "win32":
         raise OSError("no open-file-description locks on Windows")
-    answer: int = _FLOCK.unpack(fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)))[0]
-    return answer
+    return fcntl.fcntl(fd, command, flock)

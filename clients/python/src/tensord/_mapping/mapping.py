@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tensord._errors import Closed, MappingFailed
 
 from . import libc
+from .ending import at_end
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -61,9 +62,8 @@ def map_file(fd: int, byte_offset: int, byte_size: int, access: Access, page_byt
     address = place(length, protection, flags, fd, start)
     anchor = _array_type(length).from_address(address)
     # Huge pages are unmapped whole; others the kernel rounds up itself.
-    finalizer = weakref.finalize(anchor, libc.munmap, address, -(-length // page_bytes) * page_bytes)
-    # At interpreter exit arrays may live on in other threads and atexit hooks; the kernel frees the pages anyway.
-    finalizer.atexit = False
+    # Not at interpreter exit, where the kernel frees the pages anyway.
+    at_end(anchor, functools.partial(libc.munmap, address, -(-length // page_bytes) * page_bytes))
     return View(Mapping(anchor, start, access, page_bytes), anchor, start)
 
 
@@ -116,7 +116,8 @@ class Mapping:
         self._handed_out: weakref.WeakValueDictionary[int, npt.NDArray[Any]] | None = None
         self._flipped: list[weakref.ref[npt.NDArray[Any]]] = []
         # What every array is a view of through which somebody may still write.
-        self._writable: weakref.WeakValueDictionary[int, Bytes] = weakref.WeakValueDictionary()
+        # By plain references, since each attach makes this, and hardly one has anything in it.
+        self._writable: dict[int, weakref.ref[Bytes]] = {}
 
     @property
     def access(self) -> Access:
@@ -127,7 +128,7 @@ class Mapping:
         after a seal too. Raises ``OSError``.
         """
         # In this order: a seal in another thread either sees it or is seen.
-        self._writable[id(root)] = root
+        self._writable[id(root)] = weakref.ref(root, functools.partial(_drop, self._writable, id(root)))
         if self._access is not Access.WRITE:
             start = address & -self._page_bytes
             _allow_writes(start, self._whole_pages(address + length - start))
@@ -247,7 +248,7 @@ class View:
             if not isinstance(self._apart, View):
                 self._apart = self._apart()
                 # Whoever has only these pages keeps the others all the same, and what hangs on their end.
-                weakref.finalize(self._apart.buffer()[0], _forget, anchor).atexit = False
+                at_end(self._apart.buffer()[0], functools.partial(_forget, anchor))
             return self._apart.writable(byte_offset, byte_size)
         start = byte_offset - first
         assert 0 <= start <= start + byte_size <= len(anchor), "outside the view"
@@ -289,6 +290,11 @@ class View:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a view of a mapping cannot be pickled or copied")
+
+
+def _drop(references: dict[int, weakref.ref[Bytes]], key: int, reference: weakref.ref[Bytes]) -> None:
+    if references.get(key) is reference:
+        del references[key]
 
 
 def _same(root: Bytes) -> Bytes:

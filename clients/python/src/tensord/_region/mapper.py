@@ -4,10 +4,8 @@ told. The protocol with the kernel is ``_mapping``'s; the routes are ``_api.py``
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,6 +27,7 @@ from tensord._errors import (
 )
 from tensord._mapping.attach import Asked, Barred, Mismatch, Place, map_place
 from tensord._mapping.attachment import Attachment
+from tensord._mapping.ending import at_end
 from tensord._mapping.lease import Role
 from tensord._mapping.local_memory import LocalMemory
 from tensord._mapping.mapping import Access
@@ -156,11 +155,10 @@ def map_regions(
     for _ in range(ATTACH_TRIES):
         mapped: list[Mapped] = []
         # The server has just been asked whether they stand: what it insists on, and is not here, it hands out.
-        told = replace(asked, stands=functools.partial(_is_said_again, same > 0))
+        stands = _is_said_again if same > 0 else _is_said_once
         try:
             for region in regions:
-                attachment = _map_all_of(region, choose(region), told, asked, keep, created=created, fill=fill)
-                mapped.append((region, attachment))
+                mapped.append((region, _map_all_of(region, choose(region), asked, stands, keep, created=created)))
             return mapped
         except BaseException as error:
             for _region, attachment in mapped:
@@ -178,34 +176,35 @@ def map_regions(
     raise _busy(region) if mismatch.sealed else mismatch.to_error() from mismatch
 
 
-def _is_said_again(said: bool, _: Place) -> bool:
-    return said
+def _is_said_once(_: Place) -> bool:
+    return False
+
+
+def _is_said_again(_: Place) -> bool:
+    return True
 
 
 def _map_all_of(
     region: RegionDescriptor,
     access: Access,
-    told: Asked,
     asked: Asked,
+    stands: Callable[[Place], bool],
     keep: Keep,
     *,
     created: bool,
-    fill: Fill | None,
 ) -> Attachment:
-    role = Role.MAKER if created and region.storage.maker_byte else Role.CONSUMER
-    into = None if fill is None else lambda fd: fill(fd, region)
-    place = replace(_to_place(region), role=role, asked=told, fill=into)
+    place = _to_place(region, Role.MAKER if created and region.storage.maker_byte else Role.CONSUMER, asked)
     _check_state(region, access)
     if is_heap(region):
         place = replace(place, copy=_get_copy(region, access, asked, created=created))
     attachment = (
         attach_device(place, access, keep=keep)
         if place.storage == DEVICE_STORAGE
-        else _map(place, 0, place.byte_size, access, keep)
+        else _map(place, 0, place.byte_size, access, keep, stands)
     )
-    # Of what has no name only who has handed it out says whose it is.
-    instance = place.instance or (asked.instance and asked.instance())
-    attachment.place = replace(place, asked=asked, instance=instance, fill=None)
+    if place.instance is None and asked.instance is not None:
+        # Of what has no name only who has handed it out says whose it is.
+        attachment.place = replace(place, instance=asked.instance())
     return attachment
 
 
@@ -344,11 +343,18 @@ def keeps_by(session: Session | None) -> Keep:
     return keep
 
 
-def _map(place: Place, byte_offset: int, byte_size: int, access: Access, keep: Keep | None) -> Attachment:
+def _map(
+    place: Place,
+    byte_offset: int,
+    byte_size: int,
+    access: Access,
+    keep: Keep | None,
+    stands: Callable[[Place], bool] | None = None,
+) -> Attachment:
     is_file = place.storage == FILE
     if not is_file:
         try:
-            return Attachment(place, map_place(place, byte_offset, byte_size, access))
+            return Attachment(place, map_place(place, byte_offset, byte_size, access, stands=stands))
         except Barred:
             if keep is None:
                 raise
@@ -360,13 +366,13 @@ def _map(place: Place, byte_offset: int, byte_size: int, access: Access, keep: K
         if is_file:
             raise Mismatch(place, f"is no region any more: {error.detail}") from error
     try:
-        view = map_place(place, byte_offset, byte_size, access, leased=False)
+        view = map_place(place, byte_offset, byte_size, access, leased=False, stands=stands)
     except BaseException:
         if end is not None:
             end()
         raise
     if end is not None:
-        weakref.finalize(view.buffer()[0], end).atexit = False
+        at_end(view.buffer()[0], end)
     return Attachment(place, view)
 
 
@@ -393,7 +399,7 @@ def _check_state(region: RegionDescriptor, access: Access) -> None:
         raise problem
 
 
-def _to_place(region: RegionDescriptor) -> Place:
+def _to_place(region: RegionDescriptor, role: Role = Role.CONSUMER, asked: Asked | None = None) -> Place:
     storage = region.storage
     if storage.kind not in (*MAPPED_STORAGES, DEVICE_STORAGE):
         raise FeatureUnavailable(
@@ -409,8 +415,10 @@ def _to_place(region: RegionDescriptor) -> Place:
         storage.ino,
         # Of memory of a device the file carries the locks alone.
         0 if storage.kind == DEVICE_STORAGE else storage.byte_size,
-        storage=storage.kind,
-        instance=instance,
+        asked,
+        role,
+        storage.kind,
+        instance,
         mtime_ns=storage.mtime_ns,
     )
 

@@ -120,6 +120,11 @@ class Hold:
         """The session's id, if one is open."""
         return self._id
 
+    @property
+    def is_started(self) -> bool:
+        """Whether a thread holds the session, or sees to one."""
+        return self._thread is not None
+
     def open(self, api: Api) -> str:
         """The session's id; opens it, through ``api``, if there is none, and has it held. Raises what a request raises,
         ``Closed``, ``FeatureUnavailable`` where no thread can hold it.

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tensord._api import Api
-from tensord._arguments.checked import checked_class
+from tensord._arguments.checked import checked_class, checks_itself
 from tensord._errors import FeatureUnavailable, SessionNotFound
 from tensord._mapping.attachment import Attachment
+from tensord._mapping.ending import at_end
 from tensord._mapping.mapping import Access
 from tensord._wire.session import SessionDescriptor, SessionEnd
 
@@ -83,6 +84,7 @@ class Session:
         """Whether the server, which holds the session, tells makers from consumers."""
         return self._hold.tells_makers
 
+    @checks_itself
     def report(self, attachment: Attachment, *, start: bool, hand_off: bool | None) -> None:
         """Tells the server that this process maps a region, and later how and how long; of a ``hand_off``, or where it
         is not known whether it is one, however short that is. With ``start`` a session is opened for it, in the
@@ -101,9 +103,9 @@ class Session:
 
         # They keep the session: as long as something is mapped through it, it has something to tell.
         attachment.on_remap = change
-        weakref.finalize(attachment.view.buffer()[0], end).atexit = False
+        at_end(attachment.view.buffer()[0], end)
         change(attachment.access, attachment.is_makers)
-        if start:
+        if start and not self._hold.is_started:
             # Without it the region is mapped all the same: at the interpreter's end no thread can start.
             with contextlib.suppress(FeatureUnavailable):
                 self._hold.start()

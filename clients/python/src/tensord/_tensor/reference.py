@@ -6,6 +6,7 @@ with the others. Opening one is ``_mapping``'s business.
 
 from __future__ import annotations
 
+import functools
 import json
 import os.path
 import re
@@ -58,6 +59,7 @@ _FIELDS = frozenset(
 _FIRST_FIELDS = _FIELDS - {"storage", "device_uuid"}
 
 
+@functools.lru_cache(maxsize=256)
 def instance_of(path: str) -> str | None:
     """The instance in the name of a region's file, or ``None`` if it is not such a name."""
     match = _FILE_NAME.fullmatch(os.path.basename(path))
