@@ -3,7 +3,7 @@
  * mapped is never given back: it ends when the last mapping of the description does, however that happens.
  */
 
-import { setLock } from "./lock.ts";
+import { setFlock, setLock, toFlock } from "./lock.ts";
 
 const leaseByte = 1n << 62n;
 const makerByte = leaseByte + 1n;
@@ -15,17 +15,16 @@ const writerByte = (1n << 62n) + (1n << 61n);
  */
 export type Role = "consumer" | "maker" | "builder";
 
-/** The first byte that each of them locks, and how many. */
-const ranges = {
-  consumer: [leaseByte, 1n],
-  maker: [makerByte, 1n],
-  builder: [leaseByte, 2n],
-} as const satisfies Record<Role, readonly [bigint, bigint]>;
+/** What each of them locks, laid out once, since every attach does it. */
+const flocks = {
+  consumer: toFlock("read", leaseByte, 1n),
+  maker: toFlock("read", makerByte, 1n),
+  builder: toFlock("read", leaseByte, 2n),
+} as const satisfies Record<Role, Buffer>;
 
 /** Marks the file of `fd` as mapped. @throws SystemError; `EAGAIN` if somebody write-locks the byte */
 export function takeLease(fd: number, role: Role): void {
-  const [start, length] = ranges[role];
-  setLock(fd, "read", start, length);
+  setFlock(fd, flocks[role]);
 }
 
 /** Marks the file of `fd` as mapped for writing. @throws SystemError */

@@ -21,7 +21,12 @@ const longestPauseMs = 16;
  * @throws SystemError; `EAGAIN` if somebody else's lock is in the way
  */
 export function setLock(fd: number, type: keyof typeof lockTypes, start: bigint, length: bigint): void {
-  fcntl(fd, F_OFD_SETLK, toFlock(type, start, length));
+  setFlock(fd, toFlock(type, start, length));
+}
+
+/** As `setLock`, of what `toFlock` has made, which it does not change. @throws SystemError */
+export function setFlock(fd: number, flock: Buffer): void {
+  fcntl(fd, F_OFD_SETLK, flock);
 }
 
 /** As `setLock`. @returns false if somebody else's lock is in the way */
