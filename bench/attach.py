@@ -49,9 +49,7 @@ def build_c():
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "map.c"), Path(folder, "map.so")
         source.write_text(C_SOURCE)
-        subprocess.run(
-            [compiler, "-O2", "-shared", "-fPIC", "-o", library, source], check=True
-        )
+        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
         function = ctypes.CDLL(str(library)).map_once
     function.argtypes = [ctypes.c_char_p, ctypes.c_ulong]
     function.restype = ctypes.c_long
@@ -91,9 +89,7 @@ def main():
         size = descriptor.storage.byte_size
     else:
         os.truncate(path, size)
-        descriptor = replace(
-            descriptor, storage=replace(descriptor.storage, byte_size=size)
-        )
+        descriptor = replace(descriptor, storage=replace(descriptor.storage, byte_size=size))
         reference = replace(
             reference,
             byte_size=size - reference.byte_offset,

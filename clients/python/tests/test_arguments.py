@@ -280,7 +280,6 @@ def calls(server: Server, client: tensord.Client) -> Iterator[dict[str, Call]]:
             "Session.use": Call(session.use, {"call": len}),
             "Session.own": Call(session.own, {"call": len}),
             "Session.later": Call(session.later, {"chore": len}),
-            "Session.report": Call(session.report, {"attachment": region._attachment, "start": False}),
         }
 
 

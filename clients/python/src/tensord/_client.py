@@ -466,7 +466,7 @@ class Client:
         tensor = open_reference(ref, access, self._asked, keeps_by(self._session))
         if self._session is not None and tensor._attachment.place.copy is None:
             # Told once there is a session for another reason: no server is asked here.
-            self._session.report(tensor._attachment, start=False, hand_off=None)
+            self._session._report(tensor._attachment, start=False, hand_off=None)
         return tensor
 
     def rings(self) -> Rings:

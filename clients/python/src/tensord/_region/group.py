@@ -83,7 +83,7 @@ def open_group(
     if session is not None:
         for region, attachment in mapped:
             if attachment.place.copy is None:
-                session.report(attachment, start=True, hand_off=is_hand_off(region))
+                session._report(attachment, start=True, hand_off=is_hand_off(region))
     return Group(to_region(api, region, attachment, created=False) for region, attachment in mapped)
 
 

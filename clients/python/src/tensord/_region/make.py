@@ -142,5 +142,5 @@ def open_region(
         region = ask()
     mapped, attachment = map_region(region, ask, choose, asked_by(api), keeps_by(session), created=created, fill=fill)
     if session is not None and attachment.place.copy is None:
-        session.report(attachment, start=True, hand_off=is_hand_off(mapped))
+        session._report(attachment, start=True, hand_off=is_hand_off(mapped))
     return to_region(api, mapped, attachment, created=created)

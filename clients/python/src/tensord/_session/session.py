@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tensord._api import Api
-from tensord._arguments.checked import checked_class, checks_itself
+from tensord._arguments.checked import checked_class
 from tensord._errors import FeatureUnavailable, SessionNotFound
 from tensord._mapping.attachment import Attachment
 from tensord._mapping.ending import at_end
@@ -84,8 +84,7 @@ class Session:
         """Whether the server, which holds the session, tells makers from consumers."""
         return self._hold.tells_makers
 
-    @checks_itself
-    def report(self, attachment: Attachment, *, start: bool, hand_off: bool | None) -> None:
+    def _report(self, attachment: Attachment, *, start: bool, hand_off: bool | None) -> None:
         """Tells the server that this process maps a region, and later how and how long; of a ``hand_off``, or where it
         is not known whether it is one, however short that is. With ``start`` a session is opened for it, in the
         background; without, it is told once there is one.
