@@ -8,6 +8,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   truncateSync,
   unlinkSync,
   writeFileSync,
@@ -15,7 +16,7 @@ import {
 import { join } from "node:path";
 import { assertNothingLeft, tokenOf } from "../harness/instance.ts";
 import { checkBooks, checkRows } from "../harness/instance-check.ts";
-import { readContent } from "../harness/instance-content.ts";
+import { currentMark, readContent } from "../harness/instance-content.ts";
 import { ForeignFiles } from "../harness/instance-foreign.ts";
 import { needsPython, needsRoot, root, testWith } from "../harness/instance-needs.ts";
 import { Tmpfs } from "../harness/instance-tmpfs.ts";
@@ -48,6 +49,8 @@ testWith(needsPython)(
     forgetStore(server);
     await server.start();
     await checkAdopted(server, made);
+    const { mode } = statSync(made.sealed.region.storage.path);
+    expect(mode & currentMark, "whether it is what it was known as, nobody can say").toBe(0);
     expect((await server.api.get(made.sealed.region.id)).in_use).toBeTrue();
     expect((await server.api.stats()).epoch, "a client sees that the server began anew").not.toBe(epoch);
     await checkBooks(server, foreign.names);

@@ -64,7 +64,7 @@ export const clientsMutations = [
   {
     name: "Python ends who writes to a torch tensor after its seal",
     file: `${python}/_mapping/mapping.py`,
-    find: "        self._writable[id(root)] = root\n",
+    find: "        self._writable[id(root)] = weakref.ref(root, functools.partial(_drop, self._writable, id(root)))\n",
     replace: "        pass\n",
     test: [`${tests}/test_memory.py`, "test_each_form_of_mapping_does_as_the_table_says"],
   },

@@ -48,8 +48,6 @@ export async function sealRegions(
     const usages: Usage[] = [];
     await inSlices(store, regions, (region) => {
       store.storages.of(region).memory.setAccess(region.token, access);
-      // The commit would do it, but for a group in one turn.
-      store.unmarkOthers(region);
       store.step("seal.mode-set");
     });
     // After the mode: a writer that locks later sees a sealed file and lets go.
@@ -57,6 +55,8 @@ export async function sealRegions(
       usages.push(checkUsage(store, region));
       store.step("seal.writers-asked");
     });
+    // The commit would do it, but of a group in one turn.
+    await inSlices(store, regions, (region) => store.unmarkOthers(region));
     for (const region of regions) await makeFinal(store, region);
     store.step("seal.made-final");
     const checksums: (Checksum | null)[] = [];

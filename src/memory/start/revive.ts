@@ -46,11 +46,9 @@ export function reviveRegion(store: Store, record: RegionRecord, file: KeptFile)
     return region;
   }
   const access = accessOf(region);
-  if (file.access !== access) {
-    memory.setAccess(region.token, access);
-    // What its name has meant since its seal only its own mark could tell.
-    if (access !== "open") memory.unmark?.(region.token, access);
-  }
+  if (file.access !== access) store.storages.of(region).memory.setAccess(region.token, access);
+  // What its name has meant since its seal only its own mark could tell.
+  if (file.access !== access && access !== "open") memory.unmark?.(region.token, access);
   inspectName(store, region);
   if (isHandOff(region)) beginHandOff(store, region, memory.usage(region.token));
   scheduleExpiry(store, region);

@@ -227,7 +227,7 @@ function check(fd: number, place: NamedPlace, isWriter: boolean): void {
 }
 
 function checkIdentity({ dev, ino }: BigIntStats, place: Place, difference: Difference): void {
-  if (String(ino) === place.ino && String(dev) === place.dev) return;
+  if (String(dev) === place.dev && String(ino) === place.ino) return;
   throw new Mismatch(place, `is inode ${ino} of device ${dev}, want ${place.ino} of ${place.dev}`, difference);
 }
 
