@@ -72,10 +72,13 @@ function checkFile(instance: Instance, region: ListedRegion, regions: readonly L
   expect(mode, `${id} (${state}) has a mode of its state`).toBeOneOf(state === "open" ? [open] : sealed);
   if (!isMarked) return;
   expect([state, storage.private], `${id} bears the current mark`).toEqual(["sealed", false]);
-  const newer = regions.filter(
-    ({ model, name, sealed_at: sealedAt }) =>
-      model === region.model && name === region.name && (sealedAt ?? "") > (region.sealed_at ?? ""),
-  );
+  const newer =
+    region.name === null
+      ? []
+      : regions.filter(
+          ({ model, name, sealed_at: sealedAt }) =>
+            model === region.model && name === region.name && (sealedAt ?? "") > (region.sealed_at ?? ""),
+        );
   expect(newer, `${id} bears the current mark, and its name means no other`).toEqual([]);
 }
 
