@@ -130,7 +130,8 @@ export class Store {
 
   /**
    * Changes regions in one turn: their rows first, as they will be at their next revision, then the books and what proves
-   * them. Before all that the current marks go of what is not as it was said to be. If a row cannot be written nothing has changed. Of two, the later may take the name that the first gives up.
+   * them. Before all that the current marks go of what is not as it was said to be. If a row cannot be written nothing else has
+   * changed. Of two, the later may take the name that the first gives up.
    * @throws TensordError `out-of-shared-memory`.
    */
   change(step: Step, ...changes: readonly (readonly [Region, RegionChange])[]): void {

@@ -158,7 +158,8 @@ def map_regions(
         stands = _is_said_again if same > 0 else _is_said_once
         try:
             for region in regions:
-                mapped.append((region, _map_all_of(region, choose(region), asked, stands, keep, created=created)))
+                attachment = _map_all_of(region, choose(region), asked, stands, keep, created=created, fill=fill)
+                mapped.append((region, attachment))
             return mapped
         except BaseException as error:
             for _region, attachment in mapped:
@@ -192,8 +193,11 @@ def _map_all_of(
     keep: Keep,
     *,
     created: bool,
+    fill: Fill | None,
 ) -> Attachment:
     place = _to_place(region, Role.MAKER if created and region.storage.maker_byte else Role.CONSUMER, asked)
+    if fill is not None:
+        place = replace(place, fill=lambda fd: fill(fd, region))
     _check_state(region, access)
     if is_heap(region):
         place = replace(place, copy=_get_copy(region, access, asked, created=created))
@@ -202,9 +206,10 @@ def _map_all_of(
         if place.storage == DEVICE_STORAGE
         else _map(place, 0, place.byte_size, access, keep, stands)
     )
-    if place.instance is None and asked.instance is not None:
+    if place.fill is not None or (place.instance is None and asked.instance is not None):
         # Of what has no name only who has handed it out says whose it is.
-        attachment.place = replace(place, instance=asked.instance())
+        instance = place.instance or (asked.instance and asked.instance())
+        attachment.place = replace(place, instance=instance, fill=None)
     return attachment
 
 
