@@ -1,9 +1,13 @@
 /** How a body travels: its content type, its encoding, and what becomes of one that is not there. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import type { Problem, Region } from "../harness/answers.ts";
 import { withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { goodRequest, optionsFor, withBody } from "./support/requests.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 const body = JSON.stringify({ byte_size: 64, ttl_ms: 60_000 });
 /** Nothing in it is required, so that nobody would miss it if it were not read. */
@@ -19,7 +23,7 @@ describe("a content type", () => {
   ]) {
     test(
       `${contentType} is JSON`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const options = { headers: { "content-type": contentType } };
         const { id } = await app.ok<Region>(201, "POST", "/v1/regions", body, options);
         const sealed = await app.ok<Region>(200, "POST", `/v1/regions/${id}/seal`, sealing, options);
@@ -31,7 +35,7 @@ describe("a content type", () => {
   for (const contentType of ["application/json ;charset=UTF-8", "application/json;", "application/json; charset"]) {
     test(
       `${contentType} is JSON or refused, but its body is never ignored`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id } = await app.create();
         const headers = { "content-type": contentType };
         const { status, body: answer } = await app.request("POST", `/v1/regions/${id}/seal`, sealing, { headers });
@@ -57,7 +61,7 @@ describe("a content type", () => {
   ]) {
     test(
       `${JSON.stringify(contentType)} is not, and a form of a web page is none either`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const options = { headers: { "content-type": contentType } };
         await app.refused("unsupported-media-type", "POST", "/v1/regions", body, options);
         // Nor is it ignored where a body may be left out.
@@ -96,7 +100,7 @@ describe("a content encoding", () => {
 
   test(
     "identity is none, and one of a body that is not there is nobody's matter",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       for (const encoding of ["identity", "Identity", " identity , identity", ""]) {
         const options = { headers: { "content-type": "application/json", "content-encoding": encoding } };
         const { id } = await app.ok<Region>(201, "POST", "/v1/regions", body, options);
@@ -140,7 +144,7 @@ describe("the text of a body", () => {
 
   test(
     "may be any Unicode, by itself or by an escape, and comes back the same",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       for (const [sent, name] of [
         [Buffer.from("größe 😀 \u2028 日本"), "größe 😀 \u2028 日本"],
         [Buffer.from("\\u0067\\ud83d\\ude00\\n\\/"), "g😀\n/"],
@@ -155,7 +159,7 @@ describe("the text of a body", () => {
 
   test(
     "is refused if it is not UTF-8, since two names would become one",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       for (const bytes of [[0xff], [0xc3], [0xed, 0xa0, 0x80], [0xc0, 0x80], [0xf8, 0x88, 0x80, 0x80, 0x80]]) {
         await app.refused("malformed-body", "POST", "/v1/regions", withName(Uint8Array.from(bytes)));
       }

@@ -1,13 +1,17 @@
 /** PATCH of a region: TTL, persistence and labels, on the revision that the client knows. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { TensordError } from "../../src/memory/error.ts";
 import { limits } from "../../src/memory/limits.ts";
 import type { Answer, Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
 import { tokenOf } from "../harness/instance.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { lease } from "./support/lease.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 function patch(app: TestApp, id: string, body: object): Promise<Region> {
   return app.ok(200, "PATCH", `/v1/regions/${id}`, body);
@@ -51,7 +55,7 @@ describe("a new TTL", () => {
 
   test(
     "lets a region persist that has a name, or will have one",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       await app.create({ name: "weights" });
       const next = await app.create({ name: "weights", if_exists: "replace" });
       expect(await patch(app, next.id, { persist: true })).toMatchObject({ owner: { kind: "persist" }, name: null });
@@ -62,7 +66,7 @@ describe("a new TTL", () => {
 
   test(
     "stands beside `persist: false`, which alone changes nothing: neither persistence nor a TTL",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ name: "weights", persist: true });
       expect(await patch(app, id, { persist: false })).toMatchObject({ owner: { kind: "persist" } });
       const ttl = { owner: { kind: "ttl", ttl_ms: 5000 } };
@@ -75,7 +79,7 @@ describe("a new TTL", () => {
 describe("labels", () => {
   test(
     "are merged: new ones come, named ones change, null takes away, the rest stays",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ labels: { stays: "1", changes: "1", goes: "1" } });
       const { labels, owner } = await patch(app, id, { labels: { changes: "2", goes: null, comes: "2", never: null } });
       expect(labels).toEqual({ stays: "1", changes: "2", comes: "2" });
@@ -116,7 +120,7 @@ describe("labels", () => {
   for (const method of ["POST", "PATCH"]) {
     test(
       `called __proto__ are kept or refused by ${method}, and never dropped in silence`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id } = await app.create();
         const path = method === "POST" ? "/v1/regions" : `/v1/regions/${id}`;
         const rest = method === "POST" ? '"byte_size":64,"ttl_ms":60000,' : "";
@@ -134,7 +138,7 @@ describe("labels", () => {
 describe("If-Match", () => {
   test(
     "lets the known revision change, and answers with the next one",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create();
       const { status, headers, body } = await patchIf(app, id, '"1"');
       expect({ status, etag: headers.get("etag"), body }).toMatchObject({
@@ -148,7 +152,7 @@ describe("If-Match", () => {
 
   test(
     "keeps out who knows an older or a later one, and changes nothing",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create();
       await patch(app, id, { ttl_ms: 5000 });
       for (const stale of ['"1"', '"3"', '"0"']) {
@@ -161,7 +165,7 @@ describe("If-Match", () => {
   for (const other of ['""', '"one"', '"-1"', '"1.0"', '"01"', '"9999999999999999"', 'W/"2"', '"2", "3"']) {
     test(
       `${other} is another one`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id } = await app.create();
         expect((await patchIf(app, id, other)).body).toMatchObject({ code: "revision-mismatch" });
         expect((await app.get(id)).revision).toBe(1);
@@ -171,7 +175,7 @@ describe("If-Match", () => {
 
   test(
     "lets one of many changes on one revision through",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create();
       const answers = await Promise.all(Array.from({ length: 20 }, () => patchIf(app, id, '"1"')));
       expect(answers.filter(({ status }) => status === 200).length).toBe(1);
@@ -192,7 +196,7 @@ describe("a change", () => {
 
   test(
     "is open to a sealed region, whose seal it does not touch",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create();
       const sealed = await app.seal(id, { checksum: true });
       const changed = await patch(app, id, { ttl_ms: 5000 });
@@ -203,7 +207,7 @@ describe("a change", () => {
 
   test(
     "during a seal is kept by the seal",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ byte_size: slowBytes });
       const sealing = app.seal(id, { checksum: true });
       expect(await idInState(app, "sealing")).toBe(id);
@@ -218,7 +222,7 @@ describe("a change by name", () => {
 
   test(
     "is answered as one by id, and keeps out who knows another revision",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ name: "weights" });
       const ask = (ifMatch: string) =>
         app.request("PATCH", path, { labels: { a: "b" } }, { headers: { "if-match": ifMatch } });

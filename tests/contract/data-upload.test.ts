@@ -1,12 +1,16 @@
 /** PUT of a region's data: where the bytes go, how long the body must be, and what a refusal leaves untouched. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { limits, MiB } from "../../src/memory/limits.ts";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { type DataOptions, readBytes, sendStream, toDataPath, writeBytes } from "./support/data-requests.ts";
 import { Intruder, lease } from "./support/lease.ts";
 import { slowBytes } from "./support/region-failures.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 const before = Buffer.from("................");
 const bytes = Buffer.from("0123456789abcdef");
@@ -25,7 +29,7 @@ async function expectContent(app: TestApp, id: string, expected: string): Promis
 describe("an upload", () => {
   test(
     "lies in the file where the descriptor says, and nowhere else",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage, tensors } = await app.create({
         tensors: ["a", "b", "c"].map((name) => ({ name, dtype: "U16", shape: [3] })),
       });
@@ -43,7 +47,7 @@ describe("an upload", () => {
 
   test(
     "may have any content type, or none",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createDotted(app);
       for (const type of ["application/octet-stream", "application/json", "text/plain; charset=utf-16", "x/y", ""]) {
         const { status } = await writeBytes(app, id, bytes, { headers: { "content-type": type } });
@@ -68,7 +72,7 @@ describe("an upload", () => {
 
   test(
     "of no bytes fills a tensor of none",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({
         tensors: [
           { name: "none", dtype: "F32", shape: [0] },
@@ -88,7 +92,7 @@ describe("an upload", () => {
 
   test(
     "of a part fills that part",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createDotted(app);
       for (const [range, part] of [
         ["bytes 0-0/16", "A"],
@@ -104,7 +108,7 @@ describe("an upload", () => {
 
   test(
     "in pieces is one",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createDotted(app);
       const upload = sendStream(app, id);
       for (const byte of bytes) upload.send(Buffer.of(byte));
@@ -131,7 +135,7 @@ describe("an upload that is refused beforehand writes nothing", () => {
   for (const [what, body, options, code] of cases) {
     test(
       what,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id } = await createDotted(app);
         const headers = { "content-length": String(body.length), ...options.headers };
         expect((await writeBytes(app, id, body, { headers })).body).toMatchObject({ code });
@@ -142,7 +146,7 @@ describe("an upload that is refused beforehand writes nothing", () => {
 
   test(
     "to a region that is sealed, or is being sealed",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const sealed = await createDotted(app);
       await app.seal(sealed.id);
       expect((await writeBytes(app, sealed.id, bytes)).body).toMatchObject({ code: "region-sealed" });
@@ -161,7 +165,7 @@ describe("an upload that is refused beforehand writes nothing", () => {
 describe("an upload that goes wrong midway leaves what came, and the region open", () => {
   test(
     "when its stream is too short",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createDotted(app);
       const upload = sendStream(app, id);
       upload.send(Buffer.from("short"));
@@ -173,7 +177,7 @@ describe("an upload that goes wrong midway leaves what came, and the region open
 
   test(
     "when its stream is too long: nothing is written past the part, and the rest is left to whoever brought it",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createDotted(app);
       const upload = sendStream(app, id, { headers: { "content-range": "bytes 0-7/*" } });
       upload.send(Buffer.from("long"));
@@ -216,7 +220,7 @@ describe("an upload that goes wrong midway leaves what came, and the region open
 
   test(
     "when a worker truncates the file: its pages do not grow back",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage } = await createDotted(app);
       const upload = sendStream(app, id);
       upload.send(Buffer.from("trunc"));
@@ -233,7 +237,7 @@ describe("an upload that goes wrong midway leaves what came, and the region open
 describe("an upload under way", () => {
   test(
     "is a writer: the region cannot be sealed, and a delete drains it and ends the upload",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createDotted(app);
       const upload = sendStream(app, id);
       upload.send(Buffer.from("half"));
@@ -250,7 +254,7 @@ describe("an upload under way", () => {
 
   test(
     "survives a seal that is refused because of it",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createDotted(app);
       const upload = sendStream(app, id);
       upload.send(bytes.subarray(0, 8));
@@ -266,7 +270,7 @@ describe("an upload under way", () => {
 
   test(
     "goes together with others, of downloads, uploads and workers",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage } = await createDotted(app);
       using _ = lease(storage.path, "write");
       const uploads = [0, 4, 8, 12].map((first) => {

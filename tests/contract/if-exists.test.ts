@@ -1,13 +1,17 @@
 /** What becomes of a name that is taken: `if_exists` fail, attach and replace. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { lstatSync } from "node:fs";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Answer, Problem, Region } from "../harness/answers.ts";
 import { type TestApp, toCharge, withApp } from "../harness/app.ts";
 import { recount } from "../harness/instance-recount.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { lease } from "./support/lease.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 const weights = { name: "weights", tensors: [{ name: "w", dtype: "F32", shape: [4, 4] }], ttl_ms: 60_000 };
 
@@ -18,7 +22,7 @@ function ask(app: TestApp, body: object): Promise<Answer> {
 describe("if_exists fail", () => {
   test(
     "is the default, and names the region that has the name",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create(weights);
       for (const body of [weights, { ...weights, if_exists: "fail" }]) {
         const problem = await app.refused("name-taken", "POST", "/v1/regions", body);
@@ -29,7 +33,7 @@ describe("if_exists fail", () => {
 
   test(
     "asks in one model only",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       await app.register("llama");
       const first = await app.create(weights);
       const second = await app.create({ ...weights, model: "llama" });
@@ -40,7 +44,7 @@ describe("if_exists fail", () => {
 
   test(
     "takes the name of a region that drains for free",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const first = await app.create(weights);
       using _ = lease(first.storage.path);
       expect((await app.remove(first.id)).state).toBe("draining");
@@ -70,7 +74,7 @@ describe("if_exists attach", () => {
 
   test(
     "answers with a sealed region as well",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create(weights);
       await app.seal(id);
       expect(await app.ok<Region>(200, "POST", "/v1/regions", attach)).toMatchObject({ id, state: "sealed" });
@@ -101,7 +105,7 @@ describe("if_exists attach", () => {
 
   test(
     "does not mind the order of tensors, nor what else is asked for",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const tensors = [
         { name: "a", dtype: "U8", shape: [1] },
         { name: "b", dtype: "F32", shape: [2] },
@@ -114,7 +118,7 @@ describe("if_exists attach", () => {
 
   test(
     "refuses other tensors and says which ones",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const tensors = [
         { name: "a", dtype: "U8", shape: [1] },
         { name: "b", dtype: "F32", shape: [2] },
@@ -153,7 +157,7 @@ describe("if_exists attach", () => {
 
   test(
     "makes the region itself if the one in creation is deleted",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const slow = { name: "weights", byte_size: slowBytes, ttl_ms: 60_000, if_exists: "attach" };
       const first = ask(app, slow);
       const firstId = await idInState(app, "creating");
@@ -168,7 +172,7 @@ describe("if_exists attach", () => {
 
   test(
     "makes a new one beside a region that drains",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const first = await app.create(weights);
       using _ = lease(first.storage.path);
       await app.remove(first.id);
@@ -184,14 +188,14 @@ describe("if_exists replace", () => {
 
   test(
     "holds a free name at once",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       expect(await app.create(replace)).toMatchObject({ name: "weights", pending_name: null });
     }),
   );
 
   test(
     "takes a name over at the seal, and the old region drains",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const old = await app.create(weights);
       await app.seal(old.id);
       using _ = lease(old.storage.path);
@@ -240,7 +244,7 @@ describe("if_exists replace", () => {
 
   test(
     "that is deleted before its seal leaves the old region in its place",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const old = await app.create(weights);
       const next = await app.create(replace);
       await app.remove(next.id);
@@ -250,7 +254,7 @@ describe("if_exists replace", () => {
 
   test(
     "that fails to seal leaves the old region in its place",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const old = await app.create(weights);
       const next = await app.create(replace);
       {
@@ -264,7 +268,7 @@ describe("if_exists replace", () => {
 
   test(
     "takes a name that became free meanwhile, and one that somebody else took meanwhile",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const old = await app.create(weights);
       const first = await app.create(replace);
       const second = await app.create(replace);
@@ -278,7 +282,7 @@ describe("if_exists replace", () => {
 
   test(
     "does not take a name from a region in creation",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const creation = app.create({ name: "weights", byte_size: slowBytes });
       const id = await idInState(app, "creating");
       const next = await app.create(replace);

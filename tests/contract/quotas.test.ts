@@ -1,11 +1,15 @@
 /** Quotas of sessions, models and the server: what counts, what is refused, and the numbers that a refusal carries. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { MiB } from "../../src/memory/limits.ts";
 import type { Problem } from "../harness/answers.ts";
 import { withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { lease } from "./support/lease.ts";
 import { claimName, endSession, openSession, type Session } from "./support/sessions.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 /** A page of header and a page of data. */
 const charge = 8192;
@@ -21,7 +25,7 @@ const holdersOf = (problem: Problem) => problem.holders as readonly Holder[];
 describe("a session's quota", () => {
   test(
     "holds to the byte, and says how much is asked and free, and who holds it",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app, { name: "trainer", quota_bytes: 2 * charge });
       const request = { byte_size: 64, session: session.id };
       const { id } = await app.create(request);
@@ -36,7 +40,7 @@ describe("a session's quota", () => {
 
   test(
     "does not count what drains, what others own, and what it does not own any more",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app, { quota_bytes: charge });
       const request = { byte_size: 64, session: session.id };
       await app.create({ byte_size: MiB, session: (await openSession(app)).id });
@@ -54,7 +58,7 @@ describe("a session's quota", () => {
 
   test(
     "counts what is built under its claim, until that is sealed",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app, { quota_bytes: charge });
       const { claim } = await claimName(app, session);
       const request = { name: "weights", claim, linger_ms: 60_000 };
@@ -82,7 +86,7 @@ describe("a session's quota", () => {
 
   test(
     "of nothing lets nothing be made, since also a region without bytes has a header",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app, { quota_bytes: 0 });
       await app.refused("session-quota-exceeded", "POST", "/v1/regions", { byte_size: 0, session: session.id });
       await app.create({ byte_size: 0 });
@@ -141,7 +145,7 @@ describe("a full pool and a full model", () => {
 
   test(
     "name no more than the five largest",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       await app.register("small", MiB);
       for (let index = 0; index < 7; index++) {
         await app.create({ model: "small", byte_size: index * 4096, session: (await openSession(app)).id });
@@ -154,7 +158,7 @@ describe("a full pool and a full model", () => {
 
   test(
     "have what drains counted, although the session is not charged for it",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       await app.register("small", charge);
       const session = await openSession(app);
       const { storage } = await app.create({ model: "small", session: session.id });

@@ -1,9 +1,13 @@
 /** A rebuild: a sealed region is built anew, and stands for everybody else until the new one takes its name at the seal. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { type Claim, claimPath, endSession, openSession, type Session, watchWaits } from "./support/sessions.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 const path = "/v1/models/default/regions/weights";
 
@@ -50,7 +54,7 @@ describe("a rebuild", () => {
 
   test(
     "that a second one asks for waits for the first, and gets what it built",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const untilWaiting = watchWaits(app);
       const old = await makeSealed(app);
       const turn = await claim(app, await openSession(app), { rebuild: old.id });
@@ -64,7 +68,7 @@ describe("a rebuild", () => {
 
   test(
     "that is still under way when the time is over has nothing for those who asked for it",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const old = await makeSealed(app);
       await claim(app, await openSession(app), { rebuild: old.id });
       const other = await openSession(app);
@@ -75,7 +79,7 @@ describe("a rebuild", () => {
   for (const end of ["gives up", "dies"]) {
     test(
       `whose builder ${end} leaves the old region as it was, and the next in line builds`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const untilWaiting = watchWaits(app);
         const old = await makeSealed(app);
         const first = await openSession(app);
@@ -96,7 +100,7 @@ describe("a rebuild", () => {
 
   test(
     "whose creation is asked for again, since the answer was lost, gets what the first one made",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const old = await makeSealed(app);
       const turn = await claim(app, await openSession(app), { rebuild: old.id });
       const built = await create(app, turn);
@@ -116,7 +120,7 @@ describe("a rebuild", () => {
 
   test(
     "of what somebody has replaced meanwhile is done: what is there now is newer",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const old = await makeSealed(app);
       const next = await makeSealed(app, { if_exists: "replace" });
       const session = await openSession(app);
@@ -126,7 +130,7 @@ describe("a rebuild", () => {
 
   test(
     "of what is gone is a build like any other",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const old = await makeSealed(app);
       await app.remove(old.id);
       const turn = await claim(app, await openSession(app), { rebuild: old.id });
@@ -140,7 +144,7 @@ describe("a rebuild", () => {
 
   test(
     "of an open region is none: somebody builds it already",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ name: "weights" });
       const session = await openSession(app);
       expect(await claim(app, session, { rebuild: id })).toMatchObject({
@@ -152,7 +156,7 @@ describe("a rebuild", () => {
 
   test(
     "without a version is of the empty one, though another is newer; with one it is of that one",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const plain = await makeSealed(app);
       const second = await makeSealed(app, { version: "2" });
       const session = await openSession(app);

@@ -1,12 +1,16 @@
 /** Sealing makes a region final: its mode, its checksum, and what can still be found out about its bytes. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { lstatSync, unlinkSync } from "node:fs";
 import { limits } from "../../src/memory/limits.ts";
 import { until, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { onesChecksums, patternChecksums, toPattern } from "./support/checksum.ts";
 import { Intruder, lease } from "./support/lease.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 function modeOf(path: string): number {
   return lstatSync(path).mode & 0o7777;
@@ -15,7 +19,7 @@ function modeOf(path: string): number {
 describe("a sealed region", () => {
   test(
     "says when, has no checksum unless one was asked for, and keeps the rest",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const open = await app.create({ name: "weights", labels: { a: "b" } });
       const before = Date.now();
       const sealed = await app.seal(open.id);
@@ -29,7 +33,7 @@ describe("a sealed region", () => {
 
   test(
     "is read-only by its mode, with the mark of a seal",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage } = await app.create();
       expect(modeOf(storage.path)).toBe(0o660);
       await app.seal(id);
@@ -39,7 +43,7 @@ describe("a sealed region", () => {
 
   test(
     "stays writable by its mode for stock readers if asked for, with the mark all the same",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage } = await app.create();
       await app.seal(id, { stock_writable: true });
       expect(modeOf(storage.path)).toBe(0o1760);
@@ -48,7 +52,7 @@ describe("a sealed region", () => {
 
   test(
     "cannot be sealed again, nor otherwise",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage } = await app.create();
       await app.seal(id);
       await app.refused("region-sealed", "POST", `/v1/regions/${id}/seal`, { checksum: true, stock_writable: true });
@@ -65,7 +69,7 @@ describe("a seal", () => {
   ] as const) {
     test(
       `by a request of ${what} is one without a checksum, for readers only`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id, storage } = await app.create();
         const { status, body } = await app.request("POST", `/v1/regions/${id}/seal`, undefined, { headers });
         expect({ status, body }).toMatchObject({ status: 200, body: { state: "sealed", checksum: null } });
@@ -76,7 +80,7 @@ describe("a seal", () => {
 
   test(
     "does not mind a reader, and minds a writer until it lets go",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage } = await app.create();
       using _ = lease(storage.path);
       {
@@ -107,7 +111,7 @@ describe("a seal", () => {
 
   test(
     "while another one is under way is refused, and the first one stands",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ byte_size: slowBytes });
       const first = app.seal(id, { checksum: true });
       expect(await idInState(app, "sealing")).toBe(id);
@@ -119,7 +123,7 @@ describe("a seal", () => {
 
   test(
     "of a file that a worker made shorter or longer leaves the region open",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage } = await app.create();
       using intruder = new Intruder(storage.path);
       for (const byteSize of [0, storage.byte_size - 1, storage.byte_size + 1]) {
@@ -166,7 +170,7 @@ describe("a checksum", () => {
   for (const [byteSize, value] of onesChecksums) {
     test(
       `of ${byteSize} bytes in chunks is the one that another implementation computes`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id, storage, tensors } = await app.create({ byte_size: byteSize });
         {
           using file = new Intruder(storage.path);
@@ -179,7 +183,7 @@ describe("a checksum", () => {
 
   test(
     "is of the data alone: a region of the same bytes under another name has the same",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const values = new Set<string | undefined>();
       for (const body of [{ name: "a" }, { name: "a-much-longer-name" }, {}]) {
         const { id } = await app.create({ byte_size: 100, ...body });
@@ -193,7 +197,7 @@ describe("a checksum", () => {
 describe("a verification", () => {
   test(
     "finds a single changed bit, wherever it is, and the way back",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage, tensors } = await app.create({ byte_size: 100_000 });
       const begin = tensors[0]?.byte_offset ?? 0;
       using intruder = new Intruder(storage.path);
@@ -213,7 +217,7 @@ describe("a verification", () => {
 
   test(
     "does not look at the header, which holds no tensor",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage } = await app.create();
       using intruder = new Intruder(storage.path);
       await app.seal(id, { checksum: true });
@@ -224,7 +228,7 @@ describe("a verification", () => {
 
   test(
     "of a region without a checksum tells what it would be",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ byte_size: 0 });
       await app.seal(id);
       const actual = "2d06800538d394c2";
@@ -234,7 +238,7 @@ describe("a verification", () => {
 
   test(
     "changes nothing and counts as a lease while it reads",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ byte_size: slowBytes });
       const sealed = await app.seal(id, { checksum: true });
       const verifications = Array.from({ length: 3 }, () => app.verify(id));
@@ -246,7 +250,7 @@ describe("a verification", () => {
 
   test(
     "of a file that a worker made shorter is an error of that file, and the server goes on",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage } = await app.create({ byte_size: slowBytes });
       using intruder = new Intruder(storage.path);
       await app.seal(id, { checksum: true });

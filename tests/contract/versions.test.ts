@@ -1,10 +1,14 @@
 /** Versions of a name stand side by side; the name alone means the newest that is sealed, or, where none is, the newest. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import type { Region, RegionList } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { Clock } from "./support/clock.ts";
 import { openSession } from "./support/sessions.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 const path = "/v1/models/default/regions/weights";
 const create = (app: TestApp, version: string, more: object = {}) =>
@@ -15,7 +19,7 @@ const idOf = async (app: TestApp, query?: string) => (await find(app, query)).id
 describe("versions of a name", () => {
   test(
     "stand side by side, and each is found by its version",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const plain = await app.create({ name: "weights", ttl_ms: 60_000 });
       const [first, second] = [await create(app, "1"), await create(app, "2.0_b-c")];
       expect([plain, first, second].map(({ version }) => version)).toEqual(["", "1", "2.0_b-c"]);
@@ -29,7 +33,7 @@ describe("versions of a name", () => {
 
   test(
     "are one name each: the same version again is taken, attached to, or replaced",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const first = await create(app, "1");
       const other = await create(app, "2");
       expect(
@@ -50,7 +54,7 @@ describe("versions of a name", () => {
 
   test(
     "without a sealed one, the name alone means the newest",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const first = await create(app, "1");
       expect(await idOf(app)).toBe(first.id);
       const second = await create(app, "2");
@@ -62,7 +66,7 @@ describe("versions of a name", () => {
 
   test(
     "the name alone means the one that was sealed last, whatever was made later",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       using clock = new Clock();
       const [first, second, third] = [await create(app, "1"), await create(app, "2"), await create(app, "3")];
       await app.seal(second.id);
@@ -78,7 +82,7 @@ describe("versions of a name", () => {
 
   test(
     "a wait for the name alone ends with any version that is sealed, one for a version with that one",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const wait = { headers: { prefer: "wait=30" } };
       const any = app.request("GET", path, undefined, wait);
       const exact = app.request("GET", `${path}?version=2`, undefined, wait);
@@ -93,7 +97,7 @@ describe("versions of a name", () => {
 
   test(
     "are listed by name, all of them or one",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const made = [await create(app, "2"), await create(app, "1"), await app.create({ name: "other" })];
       const list = async (query: string) =>
         (await app.ok<RegionList>(200, "GET", `/v1/regions?model=default&${query}`)).items.map(({ id }) => id);
@@ -116,7 +120,7 @@ describe("versions of a name", () => {
 
     test(
       `without a version let ${method} hit the newest that is sealed and nothing else, with one that one`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         using clock = new Clock();
         const [first, second, third] = [await create(app, "1"), await create(app, "2"), await create(app, "3")];
         await app.create({ name: "other" });
@@ -131,7 +135,7 @@ describe("versions of a name", () => {
 
     test(
       `of which none is sealed let ${method} hit the newest, or the one whose version is empty`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const [plain, , newest] = [await create(app, ""), await create(app, "1"), await create(app, "2")];
         expect(await hit(app)).toEqual([newest.id]);
         expect(await hit(app, "?version=")).toEqual([plain.id]);
@@ -140,7 +144,7 @@ describe("versions of a name", () => {
 
     test(
       `do not let ${method} hit a replacement before its seal`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const holder = await create(app, "1");
         const next = await create(app, "1", { if_exists: "replace" });
         expect(await hit(app)).toEqual([holder.id]);
@@ -150,6 +154,7 @@ describe("versions of a name", () => {
 
     test(
       `are not there for ${method} if nobody has them, and it says which`,
+      // How a region ended is told for a while: the app has seen none but these.
       withApp(async (app) => {
         await app.seal((await create(app, "1")).id);
         const absent = 'Cannot find region "weights" of model "default": nobody has';
@@ -165,7 +170,7 @@ describe("versions of a name", () => {
 
   test(
     "are claimed each for itself; the name alone gets what there is",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id: session } = await openSession(app);
       const claim = (body: object) =>
         app.ok<{ role: string; claim: string; region: Region | null }>(200, "POST", `${path}/claim`, {
@@ -189,7 +194,7 @@ describe("versions of a name", () => {
 
   test(
     "need a name, and are written like one",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       await app.refused("validation-failed", "POST", "/v1/regions", { version: "1", byte_size: 1, ttl_ms: 1000 });
       for (const version of ["a/b", "a b", "é", "x".repeat(129)]) {
         await app.refused("validation-failed", "POST", "/v1/regions", {

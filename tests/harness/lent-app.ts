@@ -17,6 +17,8 @@ export async function clearApp(app: TestApp): Promise<void> {
     if (name !== "default") await app.request("DELETE", `/v1/models/${name}?drain=true`);
 }
 
+const usual: AppOptions = {};
+
 type Footprint = ReturnType<TestApp["footprint"]>;
 
 export class LentApps {
@@ -24,7 +26,7 @@ export class LentApps {
   readonly #idle = new Map<AppOptions, { readonly app: TestApp; readonly atFirst: Footprint }[]>();
 
   /** A test's body with an app that has nothing: `test("a claim", apps.with(async (app) => …, options))`. */
-  with(use: (app: TestApp) => Promise<void>, options: AppOptions): () => Promise<void> {
+  with(use: (app: TestApp) => Promise<void>, options = usual): () => Promise<void> {
     return async () => {
       const lent = this.#idle.get(options)?.pop() ?? (await open(options));
       const { app, atFirst } = lent;
