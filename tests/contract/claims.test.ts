@@ -1,8 +1,9 @@
 /** Claims: of N workers that want a name, one builds and the others get what it built; if it dies, the next one builds. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
 import {
   type Claim,
@@ -15,6 +16,9 @@ import {
   untilGone,
   watchWaits,
 } from "./support/sessions.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 /** What the builder makes: it lingers, since its readers come later. */
 async function build(app: TestApp, claim: string | null, body: object = {}): Promise<Region> {
@@ -37,7 +41,7 @@ describe("a free name", () => {
 
   test(
     "is claimed in its model only",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app);
       await app.register("llama");
       await claimName(app, session);
@@ -50,7 +54,7 @@ describe("a free name", () => {
 describe("the same key", () => {
   test(
     "of the same session gets the same claim again, as often as it asks",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app);
       const first = await claimName(app, session, { key: "a" });
       expect(first.role).toBe("builder");
@@ -64,7 +68,7 @@ describe("the same key", () => {
 
   test(
     "of another session, another key and no key get nothing",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app);
       await claimName(app, session, { key: "a" });
       expect((await claimName(app, await openSession(app), { key: "a" })).role).toBe("reader");
@@ -77,7 +81,7 @@ describe("the same key", () => {
 describe("a reader", () => {
   test(
     "gets the sealed region, whoever made it",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ name: "weights" });
       await app.seal(id);
       const { role, claim, region } = await claimName(app, await openSession(app));
@@ -88,7 +92,7 @@ describe("a reader", () => {
 
   test(
     "gets the unsealed region when its time is over, which says: ask again",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { claim } = await claimName(app, await openSession(app));
       const { id } = await build(app, claim);
       const session = await openSession(app);
@@ -101,7 +105,7 @@ describe("a reader", () => {
 
   test(
     "that waits is told of the wait, and gets the region when it is sealed",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const untilWaiting = watchWaits(app);
       const { claim } = await claimName(app, await openSession(app));
       const waiting = Array.from({ length: 7 }, async () => {
@@ -120,7 +124,7 @@ describe("a reader", () => {
 
   test(
     "that goes away waits no longer",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const untilWaiting = watchWaits(app);
       await claimName(app, await openSession(app));
       const { id: session } = await openSession(app);
@@ -147,7 +151,7 @@ describe("the next in line builds", () => {
   for (const [what, end] of ways) {
     test(
       `when ${what}, one of those who wait, and in the order in which they came`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const untilWaiting = watchWaits(app);
         const builder = await openSession(app, { ttl_ms: shortTtlMs });
         const { claim } = await claimName(app, builder);
@@ -169,7 +173,7 @@ describe("the next in line builds", () => {
 
   test(
     "also when the builder dies in the middle of its work, twice",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const untilWaiting = watchWaits(app);
       let { claim, session } = await toBuilder(app);
       for (let deaths = 0; deaths < 2; deaths++) {
@@ -190,7 +194,7 @@ describe("the next in line builds", () => {
 
   test(
     "when what was sealed is deleted",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ name: "weights" });
       await app.seal(id);
       const session = await openSession(app);
@@ -210,7 +214,7 @@ describe("the next in line builds", () => {
 
 test(
   "a claim that waits while somebody creates the name builds as soon as that creation is deleted",
-  withApp(async (app) => {
+  apps.with(async (app) => {
     const untilWaiting = watchWaits(app);
     const creation = app.request("POST", "/v1/regions", { name: "weights", byte_size: slowBytes, ttl_ms: 600_000 });
     const id = await idInState(app, "creating");
@@ -225,7 +229,7 @@ test(
 describe("a region under a claim", () => {
   test(
     "is paid for by the builder's session and dies with it, whatever its owner, until it is sealed",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       for (const owner of [{ ttl_ms: 600_000 }, { linger_ms: 600_000 }, { persist: true }]) {
         const session = await openSession(app);
         const { claim } = await claimName(app, session);
@@ -256,7 +260,7 @@ describe("a region under a claim", () => {
 
   test(
     "may be made again under the same claim after it was deleted",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { claim } = await claimName(app, await openSession(app));
       await app.remove((await build(app, claim)).id);
       await app.refused("name-claimed", "POST", "/v1/regions", { name: "weights", byte_size: 1, ttl_ms: 1000 });
@@ -268,7 +272,7 @@ describe("a region under a claim", () => {
 describe("without the claim", () => {
   test(
     "nobody creates the name, under whatever if_exists, and the refusal says who builds",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app, { name: "trainer" });
       await claimName(app, session);
       for (const if_exists of ["fail", "attach", "replace"]) {
@@ -283,7 +287,7 @@ describe("without the claim", () => {
 
   test(
     "nor with the claim of another name, or one that is released",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app);
       const other = await app.ok<Claim>(200, "POST", claimPath.replace("weights", "other"), { session: session.id });
       const { claim } = await claimName(app, session);
@@ -299,7 +303,7 @@ describe("without the claim", () => {
 
 test(
   "a claim whose session ends while it waits in line is refused, and the next one builds",
-  withApp(async (app) => {
+  apps.with(async (app) => {
     const untilWaiting = watchWaits(app);
     const builder = await openSession(app);
     await claimName(app, builder);

@@ -1,15 +1,19 @@
 /** A group is sealed in one turn and opened in one: whoever asks for all of it gets one version of all of it. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { lstatSync, unlinkSync } from "node:fs";
 import { idOf } from "../../src/memory/journal/region-record.ts";
 import { createRegion } from "../../src/memory/regions/create.ts";
 import { toCreateRequest } from "../../src/routes/region-request.ts";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { sealGroup } from "./support/group-failures.ts";
 import { Intruder, lease } from "./support/lease.ts";
 import { watchWaits } from "./support/sessions.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 interface Group<Item = Region> {
   readonly items: readonly Item[];
@@ -46,7 +50,7 @@ const open = (app: TestApp, body: object = { names }, headers = {}) =>
 describe("a group", () => {
   test(
     "is sealed as each of it would be, and answered in the order that was asked for, without tensors",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const [first, second] = await makeShards(app);
       const { items } = await seal(app, [second, first] as Region[], { checksum: true, stock_writable: true });
       expect(items).toMatchObject([
@@ -106,7 +110,7 @@ describe("a group", () => {
 
   test(
     "of which one is refused is open, all of it, by its modes too, and can be sealed afterwards",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       await seal(app, await makeShards(app));
       const old = idsOf((await open(app)).items);
       const next = await makeShards(app, { if_exists: "replace" });
@@ -146,7 +150,7 @@ describe("a group", () => {
 
   test(
     "whose second file a worker made shorter is open, also where the first one's checksum is taken",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const shards = await makeShards(app);
       using intruder = new Intruder(shards[1]?.storage.path ?? "");
       intruder.truncate(1);
@@ -158,7 +162,7 @@ describe("a group", () => {
 
   test(
     "is of one model, each region once, each with a name of its own",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       await app.register("llama");
       const [first, second] = await makeShards(app);
       const other = await app.create({ model: "llama" });
@@ -183,6 +187,7 @@ describe("a group", () => {
 
   test(
     "has at most 1,000 members, of which each is sealed and opened, and at least one",
+    // Its store goes in less time than so many regions one by one.
     withApp(async (app) => {
       const regions: { id: string; name: string }[] = [];
       for (let shard = 0; shard < 1000; shard++) regions.push(await createQuickly(app, `shard-${shard}`));
@@ -205,7 +210,7 @@ describe("a group", () => {
 
   test(
     "may have members whose revisions are said, and then is sealed only as it was known",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const [first, second] = (await makeShards(app)) as [Region, Region];
       await app.ok(200, "PATCH", `/v1/regions/${first.id}`, { labels: { a: "b" } });
       const members = (revision: number) => ({
@@ -223,7 +228,7 @@ describe("a group", () => {
 describe("a group that is opened", () => {
   test(
     "comes in the order that was asked for, as descriptors with tensors",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const shards = await makeShards(app);
       await seal(app, shards);
       const { items } = await open(app, { names: names.toReversed() });
@@ -235,7 +240,7 @@ describe("a group that is opened", () => {
 
   test(
     "is of the version that is said, else of the newest of each",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const versions = new Map<string, string[]>();
       for (const version of ["1", "2"]) {
         const shards = await makeShards(app, { version });
@@ -252,7 +257,7 @@ describe("a group that is opened", () => {
 
   test(
     "is waited for until all of it is sealed",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const untilWaiting = watchWaits(app);
       const request = app.request("POST", "/v1/open", { names }, { headers: { prefer: "wait=60" } });
       await untilWaiting(1);
@@ -268,7 +273,7 @@ describe("a group that is opened", () => {
 
   test(
     "is answered as it is when the time is over, if all of it is there",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const [first] = (await makeShards(app)) as [Region, Region];
       await app.seal(first.id);
       const { items } = await open(app, { names }, { prefer: "wait=1" });
