@@ -1,12 +1,16 @@
 /** GET of a region's data: which bytes, by which names and ranges, in which states, and what the headers say of them. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { limits, MiB } from "../../src/memory/limits.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { readBytes, toDataPath, writeBytes } from "./support/data-requests.ts";
 import { Intruder, lease } from "./support/lease.ts";
 import { idInState, slowBytes } from "./support/region-failures.ts";
 import { withTcp } from "./support/socket.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 const content = Buffer.from("The quick brown fox jumps over the lazy dog.");
 
@@ -20,7 +24,7 @@ async function createFilled(app: TestApp, body: Readonly<Record<string, unknown>
 describe("a download", () => {
   test(
     "without a tensor is the bytes of all of them, and of one those of that one",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id, storage, tensors } = await app.create({
         tensors: [
           { name: "b", dtype: "U8", shape: [5] },
@@ -43,7 +47,7 @@ describe("a download", () => {
 
   test(
     "of no bytes is empty, of a tensor and of a region",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ tensors: [{ name: "w", dtype: "F32", shape: [0] }] });
       for (const options of [{}, { tensor: "w" }]) {
         const { status, bytes } = await readBytes(app, id, options);
@@ -64,7 +68,7 @@ describe("a download", () => {
   ] as const) {
     test(
       `of a region that is ${state} is ${code ?? "answered"}`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id, ended } = await bringInto(app, state);
         const answer = await readBytes(app, id, { headers: { range: "bytes=0-0" } });
         if (code === undefined) expect({ ...answer, body: undefined }).toMatchObject({ status: 206 });
@@ -76,7 +80,7 @@ describe("a download", () => {
 
   test(
     "says what it is: bytes, for a file by the region's name, of ranges",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const named = await createFilled(app, { name: "weights-7b.v1" });
       const { headers } = await readBytes(app, named.id);
       expect(headers.get("content-type")).toBe("application/octet-stream");
@@ -111,7 +115,7 @@ describe("a tensor's name", () => {
 
   test(
     "finds its bytes whatever it is",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const tensors = names.map((name) => ({ name, dtype: "U8", shape: [1] }));
       const { id } = await app.create({ tensors });
       for (const [index, name] of names.entries()) {
@@ -126,7 +130,7 @@ describe("a tensor's name", () => {
   for (const name of ["", "Data", "data ", "constructor", "../data", "n".repeat(512)]) {
     test(
       `${JSON.stringify(name).slice(0, 20)} that no tensor has is refused, in both directions`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id } = await createFilled(app);
         for (const { body } of [
           await readBytes(app, id, { tensor: name }),
@@ -161,7 +165,7 @@ describe("a range", () => {
   ] as const) {
     test(
       `${range} is answered with 206, its bytes and where they are`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id } = await createFilled(app);
         for (const tensor of [undefined, "data"]) {
           const options = tensor === undefined ? {} : { tensor };
@@ -177,7 +181,7 @@ describe("a range", () => {
   for (const range of ["bytes=44-", "bytes=-0", "bytes=3-1", "bytes=44-,-0", "bytes=0-1,x", "bytes=x", "bytes"]) {
     test(
       `${range} is refused, with the length of all`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const { id } = await createFilled(app);
         const { status, headers, body } = await readBytes(app, id, { headers: { range } });
         expect(status).toBe(416);
@@ -190,7 +194,7 @@ describe("a range", () => {
 
   test(
     "of another unit is ignored",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { status, bytes } = await readBytes(app, (await createFilled(app)).id, { headers: { range: "rows=0-1" } });
       expect({ status, text: bytes.toString() }).toEqual({ status: 200, text: content.toString() });
     }),
@@ -200,7 +204,7 @@ describe("a range", () => {
 describe("several ranges", () => {
   test(
     "come in one answer, each with where it is, in the order in which they were asked for",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createFilled(app);
       const { status, headers, bytes } = await readBytes(app, id, { headers: { range: "bytes=40-,0-2,99-,10-14" } });
       expect(status).toBe(206);
@@ -215,7 +219,7 @@ describe("several ranges", () => {
 
   test(
     "that overlap or touch are one, and one is no multipart",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createFilled(app);
       for (const range of ["bytes=0-4,3-8", "bytes=4-8,0-3", "bytes=0-8,99-", "bytes=0-8,"]) {
         const { status, headers, bytes } = await readBytes(app, id, { headers: { range } });
@@ -265,7 +269,7 @@ describe("the whole file", () => {
 
   test(
     "by name is that of the version that is meant, and its ETag tells one from the other",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const tags: (string | null)[] = [];
       for (const version of ["1", "2"]) {
         await app.seal((await createFilled(app, { name: "weights", version })).id);
@@ -282,7 +286,7 @@ describe("the whole file", () => {
 describe("an ETag", () => {
   test(
     "comes with a sealed region only, whose bytes are final",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createFilled(app);
       expect((await readBytes(app, id)).headers.get("etag")).toBeNull();
       await app.seal(id);
@@ -293,7 +297,7 @@ describe("an ETag", () => {
 
   test(
     "in If-Range gives the range if it is the region's, else all",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await createFilled(app);
       const statusOf = async (ifRange: string, range = "bytes=0-1") => {
         const { status, bytes } = await readBytes(app, id, { headers: { range, "if-range": ifRange } });
@@ -375,7 +379,7 @@ test(
 
 test(
   "other verbs are told which there are",
-  withApp(async (app) => {
+  apps.with(async (app) => {
     const { id } = await createFilled(app);
     for (const method of ["POST", "DELETE", "PATCH"]) {
       const { status, headers, body } = await app.request(method, toDataPath(id));
