@@ -3,16 +3,20 @@
  * they hand nothing out, and so give nothing more time.
  */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { limits } from "../../src/memory/limits.ts";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, until, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { Clock } from "./support/clock.ts";
 import { Hold } from "./support/hold.ts";
 import { hold, lease } from "./support/lease.ts";
 import { peek, untilAsked, untilEnded, untilSeen } from "./support/linger.ts";
 import { claimName, endSession, openSession, takeLease } from "./support/sessions.ts";
 import { withTcp } from "./support/socket.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 const hourMs = 3_600_000;
 const request = { name: "frame", byte_size: 64, linger_ms: 0, handoff_ms: hourMs };
@@ -84,7 +88,7 @@ describe("a hand-off", () => {
 
   test(
     "ends a second after a consumer's lock was seen to go, though its maker maps it still",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const region = await app.create(request);
       using _ = hold(region.storage.path);
       await app.seal(region.id);
@@ -119,7 +123,7 @@ describe("a hand-off", () => {
 
   test(
     "is not handed off before its seal: who maps it may come and go",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const region = await app.create(request);
       using _ = hold(region.storage.path);
       {
@@ -133,7 +137,7 @@ describe("a hand-off", () => {
 
   test(
     "that is open ends with the session that builds it, and once it is sealed it does not",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const session = await openSession(app);
       const open = await app.create({ ...request, name: "open", session: session.id });
       const sealed = await handOff(app, { session: session.id });
@@ -148,7 +152,7 @@ describe("a hand-off", () => {
 
   test(
     "may be made of another region, and its wait changed, by PATCH; without linger_ms there is none",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ ttl_ms: 60_000 });
       await app.ok(200, "PATCH", `/v1/regions/${id}`, { linger_ms: 0, handoff_ms: 120_000 });
       expect((await app.get(id)).owner).toEqual({ kind: "linger", linger_ms: 0, handoff_ms: 120_000 });
@@ -159,7 +163,7 @@ describe("a hand-off", () => {
 
   test(
     "that a PATCH has made of a sealed region is consumed like any other",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const region = await app.create({ ttl_ms: hourMs });
       await app.seal(region.id);
       await app.ok(200, "PATCH", `/v1/regions/${region.id}`, { linger_ms: 0, handoff_ms: hourMs });
@@ -297,7 +301,7 @@ describe("who fetches a hand-off to map it", () => {
 
   test(
     "has them also after another consumer was seen to let go",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const region = await handOff(app);
       {
         using _ = lease(region.storage.path);
@@ -360,7 +364,7 @@ test(
 
 test(
   "a builder of a hand-off under a claim, which uses it as well, keeps it with the lease byte",
-  withApp(async (app) => {
+  apps.with(async (app) => {
     const session = await openSession(app);
     const claim = await claimName(app, session);
     const region = await app.create({ ...request, name: "weights", claim: claim.claim ?? "" });

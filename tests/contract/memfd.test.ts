@@ -1,6 +1,6 @@
 /** Regions in `memfd` storage over HTTP: what is different where nothing has a name, and what the kernel itself refuses. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { listHugePageBytes } from "../../src/memory/host/memory-space.ts";
@@ -10,12 +10,16 @@ import { hugePageBytes } from "../../src/memory/storage/storage.ts";
 import { hostOf } from "../../src/server/cli/pools.ts";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, toCharge, until, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { findMemfd, memfdPath } from "../harness/memfd.ts";
 import { descriptorsOf } from "../harness/open-files.ts";
 import { readBytes, writeBytes } from "./support/data-requests.ts";
 import { lease } from "./support/lease.ts";
 import { mapForWriting } from "./support/mapping.ts";
 import { noMountBecause, SmallTmpfs, smallTmpfsBytes } from "./support/small-tmpfs.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 const create = (app: TestApp, more: object = {}) => app.create({ storage: "memfd", name: "weights", ...more });
 
@@ -132,7 +136,7 @@ describe("a region in memfd storage", () => {
 
   test(
     "is left alone by whoever writes it without a lock: the seal says so, and stands once that map is gone",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const [silent, other] = [await create(app), await create(app, { name: "other" })];
       {
         using _ = mapForWriting(memfdPath(silent));
@@ -153,7 +157,7 @@ describe("a region in memfd storage", () => {
 
   test(
     "is not sealed for stock readers, who open names: it stays open, and is told why",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const region = await create(app);
       const { detail, hint } = await app.refused("validation-failed", "POST", `/v1/regions/${region.id}/seal`, {
         stock_writable: true,
@@ -178,7 +182,7 @@ describe("a region in memfd storage", () => {
 
   test(
     "drains while it is leased, and is known by its leases alone",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const region = await create(app, { linger_ms: 0 });
       {
         using _ = lease(memfdPath(region), "write");
@@ -194,7 +198,7 @@ describe("a region in memfd storage", () => {
 describe("huge pages", () => {
   test(
     "are had in memfd storage alone, and by no other word than a size that Linux has",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const body = { byte_size: 1, ttl_ms: 1000 };
       const { detail } = await app.refused("validation-failed", "POST", "/v1/regions", { ...body, huge_pages: "2MiB" });
       expect(detail).toContain("the storage is shm, want memfd");
@@ -206,7 +210,7 @@ describe("huge pages", () => {
 
   test(
     "that the host does not have, or has not reserved, are refused with the reason and never replaced by small ones",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { huge_pages: there } = await app.ok<{ huge_pages: { page_size: number; free_bytes: number }[] }>(
         ...([200, "GET", "/v1/capabilities"] as const),
       );

@@ -1,9 +1,13 @@
 /** GET by name, and the wait that it can be asked for: until the name is there and sealed, or the time is over. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { limits } from "../../src/memory/limits.ts";
 import type { Answer, RegionDetail } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 function find(app: TestApp, name: string, prefer?: string, signal?: AbortSignal): Promise<Answer> {
   const headers: Record<string, string> = prefer === undefined ? {} : { prefer };
@@ -34,7 +38,7 @@ async function freePlaces(app: TestApp): Promise<number> {
 describe("a region by name", () => {
   test(
     "is answered at once without a wait, whatever its state",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ name: "weights" });
       const open = await find(app, "weights");
       expect(open.body).toMatchObject({ id, state: "open" });
@@ -48,7 +52,7 @@ describe("a region by name", () => {
 
   test(
     "is not there once its region is deleted",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ name: "weights" });
       await app.remove(id);
       await app.refused("region-not-found", "GET", "/v1/models/default/regions/weights");
@@ -68,7 +72,7 @@ describe("a region by name", () => {
   ]) {
     test(
       `is not waited for by ${JSON.stringify(prefer)}`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         expect((await find(app, "weights", prefer)).body).toMatchObject({ code: "region-not-found" });
       }),
     );
@@ -78,7 +82,7 @@ describe("a region by name", () => {
 describe("a wait for a name", () => {
   test(
     "ends with the sealed region, not with the open one before",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const waiting = find(app, "weights", "wait=60");
       const { id } = await app.create({ name: "weights" });
       expect(await isSettled(waiting)).toBeFalse();
@@ -107,7 +111,7 @@ describe("a wait for a name", () => {
 
   test(
     "outlives a region that is deleted before its seal",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const waiting = find(app, "weights", "wait=60");
       await app.remove((await app.create({ name: "weights" })).id);
       const { id } = await app.create({ name: "weights" });
@@ -118,7 +122,7 @@ describe("a wait for a name", () => {
 
   test(
     "ends when a replacement takes the name over",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const old = await app.create({ name: "weights" });
       const waiting = find(app, "weights", "wait=60");
       const next = await app.create({ name: "weights", if_exists: "replace" });
@@ -131,7 +135,7 @@ describe("a wait for a name", () => {
 
   test(
     "does not end for a name in another model",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       await app.register("llama");
       const waiting = find(app, "weights", "wait=60");
       await app.seal((await app.create({ name: "weights", model: "llama" })).id);
@@ -144,7 +148,7 @@ describe("a wait for a name", () => {
 
   test(
     "may begin before the model is registered",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const headers = { prefer: "wait=60" };
       const waiting = app.request("GET", "/v1/models/llama/regions/weights", undefined, { headers });
       await app.register("llama");
@@ -156,7 +160,7 @@ describe("a wait for a name", () => {
 
   test(
     "that ends too early answers with what is there",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create({ name: "open" });
       const headers = { prefer: "wait=1" };
       const [open, nothing, nobody] = await Promise.all([
