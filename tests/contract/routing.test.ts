@@ -1,10 +1,14 @@
 /** Where no operation is: unknown paths, other methods, HEAD, and paths that try to be something else. */
 
-import { describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { limits } from "../../src/memory/limits.ts";
 import { operations } from "../harness/answers.ts";
 import { withApp } from "../harness/app.ts";
+import { LentApps } from "../harness/lent-app.ts";
 import { bareRequest, goodRequest, optionsFor, withoutBody } from "./support/requests.ts";
+
+const apps = new LentApps();
+afterAll(() => apps.end());
 
 const methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const tooMuch = " ".repeat(limits.requestBodyBytes + 1);
@@ -33,7 +37,7 @@ describe("a path that no operation has", () => {
   ]) {
     test(
       `${path} is a problem for every method`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
         for (const method of methods) {
           const problem = await app.refused("route-not-found", method, path);
@@ -46,7 +50,7 @@ describe("a path that no operation has", () => {
 
   test(
     "is shown only in part if it is long",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const problem = await app.refused("route-not-found", "GET", `/v1/${"a".repeat(4096)}`);
       expect(problem.detail.length).toBeLessThan(300);
     }),
@@ -66,7 +70,7 @@ describe("a method that an operation does not take", () => {
 
     test(
       `${others.join(", ")} ${path} name ${allowed.join(", ")} instead, and so does OPTIONS`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         for (const method of others) {
           const { status, headers, body } = await app.request(method, bare);
           expect({ status, body }).toMatchObject({ status: 405, body: { code: "method-not-allowed" } });
@@ -81,7 +85,7 @@ describe("a method that an operation does not take", () => {
 
   test(
     "with a body is not asked what the body is",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       for (const [body, type] of [
         ["{}", "application/json"],
         ["a=b", "text/plain"],
@@ -112,7 +116,7 @@ describe("OPTIONS", () => {
 
   test(
     "allows no page of another origin anything, and minds no body",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const headers = {
         origin: "https://evil.example",
         "access-control-request-method": "POST",
@@ -153,7 +157,7 @@ describe("HEAD", () => {
 
   test(
     "of what takes POST alone is not allowed",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { status, headers } = await app.request("HEAD", "/v1/regions/reg_x/seal");
       expect({ status, allow: headers.get("allow") }).toEqual({ status: 405, allow: "POST, OPTIONS" });
     }),
@@ -185,7 +189,7 @@ describe("a name in a path", () => {
   for (const [what, name] of Object.entries(hostile)) {
     test(
       `with ${what} is refused for a model and for a region, and nothing is touched`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         for (const [method, path] of [
           ["GET", `/v1/models/${name}`],
           ["DELETE", `/v1/models/${name}?drain=true`],
@@ -205,7 +209,7 @@ describe("a name in a path", () => {
   for (const dots of ["..", "%2e%2e", "%2E.", ".%2e"]) {
     test(
       `that is ${dots} leads to another route and never above it`,
-      withApp(async (app) => {
+      apps.with(async (app) => {
         for (const path of [
           `/v1/models/${dots}`,
           `/v1/models/${dots}/${dots}/${dots}/etc/passwd`,
@@ -220,7 +224,7 @@ describe("a name in a path", () => {
 
   test(
     "is a region's id only if it is one whole",
-    withApp(async (app) => {
+    apps.with(async (app) => {
       const { id } = await app.create();
       const ids = [
         id.slice(4),
