@@ -10,6 +10,7 @@ import pathlib
 import statistics
 import sys
 import time
+import traceback
 
 import tensord
 import torch
@@ -70,6 +71,8 @@ def in_fork(work):
             os.write(writing, json.dumps(work()).encode())
             status = 0
         finally:
+            if status != 0:
+                traceback.print_exc()
             os._exit(status)
     os.close(writing)
     with open(reading, "rb") as file:
