@@ -30,7 +30,7 @@ class How:
     dtype: Any = torch.float32
 
 
-class Quantised(torch.Tensor):  # type: ignore[misc]
+class Quantised(torch.Tensor):  # type: ignore[misc, name-defined]
     """A weight of int8 and a scale a row, as torchao makes them: it has no elements, and a product asks it."""
 
     @staticmethod
