@@ -33,12 +33,21 @@ export async function answerPage<Item, Wire>(
   let next: string | null = null;
   for (let slices = 1; ; slices++) {
     const { items, nextCursor } = read(Math.min(left, limits.listSlice), next ?? cursor);
-    const text = items.map((item) => JSON.stringify(toWire(item))).join(",");
-    if (text !== "") parts.push(Buffer.from(parts.length === 0 ? text : `,${text}`));
+    if (items.length > 0) parts.push(toText(items.map(toWire), parts.length > 0));
     left -= items.length;
     next = nextCursor;
     if (left <= 0 || next === null || slices === limits.listSlices) break;
     await setImmediate();
   }
   return answerPieces(c, ['{"items":[', ...parts, `],"next_cursor":${JSON.stringify(next)}}`], 200);
+}
+
+/**
+ * The items of a slice without the brackets around them, a comma before them where others stand before. Written as one array: each item by
+ * itself, then all of them joined, is as many bytes of garbage three times, and it is the collector that holds the loop longest.
+ */
+function toText(items: readonly unknown[], isContinued: boolean): Uint8Array {
+  const bytes = Buffer.from(JSON.stringify(items));
+  if (isContinued) bytes.write(",");
+  return bytes.subarray(isContinued ? 0 : 1, -1);
 }
