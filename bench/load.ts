@@ -4,10 +4,10 @@
  */
 
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { LongestGap } from "./lib/loop-probe.ts";
+import { askProbe, type Held, preloadProbe } from "./lib/ask-probe.ts";
 import { round, shmDirectory } from "./lib/machine.ts";
 import { report, say } from "./lib/result.ts";
 import { findRoom } from "./lib/room.ts";
@@ -81,13 +81,6 @@ async function load(server: BenchServer, path: string): Promise<number> {
   return took;
 }
 
-async function readLoop(server: BenchServer): Promise<LongestGap> {
-  rmSync(server.probePath, { force: true });
-  process.kill(server.pid, "SIGUSR2");
-  while (!existsSync(server.probePath)) await Bun.sleep(1);
-  return JSON.parse(readFileSync(server.probePath, "utf8")) as LongestGap;
-}
-
 if (await findRoom(3 * byteSize)) {
   const folder = mkdtempSync(join(tmpdir(), "tensord-bench-models-"));
   try {
@@ -100,21 +93,20 @@ if (await findRoom(3 * byteSize)) {
       ...[`if=${path}`, `of=${to}`, `bs=1M`, `skip=${skip}`, `seek=${skip}`, "conv=notrunc"],
       ...(count === undefined ? [] : [`count=${count}`]),
     ];
-    const preload = join(import.meta.dir, "lib/loop-probe.ts");
     await using server = await BenchServer.start({
-      preload,
+      preload: preloadProbe,
       settings: { TENSORD_RESERVE_BYTES: "0", TENSORD_MODEL_ROOTS: folder },
     });
-    const seen = { cp: [] as number[], halves: [] as number[], load: [] as number[], loop: [] as LongestGap[] };
+    const seen = { cp: [] as number[], halves: [] as number[], load: [] as number[], loop: [] as Held[] };
     for (let turn = -1; turn < rounds; turn++) {
       warm(path);
       const cp = await copy([["cp", path, to]], to);
       warm(path);
       const halves = await copy([dd(0, half), dd(half)], to);
       warm(path);
-      await readLoop(server);
+      await askProbe(server);
       const took = await load(server, path);
-      const loop = await readLoop(server);
+      const loop = await askProbe(server);
       // The first warms up and is left out.
       if (turn < 0) continue;
       seen.cp.push(cp);

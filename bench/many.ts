@@ -3,9 +3,8 @@
  * read, sealed, asked for one tensor, deleted? And how long does a start take that finds such regions?
  */
 
-import { existsSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
-import type { LongestGap } from "./lib/loop-probe.ts";
+import { freemem } from "node:os";
+import { askProbe, type Held, preloadProbe } from "./lib/ask-probe.ts";
 import { round } from "./lib/machine.ts";
 import { report, say } from "./lib/result.ts";
 import { BenchServer } from "./lib/server.ts";
@@ -15,30 +14,30 @@ const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
 const pages = 200;
 const targetMs = 2;
 const hour = 3_600_000;
+/** Of the control, whose garbage stays: rounds that count behind one that warms up, pages of each, and what it takes. */
+const controlRounds = 3;
+const controlPages = 40;
+const controlBytes = 4 * 2 ** 30;
 
-interface Phase extends LongestGap {
+interface Phase extends Held {
   readonly ms: number;
 }
 
-/** The longest gap since the last question. */
-async function askProbe(server: BenchServer): Promise<LongestGap> {
-  rmSync(server.probePath, { force: true });
-  process.kill(server.pid, "SIGUSR2");
-  while (!existsSync(server.probePath)) await Bun.sleep(1);
-  return JSON.parse(readFileSync(server.probePath, "utf8"));
-}
-
-const phases = new Map<string, Phase[]>();
+type Phases = Map<string, Phase[]>;
 
 /** Does it `count` times. Its time is that of one. */
-async function during<Result>(server: BenchServer, name: string, count: number, work: () => Promise<Result>) {
+async function during<Result>(
+  [server, phases]: readonly [BenchServer, Phases],
+  name: string,
+  count: number,
+  work: () => Promise<Result>,
+) {
   await askProbe(server);
   const begin = performance.now();
   let result = await work();
   for (let done = 1; done < count; done++) result = await work();
   const ms = (performance.now() - begin) / count;
-  const all = phases.get(name) ?? [];
-  phases.set(name, [...all, { ms, ...(await askProbe(server)) }]);
+  phases.set(name, [...(phases.get(name) ?? []), { ms, ...(await askProbe(server)) }]);
   return result;
 }
 
@@ -55,37 +54,69 @@ async function read(server: BenchServer, path: string): Promise<number> {
   return (await response.arrayBuffer()).byteLength;
 }
 
-await using server = await BenchServer.start({ preload: join(import.meta.dir, "lib/loop-probe.ts") });
-await during(server, "idle", 1, () => Bun.sleep(1000));
-let leased = { id: "" };
-for (let count = 0; count < 1000; count++) {
-  leased = await server.call("POST", "/v1/regions", { byte_size: 64, name: `region-${count}`, ttl_ms: hour });
-  await server.call("POST", `/v1/regions/${leased.id}/leases`, { ttl_ms: hour });
+/** @returns the path of a region with 1,000 leases, beside 999 others. */
+async function fill(server: BenchServer): Promise<string> {
+  let path = "";
+  for (let count = 0; count < 1000; count++) {
+    const body = { byte_size: 64, name: `region-${count}`, ttl_ms: hour };
+    path = `/v1/regions/${(await server.call<{ id: string }>("POST", "/v1/regions", body)).id}`;
+    await server.call("POST", `${path}/leases`, { ttl_ms: hour });
+  }
+  for (let count = 1; count < 1000; count++) await server.call("POST", `${path}/leases`, { ttl_ms: hour });
+  return path;
 }
-for (let count = 1; count < 1000; count++) {
-  await server.call("POST", `/v1/regions/${leased.id}/leases`, { ttl_ms: hour });
-}
+
 const tensors = toTensors(100_000);
-for (let turn = 0; turn < rounds; turn++) {
-  await during(server, "page of 1,000 regions", pages, () => read(server, "/v1/regions?limit=1000"));
-  await during(server, "page of 1,000 leases", pages, () => read(server, `/v1/regions/${leased.id}/leases?limit=1000`));
+
+async function turn(on: readonly [BenchServer, Phases], leased: string, pagesEach: number): Promise<void> {
+  const [server] = on;
+  await during(on, "idle", 1, () => Bun.sleep(1000));
+  await during(on, "page of 1,000 regions", pagesEach, () => read(server, "/v1/regions?limit=1000"));
+  await during(on, "page of 1,000 leases", pagesEach, () => read(server, `${leased}/leases?limit=1000`));
   const body = { tensors, name: "many", ttl_ms: hour };
-  const { id } = await during(server, "create", 1, () => server.call<{ id: string }>("POST", "/v1/regions", body));
+  const { id } = await during(on, "create", 1, () => server.call<{ id: string }>("POST", "/v1/regions", body));
   const path = `/v1/regions/${id}`;
-  await during(server, "attach to it again", 1, () =>
-    server.call("POST", "/v1/regions", { ...body, if_exists: "attach" }),
-  );
-  await during(server, "descriptor", 10, () => read(server, path));
-  await during(server, "one tensor by name", 200, () => read(server, `${path}/data?tensor=${tensors[77_777]?.name}`));
-  await during(server, "seal", 1, () => server.call("POST", `${path}/seal`, {}));
-  await during(server, "delete", 1, () => server.call("DELETE", path));
+  await during(on, "attach to it again", 1, () => server.call("POST", "/v1/regions", { ...body, if_exists: "attach" }));
+  await during(on, "descriptor", pagesEach / 20, () => read(server, path));
+  await during(on, "one tensor by name", pagesEach, () => read(server, `${path}/data?tensor=${tensors[77_777]?.name}`));
+  await during(on, "seal", 1, () => server.call("POST", `${path}/seal`, {}));
+  await during(on, "delete", 1, () => server.call("DELETE", path));
 }
+
+/** The same work in a server whose collector is off: what holds its loop is ours alone. */
+async function measureControl(): Promise<Phases> {
+  const phases: Phases = new Map();
+  if (freemem() < controlBytes) {
+    say(`SKIP   the control without a collector: want ${controlBytes / 2 ** 30} GiB of free memory`);
+    return phases;
+  }
+  const settings = { TENSORD_RESERVE_BYTES: "0", BUN_JSC_useGC: "0" };
+  await using server = await BenchServer.start({ preload: preloadProbe, settings });
+  const leased = await fill(server);
+  await turn([server, new Map()], leased, controlPages);
+  for (let count = 0; count < Math.min(rounds, controlRounds); count++) {
+    await turn([server, phases], leased, controlPages);
+  }
+  return phases;
+}
+
+const control = await measureControl();
+const phases: Phases = new Map();
+await using server = await BenchServer.start({ preload: preloadProbe });
+const leased = await fill(server);
+for (let count = 0; count < rounds; count++) await turn([server, phases], leased, pages);
+const collection = await askProbe(server, "SIGWINCH");
 for (const [name, all] of phases) {
-  const [ms, thread, clock] = [median(all.map((phase) => phase.ms)), ...longestOf(all)];
-  const long = all.reduce((sum, phase) => sum + phase.long, 0);
-  const held = `the loop held for ${round(thread)} ms of its own time at most, ${round(clock)} by the clock`;
-  say(`${name.padEnd(21)} ${round(ms)} ms each; ${held}; over 2 ms ${long} times in ${all.length} rounds`);
+  const sum = (key: "long" | "longCollected") => all.reduce((sum, phase) => sum + phase[key], 0);
+  const held = `the loop held for ${round(longest(all, "thread"))} ms of its own time at most`;
+  const others = control.get(name);
+  const ours = others === undefined ? "" : `, ${round(longest(others, "thread"))} without a collector`;
+  const parts = `${round(longest(all, "uncollected"))} where no collection ended${ours}`;
+  const long = `over 2 ms ${sum("long")} times in ${all.length} rounds, ${sum("longCollected")} of them with a collection`;
+  const clock = `${round(longest(all, "clock"))} by the clock`;
+  say(`${name.padEnd(21)} ${round(median(all.map(({ ms }) => ms)))} ms each; ${held}, ${parts}, ${clock}; ${long}`);
 }
+say(`a collection of the young in that heap, with nothing else to do: ${round(collection.thread)} ms`);
 for (let count = 0; count < 20; count++) {
   await server.call("POST", "/v1/regions", { tensors: tensors.slice(0, 10_000), name: `ten-${count}`, ttl_ms: hour });
 }
@@ -98,13 +129,18 @@ say(`resident memory of the server after that: ${round(rss)} MiB`);
 report({
   benchmark: "many",
   question: "longest time that the event loop is held, in ms of its own thread",
-  ratios: [...phases].map(([name, all]) => {
-    return { what: `ms, ${name}`, ratio: longestOf(all)[0] ?? Number.NaN, target: targetMs };
-  }),
-  details: { rounds, startMs, phases: Object.fromEntries(phases) },
+  ratios: [
+    ...[...control].map(([name, all]) => {
+      return { what: `ms, ${name}, ours: without a collector`, ratio: longest(all, "thread"), target: targetMs };
+    }),
+    ...[...phases].map(([name, all]) => {
+      return { what: `ms, ${name}, the collector's in it`, ratio: longest(all, "thread"), target: targetMs };
+    }),
+  ],
+  details: { rounds, startMs, collection, phases: Object.fromEntries(phases), control: Object.fromEntries(control) },
 });
 
-/** Of a phase: the median of the rounds' longest, by the thread and by the clock. One stall is not a result. */
-function longestOf(all: readonly Phase[]): [number, number] {
-  return [median(all.map(({ thread }) => thread)), median(all.map(({ clock }) => clock))];
+/** Of a phase: the median of the rounds' longest. One stall is not a result. */
+function longest(all: readonly Phase[], key: "thread" | "clock" | "uncollected"): number {
+  return median(all.map((phase) => phase[key]));
 }

@@ -8,7 +8,7 @@ import { shmDirectory } from "./machine.ts";
 import { bun, serverTree } from "./places.ts";
 
 const readyDeadlineMs = 60_000;
-const purgeDeadlineMs = 5000;
+const purgeDeadlineMs = 60_000;
 
 /** Servers that run: a benchmark that is stopped must not leave its gigabytes behind. */
 const running = new Set<BenchServer>();
@@ -26,10 +26,17 @@ export class BenchServer implements AsyncDisposable {
   readonly #environment: Readonly<Record<string, string>>;
   #process: ChildProcess | undefined;
 
-  readonly #program: readonly string[];
+  readonly #preload: string | undefined;
+  readonly #executable: string | undefined;
 
-  private constructor(tcpPort: string, program: readonly string[], settings: Readonly<Record<string, string>>) {
-    this.#program = program;
+  private constructor(
+    tcpPort: string,
+    preload: string | undefined,
+    executable: string | undefined,
+    settings: Readonly<Record<string, string>>,
+  ) {
+    this.#preload = preload;
+    this.#executable = executable;
     this.socket = `${settings.TENSORD_SHM_DIR ?? shmDirectory}/tensord.${this.instance}/http.sock`;
     const own = { TENSORD_INSTANCE: this.instance, TENSORD_PORT: tcpPort, TENSORD_LOG_LEVEL: "info" };
     this.#environment = { ...own, ...settings };
@@ -47,10 +54,7 @@ export class BenchServer implements AsyncDisposable {
     executable = undefined as string | undefined,
     settings = { TENSORD_RESERVE_BYTES: "0" } as Readonly<Record<string, string>>,
   } = {}): Promise<BenchServer> {
-    const preloads = preload === undefined ? [] : ["--preload", preload];
-    const sources = [bun, "--no-env-file", "--no-install", "--no-orphans", ...preloads, "src/main.ts"];
-    const program = executable === undefined ? sources : [executable];
-    const server = new BenchServer(withTcp ? "0" : "", program, settings);
+    const server = new BenchServer(withTcp ? "0" : "", preload, executable, settings);
     try {
       await server.start();
       return server;
@@ -72,12 +76,14 @@ export class BenchServer implements AsyncDisposable {
     return Number(port);
   }
 
-  /** Starts the process. @returns the ms from its spawn to a `/readyz` that is answered with 200. */
-  async start(): Promise<number> {
+  /** Starts the process, with another preload if that is said. @returns the ms from its spawn to a `/readyz` that is answered with 200. */
+  async start(preload = this.#preload): Promise<number> {
     running.add(this);
     const log = openSync(join(this.#folder, "log"), "a");
     const begin = performance.now();
-    const [command = bun, ...before] = this.#program;
+    const preloads = preload === undefined ? [] : ["--preload", preload];
+    const sources = ["--no-env-file", "--no-install", "--no-orphans", ...preloads, "src/main.ts"];
+    const [command, before] = this.#executable === undefined ? [bun, sources] : [this.#executable, []];
     this.#process = spawn(command, [...before, "serve"], {
       cwd: serverTree,
       env: { ...process.env, ...this.#environment, BENCH_PROBE: this.probePath },
