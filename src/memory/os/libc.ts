@@ -97,6 +97,12 @@ function bindLibrary() {
     prctl: { args: ["i32", "u64"], returns: "i32" },
     // int shutdown(int fd, int how);
     shutdown: { args: ["i32", "i32"], returns: "i32" },
+    // int openat(int directory, const char *name, int flags, mode_t mode);
+    openat: { args: ["i32", "u64", "i32", "u32"], returns: "i32" },
+    // int renameat(int from_directory, const char *from, int to_directory, const char *to);
+    renameat: { args: ["i32", "u64", "i32", "u64"], returns: "i32" },
+    // int linkat(int from_directory, const char *from, int to_directory, const char *to, int flags);
+    linkat: { args: ["i32", "u64", "i32", "u64", "i32"], returns: "i32" },
     // int posix_fadvise(int fd, off_t offset, off_t len, int advice);
     posix_fadvise: { args: ["i32", "i64", "i64", "i32"], returns: "i32" },
     // long syscall(long number, …); here of four arguments.

@@ -9,6 +9,7 @@ import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { toFileName } from "../naming.ts";
 import { toOutOfDescriptors } from "../os/descriptors.ts";
+import type { Place } from "../os/libc-names.ts";
 import { socketName } from "./fd-holder/protocol.ts";
 import { freeInodes, outOfInodes, sparePaths } from "./inodes.ts";
 import { takeLock } from "./instance-lock.ts";
@@ -107,6 +108,11 @@ export class InstanceDirectory implements Disposable {
     return `/proc/self/fd/${this.#shm}/${toFileName(this.instance, token)}`;
   }
 
+  /** The same for calls that take a directory and a name. */
+  publicPlace(token: string): Place {
+    return { directory: this.#shm, name: toFileName(this.instance, token) };
+  }
+
   /** The public name's path as clients open it. */
   advertisedPath(token: string): string {
     return `${this.shmDirectory}/${toFileName(this.instance, token)}`;
@@ -119,6 +125,11 @@ export class InstanceDirectory implements Disposable {
 
   path(folder: PrivateFolder, name = ""): string {
     return `/proc/self/fd/${this.#folders[folder]}/${name}`;
+  }
+
+  /** The same for calls that take a directory and a name. */
+  place(folder: PrivateFolder, name: string): Place {
+    return { directory: this.#folders[folder], name };
   }
 
   /** The instance's own directory, by descriptor. */

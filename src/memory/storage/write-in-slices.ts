@@ -9,6 +9,12 @@ export async function writeInSlices(fd: number, bytes: Uint8Array, byteOffset: n
   for (let done = 0; done < bytes.length; ) {
     if (done > 0) await setImmediate();
     const end = Math.min(done + limits.sliceBytes, bytes.length);
-    while (done < end) done += writeSync(fd, bytes, done, end - done, byteOffset + done);
+    writeSlice(fd, bytes, done, end, byteOffset);
+    done = end;
   }
+}
+
+/** Writes `[from, to)` of the bytes, all of it, where it belongs behind `byteOffset`. */
+export function writeSlice(fd: number, bytes: Uint8Array, from: number, to: number, byteOffset: number): void {
+  for (let done = from; done < to; ) done += writeSync(fd, bytes, done, to - done, byteOffset + done);
 }

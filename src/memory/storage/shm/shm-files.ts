@@ -8,6 +8,7 @@ import { SystemError, TensordError } from "../../error.ts";
 import { tokenPattern } from "../../naming.ts";
 import { type Stay, toOutOfDescriptors } from "../../os/descriptors.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
+import type { Place } from "../../os/libc-names.ts";
 import { type AccessModes, namedModes, privateModes } from "../access-modes.ts";
 import type { DataAccess } from "../data-file.ts";
 import type { Files } from "../file-bytes.ts";
@@ -40,6 +41,10 @@ export class ShmFiles implements Files {
     return this.#directory.path("new", this.#taken.get(name) ?? name);
   }
 
+  newPlace(name: string): Place {
+    return this.#directory.place("new", this.#taken.get(name) ?? name);
+  }
+
   /** From here on the file `name` in `new/` is the one that becomes the region, until it is kept or discarded. */
   takeFor(token: string, name: string): void {
     this.#taken.set(token, name);
@@ -52,7 +57,15 @@ export class ShmFiles implements Files {
 
   /** The keeper's link. */
   keptPath(token: string): string {
-    return this.#directory.path("keep", this.isPrivate ? token + privateSuffix : token);
+    return this.#directory.path("keep", this.#toKeptName(token));
+  }
+
+  keptPlace(token: string): Place {
+    return this.#directory.place("keep", this.#toKeptName(token));
+  }
+
+  #toKeptName(token: string): string {
+    return this.isPrivate ? token + privateSuffix : token;
   }
 
   /** The tokens of what is kept. */
@@ -75,6 +88,10 @@ export class ShmFiles implements Files {
 
   publicPath(token: string): string {
     return this.#directory.publicPath(token);
+  }
+
+  publicPlace(token: string): Place {
+    return this.#directory.publicPlace(token);
   }
 
   /** Opens the keeper's link for reading while `use` runs. */
@@ -153,6 +170,14 @@ export class ShmFiles implements Files {
 
 export function toIdentity(stat: { readonly dev: bigint; readonly ino: bigint }): Identity {
   return { dev: stat.dev.toString(), ino: stat.ino.toString() };
+}
+
+/** Of an open file, without the eighteen big integers of a whole answer where its numbers are exact without them. */
+export function readIdentity(fd: number): Identity {
+  const { dev, ino } = fstatSync(fd);
+  // What was rounded is above what is exact.
+  if (Number.isSafeInteger(dev) && Number.isSafeInteger(ino)) return { dev: String(dev), ino: String(ino) };
+  return toIdentity(fstatSync(fd, { bigint: true }));
 }
 
 export function isSame(a: Identity, b: Identity): boolean {

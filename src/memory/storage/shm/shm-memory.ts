@@ -3,19 +3,20 @@
 import { chmodSync, closeSync, constants, fchmodSync, fstatSync, ftruncateSync, statfsSync, statSync } from "node:fs";
 import { limits } from "../../limits.ts";
 import { hostPool } from "../../naming.ts";
-import type { Stay } from "../../os/descriptors.ts";
+import { type Stay, withSpare } from "../../os/descriptors.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
 import { askLocks } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
+import { openAt } from "../../os/libc-names.ts";
 import { toMode, toUnmarkedMode } from "../access-modes.ts";
 import type { DataAccess } from "../data-file.ts";
 import type { HostLanes } from "../lane.ts";
 import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
-import { writeInSlices } from "../write-in-slices.ts";
+import { writeInSlices, writeSlice } from "../write-in-slices.ts";
 import { toWholeChunks } from "./reserve/plan.ts";
 import type { Reserve } from "./reserve/reserve.ts";
 import type { ReadySegment } from "./reserve/segments.ts";
-import { ignoreMissing, type ShmFiles, toIdentity, unlinkIfThere } from "./shm-files.ts";
+import { ignoreMissing, readIdentity, type ShmFiles, unlinkIfThere } from "./shm-files.ts";
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
@@ -58,13 +59,16 @@ export class ShmMemory implements Memory {
     if (this.#reserve?.isInTheWay === true) await this.#reserve.makeWay();
     const fd = this.#files.translated(() => (ready === undefined ? this.#make(segment) : this.#open(segment, ready)));
     try {
-      if (ready === undefined) await this.#allocatePages(fd, 0, segment.byteSize, signal);
-      else await this.#fit(fd, ready, segment.byteSize, signal);
-      await writeInSlices(fd, segment.header, 0);
+      // A small region is made without a wait, which each would cost it processor time and garbage.
+      if (ready !== undefined) await this.#fit(fd, ready, segment.byteSize, signal);
+      else if (segment.byteSize <= limits.inlineBytes) this.#allocateAtOnce(fd, 0, segment.byteSize);
+      else await this.#allocatePages(fd, 0, segment.byteSize, signal);
+      if (segment.header.length > limits.sliceBytes) await writeInSlices(fd, segment.header, 0);
+      else writeSlice(fd, segment.header, 0, segment.header.length, 0);
       // The umask may have taken some of it.
       fchmodSync(fd, this.#files.modes.open);
       this.#onStep?.("create.header-written");
-      return toIdentity(fstatSync(fd, { bigint: true }));
+      return readIdentity(fd);
     } catch (error) {
       throw this.#files.translate(error, segment.byteSize);
     } finally {
@@ -74,7 +78,8 @@ export class ShmMemory implements Memory {
 
   #make({ token, byteSize }: Segment): number {
     const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
-    const fd = openFile(this.#files.newPath(token), flags, this.#files.modes.open, stayOf(byteSize));
+    const place = this.#files.newPlace(token);
+    const fd = withSpare(() => openAt(place, flags, this.#files.modes.open), stayOf(byteSize));
     this.#onStep?.("create.file-made");
     return fd;
   }
@@ -96,17 +101,13 @@ export class ShmMemory implements Memory {
     const cutBytes = ready.byteSize - keptBytes;
     if (cutBytes > limits.inlineBytes) await this.#lanes.filling.run({ kind: "cut", fd, byteSize: keptBytes });
     else if (cutBytes > 0) ftruncateSync(fd, keptBytes);
-    await this.#allocatePages(fd, keptBytes, byteSize, signal);
+    if (byteSize - keptBytes <= limits.inlineBytes) this.#allocateAtOnce(fd, keptBytes, byteSize);
+    else await this.#allocatePages(fd, keptBytes, byteSize, signal);
     this.#onStep?.("create.segment-fitted");
   }
 
-  /** Allocates `[from, to)` of the file, which it grows to. */
+  /** Allocates `[from, to)` of the file, which it grows to: more than `inlineBytes`. */
   async #allocatePages(fd: number, from: number, to: number, signal: AbortSignal): Promise<void> {
-    if (to - from <= limits.inlineBytes) {
-      if (to > from) fallocate(fd, from, to - from);
-      this.#onStep?.("create.window-allocated");
-      return;
-    }
     for (let done = this.#beginPages(fd, from, to); done < to; done += limits.allocateWindowBytes) {
       signal.throwIfAborted();
       // Somebody else may fill the file system meanwhile: stop at once instead of taking its last page.
@@ -134,6 +135,11 @@ export class ShmMemory implements Memory {
     }
     this.#onStep?.("create.window-allocated");
     return done;
+  }
+
+  #allocateAtOnce(fd: number, from: number, to: number): void {
+    if (to > from) fallocate(fd, from, to - from);
+    this.#onStep?.("create.window-allocated");
   }
 
   async discard(token: string, byteSize: number): Promise<void> {

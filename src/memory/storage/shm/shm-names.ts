@@ -1,6 +1,7 @@
 /** Names of the `shm` storage: a hard link in the keeper that proves a file ours, and another one that clients open. */
 
 import { linkSync, lstatSync, renameSync } from "node:fs";
+import { linkAt, renameAt } from "../../os/libc-names.ts";
 import { toAccess } from "../access-modes.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
 import type { Address, Identity, KeptFile, NameState, Names } from "../storage.ts";
@@ -17,7 +18,7 @@ export class ShmNames implements Names {
   }
 
   keep(token: string): void {
-    this.#files.translated(() => renameSync(this.#files.newPath(token), this.#files.keptPath(token)));
+    this.#files.translated(() => renameAt(this.#files.newPlace(token), this.#files.keptPlace(token)));
     this.#files.forgetTaken(token);
   }
 
@@ -37,7 +38,7 @@ export class ShmNames implements Names {
   }
 
   publish(token: string): void {
-    this.#files.translated(() => linkSync(this.#files.keptPath(token), this.#files.publicPath(token)));
+    this.#files.translated(() => linkAt(this.#files.keptPlace(token), this.#files.publicPlace(token)));
   }
 
   isPublished(token: string, identity: Identity): boolean {
