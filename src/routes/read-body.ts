@@ -52,15 +52,17 @@ function toShortLength(c: Context<Environment>): number | undefined {
   return c.req.header("transfer-encoding") === undefined ? length : undefined;
 }
 
-/** The whole body, unless the transport needs the connection for others before it has come. Most have come with their head. */
+/** The whole body, unless the transport needs the connection for others before it has come. */
 async function readInTime(c: Context<Environment>, body: Promise<Parts>): Promise<Parts> {
   if (peek.status(body) === "fulfilled") return body;
-  const { promise, reject } = Promise.withResolvers<never>();
+  const { promise, resolve, reject } = Promise.withResolvers<Parts>();
   using _ = c.env?.reading?.((failure) => {
     c.header("Connection", "close");
     reject(failure);
   });
-  return await Promise.race([body, promise]);
+  // A race of the two would make three more promises.
+  body.then(resolve, reject);
+  return await promise;
 }
 
 /** Leaves a creation's tensors to a Worker: neither they nor their text are read here. @returns what else the body says. */

@@ -116,7 +116,8 @@ export class Connections implements Disposable {
 
   /** Notes that `request` is being answered, until disposed. */
   ask(server: Server, request: Request): Asking {
-    const port = server.requestIP(request)?.port;
+    // Of a Unix socket there is none to be told.
+    const port = this.#unixServers.includes(server) ? undefined : server.requestIP(request)?.port;
     if (port !== undefined) this.#asking.set(port, (this.#asking.get(port) ?? 0) + 1);
     return {
       reading: (end) => {

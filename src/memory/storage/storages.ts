@@ -33,8 +33,9 @@ export interface FoundDevices {
 export class Storages {
   readonly #byForm: Map<string, Storage>;
   readonly #withheld: ReadonlySet<StorageKind>;
-  /** Found out once for what `#byForm` has. */
+  /** Found out once for what `#byForm` has: these, and the one of whoever wants nothing in particular, as almost all do. */
   #offered: readonly Storage[] | undefined;
+  #usual: Storage | undefined;
   #absences: Absences;
   /** Why it is not known yet which devices there are; undefined once it is. */
   #awaited: string | undefined;
@@ -65,6 +66,7 @@ export class Storages {
   settleDevices({ storages, absence, refusals }: FoundDevices): void {
     for (const storage of storages) this.#byForm.set(storage.form, storage);
     this.#offered = undefined;
+    this.#usual = undefined;
     if (absence !== undefined) this.#absences = { ...this.#absences, cuda_vmm: absence };
     this.#refusals = refusals;
     this.#awaited = undefined;
@@ -128,7 +130,14 @@ export class Storages {
    * What a region is made in that is asked for so: that, and nothing less.
    * @throws TensordError `storage-unavailable` if this host cannot give it, `validation-failed` if nobody can.
    */
-  choose({ kind: said, isPrivate, hugePage, device }: StorageWish): Storage {
+  choose(wish: StorageWish): Storage {
+    const { kind, isPrivate, hugePage, device } = wish;
+    if (kind !== undefined || isPrivate || hugePage !== undefined || device !== undefined) return this.#choose(wish);
+    this.#usual ??= this.#choose(wish);
+    return this.#usual;
+  }
+
+  #choose({ kind: said, isPrivate, hugePage, device }: StorageWish): Storage {
     const { offered } = this;
     const kind = said ?? offeredKinds.find((each) => offered.some((storage) => storage.kind === each)) ?? "shm";
     const ofKind = offered.filter((storage) => storage.kind === kind);
