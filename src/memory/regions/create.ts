@@ -82,11 +82,8 @@ export async function createRegion(
     const existing = isFree ? standing(claim?.built) : holder;
     if (existing === undefined) {
       if (plan === undefined) {
-        const token = createToken();
-        const layout = request.layout ?? layOut(store, request, token);
-        plan = toPlan(store, request, token, layout instanceof Promise ? await layout : layout);
-        // Of few tensors nothing was awaited, and nothing has changed.
-        if (layout instanceof Promise) continue;
+        plan = await toPlan(store, request);
+        continue;
       }
       const session = request.session ?? claim?.session ?? null;
       const { poolName, chargedBytes: bytes, listBytes } = plan;
@@ -160,25 +157,23 @@ interface Plan {
   readonly listBytes: number;
 }
 
-/** Of few tensors in this turn. */
-function layOut(store: Store, request: CreateRequest, token: string): LaidOut | Promise<LaidOut> {
-  const { hasHeader } = store.storages.get(request.storage);
-  return store.layouts.layOut(
-    request.tensors,
-    hasHeader && {
-      // Where there is metadata, transformers 4 refuses a file without it. It says of which library the shapes are.
-      format: "pt",
-      "tensord.region": toRegionId(token),
-      "tensord.model": request.model,
-      ...(request.name === null ? {} : { "tensord.name": request.name }),
-      ...(request.version === "" ? {} : { "tensord.version": request.version }),
-      "tensord.instance": store.instance,
-    },
-  );
-}
-
-function toPlan(store: Store, request: CreateRequest, token: string, layout: LaidOut): Plan {
-  const { memory } = store.storages.get(request.storage);
+async function toPlan(store: Store, request: CreateRequest): Promise<Plan> {
+  const token = createToken();
+  const { memory, hasHeader } = store.storages.get(request.storage);
+  const layout =
+    request.layout ??
+    (await store.layouts.layOut(
+      request.tensors,
+      hasHeader && {
+        // Where there is metadata, transformers 4 refuses a file without it. It says of which library the shapes are.
+        format: "pt",
+        "tensord.region": toRegionId(token),
+        "tensord.model": request.model,
+        ...(request.name === null ? {} : { "tensord.name": request.name }),
+        ...(request.version === "" ? {} : { "tensord.version": request.version }),
+        "tensord.instance": store.instance,
+      },
+    ));
   const fileBytes = layout.index === undefined ? 0 : toFileBytes(layout.list);
   return { token, layout, poolName: memory.pool, ...toCharges(memory, layout.byteSize, fileBytes) };
 }
