@@ -89,21 +89,26 @@ testWith()(
   },
 );
 
-testWith(needsPython)("a sealed mode that a writer outlived is a seal that was never committed", async () => {
-  await using server = await startServer();
-  await using worker = new WorkerProcess();
-  server.log.expect(adopted);
-  await server.stop();
-  await server.start();
-  const { region } = await makeOlder(server, "half-sealed");
-  await worker.attach("r", region, "write");
-  await server.kill("SIGKILL");
-  rmSync(join(server.instance.store, "tensord.sqlite-wal"));
-  Bun.spawnSync(["chmod", modes.sealed.toString(8), region.storage.path]);
-  await server.start();
-  expect(await server.api.get(region.id)).toMatchObject({ name: "half-sealed", state: "open", has_writers: true });
-  await checkBooks(server);
-});
+testWith(needsPython)(
+  "a sealed mode that a writer outlived is a seal that was never committed, where nothing proves it",
+  async () => {
+    await using server = await startServer();
+    await using worker = new WorkerProcess();
+    server.log.expect(adopted);
+    await server.stop();
+    await server.start();
+    const { region } = await makeOlder(server, "half-sealed");
+    await worker.attach("r", region, "write");
+    await server.kill("SIGKILL");
+    rmSync(join(server.instance.store, "tensord.sqlite-wal"));
+    // A proof would say that it was open.
+    rmSync(join(server.instance.directory, "proofs"));
+    Bun.spawnSync(["chmod", modes.sealed.toString(8), region.storage.path]);
+    await server.start();
+    expect(await server.api.get(region.id)).toMatchObject({ name: null, state: "open", has_writers: true });
+    await checkBooks(server);
+  },
+);
 
 testWith()("what was deleted or replaced after the last row that is left does not come back", async () => {
   await using server = await startServer();

@@ -104,9 +104,14 @@ def test_a_relative_path_counts_from_the_folder_of_this_process(
         assert stock.tolist() == [0, 1, 2, 3, 4]
     with client.load_model(path.as_uri()) as again:
         assert again.name == "array"
+    # Another state of the file with the same bytes is the same region, other bytes are another version.
     os.utime(path, (1, 1))
+    with client.load_model(path) as touched:
+        assert touched.id == again.id
+    np.save(path, np.arange(1, 6))
     with client.load_model(path) as changed:
         assert changed.version != again.version
+        assert changed["array"].numpy().tolist() == [1, 2, 3, 4, 5]
 
 
 def test_a_model_in_several_files_is_one_mapping(server: Server, client: tensord.Client) -> None:
