@@ -30,8 +30,8 @@ async function mostInATurn(wait: () => Promise<unknown>): Promise<number> {
   const { stringify } = JSON;
   let written = 0;
   using _ = spyOn(JSON, "stringify").mockImplementation(((...given: Parameters<typeof stringify>) => {
-    const [value] = given as [unknown];
-    if (typeof value === "object" && value !== null && "tensor_count" in value) written += 1;
+    const values = [given[0] as unknown].flat();
+    written += values.filter((value) => typeof value === "object" && value !== null && "tensor_count" in value).length;
     return stringify(...given);
   }) as typeof stringify);
   let isDone = false;
