@@ -1,13 +1,14 @@
 /** A group is sealed in one turn and opened in one: whoever asks for all of it gets one version of all of it. */
 
-import { afterAll, describe, expect, test } from "bun:test";
-import { lstatSync, unlinkSync } from "node:fs";
+import { afterAll, describe, expect, spyOn, test } from "bun:test";
+import { existsSync, lstatSync, unlinkSync } from "node:fs";
 import { idOf } from "../../src/memory/journal/region-record.ts";
 import { createRegion } from "../../src/memory/regions/create.ts";
 import { toCreateRequest } from "../../src/routes/region-request.ts";
 import type { Region } from "../harness/answers.ts";
 import { type TestApp, withApp } from "../harness/app.ts";
 import { LentApps } from "../harness/lent-app.ts";
+import { until } from "../harness/server-wait.ts";
 import { sealGroup } from "./support/group-failures.ts";
 import { Intruder, lease } from "./support/lease.ts";
 import { watchWaits } from "./support/sessions.ts";
@@ -86,6 +87,27 @@ describe("a group", () => {
       { onStep: () => look() },
     )();
   });
+
+  test(
+    "has taken away the names of all that it replaces before it is answered, however long one of them takes to be freed",
+    withApp(async (app) => {
+      const old = await makeShards(app);
+      await seal(app, old);
+      const next = await makeShards(app, { if_exists: "replace" });
+      const { memory } = app.store.storages.of({ storageForm: "shm" });
+      const { promise: mayBeFreed, resolve } = Promise.withResolvers<void>();
+      const free = memory.free.bind(memory);
+      using _ = spyOn(memory, "free").mockImplementation(async (...given) => {
+        await mayBeFreed;
+        return await free(...given);
+      });
+      await seal(app, next);
+      expect(old.map(({ storage }) => existsSync(storage.path))).toEqual([false, false]);
+      resolve();
+      for (const { id } of old)
+        await until("it is freed", () => app.store.books.regionByToken(id.slice(4)) === undefined);
+    }),
+  );
 
   test(
     "is told as so many seals, and then as the ends of those that it replaces",

@@ -62,8 +62,10 @@ export async function sealRegions(
     const checksums: (Checksum | null)[] = [];
     for (const region of regions) checksums.push(checksum ? await hashRegion(store, region, "sealing") : null);
     store.step("seal.hashed");
-    commit(store, regions, checksums, stockWritable, actor);
+    const replaced = commit(store, regions, checksums, stockWritable, actor);
     for (const [index, region] of regions.entries()) beginHandOff(store, region, usages[index]);
+    await withdrawNames(store, replaced);
+    void freeAll(store, replaced, actor);
   } catch (error) {
     for (const region of regions) if (region.state === "sealing") reopen(store, region);
     throw error;
@@ -109,14 +111,17 @@ function checkUsage(store: Store, region: Region): Usage {
   return usage;
 }
 
-/** One turn and one transaction: the rows, and with them those of the regions whose names these take. */
+/**
+ * One turn and one transaction: the rows, and with them those of the regions whose names these take.
+ * @returns these: they drain, and have still to be freed.
+ */
 function commit(
   store: Store,
   regions: readonly Region[],
   checksums: readonly (Checksum | null)[],
   stockWritable: boolean,
   actor: string | undefined,
-): void {
+): readonly Region[] {
   const sealedAt = store.now();
   const holders: Region[] = [];
   const sealed = regions.map((region, index): [Region, RegionChange] => {
@@ -147,7 +152,22 @@ function commit(
   }
   for (const { model, name } of regions) if (name !== null) store.waiters.wake(model, name);
   for (const holder of holders) tellEnd(store, holder, actor);
-  void freeAll(store, holders, actor);
+  return holders;
+}
+
+/**
+ * All of them before the seal is answered: who knows a version by its name looks at that alone. To be freed they wait for each other.
+ * What fails here is tried again then.
+ */
+async function withdrawNames(store: Store, regions: readonly Region[]): Promise<void> {
+  for (const [index, region] of regions.entries()) {
+    if (index > 0 && index % limits.groupSlice === 0) await setImmediate();
+    try {
+      store.storages.of(region).names.withdraw(region.token, region.identity);
+    } catch (error) {
+      store.warn(`Cannot take the name of ${describe(region)} away yet, which was replaced`, error);
+    }
+  }
 }
 
 /** Readers of huge pages pay for far fewer of them. */
