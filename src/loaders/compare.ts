@@ -1,5 +1,6 @@
 /** Whether a file has the bytes of a region that stands: read on both sides and held against each other, up to the first that differs. */
 
+import { setImmediate } from "node:timers/promises";
 import { limits } from "../memory/limits.ts";
 import type { Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
@@ -26,7 +27,7 @@ export async function compare(
 ): Promise<boolean> {
   // Its lock is the lease.
   using file = store.storages.of(region).bytes.open(region.token, "read");
-  if (file.byteSize !== region.byteSize || !hasAt(file, 0, source.layout.header)) return false;
+  if (file.byteSize !== region.byteSize || !(await hasAt(file, 0, source.layout.header))) return false;
   const same = await compareData(files, source, file, region, onBytes, signal).catch(async (error: unknown) => {
     signal.throwIfAborted();
     if (!(await files.isSame(source))) throw changed(source);
@@ -54,7 +55,7 @@ async function compareData(
   if (source.compression === "none") return await compareParts(files, toParts(source), file, onChunk);
   let at = 0;
   for await (const piece of streamContent(toReader(fileOf(source)), toModelFile(source))) {
-    if (!hasAt(file, at, piece)) return false;
+    if (!(await hasAt(file, at, piece))) return false;
     at += piece.length;
     onChunk(piece.length);
   }
@@ -78,10 +79,11 @@ async function compareParts(
   return same;
 }
 
-/** In this turn of the event loop, in pieces; what is not there is not equal. */
-function hasAt(file: DataFile, byteOffset: number, bytes: Uint8Array): boolean {
-  for (let at = 0; at < bytes.length; at += limits.hashReadBytes) {
-    const want = bytes.subarray(at, at + limits.hashReadBytes);
+/** On the event loop, a slice in each turn, since a header may be of megabytes; what is not there is not equal. */
+async function hasAt(file: DataFile, byteOffset: number, bytes: Uint8Array): Promise<boolean> {
+  for (let at = 0; at < bytes.length; at += limits.sliceBytes) {
+    if (at > 0) await setImmediate();
+    const want = bytes.subarray(at, at + limits.sliceBytes);
     if (Buffer.compare(file.read(byteOffset + at, want.length), want) !== 0) return false;
   }
   return true;
