@@ -10,12 +10,20 @@ import { copy } from "./mutation-copy.mjs";
 import { killGroup, run } from "./process.mjs";
 import { findLeft, shmDirectory } from "./test-left.mjs";
 import { testEnvironment } from "./test-parts.mjs";
-import { readReport, sum } from "./test-report.mjs";
+import { readReport } from "./test-report.mjs";
 
-/** A mistake may well make a test wait for ever: it waits less long than in `npm test`. */
-const testDeadlineMs = 60_000;
-/** A loop without an end keeps even the runner from saying so. */
-const runDeadlineMs = 5 * 60_000;
+/** For a test of the code as it is, as in `npm test`. A loop without an end keeps even the runner from saying so. */
+export const patient = { testMs: 5 * 60_000, runMs: 30 * 60_000 };
+
+/**
+ * A mistake may well make a test wait for ever: it waits less long than in `npm test`, and longer where the machine is slow.
+ *
+ * @param {number} unmutatedMs what the tests of its file took on the code as it is
+ */
+export const impatient = (unmutatedMs) => {
+  const testMs = Math.max(60_000, 3 * unmutatedMs);
+  return { testMs, runMs: 5 * testMs };
+};
 
 const pythonClient = "clients/python/";
 const bun = join(copy, "node_modules/.bin/bun");
@@ -25,10 +33,10 @@ const report = join(copy, ".tmp/mutation.xml");
 const token = randomBytes(4).toString("hex");
 
 /** Runs something in the copy, to its end and that of everything that it started. */
-async function runInCopy(command, args, folder = "") {
+async function runInCopy(command, args, { folder = "", runMs = patient.runMs } = {}) {
   let leader;
   const end = () => leader !== undefined && killGroup(leader, "SIGKILL");
-  const timer = setTimeout(end, runDeadlineMs);
+  const timer = setTimeout(end, runMs);
   try {
     return await run(command, args, {
       cwd: join(copy, folder),
@@ -50,35 +58,36 @@ async function runInCopy(command, args, folder = "") {
  * Runs the tests of a file, or those that are named. The first failure is enough.
  *
  * @param {[path: string, ...named: string[]]} test
- * @returns {Promise<{ status: number, output: string, passed: number, failed: string[] }>}
+ * @param {{ testMs: number, runMs: number }} deadlines
+ * @returns {Promise<{ status: number, output: string, passed: string[], failed: string[] }>} the tests that passed, and failed
  */
-export async function runTest([path, ...named]) {
+export async function runTest([path, ...named], { testMs, runMs }) {
   rmSync(report, { force: true });
-  const [command, args, folder] = toCommand(path, named);
-  const { status, output } = await runInCopy(command, args, folder);
-  const { counts, failures } = readReport(report) ?? { counts: sum([]), failures: [] };
+  const [command, args, folder] = toCommand(path, named, testMs);
+  const { status, output } = await runInCopy(command, args, { folder, runMs });
+  const { passed, failures } = readReport(report) ?? { passed: [], failures: [] };
   // Where pytest says `error` it could not import or set up; where a file cannot be loaded Bun reports no test at all.
   const failed = failures.filter(({ isError }) => !isError).map(({ test }) => test);
-  return { status, output, passed: counts.passed, failed };
+  return { status, output, passed, failed };
 }
 
 /** Bun takes a regular expression. */
 const toPattern = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
-function toCommand(path, named) {
+function toCommand(path, named, testMs) {
   if (path.startsWith(pythonClient)) {
     const file = path.slice(pythonClient.length);
     const filter = named.length === 0 ? [] : ["-k", named.join(" or ")];
     return [
       python,
-      ["-m", "pytest", "--exitfirst", `--timeout=${testDeadlineMs / 1000}`, `--junitxml=${report}`, file, ...filter],
+      ["-m", "pytest", "--exitfirst", `--timeout=${testMs / 1000}`, `--junitxml=${report}`, file, ...filter],
       pythonClient,
     ];
   }
   const options = [
     "--bail",
     "--max-concurrency=2",
-    `--timeout=${testDeadlineMs}`,
+    `--timeout=${testMs}`,
     "--reporter=junit",
     `--reporter-outfile=${report}`,
   ];

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { mutations } from "../../tests/mutations/all.mjs";
 import { withLock } from "./lock.mjs";
 import { copy, makeCopy } from "./mutation-copy.mjs";
-import { load, runTest } from "./mutation-test.mjs";
+import { impatient, load, patient, runTest } from "./mutation-test.mjs";
 import { setUpNodeClient } from "./node-client.mjs";
 import { Failure, root, secondsSince } from "./process.mjs";
 import { setUpPython } from "./python-packages.mjs";
@@ -75,7 +75,11 @@ function checkTable() {
   }
 }
 
-/** Every test that a mutation names, on the code as it is: red, it could show nothing. Those of one file run at once. */
+/**
+ * Every test that a mutation names, on the code as it is: red, it could show nothing. Those of one file run at once.
+ *
+ * @returns {Promise<Map<string, number>>} milliseconds of each file
+ */
 async function runUnmutated(chosen) {
   const files = new Map();
   for (const { test } of chosen) {
@@ -84,20 +88,25 @@ async function runUnmutated(chosen) {
     files.set(path, all.add(named));
   }
   console.log(`unmutated, the tests of ${files.size} files must pass`);
+  const took = new Map();
   for (const [path, all] of files) {
-    const { status, passed, output } = await runTest([path, ...(all.has(undefined) ? [] : all)]);
-    if (status === 0 && passed > 0) continue;
-    const what = status === 0 ? "none of them ran" : `their run ended with status ${status}`;
+    const start = performance.now();
+    const { status, passed, output } = await runTest([path, ...(all.has(undefined) ? [] : all)], patient);
+    took.set(path, performance.now() - start);
+    const missing = [...all].map((named = "") => named).find((named) => !passed.some((name) => name.includes(named)));
+    if (status === 0 && missing === undefined) continue;
+    const what = status === 0 ? `none that is called "${missing}" ran` : `their run ended with status ${status}`;
     throw new Failure(
       `Cannot try mutations: the tests of ${path} do not pass without any: ${what}.\n${lastLines(output)}`,
     );
   }
+  return took;
 }
 
 const lastLines = (output) => output.trimEnd().split("\n").slice(-40).join("\n");
 
 /** @returns {Promise<"caught" | "lives" | "no verdict">} */
-async function tryMutation(mutation) {
+async function tryMutation(mutation, unmutatedMs) {
   const { name, file, test } = mutation;
   const { text, mutated } = mutate(mutation, copy);
   writeFileSync(join(copy, file), mutated);
@@ -107,12 +116,12 @@ async function tryMutation(mutation) {
       console.log(`${name}: NO VERDICT, ${file} cannot be loaded:\n${lastLines(loaded.output)}`);
       return "no verdict";
     }
-    const { status, passed, failed, output } = await runTest(test);
+    const { status, passed, failed, output } = await runTest(test, impatient(unmutatedMs));
     if (failed.length > 0) {
       console.log(`${name}: caught by ${failed[0]}`);
       return "caught";
     }
-    if (status === 0 && passed > 0) {
+    if (status === 0 && passed.length > 0) {
       console.log(`${name}: LIVES, ${test.join(" -t ")} does not mind`);
       return "lives";
     }
@@ -129,8 +138,8 @@ async function tryAll(chosen) {
   const outcomes = [];
   try {
     await makeCopy();
-    await runUnmutated(chosen);
-    for (const mutation of chosen) outcomes.push(await tryMutation(mutation));
+    const took = await runUnmutated(chosen);
+    for (const mutation of chosen) outcomes.push(await tryMutation(mutation, took.get(mutation.test[0])));
   } finally {
     rmSync(copy, { recursive: true, force: true });
   }

@@ -47,15 +47,30 @@ function failuresOf(xml) {
   });
 }
 
+/** What tests that passed are called, as `-t` and `-k` see it: after what they are grouped by. Nothing is in their element. */
+function passedOf(xml) {
+  const cases = xml.matchAll(/<testcase\s([^>]*)\/>/g);
+  return [...cases].map(([, tag]) => {
+    const groups = attributeOf(` ${tag}`, "classname").split(" > ");
+    return [...groups, attributeOf(` ${tag}`, "name")].join(" ");
+  });
+}
+
+/**
+ * @typedef {object} Report
+ * @property {Counts} counts
+ * @property {string[]} passed the names of tests
+ * @property {{ test: string, text: string, isError: boolean }[]} failures
+ */
+
 /**
  * @param {string} path a JUnit file
- * @returns {{ counts: Counts, failures: { test: string, text: string, isError: boolean }[] } | undefined} undefined if there is none, as
- *   from a runner that crashed or found no test
+ * @returns {Report | undefined} undefined if there is none, as from a runner that crashed or found no test
  */
 export function readReport(path) {
   try {
     const xml = readFileSync(path, "utf8");
-    return { counts: countsOf(xml), failures: failuresOf(xml) };
+    return { counts: countsOf(xml), passed: passedOf(xml), failures: failuresOf(xml) };
   } catch (error) {
     if (error.code === "ENOENT") return undefined;
     throw error;

@@ -181,7 +181,7 @@ export const clientsMutations = [
     file: `${node}/regions/known-sealed.ts`,
     find: " && !isHandOff(region);\n",
     replace: ";\n",
-    test: ["tests/integration/node-client-known-sealed.test.ts", "a version is asked for once"],
+    test: ["tests/integration/node-client-known-sealed.test.ts", "a version and a name alone are asked for once"],
   },
   {
     name: "Node uses a connection again on which more came than was asked for",

@@ -21,7 +21,7 @@ test("Bun's report is counted as a whole, and each failure is told with its file
   const xml = `<?xml version="1.0" encoding="UTF-8"?>
 <testsuites name="bun test" tests="4" assertions="1" failures="2" skipped="1" time="30.02">
   <testsuite name="a.test.ts" file="a.test.ts" tests="4" assertions="0" failures="2" skipped="1" time="30.01">
-    <testcase name="fine" classname="" time="0.00003" file="a.test.ts" line="2" assertions="0" />
+    <testcase name="fine" classname="a group &gt; inside" time="0.00003" file="a.test.ts" line="2" assertions="0" />
     <testcase name="hangs" classname="" time="30.01" file="a.test.ts" line="3" assertions="0">
       <failure type="TimeoutError" message="test timed out" />
     </testcase>
@@ -33,6 +33,7 @@ test("Bun's report is counted as a whole, and each failure is told with its file
 </testsuites>`;
   expect(report(xml)).toEqual({
     counts: { passed: 1, failed: 2, skipped: 1 },
+    passed: ["a group inside fine"],
     failures: [
       { test: "a.test.ts: hangs", text: "test timed out", isError: false },
       { test: 'a.test.ts: fails "here"', text: "AssertionError: 1 < 0\n\n      at a.test.ts:4:35", isError: false },
@@ -51,6 +52,7 @@ test("pytest's report counts what could not be taken down as failed", () => {
     "</testsuite></testsuites>";
   expect(report(xml)).toEqual({
     counts: { passed: 2, failed: 2, skipped: 1 },
+    passed: ["tests.test_a test_one"],
     failures: [
       { test: "tests.test_a: test_fail[<]", text: "def test_fail()", isError: false },
       { test: "tests.test_a: test_two", text: "left", isError: true },
