@@ -66,7 +66,7 @@ export const holderMutations = [
     file: "src/memory/storage/instance-lock.ts",
     find: "    if (!isGone(pid)) {",
     replace: "    if (pid !== undefined) {",
-    test: test("gets it as soon as it is read"),
+    test: test("where the fd holder stays stopped"),
   },
   {
     name: "a memfd region is answered for before anybody keeps it",
