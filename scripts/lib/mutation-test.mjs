@@ -21,7 +21,7 @@ export const patient = { testMs: 5 * 60_000, runMs: 30 * 60_000 };
  * @param {number} unmutatedMs what the tests of its file took on the code as it is
  */
 export const impatient = (unmutatedMs) => {
-  const testMs = Math.max(60_000, 3 * unmutatedMs);
+  const testMs = Math.max(60_000, Math.ceil(3 * unmutatedMs));
   return { testMs, runMs: 5 * testMs };
 };
 
