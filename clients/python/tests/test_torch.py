@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import io
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from harness import Server
 
 import tensord
 from tensord._mapping.mapping import Mapping
+from tensord._wire import tensors as wire
 
 torch = pytest.importorskip("torch", reason="torch is an extra")
 
@@ -176,6 +179,71 @@ def test_tensors_of_a_state_dict_have_storages_of_their_own_and_each_keeps_the_p
     assert path not in Path("/proc/self/maps").read_text()
     with client.attach("many") as region:
         assert region[names[0]].numpy().tolist() == [[0, 0, 0]]
+
+
+def test_a_state_dict_is_what_each_tensor_is_alone_and_makes_no_record_of_any(
+    client: tensord.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = {
+        "f8": torch.arange(6, dtype=torch.float32).reshape(1, 3, 1, 2).to(torch.float8_e4m3fn),
+        "bf16": torch.arange(24, dtype=torch.bfloat16).reshape(2, 3, 4),
+        "deep": torch.ones(*[1] * 62, 2, 3),
+        "deep bf16": torch.ones(*[1] * 62, 2, 3, dtype=torch.bfloat16),
+        "scalar": torch.tensor(2.5, dtype=torch.bfloat16),
+        "number": torch.tensor(7, dtype=torch.int64),
+        "flag": torch.tensor([True, False]),
+        "u16": torch.arange(5).to(torch.uint16),
+        "none": torch.zeros(0, 3),
+    }
+    with client.create("t", source, ttl=600) as region:
+        region.seal()
+    with client.attach("t") as attached:
+        alone = {name: attached[name].torch() for name in attached}
+        # A thread's default device is of what is made anew.
+        with monkeypatch.context() as patched, torch.device("meta"):
+            patched.setattr(wire, "_read_info", None)
+            state = attached.state_dict()
+    assert list(state) == list(alone)
+    for name, tensor in state.items():
+        one = alone[name]
+        assert (tensor.dtype, tensor.shape, tensor.stride()) == (one.dtype, one.shape, one.stride())
+        assert (tensor.dtype, tensor.shape, tensor.stride()) == (
+            source[name].dtype,
+            source[name].shape,
+            source[name].stride(),
+        )
+        assert tensor.device.type == "cpu"
+        assert (tensor.storage_offset(), tensor.untyped_storage().nbytes()) == (0, tensor.nbytes)
+        assert not tensor._is_view()
+        # What is 0-dimensional has no bytes to be seen as.
+        assert torch.equal(tensor.reshape(-1).view(torch.uint8), source[name].reshape(-1).view(torch.uint8))
+        saved = io.BytesIO()
+        torch.save(tensor, saved)
+        # Nobody else's bytes.
+        assert len(saved.getvalue()) < 4096
+
+
+def test_a_state_dict_of_a_file_that_aligns_nothing_is_over_its_bytes(server: Server, client: tensord.Client) -> None:
+    path = server.models / "unaligned.safetensors"
+    tensors = {
+        "a": np.arange(3, dtype=np.uint8),
+        "b": np.arange(4, dtype=np.float32),
+        "c": np.arange(4, dtype=np.uint16),
+    }
+    header, begin = {}, 0
+    for name, (array, dtype) in zip(tensors, zip(tensors.values(), ("U8", "F32", "BF16"), strict=True), strict=True):
+        offsets = [begin, begin + array.nbytes]
+        header[name] = {"dtype": dtype, "shape": [array.size], "data_offsets": offsets}
+        begin += array.nbytes
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(array.tobytes() for array in tensors.values()))
+    with client.load_model(path, mode="map") as region:
+        assert any(region[name].byte_offset % 4 for name in ("b", "c"))
+        state = region.state_dict()
+        assert state["a"].tolist() == [0, 1, 2]
+        assert state["b"].tolist() == [0, 1, 2, 3]
+        assert state["c"].view(torch.int16).tolist() == [0, 1, 2, 3]
+        assert state["b"].data_ptr() == region["b"].bytes().ctypes.data
 
 
 def test_a_reference_opens_as_torch(client: tensord.Client) -> None:

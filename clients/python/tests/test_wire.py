@@ -17,6 +17,7 @@ from tensord._wire.model import parse_model
 from tensord._wire.region import parse_deletion, parse_descriptor, parse_verification
 from tensord._wire.session import parse_session, parse_session_end
 from tensord._wire.stats import parse_stats
+from tensord._wire.tensors import TensorInfos, TensorsByName, to_row
 
 TIME = "2026-11-21T12:00:00.000Z"
 CLIENT = {
@@ -190,6 +191,40 @@ def test_a_tensor_without_what_is_needed_is_the_servers_fault_when_it_is_asked_f
     for broken in ("w", [1], [{}], [{"name": ["w"]}]):
         with pytest.raises(tensord.ServerFault):
             parse_descriptor({**REGION, "tensors": broken})
+
+
+def test_rows_of_all_tensors_hold_what_their_records_do_or_are_the_servers_fault() -> None:
+    whole = {**REGION["tensors"][0], "alias_of": None}
+    listed = [whole, {**whole, "name": "alias", "alias_of": "w"}, {**whole, "name": "other", "alias_of": "elsewhere"}]
+
+    def by_name(tensors: list[dict[str, Any]]) -> TensorsByName:
+        found = parse_descriptor({**REGION, "tensors": tensors}).tensors
+        assert isinstance(found, TensorInfos)
+        return found.by_name
+
+    tensors = by_name(listed)
+    assert [(name, dtype, tuple(shape), *bytes_) for name, dtype, shape, *bytes_ in tensors.rows()] == [
+        to_row(info) for info in tensors.values()
+    ]
+    assert tensors.aliases() == {"alias": "w"}
+    assert (by_name([]).rows(), by_name([]).aliases()) == ([], {})
+    for key, broken in (
+        ("dtype", None),
+        ("dtype", ["U8"]),
+        ("shape", 4),
+        ("shape", ["4"]),
+        ("shape", [None]),
+        ("byte_offset", None),
+        ("byte_offset", "4096"),
+        ("byte_size", 4.5),
+    ):
+        with pytest.raises(tensord.ServerFault, match="it is no tensors"):
+            by_name([whole, {**whole, "name": "broken", key: broken}]).rows()
+    for key in ("dtype", "shape", "byte_offset", "byte_size"):
+        with pytest.raises(tensord.ServerFault):
+            by_name([{each: value for each, value in whole.items() if each != key}]).rows()
+    with pytest.raises(tensord.ServerFault):
+        by_name([{**whole, "alias_of": ["w"]}]).aliases()
 
 
 def test_tensors_are_a_sequence_of_records_that_equals_their_tuple_and_is_pickled() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,7 +15,6 @@ from tensord._mapping.attachment import Attachment
 from tensord._mapping.page_advice import Advice
 from tensord._tensor.device_tensor import DeviceTensor
 from tensord._wire.region import RegionDescriptor
-from tensord._wire.tensors import TensorInfo
 
 from .copy import Source
 from .pin import Register, Unregister
@@ -58,8 +57,8 @@ class DeviceRegion(Region):
     def __getitem__(self, name: str) -> DeviceTensor:
         return DeviceTensor(self._device_attachment, self._info(name))
 
-    def _to_torch(self, infos: Sequence[TensorInfo]) -> dict[str, TorchTensor]:
-        return {info.name: self[info.name].torch() for info in infos}
+    def _to_torch(self, without: Container[str]) -> dict[str, TorchTensor]:
+        return {name: self[name].torch() for name in self if name not in without}
 
     def copy_to_host(self) -> Any:
         """The only tensor's ``DeviceTensor.copy_to_host()``. Raises ``TypeError`` if there are several."""

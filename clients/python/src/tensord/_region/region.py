@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
@@ -59,7 +59,7 @@ class Region:
         self._created = created
         self._seal_lock = threading.Lock()
         tensors = descriptor.tensors
-        self._infos: Mapping[str, TensorInfo] = tensors.by_name if isinstance(tensors, TensorInfos) else {}
+        self._infos = (tensors if isinstance(tensors, TensorInfos) else TensorInfos([])).by_name
         # Locks and pins, which end with it.
         self._kept: list[MemoryLock | Pin] = []
         self._hear(descriptor)
@@ -191,14 +191,18 @@ class Region:
     def state_dict(self) -> dict[str, TorchTensor]:
         """Every tensor as torch sees it, without a copy: for ``module.load_state_dict(…, assign=True)``.
 
-        Aliases are in the storage of the tensor whose bytes they show: tied weights are tied.
+        Each has a storage of its own bytes alone, as ``torch.save`` of one needs it. Aliases are in the storage of the
+        tensor whose bytes they show: tied weights are tied.
         """
-        infos = dict(self._infos.items())
-        whole = self._to_torch([info for info in infos.values() if info.alias_of not in infos])
-        return {name: whole[name] if name in whole else self._alias(name, whole) for name in infos}
+        aliases = self._infos.aliases()
+        whole = self._to_torch(aliases)
+        if not aliases:
+            return whole
+        return {name: whole[name] if name in whole else self._alias(name, whole) for name in self._infos}
 
-    def _to_torch(self, infos: Sequence[TensorInfo]) -> dict[str, TorchTensor]:
-        return to_torch_tensors(self._attachment, infos)
+    def _to_torch(self, without: Container[str]) -> dict[str, TorchTensor]:
+        """All tensors but those ``without`` which it shall be, in the region's order."""
+        return to_torch_tensors(self._attachment, [row for row in self._infos.rows() if row[0] not in without])
 
     def _alias(self, name: str, whole: Mapping[str, TorchTensor]) -> TorchTensor:
         target = self._infos[name].alias_of

@@ -137,6 +137,12 @@ def to_torch_dtype(dtype: str) -> torch.dtype:
     return result
 
 
+def to_shared_dtypes(dtype: str) -> tuple[torch.dtype, np.dtype[Any] | None]:
+    """torch's dtype for a safetensors name, and numpy's, if it has one by itself. Raises ``FeatureUnavailable``."""
+    word = _TABLE.get(dtype, _UNKNOWN).numpy
+    return to_torch_dtype(dtype), None if word is None else np.dtype(word)
+
+
 def import_torch() -> Any:
     """The module torch. Raises ``FeatureUnavailable``."""
     try:

@@ -19,10 +19,10 @@ from tensord._mapping.attachment import Attachment
 from tensord._mapping.lock_file import LockKind
 from tensord._mapping.mapping import Access, View
 from tensord._mapping.origin_file import FILE
-from tensord._wire.tensors import TensorInfo
+from tensord._wire.tensors import TensorInfo, TensorRow, to_row
 
 from .dlpack import CPU_DEVICE, to_capsule
-from .dtype import import_torch, to_numpy_dtype, to_torch_dtype
+from .dtype import import_torch, to_numpy_dtype, to_shared_dtypes, to_torch_dtype
 from .reference import TensorReference
 from .tensor_lock import TensorLock, lock_tensor
 
@@ -118,7 +118,7 @@ class Tensor:
         has no such type, or the region was attached with ``strict=True``, where such an operation would be a crash;
         ``MappingFailed``.
         """
-        return to_torch_tensors(self._attachment, [self._info])[self.name]
+        return to_torch_tensors(self._attachment, [to_row(self._info)])[self.name]
 
     def ref(self) -> TensorReference:
         """What another process of this machine needs to map this tensor without the server: ``client.open(ref)``.
@@ -210,28 +210,33 @@ class Tensor:
         raise TypeError("a mapped tensor cannot be pickled or copied: send tensor.ref() and open it there")
 
 
-def to_torch_tensors(attachment: Attachment, infos: Sequence[TensorInfo]) -> dict[str, TorchTensor]:
+def to_torch_tensors(attachment: Attachment, rows: Sequence[TensorRow]) -> dict[str, TorchTensor]:
     """Tensors of one mapping as ``Tensor.torch`` makes them, each with a storage of its own; the pages become writable
     once for all of them, and stay as long as any of them does. Raises as ``Tensor.torch``.
+
+    A model has thousands, so a tensor is two calls into C, and nothing of ours is kept for it.
     """
     view = attachment.view
-    if infos:
-        _check_not_strict(view, f"make a torch tensor of {infos[0].name!r}")
-    dtypes = {dtype: to_torch_dtype(dtype) for dtype in dict.fromkeys(info.dtype for info in infos)}
-    module = import_torch()
-    filled = [info for info in infos if info.byte_size > 0]
-    begin = min((info.byte_offset for info in filled), default=0)
-    end = max((info.byte_offset + info.byte_size for info in filled), default=0)
+    if rows:
+        _check_not_strict(view, f"make a torch tensor of {rows[0][0]!r}")
+    dtypes = {dtype: to_shared_dtypes(dtype) for dtype in dict.fromkeys(row[1] for row in rows)}
+    torch = import_torch()
+    begin = min((row[3] for row in rows if row[4] > 0), default=0)
+    end = max((row[3] + row[4] for row in rows if row[4] > 0), default=0)
     raw = view.writable(begin, end - begin)
+    from_numpy, from_buffer, array, prod = torch.from_numpy, torch.frombuffer, np.ndarray, math.prod
     made: dict[str, TorchTensor] = {}
-    for info in infos:
-        dtype = dtypes[info.dtype]
-        if info.byte_size == 0:
-            # frombuffer refuses to make tensors of no elements.
-            made[info.name] = module.empty(info.shape, dtype=dtype)
+    for name, dtype, shape, byte_offset, byte_size in rows:
+        torch_dtype, numpy_dtype = dtypes[dtype]
+        if byte_size == 0:
+            # frombuffer refuses to make tensors of no elements, and numpy those outside its buffer.
+            made[name] = torch.empty(shape, dtype=torch_dtype, device="cpu")
+        elif numpy_dtype is not None:
+            made[name] = from_numpy(array(shape, numpy_dtype, raw, byte_offset - begin))
         else:
-            count, offset = math.prod(info.shape), info.byte_offset - begin
-            made[info.name] = module.frombuffer(raw, dtype=dtype, count=count, offset=offset).view(info.shape)
+            flat = from_buffer(raw, dtype=torch_dtype, count=prod(shape), offset=byte_offset - begin)
+            # In place, of as many elements: a view would be one more tensor, and one of another.
+            made[name] = flat.resize_(shape)
     return made
 
 
