@@ -11,7 +11,7 @@ import tensord
 PACKAGE = Path(tensord.__file__).parent
 # From the ground up. Those of one line know nothing of each other.
 FLOORS = (
-    {"_errors", "_version", "_warnings"},
+    {"_collector", "_errors", "_version", "_warnings"},
     {"_arguments"},
     {"_wire", "_transport", "_mapping", "_progress_bar"},
     {"_cuda"},

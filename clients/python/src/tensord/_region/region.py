@@ -16,6 +16,7 @@ from tensord._api import Api
 from tensord._arguments.checked import checked_class
 from tensord._arguments.kinds import DeviceName, Name, Revision, Seconds, Timeout, Version
 from tensord._arguments.quoting import quote
+from tensord._collector import make_uncollected
 from tensord._errors import TensorNotFound
 from tensord._mapping.attach import AttachedBy, Place
 from tensord._mapping.attachment import Attachment
@@ -194,6 +195,10 @@ class Region:
         Each has a storage of its own bytes alone, as ``torch.save`` of one needs it. Aliases are in the storage of the
         tensor whose bytes they show: tied weights are tied.
         """
+        # Of each a row and what torch makes of it.
+        return make_uncollected(2 * len(self), self._to_state_dict)
+
+    def _to_state_dict(self) -> dict[str, TorchTensor]:
         aliases = self._infos.aliases()
         whole = self._to_torch(aliases)
         if not aliases:

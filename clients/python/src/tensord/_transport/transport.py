@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tensord._collector import make_uncollected
 from tensord._errors import (
     AccessDenied,
     Closed,
@@ -33,6 +34,8 @@ ANSWER_SECONDS = 30.0
 MAX_WAIT_SECONDS = 300
 MAX_ANSWER_BYTES = 256 << 20
 DOWNLOAD_PIECE_BYTES = 1 << 20
+# Of an answer, of each object in it: a tensor in a region's takes 150, and is two.
+OBJECT_BYTES = 75
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 0.25
 
@@ -322,7 +325,7 @@ def _parse_body(answer: Answer) -> Any:
     if "json" not in answer.content_type:
         return None
     try:
-        return json.loads(answer.content)
+        return make_uncollected(len(answer.content) // OBJECT_BYTES, lambda: json.loads(answer.content))
     except (ValueError, RecursionError) as error:
         raise ServerFault(f"Cannot read the server's answer: it is no JSON ({error})") from error
 
