@@ -1,8 +1,8 @@
 """The collector of cycles, kept waiting while thousands of objects are made that are in no cycle.
 
 It counts what is made, and looks at everything that the process has each time there is a quarter more: of 30,000
-tensors that takes longer than to make them. In a forked child, whose memory is its parent's until it is written to, each
-look copies pages as well.
+tensors that takes longer than to make them. In a forked child, whose memory is its parent's until it is written to,
+each look copies pages as well.
 """
 
 from __future__ import annotations
