@@ -173,6 +173,12 @@ def cast(path):
     return {name: tensor.to(BF16) for name, tensor in load_file(path).items()}
 
 
+def delete_all():
+    with tensord.connect() as client:
+        for region in client.list():
+            client.delete(region)
+
+
 MEMORY_WAYS = {
     "load_file": load_file,
     "load_file, copied into a module": copied,
@@ -198,10 +204,13 @@ def work(way, path):
 
 
 def measure_memory():
-    path = write_model(600, REAL_BYTES, fill=True)
+    # This process makes nothing itself: a worker's memory is what a fresh process takes, and a thread would be lost in a fork.
+    path = pathlib.Path(in_fork(lambda: str(write_model(600, REAL_BYTES, fill=True))))
     found = []
     for way in MEMORY_WAYS:
-        workers, fifth, _ = measure([sys.executable, __file__, "worker", way, str(path)])
+        begun = time.perf_counter()
+        workers, fifth, _ = measure(lambda way=way: work(way, path))
+        print(f"{way}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
         found.append(
             {
                 "way": way,
@@ -214,14 +223,9 @@ def measure_memory():
             }
         )
         # One way after the other, so that no two of them take room at a time.
-        with tensord.connect() as client:
-            for region in client.list():
-                client.delete(region)
+        in_fork(delete_all)
     path.unlink()
     return found
 
 
-if sys.argv[1] == "worker":
-    work(sys.argv[2], pathlib.Path(sys.argv[3]))
-else:
-    print(json.dumps({"open": measure_opening, "memory": measure_memory}[sys.argv[1]]()))
+print(json.dumps({"open": measure_opening, "memory": measure_memory}[sys.argv[1]]()))

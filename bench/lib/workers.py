@@ -4,13 +4,18 @@ A worker says a line when it is there, makes its thing when it is told to, says 
 is told to go: ``serve``. ``measure`` starts them and looks at them.
 """
 
+import ctypes
 import json
+import os
 import pathlib
 import subprocess
 import sys
 import time
+import traceback
 
 WORKERS = 4
+# <malloc.h>
+M_MMAP_THRESHOLD = -3
 
 
 def serve(make, use):
@@ -36,6 +41,8 @@ def memory_of(pid):
 
 
 class Worker:
+    """A process of a program of its own."""
+
     def __init__(self, command):
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -54,28 +61,77 @@ class Worker:
         return memory_of(self._process.pid)
 
 
-def measure(command, look=lambda: None):
+class ForkedWorker:
+    """A fork of this process, which does ``work`` with what is imported here: torch's import takes longer than most of what is measured.
+    This process must have no other threads.
+    """
+
+    def __init__(self, work):
+        told, tell = os.pipe()
+        hear, heard = os.pipe()
+        sys.stdout.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 1
+            try:
+                os.dup2(told, 0)
+                os.dup2(heard, 1)
+                for each in (told, tell, hear, heard):
+                    os.close(each)
+                # As a process begins: what was freed before the fork makes malloc keep what it would have given back.
+                ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 << 10)
+                work()
+                status = 0
+            finally:
+                if status != 0:
+                    traceback.print_exc()
+                os._exit(status)
+        os.close(told)
+        os.close(heard)
+        self._tell = os.fdopen(tell, "w")
+        self._hear = os.fdopen(hear)
+
+    def hear(self):
+        return json.loads(self._hear.readline())
+
+    def go_on(self):
+        self._tell.write("\n")
+        self._tell.flush()
+
+    def end(self):
+        self.go_on()
+        os.waitpid(self._pid, 0)
+        self._tell.close()
+        self._hear.close()
+
+    def memory(self):
+        return memory_of(self._pid)
+
+
+def measure(worker, look=lambda: None):
     """What each of four workers takes beyond what the same process took before, ``private`` and ``proportional`` bytes (pages that
     they share counted by their share), with what it said, in the order in which they were told to begin, one after the other;
-    what a fifth said that began when these were measured; and what ``look()`` then says.
+    what a fifth said that began when these were measured; and what ``look()`` then says. A worker is a command, or what a fork of this
+    process does.
     """
-    workers = [Worker(command) for _ in range(WORKERS)]
-    for worker in workers:
-        worker.hear()
-    before = [worker.memory() for worker in workers]
+    start = ForkedWorker if callable(worker) else Worker
+    workers = [start(worker) for _ in range(WORKERS)]
+    for each in workers:
+        each.hear()
+    before = [each.memory() for each in workers]
     said = []
-    for worker in workers:
-        worker.go_on()
+    for each in workers:
+        each.go_on()
         # In turns: the first builds, the last finds what is there.
-        said.append(worker.hear())
-    after = [worker.memory() for worker in workers]
-    fifth = Worker(command)
+        said.append(each.hear())
+    after = [each.memory() for each in workers]
+    fifth = start(worker)
     fifth.hear()
     fifth.go_on()
     fifth_said = fifth.hear()
     seen = look()
-    for worker in (*workers, fifth):
-        worker.end()
+    for each in (*workers, fifth):
+        each.end()
     found = [
         {**words, **{what: bytes_after[what] - bytes_before[what] for what in bytes_after}}
         for bytes_before, bytes_after, words in zip(before, after, said, strict=True)
