@@ -116,9 +116,10 @@ export class Region {
   /** The tensor of that name, or the only one. @throws TensordError `tensor-not-found` */
   tensor(name?: string): Tensor {
     if (name !== undefined) checkArgument("find a tensor", "its name", name, kinds.text);
-    const names = [...this.tensors.keys()];
-    const found = name === undefined && names.length !== 1 ? undefined : this.tensors.get(name ?? names[0] ?? "");
+    const [only] = this.tensors.size === 1 ? this.tensors.values() : [];
+    const found = name === undefined ? only : this.tensors.get(name);
     if (found !== undefined) return found;
+    const names = [...this.tensors.keys()];
     const what = name === undefined ? `the only tensor of` : `tensor "${name}" in`;
     const shownNames = names.slice(0, shownTensorCount).map((each) => JSON.stringify(each));
     const more = names.length > shownNames.length ? ` and ${names.length - shownNames.length} more` : "";
