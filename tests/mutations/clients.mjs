@@ -295,4 +295,25 @@ export const clientsMutations = [
     replace: "",
     test: [`${tests}/test_session_restart.py`, "test_a_worker_that_can_import_nothing_any_more_works"],
   },
+  {
+    name: "Python puts tensors of no elements where a default device says",
+    file: `${python}/_tensor/tensor.py`,
+    find: ', dtype=torch_dtype, device="cpu")',
+    replace: ", dtype=torch_dtype)",
+    test: [`${tests}/test_torch.py`, "test_a_state_dict_is_what_each_tensor_is_alone_and_makes_no_record_of_any"],
+  },
+  {
+    name: "Python makes a state dict of numbers that are none",
+    file: `${python}/_wire/tensors.py`,
+    find: "        if not set(map(type, column)) <= {kind}:\n",
+    replace: "        if not set(map(type, column)):\n",
+    test: [`${tests}/test_wire.py`, "test_rows_of_all_tensors_hold_what_their_records_do_or_are_the_servers_fault"],
+  },
+  {
+    name: "Python leaves a child without a collector",
+    file: `${python}/_collector.py`,
+    find: "        _waiting_for.clear()\n        gc.enable()\n",
+    replace: "        _waiting_for.clear()\n",
+    test: [`${tests}/test_collector.py`, "test_a_child_that_is_forked_meanwhile_collects"],
+  },
 ];
