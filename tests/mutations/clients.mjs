@@ -15,9 +15,16 @@ export const clientsMutations = [
   {
     name: "Python maps a file whose name has moved on",
     file: `${python}/_mapping/attach.py`,
-    find: "for status in (opened, named):",
-    replace: "for status in (opened, opened):",
+    find: "    if named.st_ino != ino or named.st_dev != dev:\n",
+    replace: "    if opened.st_ino != ino or opened.st_dev != dev:\n",
     test: [`${tests}/test_attach_protocol.py`, "test_a_name_that_moves_during_the_check_is_noticed"],
+  },
+  {
+    name: "Python leaves a region mapped when one of those who wait for its end fails",
+    file: `${python}/_mapping/ending.py`,
+    find: "        if calls:\n            _call(calls)\n",
+    replace: "        calls.clear()\n",
+    test: [`${tests}/test_ending.py`, "test_a_call_that_fails_keeps_no_other_from_being_made"],
   },
   {
     name: "Python keeps what it has mapped of a group while it asks for all of it again",

@@ -220,7 +220,7 @@ class Client:
         )
         body["tensors"] = specs
         body["if_exists"] = if_exists
-        return make_region(self._api, self._session, sources, body)
+        return make_region(self._api, self._session, sources, body, self._asked)
 
     def get_or_create(
         self,
@@ -382,7 +382,9 @@ class Client:
         wanted = None if device is None else to_wanted_device(device)
         if isinstance(region, RegionDescriptor):
             check_device(region, wanted)
-            return open_region(self._api, self._session, region, None, writable=writable, strict=strict)
+            return open_region(
+                self._api, self._session, region, None, writable=writable, strict=strict, asked=self._asked
+            )
 
         named = NamedRegion(model, region, version)
 
@@ -394,7 +396,9 @@ class Client:
             return found
 
         known = None if writable or wanted is not None else self._known_sealed.get(self._api, named)
-        return open_region(self._api, self._session, known or find(), find, writable=writable, strict=strict)
+        return open_region(
+            self._api, self._session, known or find(), find, writable=writable, strict=strict, asked=self._asked
+        )
 
     def hold(
         self,

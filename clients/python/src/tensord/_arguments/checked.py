@@ -18,7 +18,7 @@ from .quoting import quote
 Function = TypeVar("Function", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 
-_FLAG = Kind("True or False", to_flag)
+_FLAG = Kind("True or False", to_flag, frozenset({bool}))
 _ANY = Kind("anything", lambda value: value)
 _checking: set[Callable[..., Any]] = set()
 
@@ -60,14 +60,23 @@ def checked(call: Function) -> Function:
     # Up to there nothing is looked at: a call that is made all the time is not to pay for what it does not say.
     unchecked = next((index for index, (_, kind) in enumerate(order) if kind is not _ANY), len(order))
 
+    first = order[unchecked][1].plain if unchecked < len(order) else frozenset()
+
     @functools.wraps(call)
     def checked_call(*arguments: Any, **options: Any) -> Any:
-        if len(arguments) <= unchecked and not options:
-            return call(*arguments)
+        if not options:
+            count = len(arguments)
+            if count <= unchecked or (count == unchecked + 1 and type(arguments[unchecked]) in first):
+                return call(*arguments)
         # What is too many, or has a name that the function does not know, Python itself refuses.
-        given = [check(name, what, kind, value) for (what, kind), value in zip(order, arguments, strict=False)]
+        given = [
+            value if type(value) in kind.plain else check(name, what, kind, value)
+            for (what, kind), value in zip(order, arguments, strict=False)
+        ]
         for what, value in options.items():
-            options[what] = check(name, what, kinds.get(what, _ANY), value)
+            kind = kinds.get(what, _ANY)
+            if type(value) not in kind.plain:
+                options[what] = check(name, what, kind, value)
         return call(*given, *arguments[len(given) :], **options)
 
     return cast("Function", checked_call)
@@ -103,7 +112,7 @@ def _kind_of(annotation: Any) -> Kind:
     if get_origin(annotation) is Literal:
         return word_kind(get_args(annotation))
     if annotation is type(None):
-        return Kind("None", _to_instance(annotation))
+        return Kind("None", _to_instance(annotation), frozenset({annotation}))
     if get_origin(annotation) is Callable or annotation is Callable:
         return Kind("a function", _to_function)
     if annotation is Any:
@@ -112,7 +121,7 @@ def _kind_of(annotation: Any) -> Kind:
         return _FLAG
     assert isinstance(annotation, type), f"{annotation} says no kind"
     assert annotation not in (str, int, float, bytes), f"{annotation} says no kind: see what _arguments.py has"
-    return Kind(f"a tensord.{annotation.__name__}", _to_instance(annotation))
+    return Kind(f"a tensord.{annotation.__name__}", _to_instance(annotation), frozenset({annotation}))
 
 
 def _one_of(kinds: list[Kind], classes: tuple[type, ...]) -> Kind:
@@ -129,7 +138,7 @@ def _one_of(kinds: list[Kind], classes: tuple[type, ...]) -> Kind:
                 hint = hint or unfit.hint
         raise Unfit(hint)
 
-    return Kind(", or ".join(kind.want for kind in kinds), take)
+    return Kind(", or ".join(kind.want for kind in kinds), take, frozenset().union(*(kind.plain for kind in kinds)))
 
 
 def _several(kind: Kind) -> Kind:

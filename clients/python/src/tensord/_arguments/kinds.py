@@ -36,10 +36,13 @@ class Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is wanted, in words; ``take`` returns the value to go on with, or raises ``Unfit``."""
+    """What is wanted, in words; ``take`` returns the value to go on with, or raises ``Unfit``. A value whose type is
+    one of ``plain``, and no kin of it, is what is wanted: ``take`` need not be asked.
+    """
 
     want: str
     take: Callable[[Any], Any]
+    plain: frozenset[type] = frozenset()
 
 
 def name_hint(value: Any) -> str | None:

@@ -29,7 +29,6 @@ from tensord._errors import (
 )
 
 from . import lease
-from .ending import at_end
 from .libc import PAGE_SIZE
 from .local_memory import LocalMemory
 from .mapping import Access, Mapping, View, map_file
@@ -37,11 +36,19 @@ from .origin_file import COPY_HINT, FILE, Elsewhere, open_origin
 
 # A symbolic link, a FIFO and a terminal in the place of a region's file must neither be followed nor waited for.
 _OPEN_FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_READ_FLAGS, _WRITE_FLAGS = os.O_RDONLY | _OPEN_FLAGS, os.O_RDWR | _OPEN_FLAGS
 # How often a region that is said to stand is looked for: stock readers may unlink the name that the server has just
 # brought back, several times in a row where many end at once.
 STANDING_TRIES = 100
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
 
+
+# As in mapping.py.
+_WRITE = Access.WRITE
+_CONSUMER = lease.Role.CONSUMER
+
+# The kind of storage whose regions have names here.
+SHM = "shm"
 
 AttachedBy = Literal["name", "descriptor", "copy"]
 """How a region's file was reached."""
@@ -83,7 +90,8 @@ class HandedDevice:
     allocation_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, since each attach makes one: that would take five times as long. Nobody changes one.
+@dataclass(slots=True, unsafe_hash=True)
 class Place:
     """Where a region's bytes should be: ``byte_size`` is what the file must at least have. ``path`` is ``None`` if it
     has no name to open. ``role`` is as what this process maps it, ``storage`` what it is made of, ``instance`` whose it
@@ -98,7 +106,7 @@ class Place:
     ino: int
     byte_size: int
     asked: Asked | None = field(default=None, compare=False, repr=False)
-    role: lease.Role = field(default=lease.Role.CONSUMER, compare=False, repr=False)
+    role: lease.Role = field(default=_CONSUMER, compare=False, repr=False)
     storage: str = field(default="shm", compare=False, repr=False)
     instance: str | None = field(default=None, compare=False, repr=False)
     copy: LocalMemory | None = field(default=None, compare=False, repr=False)
@@ -190,8 +198,29 @@ def map_place(
     Raises ``Mismatch``, ``AccessDenied``, ``MappingFailed``, ``OutOfDescriptors``, and leaves neither descriptor nor
     lock then. After ``Barred`` it can be mapped with ``leased=False``: its pages live for as long as they are mapped.
     """
-    opened = _open_standing(place, writable=access is Access.WRITE, leased=leased, stands=stands)
+    opened = _open_standing(place, writable=access is _WRITE, leased=leased, stands=stands)
     return _map_opened(opened, place, byte_offset, byte_size, access)
+
+
+def map_at_once(place: Place, byte_offset: int, byte_size: int, access: Access) -> View | None:
+    """As ``map_place``, of what its name leads to at once, which is the rule; ``None`` where it does not, of which
+    ``map_place`` knows more. Raises ``MappingFailed``, ``RegionSealed``, ``OutOfDescriptors``.
+    """
+    path = place.path
+    if path is None or place.storage != SHM:
+        return None
+    try:
+        fd = _open_checked(place, path, writable=access is _WRITE, leased=True, to_pin=False)
+    except (Mismatch, AccessDenied, Barred):
+        return None
+    if place.fill is not None:
+        return _map_opened(_Opened(fd, "name"), place, byte_offset, byte_size, access)
+    try:
+        return map_file(fd, byte_offset, byte_size, access)
+    except OSError as error:
+        raise _unmappable(place, byte_size, error, writable=access is _WRITE) from error
+    finally:
+        os.close(fd)
 
 
 def map_beside(place: Place) -> View:
@@ -226,13 +255,13 @@ def _map_opened(opened: _Opened, place: Place, byte_offset: int, byte_size: int,
                 view.close()
                 raise
     except OSError as error:
-        raise _unmappable(place, byte_size, error, writable=access is Access.WRITE) from error
+        raise _unmappable(place, byte_size, error, writable=access is _WRITE) from error
     finally:
         os.close(opened.fd)
     view.mapping.attached_by = opened.by
     if place.copy is not None:
         # Who attaches it while anything of it is left here gets the same memory.
-        at_end(view.buffer()[0], functools.partial(_let_go_of, place.copy))
+        view.at_end(functools.partial(_let_go_of, place.copy))
     return view
 
 
@@ -427,14 +456,9 @@ def _open_checked(place: Place, path: str, *, writable: bool, leased: bool, to_p
 
 def _open(place: Place, path: str, writable: bool) -> int:
     try:
-        return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
+        return os.open(path, _WRITE_FLAGS if writable else _READ_FLAGS)
     except OSError as error:
-        if error.errno in _ABSENT:
-            raise Mismatch(place, f"cannot be opened here ({error.strerror})") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            _refuse_access(place, path, writable, error)
-        refuse_without_descriptor(error, f"open region {place.region}")
-        raise MappingFailed(f"Cannot open region {place.region}: {error.strerror} for {place.path}") from error
+        _refuse_open(place, path, writable, error)
 
 
 def _lock(fd: int, place: Place, writable: bool) -> None:
@@ -459,16 +483,29 @@ def _check(fd: int, place: Place, path: str, writable: bool) -> None:
         named = os.lstat(path)
     except OSError as error:
         raise Mismatch(place, f"went away meanwhile ({error.strerror})") from error
-    for status in (opened, named):
-        if status.st_ino != place.ino or status.st_dev != place.dev:
-            raise Mismatch(
-                place, f"is inode {status.st_ino} of device {status.st_dev}, want {place.ino} of {place.dev}"
-            )
+    ino, dev = place.ino, place.dev
+    if opened.st_ino != ino or opened.st_dev != dev:
+        raise _to_other(place, opened)
+    if named.st_ino != ino or named.st_dev != dev:
+        raise _to_other(place, named)
     if opened.st_size < place.byte_size:
         seen = f"has {opened.st_size} bytes, want {place.byte_size}: somebody truncated it"
         raise Mismatch(place, seen, truncated=True)
     if writable and _is_sealed(opened.st_mode):
         raise Mismatch(place, "is sealed", sealed=True)
+
+
+def _to_other(place: Place, seen: os.stat_result) -> Mismatch:
+    return Mismatch(place, f"is inode {seen.st_ino} of device {seen.st_dev}, want {place.ino} of {place.dev}")
+
+
+def _refuse_open(place: Place, path: str, writable: bool, error: OSError) -> NoReturn:
+    if error.errno in _ABSENT:
+        raise Mismatch(place, f"cannot be opened here ({error.strerror})") from error
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        _refuse_access(place, path, writable, error)
+    refuse_without_descriptor(error, f"open region {place.region}")
+    raise MappingFailed(f"Cannot open region {place.region}: {error.strerror} for {place.path}") from error
 
 
 def is_sealed(place: Place) -> bool:

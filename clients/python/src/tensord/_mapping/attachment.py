@@ -14,9 +14,13 @@ from .attach import AttachedBy, Place, remap_place
 from .lease import Role
 from .mapping import Access, View
 
+_MAKER = Role.MAKER
+
 
 class Attachment:
     """Holds a view of the file at ``place`` until ``close``. Every use after that raises ``Closed``."""
+
+    __slots__ = ("_view", "is_open_hand_off", "on_remap", "place")
 
     def __init__(self, place: Place, view: View) -> None:
         self.place = place
@@ -43,7 +47,7 @@ class Attachment:
     @property
     def is_makers(self) -> bool:
         """Whether this process made it, and uses it for nothing else."""
-        return self.place.role is Role.MAKER
+        return self.place.role is _MAKER
 
     def use_as_well(self) -> None:
         """From the next switch on this process is one of those for whom the region was made."""

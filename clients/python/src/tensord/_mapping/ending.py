@@ -5,28 +5,59 @@
 from __future__ import annotations
 
 import atexit
-import itertools
 import weakref
 from collections.abc import Callable
+from typing import Any
 
-_numbers = itertools.count()
-_awaited: dict[int, weakref.ref[object]] = {}
+_awaited: dict[int, Ending] = {}
 _ending = False
 
 
-def at_end(of: object, call: Callable[[], object]) -> None:
-    """Has ``call`` made once ``of`` is gone, by whichever thread lets go of it or collects it. What holds what ``of``
-    needs is ``call`` itself. At the interpreter's end objects may live on in other threads and in atexit hooks: from
-    there on nothing is called.
+class Ending(weakref.ref[Any]):
+    """An object's end, to be made by ``await_end``: a weak reference, with what is called once the object is gone."""
+
+    __slots__ = ("_calls",)
+
+    _calls: list[Callable[[], object]]
+
+    def add(self, call: Callable[[], object]) -> None:
+        """Has ``call`` made too, before those that are there. For who holds the object."""
+        if not self._calls:
+            # Held there: a weak reference that is gone itself calls nobody.
+            _awaited[id(self)] = self
+        self._calls.append(call)
+
+
+def await_end(of: object) -> Ending:
+    """What is to be called once ``of`` is gone, nothing yet; by whichever thread lets go of it or collects it. What
+    holds what ``of`` needs is a call itself. At the interpreter's end objects may live on in other threads and in
+    atexit hooks: from there on nothing is called.
     """
-    number = next(_numbers)
+    ending = Ending(of, _end)
+    ending._calls = []
+    return ending
 
-    def end(_: object) -> None:
-        del _awaited[number]
+
+def at_end(of: object, call: Callable[[], object]) -> None:
+    """Has ``call`` made once ``of`` is gone, as ``await_end`` says."""
+    await_end(of).add(call)
+
+
+def _end(ending: Ending) -> None:
+    if ending._calls:
+        del _awaited[id(ending)]
         if not _ending:
-            call()
+            _call(ending._calls)
 
-    _awaited[number] = weakref.ref(of, end)
+
+def _call(calls: list[Callable[[], object]]) -> None:
+    try:
+        while calls:
+            calls.pop()()
+    finally:
+        # Whichever fails, which the interpreter tells of, the others are called: one of them unmaps.
+        if calls:
+            _call(calls)
 
 
 @atexit.register

@@ -13,7 +13,7 @@ import ctypes
 import enum
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tensord._errors import Closed, MappingFailed
 
 from . import libc
-from .ending import at_end
+from .ending import at_end, await_end
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -40,11 +40,17 @@ class Access(enum.Enum):
     """Read-only to the processor as well: a stray write is a crash."""
 
 
+# By a name of the module: to look up a member of an enumeration takes as long as to make a view.
+_WRITE = Access.WRITE
+_PRIVATE = Access.PRIVATE
+
 _PROTECTION = {
     Access.WRITE: (libc.PROT_READ | libc.PROT_WRITE, libc.MAP_SHARED),
     Access.PRIVATE: (libc.PROT_READ, libc.MAP_PRIVATE | libc.MAP_NORESERVE),
     Access.STRICT: (libc.PROT_READ, libc.MAP_SHARED),
 }
+_READING = _PROTECTION[_PRIVATE]
+_PAGE_SIZE = libc.PAGE_SIZE
 
 
 def map_file(fd: int, byte_offset: int, byte_size: int, access: Access, page_bytes: int = libc.PAGE_SIZE) -> View:
@@ -56,15 +62,18 @@ def map_file(fd: int, byte_offset: int, byte_size: int, access: Access, page_byt
     start = byte_offset & -page_bytes
     # A tensor of no bytes still needs a mapping, since that is what holds its lease.
     length = max(byte_offset + byte_size - start, 1)
-    protection, flags = _PROTECTION[access]
-    # Pages of another size the kernel aligns itself.
-    place = libc.mmap_aligned if page_bytes == libc.PAGE_SIZE else functools.partial(libc.mmap, None)
-    address = place(length, protection, flags, fd, start)
+    protection, flags = _READING if access is _PRIVATE else _PROTECTION[access]
+    if page_bytes == _PAGE_SIZE:
+        address = libc.mmap_aligned(length, protection, flags, fd, start)
+    else:
+        # Pages of another size the kernel aligns itself.
+        address = libc.mmap(None, length, protection, flags, fd, start)
     anchor = _array_type(length).from_address(address)
+    mapping = Mapping(anchor, start, access, page_bytes)
     # Huge pages are unmapped whole; others the kernel rounds up itself.
     # Not at interpreter exit, where the kernel frees the pages anyway.
-    at_end(anchor, functools.partial(libc.munmap, address, -(-length // page_bytes) * page_bytes))
-    return View(Mapping(anchor, start, access, page_bytes), anchor, start)
+    mapping.ending.add(functools.partial(libc.munmap, address, -(-length // page_bytes) * page_bytes))
+    return View(mapping, anchor, start)
 
 
 def _allow_writes(address: int, length: int) -> None:
@@ -93,28 +102,29 @@ def _replace_writable(fd: int, address: int, length: int, start: int) -> None:
 
 class Mapping:
     """Mapped pages, from the byte ``start`` of a file on: how they are mapped, and the arrays that follow a change of
-    that. It keeps no pages itself; its views and their arrays do. ``attached_by`` says how their file was reached.
+    that. It keeps no pages itself; its views and their arrays do. ``attached_by`` says how their file was reached,
+    ``ending`` is the end of the pages.
     """
 
     __slots__ = (
         "_access",
-        "_anchor",
         "_flipped",
         "_handed_out",
         "_page_bytes",
         "_start",
         "_writable",
         "attached_by",
+        "ending",
     )
 
     def __init__(self, anchor: Any, start: int, access: Access, page_bytes: int) -> None:
         self.attached_by: Literal["name", "descriptor", "copy"] = "name"
-        self._anchor = weakref.ref(anchor)
+        self.ending = await_end(anchor)
         self._page_bytes = page_bytes
         self._start = start
         self._access = access
         self._handed_out: weakref.WeakValueDictionary[int, npt.NDArray[Any]] | None = None
-        self._flipped: list[weakref.ref[npt.NDArray[Any]]] = []
+        self._flipped: Sequence[weakref.ref[npt.NDArray[Any]]] = ()
         # What every array is a view of through which somebody may still write.
         # By plain references, since each attach makes this, and hardly one has anything in it.
         self._writable: dict[int, weakref.ref[Bytes]] = {}
@@ -181,7 +191,7 @@ class Mapping:
         return -(-length // self._page_bytes) * self._page_bytes
 
     def _held(self) -> Any:
-        anchor = self._anchor()
+        anchor = self.ending()
         if anchor is None:
             raise Closed("Cannot use the mapping: it is closed")
         return anchor
@@ -216,6 +226,18 @@ class View:
         self._anchor = None
         self._apart = None
 
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Has ``call`` made once this view is closed and nothing of what was handed out is left. Raises ``Closed``."""
+        anchor = self._anchor
+        if anchor is None:
+            self.buffer()
+        ending = self.mapping.ending
+        if ending() is anchor:
+            ending.add(call)
+        else:
+            # A part's is its own.
+            at_end(anchor, call)
+
     def part(self, byte_offset: int, byte_size: int) -> View:
         """A view of a part. Its anchor is an object of its own over the same bytes, whose end is that of the last array
         over this part, and which keeps the pages. Raises ``Closed``.
@@ -248,7 +270,7 @@ class View:
             if not isinstance(self._apart, View):
                 self._apart = self._apart()
                 # Whoever has only these pages keeps the others all the same, and what hangs on their end.
-                at_end(self._apart.buffer()[0], functools.partial(_forget, anchor))
+                self._apart.at_end(functools.partial(_forget, anchor))
             return self._apart.writable(byte_offset, byte_size)
         start = byte_offset - first
         assert 0 <= start <= start + byte_size <= len(anchor), "outside the view"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from tensord._api import Api, Creation
 from tensord._errors import StorageUnavailable, WrongNamespace
+from tensord._mapping.attach import Asked
+from tensord._mapping.attachment import Attachment
 from tensord._mapping.mapping import Access
 from tensord._session.session import Session
 from tensord._wire.region import RegionDescriptor, is_hand_off
@@ -17,7 +19,7 @@ from tensord._wire.tensors import TensorInfos
 from .asked import asked_by
 from .copy import Source, copy_all, suits_file, suits_write, write_all
 from .device_region import DeviceRegion, to_region
-from .mapper import Fill, keeps_by, map_region, to_access
+from .mapper import Fill, Mapped, keeps_by, map_if_there, map_region, to_access
 from .region import Region
 
 if TYPE_CHECKING:
@@ -30,23 +32,29 @@ _FORMS = frozenset({"storage", "private", "huge_pages", "device_uuid"})
 _OWNERS = frozenset({"session", "ttl_ms", "linger_ms", "persist"})
 
 
-def make_region(api: Api, session: Session | None, sources: Sequence[Source], body: schemas.CreateRegion) -> Region:
+def make_region(
+    api: Api,
+    session: Session | None,
+    sources: Sequence[Source],
+    body: schemas.CreateRegion,
+    asked: Asked | None = None,
+) -> Region:
     """Makes the region that ``body`` asks for, owned by the session if it names no owner, and fills it.
 
     An existing one that ``if_exists`` allows is mapped as it is. Where this process shares no memory with the server,
     what does not say what it is made of is made in heap storage.
     """
     if not _FORMS.isdisjoint(body):
-        return _make_region(api, session, sources, body)
+        return _make_region(api, session, sources, body, asked)
     in_heap: schemas.CreateRegion = {**body, "storage": "heap"}
     if api.shares_no_memory:
-        return _make_region(api, session, sources, in_heap)
+        return _make_region(api, session, sources, in_heap, asked)
     try:
-        return _make_region(api, session, sources, body)
+        return _make_region(api, session, sources, body, asked)
     except WrongNamespace as error:
         # Found out by trying: that costs nothing where there is shared memory, and nothing else is as sure.
         try:
-            region = _make_region(api, session, sources, in_heap)
+            region = _make_region(api, session, sources, in_heap, asked)
         except StorageUnavailable:
             raise error from None
         _log.warning(
@@ -59,7 +67,13 @@ def make_region(api: Api, session: Session | None, sources: Sequence[Source], bo
         return region
 
 
-def _make_region(api: Api, session: Session | None, sources: Sequence[Source], body: schemas.CreateRegion) -> Region:
+def _make_region(
+    api: Api,
+    session: Session | None,
+    sources: Sequence[Source],
+    body: schemas.CreateRegion,
+    asked: Asked | None,
+) -> Region:
     if session is not None and _OWNERS.isdisjoint(body):
         answer = session.own(lambda session_id: api.create_region({**body, "session": session_id}))
     elif session is not None and body.get("linger_ms") == 0 and "claim" not in body:
@@ -68,11 +82,11 @@ def _make_region(api: Api, session: Session | None, sources: Sequence[Source], b
         answer = api.create_region(body)
     # Nobody else can make a name that we have the claim to: what is there is what a lost request of ours has made.
     if not answer.created and "claim" not in body:
-        return open_region(api, session, answer.region, None, writable=None)
+        return open_region(api, session, answer.region, None, writable=None, asked=asked)
     own = [source for source in sources if source.alias_of is None]
     writing = _Writing(own) if suits_write(own) else None
     try:
-        region = open_region(api, session, answer.region, None, writable=True, created=True, fill=writing)
+        region = open_region(api, session, answer.region, None, writable=True, created=True, fill=writing, asked=asked)
         try:
             if writing is None or not writing.is_done:
                 _copy_into(region, own)
@@ -130,9 +144,38 @@ def open_region(
     strict: bool = False,
     created: bool = False,
     fill: Fill | None = None,
+    asked: Asked | None = None,
 ) -> Region:
-    """Maps a region, which ``ask`` gets anew, else its id does. ``writable=None``: for writing while it is open."""
+    """Maps a region, which ``ask`` gets anew, else its id does. ``writable=None``: for writing while it is open.
+    ``asked`` is ``asked_by(api)``, of who has it: it takes as long to make as to open the region's file.
+    """
 
+    asked = asked or asked_by(api)
+    attachment: Attachment | None = None
+    if region.tensors is not None:
+        access = to_access(writable=region.state == "open" if writable is None else writable, strict=strict)
+        attachment = map_if_there(region, access, asked, created=created, fill=fill)
+    if attachment is None:
+        region, attachment = _map_asking(
+            api, session, region, ask, asked, writable=writable, strict=strict, created=created, fill=fill
+        )
+    if session is not None and attachment.place.copy is None:
+        session._report(attachment, start=True, hand_off=is_hand_off(region))
+    return to_region(api, region, attachment, created=created)
+
+
+def _map_asking(
+    api: Api,
+    session: Session | None,
+    region: RegionDescriptor,
+    ask: Callable[[], RegionDescriptor] | None,
+    asked: Asked,
+    *,
+    writable: bool | None,
+    strict: bool,
+    created: bool,
+    fill: Fill | None,
+) -> Mapped:
     def choose(current: RegionDescriptor) -> Access:
         return to_access(writable=current.state == "open" if writable is None else writable, strict=strict)
 
@@ -140,7 +183,4 @@ def open_region(
     if region.tensors is None:
         # An item of a list, which has only their number.
         region = ask()
-    mapped, attachment = map_region(region, ask, choose, asked_by(api), keeps_by(session), created=created, fill=fill)
-    if session is not None and attachment.place.copy is None:
-        session._report(attachment, start=True, hand_off=is_hand_off(mapped))
-    return to_region(api, mapped, attachment, created=created)
+    return map_region(region, ask, choose, asked, keeps_by(session), created=created, fill=fill)

@@ -25,9 +25,8 @@ from tensord._errors import (
     TensordError,
     ValidationFailed,
 )
-from tensord._mapping.attach import Asked, Barred, Mismatch, Place, map_place
+from tensord._mapping.attach import SHM, Asked, Barred, Mismatch, Place, map_at_once, map_place
 from tensord._mapping.attachment import Attachment
-from tensord._mapping.ending import at_end
 from tensord._mapping.lease import Role
 from tensord._mapping.local_memory import LocalMemory
 from tensord._mapping.mapping import Access
@@ -59,7 +58,11 @@ Keep = Callable[[str], "Callable[[], None] | None"]
 
 _log = logging.getLogger("tensord")
 
-_SHOWN_STORAGES = " or ".join((*MAPPED_STORAGES, DEVICE_STORAGE))
+_STORAGES = (*MAPPED_STORAGES, DEVICE_STORAGE)
+_SHOWN_STORAGES = " or ".join(_STORAGES)
+# As in _mapping/mapping.py.
+_WRITE, _PRIVATE = Access.WRITE, Access.PRIVATE
+_MAKER, _CONSUMER = Role.MAKER, Role.CONSUMER
 NEWER_HINT = "this version of the package maps nothing else: is there a newer one?"
 
 
@@ -68,8 +71,8 @@ def to_access(*, writable: bool, strict: bool) -> Access:
     if writable and strict:
         raise ValidationFailed("Cannot map with writable=True and strict=True: strict forbids writing")
     if writable:
-        return Access.WRITE
-    return Access.STRICT if strict else Access.PRIVATE
+        return _WRITE
+    return Access.STRICT if strict else _PRIVATE
 
 
 def find_region(api: Api, named: NamedRegion, timeout: float, *, writable: bool) -> RegionDescriptor:
@@ -138,6 +141,38 @@ def map_region(
     return mapped
 
 
+def map_if_there(
+    region: RegionDescriptor, access: Access, asked: Asked, *, created: bool, fill: Fill | None
+) -> Attachment | None:
+    """As ``map_region`` of what is the rule, host memory that its name leads to, at half of what that takes beside the
+    kernel. ``None`` of all else, and where anything is not as it was told, which ``map_region`` looks into from the
+    beginning: nothing has been done then. Raises ``MappingFailed``, ``RegionSealed``, ``OutOfDescriptors``.
+    """
+    storage = region.storage
+    if (
+        storage.kind != SHM
+        or storage.path is None
+        or storage.dev is None
+        or storage.ino is None
+        or storage.href is not None
+        or storage.changed is not None
+        or not (region.state == "open" or (region.state == "sealed" and access is not _WRITE))
+    ):
+        return None
+    role = _MAKER if created and storage.maker_byte else _CONSUMER
+    instance = instance_of(storage.path)
+    if instance is None:
+        return None
+    place = Place(region.id, storage.path, storage.dev, storage.ino, storage.byte_size, asked, role, SHM, instance)
+    if fill is not None:
+        place.fill = lambda fd: fill(fd, region)
+    view = map_at_once(place, 0, place.byte_size, access)
+    if view is None:
+        return None
+    place.fill = None
+    return Attachment(place, view)
+
+
 def map_regions(
     regions: list[RegionDescriptor],
     ask: Callable[[], list[RegionDescriptor]],
@@ -195,7 +230,7 @@ def _map_all_of(
     created: bool,
     fill: Fill | None,
 ) -> Attachment:
-    place = _to_place(region, Role.MAKER if created and region.storage.maker_byte else Role.CONSUMER, asked)
+    place = _to_place(region, _MAKER if created and region.storage.maker_byte else _CONSUMER, asked)
     if fill is not None:
         place = replace(place, fill=lambda fd: fill(fd, region))
     _check_state(region, access)
@@ -291,8 +326,8 @@ def open_reference(
     """Maps the pages of one tensor. Asks nobody, but ``asked`` where its name does not serve, and ``keep`` where no
     lock can be taken. Raises ``StaleRef``, ``RegionSealed``, ``FeatureUnavailable``.
     """
-    place = place_of(ref, asked, (*MAPPED_STORAGES, DEVICE_STORAGE))
-    if place.copy is not None and access is Access.WRITE:
+    place = place_of(ref, asked, _STORAGES)
+    if place.copy is not None and access is _WRITE:
         raise RegionSealed(f"Cannot write to {ref.region}: it is sealed", hint="open it without writable=True")
     info = TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size)
     try:
@@ -356,6 +391,11 @@ def _map(
     keep: Keep | None,
     stands: Callable[[Place], bool] | None = None,
 ) -> Attachment:
+    if stands is None:
+        # Of a reference; of a descriptor it was tried before.
+        view = map_at_once(place, byte_offset, byte_size, access)
+        if view is not None:
+            return Attachment(place, view)
     is_file = place.storage == FILE
     if not is_file:
         try:
@@ -377,20 +417,22 @@ def _map(
             end()
         raise
     if end is not None:
-        at_end(view.buffer()[0], end)
+        view.at_end(end)
     return Attachment(place, view)
 
 
 def _check_state(region: RegionDescriptor, access: Access) -> None:
-    problem: TensordError | None = None
     changed = region.storage.changed
+    if region.state in ("open", "sealed") and changed is None and access is not _WRITE:
+        return
+    problem: TensordError | None = None
     if region.state in ("draining", "deleted"):
         problem = RegionDraining(f"Cannot attach {region.shown}: it is {region.state}", hint="it was deleted")
     elif region.state == "creating":
         problem = _busy(region)
-    elif access is Access.WRITE and region.state == "sealed":
+    elif access is _WRITE and region.state == "sealed":
         problem = RegionSealed(f"Cannot write to {region.shown}: it is sealed", hint="attach it without writable=True")
-    elif access is Access.WRITE and region.state == "sealing":
+    elif access is _WRITE and region.state == "sealing":
         problem = _busy(region)
     elif changed is not None:
         problem = StaleRef(
@@ -404,9 +446,9 @@ def _check_state(region: RegionDescriptor, access: Access) -> None:
         raise problem
 
 
-def _to_place(region: RegionDescriptor, role: Role = Role.CONSUMER, asked: Asked | None = None) -> Place:
+def _to_place(region: RegionDescriptor, role: Role = _CONSUMER, asked: Asked | None = None) -> Place:
     storage = region.storage
-    if storage.kind not in (*MAPPED_STORAGES, DEVICE_STORAGE):
+    if storage.kind not in _STORAGES:
         raise FeatureUnavailable(
             f"Cannot map {region.shown}: its storage is {storage.kind}, want {_SHOWN_STORAGES}", hint=NEWER_HINT
         )

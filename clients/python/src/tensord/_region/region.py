@@ -63,7 +63,8 @@ class Region:
         self._infos = (tensors if isinstance(tensors, TensorInfos) else TensorInfos([])).by_name
         # Locks and pins, which end with it.
         self._kept: list[MemoryLock | Pin] = []
-        self._hear(descriptor)
+        if descriptor.state == "open":
+            self._hear(descriptor)
 
     @property
     def id(self) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as ``Place``.
+@dataclass(slots=True)
 class Reported:
     """A mapping of this process: of which region, whether for writing, and whether this process is only its maker.
 

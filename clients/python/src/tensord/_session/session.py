@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import weakref
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from tensord._api import Api
 from tensord._arguments.checked import checked_class
 from tensord._errors import FeatureUnavailable, SessionNotFound
 from tensord._mapping.attachment import Attachment
-from tensord._mapping.ending import at_end
 from tensord._mapping.mapping import Access
 from tensord._wire.session import SessionDescriptor, SessionEnd
 
@@ -25,6 +25,7 @@ END_SECONDS = 5.0
 
 Answer = TypeVar("Answer")
 
+_WRITE = Access.WRITE
 _keys = itertools.count()
 
 
@@ -92,22 +93,23 @@ class Session:
         key = next(_keys)
         # Text, whatever a descriptor that somebody made says: the thread sends it.
         region = str(attachment.place.region)
-
-        def change(access: Access, is_makers: bool) -> None:
-            self._hold.mapped[key] = Reported(region, access is Access.WRITE, is_makers, hand_off)
-            self._hold.call()
-
-        def end() -> None:
-            self._hold.unmap(key)
-
+        hold = self._hold
         # They keep the session: as long as something is mapped through it, it has something to tell.
-        attachment.on_remap = change
-        at_end(attachment.view.buffer()[0], end)
-        change(attachment.access, attachment.is_makers)
-        if start and not self._hold.is_started:
+        attachment.on_remap = functools.partial(self._tell_remapped, key, region, hand_off)
+        attachment.view.at_end(functools.partial(self._tell_end, key))
+        hold.mapped[key] = Reported(region, attachment.access is _WRITE, attachment.is_makers, hand_off)
+        hold.call()
+        if start and not hold.is_started:
             # Without it the region is mapped all the same: at the interpreter's end no thread can start.
             with contextlib.suppress(FeatureUnavailable):
-                self._hold.start()
+                hold.start()
+
+    def _tell_remapped(self, key: int, region: str, hand_off: bool | None, access: Access, is_makers: bool) -> None:
+        self._hold.mapped[key] = Reported(region, access is _WRITE, is_makers, hand_off)
+        self._hold.call()
+
+    def _tell_end(self, key: int) -> None:
+        self._hold.unmap(key)
 
     def _lease(self, region: str) -> RequestedLease:
         """Leases a region by request, where no lock can: until the lease, or the session, is ended. A server that is

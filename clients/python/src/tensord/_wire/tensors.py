@@ -45,7 +45,7 @@ class TensorInfos(Sequence[TensorInfo]):
 
     def __init__(self, listed: list[schemas.Tensor]) -> None:
         self._listed = listed
-        self._by_name = {tensor["name"]: tensor for tensor in listed}
+        self._by_name = TensorsByName({tensor["name"]: tensor for tensor in listed})
 
     @overload
     def __getitem__(self, index: int) -> TensorInfo: ...
@@ -76,7 +76,7 @@ class TensorInfos(Sequence[TensorInfo]):
     @property
     def by_name(self) -> TensorsByName:
         """The same tensors by their names, in the same order."""
-        return TensorsByName(self._by_name)
+        return self._by_name
 
 
 class TensorsByName(Mapping[str, TensorInfo]):
