@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote, urlencode
 
 from ._arguments.kinds import NAME_KIND
@@ -68,8 +68,7 @@ IMPATIENT_SECONDS = 5.0
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
-class NamedRegion:
+class NamedRegion(NamedTuple):
     """What a name stands for: without a ``version`` the newest that is sealed, or, where none is, the newest."""
 
     model: str

@@ -79,6 +79,8 @@ def find_region(api: Api, named: NamedRegion, timeout: float, *, writable: bool)
     """The region of that name. With a timeout in seconds it waits: for a reader until it is sealed, for a writer
     until it is there. Raises ``RegionNotFound``, or ``RegionNotSealed`` if it is still open when the time is over.
     """
+    if timeout == 0:
+        return api.region_by_name(named, to_map=True)
     (region,) = find_regions(lambda until: [api.region_by_name(named, until, to_map=True)], timeout, writable=writable)
     return region
 

@@ -27,18 +27,24 @@ LOOK_BYTES = 64 << 10
 # Names of hosts are encoded so. Loaded while it can be, as in `_session/program.py`.
 codecs.lookup("idna")
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])[^\r\n]*\Z")
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])[^\r\n]*(?:\r\n|\Z)")
+# What of the lines after it says where the answer ends and what it is, and the second half of a line of two.
+_FACTS = re.compile(
+    rb"\r\n(?:(content-length|content-type|transfer-encoding|connection):(.*?)(?=\r\n|\Z)|[ \t])",
+    re.IGNORECASE | re.DOTALL,
+)
 _DIGITS = re.compile(rb"[0-9]{1,15}\Z")
 # Of what stands in a request's head: nothing ends a line, or a part of the first one.
 _TARGET = re.compile(r"[!-~]+")
 _VALUE = re.compile(r"[ -~]*")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-_UNUSUAL = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+# How many heads a connection remembers: the same are sent again and again, and one takes as long to write as to send.
+MAX_HEADS = 64
 # Of these an answer has no body, whatever its head says.
 _WITHOUT_BODY = frozenset({204, 304})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A whole answer. ``content_type`` is without its parameters."""
 
@@ -60,6 +66,7 @@ class Connection(http.client.HTTPConnection):
         self.auto_open = 0
         self._path = endpoint.path
         self._poll: select.poll | None = None
+        self._heads: dict[tuple[object, ...], bytes] = {}
         self.used_at = time.monotonic()
 
     def connect(self) -> None:
@@ -131,6 +138,17 @@ class Connection(http.client.HTTPConnection):
         """A request's head, or nothing where the library shall write it, and say what is wrong with it."""
         if self._path is None or self.sock is None or isinstance(payload, memoryview):
             return None
+        key = method, path, None if payload is None else len(payload), *headers.items()
+        head = self._heads.get(key)
+        if head is None:
+            head = self._write_head(method, path, payload, headers)
+            if head is not None:
+                if len(self._heads) >= MAX_HEADS:
+                    self._heads.clear()
+                self._heads[key] = head
+        return head
+
+    def _write_head(self, method: str, path: str, payload: bytes | None, headers: Mapping[str, str]) -> bytes | None:
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}", "Accept-Encoding: identity"]
         if payload is not None or method in _WITH_BODY:
             lines.append(f"Content-Length: {0 if payload is None else len(payload)}")
@@ -143,19 +161,17 @@ class Connection(http.client.HTTPConnection):
         """Reads an answer whose head has come at once and says its length; of another one nothing is taken."""
         seen = self.sock.recv(LOOK_BYTES, socket.MSG_PEEK)
         head, end, body = seen.partition(b"\r\n\r\n")
-        first, *lines = head.split(b"\r\n")
-        status = _STATUS_LINE.match(first)
+        status = _STATUS_LINE.match(head)
         if not end or status is None:
             return None
         length, content_type = b"", b""
-        for line in lines:
-            name, _, value = line.partition(b":")
-            name = name.lower()
-            if name == b"content-length" and not length:
+        for name, value in _FACTS.findall(head):
+            kind = name.lower()
+            if kind == b"content-length" and not length:
                 length = value.strip()
-            elif name == b"content-type":
+            elif kind == b"content-type":
                 content_type = value
-            elif name in _UNUSUAL or line[:1] in (b" ", b"\t"):
+            else:
                 # Chunks, an end, two lengths, a line of two.
                 return None
         code = int(status[1])
@@ -164,15 +180,15 @@ class Connection(http.client.HTTPConnection):
         size = int(length)
         if size > max_bytes:
             raise TooLong(f"an answer of {size} bytes")
-        kind = content_type.partition(b";")[0].strip().lower().decode("latin-1")
+        media_type = content_type.partition(b";")[0].strip().lower().decode("latin-1")
         start = len(head) + len(end)
         if len(body) >= size:
             _take(self.sock, memoryview(bytearray(start + size)))
-            return Answer(code, kind, body[:size])
+            return Answer(code, media_type, body[:size])
         _take(self.sock, memoryview(bytearray(start)))
         content = bytearray(size)
         _take(self.sock, memoryview(content))
-        return Answer(code, kind, bytes(content))
+        return Answer(code, media_type, bytes(content))
 
     def close(self) -> None:
         self._poll = None

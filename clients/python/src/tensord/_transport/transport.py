@@ -44,7 +44,7 @@ LONGEST_PAUSE_SECONDS = 0.25
 _to_json = json.JSONEncoder(allow_nan=False).encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """An answer. ``repeated``: an earlier copy of the request was lost, and may have had its effect."""
 

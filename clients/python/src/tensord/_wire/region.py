@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from .quick_record import maker_of
 from .reading import read
 from .session import ClientDescriptor, to_client
 from .tensors import TensorInfo, TensorInfos
@@ -141,6 +142,9 @@ class RegionDescriptor:
         return self.id if self.name is None else f"{self.id} ({self.model}/{self.name}{show_version(self.version)})"
 
 
+_make_region, _make_owner, _make_storage = maker_of(RegionDescriptor), maker_of(Owner), maker_of(Storage)
+
+
 def is_hand_off(region: RegionDescriptor) -> bool:
     """Whether it is gone when its consumer lets go."""
     return region.owner.kind == "linger" and region.owner.linger_ms == 0
@@ -197,7 +201,7 @@ def _to_descriptor(value: schemas.RegionFacts) -> RegionDescriptor:
     detail = cast("schemas.RegionDetail", value)
     checksum, holders, drain = value.get("checksum"), detail.get("holders"), detail.get("drain")
     tensors = None if detail.get("tensors") is None else TensorInfos(detail["tensors"])
-    return RegionDescriptor(
+    return _make_region(
         id=str(value["id"]),
         model=str(value["model"]),
         name=value.get("name"),
@@ -229,7 +233,7 @@ def _to_descriptor(value: schemas.RegionFacts) -> RegionDescriptor:
 
 
 def _to_owner(value: schemas.Owner) -> Owner:
-    return Owner(
+    return _make_owner(
         kind=str(value["kind"]),
         ttl_ms=value.get("ttl_ms"),
         linger_ms=value.get("linger_ms"),
@@ -248,7 +252,7 @@ def _to_storage(value: schemas.Storage) -> Storage:
     more: Mapping[str, Any] = value
     device_uuid, handle_type = more.get("device_uuid"), more.get("handle_type")
     allocation_bytes, mtime_ns = more.get("allocation_bytes"), more.get("mtime_ns")
-    return Storage(
+    return _make_storage(
         kind=str(value["kind"]),
         path=value.get("path"),
         shm_name=value.get("shm_name"),

@@ -10,6 +10,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, overload
 
+from .quick_record import maker_of
 from .reading import read
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class TensorInfo:
     byte_size: int
     alias_of: str | None = None
     logical: Mapping[str, Any] | None = field(default=None, hash=False)
+
+
+_make_info = maker_of(TensorInfo)
 
 
 TensorRow = tuple[str, str, Sequence[int], int, int]
@@ -141,7 +145,7 @@ def _to_info(listed: schemas.Tensor) -> TensorInfo:
 
 
 def _read_info(value: schemas.Tensor) -> TensorInfo:
-    return TensorInfo(
+    return _make_info(
         name=str(value["name"]),
         dtype=str(value["dtype"]),
         shape=tuple(int(size) for size in value["shape"]),
