@@ -5,6 +5,7 @@ Bodies carry only what the caller gave, so that the server's defaults and refusa
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import time
@@ -180,8 +181,9 @@ class Api:
     ) -> RegionDescriptor:
         # Who only looks takes no hand-off from its consumer.
         prefer = "attach" if to_map else None
-        path = _name_path(named) + _to_query({"version": named.version})
-        reply = self.transport.request("GET", path, repeatable=True, wait_until=wait_until, prefer=prefer)
+        reply = self.transport.request(
+            "GET", _version_path(named), repeatable=True, wait_until=wait_until, prefer=prefer
+        )
         return parse_descriptor(expect(reply))
 
     def seal(self, region_id: str, body: schemas.SealRegion, if_match: int | None = None) -> RegionDescriptor:
@@ -491,6 +493,12 @@ def _session_path(session_id: str) -> str:
 
 def _name_path(named: NamedRegion) -> str:
     return f"{_model_path(named.model)}/regions/{_checked(named.name)}"
+
+
+@functools.lru_cache(maxsize=256)
+def _version_path(named: NamedRegion) -> str:
+    """Where that is asked for; kept, since who attaches a name again asks for the same."""
+    return _name_path(named) + _to_query({"version": named.version})
 
 
 def _to_query(parameters: Mapping[str, str | None]) -> str:

@@ -106,6 +106,9 @@ def _to_count(lowest: int) -> Callable[[Any], int]:
 
 
 def _to_number(value: Any) -> float:
+    if type(value) is int and value >= 0:
+        # As nearly all are; to ask an abstract class takes as long as all the rest of it.
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise Unfit("pass .total_seconds() of it" if type(value).__name__ == "timedelta" else None)
     try:

@@ -17,6 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+if sys.platform != "win32":
+    # As in lease.py.
+    import resource
+
 from tensord._arguments.quoting import quote, type_name
 from tensord._errors import (
     MappingFailed,
@@ -26,7 +30,7 @@ from tensord._errors import (
     refuse_without_descriptor,
 )
 from tensord._mapping import libc
-from tensord._tensor.dtype import parse_dtype
+from tensord._tensor.dtype import NUMPY_DTYPES, parse_dtype, to_numpy_dtype
 
 from .beside import Unstorable, check_torch, to_array
 
@@ -48,6 +52,9 @@ WRITE_HUGE_BYTES = range(128 << 10, WINDOW_BYTES)
 LONE_TENSOR = "data"
 
 Array = npt.NDArray[Any]
+
+# numpy's own arrays of these need no conversion, and nothing more has to be asked about them.
+_PLAIN = {to_numpy_dtype(name): name for name in NUMPY_DTYPES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,8 @@ def to_sources(data: Any) -> list[Source]:
 def _to_source(name: Any, value: Any) -> Source:
     if not isinstance(name, str):
         raise ValidationFailed(f"Cannot name a tensor {quote(name)}: want text")
+    if type(value) is np.ndarray and (plain := _PLAIN.get(value.dtype)) is not None:
+        return Source(name, plain, value.shape, value)
     # Of many tensors it says which one.
     refused = f"Cannot store tensor {name!r} ({type_name(value)})"
     try:
@@ -134,8 +143,6 @@ def suits_file(fd: int, sources: Sequence[Source]) -> bool:
 
 def _is_file_size_limited() -> bool:
     """``ulimit -f``, past which a write ends the process where nobody ignores SIGXFSZ; mapped memory knows none."""
-    import resource  # As in memory_lock.py.
-
     return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
 
 

@@ -59,6 +59,8 @@ _TABLE: dict[str, _Row] = {
     "I64": _Row(64, numpy="int64", torch="int64"),
     "U64": _Row(64, numpy="uint64", torch="uint64"),
 }
+# Those that numpy has without a package of others.
+NUMPY_DTYPES = tuple(name for name, row in _TABLE.items() if row.numpy is not None)
 # numpy's, ml_dtypes' and torch's words for one type never contradict each other.
 _BY_WORD = {
     word: name for name, row in _TABLE.items() for word in (row.numpy, row.ml_dtypes, row.torch) if word is not None
