@@ -42,6 +42,8 @@ LONGEST_PAUSE_SECONDS = 0.25
 
 # Kept: json.dumps makes one for each call that has options.
 _to_json = json.JSONEncoder(allow_nan=False).encode
+# Without json.loads, which first finds out in which encoding bytes are.
+_from_json = json.JSONDecoder().decode
 
 
 @dataclass(slots=True)
@@ -325,7 +327,7 @@ def _parse_body(answer: Answer) -> Any:
     if "json" not in answer.content_type:
         return None
     try:
-        return make_uncollected(len(answer.content) // OBJECT_BYTES, lambda: json.loads(answer.content))
+        return make_uncollected(len(answer.content) // OBJECT_BYTES, lambda: _from_json(answer.content.decode()))
     except (ValueError, RecursionError) as error:
         raise ServerFault(f"Cannot read the server's answer: it is no JSON ({error})") from error
 
