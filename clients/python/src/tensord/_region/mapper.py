@@ -36,7 +36,7 @@ from tensord._tensor.device_tensor import OpenedDeviceTensor
 from tensord._tensor.reference import DEVICE_STORAGE, HEAP, MAPPED_STORAGES, TensorReference, instance_of
 from tensord._tensor.tensor import OpenedTensor
 from tensord._wire.region import RegionDescriptor
-from tensord._wire.tensors import TensorInfo
+from tensord._wire.tensors import TensorInfo, make_info
 
 from .heap import check_shared, is_heap, make_local
 
@@ -331,7 +331,7 @@ def open_reference(
     place = place_of(ref, asked, _STORAGES)
     if place.copy is not None and access is _WRITE:
         raise RegionSealed(f"Cannot write to {ref.region}: it is sealed", hint="open it without writable=True")
-    info = TensorInfo("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size)
+    info = make_info("", ref.dtype, ref.shape, ref.byte_offset, ref.byte_size)
     try:
         if ref.storage == DEVICE_STORAGE:
             return _open_on_device(place, ref, info, attach_device(place, access, keep=keep))

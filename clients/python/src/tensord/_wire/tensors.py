@@ -33,7 +33,8 @@ class TensorInfo:
     logical: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
-_make_info = maker_of(TensorInfo)
+make_info = maker_of(TensorInfo)
+"""A ``TensorInfo`` from the same arguments, in less time."""
 
 
 TensorRow = tuple[str, str, Sequence[int], int, int]
@@ -145,7 +146,7 @@ def _to_info(listed: schemas.Tensor) -> TensorInfo:
 
 
 def _read_info(value: schemas.Tensor) -> TensorInfo:
-    return _make_info(
+    return make_info(
         name=str(value["name"]),
         dtype=str(value["dtype"]),
         shape=tuple(int(size) for size in value["shape"]),
