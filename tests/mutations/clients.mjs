@@ -27,6 +27,13 @@ export const clientsMutations = [
     test: [`${tests}/test_ending.py`, "test_a_call_that_fails_keeps_no_other_from_being_made"],
   },
   {
+    name: "Python keeps in memory what it has written into a region",
+    file: `${python}/_region/mapper.py`,
+    find: "    place.fill = None\n",
+    replace: "",
+    test: [`${tests}/test_create.py`, "test_what_was_written_is_not_kept_by_its_region"],
+  },
+  {
     name: "Python keeps what it has mapped of a group while it asks for all of it again",
     file: `${python}/_region/mapper.py`,
     find: "                attachment.close()\n",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -335,6 +337,16 @@ def test_a_region_of_a_mebibyte_is_written_into_its_file(
         assert {name: region[name].bytes().tobytes() for name in region} == {
             name: array.tobytes() for name, array in tensors.items()
         }
+
+
+def test_what_was_written_is_not_kept_by_its_region(client: tensord.Client) -> None:
+    source = np.arange(1 << 17)
+    kept = weakref.ref(source)
+    with client.create(None, source, ttl=600) as region:
+        del source
+        gc.collect()
+        assert kept() is None
+        assert region.numpy()[-1] == (1 << 17) - 1
 
 
 def test_what_cannot_be_written_into_its_file_is_copied_through_the_map(
