@@ -205,6 +205,8 @@ export const limits = {
   checksumChunkBytes: 64 * MiB,
   /** A checksum reads in pieces of this size. Flat from 64 KiB to 64 MiB (5.5 to 5.7 GiB/s), so nothing hangs on it. */
   hashReadBytes: 512 * KiB,
+  /** A copy is read and written in pieces of this size, which stay in the processor's own caches in between; of huge pages in whole ones. `bench/load.ts`. */
+  copyPieceBytes: 256 * KiB,
   /** The checksum's buffer is given back after this long without work. */
   hashBufferIdleMs: 1000,
   /**

@@ -3,7 +3,7 @@
  * nothing.
  */
 
-import { closeSync, ftruncateSync, readSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, ftruncateSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { SystemError } from "../error.ts";
 import { limits } from "../limits.ts";
 import { readWhole } from "../os/files.ts";
@@ -75,20 +75,35 @@ function hash(fd: number, byteOffset: number, byteSize: number): bigint {
   return Bun.hash.xxHash3(readChunk(fd, byteOffset, byteSize));
 }
 
-/** What is hashed is what is written, whatever becomes of the source meanwhile. */
+/**
+ * What is hashed is what is written, whatever becomes of the source meanwhile. Each piece is written right after it was read, out of the
+ * processor's caches.
+ */
 function copy(job: Extract<Job, { kind: "copy" }>): bigint {
   const { fd, byteOffset, byteSize, toFd, toOffset, mappedPageBytes, dropsRead } = job;
-  const bytes = readChunk(fd, byteOffset, byteSize);
-  if (dropsRead) dropCached(fd, byteOffset, byteSize);
+  const bytes = takeChunk(byteSize);
+  const pieceBytes = pieceBytesFor(toFd);
   for (let done = 0; done < byteSize; ) {
-    const piece = bytes.subarray(done, done + limits.hashReadBytes);
-    if (mappedPageBytes === undefined) done += writeSync(toFd, piece, 0, piece.length, toOffset + done);
-    else {
-      writeMapped(toFd, toOffset + done, piece, mappedPageBytes);
-      done += piece.length;
-    }
+    // Up to a boundary of the file's: of a page that is written whole no byte is zeroed first.
+    const piece = bytes.subarray(done, done + pieceBytes - ((toOffset + done) % pieceBytes));
+    readWhole(fd, piece, byteOffset + done);
+    if (mappedPageBytes === undefined) writeWhole(toFd, piece, toOffset + done);
+    else writeMapped(toFd, toOffset + done, piece, mappedPageBytes);
+    done += piece.length;
   }
+  if (dropsRead) dropCached(fd, byteOffset, byteSize);
   return Bun.hash.xxHash3(bytes);
+}
+
+/** stat(2): of a file whose pages are huge `st_blksize` is their size. */
+function pieceBytesFor(fd: number): number {
+  return Math.min(Math.max(limits.copyPieceBytes, fstatSync(fd).blksize), limits.hugePageBytes);
+}
+
+function writeWhole(fd: number, bytes: Buffer, byteOffset: number): void {
+  for (let done = 0; done < bytes.length; ) {
+    done += writeSync(fd, bytes, done, bytes.length - done, byteOffset + done);
+  }
 }
 
 /** Ends at the first piece that differs. What the other file does not have differs. */
@@ -117,12 +132,17 @@ function readUpTo(fd: number, bytes: Buffer, byteOffset: number): Buffer {
 
 /** The bytes are there until the next chunk is read. */
 function readChunk(fd: number, byteOffset: number, byteSize: number): Buffer {
+  const bytes = takeChunk(byteSize);
+  readWhole(fd, bytes, byteOffset);
+  return bytes;
+}
+
+/** To be filled; what was in it is of no use any more. */
+function takeChunk(byteSize: number): Buffer {
   chunk ??= Buffer.allocUnsafeSlow(limits.checksumChunkBytes);
   clearTimeout(chunkTimer);
   chunkTimer = setTimeout(releaseChunk, limits.hashBufferIdleMs);
-  const bytes = chunk.subarray(0, byteSize);
-  readWhole(fd, bytes, byteOffset);
-  return bytes;
+  return chunk.subarray(0, byteSize);
 }
 
 function releaseChunk(): void {
