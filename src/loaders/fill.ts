@@ -7,12 +7,13 @@ import assert from "node:assert/strict";
 import { read as readCallback } from "node:fs";
 import { promisify } from "node:util";
 import { SystemError, TensordError } from "../memory/error.ts";
+import { isOutOfMemory } from "../memory/journal/journal-failure.ts";
 import { type Checksum, toChecksum, toChunks } from "../memory/layout/checksum.ts";
 import type { Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
 import { inTurn } from "../memory/storage/in-turn.ts";
 import type { Lane } from "../memory/storage/lane.ts";
-import { hugePageBytes } from "../memory/storage/storage.ts";
+import { hugePageBytes, type Writing } from "../memory/storage/storage.ts";
 import { type FileLane, type OpenedFile, type OpenPart, pieceNumbers } from "./file-lane.ts";
 import type { RangeReader } from "./formats/format.ts";
 import { quotePath } from "./formats/refusal.ts";
@@ -77,10 +78,35 @@ async function copy(
   const { compression, pieces } = source;
   if (pieces !== undefined) await place(store, files.copying, { ...source, pieces }, region, onChunk);
   else if (compression === "none") {
-    const from = { fd: fileOf(source).fd, byteOffset: dataOffset, isForeign: true, lanes: files.copying };
+    const writing = toWriting(store, region);
+    const from = { fd: fileOf(source).fd, byteOffset: dataOffset, isForeign: true, lanes: files.copying, writing };
     return toChecksum(await bytes.fill(token, dataOffset, byteSize, from, onChunk));
   } else await decompress(store, source, region, onChunk);
   return toChecksum(await bytes.hash(token, dataOffset, byteSize, () => onChunk(0)));
+}
+
+/** Whether pages of a region come as they are written: of what its reader waits for nobody, so that what is refused is refused soon. */
+export function isWritten({ bring, compression }: Source): boolean {
+  return bring === undefined && compression === "none";
+}
+
+/** What lies ready for regions to come goes before a page is refused. */
+function toWriting(store: Store, region: Region): Writing {
+  const { latePages } = store.storages.of(region).memory;
+  let given = 0;
+  return async (write) => {
+    const attempt = () => latePages?.write(region.token, region.byteSize, write) ?? write();
+    const before = given;
+    const written = await attempt().catch(async (error: unknown) => {
+      if (!isOutOfMemory(error)) throw error;
+      // Another part of the same file may have had it given back meanwhile.
+      if (await store.reserve.giveBack()) given += 1;
+      if (given === before) throw error;
+      return await attempt();
+    });
+    store.step("load.part-written");
+    return written;
+  };
 }
 
 async function decompress(
@@ -119,12 +145,14 @@ async function place(
   onChunk: (byteSize: number) => void,
 ): Promise<void> {
   const { bytes, hugePage } = store.storages.of(region);
+  const writing = toWriting(store, region);
   const mappedPageBytes = hugePage === null ? undefined : hugePageBytes[hugePage];
   using file = bytes.open(region.token, "write");
   // Where no header is set apart, it is among the bytes.
   if (region.dataOffset === 0) file.write(source.layout.header, 0);
   await inTurn(lanes, [...toParts(source)], async (lane, _, part) => {
-    await lane.run({ kind: "copy", ...part, toFd: file.fd, mappedPageBytes, dropsRead: true });
+    const job = { kind: "copy", ...part, toFd: file.fd, mappedPageBytes, dropsRead: true } as const;
+    await writing(() => lane.run(job));
     onChunk(part.byteSize);
   });
 }

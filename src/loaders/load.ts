@@ -15,14 +15,14 @@ import type { Store } from "../memory/state/store.ts";
 import { findEqual, toReason } from "./equal.ts";
 import { fileLabel, toFileLabel } from "./file-label.ts";
 import type { FileLane, WantedFormat } from "./file-lane.ts";
-import { fill, type Source, toFailure } from "./fill.ts";
+import { fill, isWritten, type Source, toFailure } from "./fill.ts";
 import { quotePath } from "./formats/refusal.ts";
 import { bindTo } from "./map.ts";
 import { type Choice, chooseMode, type WantedMode } from "./mode.ts";
 import type { ModelPath } from "./source/model-roots.ts";
 
 /** What the region is to be. */
-export interface LoadTarget extends Omit<CreateRequest, "tensors" | "layout" | "fill" | "version"> {
+export interface LoadTarget extends Omit<CreateRequest, "tensors" | "layout" | "fill" | "isWritten" | "version"> {
   /** Undefined: the file's state says it. */
   readonly version: string | undefined;
 }
@@ -100,7 +100,7 @@ async function withEqual(
 }
 
 /** What the region is to be, with its version, and what brings its bytes. */
-type Made = LoadTarget & Pick<CreateRequest, "version"> & Required<Pick<CreateRequest, "fill">>;
+type Made = LoadTarget & Pick<CreateRequest, "version" | "isWritten"> & Required<Pick<CreateRequest, "fill">>;
 
 /** Under versions of their own, so that who cannot open the file finds the copy, and not this one. */
 function asMap(store: Store, files: FileLane, source: Source, target: LoadTarget): Made {
@@ -116,7 +116,12 @@ function asCopy(
   onBytes: (byteSize: number) => void,
 ): Made {
   const version = target.version ?? source.key;
-  return { ...target, version, fill: (region, stop) => fill(store, files, source, region, onBytes, stop) };
+  return {
+    ...target,
+    version,
+    isWritten: isWritten(source),
+    fill: (region, stop) => fill(store, files, source, region, onBytes, stop),
+  };
 }
 
 /**

@@ -8,6 +8,7 @@ import {
   linkSync,
   readFileSync,
   rmSync,
+  statfsSync,
   statSync,
   truncateSync,
   writeFileSync,
@@ -33,6 +34,8 @@ import { type OpenStorage, storageCases } from "./support/storages.ts";
 const header = new Uint8Array(4096).fill(0x20);
 const never = new AbortController().signal;
 const nothing = () => {};
+/** The number that statfs(2) has of it (<linux/magic.h>). */
+const tmpfs = 0x0102_1994;
 /** One huge page, for what is no larger than 3 MiB; and as many as a region of 40 MiB is made of by extending them. */
 const ready = { some: 4 * MiB, much: 24 * MiB };
 
@@ -71,10 +74,12 @@ async function failure(work: Promise<unknown>): Promise<unknown> {
 for (const one of storageCases) {
   const {
     name,
+    kind,
     accesses,
     isFile,
     isElsewhere = false,
     isPointing = false,
+    isReady = false,
     pageBytes = 4096,
     needs,
     open: openCase,
@@ -167,6 +172,44 @@ for (const one of storageCases) {
             expect(content.length).toBe(pageBytes === 4096 ? byteSize : roundUpToPage(byteSize, pageBytes));
             expect(content.subarray(0, header.length).equals(header)).toBeTrue();
             expect(isZeros(content.subarray(header.length))).toBeTrue();
+          },
+          byteSize > 3 * MiB ? ready.much : ready.some,
+        ),
+      );
+    }
+
+    for (const byteSize of [3 * MiB, 40 * MiB + 1]) {
+      testOwn(
+        `has all pages of ${byteSize} bytes that are written whole by when they are complete, whoever wrote which`,
+        withStorage(
+          async (open) => {
+            const { memory, names } = open.storage;
+            const token = createToken();
+            await memory.allocate({ ...toSegment(open.storage, token, byteSize), isWritten: true }, never);
+            const wholeBytes = roundUpToPage(byteSize, memory.pageSize);
+            names.keep(token);
+            const occupied = () => statSync(open.pathOf(token)).blocks * 512;
+            // What lay ready whole is there already.
+            const isLate = memory.latePages !== undefined && !(isReady && byteSize === 3 * MiB);
+            // The stand-in allocates nothing.
+            if (!isElsewhere && kind !== "file") expect(occupied() < wholeBytes).toBe(isLate);
+            const written = new Uint8Array(100_000).fill(7);
+            const write = async () => {
+              using file = open.storage.bytes.open(token, "write");
+              file.write(written, MiB + 5);
+            };
+            await (memory.latePages?.write(token, byteSize, write) ?? write());
+            await memory.latePages?.complete(token, byteSize, never);
+            if (isElsewhere || kind === "file") return;
+            // A disk has blocks of its own beside.
+            if (statfsSync(open.pathOf(token)).type === tmpfs) expect(occupied()).toBe(wholeBytes);
+            else expect(occupied()).toBeGreaterThanOrEqual(wholeBytes);
+            const content = readFileSync(open.pathOf(token));
+            expect(content.subarray(0, header.length).equals(header)).toBeTrue();
+            expect(isZeros(content.subarray(header.length, MiB + 5))).toBeTrue();
+            expect(content.subarray(MiB + 5, MiB + 100_005).equals(written)).toBeTrue();
+            expect(isZeros(content.subarray(MiB + 100_005))).toBeTrue();
+            expect(content.length).toBeGreaterThanOrEqual(byteSize);
           },
           byteSize > 3 * MiB ? ready.much : ready.some,
         ),

@@ -52,6 +52,8 @@ export interface CreateRequest {
   readonly createdBy: string | null;
   /** Writes its bytes before anybody sees it: it is then committed sealed. Undefined: it is committed open, and zeros. */
   readonly fill?: Fill | undefined;
+  /** Whether that writes all of it by pwrite(2), at once and in parts under `latePages`, so that pages may come with the bytes. */
+  readonly isWritten?: boolean;
   /** Who asks, for the events of what goes to make room. */
   readonly actor?: string | undefined;
 }
@@ -213,7 +215,8 @@ async function make(
   signal.addEventListener("abort", onAbort);
   try {
     store.step("create.reserved");
-    const segment = { token, byteSize: layout.byteSize, header: layout.header };
+    const { isWritten = false } = request;
+    const segment = { token, byteSize: layout.byteSize, header: layout.header, isWritten };
     region.identity = await allocate(store, region, segment, cancel.signal);
     if (layout.index !== undefined) {
       region.tensors = await store.tensorFiles.write(token, layout.list, layout.index);

@@ -28,6 +28,8 @@ export async function commitFilled(
   try {
     store.step("create.kept");
     const checksum = await fill(region, signal);
+    // Whoever maps it is promised memory, not a signal.
+    await memory.latePages?.complete(region.token, region.byteSize, signal);
     memory.setAccess(region.token, "sealed");
     await memory.seal(region.token);
     signal.throwIfAborted();

@@ -3,6 +3,7 @@
 import { statfsSync } from "node:fs";
 import { type HugePages, readCapabilities } from "../host/capabilities.ts";
 import type { InstanceDirectory } from "../storage/instance-directory.ts";
+import type { PromisedPages } from "../storage/shm/promised-pages.ts";
 import { toDefaultReserve } from "../storage/shm/reserve/plan.ts";
 import { Reserve } from "../storage/shm/reserve/reserve.ts";
 import type { ReserveParts } from "../storage/shm/reserve/reserve-parts.ts";
@@ -14,6 +15,8 @@ export interface ReserveOptions extends Pick<ReserveParts, "readPressure" | "hug
 
 interface Place extends Pick<ReserveParts, "lanes" | "roomBytes" | "onStep" | "onWarning"> {
   readonly directory: InstanceDirectory;
+  /** What regions are going to be written to, and is no longer free for it. */
+  readonly promised: PromisedPages;
   /** What all regions may take. */
   readonly limitBytes: number;
 }
@@ -21,7 +24,7 @@ interface Place extends Pick<ReserveParts, "lanes" | "roomBytes" | "onStep" | "o
 /** None where files of the shared directory are no pages of memory, or are huge ones by themselves. */
 export function openReserve(
   options: ReserveOptions | undefined,
-  { directory, lanes, limitBytes, roomBytes, onStep, onWarning }: Place,
+  { directory, promised, lanes, limitBytes, roomBytes, onStep, onWarning }: Place,
 ): Reserve {
   const { fileSystem, hugePages } = readCapabilities(directory.shmDirectory).shm;
   const absence = toAbsence(directory.shmDirectory, fileSystem, hugePages);
@@ -31,7 +34,7 @@ export function openReserve(
     pathOf: (name) => directory.path("new", name),
     absence,
     roomBytes,
-    freeBytes: () => readFreeBytes(directory.shmPath),
+    freeBytes: () => readFreeBytes(directory.shmPath) - promised.bytes,
     lanes,
     onStep,
     onWarning,

@@ -34,6 +34,7 @@ import { InstanceDirectory, type InstanceLocation } from "../storage/instance-di
 import { HostLanes } from "../storage/lane.ts";
 import { openMemfdStorages, unlessRefused } from "../storage/memfd/memfd-storage.ts";
 import { Memfds } from "../storage/memfd/memfds.ts";
+import { PromisedPages } from "../storage/shm/promised-pages.ts";
 import { ShmStorage } from "../storage/shm/shm-storage.ts";
 import { makeShmDirectory } from "../storage/shm-directory.ts";
 import { isDeviceForm, type Storage, toDeviceUuid } from "../storage/storage.ts";
@@ -142,9 +143,11 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const more = (await options.storages?.({ directory, memfds, formerDevices, onStep, onWarning })) ?? { storages: [] };
   opened.use(more.lanes);
   for (const storage of more.storages) opened.use(storage);
+  const promised = new PromisedPages();
   const reserve = opened.use(
     openReserve(options.reserve, {
       directory,
+      promised,
       lanes,
       limitBytes: limit.limitBytes,
       roomBytes: () => store.books.pools.get(hostPool).freeBytes,
@@ -155,7 +158,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   for (const each of [journal, proofs]) each.makeRoom = () => reserve.giveUp();
   journal.tensorFiles.makeRoom = () => reserve.giveBack();
   const files = new FileStorage(directory, lanes, options.modelRoots ?? []);
-  const shm = { onStep, reserve, hasHugeFiles: hasHugeFiles(directory.shmDirectory) };
+  const shm = { onStep, reserve, promised, hasHugeFiles: hasHugeFiles(directory.shmDirectory) };
   const all = [
     new ShmStorage(directory, lanes, shm),
     new ShmStorage(directory, lanes, { ...shm, isPrivate: true }),

@@ -22,6 +22,7 @@ export const steps = [
   "copy.read-back",
   "load.opened",
   "load.compared",
+  "load.part-written",
   "load.filled",
   "load.bound",
   "seal.begun",

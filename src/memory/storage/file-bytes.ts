@@ -9,7 +9,7 @@ import { advisePages, countResidentBytes, flushFile } from "./file-pages.ts";
 import { inTurn } from "./in-turn.ts";
 import type { Lane } from "./lane.ts";
 import { resized } from "./resized.ts";
-import type { Bytes, FillSource } from "./storage.ts";
+import type { Bytes, FillSource, Writing } from "./storage.ts";
 
 /** Where a storage has its files. */
 export interface Files {
@@ -22,6 +22,8 @@ export interface Files {
   /** The failure of the table for what the system said. */
   translate(error: unknown, requestedBytes: number): unknown;
 }
+
+const asItIs: Writing = (write) => write();
 
 export class FileBytes implements Bytes {
   readonly #files: Files;
@@ -88,13 +90,13 @@ export class FileBytes implements Bytes {
     onChunk: (byteSize: number) => void,
   ): Promise<readonly bigint[]> {
     using file = this.open(token, "write");
-    const lanes = source.lanes ?? [this.#lane];
+    const { lanes = [this.#lane], writing = asItIs } = source;
     const chunks = [...toChunks(dataOffset, byteSize - dataOffset)];
     const hashes: bigint[] = [];
     const copy = async (lane: Lane, index: number, { byteOffset: toOffset, ...chunk }: Chunk) => {
       const from = { fd: source.fd, byteOffset: source.byteOffset + toOffset - dataOffset };
       const to = { toFd: file.fd, toOffset, mappedPageBytes: this.mappedPageBytes, dropsRead: source.isForeign };
-      hashes[index] = await lane.run({ kind: "copy", ...from, ...chunk, ...to });
+      hashes[index] = await writing(() => lane.run({ kind: "copy", ...from, ...chunk, ...to }));
       onChunk(chunk.byteSize);
     };
     try {

@@ -129,6 +129,8 @@ export interface Memory {
   readonly elsewhereBytes: number;
   /** Whether it makes regions of what the reserve has, and sees to it that what is left of that is in nobody's way. */
   readonly usesReserve?: boolean;
+  /** Of memory whose pages may come as they are written; left out: all are there once it is allocated, whatever a segment says. */
+  readonly latePages?: LatePages | undefined;
   /** Allocates the pages, in windows between which `signal` stops it, and writes the header. Nothing is kept yet. */
   allocate(segment: Segment, signal: AbortSignal): Promise<Identity>;
   /** Removes what `allocate` made and nobody kept. */
@@ -155,6 +157,23 @@ export interface Memory {
   seal(token: string): Promise<boolean>;
   /** Frees a region that has no name and no lease; `hard-link` if something else still links it. */
   free(token: string, byteSize: number): Promise<"freed" | "hard-link">;
+}
+
+/**
+ * Pages of segments that are written whole right after they were made: a page that comes with its bytes costs half of one that is allocated
+ * before. Until they are complete they are promised, and nobody else's.
+ */
+export interface LatePages {
+  /**
+   * Runs what writes some of them; what it fails with passes, unless that is for want of a page.
+   * @throws TensordError `out-of-shared-memory`, and at once where others have left too little for all that are still to come.
+   */
+  write<Result>(token: string, byteSize: number, write: () => Promise<Result>): Promise<Result>;
+  /**
+   * Allocates those that nobody wrote, in windows between which `signal` stops it: from here on all are there. Of another region it does nothing.
+   * @throws TensordError `out-of-shared-memory`.
+   */
+  complete(token: string, byteSize: number, signal: AbortSignal): Promise<void>;
 }
 
 /** How a region outlives the server, and how clients find it. */
@@ -226,7 +245,12 @@ export interface FillSource {
   readonly isForeign: boolean;
   /** What copies, each a part of the chunks at the same time; the storage's own lane if they are left out. */
   readonly lanes?: readonly Lane[] | undefined;
+  /** Runs what writes a chunk; left out: it is run as it is. */
+  readonly writing?: Writing | undefined;
 }
+
+/** Runs what writes a part of a region, and has a word in how it goes. */
+export type Writing = <Result>(write: () => Promise<Result>) => Promise<Result>;
 
 /** A file's identity, by which both sides see that they look at the same one. Strings, because they are 64 bits wide. */
 export interface Identity {
@@ -239,6 +263,8 @@ export interface Segment {
   readonly token: string;
   readonly byteSize: number;
   readonly header: Uint8Array;
+  /** Whether all of it is written right after, so that its pages may come as `LatePages`. */
+  readonly isWritten?: boolean;
 }
 
 export interface Usage extends Locks {
@@ -283,6 +309,7 @@ export const allocationSteps = [
   "create.file-made",
   "create.segment-taken",
   "create.window-allocated",
+  "create.pages-promised",
   "create.segment-fitted",
   "create.header-written",
 ] as const;

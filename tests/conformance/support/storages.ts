@@ -48,6 +48,8 @@ export interface StorageCase {
   readonly isElsewhere?: boolean;
   /** Whether its regions are files of somebody else's: what it makes, changes and frees is nothing but what points at them. */
   readonly isPointing?: boolean;
+  /** Whether pages lie ready when the suite begins. */
+  readonly isReady?: boolean;
   /** Why it cannot be had here. */
   readonly needs?: string | undefined;
 }
@@ -66,12 +68,19 @@ const unnamed = { accesses: ["sealed", "open"] } as const;
 
 export const storageCases: readonly StorageCase[] = [
   { name: "shm on a tmpfs", kind: "shm", ...named, open: () => openShm(defaultShmDirectory) },
-  { name: "shm that lay ready", kind: "shm", ...named, open: (readyBytes) => openReady(readyBytes, false) },
+  {
+    name: "shm that lay ready",
+    kind: "shm",
+    ...named,
+    isReady: true,
+    open: (readyBytes) => openReady(readyBytes, false),
+  },
   {
     name: "private shm that lay ready",
     kind: "shm",
     ...unnamed,
     isFile: true,
+    isReady: true,
     open: (readyBytes) => openReady(readyBytes, true),
   },
   { name: "shm on a disk", kind: "shm", ...named, open: () => openShm(tmpdir()) },

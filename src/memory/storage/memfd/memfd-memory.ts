@@ -1,6 +1,6 @@
 /** Pages of the `memfd` storage: allocated by descriptor, handed to whoever keeps them, and freed by the last close. */
 
-import { closeSync, fchmodSync } from "node:fs";
+import { closeSync, fchmodSync, fstatSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
 import { limits } from "../../limits.ts";
 import { hostPool } from "../../naming.ts";
@@ -10,7 +10,8 @@ import { writeMapped } from "../../os/libc-memory.ts";
 import { privateModes, toMode } from "../access-modes.ts";
 import type { DataAccess } from "../data-file.ts";
 import type { HostLanes } from "../lane.ts";
-import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
+import type { Access, Identity, LatePages, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
+import { isForWantOfMemory } from "../want-of-memory.ts";
 import { writeInSlices } from "../write-in-slices.ts";
 import { type MemfdFiles, toIdentity } from "./memfd-files.ts";
 import type { Memfd } from "./memfds.ts";
@@ -21,6 +22,12 @@ export class MemfdMemory implements Memory {
   readonly #files: MemfdFiles;
   readonly #lanes: HostLanes;
   readonly #onStep: OnAllocationStep | undefined;
+  /** Regions that are being written, whose pages come with that. */
+  readonly #promised = new Set<string>();
+  readonly #latePages: LatePages = {
+    write: (token, byteSize, write) => this.#write(token, byteSize, write),
+    complete: (token, byteSize, signal) => this.#complete(token, byteSize, signal),
+  };
 
   constructor(files: MemfdFiles, lanes: HostLanes, onStep: OnAllocationStep | undefined) {
     this.#files = files;
@@ -41,12 +48,18 @@ export class MemfdMemory implements Memory {
     return sum;
   }
 
-  async allocate({ token, byteSize, header }: Segment, signal: AbortSignal): Promise<Identity> {
+  /** Huge pages of a reserve of the machine's take no write(2). */
+  get latePages(): LatePages | undefined {
+    return this.#files.hugePage === null ? this.#latePages : undefined;
+  }
+
+  async allocate({ token, byteSize, header, isWritten = false }: Segment, signal: AbortSignal): Promise<Identity> {
     const { memfds, form } = this.#files;
     try {
       const { fd } = memfds.create(token, byteSize, form);
       this.#onStep?.("create.file-made");
-      await this.#allocatePages(fd, byteSize, signal);
+      if (isWritten && this.latePages !== undefined && byteSize > limits.inlineBytes) this.#promise(token, byteSize);
+      else await this.#allocatePages(fd, byteSize, signal);
       await this.#writeHeader(fd, header);
       this.#onStep?.("create.header-written");
       // From here on it outlives the server, if anybody holds it: what has no row by the next start is freed there.
@@ -75,6 +88,45 @@ export class MemfdMemory implements Memory {
       this.#onStep?.("create.window-allocated");
     }
     signal.throwIfAborted();
+  }
+
+  /** Who else takes memory of the machine asks nobody, so that this is looked at again before each part. */
+  #promise(token: string, byteSize: number): void {
+    this.#files.checkSpace(byteSize);
+    this.#promised.add(token);
+    this.#onStep?.("create.pages-promised");
+  }
+
+  async #write<Result>(token: string, byteSize: number, write: () => Promise<Result>): Promise<Result> {
+    if (this.#promised.has(token)) this.#checkPromised(token, byteSize);
+    try {
+      return await write();
+    } catch (error) {
+      throw isForWantOfMemory(error) ? this.#files.translate(error, byteSize) : error;
+    }
+  }
+
+  #checkPromised(token: string, byteSize: number): void {
+    // stat(2): `st_blocks` counts 512 bytes each.
+    const allocatedBytes = fstatSync(this.#files.get(token).fd).blocks * 512;
+    this.#files.checkSpace(Math.max(0, byteSize - allocatedBytes));
+  }
+
+  async #complete(token: string, byteSize: number, signal: AbortSignal): Promise<void> {
+    if (!this.#promised.has(token)) return;
+    const { fd } = this.#files.get(token);
+    try {
+      for (let done = 0; done < byteSize; done += limits.allocateWindowBytes) {
+        signal.throwIfAborted();
+        this.#checkPromised(token, byteSize);
+        const window = { byteOffset: done, byteSize: Math.min(limits.allocateWindowBytes, byteSize - done) };
+        await this.#lanes.filling.run({ kind: "allocate", fd, ...window });
+        this.#onStep?.("create.window-allocated");
+      }
+      this.#promised.delete(token);
+    } catch (error) {
+      throw this.#files.translate(error, byteSize);
+    }
   }
 
   async #writeHeader(fd: number, header: Uint8Array): Promise<void> {
@@ -145,6 +197,7 @@ export class MemfdMemory implements Memory {
   /** The fd holder lets go first: the last close frees the pages, and takes its time. */
   async #letGo(token: string, { fd, byteSize }: Memfd): Promise<void> {
     const { memfds } = this.#files;
+    this.#promised.delete(token);
     await memfds.holder?.drop(token);
     // Another call may have come this far meanwhile.
     if (memfds.take(token) === undefined) return;

@@ -5,6 +5,7 @@
 
 import { closeSync, constants, fstatSync, statfsSync, unlinkSync } from "node:fs";
 import { SystemError, TensordError } from "../../error.ts";
+import { roundUpToPage } from "../../host/capacity.ts";
 import { tokenPattern } from "../../naming.ts";
 import { type Stay, toOutOfDescriptors } from "../../os/descriptors.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
@@ -16,6 +17,7 @@ import { outOfInodes } from "../inodes.ts";
 import type { InstanceDirectory } from "../instance-directory.ts";
 import { resized } from "../resized.ts";
 import type { Identity, Space } from "../storage.ts";
+import { PromisedPages } from "./promised-pages.ts";
 
 const { O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
@@ -29,8 +31,11 @@ export class ShmFiles implements Files {
   readonly keptDescriptors = 0;
   /** Files in `new/` that are called otherwise than what will be made of them: segments that were taken, by token. */
   readonly #taken = new Map<string, string>();
+  /** Of all storages of the directory. */
+  readonly #promised: PromisedPages;
 
-  constructor(directory: InstanceDirectory, isPrivate: boolean) {
+  constructor(directory: InstanceDirectory, isPrivate: boolean, promised = new PromisedPages()) {
+    this.#promised = promised;
     this.#directory = directory;
     this.isPrivate = isPrivate;
     this.modes = isPrivate ? privateModes : namedModes;
@@ -106,7 +111,14 @@ export class ShmFiles implements Files {
     });
   }
 
+  /** What was promised is not free, though its pages have not come yet. */
   space(): Space {
+    const { usedBytes, freeBytes, ...space } = this.#measure();
+    const { bytes } = this.#promised;
+    return { ...space, usedBytes: usedBytes + bytes, freeBytes: Math.max(0, freeBytes - bytes) };
+  }
+
+  #measure(): Space {
     const { bsize, blocks, bfree, bavail, files, ffree } = statfsSync(this.#directory.shmPath);
     // A tmpfs mounted with size=0 or nr_inodes=0 has no bound there, and says 0.
     const freeBytes = blocks === 0 ? Number.MAX_SAFE_INTEGER : bavail * bsize;
@@ -119,6 +131,31 @@ export class ShmFiles implements Files {
   checkSpace(byteSize: number): void {
     const { freeBytes } = this.space();
     if (byteSize > freeBytes) throw this.#full(byteSize, freeBytes);
+  }
+
+  /** From here on the file's pages are promised: to be written to, or to be completed. @throws as `checkSpace`. */
+  promise(token: string, fd: number, byteSize: number, pageSize: number): void {
+    const wholeBytes = roundUpToPage(byteSize, pageSize);
+    this.checkSpace(wholeBytes - allocatedBytesOf(fd));
+    const paths = () => [this.newPath(token), this.keptPath(token)];
+    this.#promised.add(token, { byteSize: wholeBytes, paths });
+  }
+
+  isPromised(token: string): boolean {
+    return this.#promised.has(token);
+  }
+
+  forgetPromise(token: string): void {
+    this.#promised.delete(token);
+  }
+
+  /** @throws TensordError `out-of-shared-memory` if others have taken what was promised. */
+  checkPromised(token: string): void {
+    if (!this.#promised.has(token)) return;
+    const { freeBytes } = this.#measure();
+    const { bytes } = this.#promised;
+    const ownBytes = this.#promised.of(token);
+    if (freeBytes < bytes && ownBytes > 0) throw this.#full(ownBytes, Math.max(0, freeBytes - bytes + ownBytes));
   }
 
   /** Runs `call`, and makes a failure of the table of what the system says. */
@@ -166,6 +203,11 @@ export class ShmFiles implements Files {
       { cause },
     );
   }
+}
+
+/** What the pages of an open file take. stat(2): `st_blocks` counts 512 bytes each. */
+export function allocatedBytesOf(fd: number): number {
+  return fstatSync(fd).blocks * 512;
 }
 
 export function toIdentity(stat: { readonly dev: bigint; readonly ino: bigint }): Identity {

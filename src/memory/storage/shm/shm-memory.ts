@@ -1,6 +1,7 @@
 /** Pages of the `shm` storage: files of a tmpfs, made in `new/`, asked for their locks, and freed by their last unlink. */
 
 import { chmodSync, closeSync, constants, fchmodSync, fstatSync, ftruncateSync, statfsSync, statSync } from "node:fs";
+import { roundUpToPage } from "../../host/capacity.ts";
 import { limits } from "../../limits.ts";
 import { hostPool } from "../../naming.ts";
 import { type Stay, withSpare } from "../../os/descriptors.ts";
@@ -11,14 +12,18 @@ import { openAt } from "../../os/libc-names.ts";
 import { toMode, toUnmarkedMode } from "../access-modes.ts";
 import type { DataAccess } from "../data-file.ts";
 import type { HostLanes } from "../lane.ts";
-import type { Access, Identity, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
+import type { Access, Identity, LatePages, Memory, OnAllocationStep, Segment, Space, Usage } from "../storage.ts";
+import { isForWantOfMemory } from "../want-of-memory.ts";
 import { writeInSlices, writeSlice } from "../write-in-slices.ts";
+import type { PromisedPages } from "./promised-pages.ts";
 import { toWholeChunks } from "./reserve/plan.ts";
 import type { Reserve } from "./reserve/reserve.ts";
 import type { ReadySegment } from "./reserve/segments.ts";
-import { ignoreMissing, readIdentity, type ShmFiles, unlinkIfThere } from "./shm-files.ts";
+import { allocatedBytesOf, ignoreMissing, readIdentity, type ShmFiles, unlinkIfThere } from "./shm-files.ts";
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
+/** The number that statfs(2) has of it (<linux/magic.h>). */
+const tmpfs = 0x0102_1994;
 
 export interface ShmMemoryOptions {
   readonly onStep?: OnAllocationStep | undefined;
@@ -26,6 +31,8 @@ export interface ShmMemoryOptions {
   readonly reserve?: Reserve | undefined;
   /** Whether the directory's files are of huge pages by themselves. */
   readonly hasHugeFiles?: boolean;
+  /** Of all storages of the directory; undefined: there is no other one. */
+  readonly promised?: PromisedPages | undefined;
 }
 
 export class ShmMemory implements Memory {
@@ -36,6 +43,7 @@ export class ShmMemory implements Memory {
   readonly #onStep: OnAllocationStep | undefined;
   readonly #reserve: Reserve | undefined;
   readonly #hasHugeFiles: boolean;
+  readonly #countsPages: boolean;
   readonly usesReserve = true;
 
   constructor(files: ShmFiles, lanes: HostLanes, { onStep, reserve, hasHugeFiles = false }: ShmMemoryOptions) {
@@ -44,10 +52,17 @@ export class ShmMemory implements Memory {
     this.#hasHugeFiles = hasHugeFiles;
     this.#onStep = onStep;
     this.#reserve = reserve;
-    this.pageSize = statfsSync(files.newPath()).bsize;
+    const { bsize, type } = statfsSync(files.newPath());
+    this.pageSize = bsize;
+    this.#countsPages = type === tmpfs && !hasHugeFiles;
   }
 
   readonly elsewhereBytes = 0;
+
+  readonly latePages: LatePages = {
+    write: (token, byteSize, write) => this.#write(token, byteSize, write),
+    complete: (token, byteSize, signal) => this.#complete(token, byteSize, signal),
+  };
 
   space(): Space {
     return this.#files.space();
@@ -60,9 +75,8 @@ export class ShmMemory implements Memory {
     const fd = this.#files.translated(() => (ready === undefined ? this.#make(segment) : this.#open(segment, ready)));
     try {
       // A small region is made without a wait, which each would cost it processor time and garbage.
-      if (ready !== undefined) await this.#fit(fd, ready, segment.byteSize, signal);
-      else if (segment.byteSize <= limits.inlineBytes) this.#allocateAtOnce(fd, 0, segment.byteSize);
-      else await this.#allocatePages(fd, 0, segment.byteSize, signal);
+      if (ready !== undefined) await this.#fit(fd, ready, segment, signal);
+      else await this.#bringPages(fd, 0, segment, signal);
       if (segment.header.length > limits.sliceBytes) await writeInSlices(fd, segment.header, 0);
       else writeSlice(fd, segment.header, 0, segment.header.length, 0);
       // The umask may have taken some of it.
@@ -96,14 +110,24 @@ export class ShmMemory implements Memory {
    * Cuts or extends a segment's file to the byte. A huge page is never cut: what is behind the last whole chunk is of small pages, so
    * that the file takes what the books say.
    */
-  async #fit(fd: number, ready: ReadySegment, byteSize: number, signal: AbortSignal): Promise<void> {
+  async #fit(fd: number, ready: ReadySegment, segment: Segment, signal: AbortSignal): Promise<void> {
+    const { byteSize } = segment;
     const keptBytes = Math.min(ready.byteSize, ready.kind === "huge" ? toWholeChunks(byteSize) : byteSize);
     const cutBytes = ready.byteSize - keptBytes;
     if (cutBytes > limits.inlineBytes) await this.#lanes.filling.run({ kind: "cut", fd, byteSize: keptBytes });
     else if (cutBytes > 0) ftruncateSync(fd, keptBytes);
-    if (byteSize - keptBytes <= limits.inlineBytes) this.#allocateAtOnce(fd, keptBytes, byteSize);
-    else await this.#allocatePages(fd, keptBytes, byteSize, signal);
+    await this.#bringPages(fd, keptBytes, segment, signal);
     this.#onStep?.("create.segment-fitted");
+  }
+
+  /** Sees to the pages of `[from, byteSize)`. */
+  async #bringPages(fd: number, from: number, segment: Segment, signal: AbortSignal): Promise<void> {
+    const { token, byteSize, isWritten = false } = segment;
+    if (byteSize - from <= limits.inlineBytes) return this.#allocateAtOnce(fd, from, byteSize);
+    if (!isWritten) return await this.#allocatePages(fd, from, byteSize, signal);
+    this.#files.promise(token, fd, byteSize, this.pageSize);
+    ftruncateSync(fd, byteSize);
+    this.#onStep?.("create.pages-promised");
   }
 
   /** Allocates `[from, to)` of the file, which it grows to: more than `inlineBytes`. */
@@ -137,6 +161,44 @@ export class ShmMemory implements Memory {
     return done;
   }
 
+  async #write<Result>(token: string, byteSize: number, write: () => Promise<Result>): Promise<Result> {
+    this.#files.checkPromised(token);
+    try {
+      return await write();
+    } catch (error) {
+      throw isForWantOfMemory(error) ? this.#files.translate(error, byteSize) : error;
+    }
+  }
+
+  async #complete(token: string, byteSize: number, signal: AbortSignal): Promise<void> {
+    if (!this.#files.isPromised(token)) return;
+    const fd = this.#files.translated(() => this.#files.open(token, "write", "long"));
+    try {
+      if (!this.#isWhole(fd, byteSize)) {
+        for (let done = 0; done < byteSize; done += limits.allocateWindowBytes) {
+          signal.throwIfAborted();
+          this.#files.checkPromised(token);
+          const windowBytes = Math.min(limits.allocateWindowBytes, byteSize - done);
+          await this.#lanes.filling.run({ kind: "allocate", fd, byteOffset: done, byteSize: windowBytes });
+          this.#onStep?.("create.window-allocated");
+        }
+      }
+      this.#files.forgetPromise(token);
+    } catch (error) {
+      throw this.#files.translate(error, byteSize);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /**
+   * Whether every page is there, as their number says where it says that: of a tmpfs, whose blocks are pages of bytes and of nothing else, and
+   * of files without huge pages that reach over the end.
+   */
+  #isWhole(fd: number, byteSize: number): boolean {
+    return this.#countsPages && allocatedBytesOf(fd) === roundUpToPage(byteSize, this.pageSize);
+  }
+
   #allocateAtOnce(fd: number, from: number, to: number): void {
     if (to > from) fallocate(fd, from, to - from);
     this.#onStep?.("create.window-allocated");
@@ -144,6 +206,7 @@ export class ShmMemory implements Memory {
 
   async discard(token: string, byteSize: number): Promise<void> {
     await this.#unlink(this.#files.newPath(token), byteSize);
+    this.#files.forgetPromise(token);
     this.#files.forgetTaken(token);
   }
 
@@ -202,9 +265,13 @@ export class ShmMemory implements Memory {
   async free(token: string, byteSize: number): Promise<"freed" | "hard-link"> {
     const path = this.#files.keptPath(token);
     const kept = this.#files.translated(() => statSync(path, { throwIfNoEntry: false }));
-    if (kept === undefined) return "freed";
+    if (kept === undefined) {
+      this.#files.forgetPromise(token);
+      return "freed";
+    }
     if (kept.nlink > 1) return "hard-link";
     await this.#unlink(path, byteSize);
+    this.#files.forgetPromise(token);
     return "freed";
   }
 

@@ -32,7 +32,7 @@ export class ShmStorage implements Storage {
   constructor(directory: InstanceDirectory, lanes: HostLanes, { isPrivate = false, ...options }: ShmOptions = {}) {
     this.isPrivate = isPrivate;
     this.form = isPrivate ? "shm-private" : "shm";
-    const files = new ShmFiles(directory, isPrivate);
+    const files = new ShmFiles(directory, isPrivate, options.promised);
     this.memory = new ShmMemory(files, lanes, options);
     this.names = new (isPrivate ? PrivateNames : ShmNames)(files, directory);
     this.bytes = new FileBytes(files, lanes.filling);
