@@ -28,6 +28,8 @@ export const fileLimits = {
   copyingLanes: 2,
   /** Of how many other files it is kept in mind whether they have a region's bytes. */
   comparedFiles: 64,
+  /** How many loads under way a load waits for, one after the other, since they may bring its bytes. */
+  awaitedLoads: 8,
   /** Files are decompressed from pieces of this size, into pieces of it. */
   pieceBytes: 256 * KiB,
   /** What may come out of a compressed file: so many times its size, or so much where that is more; and at most so much. */

@@ -12,7 +12,7 @@ import { type CreateRequest, createRegion } from "../memory/regions/create.ts";
 import type { Operation } from "../memory/state/operation.ts";
 import { isRecovered, type Region } from "../memory/state/region.ts";
 import type { Store } from "../memory/state/store.ts";
-import { findEqual, toReason } from "./equal.ts";
+import { attachToEqual, toReason } from "./equal.ts";
 import { fileLabel, toFileLabel } from "./file-label.ts";
 import type { FileLane, WantedFormat } from "./file-lane.ts";
 import { fill, isWritten, type Source, toFailure } from "./fill.ts";
@@ -63,10 +63,12 @@ export function startLoad(
       told.setChoice(choice);
       // Who maps a file reads and writes nothing of it here.
       told.setTotal(choice.mode === "map" ? 0 : opened.layout.byteSize);
-      const asked =
-        choice.mode === "map" ? target : await withEqual(store, files, source, target, choice, onBytes, told, signal);
+      if (choice.mode === "copy") {
+        const equal = await takeEqual(store, files, source, target, choice, onBytes, told, signal);
+        if (equal !== undefined) return idOf(equal);
+      }
       const made =
-        choice.mode === "map" ? asMap(store, files, source, asked) : asCopy(store, files, source, asked, onBytes);
+        choice.mode === "map" ? asMap(store, files, source, target) : asCopy(store, files, source, target, onBytes);
       return idOf(await load(store, source, mode === "auto" ? made : inThatMode(store, source, made), signal));
     } finally {
       await files.close(opened);
@@ -74,8 +76,8 @@ export function startLoad(
   });
 }
 
-/** The target, in the version of a region that has the file's bytes, where one stands for it. */
-async function withEqual(
+/** Attaches to a region that has the file's bytes, where one stands for it. */
+async function takeEqual(
   store: Store,
   files: FileLane,
   source: Source,
@@ -84,19 +86,16 @@ async function withEqual(
   onBytes: (byteSize: number) => void,
   { setTotal, setChoice }: Told,
   signal: AbortSignal,
-): Promise<LoadTarget> {
+): Promise<Region | undefined> {
   let compared = 0;
   const onCompared = (byteSize: number) => {
     compared += byteSize;
     onBytes(byteSize);
   };
-  const equal = await findEqual(store, files, source, target, onCompared, signal);
-  if (equal === undefined) {
-    setTotal(compared + source.layout.byteSize);
-    return target;
-  }
-  setChoice({ mode, reason: `${reason}; ${toReason(equal)}` });
-  return { ...target, version: equal.version };
+  const equal = await attachToEqual(store, files, source, target, onCompared, signal);
+  if (equal === undefined) setTotal(compared + source.layout.byteSize);
+  else setChoice({ mode, reason: `${reason}; ${toReason(equal)}` });
+  return equal;
 }
 
 /** What the region is to be, with its version, and what brings its bytes. */

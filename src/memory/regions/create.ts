@@ -319,7 +319,7 @@ export function stopCreations(store: Store): void {
 }
 
 /** Waits for `promise`, but no longer than until `signal` aborts. */
-async function waitFor(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+export async function waitFor(promise: Promise<void>, signal: AbortSignal): Promise<void> {
   const aborted = Promise.withResolvers<never>();
   const abort = () => aborted.reject(signal.reason);
   signal.addEventListener("abort", abort);
