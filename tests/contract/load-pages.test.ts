@@ -4,12 +4,14 @@ import { expect, test } from "bun:test";
 import { readdirSync, statSync, truncateSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { limits, MiB } from "../../src/memory/limits.ts";
+import { createRegion } from "../../src/memory/regions/create.ts";
 import { readStats } from "../../src/memory/state/stats.ts";
 import type { Step } from "../../src/memory/state/steps.ts";
 import { type AppOptions, type TestApp, toCharge, withApp } from "../harness/app.ts";
 import { needsRoot, testWith } from "../harness/instance-needs.ts";
 import { Tmpfs } from "../harness/instance-tmpfs.ts";
 import { ModelFolder } from "../harness/load.ts";
+import { safetensorsFile } from "../harness/model-files.ts";
 import { patienceMs } from "../harness/server-wait.ts";
 import { load, loadFile } from "./support/load.ts";
 
@@ -88,8 +90,41 @@ test("pages of every form of a file are there when it is sealed, as many as the 
   )();
 });
 
-/** Of numbers that were read while a part was being written. */
-const nearly = (value: number, wanted: number) => expect(Math.abs(value - wanted)).toBeLessThan(4 * MiB);
+for (const storage of ["shm", "memfd"] as const) {
+  test(
+    `pages of a region in ${storage} that nobody wrote are there when it is sealed`,
+    withApp(async (app) => {
+      const byteSize = 8 * MiB;
+      const { region } = await createRegion(
+        app.store,
+        {
+          ...{ model: "default", name: null, version: "", storage, isStorageSaid: false, ifExists: "fail" },
+          ...{ owner: { kind: "ttl", ttlMs: 600_000 }, session: null, claim: undefined, labels: {}, createdBy: null },
+          ...{ evictable: false, onFull: "fail", deadlineMs: 0 },
+          tensors: [{ name: "w", dtype: "U8", shape: [byteSize] }],
+          fill: async () => null,
+          isWritten: true,
+        },
+        new AbortController().signal,
+      );
+      const path = app.store.storages.of(region).memory.descriptionPath(region.token);
+      expect(statSync(path).blocks * 512).toBe(toCharge(region.byteSize));
+    }),
+  );
+}
+
+/** Of numbers that were read one after the other, while no more than one part was being written. */
+const nearly = (value: number, wanted: number) => expect(Math.abs(value - wanted)).toBeLessThan(chunkBytes + MiB);
+
+/** What a load of so many chunks leaves free, by numbers that were read in almost one moment. */
+function slackOf({ app, tmpfs }: Pick<Place, "app" | "tmpfs">, chunks: number): number {
+  for (;;) {
+    const before = keptBytes(app);
+    const { freeBytes } = tmpfs;
+    const after = keptBytes(app);
+    if (after - before < MiB) return freeBytes - (chargeOf(chunks) - after);
+  }
+}
 
 testWith(needsRoot)("what a load will write is not free for others, nor unaccounted for", async () => {
   let seen:
@@ -102,21 +137,21 @@ testWith(needsRoot)("what a load will write is not free for others, nor unaccoun
     | undefined;
   let before = 0;
   await withPlace(
-    320 * MiB,
-    3,
+    384 * MiB,
+    4,
     async ({ app, path }) => {
       before = app.store.storages.get("shm").memory.space().freeBytes;
-      const charge = chargeOf(3);
+      const charge = chargeOf(4);
       expect((await loadFile(app, path, asBytes)).state).toBe("succeeded");
-      expect(seen?.lateBytes).toBeGreaterThan(chunkBytes / 2);
+      expect(seen?.lateBytes).toBeGreaterThan(2 * chunkBytes);
       nearly(seen?.freeBytes ?? 0, before - charge);
-      nearly((seen?.freeBytes ?? 0) + (seen?.usedBytes ?? 0), 320 * MiB);
+      nearly((seen?.freeBytes ?? 0) + (seen?.usedBytes ?? 0), 384 * MiB);
       nearly(seen?.unaccountedBytes ?? Number.NaN, 0);
     },
     (place) => {
       const { freeBytes, usedBytes } = place.app.store.storages.get("shm").memory.space();
       const unaccountedBytes = readStats(place.app.store).pools[0]?.unaccountedBytes ?? Number.NaN;
-      seen = { freeBytes, usedBytes, unaccountedBytes, lateBytes: chargeOf(3) - keptBytes(place.app) };
+      seen = { freeBytes, usedBytes, unaccountedBytes, lateBytes: chargeOf(4) - keptBytes(place.app) };
     },
   )();
 });
@@ -141,14 +176,7 @@ testWith(needsRoot)("a load that is larger than what is free is refused before i
 
 for (const [what, most, take] of [
   // One part is under way, and no other begins.
-  [
-    "too little for the rest",
-    2,
-    ({ tmpfs, app }) => {
-      const lateBytes = chargeOf(4) - keptBytes(app);
-      tmpfs.occupy("foreign", tmpfs.freeBytes - lateBytes + MiB);
-    },
-  ],
+  ["too little for the rest", 2, ({ tmpfs, app }) => tmpfs.occupy("foreign", slackOf({ app, tmpfs }, 4) + 2 * MiB)],
   ["no page at all", 2, ({ tmpfs }) => tmpfs.fill()],
 ] as const satisfies readonly (readonly [string, number, (place: Place) => unknown])[]) {
   testWith(needsRoot)(`a load to which others have left ${what} meanwhile is undone whole`, async () => {
@@ -170,6 +198,29 @@ for (const [what, most, take] of [
   });
 }
 
+testWith(needsRoot)("a sharded load to which others have left no page meanwhile is undone whole", async () => {
+  using shards = new ModelFolder();
+  const size = 3 * chunkBytes;
+  const header = JSON.stringify({ w: { dtype: "U8", shape: [size], data_offsets: [0, size] } });
+  const shard = shards.write("1.safetensors", safetensorsFile(header, new Uint8Array(0)));
+  truncateSync(shard, statSync(shard).size + size);
+  const index = shards.write("i.safetensors.index.json", JSON.stringify({ weight_map: { w: "1.safetensors" } }));
+  await withPlace(
+    320 * MiB,
+    1,
+    async ({ app, tmpfs }) => {
+      const before = tmpfs.usedBytes;
+      expect((await loadFile(app, index)).problem).toMatchObject({ code: "out-of-shared-memory" });
+      unlinkSync(join(tmpfs.path, "foreign"));
+      isAsBefore(app, tmpfs, before);
+      const region = await app.get(await load(app, index));
+      expect(statSync(region.storage.path as string).blocks * 512).toBe(toCharge(region.storage.byte_size));
+    },
+    ({ tmpfs }) => tmpfs.fill(),
+    { modelRoots: [shards.path] },
+  )();
+});
+
 testWith(needsRoot)("what lies ready is given back before a load is refused that is half done", async () => {
   const reserve = {
     settingBytes: 40 * MiB,
@@ -190,9 +241,8 @@ testWith(needsRoot)("what lies ready is given back before a load is refused that
     (place) => {
       const { app, tmpfs } = place;
       givenBefore = app.store.reserve.counts.givenBackBytes;
-      const lateBytes = chargeOf(3) - keptBytes(app);
       // Three MiB less than it will write; the least that lies ready is twice as much.
-      tmpfs.occupy("foreign", tmpfs.freeBytes - lateBytes + 3 * MiB);
+      tmpfs.occupy("foreign", slackOf({ app, tmpfs }, 3) + 3 * MiB);
     },
     { reserve },
   )();

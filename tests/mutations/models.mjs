@@ -4,6 +4,8 @@ const formats = "src/loaders/formats";
 const hostile = "tests/unit/hostile-models.test.ts";
 
 const equal = "tests/contract/load-equal.test.ts";
+const pages = "tests/contract/load-pages.test.ts";
+const together = "tests/contract/load-together.test.ts";
 
 export const modelsMutations = [
   {
@@ -23,9 +25,51 @@ export const modelsMutations = [
   {
     name: "a region that ended while it was compared stands for the file",
     file: "src/loaders/equal.ts",
-    find: "  return isEqual === true && candidateFor(store, source, target) === region ? region : undefined;",
-    replace: "  return isEqual === true ? region : undefined;",
+    find: "if (candidateFor(store, source, target) === region) return attach",
+    replace: "return attach",
     test: [equal, "a region that is deleted"],
+  },
+  {
+    name: "a file waits for no other that is being loaded",
+    file: "src/loaders/equal.ts",
+    find: "if (loading == null || waited",
+    replace: "if (loading != null || waited",
+    test: [together, "waits for that"],
+  },
+  {
+    name: "a region is sealed without pages that nobody wrote",
+    file: "src/memory/regions/fill.ts",
+    find: "    await memory.latePages?.complete(region.token, region.byteSize, signal);\n",
+    replace: "",
+    test: [pages, "that nobody wrote"],
+  },
+  {
+    name: "what a load will write is free for others",
+    file: "src/memory/storage/shm/shm-files.ts",
+    find: "freeBytes: Math.max(0, freeBytes - bytes) };",
+    replace: "freeBytes };",
+    test: [pages, "is not free for others"],
+  },
+  {
+    name: "a load goes on where others have taken what it will write",
+    file: "src/memory/storage/shm/shm-memory.ts",
+    find: "    this.#files.checkPromised(token);\n    try {\n      return await write();",
+    replace: "    try {\n      return await write();",
+    test: [pages, "too little for the rest"],
+  },
+  {
+    name: "a page of a load that does not come is no want of memory",
+    file: "src/memory/storage/shm/shm-memory.ts",
+    find: "throw isForWantOfMemory(error) ? this.#files.translate(error, byteSize) : error;",
+    replace: "throw error;",
+    test: [pages, "a sharded load"],
+  },
+  {
+    name: "a load is refused while pages lie ready",
+    file: "src/loaders/fill.ts",
+    find: "      if (await store.reserve.giveBack()) given += 1;\n",
+    replace: "",
+    test: [pages, "what lies ready is given back"],
   },
   {
     name: "a model file that shrank is taken for whole",
