@@ -14,7 +14,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { TensordError } from "../../src/memory/error.ts";
+import { SystemError, TensordError } from "../../src/memory/error.ts";
 import { roundUpToPage } from "../../src/memory/host/capacity.ts";
 import { toChecksum } from "../../src/memory/layout/checksum.ts";
 import { MiB } from "../../src/memory/limits.ts";
@@ -215,6 +215,23 @@ for (const one of storageCases) {
         ),
       );
     }
+
+    testOwn(
+      "says of a page that did not come that memory is short, and nothing of what else its writer fails with",
+      withStorage(async ({ storage }) => {
+        const { latePages } = storage.memory;
+        if (latePages === undefined) return;
+        const token = createToken();
+        await storage.memory.allocate({ ...toSegment(storage, token, 40 * MiB), isWritten: true }, never);
+        const failing = (error: Error) => failure(latePages.write(token, 40 * MiB, () => Promise.reject(error)));
+        const refused = await failing(new SystemError("write", 28, "ENOSPC"));
+        const facts = { requested_bytes: 40 * MiB, available_bytes: expect.any(Number) };
+        expect(refused).toMatchObject({ code: "out-of-shared-memory", facts });
+        const others = new SystemError("pread", 0, "EOF");
+        expect(await failing(others)).toBe(others);
+        await storage.memory.discard(token, 40 * MiB);
+      }),
+    );
 
     test(
       "keeps nothing before it is told to, and discards what it made, twice if need be",

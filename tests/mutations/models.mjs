@@ -62,7 +62,7 @@ export const modelsMutations = [
     file: "src/memory/storage/shm/shm-memory.ts",
     find: "throw isForWantOfMemory(error) ? this.#files.translate(error, byteSize) : error;",
     replace: "throw error;",
-    test: [pages, "a sharded load"],
+    test: ["tests/conformance/storage.test.ts", "that memory is short"],
   },
   {
     name: "a load is refused while pages lie ready",
