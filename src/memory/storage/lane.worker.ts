@@ -10,7 +10,7 @@ import { readWhole } from "../os/files.ts";
 import { fallocate, readDescriptorLimit } from "../os/libc.ts";
 import { adviseOn, dropCached } from "../os/libc-files.ts";
 import { addSeals, writeMapped } from "../os/libc-memory.ts";
-import { countResident } from "../os/libc-pages.ts";
+import { countResident, populate } from "../os/libc-pages.ts";
 import { yieldToRequests } from "../os/nice.ts";
 import type { Job, JobReply } from "./lane.ts";
 
@@ -139,7 +139,10 @@ function readChunk(fd: number, byteOffset: number, byteSize: number): Buffer {
 
 /** To be filled; what was in it is of no use any more. */
 function takeChunk(byteSize: number): Buffer {
-  chunk ??= Buffer.allocUnsafeSlow(limits.checksumChunkBytes);
+  if (chunk === undefined) {
+    chunk = Buffer.allocUnsafeSlow(limits.checksumChunkBytes);
+    populate(chunk.subarray(0, byteSize));
+  }
   clearTimeout(chunkTimer);
   chunkTimer = setTimeout(releaseChunk, limits.hashBufferIdleMs);
   return chunk.subarray(0, byteSize);
