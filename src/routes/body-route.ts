@@ -8,6 +8,7 @@ import type { Context, Next } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { TensordError } from "../memory/error.ts";
 import type { Environment } from "./environment.ts";
+import { type PlainCheck, toPlainCheck } from "./schemas/plain-check.ts";
 import { toValidationFailure } from "./validation-failure.ts";
 
 interface BodyRoute extends RouteConfig {
@@ -27,18 +28,21 @@ export function defineBodyRoute<Route extends BodyRoute>(
 ): void {
   const { body, ...request } = route.request;
   const { schema } = body.content["application/json"];
+  const isPlain = toPlainCheck(schema);
   app.openAPIRegistry.registerPath(route);
   const handle = (c: Context<Environment>, next: Next) => {
-    c.req.addValidatedData("json", parseBody(c.get("body") ?? "", schema, body.required) as object);
+    c.req.addValidatedData("json", parseBody(c.get("body") ?? "", schema, isPlain, body.required) as object);
     return (handler as (c: Context<Environment>, next: Next) => Promise<Response>)(c, next);
   };
   app.openapi({ ...(route as RouteConfig), request, hide: true }, handle as never);
 }
 
 /** @throws TensordError `malformed-body` if there must be one and is none, `validation-failed`; HTTPException of what is no JSON. */
-function parseBody(text: string, schema: z.ZodType, isRequired: boolean): unknown {
+function parseBody(text: string, schema: z.ZodType, isPlain: PlainCheck, isRequired: boolean): unknown {
   if (text === "" && isRequired) throw noBody();
-  const result = schema.safeParse(text === "" ? {} : parseJson(text));
+  const value = text === "" ? {} : parseJson(text);
+  if (isPlain(value)) return value;
+  const result = schema.safeParse(value);
   if (!result.success) throw toValidationFailure(result.error.issues);
   return result.data;
 }

@@ -3,6 +3,7 @@
 import { z } from "@hono/zod-openapi";
 import { limits } from "../../memory/limits.ts";
 import { namePattern, versionPattern } from "../../memory/naming.ts";
+import { checkedBy, toPlainCheck } from "./plain-check.ts";
 
 export const byteCount = z.int().min(0).max(limits.regionBytes);
 
@@ -49,22 +50,26 @@ export const SessionId = z.string().max(64).openapi(idPattern("ses_"));
 
 export const TensorName = z.string().min(1).max(limits.tensorNameBytes).openapi({ example: "w" });
 
+const isDimension = toPlainCheck(byteCount);
+
 /** Checked by hand, and the first mistake only: zod lists every one, and 640,000 of them pass its stack. */
-export const Shape = z
-  .array(z.custom<number>(() => true))
-  .max(limits.tensorDimensions)
-  .superRefine((shape, c) => {
-    const at = shape.findIndex((dimension) => !byteCount.safeParse(dimension).success);
-    if (at !== -1)
-      c.addIssue({ code: "custom", path: [at], message: `want a whole number from 0 to ${limits.regionBytes}` });
-  })
-  .openapi({
-    description: "Elements in each dimension, outermost first; [] is a scalar.",
-    example: [1024, 1024],
-    type: "array",
-    maxItems: limits.tensorDimensions,
-    items: { type: "integer", minimum: 0, maximum: limits.regionBytes },
-  });
+export const Shape = checkedBy(
+  z
+    .array(z.custom<number>(() => true))
+    .max(limits.tensorDimensions)
+    .superRefine((shape, c) => {
+      const at = shape.findIndex((dimension) => !isDimension(dimension));
+      if (at !== -1)
+        c.addIssue({ code: "custom", path: [at], message: `want a whole number from 0 to ${limits.regionBytes}` });
+    }),
+  (shape) => Array.isArray(shape) && shape.length <= limits.tensorDimensions && shape.every(isDimension),
+).openapi({
+  description: "Elements in each dimension, outermost first; [] is a scalar.",
+  example: [1024, 1024],
+  type: "array",
+  maxItems: limits.tensorDimensions,
+  items: { type: "integer", minimum: 0, maximum: limits.regionBytes },
+});
 
 export const createdBy = z.string().nullable().openapi({
   description: "Whose it is: the name of a token; null where nobody was asked for one.",

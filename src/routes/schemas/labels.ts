@@ -4,24 +4,18 @@ import { z } from "@hono/zod-openapi";
 import { limits } from "../../memory/limits.ts";
 import { isPlainText } from "../../memory/naming.ts";
 import { wantPlainText } from "./common.ts";
+import { checkedBy } from "./plain-check.ts";
 
 /** Checked by hand: zod drops `__proto__` in silence, and lists 800,000 mistakes. */
-function labelsOf<Value>(isValue: (value: unknown) => boolean, schema: { type: "string" | ["string", "null"] }) {
-  return z
-    .custom<Record<string, Value>>(
-      (labels) => typeof labels === "object" && labels !== null && !Array.isArray(labels),
-      {
-        message: "want an object",
-        abort: true,
-      },
-    )
+function labelsOf<Value>(isValue: (value: unknown) => boolean, valueSchema: { type: "string" | ["string", "null"] }) {
+  const schema = z
+    .custom<Record<string, Value>>(isObject, { message: "want an object", abort: true })
     .superRefine((labels, c) => {
       const entries = Object.entries(labels);
       if (entries.length > limits.labels)
         return c.addIssue({ code: "custom", message: `want at most ${limits.labels} labels` });
       for (const [key, value] of entries) {
-        const isKey = key !== "" && key.length <= limits.labelKeyCharacters && key !== "__proto__";
-        if (!isKey)
+        if (!isLabelKey(key))
           return c.addIssue({ code: "custom", message: `want keys of 1 to ${limits.labelKeyCharacters} characters` });
         if (!isValue(value)) {
           c.addIssue({
@@ -32,13 +26,26 @@ function labelsOf<Value>(isValue: (value: unknown) => boolean, schema: { type: "
           return;
         }
       }
-    })
-    .openapi({
-      type: "object",
-      additionalProperties: schema,
-      maxProperties: limits.labels,
-      example: { job: "nightly" },
     });
+  const isPlain = (labels: unknown) => {
+    if (!isObject(labels)) return false;
+    const entries = Object.entries(labels);
+    return entries.length <= limits.labels && entries.every(([key, value]) => isLabelKey(key) && isValue(value));
+  };
+  return checkedBy(schema, isPlain).openapi({
+    type: "object",
+    additionalProperties: valueSchema,
+    maxProperties: limits.labels,
+    example: { job: "nightly" },
+  });
+}
+
+function isObject(labels: unknown): labels is object {
+  return typeof labels === "object" && labels !== null && !Array.isArray(labels);
+}
+
+function isLabelKey(key: string): boolean {
+  return key !== "" && key.length <= limits.labelKeyCharacters && key !== "__proto__";
 }
 
 const isLabelValue = (value: unknown) => typeof value === "string" && value.length <= limits.labelValueCharacters;
