@@ -2,10 +2,12 @@
 
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
+import Histogram from "prom-client/lib/histogram.js";
 import Registry from "prom-client/lib/registry.js";
 import { operatingPath } from "../../scripts/settings.ts";
 import { Pools } from "../../src/memory/state/pool.ts";
 import { Metrics } from "../../src/server/metrics.ts";
+import { toMetricsText } from "../../src/server/metrics-format.ts";
 import { HttpMetrics } from "../../src/server/metrics-http.ts";
 import { sumModels } from "../../src/server/metrics-store.ts";
 import { TestApp } from "../harness/app.ts";
@@ -49,6 +51,28 @@ test("a request is counted by its method and the class of its status, whatever t
   expect(text).toContain('tensord_http_request_duration_seconds_count{operation="createRegion"} 2');
   expect(text).toContain('tensord_http_request_duration_seconds_sum{operation="createRegion"} 0.005');
   expect(text).not.toContain("BREW");
+});
+
+test("durations are told as the library's own histogram tells them, in both formats", async () => {
+  const [registry, other] = [new Registry(), new Registry()];
+  const http = new HttpMetrics(registry);
+  const name = "tensord_http_request_duration_seconds";
+  const help = "Time from a request to its answer, by operationId.";
+  const buckets = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30];
+  const expected = new Histogram({ name, help, labelNames: ["operation"], buckets, registers: [other] });
+  for (const seconds of [0, 0.0001, 0.00010001, 0.0004, 0.5, 0.75, 29, 30, 31, 1000]) {
+    for (const operation of ["createRegion", "none"]) {
+      http.observe(operation, "GET", 200, seconds);
+      expected.observe({ operation }, seconds);
+    }
+  }
+  for (const accept of [null, "application/openmetrics-text"]) {
+    const own = (await toMetricsText(registry, accept)).text;
+    const theirs = (await toMetricsText(other, accept)).text;
+    const lines = (text: string) => text.split("\n").filter((line) => line.includes(name));
+    expect(lines(own)).toEqual(lines(theirs));
+    expect(lines(own)).toHaveLength(2 + 2 * (buckets.length + 3));
+  }
 });
 
 test("two servers in one process have metrics of their own", async () => {
