@@ -8,6 +8,7 @@ import {
   parseRegionId,
   quote,
   toFileName,
+  toJsonText,
   tokenPattern,
   toPrintable,
   toPrintableLine,
@@ -136,6 +137,15 @@ describe("a token", () => {
       expect(parseFileName("a", fileName)).toBeUndefined();
     });
   }
+});
+
+test("text in JSON is what JSON.stringify makes of it, each character alone and among others", () => {
+  for (let code = 0; code < 0x10000; code++) {
+    const character = String.fromCharCode(code);
+    const [alone, among] = [JSON.stringify(character), JSON.stringify(`a${character}z`)];
+    if (toJsonText(character) !== alone || toJsonText(`a${character}z`) !== among) expect(code).toBe(-1);
+  }
+  for (const text of ["", "weights", "a\u{1f600}b", "line\n"]) expect(toJsonText(text)).toBe(JSON.stringify(text));
 });
 
 describe("text for a terminal", () => {

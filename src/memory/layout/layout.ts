@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { TensordError } from "../error.ts";
 import { limits } from "../limits.ts";
-import { quote } from "../naming.ts";
+import { quote, toJsonText } from "../naming.ts";
 import { aliasesKey, elementBytes, findTarget, toAliasText } from "./aliases.ts";
 import { type Dtype, dtypeBits, isDtype } from "./dtype.ts";
 import { readHeaderText } from "./header-text.ts";
@@ -85,7 +85,19 @@ export function layOutRegion(
     if (slots.has(spec.name)) {
       throw refused(`Cannot lay out region: the tensor name ${quote(spec.name)} occurs twice, want each name once`);
     }
-    slots.set(spec.name, { ...spec, byteSize: tensorByteSize(spec), bits: dtypeBits[spec.dtype], begin: 0 });
+    const { name, dtype, shape, aliasOf, aliasByteOffset, logical } = spec;
+    const byteSize = tensorByteSize(spec);
+    slots.set(name, {
+      name,
+      dtype,
+      shape,
+      aliasOf,
+      aliasByteOffset,
+      logical,
+      byteSize,
+      bits: dtypeBits[dtype],
+      begin: 0,
+    });
   }
   const inDataOrder: Slot[] = [];
   const aliases: { readonly slot: Slot; readonly target: Slot }[] = [];
@@ -267,24 +279,25 @@ function isSameType(a: TensorType, b: TensorType): boolean {
 
 function writeHeader(inDataOrder: readonly Slot[], metadata: Readonly<Record<string, string>>): Uint8Array {
   // Joined by hand: an object would put names like "10" first and lose "__proto__".
-  const members = inDataOrder.map(({ name, dtype, shape, begin, byteSize }) => {
-    const place = `"shape":[${shape.join(",")}],"data_offsets":[${begin},${begin + byteSize}]`;
-    return `${JSON.stringify(name)}:{"dtype":"${dtype}",${place}}`;
-  });
   const words = toMetadataText(metadata);
-  if (words !== "") members.unshift(`"__metadata__":{${words}}`);
-  const json = `{${members.join(",")}}`;
+  let members = words === "" ? "" : `"__metadata__":{${words}}`;
+  for (const { name, dtype, shape, begin, byteSize } of inDataOrder) {
+    const place = `"shape":[${shape.join(",")}],"data_offsets":[${begin},${begin + byteSize}]`;
+    // Its length, since a comparison would put the text together each time.
+    members += `${members.length === 0 ? "" : ","}${toJsonText(name)}:{"dtype":"${dtype}",${place}}`;
+  }
+  const json = `{${members}}`;
   const jsonBytes = Buffer.byteLength(json);
   const alignment = limits.dataAlignmentBytes;
   const dataOffset = Math.ceil((lengthBytes + jsonBytes) / alignment) * alignment;
   if (dataOffset - lengthBytes > limits.headerBytes) {
     throw refused(`Cannot lay out region: its header has ${jsonBytes} bytes, want at most ${limits.headerBytes}`);
   }
-  const header = new Uint8Array(dataOffset);
-  // The same memory, with what writes text and numbers in place.
-  const view = Buffer.from(header.buffer);
-  view.writeUInt32LE(dataOffset - lengthBytes, 0);
-  view.write(json, lengthBytes);
+  // Of no other's memory, and written to its last byte.
+  const header = Buffer.allocUnsafeSlow(dataOffset);
+  header.writeUInt32LE(dataOffset - lengthBytes, 0);
+  header.writeUInt32LE(0, lengthBytes / 2);
+  header.write(json, lengthBytes);
   return header.fill(0x20, lengthBytes + jsonBytes);
 }
 
@@ -295,7 +308,7 @@ function toMetadataText(metadata: Readonly<Record<string, string>>): string {
   for (const key of keys) {
     const value = metadata[key] ?? "";
     isWellFormed &&= key.isWellFormed() && value.isWellFormed();
-    text += `${text === "" ? "" : ","}${JSON.stringify(key)}:${JSON.stringify(value)}`;
+    text += `${text === "" ? "" : ","}${toJsonText(key)}:${toJsonText(value)}`;
   }
   if (isWellFormed && keys.length <= limits.headerMetadataEntries) return text;
   const want = `want at most ${limits.headerMetadataEntries} of Unicode text`;
@@ -303,7 +316,7 @@ function toMetadataText(metadata: Readonly<Record<string, string>>): string {
 }
 
 function toJsonBytes(name: string): number {
-  return Buffer.byteLength(JSON.stringify(name));
+  return Buffer.byteLength(toJsonText(name));
 }
 
 function tooManyNames(): TensordError {
@@ -317,6 +330,7 @@ function tooManyNames(): TensordError {
 function toTensor(spec: TensorSpec, byteOffset: number, byteSize: number): Tensor {
   const { name, dtype, shape, aliasOf, logical } = spec;
   const tensor = { name, dtype, shape, byteOffset, byteSize, aligned: byteOffset % elementBytes(dtype) === 0 };
+  if (aliasOf === undefined && logical === undefined) return tensor;
   return { ...tensor, ...(aliasOf !== undefined && { aliasOf }), ...(logical !== undefined && { logical }) };
 }
 
