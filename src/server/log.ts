@@ -6,6 +6,7 @@
 import pino, { type Logger } from "pino";
 import { idOf } from "../memory/journal/region-record.ts";
 import { KiB, limits, MiB } from "../memory/limits.ts";
+import { toJsonText } from "../memory/naming.ts";
 import { idOfPool } from "../memory/state/elastic.ts";
 import { idOfOperation } from "../memory/state/operation.ts";
 import { describeSession } from "../memory/state/session.ts";
@@ -13,8 +14,14 @@ import type { StoreEvent } from "../memory/state/store-event.ts";
 import { Flusher } from "./flusher.ts";
 import { toLogText } from "./log-text.ts";
 
-export interface ServerLog {
+/** Where lines are written. */
+export interface LogLines {
   readonly log: Logger;
+  /** Writes a line of level info. @param members JSON's, each with a comma before it: the library makes many more texts of the same. */
+  readonly info: (members: string) => void;
+}
+
+export interface ServerLog extends LogLines {
   /** Writes out what is still buffered, if its reader still takes it, and closes; call it last. */
   close(): Promise<void>;
 }
@@ -29,12 +36,10 @@ export function createLog(level: string, instance: string): ServerLog {
     maxLength: 16 * MiB,
   });
   const flusher = new Flusher(destination, limits.logFlushMs);
-  const timestamp = pino.stdTimeFunctions.isoTime;
-  const options = { level, base: { instance }, timestamp, serializers: { err: toErrorFacts } };
   const toLine = process.stdout.isTTY ? toLogText : (json: string) => json;
-  const log = pino(options, { write: (json: string) => flusher.write(toLine(json)) });
+  const lines = createLines(level, instance, (json) => flusher.write(toLine(json)));
   return {
-    log,
+    ...lines,
     async close() {
       flusher.stop();
       // Never flushSync: on a pipe that nobody reads any more it tries for ever, and the server would not end.
@@ -46,6 +51,18 @@ export function createLog(level: string, instance: string): ServerLog {
   };
 }
 
+/** @param write gets each line, with its end. */
+export function createLines(level: string, instance: string, write: (json: string) => void): LogLines {
+  const timestamp = pino.stdTimeFunctions.isoTime;
+  const log = pino({ level, base: { instance }, timestamp, serializers: { err: toErrorFacts } }, { write });
+  const begin = `{"level":${pino.levels.values.info}`;
+  const base = `,"instance":${toJsonText(instance)}`;
+  const info = (members: string) => {
+    if (log.isLevelEnabled("info")) write(`${begin}${timestamp()}${base}${members}}\n`);
+  };
+  return { log, info };
+}
+
 /** What an error carries under our spelling: SQLite's have a `byteOffset`. What is no error passes as it is. */
 function toErrorFacts(error: unknown): unknown {
   if (!(error instanceof Error)) return error;
@@ -54,7 +71,7 @@ function toErrorFacts(error: unknown): unknown {
 }
 
 /** Writes each change of the books as a line. `level` is the line's own, and so `pressure` is what the event calls that. */
-export function logEvent(log: Logger, event: StoreEvent): void {
+export function logEvent({ log, info }: LogLines, event: StoreEvent): void {
   const { type } = event;
   if ("pressure" in event) {
     const { level, pool, model, usedBytes, limitBytes } = event.pressure;
@@ -78,10 +95,25 @@ export function logEvent(log: Logger, event: StoreEvent): void {
     return log[why.reason === "lost" ? "warn" : "info"]({ event: type, ...facts, ...why }, type);
   }
   if (!("region" in event)) return log.info({ event: type, model: event.model.name }, type);
-  const { model, name, formerName, state, reason, byteSize } = event.region;
-  const called = name ?? formerName;
-  const facts = { event: type, region: idOf(event.region), model, name: called, state, reason, byte_size: byteSize };
-  const extra = "actor" in event ? { actor: event.actor } : "cause" in event ? { cause: event.cause } : {};
-  if (type === "tensord.region.relinked" || type === "tensord.region.lost") log.warn({ ...facts, ...extra }, type);
-  else log.info({ ...facts, ...extra }, type);
+  if (type === "tensord.region.relinked" || type === "tensord.region.lost") {
+    const { model, name, formerName, state, reason, byteSize } = event.region;
+    const facts = { model, name: name ?? formerName, state, reason, byte_size: byteSize, cause: event.cause };
+    return log.warn({ event: type, region: idOf(event.region), ...facts }, type);
+  }
+  info(toRegionMembers(event));
+}
+
+type RegionEvent = Extract<StoreEvent, { region: unknown }>;
+
+/** Of the events of regions, which are nearly all lines of a log. */
+function toRegionMembers(event: RegionEvent): string {
+  const { type, region } = event;
+  const { model, name, formerName, state, reason, byteSize } = region;
+  const what = `,"event":"${type}","region":"${idOf(region)}","model":${toJsonText(model)},"name":${toJson(name ?? formerName)}`;
+  const more = "actor" in event && event.actor !== undefined ? `,"actor":${toJson(event.actor)}` : "";
+  return `${what},"state":"${state}","reason":${toJson(reason)},"byte_size":${byteSize}${more},"msg":"${type}"`;
+}
+
+function toJson(text: string | null): string {
+  return text === null ? "null" : toJsonText(text);
 }

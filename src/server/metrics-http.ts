@@ -65,7 +65,10 @@ export class HttpMetrics {
   observe(operation: string, method: string, status: number, seconds: number): void {
     const known = methods.includes(method) ? method : "other";
     let byClass = this.#answers.get(known);
-    if (byClass === undefined) this.#answers.set(known, (byClass = new Array<number>(10).fill(0)));
+    if (byClass === undefined) {
+      byClass = new Array<number>(10).fill(0);
+      this.#answers.set(known, byClass);
+    }
     const digit = Math.floor(status / 100);
     byClass[digit] = (byClass[digit] ?? 0) + 1;
     let durations = this.#durations.get(operation);

@@ -47,7 +47,8 @@ export async function startServer(
   deviceOptions: DeviceOptions = {},
   reserveOptions: Omit<ReserveOptions, "settingBytes"> = {},
 ): Promise<RunningServer> {
-  const { log, close } = createLog(config.logLevel, config.instance);
+  const lines = createLog(config.logLevel, config.instance);
+  const { log, close } = lines;
   await using started = new AsyncDisposableStack();
   started.defer(close);
   const onUnexpected = (error: unknown, requestId?: string) =>
@@ -78,7 +79,7 @@ export async function startServer(
       holder: config.holderTtlMs === undefined ? undefined : { ttlMs: config.holderTtlMs, ...kept },
       onWarning,
       toEventText,
-      onEvent: (event) => logEvent(log, event),
+      onEvent: (event) => logEvent(lines, event),
       storages: (parts) => devices.open(parts),
       ...(onStep === undefined ? {} : { onStep }),
     }),
