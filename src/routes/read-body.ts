@@ -35,7 +35,10 @@ export async function readBody(
   refuseEncoded(c.req.header("content-encoding"));
   const isCreation = operation.operationId === "createRegion";
   const maximum = isCreation ? limits.createBodyBytes : limits.requestBodyBytes;
-  const parts = await readInTime(c, (length === undefined ? readAll : readShort)(c, maximum));
+  const parts =
+    length === undefined
+      ? await readInTime(c, readAll(c, maximum))
+      : [new Uint8Array(await readInTime(c, c.req.raw.arrayBuffer()))];
   const byteSize = sizeOf(parts);
   traffic.receivedBytes += byteSize;
   if (byteSize > 0 && !isJson(c.req.header("content-type"))) throw unsupportedMediaType();
@@ -53,9 +56,9 @@ function toShortLength(c: Context<Environment>): number | undefined {
 }
 
 /** The whole body, unless the transport needs the connection for others before it has come. */
-async function readInTime(c: Context<Environment>, body: Promise<Parts>): Promise<Parts> {
+async function readInTime<Body>(c: Context<Environment>, body: Promise<Body>): Promise<Body> {
   if (peek.status(body) === "fulfilled") return body;
-  const { promise, resolve, reject } = Promise.withResolvers<Parts>();
+  const { promise, resolve, reject } = Promise.withResolvers<Body>();
   using _ = c.env?.reading?.((failure) => {
     c.header("Connection", "close");
     reject(failure);
@@ -71,10 +74,6 @@ async function readLarge(c: Context<Environment>, store: Store, parts: Parts): P
   if (issueCount > 0) throw toValidationFailure(issues, issueCount);
   c.set("tensors", tensors);
   return rest;
-}
-
-async function readShort(c: Context<Environment>): Promise<Parts> {
-  return [new Uint8Array(await c.req.raw.arrayBuffer())];
 }
 
 /**
