@@ -91,7 +91,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
       ? new TensordError("cancelled", "Cannot answer: the client went away", { hint: "Ask again." })
       : error;
     const problem = toProblem(failure, id, (cause) => services.onUnexpected(cause, id));
-    return toProblemResponse(hideOthers(c.get("caller"), problem), c.env?.sent);
+    return toProblemResponse(hideOthers(c.get("caller"), problem), c.env);
   });
   app.notFound(noRoute(app, services.store));
   return app;

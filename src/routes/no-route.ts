@@ -57,6 +57,6 @@ const show = ({ req }: Context): string => `${req.method} ${JSON.stringify(req.p
 function answer(c: Context, error: TensordError): Response {
   return toProblemResponse(
     toProblem(error, c.get("requestId"), () => {}),
-    c.env?.sent,
+    c.env,
   );
 }

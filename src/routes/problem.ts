@@ -76,8 +76,11 @@ export function toProblem(
   };
 }
 
-/** @param sent hears how many bytes it has. */
-export function toProblemResponse(problem: ProblemBody, sent?: (bytes: number) => void): Response {
+/** @param bindings hear how many bytes it has. */
+export function toProblemResponse(
+  problem: ProblemBody,
+  bindings?: { readonly sent?: (bytes: number) => void },
+): Response {
   const headers: Record<string, string> = { "content-type": problemMediaType };
   if (problem.status === 503) headers["retry-after"] = "1";
   if (problem.retry_after_seconds !== undefined) headers["retry-after"] = String(problem.retry_after_seconds);
@@ -86,7 +89,7 @@ export function toProblemResponse(problem: ProblemBody, sent?: (bytes: number) =
   if (typeof problem.accept_encoding === "string") headers["accept-encoding"] = problem.accept_encoding;
   if (problem.request_id !== undefined) headers["x-request-id"] = problem.request_id;
   const bytes = Buffer.from(JSON.stringify(problem));
-  sent?.(bytes.length);
+  bindings?.sent?.(bytes.length);
   return new Response(bytes, { status: problem.status, headers });
 }
 

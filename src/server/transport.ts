@@ -15,6 +15,7 @@ import { toProblem, toProblemResponse } from "../routes/problem.ts";
 import { secure } from "./access/secure.ts";
 import type { Connections } from "./connections.ts";
 import { drain } from "./drain.ts";
+import { Exchange, type Exchanges } from "./exchange.ts";
 import { createHostGuard } from "./guard.ts";
 import { boundSocketBuffers } from "./socket-buffers.ts";
 import { toWholeUrl } from "./whole-url.ts";
@@ -24,12 +25,10 @@ type Guard = (headers: Headers) => void;
 
 export class Transport {
   readonly #app: OpenAPIHono<Environment>;
-  readonly #traffic: Traffic;
+  readonly #shared: Exchanges;
   readonly #onUnexpected: (error: unknown, requestId: string) => void;
   readonly #connections: Connections;
   readonly #servers: Server[] = [];
-  /** Answers under way that the stop itself ends. */
-  #streams = 0;
   readonly #stopping = new AbortController();
   readonly #sockets: { readonly path: string; readonly ino: bigint }[] = [];
 
@@ -41,7 +40,7 @@ export class Transport {
   ) {
     this.#app = app;
     this.#connections = connections;
-    this.#traffic = traffic;
+    this.#shared = { traffic, connections, streams: 0 };
     this.#onUnexpected = onUnexpected;
   }
 
@@ -127,65 +126,36 @@ export class Transport {
   }
 
   async #handle(request: Request, server: Server, guard: Guard): Promise<Response | undefined> {
-    this.#traffic.requests += 1;
-    using asking = this.#connections.ask(server, request);
-    let isUpgraded = false;
-    const isHead = request.method === "HEAD";
-    const sent = (bytes: number) => {
-      // Bun sends no body to HEAD.
-      if (!isHead) this.#traffic.sentBytes += bytes;
-    };
-    let begun: (() => void) | undefined;
-    const bindings: Environment["Bindings"] = {
-      sent,
-      onBegun: (then) => {
-        begun = then;
-      },
-      reading: (end) => asking.reading(end),
-      stay: (toWhat) => this.#connections.refuseIfCrowded(toWhat),
-      keepOpen: () => server.timeout(request, 0),
-      endSoon: () => server.timeout(request, limits.endSoonSeconds),
-      beginStream: () => {
-        this.#streams += 1;
-        return () => {
-          this.#streams -= 1;
-        };
-      },
-      upgrade: (protocol) => {
-        this.#connections.refuseIfCrowded("open the WebSocket");
-        const headers = { "sec-websocket-protocol": chooseSubprotocol(request, protocol), ...protocol.headers };
-        isUpgraded = server.upgrade(request, { data: protocol, headers });
-        if (!isUpgraded) throw noHandshake();
-      },
-    };
+    this.#shared.traffic.requests += 1;
+    using exchange = new Exchange(this.#shared, server, request);
     const asked = toAsked(request);
-    const response = secure(await this.#answer(asked, bindings, guard));
+    const response = secure(await this.#answer(asked, exchange, guard));
     // Bun wants no answer for a request that has become a socket.
-    if (isUpgraded) return undefined;
+    if (exchange.isUpgraded) return undefined;
     if (response.status >= 400 && endsConnection(request)) await drain(asked.body, this.#stopping.signal);
     // Bun sends the head and opens a file in the turn in which it gets the answer.
-    if (begun !== undefined) {
+    if (exchange.begun !== undefined) {
       const raised = raiseLimit("long");
       setImmediate(() => raised?.[Symbol.dispose]());
-      setImmediate(begun);
+      setImmediate(exchange.begun);
     }
     return response;
   }
 
-  async #answer(asked: Request, bindings: Environment["Bindings"], guard: Guard): Promise<Response> {
+  async #answer(asked: Request, exchange: Exchange, guard: Guard): Promise<Response> {
     try {
       guard(asked.headers);
-      return await this.#app.fetch(asked, bindings);
+      return await this.#app.fetch(asked, exchange);
     } catch (error) {
-      return this.#toProblemResponse(error, bindings.sent);
+      return this.#toProblemResponse(error, exchange);
     }
   }
 
-  #toProblemResponse(error: unknown, sent?: (bytes: number) => void): Response {
+  #toProblemResponse(error: unknown, exchange?: Exchange): Response {
     const id = crypto.randomUUID();
     return toProblemResponse(
       toProblem(error, id, (cause) => this.#onUnexpected(cause, id)),
-      sent,
+      exchange,
     );
   }
 
@@ -197,7 +167,7 @@ export class Transport {
     const streamDeadline = performance.now() + limits.streamEndMs;
     for (let now = 0; now < deadline; now = performance.now()) {
       const pending = this.#servers.reduce((sum, server) => sum + server.pendingRequests, 0);
-      if (pending === 0 || (pending <= this.#streams && now > streamDeadline)) break;
+      if (pending === 0 || (pending <= this.#shared.streams && now > streamDeadline)) break;
       await Bun.sleep(limits.stopPollMs);
     }
     // What was answered last still has to leave the socket's buffer.
@@ -223,18 +193,6 @@ function toAsked(request: Request): Request {
  */
 function endsConnection({ headers }: Request): boolean {
   return headers.get("host") === null || /(^|,)\s*close\s*(,|$)/i.test(headers.get("connection") ?? "");
-}
-
-/** What the client offers and `protocol` is, else none: left to itself the runtime chooses whatever is offered first. */
-function chooseSubprotocol({ headers }: Request, { subprotocol = "" }: SocketProtocol): string {
-  const offered = headers.get("sec-websocket-protocol")?.split(",") ?? [];
-  return offered.some((name) => name.trim() === subprotocol) ? subprotocol : "";
-}
-
-function noHandshake(): TensordError {
-  return new TensordError("upgrade-required", "Cannot open the WebSocket: the request is no whole handshake", {
-    hint: "Send GET with a Sec-WebSocket-Key of 16 bytes in base64, as every WebSocket client does.",
-  });
 }
 
 /** Removes a socket file that nobody listens on. @throws TensordError `io-error` if it lives or is no socket. */

@@ -61,7 +61,12 @@ test("what is lost or relinked is a warning, with its cause", () => {
   const { written, lines } = toLines("info", "own");
   const told = { model: "m", name: "w", formerName: null, state: "open", reason: null, byteSize: 1 };
   logEvent(lines, toEvent("tensord.region.lost", told, { cause: "removed" }));
-  expect(JSON.parse(written[0] ?? "")).toMatchObject({ level: 40, cause: "removed", name: "w", region: `reg_${token}` });
+  expect(JSON.parse(written[0] ?? "")).toMatchObject({
+    level: 40,
+    cause: "removed",
+    name: "w",
+    region: `reg_${token}`,
+  });
 });
 
 test("below the level nothing is written of a region", () => {
