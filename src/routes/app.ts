@@ -1,7 +1,7 @@
 /** The app, assembled: what every request passes, the routes, and what answers when none does. Knows no transport. */
 
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { MiddlewareHandler } from "hono";
+import type { ErrorHandler } from "hono";
 import { TensordError } from "../memory/error.ts";
 import { authorize } from "./access/authorize.ts";
 import type { Caller } from "./access/caller.ts";
@@ -25,11 +25,11 @@ import { defineLeaseRoutes } from "./leases.ts";
 import { defineLoadRoute } from "./load.ts";
 import { defineModelRoutes } from "./models.ts";
 import { noRoute } from "./no-route.ts";
-import { observe } from "./observe.ts";
+import { type Admit, observe } from "./observe.ts";
 import { defineOperationRoutes } from "./operations.ts";
 import { definePageRoutes } from "./pages.ts";
 import { toProblem, toProblemResponse } from "./problem.ts";
-import { readBody } from "./read-body.ts";
+import { mayHaveBody, readBody } from "./read-body.ts";
 import { refuseUnknownQuery } from "./refuse-unknown-query.ts";
 import { defineRegionRoutes } from "./region.ts";
 import { defineRegionsRoutes } from "./regions.ts";
@@ -54,8 +54,8 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
     },
   });
   const findOperation = findOperations(app);
-  app.use(observe(findOperation, services));
-  app.use(admit(services));
+  const answerFailure = toFailureHandler(services);
+  app.use(observe(findOperation, admit(services), answerFailure, services));
   defineRegionsRoutes(app, services);
   defineRegionRoutes(app, services);
   defineSealRoutes(app, services);
@@ -82,7 +82,13 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
   app.openAPIRegistry.register("KnownEvents", KnownEvents);
   app.openAPIRegistry.register("FailureCode", FailureCode);
   app.openAPIRegistry.register("TensorReference", TensorReference);
-  app.onError((error, c) => {
+  app.onError(answerFailure);
+  app.notFound(noRoute(app, services.store));
+  return app;
+}
+
+function toFailureHandler(services: Services): ErrorHandler<Environment> {
+  return function answerFailure(error, c) {
     const id = c.get("requestId");
     const { aborted = false, reason } = c.get("signal") ?? {};
     // A body that was cut off fails with an error of its own.
@@ -92,9 +98,7 @@ export function createApp(services: Services): OpenAPIHono<Environment> {
       : error;
     const problem = toProblem(failure, id, (cause) => services.onUnexpected(cause, id));
     return toProblemResponse(hideOthers(c.get("caller"), problem), c.env);
-  });
-  app.notFound(noRoute(app, services.store));
-  return app;
+  };
 }
 
 /** Who uses most of what ran out are other callers' sessions, which only an administrator sees. */
@@ -102,15 +106,13 @@ function hideOthers(caller: Caller | undefined, { holders, ...problem }: Problem
   return holders === undefined || caller?.role !== "admin" ? problem : { ...problem, holders };
 }
 
-/** What every request passes before its route. In one: each middleware is a wait of its own, which an allocation would pay for. */
-function admit(services: Services): MiddlewareHandler<Environment> {
-  return async function admit(c, next) {
-    const operation = c.get("operation");
+/** What every request passes before its route. */
+function admit(services: Services): Admit {
+  return function admit(c, operation) {
     authorize(c, operation, services);
     // Reading a body may replace the raw request, and its signal with it.
     c.set("signal", c.req.raw.signal);
     refuseUnknownQuery(c, operation, socketQueries);
-    await readBody(c, operation, services);
-    await next();
+    return mayHaveBody(c, operation) ? readBody(c, operation, services) : undefined;
   };
 }

@@ -16,8 +16,15 @@ import { toValidationFailure } from "./validation-failure.ts";
 
 type Parts = readonly Uint8Array[];
 
+/** Whether there is a body to be read here. What is refused whatever its body says is refused at once, and data is not read here. */
+export function mayHaveBody(c: Context<Environment>, operation: RouteConfig | undefined): boolean {
+  const { method } = c.req;
+  if (method === "GET" || method === "HEAD" || operation === undefined) return false;
+  return method !== "PUT" || !dataPath.test(c.req.path);
+}
+
 /**
- * Leaves the body's text to the handler.
+ * Leaves the body's text to the handler. Only of a request that `mayHaveBody`.
  * @throws TensordError `payload-too-large`, `unsupported-media-type`, `validation-failed`; HTTPException of what is no UTF-8.
  */
 export async function readBody(
@@ -25,15 +32,11 @@ export async function readBody(
   operation: RouteConfig | undefined,
   { store, traffic }: Services,
 ): Promise<void> {
-  if (c.req.method === "GET" || c.req.method === "HEAD") return;
-  // What is refused whatever its body says is refused at once.
-  if (operation === undefined) return;
-  if (c.req.method === "PUT" && dataPath.test(c.req.path)) return;
   const length = toShortLength(c);
   // Where the length says it all, the runtime need not make a stream.
   if (length === undefined && c.req.raw.body === null) return;
   refuseEncoded(c.req.header("content-encoding"));
-  const isCreation = operation.operationId === "createRegion";
+  const isCreation = operation?.operationId === "createRegion";
   const maximum = isCreation ? limits.createBodyBytes : limits.requestBodyBytes;
   const parts =
     length === undefined
