@@ -308,7 +308,7 @@ function toMetadataText(metadata: Readonly<Record<string, string>>): string {
   for (const key of keys) {
     const value = metadata[key] ?? "";
     isWellFormed &&= key.isWellFormed() && value.isWellFormed();
-    text += `${text === "" ? "" : ","}${toJsonText(key)}:${toJsonText(value)}`;
+    text += `${text.length === 0 ? "" : ","}${toJsonText(key)}:${toJsonText(value)}`;
   }
   if (isWellFormed && keys.length <= limits.headerMetadataEntries) return text;
   const want = `want at most ${limits.headerMetadataEntries} of Unicode text`;

@@ -4,11 +4,11 @@ import { chmodSync, closeSync, constants, fchmodSync, fstatSync, ftruncateSync, 
 import { roundUpToPage } from "../../host/capacity.ts";
 import { limits } from "../../limits.ts";
 import { hostPool } from "../../naming.ts";
-import { type Stay, withSpare } from "../../os/descriptors.ts";
+import { isOutOfDescriptors, type Stay, withSpare } from "../../os/descriptors.ts";
 import { listDirectory, openFile } from "../../os/files.ts";
 import { askLocks } from "../../os/kernel-lease.ts";
 import { fallocate } from "../../os/libc.ts";
-import { openAt } from "../../os/libc-names.ts";
+import { openAt, type Place } from "../../os/libc-names.ts";
 import { toMode, toUnmarkedMode } from "../access-modes.ts";
 import type { DataAccess } from "../data-file.ts";
 import type { HostLanes } from "../lane.ts";
@@ -72,7 +72,7 @@ export class ShmMemory implements Memory {
     const ready = this.#reserve?.take(segment.byteSize);
     // What was charged just now is in nobody's place but the reserve's, if that is left too much.
     if (this.#reserve?.isInTheWay === true) await this.#reserve.makeWay();
-    const fd = this.#files.translated(() => (ready === undefined ? this.#make(segment) : this.#open(segment, ready)));
+    const fd = this.#begin(segment, ready);
     try {
       // A small region is made without a wait, which each would cost it processor time and garbage.
       if (ready !== undefined) await this.#fit(fd, ready, segment, signal);
@@ -90,10 +90,16 @@ export class ShmMemory implements Memory {
     }
   }
 
+  #begin(segment: Segment, ready: ReadySegment | undefined): number {
+    try {
+      return ready === undefined ? this.#make(segment) : this.#open(segment, ready);
+    } catch (error) {
+      throw this.#files.translate(error, 0);
+    }
+  }
+
   #make({ token, byteSize }: Segment): number {
-    const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
-    const place = this.#files.newPlace(token);
-    const fd = withSpare(() => openAt(place, flags, this.#files.modes.open), stayOf(byteSize));
+    const fd = openNew(this.#files.newPlace(token), this.#files.modes.open, stayOf(byteSize));
     this.#onStep?.("create.file-made");
     return fd;
   }
@@ -287,6 +293,18 @@ export class ShmMemory implements Memory {
     } catch (error) {
       throw this.#files.translate(error, 0);
     }
+  }
+}
+
+const newFlags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
+
+/** With a spare descriptor only where there is no other, for which alone a function is made. */
+function openNew(place: Place, mode: number, stay: Stay): number {
+  try {
+    return openAt(place, newFlags, mode);
+  } catch (error) {
+    if (!isOutOfDescriptors(error)) throw error;
+    return withSpare(() => openAt(place, newFlags, mode), stay);
   }
 }
 

@@ -18,7 +18,12 @@ export class ShmNames implements Names {
   }
 
   keep(token: string): void {
-    this.#files.translated(() => renameAt(this.#files.newPlace(token), this.#files.keptPlace(token)));
+    // Without a function of its own, here and in `publish`: every creation would make one.
+    try {
+      renameAt(this.#files.newPlace(token), this.#files.keptPlace(token));
+    } catch (error) {
+      throw this.#files.translate(error, 0);
+    }
     this.#files.forgetTaken(token);
   }
 
@@ -38,7 +43,11 @@ export class ShmNames implements Names {
   }
 
   publish(token: string): void {
-    this.#files.translated(() => linkAt(this.#files.keptPlace(token), this.#files.publicPlace(token)));
+    try {
+      linkAt(this.#files.keptPlace(token), this.#files.publicPlace(token));
+    } catch (error) {
+      throw this.#files.translate(error, 0);
+    }
   }
 
   isPublished(token: string, identity: Identity): boolean {
