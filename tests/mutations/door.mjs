@@ -12,6 +12,20 @@ export const doorMutations = [
     test: ["tests/contract/large-bodies.test.ts", "is read, and one byte more is not"],
   },
   {
+    name: "a body with a field too many meets its schema as it is",
+    file: `${routes}/schemas/plain-check.ts`,
+    find: "if (check === undefined || !check(",
+    replace: "if (check !== undefined && !check(",
+    test: ["tests/unit/plain-check.test.ts", "takes no field that the schema has not"],
+  },
+  {
+    name: "a request that is refused at the door goes on to its route",
+    file: `${routes}/observe.ts`,
+    find: "if (isAdmitted) await next();",
+    replace: "await next();",
+    test: ["tests/contract/failures.test.ts", "createRegion answers unsupported-media-type"],
+  },
+  {
     name: "a body may nest as deep as it likes",
     file: `${routes}/read-body.ts`,
     find: "  checkJsonBounds(text);\n",
