@@ -34,7 +34,11 @@ export function toCopyTarget(
     device: request.device_uuid,
   };
   const { form } = store.storages.choose(wish);
-  const said = [request.storage, request.private, request.huge_pages, request.device_uuid];
+  const isStorageSaid =
+    request.storage !== undefined ||
+    request.private !== undefined ||
+    request.huge_pages !== undefined ||
+    request.device_uuid !== undefined;
   if (name === null && ifExists !== "fail") {
     throw refused(`Cannot apply "if_exists": "${ifExists}": the region has no name, want one`);
   }
@@ -56,7 +60,7 @@ export function toCopyTarget(
     name,
     version,
     storage: form,
-    isStorageSaid: said.some((word) => word !== undefined),
+    isStorageSaid,
     owner,
     ifExists,
     labels,
@@ -88,14 +92,16 @@ interface OwnerRequest {
 }
 
 export function toOwner({ ttl_ms, linger_ms, handoff_ms, session, persist }: OwnerRequest): Owner {
-  const said = Object.entries({ session, ttl_ms, linger_ms, persist: persist || undefined }).filter(
-    ([, value]) => value !== undefined,
-  );
+  const isBySession = session !== undefined;
+  const isByTtl = ttl_ms !== undefined;
+  const isByLinger = linger_ms !== undefined;
+  const isByRequest = persist === true;
+  const count = Number(isBySession) + Number(isByTtl) + Number(isByLinger) + Number(isByRequest);
   // What lingers may say who builds it.
-  const isBuilt = said.length === 2 && session !== undefined && linger_ms !== undefined;
-  if (said.length > 1 && !isBuilt) {
-    const names = said.map(([name]) => `"${name}"`).join(" and ");
-    throw refused(`Cannot choose the owner: ${names} are there, want one of them`);
+  if (count > 1 && !(count === 2 && isBySession && isByLinger)) {
+    const said = { session: isBySession, ttl_ms: isByTtl, linger_ms: isByLinger, persist: isByRequest };
+    const names = Object.entries(said).flatMap(([name, isSaid]) => (isSaid ? [`"${name}"`] : []));
+    throw refused(`Cannot choose the owner: ${names.join(" and ")} are there, want one of them`);
   }
   if (handoff_ms !== undefined && linger_ms === undefined) {
     throw refused('Cannot let a hand-off wait: "handoff_ms" is there without "linger_ms", want both');

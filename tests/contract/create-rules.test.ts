@@ -93,3 +93,22 @@ test(
     expect(wrong).toEqual([]);
   }),
 );
+
+test(
+  "owners too many are all named, in one order",
+  withApp(async (app) => {
+    const several: readonly (readonly [Body, string])[] = [
+      [{ persist: true, ttl_ms: 1000 }, '"ttl_ms" and "persist" are there'],
+      [{ linger_ms: 0, ttl_ms: 1000, persist: false }, '"ttl_ms" and "linger_ms" are there'],
+      [
+        { persist: true, linger_ms: 0, ttl_ms: 1000, session: (await openSession(app)).id },
+        '"session" and "ttl_ms" and "linger_ms" and "persist" are there',
+      ],
+    ];
+    for (const [owners, names] of several) {
+      const body = { name: "w", byte_size: 1, ...owners };
+      const { detail } = await app.refused("validation-failed", "POST", "/v1/regions", body);
+      expect(detail).toBe(`Cannot choose the owner: ${names}, want one of them`);
+    }
+  }),
+);
