@@ -85,19 +85,7 @@ export function layOutRegion(
     if (slots.has(spec.name)) {
       throw refused(`Cannot lay out region: the tensor name ${quote(spec.name)} occurs twice, want each name once`);
     }
-    const { name, dtype, shape, aliasOf, aliasByteOffset, logical } = spec;
-    const byteSize = tensorByteSize(spec);
-    slots.set(name, {
-      name,
-      dtype,
-      shape,
-      aliasOf,
-      aliasByteOffset,
-      logical,
-      byteSize,
-      bits: dtypeBits[dtype],
-      begin: 0,
-    });
+    slots.set(spec.name, { ...spec, byteSize: tensorByteSize(spec), bits: dtypeBits[spec.dtype], begin: 0 });
   }
   const inDataOrder: Slot[] = [];
   const aliases: { readonly slot: Slot; readonly target: Slot }[] = [];
