@@ -103,6 +103,8 @@ export const limits = {
   /** Events kept for those who resume: the smaller of these two. */
   keptEvents: 10_000,
   keptEventBytes: 16 * MiB,
+  /** Texts of those that somebody read lately, as they were written for the first of them. */
+  readEventBytes: MiB,
   /** Sequence numbers reserved in the journal at a time; a crash skips what is left of them. */
   sequenceBlock: 10_000,
   /** Those who follow the events at once. */

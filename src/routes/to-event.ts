@@ -1,7 +1,7 @@
 /** How a change becomes an event on the wire: CloudEvents 1.0 in JSON. `asyncapi.yaml` documents each type. */
 
 import type { EventGap } from "../memory/events/event-cursor.ts";
-import type { UnwrittenEvent } from "../memory/events/event-log.ts";
+import type { UnwrittenEvent, WriteEvent } from "../memory/events/event-log.ts";
 import { idOf } from "../memory/journal/region-record.ts";
 import { toSessionId } from "../memory/naming.ts";
 import { idOfPool } from "../memory/state/elastic.ts";
@@ -12,7 +12,7 @@ import type { EventRegion, StoreEvent } from "../memory/state/store-event.ts";
 import { dataSchemaOf, type EventType, gapType, openedType } from "./schemas/event-data.ts";
 import { type FactsOfRegion, toModelFacts, toOperation, toRegionFacts, toSession } from "./to-wire.ts";
 
-/** An event as it is kept and sent; that of a region, of which there are the most, is written once somebody reads it. */
+/** An event as it is kept and sent; that of a region, of which there are the most, is written when somebody reads it. */
 export function toEventText(store: Store, event: StoreEvent, sequence: number): string | UnwrittenEvent {
   const id = String(sequence);
   if (event.type === "tensord.session.opened" || event.type === "tensord.session.ended") {
@@ -28,7 +28,7 @@ export function toEventText(store: Store, event: StoreEvent, sequence: number): 
   }
   if ("elastic" in event) return toElasticEventText(store, event, id);
   if (!("region" in event)) return toText(store, id, event.type, toModelFacts(event.model), event.model.name);
-  return toUnwritten(store, event, id);
+  return toUnwritten(store, event);
 }
 
 type RegionEvent = Extract<StoreEvent, { region: unknown }>;
@@ -36,47 +36,118 @@ type RegionEvent = Extract<StoreEvent, { region: unknown }>;
 /** What an event of a region takes beside its names and labels. */
 const factsBytes = 1536;
 
-function toUnwritten(store: Store, event: RegionEvent, id: string): UnwrittenEvent {
-  const { type } = event;
-  const region = takeDown(event.region);
-  const more = toMore(event);
-  const time = store.now();
-  return {
-    byteSize: factsBytes + sizeOfWords(region),
-    write: () => toText(store, id, type, { ...toRegionFacts(store, region), ...more }, idOf(region), time),
-  };
+function toUnwritten(store: Store, event: RegionEvent): UnwrittenEvent {
+  const { region } = event;
+  return { byteSize: factsBytes + sizeOfWords(region), packed: pack(store, event), write: writerOf(store) };
 }
 
-/** A region as it is now: what changes of it later is put in another object's place, and never in its own. */
-function takeDown(region: EventRegion): FactsOfRegion {
-  return {
-    token: region.token,
-    model: region.model,
-    name: region.name,
-    version: region.version,
-    pendingName: region.pendingName,
-    state: region.state,
-    revision: region.revision,
-    owner: region.owner,
-    session: region.session,
-    expiresAt: region.expiresAt,
-    evictable: region.evictable,
-    labels: region.labels,
-    storageForm: region.storageForm,
-    format: region.format,
-    identity: region.identity,
-    byteSize: region.byteSize,
-    checksum: region.checksum,
-    createdAt: region.createdAt,
-    createdBy: region.createdBy,
-    sealedAt: region.sealedAt,
-    lastUsedAt: region.lastUsedAt,
+const writers = new WeakMap<Store, WriteEvent>();
+
+/** One for a store, and not one for each of its events. */
+function writerOf(store: Store): WriteEvent {
+  let write = writers.get(store);
+  if (write === undefined) {
+    write = (packed, type, sequence) => writeRegionEvent(store, packed, type as EventType, String(sequence));
+    writers.set(store, write);
+  }
+  return write;
+}
+
+/** What an event of a region is written of, without the names of what it is: many are kept, and few are read. */
+function pack(store: Store, event: RegionEvent): string {
+  const { region } = event;
+  const { owner, identity, checksum } = region;
+  const origin = store.storages.has(region.storageForm) ? store.storages.of(region).origin : undefined;
+  return JSON.stringify([
+    store.now(),
+    region.token,
+    region.model,
+    region.name,
+    region.version,
+    region.pendingName,
+    region.state,
+    region.revision,
+    owner,
+    region.session,
+    region.expiresAt,
+    region.evictable,
+    region.labels,
+    region.storageForm,
+    region.format,
+    identity.dev,
+    identity.ino,
+    region.byteSize,
+    checksum,
+    region.createdAt,
+    region.createdBy,
+    region.sealedAt,
+    region.lastUsedAt,
     // The list itself may be long, and is not told.
-    tensors: { count: region.tensors.count },
-  };
+    region.tensors.count,
+    toMore(event),
+    origin && { mtime_ns: origin.mtimeNs(region.token), changed: origin.changeOf(region.token) },
+  ]);
 }
 
-function sizeOfWords({ model, name, version, pendingName, labels }: FactsOfRegion): number {
+function writeRegionEvent(store: Store, packed: string, type: EventType, id: string): string {
+  const [
+    time,
+    token,
+    model,
+    name,
+    version,
+    pendingName,
+    state,
+    revision,
+    owner,
+    session,
+    expiresAt,
+    evictable,
+    labels,
+    storageForm,
+    format,
+    dev,
+    ino,
+    byteSize,
+    checksum,
+    createdAt,
+    createdBy,
+    sealedAt,
+    lastUsedAt,
+    count,
+    more,
+    origin,
+  ] = JSON.parse(packed);
+  const region: FactsOfRegion = {
+    token,
+    model,
+    name,
+    version,
+    pendingName,
+    state,
+    revision,
+    owner,
+    session,
+    expiresAt,
+    evictable,
+    labels,
+    storageForm,
+    format,
+    identity: { dev, ino },
+    byteSize,
+    checksum,
+    createdAt,
+    createdBy,
+    sealedAt,
+    lastUsedAt,
+    tensors: { count },
+  };
+  const facts = toRegionFacts(store, region);
+  const storage = { ...facts.storage, ...origin };
+  return toText(store, id, type, { ...facts, storage, ...more }, idOf(region), time);
+}
+
+function sizeOfWords({ model, name, version, pendingName, labels }: EventRegion): number {
   let bytes = model.length + (name?.length ?? 0) + version.length + (pendingName?.length ?? 0);
   for (const key in labels) bytes += 8 + key.length + (labels[key]?.length ?? 0);
   return bytes;

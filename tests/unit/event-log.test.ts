@@ -34,7 +34,13 @@ const burst = fc
     count: fc.constantFrom(0, 1, 7, 600, limits.keptEvents - 1, limits.keptEvents, limits.keptEvents + 1),
     length: fc.constantFrom(0, 1, 500, 2000, 200_000, limits.keptEventBytes, limits.keptEventBytes + 1),
   })
-  .map(({ count, length }) => ({ count: length > 2000 ? Math.min(count, 200) : count, length }));
+  .map(({ count, length }) => ({ count: Math.min(count, mostOf(length)), length }));
+
+/** Each is kept as bytes of its own. */
+function mostOf(length: number): number {
+  if (length > 200_000) return 3;
+  return length > 2000 ? 200 : limits.keptEvents + 1;
+}
 
 describe("the event log", () => {
   test("keeps the newest events within its bounds, as a plain list would, over restarts too", () => {
@@ -56,26 +62,55 @@ describe("the event log", () => {
         }
         expectModel(log, all, next);
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   });
 
-  test("has an event written by its first reader, once, and counts what it takes before and after", () => {
+  test("has an event written by its first reader, for those who read it soon, and the same for who reads it late", () => {
     const log = new EventLog({ next: start, events: [] }, () => true);
-    let written = 0;
-    const write = () => `written ${++written} times`;
+    const written: number[] = [];
+    const padding = "x".repeat(1024);
+    const write = (packed: string, type: string, sequence: number) => {
+      written.push(sequence);
+      return `${packed} ${type} ${sequence} ${padding}`;
+    };
     const topic = { model: null, session: null };
     for (let index = 0; index < limits.keptEvents; index++) {
-      log.append("tensord.region.allocated", topic, () => ({ byteSize: 100, write }));
+      log.append("tensord.region.allocated", topic, () => ({ byteSize: 100, packed: `é${index}`, write }));
     }
-    expect({ written, byteSize: log.byteSize }).toEqual({ written: 0, byteSize: 100 * limits.keptEvents });
-    expect([log.at(start + 1).text, log.at(start + 1).text]).toEqual(["written 1 times", "written 1 times"]);
-    expect(log.byteSize).toBe(100 * (limits.keptEvents - 1) + "written 1 times".length);
-    // What goes out of the ring takes with it what was counted for it.
+    expect({ written, byteSize: log.byteSize }).toEqual({ written: [], byteSize: 100 * limits.keptEvents });
+    const text = `é1 tensord.region.allocated ${start + 1} ${padding}`;
+    expect([log.at(start + 1).text, log.at(start + 1).text]).toEqual([text, text]);
+    expect(written).toEqual([start + 1]);
+    // As many as no longer lie written then: what was written first is so once more, of what was kept.
+    const many = Math.ceil(limits.readEventBytes / 1024) + 1;
+    for (let index = 2; index < many + 2; index++) log.at(start + index);
+    log.at(start + many + 1);
+    expect(written.length).toBe(many + 1);
+    expect(log.at(start + 1).text).toBe(text);
+    expect(written.slice(-1)).toEqual([start + 1]);
+    expect(log.byteSize).toBe(100 * limits.keptEvents);
+    // What goes out of the ring takes with it what was counted for it, and is read no more.
     log.append("tensord.region.allocated", topic, () => "x");
     log.append("tensord.region.allocated", topic, () => "x");
-    expect({ written, byteSize: log.byteSize }).toEqual({ written: 1, byteSize: 100 * (limits.keptEvents - 2) + 2 });
-    expect(log.history().events.at(0)?.text).toBe("written 2 times");
+    expect(log.byteSize).toBe(100 * (limits.keptEvents - 2) + 2);
+    expect(() => log.at(start + 1)).toThrow(RangeError);
+    expect(() => log.headAt(start + 1)).toThrow(RangeError);
+    expect(log.history().events.at(0)?.text).toBe(`é2 tensord.region.allocated ${start + 2} ${padding}`);
+  });
+
+  test("keeps what events are about as long as them", () => {
+    const log = new EventLog({ next: start, events: [] }, () => true);
+    const toTopic = (index: number) => ({
+      model: index % 2 === 0 ? null : `model ${index % 3}`,
+      session: index % 5 === 0 ? `session ${index}` : null,
+      ...(index % 5 === 0 && { createdBy: `token ${index % 7}` }),
+    });
+    const count = 2 * limits.keptEvents + 3;
+    for (let index = 0; index < count; index++) log.append(`type ${index % 4}`, toTopic(index), () => "");
+    for (let index = count - limits.keptEvents; index < count; index++) {
+      expect(log.headAt(start + index)).toStrictEqual({ type: `type ${index % 4}`, ...toTopic(index) });
+    }
   });
 
   test("tells its listeners after each event, until they stop listening", () => {

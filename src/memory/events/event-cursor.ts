@@ -1,7 +1,7 @@
 /** A reader's place in the event log: what comes next for it, and when something that it asked for is not kept. */
 
 import { limits } from "../limits.ts";
-import type { EventLog, EventTopic, KeptEvent } from "./event-log.ts";
+import type { EventHead, EventLog, EventTopic, KeptEvent } from "./event-log.ts";
 
 export interface EventFilter {
   readonly model?: string | undefined;
@@ -54,14 +54,13 @@ export class EventCursor {
     }
     for (let looked = 0; looked < limits.eventScan && this.#position < last; looked++) {
       this.#position += 1;
-      const event = this.#log.at(this.#position);
-      if (passes(event, this.#filter)) return event;
+      if (passes(this.#log.headAt(this.#position), this.#filter)) return this.#log.at(this.#position);
     }
     return undefined;
   }
 }
 
-function passes(event: KeptEvent, { model, session, types, sees }: EventFilter): boolean {
+function passes(event: EventHead, { model, session, types, sees }: EventFilter): boolean {
   if (sees?.(event) === false) return false;
   if (session !== undefined && event.session !== session) return false;
   if (model !== undefined && event.model !== model) return false;

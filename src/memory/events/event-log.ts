@@ -4,6 +4,11 @@
  */
 
 import { limits } from "../limits.ts";
+import { KeptTexts } from "./kept-texts.ts";
+import { KeptWords } from "./kept-words.ts";
+
+/** Type, model, session, and who made it. */
+const headWords = 4;
 
 /** What an event is about: the model, and the session by its token, if any. */
 export interface EventTopic {
@@ -13,27 +18,27 @@ export interface EventTopic {
   readonly createdBy?: string | null;
 }
 
-export interface KeptEvent extends EventTopic {
-  readonly sequence: number;
+export interface EventHead extends EventTopic {
   readonly type: string;
+}
+
+export interface KeptEvent extends EventHead {
+  readonly sequence: number;
   /** As it is sent. */
   readonly text: string;
 }
 
-/** An event that is written once somebody reads it: most are read by nobody. */
+/** An event that is written when somebody reads it: most are read by nobody. */
 export interface UnwrittenEvent {
   /** About what its text will have, or a little more. */
   readonly byteSize: number;
-  /** Writes the text, of what was so when it was told. */
-  readonly write: () => string;
+  /** All that its text is made of, as it was when it was told. */
+  readonly packed: string;
+  /** Makes the text of that. One function for all events: each is kept with it. */
+  readonly write: WriteEvent;
 }
 
-/** A kept event, whose text may still have to be written. */
-interface Slot extends EventTopic {
-  readonly sequence: number;
-  readonly type: string;
-  text: string | UnwrittenEvent;
-}
+export type WriteEvent = (packed: string, type: string, sequence: number) => string;
 
 /** What an earlier server kept, and the first number that none of its events has. */
 export interface EventHistory {
@@ -42,7 +47,14 @@ export interface EventHistory {
 }
 
 export class EventLog {
-  readonly #slots: (Slot | undefined)[] = new Array(limits.keptEvents);
+  readonly #texts = new KeptTexts(limits.keptEvents);
+  /** How each text is made of what is kept; undefined: that is the text. */
+  readonly #writers: (WriteEvent | undefined)[] = new Array(limits.keptEvents);
+  readonly #words = new KeptWords();
+  /** Type, model, session and who made it of each slot, as `#words` has them. */
+  readonly #heads = new Uint32Array(limits.keptEvents * headWords);
+  readonly #sizes = new Float64Array(limits.keptEvents);
+  readonly #read = new ReadEvents();
   readonly #reserve: (end: number) => boolean;
   readonly #listeners = new Set<() => void>();
   #first: number;
@@ -56,7 +68,7 @@ export class EventLog {
     this.#next = history.next;
     this.#first = history.events[0]?.sequence ?? history.next;
     this.#reservedEnd = history.next;
-    for (const event of history.events) this.#keep(event);
+    for (const event of history.events) this.#keep(event.sequence, event.type, event, event.text);
   }
 
   /** Everything after this number is kept. */
@@ -73,21 +85,44 @@ export class EventLog {
     return this.#next - this.#first;
   }
 
-  /** Of the texts; of one that nobody has read yet, what was said of it. */
+  /** Of the texts; of one that is written when it is read, what was said of it. */
   get byteSize(): number {
     return this.#bytes;
   }
 
+  /** What the event with this number is about, without its text. It must be kept. */
+  headAt(sequence: number): EventHead {
+    return this.#read.get(sequence) ?? this.#headOf(this.#slotOf(sequence));
+  }
+
+  #headOf(slot: number): EventHead {
+    const head = slot * headWords;
+    const type = this.#words.at(this.#heads[head] ?? 0) ?? "";
+    const model = this.#words.at(this.#heads[head + 1] ?? 0);
+    const session = this.#words.at(this.#heads[head + 2] ?? 0);
+    const createdBy = this.#words.at(this.#heads[head + 3] ?? 0);
+    return { type, model, session, ...(createdBy !== null && { createdBy }) };
+  }
+
   /** The event with this number, which must be kept. */
   at(sequence: number): KeptEvent {
-    const event = this.#slots[sequence % limits.keptEvents];
-    if (event?.sequence !== sequence) throw new RangeError(`event ${sequence} is not kept`);
-    if (typeof event.text !== "string") {
-      this.#bytes -= event.text.byteSize;
-      event.text = event.text.write();
-      this.#bytes += event.text.length;
-    }
-    return event as KeptEvent;
+    const known = this.#read.get(sequence);
+    if (known !== undefined) return known;
+    const event = this.#write(sequence);
+    this.#read.add(event);
+    return event;
+  }
+
+  #write(sequence: number): KeptEvent {
+    const slot = this.#slotOf(sequence);
+    const head = this.#headOf(slot);
+    const kept = this.#texts.at(slot);
+    return { sequence, ...head, text: this.#writers[slot]?.(kept, head.type, sequence) ?? kept };
+  }
+
+  #slotOf(sequence: number): number {
+    if (sequence < this.#first || sequence >= this.#next) throw new RangeError(`event ${sequence} is not kept`);
+    return sequence % limits.keptEvents;
   }
 
   /** Keeps an event under the next number, which `toText` gets to write it. */
@@ -97,23 +132,39 @@ export class EventLog {
       if (this.#reserve(end)) this.#reservedEnd = end;
     }
     const sequence = this.#next;
-    const event = { sequence, type, ...topic, text: toText(sequence) };
+    const text = toText(sequence);
     this.#next += 1;
-    this.#keep(event);
+    this.#keep(sequence, type, topic, text);
     for (const listener of this.#listeners) listener();
   }
 
-  #keep(event: Slot): void {
-    if (event.sequence - this.#first >= limits.keptEvents) this.#drop();
-    this.#slots[event.sequence % limits.keptEvents] = event;
-    this.#bytes += sizeOf(event);
-    while (this.#bytes > limits.keptEventBytes && this.#first < event.sequence) this.#drop();
+  #keep(
+    sequence: number,
+    type: string,
+    { model, session, createdBy }: EventTopic,
+    text: string | UnwrittenEvent,
+  ): void {
+    if (sequence - this.#first >= limits.keptEvents) this.#drop();
+    const slot = sequence % limits.keptEvents;
+    const isText = typeof text === "string";
+    this.#texts.put(slot, isText ? text : text.packed);
+    this.#writers[slot] = isText ? undefined : text.write;
+    const words = [type, model, session, createdBy];
+    for (let index = 0; index < headWords; index++) {
+      this.#heads[slot * headWords + index] = this.#words.take(words[index]);
+    }
+    this.#sizes[slot] = isText ? text.length : text.byteSize;
+    this.#bytes += this.#sizes[slot] ?? 0;
+    while (this.#bytes > limits.keptEventBytes && this.#first < sequence) this.#drop();
   }
 
   #drop(): void {
     const slot = this.#first % limits.keptEvents;
-    this.#bytes -= sizeOf(this.#slots[slot]);
-    this.#slots[slot] = undefined;
+    this.#read.forget(this.#first);
+    this.#bytes -= this.#sizes[slot] ?? 0;
+    this.#texts.clear(slot);
+    this.#writers[slot] = undefined;
+    for (let index = 0; index < headWords; index++) this.#words.release(this.#heads[slot * headWords + index] ?? 0);
     this.#first += 1;
   }
 
@@ -124,12 +175,34 @@ export class EventLog {
   }
 
   history(): EventHistory {
-    const events = Array.from({ length: this.size }, (_, index) => this.at(this.#first + index));
+    const events = Array.from({ length: this.size }, (_, index) => this.#write(this.#first + index));
     return { next: this.#next, events };
   }
 }
 
-function sizeOf(event: Slot | undefined): number {
-  if (event === undefined) return 0;
-  return typeof event.text === "string" ? event.text.length : event.text.byteSize;
+/** Events that somebody read lately, for others who follow: all are given the same ones within moments. */
+class ReadEvents {
+  /** By number, in the order of the first reading. */
+  readonly #events = new Map<number, KeptEvent>();
+  #length = 0;
+
+  get(sequence: number): KeptEvent | undefined {
+    return this.#events.get(sequence);
+  }
+
+  add(event: KeptEvent): void {
+    this.#events.set(event.sequence, event);
+    this.#length += event.text.length;
+    for (const oldest of this.#events.keys()) {
+      if (this.#length <= limits.readEventBytes || oldest === event.sequence) break;
+      this.forget(oldest);
+    }
+  }
+
+  forget(sequence: number): void {
+    const event = this.#events.get(sequence);
+    if (event === undefined) return;
+    this.#events.delete(sequence);
+    this.#length -= event.text.length;
+  }
 }
