@@ -3,12 +3,7 @@
 import type { EndReason } from "../journal/region-record.ts";
 import { limits } from "../limits.ts";
 import type { LossCause } from "../storage/storage.ts";
-
-interface Ending {
-  /** With its verb: `ended with session ses_…`. */
-  readonly how: string;
-  readonly at: number;
-}
+import { KeptEndings } from "./kept-endings.ts";
 
 /** The region as those knew it who ask for it. */
 interface Ended {
@@ -19,19 +14,11 @@ interface Ended {
 }
 
 export class EndedRegions {
-  readonly #endings = new Map<string, Ending>();
+  /** When, in ms since the epoch, and how, with its verb: `ended with session ses_…`. */
+  readonly #endings = new KeptEndings(limits.endedRegions);
 
   remember(region: Ended, how: string, now: number): void {
-    const ending = { how, at: now };
-    for (const key of toKeys(region)) {
-      // Anew at the end: the map's order is that of the ends.
-      this.#endings.delete(key);
-      this.#endings.set(key, ending);
-    }
-    for (const key of this.#endings.keys()) {
-      if (this.#endings.size <= limits.endedRegions) break;
-      this.#endings.delete(key);
-    }
+    for (const key of toKeys(region)) this.#endings.set(key, `${now} ${how}`);
   }
 
   /** How and when the region with this token ended, from the verb on; undefined if that is forgotten. */
@@ -46,7 +33,9 @@ export class EndedRegions {
 
   #tell(key: string, now: number): string | undefined {
     const ending = this.#endings.get(key);
-    return ending === undefined ? undefined : `${ending.how} ${toAge(now - ending.at)} ago`;
+    if (ending === undefined) return undefined;
+    const at = Number.parseFloat(ending);
+    return `${ending.slice(ending.indexOf(" ") + 1)} ${toAge(now - at)} ago`;
   }
 }
 
