@@ -49,7 +49,7 @@ export interface EventHistory {
 export class EventLog {
   readonly #texts = new KeptTexts(limits.keptEvents);
   /** How each text is made of what is kept; undefined: that is the text. */
-  readonly #writers: (WriteEvent | undefined)[] = new Array(limits.keptEvents);
+  readonly #writers: (WriteEvent | undefined)[] = [];
   readonly #words = new KeptWords();
   /** Type, model, session and who made it of each slot, as `#words` has them. */
   readonly #heads = new Uint32Array(limits.keptEvents * headWords);

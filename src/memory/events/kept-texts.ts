@@ -15,7 +15,7 @@ interface Chunk {
 }
 
 export class KeptTexts {
-  readonly #chunks: (Chunk | undefined)[];
+  readonly #chunks: (Chunk | undefined)[] = [];
   readonly #starts: Uint32Array;
   readonly #lengths: Uint32Array;
   /** Where the next text goes, if it fits. */
@@ -26,7 +26,6 @@ export class KeptTexts {
 
   /** @param slots how many texts there may be. */
   constructor(slots: number) {
-    this.#chunks = new Array(slots);
     this.#starts = new Uint32Array(slots);
     this.#lengths = new Uint32Array(slots);
   }
