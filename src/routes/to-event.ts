@@ -85,7 +85,8 @@ function pack(store: Store, event: RegionEvent): string {
     // The list itself may be long, and is not told.
     region.tensors.count,
     toMore(event),
-    origin && { mtime_ns: origin.mtimeNs(region.token), changed: origin.changeOf(region.token) },
+    // Null: the runtime takes three times as long over a list with an undefined.
+    origin === undefined ? null : { mtime_ns: origin.mtimeNs(region.token), changed: origin.changeOf(region.token) },
   ]);
 }
 

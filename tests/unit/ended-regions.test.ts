@@ -6,38 +6,52 @@ import { limits } from "../../src/memory/limits.ts";
 import { EndedRegions } from "../../src/memory/state/ended-regions.ts";
 import { KeptEndings } from "../../src/memory/state/kept-endings.ts";
 
+function toKeys(token: number, name: number | undefined): string[] {
+  return name === undefined ? [`token${token}`] : [`token${token}`, `m/${name}`, `m/${name}/v`];
+}
+
+function setInModel(model: Map<string, string>, mostKeys: number, key: string, text: string): void {
+  model.delete(key);
+  model.set(key, text);
+  for (const oldest of model.keys()) {
+    if (model.size <= mostKeys) break;
+    model.delete(oldest);
+  }
+}
+
 describe("kept endings", () => {
   test("are those of a plain map that forgets its oldest keys, whichever come again", () => {
-    const step = fc.record({ name: fc.integer({ min: 0, max: 20 }), hasName: fc.boolean(), text: fc.string({ maxLength: 20 }) });
+    const step = fc.record({
+      name: fc.integer({ min: 0, max: 20 }),
+      hasName: fc.boolean(),
+      text: fc.string({ maxLength: 20 }),
+    });
     fc.assert(
       fc.property(fc.integer({ min: 3, max: 12 }), fc.array(step, { maxLength: 200 }), (mostKeys, steps) => {
         const endings = new KeptEndings(mostKeys);
         const model = new Map<string, string>();
         for (const [index, { name, hasName, text }] of steps.entries()) {
-          for (const key of hasName ? [`token${index}`, `m/${name}`, `m/${name}/v`] : [`token${index}`]) {
+          for (const key of toKeys(index, hasName ? name : undefined)) {
             endings.set(key, text);
-            model.delete(key);
-            model.set(key, text);
-            for (const oldest of model.keys()) {
-              if (model.size <= mostKeys) break;
-              model.delete(oldest);
-            }
+            setInModel(model, mostKeys, key, text);
           }
           expect(endings.size).toBe(model.size);
         }
         for (const [key, text] of model) expect(endings.get(key)).toBe(text);
-        for (let index = 0; index < steps.length; index++) {
-          for (const key of [`token${index}`, `m/${index}`, `m/${index}/v`, `m/${index}/`]) {
-            expect(endings.get(key)).toBe(model.get(key) as string);
-          }
-        }
+        const asked = steps.flatMap((_, index) => [...toKeys(index, index), `m/${index}/`]);
+        for (const key of asked) expect(endings.get(key)).toBe(model.get(key) as string);
       }),
     );
   });
 });
 
 describe("ended regions", () => {
-  const region = (token: string, formerName: string | null, version = "") => ({ token, model: "m", version, formerName });
+  const region = (token: string, formerName: string | null, version = "") => ({
+    token,
+    model: "m",
+    version,
+    formerName,
+  });
 
   test("are told of by token, by name and by version, with when it was", () => {
     const ended = new EndedRegions();
@@ -48,7 +62,9 @@ describe("ended regions", () => {
     expect(ended.tellById("a", now)).toBe("was deleted by request 3 min ago");
     expect(ended.tellById("c", now)).toBe("was replaced 2 min ago");
     expect(ended.tellById("c", 62_000)).toBe("was replaced 1 s ago");
-    expect(ended.tellByName("m", "weights", undefined, 62_000)).toBe("ended with session ses_x, a job\nof two lines 1 s ago");
+    expect(ended.tellByName("m", "weights", undefined, 62_000)).toBe(
+      "ended with session ses_x, a job\nof two lines 1 s ago",
+    );
     expect(ended.tellByName("m", "weights", "1", now)).toBe("was deleted by request 3 min ago");
     expect(ended.tellByName("m", "weights", "3", now)).toBeUndefined();
     expect(ended.tellByName("m", "weight", undefined, now)).toBeUndefined();
