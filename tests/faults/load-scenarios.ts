@@ -1,9 +1,13 @@
 /** Loads in flight when the server dies: there is a whole region, sealed, or none, and the file can be loaded again. */
 
 import { expect } from "bun:test";
-import { statSync } from "node:fs";
+import { mkdirSync, statSync, writeFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { MiB } from "../../src/memory/limits.ts";
 import type { Step } from "../../src/memory/state/steps.ts";
-import { modelFolder, shardedUri, tinyAgainUri, tinyPath, tinyUri } from "../harness/load.ts";
+import { root } from "../harness/instance-needs.ts";
+import { modelFolder, shardedUri, tinyAgainUri, tinyPath, tinyUri, toUri } from "../harness/load.ts";
+import { safetensorsFile } from "../harness/model-files.ts";
 import type { ServerApi } from "../harness/server-api.ts";
 import { until } from "../harness/server-wait.ts";
 import { at, atInLong, type Scenario } from "./scenario.ts";
@@ -22,6 +26,12 @@ async function load(api: ServerApi, body: object): Promise<string | null> {
   });
 }
 
+/** One whose pages come as it is written: the tiny ones have theirs at once. */
+const largePath = join(root, ".tmp/fault-models/large.safetensors");
+mkdirSync(dirname(largePath), { recursive: true });
+const largeHeader = { w: { dtype: "U8", shape: [3 * MiB], data_offsets: [0, 3 * MiB] } };
+writeFileSync(largePath, safetensorsFile(JSON.stringify(largeHeader), new Uint8Array(3 * MiB).fill(7)));
+
 const passed = ["load.opened", "load.part-written", "load.filled", "create.journaled", "create.published"] as const;
 
 interface Load {
@@ -33,10 +43,10 @@ interface Load {
 /** @param some where it dies in the short form, if not after each step. */
 function loading(what: string, body: Load, some: readonly Step[] = passed): Scenario {
   const { storage, uri } = body;
-  const name = uri === shardedUri ? "sharded" : "tiny";
+  const [name = ""] = basename(uri).split(".");
   return {
     claim: `a load of ${what} into ${storage}`,
-    env: { TENSORD_MODEL_ROOTS: modelFolder },
+    env: { TENSORD_MODEL_ROOTS: `${modelFolder},${dirname(largePath)}` },
     kills: [...at(...some), ...atInLong(...passed.filter((step) => !some.includes(step)))],
     prepare: async (api) => ({
       act: () => load(api, body),
@@ -113,6 +123,8 @@ function toState() {
 export const loadScenarios: readonly Scenario[] = [
   loading("a file", { uri: tinyUri, storage: "shm" }),
   loading("a file as bytes", { uri: tinyUri, storage: "memfd", format: "raw" }, ["load.filled", "create.published"]),
+  loading("a large file", { uri: toUri(largePath), storage: "shm" }, ["create.pages-promised", "load.part-written"]),
+  loading("a large file", { uri: toUri(largePath), storage: "memfd" }, ["create.pages-promised"]),
   loading("a model in several files", { uri: shardedUri, storage: "shm" }, ["load.part-written", "create.journaled"]),
   comparing(),
   mapping(),
