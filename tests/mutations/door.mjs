@@ -30,7 +30,7 @@ export const doorMutations = [
     file: `${routes}/read-body.ts`,
     find: "  checkJsonBounds(text);\n",
     replace: "",
-    test: ["tests/contract/large-bodies.test.ts", "a hostile body of megabytes"],
+    test: ["tests/contract/hostile-bodies.test.ts", "nests deeper than 16"],
   },
   {
     name: "a body of another content type is ignored where none is taken",
